@@ -1,0 +1,97 @@
+// Chooses the kernel table at run time: what the processor and the operating system offer, capped by SPARSEVILA_ISA.
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace sv {
+namespace {
+
+struct Features { bool avx2 = false, avx512 = false, bf16 = false, vnni = false; };
+
+#if defined(__x86_64__)
+uint64_t xgetbv0() {
+  uint32_t a, d;
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  return ((uint64_t)d << 32) | a;
+}
+
+Features detect() {
+  Features f;
+  uint32_t a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return f;
+  const bool os = c & (1u << 27), fma = c & (1u << 12), f16c = c & (1u << 29);
+  if (!os) return f;
+  const uint64_t state = xgetbv0();
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
+  f.avx2 = (state & 0x6) == 0x6 && (b & (1u << 5)) && fma && f16c;
+  const uint32_t need = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F, DQ, BW, VL
+  f.avx512 = f.avx2 && (state & 0xe0) == 0xe0 && (b & need) == need;
+  f.vnni = f.avx512 && (c & (1u << 11));
+  f.bf16 = f.avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5));
+  return f;
+}
+#else
+Features detect() { return {}; }
+#endif
+
+const Features& features() {
+  static const Features f = detect();
+  return f;
+}
+
+const Kernels* best() {
+#if defined(__x86_64__)
+  if (features().bf16) return &kernels_avx512bf16;
+  if (features().avx512) return &kernels_avx512;
+  if (features().avx2) return &kernels_avx2;
+#endif
+  return &kernels_portable;
+}
+
+const Kernels* current = nullptr;
+
+}  // namespace
+
+const char* select_kernels(const char* level) {
+  if (!level || !*level) {
+    current = best();
+    return nullptr;
+  }
+  const Kernels* wanted = nullptr;
+  if (!strcmp(level, "portable")) wanted = &kernels_portable;
+#if defined(__x86_64__)
+  const Kernels* all[] = {&kernels_avx2, &kernels_avx512, &kernels_avx512bf16};
+  const bool have[] = {features().avx2, features().avx512, features().bf16};
+  for (int i = 0; i < 3; i++)
+    if (!strcmp(level, all[i]->name)) {
+      if (!have[i]) return "this processor does not have that instruction set";
+      wanted = all[i];
+    }
+#endif
+  if (!wanted) return "expected portable, avx2, avx512 or avx512bf16";
+  current = wanted;
+  return nullptr;
+}
+
+const Kernels& kernels() {
+  if (!current && select_kernels(getenv("SPARSEVILA_ISA"))) select_kernels(nullptr);
+  return *current;
+}
+
+const char* cpu_features() {
+  static char text[64];
+  const Features& f = features();
+  text[0] = 0;
+  if (f.avx2) strcat(text, "avx2 ");
+  if (f.avx512) strcat(text, "avx512 ");
+  if (f.vnni) strcat(text, "avx512vnni ");
+  if (f.bf16) strcat(text, "avx512bf16 ");
+  if (*text) text[strlen(text) - 1] = 0;
+  return text;
+}
+
+}  // namespace sv

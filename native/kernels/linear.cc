@@ -1,0 +1,195 @@
+// Packing and the threaded product. See linear.h.
+#include "linear.h"
+
+#include <string.h>
+
+#include "pool.h"
+
+namespace sv {
+namespace {
+
+const PackedHeader& header(const void* packed) { return *static_cast<const PackedHeader*>(packed); }
+const char* body(const void* packed) { return static_cast<const char*>(packed) + sizeof(PackedHeader); }
+
+int64_t strips_of(int64_t rows) { return (rows + kLanes - 1) / kLanes; }
+
+/** Row i of strip s: its source row and type; null when it is padding. */
+struct Source { const WeightPart* part; int64_t row; };
+Source source_row(const WeightPart* parts, int count, bool gated, int64_t strip, int lane) {
+  int64_t row = (gated ? strip / 2 : strip) * kLanes + lane;
+  if (gated) return row < parts[strip % 2].rows ? Source{parts + strip % 2, row} : Source{nullptr, 0};
+  for (int i = 0; i < count; row -= parts[i++].rows) if (row < parts[i].rows) return {parts + i, row};
+  return {nullptr, 0};
+}
+
+void widen(const Source& s, int64_t k, float* out) {
+  const char* p = static_cast<const char*>(s.part->data) + s.row * k * weight_bytes(s.part->type);
+  if (s.part->type == kF32) memcpy(out, p, (size_t)k * 4);
+  else if (s.part->type == kBf16) kernels().from_bf16((const uint16_t*)p, k, out);
+  else kernels().from_f16((const uint16_t*)p, k, out);
+}
+
+uint16_t float_to_half(float f) {  // round to nearest even, overflow to infinity
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  const uint32_t sign = (u >> 16) & 0x8000;
+  u &= 0x7fffffff;
+  if (u > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+  if (u >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+  if (u < 0x38800000) {  // subnormal half: adding 0.5 aligns the mantissa, the adder rounds
+    float g;
+    memcpy(&g, &u, 4);
+    g += 0.5f;
+    memcpy(&u, &g, 4);
+    return (uint16_t)(sign | (u - 0x3f000000));
+  }
+  return (uint16_t)(sign | ((u + 0xc8000fff + ((u >> 13) & 1)) >> 13));
+}
+
+/** One strip through f32 rows: right for every pair of types. */
+void pack_strip(const Source* src, int64_t k, int32_t type, float* wide, char* out) {
+  const int64_t kp = padded_k(k);
+  memset(wide, 0, (size_t)(kp * kLanes) * 4);
+  for (int r = 0; r < kLanes; r++) if (src[r].part) widen(src[r], k, wide + r * kp);
+  const uint32_t* rows[kLanes];
+  if (type == kBf16) {  // round each row in place; a pair of bf16 is one word
+    for (int r = 0; r < kLanes; r++) kernels().to_bf16(wide + r * kp, kp, (uint16_t*)(wide + r * kp));
+    for (int r = 0; r < kLanes; r++) rows[r] = (const uint32_t*)(wide + r * kp);
+    kernels().transpose_words(rows, kp / 2, (uint32_t*)out, kLanes);
+  } else if (type == kF32) {
+    for (int r = 0; r < kLanes; r++) rows[r] = (const uint32_t*)(wide + r * kp);
+    kernels().transpose_words(rows, kp, (uint32_t*)out, kLanes);
+  } else {
+    for (int64_t i = 0; i < kp; i++)
+      for (int r = 0; r < kLanes; r++) ((uint16_t*)out)[i * kLanes + r] = float_to_half(wide[r * kp + i]);
+  }
+}
+
+/** One row of a finished tile -> y. */
+void finish_row(const PackedHeader& h, const Epilogue& e, float* tile, int64_t strip, int64_t strips, const float* residual,
+                float* y) {
+  const Kernels& k = kernels();
+  if (h.gated) {
+    for (int64_t s = 0; s < strips; s += 2) {
+      const int64_t col = (strip + s) / 2 * kLanes, n = h.n - col < kLanes ? h.n - col : kLanes;
+      k.silu_mul(tile + s * kLanes, tile + (s + 1) * kLanes, n, y + col);
+    }
+    return;
+  }
+  const int64_t col = strip * kLanes, n = h.n - col < strips * kLanes ? h.n - col : strips * kLanes;
+  if (e.bias) k.add(tile, e.bias + col, n, tile);
+  k.activate(tile, n, e.activation);
+  if (residual) k.add(tile, residual + col, n, y + col);
+  else memcpy(y + col, tile, (size_t)n * 4);
+}
+
+constexpr int64_t kTileRows = 96;
+
+}  // namespace
+
+int64_t packed_bytes(const WeightPart* parts, int count, int64_t k, int32_t type, bool gated) {
+  int64_t n = 0;
+  for (int i = 0; i < count; i++) n += parts[i].rows;
+  const int64_t strips = gated ? 2 * strips_of(parts[0].rows) : strips_of(n);
+  return (int64_t)sizeof(PackedHeader) + strips * kLanes * padded_k(k) * weight_bytes(type);
+}
+
+void pack(const WeightPart* parts, int count, int64_t k, int32_t type, bool gated, bool dot_bf16, void* out) {
+  int64_t n = 0;
+  for (int i = 0; i < count; i++) n += parts[i].rows;
+  PackedHeader h = {};
+  h.magic = kPackedMagic;
+  h.type = type;
+  h.dot_bf16 = dot_bf16;
+  h.gated = gated;
+  h.n = gated ? parts[0].rows : n;
+  h.k = k;
+  h.strips = gated ? 2 * strips_of(parts[0].rows) : strips_of(n);
+  h.strip_bytes = kLanes * padded_k(k) * weight_bytes(type);
+  memcpy(out, &h, sizeof h);
+  char* base = static_cast<char*>(out) + sizeof h;
+  reserve_thread_scratch(kTileSlot, padded_k(k) * kLanes);
+  parallel(h.strips, 1, [&](int64_t begin, int64_t end, int thread) {
+    float* wide = thread_scratch(thread, kTileSlot);
+    for (int64_t s = begin; s < end; s++) {
+      Source src[kLanes];
+      for (int r = 0; r < kLanes; r++) src[r] = source_row(parts, count, gated, s, r);
+      pack_strip(src, k, type, wide, base + s * h.strip_bytes);
+    }
+  });
+}
+
+const char* check_packed(const void* data, int64_t bytes) {
+  if (bytes < (int64_t)sizeof(PackedHeader)) return "shorter than the header of a packed matrix";
+  const PackedHeader& h = header(data);
+  if (h.magic != kPackedMagic) return "not a packed matrix";
+  if (h.type < kF32 || h.type > kBf16) return "unknown weight type";
+  if (bytes < (int64_t)sizeof(PackedHeader) + h.strips * h.strip_bytes) return "truncated packed matrix";
+  return nullptr;
+}
+
+void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const Epilogue& e, float* y, int64_t ldy,
+            int64_t strips) {
+  const PackedHeader& h = header(packed);
+  const Kernels& kern = kernels();
+  const char* w = body(packed);
+  if (strips < 0) strips = h.strips;
+  const bool dot = h.dot_bf16 && h.type == kBf16 && kern.matmul_dot_bf16;
+  const int64_t kp = padded_k(h.k), ld = padded_ld(kp);
+  const void* input = x;
+  int64_t stride = ldx * 4;
+  if (dot) {
+    auto* rounded = (uint16_t*)shared_scratch(kRoundedInput, rows * ld / 2);
+    parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; r++) {
+        kern.to_bf16(x + r * ldx, h.k, rounded + r * ld);
+        if (kp != h.k) rounded[r * ld + h.k] = 0;
+      }
+    });
+    input = rounded;
+    stride = ld * 2;
+  } else if (kp != h.k && h.type == kBf16) {
+    float* copy = shared_scratch(kPaddedInput, rows * ld);
+    for (int64_t r = 0; r < rows; r++) {
+      memcpy(copy + r * ld, x + r * ldx, (size_t)h.k * 4);
+      copy[r * ld + h.k] = 0;
+    }
+    input = copy;
+    stride = ld * 4;
+  }
+  const MatmulFn product = dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
+  const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
+  const int64_t units = (strips + unit - 1) / unit;
+  reserve_thread_scratch(kTileSlot, block * unit * kLanes);
+  parallel(units, 1, [&](int64_t begin, int64_t end, int thread) {
+    float* tile = thread_scratch(thread, kTileSlot);
+    for (int64_t u = begin; u < end; u++) {
+      const int64_t s = u * unit, n = strips - s < unit ? strips - s : unit, ldt = n * kLanes;
+      for (int64_t r0 = 0; r0 < rows; r0 += block) {
+        const int64_t rn = rows - r0 < block ? rows - r0 : block;
+        product((const char*)input + r0 * stride, stride, rn, w + s * h.strip_bytes, h.strip_bytes, h.k, n, tile, ldt * 4);
+        for (int64_t r = 0; r < rn; r++)
+          finish_row(h, e, tile + r * ldt, s, n, e.residual ? e.residual + (r0 + r) * e.residual_ld : nullptr,
+                     y + (r0 + r) * ldy);
+      }
+    }
+  });
+}
+
+void gather_rows(const void* packed, const int32_t* ids, int64_t count, float* out) {
+  const PackedHeader& h = header(packed);
+  parallel(count, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      const char* strip = body(packed) + ids[i] / kLanes * h.strip_bytes;
+      const int64_t lane = ids[i] % kLanes;
+      for (int64_t c = 0; c < h.k; c++) {
+        float& v = out[i * h.k + c];
+        if (h.type == kF32) v = ((const float*)strip)[c * kLanes + lane];
+        else if (h.type == kF16) kernels().from_f16((const uint16_t*)strip + c * kLanes + lane, 1, &v);
+        else kernels().from_bf16((const uint16_t*)strip + (c / 2 * kLanes + lane) * 2 + c % 2, 1, &v);
+      }
+    }
+  });
+}
+
+}  // namespace sv

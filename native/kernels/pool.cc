@@ -1,0 +1,174 @@
+// Thread pool and scratch memory. See pool.h.
+#include "pool.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+namespace sv {
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr auto kSpin = std::chrono::microseconds(150);
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/** Processors allowed by the affinity mask and by the cgroup's quota. */
+int available() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  if (FILE* f = fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    long quota = 0, period = 0;
+    if (fscanf(f, "%ld %ld", &quota, &period) == 2 && period > 0) {
+      int limit = (int)((quota + period - 1) / period);
+      if (limit >= 1 && limit < n) n = limit;
+    }
+    fclose(f);
+  }
+  return n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n;
+}
+
+struct alignas(128) Padded { std::atomic<int64_t> value{0}; };
+
+struct Pool {
+  std::vector<std::thread> workers;
+  Padded generation, next, running;
+  std::atomic<int> sleeping{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::condition_variable wake;
+  ParallelFn fn = nullptr;
+  void* context = nullptr;
+  int64_t n = 0, step = 1;
+
+  void work(int thread) {
+    for (;;) {
+      int64_t begin = next.value.fetch_add(step, std::memory_order_relaxed);
+      if (begin >= n) return;
+      fn(context, begin, begin + step < n ? begin + step : n, thread);
+    }
+  }
+
+  void wait_for(int64_t seen) {
+    auto start = std::chrono::steady_clock::now();
+    for (int i = 1; generation.value.load(std::memory_order_acquire) == seen; i++) {
+      if (i % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) {
+        std::unique_lock<std::mutex> lock(mutex);
+        sleeping++;
+        wake.wait(lock, [&] { return generation.value.load(std::memory_order_seq_cst) != seen; });
+        sleeping--;
+        return;
+      }
+      pause();
+    }
+  }
+
+  void run(int thread, int64_t seen) {
+    for (;; seen++) {
+      wait_for(seen);
+      if (stop.load(std::memory_order_relaxed)) return;
+      work(thread);
+      running.value.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+
+  void resize(int threads) {
+    stop = true;
+    announce();
+    for (auto& w : workers) w.join();
+    workers.clear();
+    stop = false;
+    for (int i = 1; i < threads; i++) workers.emplace_back([this, i, seen = generation.value.load()] { run(i, seen); });
+  }
+
+  void announce() {
+    generation.value.fetch_add(1, std::memory_order_seq_cst);
+    if (sleeping.load(std::memory_order_seq_cst) || stop) {
+      std::lock_guard<std::mutex> lock(mutex);
+      wake.notify_all();
+    }
+  }
+};
+
+/** Never destroyed: workers may still wait when the process exits. */
+Pool& pool() {
+  static Pool* p = [] {
+    auto* made = new Pool;
+    const char* wanted = getenv("SPARSEVILA_THREADS");
+    int n = wanted ? atoi(wanted) : 0;
+    made->resize(n >= 1 && n <= kMaxThreads ? n : available());
+    return made;
+  }();
+  return *p;
+}
+
+struct Buffer {
+  float* data = nullptr;
+  int64_t bytes = 0;
+  float* get(int64_t floats) {
+    const int64_t want = (floats * 4 + 4095) / 4096 * 4096;
+    if (want > bytes) {
+      free(data);
+      data = nullptr;
+      bytes = 0;
+      if (posix_memalign((void**)&data, 64, (size_t)want) != 0) throw std::bad_alloc();
+      bytes = want;
+    }
+    return data;
+  }
+};
+Buffer thread_buffers[kMaxThreads][kThreadSlots], shared_buffers[kSharedSlots];
+
+}  // namespace
+
+int thread_count() { return (int)pool().workers.size() + 1; }
+void set_thread_count(int n) { pool().resize(n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n); }
+
+void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context) {
+  if (n <= 0) return;
+  Pool& p = pool();
+  const int threads = (int)p.workers.size() + 1;
+  if (threads == 1 || n <= grain) return fn(context, 0, n, 0);
+  // About four pieces per thread: balances against noisy neighbours at little cost in hand-outs.
+  int64_t step = (n + threads * 4 - 1) / (threads * 4);
+  p.step = step < grain ? grain : step;
+  p.fn = fn;
+  p.context = context;
+  p.n = n;
+  p.next.value.store(0, std::memory_order_relaxed);
+  p.running.value.store(threads - 1, std::memory_order_relaxed);
+  p.announce();
+  p.work(0);
+  while (p.running.value.load(std::memory_order_acquire) != 0) pause();
+}
+
+void reserve_thread_scratch(ScratchSlot slot, int64_t floats) {
+  for (int t = 0; t < thread_count(); t++) thread_buffers[t][slot].get(floats);
+}
+float* thread_scratch(int thread, ScratchSlot slot) { return thread_buffers[thread][slot].data; }
+float* shared_scratch(SharedSlot slot, int64_t floats) { return shared_buffers[slot].get(floats); }
+
+int64_t scratch_bytes() {
+  int64_t sum = 0;
+  for (auto& slots : thread_buffers) for (auto& b : slots) sum += b.bytes;
+  for (auto& b : shared_buffers) sum += b.bytes;
+  return sum;
+}
+
+}  // namespace sv

@@ -1,0 +1,51 @@
+// SvLinear: y = activation(x W^T + bias). SvGatedMlp: y = (silu(x G^T) * (x U^T)) D^T. SvEmbed: rows of a packed table.
+#include "checks.h"
+
+namespace sv {
+namespace {
+
+/** x f32 [t, k], w packed [n, k], bias f32 [n] or [0], activation int32 -> f32 [t, n]. */
+void linear_op(Op& op) {
+  const View x = op.input(0, 2), w = op.input(1), bias = op.input(2), activation = op.input(3);
+  const PackedHeader& h = packed(w, x.dim(1), "weight");
+  check_size(bias, h.n, "bias", true);
+  require(!h.gated || !bias.count(), "a gated matrix takes no bias");
+  require(activation.count() == 1, "activation: expected one value");
+  const View y = op.output(0, {x.dim(0), h.n});
+  Epilogue e;
+  e.bias = bias.optional();
+  e.activation = activation.i32()[0];
+  linear(x.f32(), x.dim(1), x.dim(0), w.data, e, y.f32(), h.n);
+}
+
+void gated_mlp_op(Op& op) {
+  const View x = op.input(0, 2), gate_up = op.input(1), down = op.input(2);
+  const PackedHeader& g = packed(gate_up, x.dim(1), "gate_up");
+  const PackedHeader& d = packed(down, g.n, "down");
+  require(g.gated && !d.gated, "gate_up must be packed gated, down plain");
+  const View y = op.output(0, {x.dim(0), d.n});
+  std::vector<float> hidden((size_t)(x.dim(0) * padded_ld(g.n)));
+  linear(x.f32(), x.dim(1), x.dim(0), gate_up.data, {}, hidden.data(), padded_ld(g.n));
+  linear(hidden.data(), padded_ld(g.n), x.dim(0), down.data, {}, y.f32(), d.n);
+}
+
+void embed_op(Op& op) {
+  const View table = op.input(0), ids = op.input(1, 1);
+  const PackedHeader& h = packed(table, -1, "table");
+  require(!h.gated, "an embedding table is not gated");
+  for (int64_t i = 0; i < ids.count(); i++)
+    if (ids.i32()[i] < 0 || ids.i32()[i] >= h.n)
+      fail("token id " + std::to_string(ids.i32()[i]) + " is outside the vocabulary of " + std::to_string(h.n));
+  const View y = op.output(0, {ids.count(), h.k});
+  gather_rows(table.data, ids.i32(), ids.count(), y.f32());
+}
+
+}  // namespace
+
+void register_linear() {
+  register_op<linear_op>("SvLinear", {"x: float", "w: uint8", "bias: float", "activation: int32"}, {"y: float"});
+  register_op<gated_mlp_op>("SvGatedMlp", {"x: float", "gate_up: uint8", "down: uint8"}, {"y: float"});
+  register_op<embed_op>("SvEmbed", {"table: uint8", "ids: int32"}, {"y: float"});
+}
+
+}  // namespace sv

@@ -1,0 +1,28 @@
+// Registers every op once per process.
+#include "shell.h"
+
+namespace sv {
+
+void register_weights();
+void register_linear();
+void register_rows();
+void register_attention();
+void register_kv_cache();
+void register_decoder_layer();
+void register_vision_block();
+
+void register_all_ops() {
+  static const bool once = [] {
+    register_weights();
+    register_linear();
+    register_rows();
+    register_attention();
+    register_kv_cache();
+    register_decoder_layer();
+    register_vision_block();
+    return true;
+  }();
+  (void)once;
+}
+
+}  // namespace sv

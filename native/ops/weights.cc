@@ -1,0 +1,63 @@
+// SvPack and SvLoad: tensors straight from a source (a mapped checkpoint file), with no detour through JavaScript arrays.
+#include <string.h>
+
+#include "../kernels/linear.h"
+#include "checks.h"
+
+namespace sv {
+namespace {
+
+int64_t wide(const int32_t* p) { return (int64_t)(uint32_t)p[0] | (int64_t)p[1] << 32; }
+
+/** `n` elements of weight type at a byte offset, bounds-checked. */
+const char* elements(int32_t id, int64_t offset, int64_t n, int32_t type) {
+  require(type >= kF32 && type <= kBf16, "unknown weight type");
+  const Source s = source(id);
+  if (offset < 0 || n < 0 || n > s.bytes || offset > s.bytes - n * weight_bytes(type))
+    fail("tensor lies outside its file: bytes " + std::to_string(offset) + " to " +
+         std::to_string(offset + n * weight_bytes(type)) + " of " + std::to_string(s.bytes));
+  return s.data + offset;
+}
+
+/** recipe: [type, gated, dot, k, then per part: source, offset (2 words), type, rows] -> packed bytes. */
+void pack_op(Op& op) {
+  const View recipe = op.input(0, 1);
+  const int32_t* r = recipe.i32();
+  require(recipe.count() >= 9 && (recipe.count() - 4) % 5 == 0, "recipe: wrong length");
+  const int64_t k = r[3];
+  const int count = (int)((recipe.count() - 4) / 5);
+  require(r[0] >= kF32 && r[0] <= kBf16 && k > 0, "recipe: bad type or k");
+  std::vector<WeightPart> parts;
+  for (int i = 0; i < count; i++) {
+    const int32_t* p = r + 4 + 5 * i;
+    require(p[4] > 0, "recipe: a part without rows");
+    parts.push_back({elements(p[0], wide(p + 1), p[4] * k, p[3]), p[3], p[4]});
+  }
+  require(!r[1] || (count == 2 && parts[0].rows == parts[1].rows), "recipe: gated needs two parts of equal rows");
+  const View out = op.output(0, TF_UINT8, {packed_bytes(parts.data(), count, k, r[0], r[1])});
+  pack(parts.data(), count, k, r[0], r[1], r[2], out.data);
+}
+
+/** recipe: [source, offset (2 words), type, dims...] -> f32 tensor. */
+void load_op(Op& op) {
+  const View recipe = op.input(0, 1);
+  const int32_t* r = recipe.i32();
+  require(recipe.count() >= 4, "recipe: wrong length");
+  std::vector<int64_t> dims(r + 4, r + recipe.count());
+  int64_t n = 1;
+  for (int64_t d : dims) n *= d;
+  const char* p = elements(r[0], wide(r + 1), n, r[3]);
+  const View out = op.output(0, dims);
+  if (r[3] == kF32) memcpy(out.data, p, (size_t)n * 4);
+  else if (r[3] == kBf16) kernels().from_bf16((const uint16_t*)p, n, out.f32());
+  else kernels().from_f16((const uint16_t*)p, n, out.f32());
+}
+
+}  // namespace
+
+void register_weights() {
+  register_op<pack_op>("SvPack", {"recipe: int32"}, {"packed: uint8"}, true);
+  register_op<load_op>("SvLoad", {"recipe: int32"}, {"y: float"}, true);
+}
+
+}  // namespace sv
