@@ -19,10 +19,13 @@ export interface NativeModules {
   readonly tfjsBinding: string;
   /** Our ops and N-API functions. */
   readonly addon: string;
+  /** Loads libtensorflow without its chatter; to be required before the others. */
+  readonly preload: string;
 }
 
 const TFJS_BINDING = 'tfjs_binding.node';
 const ADDON = 'sparsevila.node';
+const PRELOAD = 'preload.node';
 const SOURCE = /(\.(cc|cpp|h|hpp|cu|cuh|inc)|CMakeLists\.txt|\.cmake)$/;
 
 /** The folder of @tensorflow/tfjs-node-gpu, or undefined when it is not installed. */
@@ -85,7 +88,12 @@ export function findNative(libtensorflow: Libtensorflow, env: Environment = proc
 }
 
 function modulesIn(folder: string): NativeModules {
-  return { folder, tfjsBinding: join(folder, TFJS_BINDING), addon: join(folder, ADDON) };
+  return {
+    folder,
+    tfjsBinding: join(folder, TFJS_BINDING),
+    addon: join(folder, ADDON),
+    preload: join(folder, PRELOAD),
+  };
 }
 
 /** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
@@ -148,7 +156,7 @@ async function build(target: string, tools: Tools, options: FetchOptions): Promi
     });
     if (result.code !== 0) throw compileError(result, log);
   }
-  for (const name of [TFJS_BINDING, ADDON]) await copyFile(join(tree, name), join(target, name));
+  for (const name of [TFJS_BINDING, ADDON, PRELOAD]) await copyFile(join(tree, name), join(target, name));
   await rm(tree, { recursive: true });
   await rm(log, { force: true });
   report(100);

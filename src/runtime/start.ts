@@ -86,6 +86,9 @@ function load(): Runtime {
   setDefaults();
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
   redirectBinding(installation.native.tfjsBinding);
+  loadNative(installation.native.preload);
+  // Ours before tfjs: its binding picks its device when it is loaded.
+  const native = loadNative(installation.native.addon) as NativeAddon;
   require('@tensorflow/tfjs-node-gpu');
   const tf = require(resolveCore()) as Runtime['tf'];
   const backend = tf.findBackend('tensorflow') as unknown as Backend | null;
@@ -96,7 +99,6 @@ function load(): Runtime {
         'Is another copy of @tensorflow/tfjs-core installed? See `npm ls @tensorflow/tfjs-core`.',
     );
   }
-  const native = loadNative(installation.native.addon) as NativeAddon;
   return { tf, backend, native, device: backend.isUsingGpuDevice ? 'GPU' : 'CPU' };
 }
 
