@@ -1,0 +1,109 @@
+// What this machine has: processor and its features, cores and memory we may use, NVIDIA device and driver.
+// Reads /proc, /sys and /dev on Linux; elsewhere says what Node knows. Changes nothing.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import type { Environment } from './paths';
+
+/** Instruction sets in the order in which kernels prefer them, the last first. */
+export const ISA_LEVELS = ['portable', 'avx2', 'avx512'] as const;
+export type IsaLevel = (typeof ISA_LEVELS)[number];
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return undefined;
+  }
+}
+
+/** The part of the cores that the container's quota allows, or undefined without a quota. */
+export function cpuQuota(readFile: (path: string) => string | undefined = read): number | undefined {
+  const [limit, period] = (readFile('/sys/fs/cgroup/cpu.max') ?? '').split(' ').map(Number);
+  if (limit !== undefined && period !== undefined && limit > 0 && period > 0) return limit / period;
+  const v1 = ['quota', 'period'].map((name) => Number(readFile(`/sys/fs/cgroup/cpu/cpu.cfs_${name}_us`) ?? Number.NaN));
+  const [quota = Number.NaN, v1Period = Number.NaN] = v1;
+  return quota > 0 && v1Period > 0 ? quota / v1Period : undefined;
+}
+
+/** How many threads can run at once here: cores we may run on, within the container's quota. At least 1. */
+export function cores(): number {
+  return Math.max(1, Math.min(availableParallelism(), Math.ceil(cpuQuota() ?? Number.POSITIVE_INFINITY)));
+}
+
+/** Bytes of memory we may use: the machine's, or the container's limit if that is less. */
+export function memoryBytes(): number {
+  const limits = ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'].map((path) =>
+    Number(read(path)),
+  );
+  return Math.min(totalmem(), ...limits.filter((limit) => limit > 0));
+}
+
+export interface Processor {
+  readonly model: string;
+  readonly arch: string;
+  /** Of the features our kernels use, those this processor has. */
+  readonly features: readonly string[];
+}
+
+const USED_FEATURES = [
+  'avx2',
+  'fma',
+  'f16c',
+  'avx512f',
+  'avx512bw',
+  'avx512dq',
+  'avx512vl',
+  'avx512_vnni',
+  'avx512_bf16',
+  'asimd',
+];
+
+export function processor(cpuinfo: string = read('/proc/cpuinfo') ?? ''): Processor {
+  const flags = new Set((/^(?:flags|Features)\s*:(.*)$/m.exec(cpuinfo)?.[1] ?? '').trim().split(/\s+/));
+  return {
+    model: /^model name\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? cpus()[0]?.model ?? 'unknown',
+    arch: process.arch,
+    features: USED_FEATURES.filter((name) => flags.has(name)),
+  };
+}
+
+/**
+ * The instruction set that kernels use on a processor with `features`: the best it has, or what `SPARSEVILA_ISA`
+ * asks for. Throws `ERR_BAD_ISA` when that is no level, or one the processor lacks.
+ */
+export function isaLevel(features: readonly string[], env: Environment = process.env): IsaLevel {
+  const has = (...names: string[]) => names.every((name) => features.includes(name));
+  const avx2 = has('avx2', 'fma', 'f16c');
+  const best = avx2 && has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl') ? 'avx512' : avx2 ? 'avx2' : 'portable';
+  const asked = env.SPARSEVILA_ISA;
+  if (!asked) return best;
+  const level = ISA_LEVELS.find((name) => name === asked);
+  if (level !== undefined && ISA_LEVELS.indexOf(level) <= ISA_LEVELS.indexOf(best)) return level;
+  const possible = ISA_LEVELS.slice(0, ISA_LEVELS.indexOf(best) + 1).join(', ');
+  throw new SparseVilaError(
+    'ERR_BAD_ISA',
+    `Expected one of ${possible} for SPARSEVILA_ISA on this processor but received '${asked}'. Unset it for the best.`,
+  );
+}
+
+export interface Nvidia {
+  readonly devices: readonly string[];
+  /** Path of the driver's libcuda, if found. */
+  readonly driver: string | undefined;
+}
+
+const LIBRARY_FOLDERS = [
+  ...['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/lib64'],
+  ...['/usr/local/nvidia/lib64', '/usr/local/cuda/compat', '/usr/lib/wsl/lib', '/run/opengl-driver/lib'],
+];
+
+/** NVIDIA device files and driver library of this machine. Starts no driver. */
+export function nvidia(env: Environment = process.env): Nvidia {
+  const devices = existsSync('/dev') ? readdirSync('/dev').filter((name) => /^nvidia\d+$/.test(name)) : [];
+  const folders = [...(env.LD_LIBRARY_PATH ?? '').split(':').filter((folder) => folder !== ''), ...LIBRARY_FOLDERS];
+  const driver = folders.map((folder) => join(folder, 'libcuda.so.1')).find((path) => existsSync(path));
+  return { devices: devices.map((name) => join('/dev', name)), driver };
+}

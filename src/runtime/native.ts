@@ -1,0 +1,177 @@
+// Compiles the native modules with CMake into the cache, under a name that says what they were made from,
+// so equal sources are compiled once per machine. Knows no op and no kernel: it globs.
+
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { installOnce } from './atomic';
+import type { Libtensorflow } from './libtensorflow';
+import { cores } from './machine';
+import { cacheFolder, type Environment, packageFolder } from './paths';
+import { findCompiler, findProgram, type RunResult, run, versionLine } from './process';
+import type { FetchOptions } from './wheel';
+
+export interface NativeModules {
+  readonly folder: string;
+  /** tfjs-node-gpu's binding. */
+  readonly tfjsBinding: string;
+  /** Our ops and N-API functions. */
+  readonly addon: string;
+  /** Loads libtensorflow without its chatter; to be required before the others. */
+  readonly preload: string;
+}
+
+const TFJS_BINDING = 'tfjs_binding.node';
+const ADDON = 'sparsevila.node';
+const PRELOAD = 'preload.node';
+const SOURCE = /(\.(cc|cpp|h|hpp|cu|cuh|inc)|CMakeLists\.txt|\.cmake)$/;
+
+/** The folder of @tensorflow/tfjs-node-gpu, or undefined when it is not installed. */
+export function tfjsNodeFolder(): string | undefined {
+  try {
+    return dirname(require.resolve('@tensorflow/tfjs-node-gpu/package.json'));
+  } catch {
+    return undefined;
+  }
+}
+
+function requireTfjsNode(): string {
+  const folder = tfjsNodeFolder();
+  if (folder !== undefined) return folder;
+  throw new SparseVilaError(
+    'ERR_NO_TFJS_NODE',
+    'Expected the package @tensorflow/tfjs-node-gpu 4.22.0 but it is not installed (npm drops it when its own install ' +
+      'script fails). Run `npm install --ignore-scripts @tensorflow/tfjs-node-gpu@4.22.0`.',
+  );
+}
+
+/**
+ * A hash of all that determines the native modules, except the compiler: sources, libtensorflow's folder,
+ * the binding's and headers' versions, the processor.
+ */
+export function nativeKey(libtensorflow: Libtensorflow): string {
+  const folder = join(packageFolder(), 'native');
+  const hash = createHash('sha256');
+  for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
+    if (!SOURCE.test(name)) continue;
+    hash
+      .update(`${name}\0`)
+      .update(readFileSync(join(folder, name)))
+      .update('\0');
+  }
+  const packages = ['@tensorflow/tfjs-node-gpu/package.json', 'node-api-headers/package.json'];
+  for (const name of packages) hash.update(`${name} ${versionOf(name)}\0`);
+  hash.update(`${process.platform} ${process.arch}\0${libtensorflow.lib}\0${libtensorflow.include}`);
+  return hash.digest('hex').slice(0, 16);
+}
+
+function versionOf(packageJson: string): string {
+  try {
+    return String((JSON.parse(readFileSync(require.resolve(packageJson), 'utf8')) as { version?: unknown }).version);
+  } catch {
+    return 'none';
+  }
+}
+
+/** The compiled modules for the present sources, whichever compiler made them; undefined when there are none. */
+export function findNative(libtensorflow: Libtensorflow, env: Environment = process.env): NativeModules | undefined {
+  const cache = cacheFolder(env);
+  if (!existsSync(cache)) return undefined;
+  const name = new RegExp(`^native-${nativeKey(libtensorflow)}-[0-9a-f]{8}$`);
+  const folders = readdirSync(cache)
+    .filter((entry) => name.test(entry))
+    .map((entry) => join(cache, entry));
+  const [newest] = folders.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs);
+  return newest === undefined ? undefined : modulesIn(newest);
+}
+
+function modulesIn(folder: string): NativeModules {
+  return {
+    folder,
+    tfjsBinding: join(folder, TFJS_BINDING),
+    addon: join(folder, ADDON),
+    preload: join(folder, PRELOAD),
+  };
+}
+
+/** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
+export async function ensureNative(libtensorflow: Libtensorflow, options: FetchOptions = {}): Promise<NativeModules> {
+  const env = options.env ?? process.env;
+  const compiler = findCompiler(env);
+  const found = findNative(libtensorflow, env);
+  if (compiler === undefined && found !== undefined) return found;
+  const cmake = findProgram(['cmake'], env);
+  if (compiler === undefined || cmake === undefined) {
+    throw new SparseVilaError(
+      'ERR_NO_COMPILER',
+      `Expected a C++17 compiler and CMake ≥ 3.16 in PATH but found ${compiler ?? 'no c++, g++ or clang++'} and ` +
+        `${cmake ?? 'no cmake'}. Install them (Debian, Ubuntu: \`apt install g++ make cmake\`; Fedora: ` +
+        '`dnf install gcc-c++ make cmake`) and run set-up again.',
+    );
+  }
+  const version = createHash('sha256')
+    .update(`${versionLine(compiler)}`)
+    .digest('hex')
+    .slice(0, 8);
+  const folder = join(cacheFolder(env), `native-${nativeKey(libtensorflow)}-${version}`);
+  await installOnce(folder, (temporary) => build(temporary, { cmake, compiler, libtensorflow }, options));
+  return modulesIn(folder);
+}
+
+interface Tools {
+  readonly cmake: string;
+  readonly compiler: string;
+  readonly libtensorflow: Libtensorflow;
+}
+
+async function build(target: string, tools: Tools, options: FetchOptions): Promise<void> {
+  const { cmake, compiler, libtensorflow } = tools;
+  const tree = join(target, 'build');
+  const log = `${target.replace(/\.tmp-.*$/, '')}.log`;
+  await mkdir(tree, { recursive: true });
+  await rm(log, { force: true });
+  const step = 'compile native modules';
+  const report = (done: number) => options.onProgress?.({ step, done, total: 100 });
+  const onLine = (line: string) => {
+    const done = percentOf(line);
+    if (done !== undefined) report(Math.min(done, 99));
+  };
+  report(0);
+  const configure = [
+    ...['-S', join(packageFolder(), 'native'), '-B', tree, '-DCMAKE_BUILD_TYPE=Release'],
+    `-DCMAKE_CXX_COMPILER=${compiler}`,
+    `-DTENSORFLOW_LIB=${libtensorflow.lib}`,
+    `-DTENSORFLOW_INCLUDE=${libtensorflow.include}`,
+    `-DNODE_API_INCLUDE=${join(dirname(require.resolve('node-api-headers/package.json')), 'include')}`,
+    `-DTFJS_NODE=${requireTfjsNode()}`,
+  ];
+  for (const args of [configure, ['--build', tree, '--parallel', String(cores())]]) {
+    const result = await run(cmake, args, {
+      signal: options.signal,
+      onLine,
+      log,
+      ...(options.env ? { env: options.env } : {}),
+    });
+    if (result.code !== 0) throw compileError(result, log);
+  }
+  for (const name of [TFJS_BINDING, ADDON, PRELOAD]) await copyFile(join(tree, name), join(target, name));
+  await rm(tree, { recursive: true });
+  await rm(log, { force: true });
+  report(100);
+}
+
+/** Progress in percent from a line of make (`[ 12%] Building …`) or ninja (`[3/25] Building …`). */
+export function percentOf(line: string): number | undefined {
+  const [, percent, done, total] = /^\[\s*(?:(\d+)%|(\d+)\/(\d+))\]/.exec(line) ?? [];
+  if (percent !== undefined) return Number(percent);
+  return done === undefined ? undefined : Math.floor((100 * Number(done)) / Number(total));
+}
+
+function compileError(result: RunResult, log: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_COMPILE',
+    `Expected the native modules to compile but it failed. The last lines:\n${result.tail.join('\n')}\nAll of it: ${log}`,
+  );
+}

@@ -1,0 +1,111 @@
+// Starts TensorFlow in this process: tfjs-node-gpu on the libtensorflow that set-up installed, and our ops on
+// both. Knows nothing of what the ops are.
+
+import nodeUtil from 'node:util';
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
+import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
+import { cores } from './machine';
+import { cacheFolder } from './paths';
+import { findInstallation } from './setup';
+
+/** An attribute of an op. `type` is one of the binding's `TF_ATTR_…` numbers. */
+export interface OpAttr {
+  readonly name: string;
+  readonly type: number;
+  readonly value: string | number | boolean | readonly number[] | readonly boolean[] | null;
+}
+
+/** A tensor as the binding knows it. `dtype` is TensorFlow's number for the type. */
+export interface TensorMetadata {
+  readonly id: number;
+  readonly shape: number[];
+  readonly dtype: number;
+}
+
+/** The part of tfjs-node's native binding that we call: ops whose outputs tfjs has no dtype for need it. */
+export interface Binding {
+  executeOp(name: string, attrs: readonly OpAttr[], inputIds: readonly number[], outputs: number): TensorMetadata[];
+  deleteTensor(id: number): void;
+  getNumOfTensors(): number;
+  readonly TF_Version: string;
+  readonly TF_FLOAT: number;
+  readonly TF_INT32: number;
+  readonly TF_UINT8: number;
+  readonly TF_ATTR_STRING: number;
+  readonly TF_ATTR_INT: number;
+  readonly TF_ATTR_FLOAT: number;
+  readonly TF_ATTR_BOOL: number;
+  readonly TF_ATTR_TYPE: number;
+  readonly TF_ATTR_SHAPE: number;
+}
+
+/** The part of tfjs-node's backend that we call. */
+export interface Backend {
+  executeSingleOutput(name: string, attrs: readonly OpAttr[], inputs: readonly Tensor[]): Tensor;
+  executeMultipleOutputs(name: string, attrs: readonly OpAttr[], inputs: readonly Tensor[], outputs: number): Tensor[];
+  /** The tfjs tensor of an output of `binding.executeOp`; it owns the output from then on. */
+  createOutputTensor(metadata: TensorMetadata): Tensor;
+  readonly binding: Binding;
+  readonly isUsingGpuDevice: boolean;
+}
+
+/** What our own module exports to Node. Requiring it registers its ops. */
+export interface NativeAddon {
+  cpuFeatures(): Readonly<Record<string, boolean>>;
+}
+
+export interface Runtime {
+  /** The tfjs-core that the backend is registered with. */
+  readonly tf: typeof import('@tensorflow/tfjs-core');
+  readonly backend: Backend;
+  readonly native: NativeAddon;
+  readonly device: 'CPU' | 'GPU';
+}
+
+let runtime: Runtime | undefined;
+
+/**
+ * TensorFlow with our ops, started at the first call; later calls return the same.
+ * Throws `ERR_NOT_SET_UP` when set-up has not run for the present sources.
+ */
+export function start(): Runtime {
+  runtime ??= load();
+  return runtime;
+}
+
+function load(): Runtime {
+  const installation = findInstallation();
+  if (installation === undefined) {
+    throw new SparseVilaError(
+      'ERR_NOT_SET_UP',
+      `Expected libtensorflow and the native modules in ${cacheFolder()} but they are not there, or the native ` +
+        'sources have changed since. Run `npx sparsevila setup`.',
+    );
+  }
+  setDefaults();
+  polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
+  redirectBinding(installation.native.tfjsBinding);
+  loadNative(installation.native.preload);
+  // Ours before tfjs: its binding picks its device when it is loaded.
+  const native = loadNative(installation.native.addon) as NativeAddon;
+  require('@tensorflow/tfjs-node-gpu');
+  const tf = require(resolveCore()) as Runtime['tf'];
+  const backend = tf.findBackend('tensorflow') as unknown as Backend | null;
+  if (backend === null || tf.getBackend() !== 'tensorflow') {
+    throw new SparseVilaError(
+      'ERR_BACKEND',
+      `Expected tfjs-node-gpu to register its backend 'tensorflow' but tfjs has '${tf.getBackend()}'. ` +
+        'Is another copy of @tensorflow/tfjs-core installed? See `npm ls @tensorflow/tfjs-core`.',
+    );
+  }
+  return { tf, backend, native, device: backend.isUsingGpuDevice ? 'GPU' : 'CPU' };
+}
+
+/** TensorFlow reads these once, when its library is loaded. What the user has set stays. */
+function setDefaults(): void {
+  process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
+  process.env.TF_NUM_INTRAOP_THREADS ??= String(cores());
+  // Ops come one at a time from the JavaScript thread: nothing runs between them.
+  process.env.TF_NUM_INTEROP_THREADS ??= '1';
+}

@@ -1,0 +1,167 @@
+// Fetches the pinned Python wheel that carries libtensorflow, with pip, by name: so whatever index, mirror,
+// proxy or certificate pip is configured for is used. No Python code of the wheel is ever run.
+
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { installOnce } from './atomic';
+import { cacheFolder, type Environment, TENSORFLOW_VERSION } from './paths';
+import { findPip, run } from './process';
+import type { OnProgress } from './progress';
+
+export interface Wheel {
+  readonly project: string;
+  readonly version: string;
+  /** The pip platform tag. */
+  readonly platform: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** One wheel per processor. Any Python's would do; cp311's are pinned. aarch64 has no `tensorflow-cpu` of its own. */
+const WHEELS: Readonly<Record<string, Wheel>> = {
+  'linux-x64': {
+    project: 'tensorflow-cpu',
+    version: TENSORFLOW_VERSION,
+    platform: 'manylinux_2_27_x86_64',
+    bytes: 273_829_956,
+    sha256: '2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c',
+  },
+  'linux-arm64': {
+    project: 'tensorflow',
+    version: TENSORFLOW_VERSION,
+    platform: 'manylinux_2_27_aarch64',
+    bytes: 281_828_020,
+    sha256: '4b24aca16d527a3cf1c37f720c04c484c3d20f4d0fdfa98632ac8b9f3be6eb5c',
+  },
+};
+
+const SPACE_NEEDED = 1.7e9; // the wheel, pip's copy of it, and what is unpacked
+const POLL_MS = 200;
+
+/** The wheel for this machine. Throws `ERR_NO_WHEEL` where there is none. */
+export function wheelFor(platform: string = process.platform, arch: string = process.arch): Wheel {
+  const wheel = WHEELS[`${platform}-${arch}`];
+  if (wheel !== undefined) return wheel;
+  throw new SparseVilaError(
+    'ERR_NO_WHEEL',
+    `Expected a machine with a pinned TensorFlow ${TENSORFLOW_VERSION} wheel (${Object.keys(WHEELS).join(', ')}) ` +
+      `but this is ${platform}-${arch}. Point SPARSEVILA_LIBTENSORFLOW to a folder that has ` +
+      'lib/libtensorflow_cc.so.2, lib/libtensorflow_framework.so.2 and include/.',
+  );
+}
+
+/** The folder of the fetched wheel in the cache. It holds one `.whl` file, whose hash has been checked. */
+export function wheelFolder(wheel: Wheel, env: Environment = process.env): string {
+  return join(cacheFolder(env), `wheel-${wheel.project}-${wheel.version}-${wheel.platform}`);
+}
+
+export interface FetchOptions {
+  readonly env?: Environment;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** Fetches `wheel` into the cache if it is not there, checks its size and hash, and returns its path. */
+export async function fetchWheel(wheel: Wheel, options: FetchOptions = {}): Promise<string> {
+  const env = options.env ?? process.env;
+  const folder = wheelFolder(wheel, env);
+  await installOnce(folder, async (temporary) => {
+    const downloads = join(temporary, 'downloads');
+    await mkdir(downloads, { recursive: true });
+    await checkSpace(temporary);
+    await download(wheel, downloads, options);
+    const file = await onlyWheelIn(downloads);
+    await verifyWheel(wheel, file, options);
+    await rename(file, join(temporary, `${wheel.project}.whl`));
+    await rm(downloads, { recursive: true });
+  });
+  return join(folder, `${wheel.project}.whl`);
+}
+
+async function download(wheel: Wheel, folder: string, options: FetchOptions): Promise<void> {
+  const [program = 'pip', ...args] = findPip(options.env);
+  args.push('download', '--no-deps', '--no-cache-dir', '--disable-pip-version-check', '--progress-bar', 'off');
+  args.push('--only-binary=:all:', '--implementation', 'cp', '--python-version', '3.11', '--abi', 'cp311');
+  args.push('--platform', wheel.platform, '--dest', folder, `${wheel.project}==${wheel.version}`);
+  const step = `fetch ${wheel.project} ${wheel.version}`;
+  const report = (done: number) => options.onProgress?.({ step, done, total: wheel.bytes, unit: 'B' });
+  report(0);
+  const watch = setInterval(() => {
+    largestFile(folder).then((bytes) => report(Math.min(bytes, wheel.bytes - 1)));
+  }, POLL_MS);
+  try {
+    // pip unpacks into TMPDIR: on the cache's file system there is room for it, and /tmp may be small.
+    const log = join(dirname(folder), 'pip.log');
+    const result = await run(program, args, { env: { ...options.env, TMPDIR: folder }, signal: options.signal, log });
+    if (result.code !== 0) {
+      throw new SparseVilaError(
+        'ERR_FETCH',
+        `Expected pip to fetch ${wheel.project}==${wheel.version} (${wheel.platform}) but it failed:\n` +
+          `${result.tail.join('\n')}\nCheck the network and pip's index (\`pip config list\`), then run set-up again; ` +
+          'or point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow.',
+      );
+    }
+    await rm(log, { force: true });
+  } finally {
+    clearInterval(watch);
+  }
+  report(wheel.bytes);
+}
+
+async function checkSpace(folder: string): Promise<void> {
+  const disk = await statfs(folder);
+  const free = disk.bavail * disk.bsize;
+  if (free >= SPACE_NEEDED) return;
+  throw new SparseVilaError(
+    'ERR_NO_SPACE',
+    `Expected ${SPACE_NEEDED / 1e9} GB free for set-up in ${dirname(folder)} but found ${(free / 1e9).toFixed(1)} GB. ` +
+      'Free some, or set SPARSEVILA_CACHE to a folder on another disk.',
+  );
+}
+
+async function largestFile(folder: string): Promise<number> {
+  const names = await readdir(folder, { recursive: true }).catch(() => []);
+  const sizes = names.map((name) =>
+    stat(join(folder, name)).then(
+      (s) => (s.isFile() ? s.size : 0),
+      () => 0,
+    ),
+  );
+  return Math.max(0, ...(await Promise.all(sizes)));
+}
+
+async function onlyWheelIn(folder: string): Promise<string> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.whl'));
+  const [name] = names;
+  if (name !== undefined && names.length === 1) return join(folder, name);
+  throw new SparseVilaError('ERR_FETCH', `Expected pip to leave one wheel but found: ${names.join(', ') || 'none'}.`);
+}
+
+/** Checks a wheel's size and sha256 against the pin. Throws `ERR_WRONG_HASH`. */
+export async function verifyWheel(wheel: Wheel, file: string, options: FetchOptions = {}): Promise<void> {
+  const { size } = await stat(file);
+  const hash = createHash('sha256');
+  let done = 0;
+  if (size === wheel.bytes) {
+    for await (const piece of createReadStream(file, { highWaterMark: 1 << 20, signal: options.signal })) {
+      hash.update(piece);
+      done += piece.length;
+      options.onProgress?.({ step: 'check its hash', done, total: size, unit: 'B' });
+    }
+    const sha256 = hash.digest('hex');
+    if (sha256 === wheel.sha256) return;
+    throw wrongWheel(wheel, `sha256 ${sha256}`, `sha256 ${wheel.sha256}`);
+  }
+  throw wrongWheel(wheel, `${size} bytes`, `${wheel.bytes} bytes`);
+}
+
+function wrongWheel(wheel: Wheel, received: string, expected: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WRONG_HASH',
+    `Expected ${expected} for ${wheel.project} ${wheel.version} (${wheel.platform}) but received ${received}. ` +
+      'The download was cut short or the index serves another file: run set-up again, or use another index.',
+  );
+}
