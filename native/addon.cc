@@ -1,49 +1,188 @@
-// The N-API door: what Node sees of the native code. Registers the ops once per process, and says what the
-// processor can do. Knows nothing of tensors.
-
+// The N-API door: what Node sees of the native code. Registers the ops once per process, maps checkpoint files, chooses
+// kernels and threads, measures the machine. Tensors pass through TensorFlow's ops, never through here.
+#include <fcntl.h>
 #include <node_api.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "kernels/kernels.h"
+#include "kernels/limits.h"
+#include "kernels/pool.h"
+#include "ops/shell.h"
+
+namespace sv {
 namespace {
 
-struct Feature {
-  const char* name;
-  bool present;
-};
+struct Entry { Source source; bool mapped; napi_ref keep; };
+std::mutex sources_mutex;
+std::map<int32_t, Entry> sources;
+int32_t next_source = 1;
 
-napi_value CpuFeatures(napi_env env, napi_callback_info) {
-#if defined(__x86_64__)
-  const Feature features[] = {
-      {"avx2", __builtin_cpu_supports("avx2") != 0},
-      {"fma", __builtin_cpu_supports("fma") != 0},
-      {"avx512f", __builtin_cpu_supports("avx512f") != 0},
-      {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
-      {"avx512dq", __builtin_cpu_supports("avx512dq") != 0},
-      {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
-      {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0},
-      {"avx512bf16", __builtin_cpu_supports("avx512bf16") != 0},
-  };
-#elif defined(__aarch64__)
-  const Feature features[] = {{"neon", true}};
-#else
-  const Feature features[] = {{"portable", true}};
-#endif
-  napi_value result = nullptr;
-  if (napi_create_object(env, &result) != napi_ok) return nullptr;
-  for (const Feature& feature : features) {
-    napi_value present = nullptr;
-    if (napi_get_boolean(env, feature.present, &present) != napi_ok) return nullptr;
-    if (napi_set_named_property(env, result, feature.name, present) != napi_ok) return nullptr;
-  }
-  return result;
+int32_t add_source(Entry entry) {
+  std::lock_guard<std::mutex> lock(sources_mutex);
+  sources[next_source] = entry;
+  return next_source++;
 }
 
 }  // namespace
 
-// Called once per Node environment: the main thread and every worker. What is per process needs a guard.
-NAPI_MODULE_INIT() {
-  napi_value function = nullptr;
-  if (napi_create_function(env, "cpuFeatures", NAPI_AUTO_LENGTH, CpuFeatures, nullptr, &function) == napi_ok) {
-    napi_set_named_property(env, exports, "cpuFeatures", function);
+Source source(int32_t id) {
+  std::lock_guard<std::mutex> lock(sources_mutex);
+  const auto it = sources.find(id);
+  if (it == sources.end()) fail("no such source: " + std::to_string(id));
+  return it->second.source;
+}
+
+namespace {
+
+struct Call {
+  napi_env env;
+  napi_value args[2];
+  size_t count = 2;
+  Call(napi_env e, napi_callback_info info) : env(e) { napi_get_cb_info(e, info, &count, args, nullptr, nullptr); }
+  std::string text(int i) const {
+    size_t n = 0;
+    napi_get_value_string_utf8(env, args[i], nullptr, 0, &n);
+    std::string s(n, 0);
+    napi_get_value_string_utf8(env, args[i], s.data(), n + 1, &n);
+    return s;
   }
+  int32_t integer(int i) const {
+    int32_t v = 0;
+    napi_get_value_int32(env, args[i], &v);
+    return v;
+  }
+  napi_value number(double v) const {
+    napi_value out;
+    napi_create_double(env, v, &out);
+    return out;
+  }
+  napi_value string(const char* v) const {
+    napi_value out;
+    napi_create_string_utf8(env, v, NAPI_AUTO_LENGTH, &out);
+    return out;
+  }
+  napi_value error(const std::string& why) const {
+    napi_throw_error(env, nullptr, why.c_str());
+    return nullptr;
+  }
+};
+
+/** mapFile(path): maps a file for reading; returns its source id. */
+napi_value MapFile(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const std::string path = call.text(0);
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st) != 0 || st.st_size <= 0) {
+    const std::string why = fd < 0 ? strerror(errno) : "empty file";
+    if (fd >= 0) close(fd);
+    return call.error("cannot map " + path + ": " + why);
+  }
+  void* p = mmap(nullptr, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  close(fd);
+  if (p == MAP_FAILED) return call.error("cannot map " + path + ": " + strerror(errno));
+  madvise(p, (size_t)st.st_size, MADV_SEQUENTIAL);
+  return call.number(add_source({{static_cast<const char*>(p), st.st_size}, true, nullptr}));
+}
+
+/** mapMemory(typedArray): the array's bytes as a source; the array is kept alive until release. */
+napi_value MapMemory(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  napi_value buffer;
+  size_t length = 0, offset = 0, bytes = 0;
+  void* data = nullptr;
+  napi_typedarray_type type;
+  if (napi_get_typedarray_info(env, call.args[0], &type, &length, &data, &buffer, &offset) != napi_ok)
+    return call.error("expected a typed array");
+  const size_t size = type == napi_float32_array || type == napi_int32_array || type == napi_uint32_array ? 4
+                      : type == napi_uint16_array || type == napi_int16_array                            ? 2
+                      : type == napi_float64_array || type == napi_bigint64_array                        ? 8
+                                                                                                         : 1;
+  bytes = length * size;
+  napi_ref keep;
+  napi_create_reference(env, call.args[0], 1, &keep);
+  return call.number(add_source({{static_cast<const char*>(data), (int64_t)bytes}, false, keep}));
+}
+
+/** release(id): unmaps. Tensors made from the source are copies and stay. */
+napi_value Release(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  std::lock_guard<std::mutex> lock(sources_mutex);
+  const auto it = sources.find(call.integer(0));
+  if (it == sources.end()) return nullptr;
+  if (it->second.mapped) munmap(const_cast<char*>(it->second.source.data), (size_t)it->second.source.bytes);
+  if (it->second.keep) napi_delete_reference(env, it->second.keep);
+  sources.erase(it);
+  return nullptr;
+}
+
+/** cpuFeatures(): { avx2: boolean, ... }. */
+napi_value CpuFeatures(napi_env env, napi_callback_info) {
+  const std::string have = std::string(" ") + cpu_features() + " ";
+  napi_value result;
+  napi_create_object(env, &result);
+  for (const char* name : {"avx2", "avx512", "avx512vnni", "avx512bf16"}) {
+    napi_value present;
+    napi_get_boolean(env, have.find(std::string(" ") + name + " ") != std::string::npos, &present);
+    napi_set_named_property(env, result, name, present);
+  }
+  return result;
+}
+
+/** isa(level?): the instruction-set level in use; with a level ('' = the best), changes it first. */
+napi_value Isa(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (call.count > 0) {
+    const std::string level = call.text(0);
+    if (const char* why = select_kernels(level.c_str()))
+      return call.error("SPARSEVILA_ISA '" + level + "': " + why + " (this processor has: " + cpu_features() + ")");
+  }
+  return call.string(kernels().name);
+}
+
+/** threads(n?): threads in use; with n, changes them first. */
+napi_value Threads(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (call.count > 0) set_thread_count(call.integer(0));
+  return call.number(thread_count());
+}
+
+napi_value ScratchBytes(napi_env env, napi_callback_info info) { return Call(env, info).number((double)scratch_bytes()); }
+
+/** measure('read' | 'f32' | 'bf16'): bytes or operations per second. */
+napi_value Measure(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const std::string what = call.text(0);
+  if (what == "read") return call.number(measure_read_bandwidth());
+  if (what == "f32") return call.number(measure_f32_peak());
+  if (what == "bf16") return call.number(measure_bf16_peak());
+  return call.error("expected 'read', 'f32' or 'bf16', received '" + what + "'");
+}
+
+}  // namespace
+}  // namespace sv
+
+// Called once per Node environment: the main thread and every worker. Registration guards itself.
+NAPI_MODULE_INIT() {
+  sv::register_all_ops();
+  const napi_property_descriptor functions[] = {
+      {"mapFile", nullptr, sv::MapFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"mapMemory", nullptr, sv::MapMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"release", nullptr, sv::Release, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"cpuFeatures", nullptr, sv::CpuFeatures, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"isa", nullptr, sv::Isa, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"threads", nullptr, sv::Threads, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"scratchBytes", nullptr, sv::ScratchBytes, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"measure", nullptr, sv::Measure, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions);
   return exports;
 }

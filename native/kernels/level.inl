@@ -6,8 +6,39 @@
 #include "attention.inl"
 
 namespace sv {
+namespace SV_LEVEL {
+
+static double f32_loop(int64_t iterations) {
+  vec acc[10];
+  for (int i = 0; i < 10; i++) acc[i] = splat((float)i);
+  const vec x = splat(1.0000001f), y = splat(1e-9f);
+  for (int64_t it = 0; it < iterations; it++)
+#pragma GCC unroll 10
+    for (int i = 0; i < 10; i++) acc[i] = fma(acc[i], x, y);
+  float out[16];
+  for (int i = 1; i < 10; i++) acc[0] = add(acc[0], acc[i]);
+  store(out, acc[0]);
+  volatile float sink = out[0];
+  (void)sink;
+  return 10 * 2 * kLanes;
+}
+
+static float read_all(const float* x, int64_t n) {
+  vec a = zero(), b = zero(), c = zero(), d = zero();
+  for (int64_t i = 0; i + 64 <= n; i += 64) {
+    a = add(a, load(x + i));
+    b = add(b, load(x + i + 16));
+    c = add(c, load(x + i + 32));
+    d = add(d, load(x + i + 48));
+  }
+  return sum_lanes(add(add(a, b), add(c, d)));
+}
+
+}  // namespace SV_LEVEL
+
 #ifndef SV_DOT_BF16
 #define SV_DOT_BF16 nullptr
+#define SV_BF16_LOOP nullptr
 #endif
 const Kernels SV_TABLE = {
     SV_LEVEL_NAME,
@@ -27,5 +58,8 @@ const Kernels SV_TABLE = {
     SV_LEVEL::merge,
     SV_LEVEL::column_sum,
     SV_LEVEL::scores_only,
+    SV_LEVEL::f32_loop,
+    SV_BF16_LOOP,
+    SV_LEVEL::read_all,
 };
 }  // namespace sv

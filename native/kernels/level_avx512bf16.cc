@@ -10,9 +10,11 @@ namespace sv {
 namespace avx512bf16 {
 static void matmul_dot_bf16(const void* x, int64_t x_stride, int64_t rows, const char* w, int64_t strip_stride, int64_t k,
                             int64_t strips, float* out, int64_t out_stride);
+static double bf16_loop(int64_t iterations);
 }
 }  // namespace sv
 #define SV_DOT_BF16 avx512bf16::matmul_dot_bf16
+#define SV_BF16_LOOP avx512bf16::bf16_loop
 #include "level.inl"
 
 namespace sv {
@@ -55,6 +57,19 @@ static void dot_rows(int rows, const uint32_t* x, int64_t ldx, const char* w, in
   int64_t s = 0;
   for (; s + S <= strips; s += S) dot_tile<R, S>(x, ldx, w + s * strip_stride, strip_stride, pairs, out + s * 16, ldo, more);
   for (; s < strips; s++) dot_tile<R, 1>(x, ldx, w + s * strip_stride, strip_stride, pairs, out + s * 16, ldo, more);
+}
+
+static double bf16_loop(int64_t iterations) {
+  __m512 acc[10];
+  for (int i = 0; i < 10; i++) acc[i] = _mm512_set1_ps((float)i);
+  const __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+  for (int64_t it = 0; it < iterations; it++)
+#pragma GCC unroll 10
+    for (int i = 0; i < 10; i++) {
+      acc[i] = _mm512_dpbf16_ps(acc[i], x, x);
+      asm volatile("" : "+v"(acc[i]));
+    }
+  return 10 * 4 * kLanes;
 }
 
 static void matmul_dot_bf16(const void* x, int64_t x_stride, int64_t rows, const char* w, int64_t strip_stride, int64_t k,

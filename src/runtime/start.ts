@@ -53,6 +53,18 @@ export interface Backend {
 /** What our own module exports to Node. Requiring it registers its ops. */
 export interface NativeAddon {
   cpuFeatures(): Readonly<Record<string, boolean>>;
+  /** Maps a file for reading; the id goes into SvPack and SvLoad. */
+  mapFile(path: string): number;
+  /** The bytes of a typed array as a source; the array is kept alive until `release`. */
+  mapMemory(array: ArrayBufferView): number;
+  release(source: number): void;
+  /** The instruction-set level in use; with a level ('' = the best this processor has), changes it first. */
+  isa(level?: string): string;
+  /** Threads in use, the calling one included; with a number, changes them first. */
+  threads(count?: number): number;
+  scratchBytes(): number;
+  /** Bytes or operations per second of this machine, at the level and threads in use. */
+  measure(what: 'read' | 'f32' | 'bf16'): number;
 }
 
 export interface Runtime {

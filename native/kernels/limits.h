@@ -1,0 +1,13 @@
+// The machine's own limits, measured: read bandwidth of memory, and multiply-add rates of the level in use.
+#pragma once
+
+namespace sv {
+
+/** Bytes per second when all threads read memory that does not fit in cache. */
+double measure_read_bandwidth();
+/** Floating-point operations per second of all threads on registers: f32 multiply-add, or the bf16 dot product
+ *  (0 where the level has none). */
+double measure_f32_peak();
+double measure_bf16_peak();
+
+}  // namespace sv

@@ -1,0 +1,30 @@
+// The KV cache of one layer: made, written and read by ops only, since appends write in place and tfjs keeps host copies
+// of tensors that JavaScript reads.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { run, runEffect, withInt32 } from './run';
+
+export type KvType = 'bf16' | 'f32';
+
+/** uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialised, and resident only as far as it is written. */
+export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {
+  return withInt32([kvHeads, capacity, c, type === 'bf16' ? 2 : 4], (shape) => run('SvKvAlloc', [shape]));
+}
+
+/** Writes k and v, f32 [t, kvHeads, c], at rows at .. at + t - 1. Throws when they do not fit. */
+export function appendKv(kv: Tensor, k: Tensor, v: Tensor, at: number): void {
+  withInt32([at], (row) => runEffect('SvKvAppend', [kv, k, v, row]));
+}
+
+/** Rows begin .. end - 1 as f32 [2, kvHeads, end - begin, c]. */
+export function readKv(kv: Tensor, begin: number, end: number, c: number): Tensor {
+  return withInt32([begin, end, c], (range) => run('SvKvRead', [kv, range]));
+}
+
+/** x rounded to the nearest bf16, ties to even: what storing in a bf16 cache does to a value. */
+export function roundToBf16(x: number): number {
+  const bits = new Uint32Array(new Float32Array([x]).buffer);
+  const u = bits[0] as number;
+  bits[0] = ((u + 0x7fff + ((u >>> 16) & 1)) & 0xffff0000) >>> 0;
+  return new Float32Array(bits.buffer)[0] as number;
+}

@@ -1,0 +1,43 @@
+// Rotary position embedding (Su et al. 2021) in the half-rotation form of Llama and Qwen2.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { float32, run } from './run';
+
+/**
+ * cos and sin of position * inverseFrequency as f32 [2, t, c / 2]. Angles are computed in double precision from
+ * frequencies that were rounded to f32, as Hugging Face's are; the product is rounded to f32 first, as there.
+ */
+export function ropeTable(positions: ArrayLike<number>, inverseFrequencies: Float64Array): Tensor {
+  const t = positions.length;
+  const half = inverseFrequencies.length;
+  const table = new Float32Array(2 * t * half);
+  for (let i = 0; i < t; i++)
+    for (let j = 0; j < half; j++) {
+      const angle = Math.fround((positions[i] as number) * Math.fround(inverseFrequencies[j] as number));
+      table[i * half + j] = Math.cos(angle);
+      table[(t + i) * half + j] = Math.sin(angle);
+    }
+  return float32(table, [2, t, half]);
+}
+
+/** (a, b) -> (a cos - b sin, b cos + a sin) on the halves of every head; x f32 [t, h, c]. */
+export function rope(x: Tensor, table: Tensor): Tensor {
+  return run('SvRope', [x, table]);
+}
+
+/** The definition of `rope`; table laid out as `ropeTable`'s. */
+export function ropeReference(x: ArrayLike<number>, table: ArrayLike<number>, heads: number, c: number): Float64Array {
+  const half = c / 2;
+  const t = x.length / (heads * c);
+  const y = new Float64Array(x.length);
+  for (let i = 0; i < t; i++)
+    for (let h = 0; h < heads; h++)
+      for (let j = 0; j < half; j++) {
+        const at = (i * heads + h) * c + j;
+        const [a, b] = [x[at] as number, x[at + half] as number];
+        const [cos, sin] = [table[i * half + j] as number, table[(t + i) * half + j] as number];
+        y[at] = a * cos - b * sin;
+        y[at + half] = b * cos + a * sin;
+      }
+  return y;
+}
