@@ -41,6 +41,16 @@ export function memoryBytes(): number {
   return Math.min(totalmem(), ...limits.filter((limit) => limit > 0));
 }
 
+/** Variables that TensorFlow reads when its library is loaded, and what we set where the user has set nothing. */
+export function tensorflowDefaults(): Readonly<Record<string, string>> {
+  return {
+    TF_CPP_MIN_LOG_LEVEL: '3',
+    TF_NUM_INTRAOP_THREADS: String(cores()),
+    // Ops come one at a time from the JavaScript thread: nothing runs between them.
+    TF_NUM_INTEROP_THREADS: '1',
+  };
+}
+
 export interface Processor {
   readonly model: string;
   readonly arch: string;

@@ -5,7 +5,7 @@ import nodeUtil from 'node:util';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
-import { cores } from './machine';
+import { tensorflowDefaults } from './machine';
 import { cacheFolder } from './paths';
 import { findInstallation } from './setup';
 
@@ -95,7 +95,7 @@ function load(): Runtime {
         'sources have changed since. Run `npx sparsevila setup`.',
     );
   }
-  setDefaults();
+  for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
   redirectBinding(installation.native.tfjsBinding);
   loadNative(installation.native.preload);
@@ -112,12 +112,4 @@ function load(): Runtime {
     );
   }
   return { tf, backend, native, device: backend.isUsingGpuDevice ? 'GPU' : 'CPU' };
-}
-
-/** TensorFlow reads these once, when its library is loaded. What the user has set stays. */
-function setDefaults(): void {
-  process.env.TF_CPP_MIN_LOG_LEVEL ??= '3';
-  process.env.TF_NUM_INTRAOP_THREADS ??= String(cores());
-  // Ops come one at a time from the JavaScript thread: nothing runs between them.
-  process.env.TF_NUM_INTEROP_THREADS ??= '1';
 }

@@ -1,0 +1,179 @@
+// From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
+// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|build> [args…].
+// Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
+
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const SOURCE_FOLDERS = ['src', 'scripts', 'spec'];
+const OUTPUT = /(\.d\.ts|\.js|\.js\.map)$/;
+const at = (...names) => join(ROOT, ...names);
+const modules = (...names) => at('node_modules', ...names);
+
+// The command line of each job. `setup: false` for what must work on a machine that is not set up.
+const JOBS = {
+  demo: (args) => ({ command: [process.execPath, at('dist/scripts/demo.js'), ...args], setup: true }),
+  bench: (args) => ({ command: [process.execPath, at('dist/scripts/bench.js'), ...args], setup: true }),
+  test: (args) => ({
+    // The second reporter ends the output with `N passed, N failed`.
+    command: [
+      ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js')],
+      ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`, ...args],
+    ],
+    setup: true,
+  }),
+  cli: (args) => ({
+    command: [process.execPath, at('dist/src/cli/main.js'), ...args],
+    setup: args[0] === 'ask' || args[0] === 'chat',
+  }),
+  build: () => ({ command: undefined, setup: true }),
+};
+
+const say = (text) => process.stderr.write(`${text}\n`);
+const readIfThere = (path) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
+const hashOf = (...texts) =>
+  texts.reduce((hash, text) => hash.update(text).update('\0'), createHash('sha256')).digest('hex');
+
+/** Runs a program to its end and returns its exit code. A signal to us goes to it as well. */
+async function run([program, ...args], stdio) {
+  const child = spawn(program, args, { cwd: stdio === 'inherit' ? undefined : ROOT, stdio });
+  // From a terminal the child has SIGINT already and decides what to do; we wait for it.
+  const ignore = () => undefined;
+  const forward = (signal) => child.kill(signal);
+  process.on('SIGINT', ignore).on('SIGTERM', forward);
+  try {
+    return await new Promise((done, fail) => {
+      child.once('error', fail);
+      child.once('close', (code, signal) => done(code ?? 128 + (constants.signals[signal] ?? 0)));
+    });
+  } finally {
+    process.off('SIGINT', ignore).off('SIGTERM', forward);
+  }
+}
+
+/** Runs a preparing step, its output on stderr; ends this program when it fails. */
+async function prepare(name, command) {
+  const code = await run(command, ['ignore', 2, 2]);
+  if (code === 0) return;
+  say(`bootstrap: ${name} failed with exit code ${code}; see above.`);
+  process.exit(code);
+}
+
+// --- packages ----------------------------------------------------------------------------------------------
+
+async function installPackages() {
+  const lock = readFileSync(at('package-lock.json'), 'utf8');
+  const stamp = modules('.sparsevila-lock');
+  const wanted = hashOf(lock);
+  if (readIfThere(stamp) === wanted) return;
+  if (!isInstalled(lock)) {
+    say('installing packages (npm ci)');
+    // npm's own path where npm has started us, so that the same npm and Node are used.
+    const npm = process.env.npm_execpath?.endsWith('.js') ? [process.execPath, process.env.npm_execpath] : ['npm'];
+    // Whatever NODE_ENV and npm's settings are: building needs the development packages, and no package's script may run.
+    await prepare('npm ci', [
+      ...npm,
+      'ci',
+      '--include=dev',
+      '--include=optional',
+      '--ignore-scripts',
+      '--no-audit',
+      '--no-fund',
+    ]);
+  }
+  writeFileSync(stamp, wanted);
+}
+
+/** Whether node_modules holds what the lock file asks for: `npm install` may have been run by hand. */
+function isInstalled(lock) {
+  const hidden = readIfThere(modules('.package-lock.json'));
+  if (hidden === undefined) return false;
+  const installed = JSON.parse(hidden).packages;
+  return Object.entries(JSON.parse(lock).packages).every(([path, { version, optional }]) => {
+    // The root has no path; optional packages for other machines are rightly absent.
+    const found = installed[path]?.version;
+    return path === '' || found === version || (optional === true && found === undefined);
+  });
+}
+
+// --- TypeScript --------------------------------------------------------------------------------------------
+
+function filesIn(folder) {
+  if (!existsSync(at(folder))) return [];
+  const entries = readdirSync(at(folder), { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
+    .sort();
+}
+
+async function compile() {
+  const sources = SOURCE_FOLDERS.flatMap(filesIn).filter((path) => path.endsWith('.ts'));
+  const inputs = [at('tsconfig.json'), at('package-lock.json'), ...sources];
+  const wanted = hashOf(...inputs.flatMap((path) => [path.slice(ROOT.length), readFileSync(path)]));
+  const stamp = at('dist', '.sources');
+  if (readIfThere(stamp) === wanted) return;
+  say('compiling TypeScript');
+  removeOrphans();
+  await prepare('tsc', [modules('.bin/tsc'), '-p', ROOT]);
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, wanted);
+}
+
+/** Removes the outputs of sources that are gone, so that no spec of another branch is run. */
+function removeOrphans() {
+  for (const path of SOURCE_FOLDERS.flatMap((folder) => filesIn(join('dist', folder)))) {
+    const source = path.replace(at('dist'), ROOT).replace(OUTPUT, '.ts');
+    if (OUTPUT.test(path) && !existsSync(source)) rmSync(path);
+  }
+}
+
+// --- runtime -----------------------------------------------------------------------------------------------
+
+const load = (path) => import(pathToFileURL(at('dist/src/runtime', path)).href);
+
+async function setUp() {
+  const { setup } = await load('setup.js');
+  const { progressReporter } = await load('progress.js');
+  const reporter = progressReporter();
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  process.on('SIGINT', abort).on('SIGTERM', abort);
+  try {
+    await setup({ signal: controller.signal, onProgress: reporter });
+  } catch (error) {
+    reporter.stop();
+    if (controller.signal.aborted) {
+      say('bootstrap: set-up stopped; the next run continues.');
+      process.exit(130);
+    }
+    say(`bootstrap: set-up failed. ${error?.code ? `${error.code}: ${error.message}` : error?.stack}`);
+    process.exit(1);
+  } finally {
+    reporter.stop();
+    process.off('SIGINT', abort).off('SIGTERM', abort);
+  }
+}
+
+// --- all of it ---------------------------------------------------------------------------------------------
+
+const [name, ...args] = process.argv.slice(2);
+const job = Object.hasOwn(JOBS, name ?? '') ? JOBS[name](args) : undefined;
+if (job === undefined) {
+  say(`bootstrap: expected a job (${Object.keys(JOBS).join(', ')}) but received '${name ?? ''}'.`);
+  process.exit(2);
+}
+await installPackages();
+await compile();
+if (job.setup) await setUp();
+if (job.command !== undefined) {
+  // In the real environment, since jest gives its specs a copy that TensorFlow does not see.
+  const { tensorflowDefaults } = await load('machine.js');
+  for (const [variable, value] of Object.entries(tensorflowDefaults())) process.env[variable] ??= value;
+  process.exitCode = await run(job.command, 'inherit');
+}
