@@ -66,9 +66,9 @@ function resampleRow(source: Uint8Array, from: number, columns: Axis, out: Uint8
     let b = HALF;
     for (; w < end; w++, pixel += 3) {
       const weight = weights[w] as number;
-      r = (r + Math.imul(source[pixel] as number, weight)) | 0;
-      g = (g + Math.imul(source[pixel + 1] as number, weight)) | 0;
-      b = (b + Math.imul(source[pixel + 2] as number, weight)) | 0;
+      r = (r + (source[pixel] as number) * weight) | 0;
+      g = (g + (source[pixel + 1] as number) * weight) | 0;
+      b = (b + (source[pixel + 2] as number) * weight) | 0;
     }
     out[at] = r >> PRECISION_BITS;
     out[at + 1] = g >> PRECISION_BITS;
@@ -124,7 +124,7 @@ function addRow(
   weight: number,
 ): void {
   for (let i = 0; i < length; i++) {
-    sums[to + i] = ((sums[to + i] as number) + Math.imul(row[from + i] as number, weight)) | 0;
+    sums[to + i] = ((sums[to + i] as number) + (row[from + i] as number) * weight) | 0;
   }
 }
 
