@@ -1,0 +1,175 @@
+// Every way an image can be refused: code, what the message names, and that nothing is decoded for it.
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DEFAULT_MAX_PIXELS, type DecodeOptions, decodeImage, type ImageInput, MAX_SIDE } from '../../src/image/decode';
+import { bytesOf, errorOf, fixture } from './fixtures';
+
+const refused = (input: unknown, options?: unknown) =>
+  errorOf(() => decodeImage(input as ImageInput, options as DecodeOptions | undefined));
+
+async function expectRefusal(input: unknown, code: string, ...parts: (string | RegExp)[]): Promise<void> {
+  const error = await refused(input);
+  expect(error.code).toBe(code);
+  for (const part of parts) expect(error.message).toMatch(part);
+  expect(error.message).toMatch(/^Expected .+ but .+\.$/s);
+}
+
+describe('files', () => {
+  let folder = '';
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'image-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('missing, and a path through a file', async () => {
+    await expectRefusal('no/such.png', 'image-not-found', 'no/such.png', 'ENOENT');
+    await expectRefusal(join(fixture('rgb.png'), 'x.png'), 'image-not-found', 'ENOTDIR');
+    await expectRefusal('', 'image-not-found');
+  });
+
+  it('URLs are told apart, long ones are cut', async () => {
+    await expectRefusal('https://example.org/a.png', 'image-not-found', 'URLs are not fetched');
+    const error = await refused(`data:image/png;base64,${'A'.repeat(10_000)}`);
+    expect(error.code).toBe('image-not-found');
+    expect(error.message.length).toBeLessThan(500);
+  });
+
+  it('a directory, an empty file, an impossible name', async () => {
+    await expectRefusal(folder, 'image-unreadable', 'directory');
+    const empty = join(folder, 'empty.png');
+    writeFileSync(empty, '');
+    await expectRefusal(empty, 'image-empty', 'empty.png', '0 bytes');
+    await expectRefusal('a\0b', 'image-unreadable');
+  });
+
+  it('a damaged file is named', async () => {
+    await expectRefusal(fixture('truncated.jpg'), 'image-corrupt', 'truncated.jpg');
+  });
+});
+
+describe('bytes', () => {
+  it('empty', () => expectRefusal(Buffer.alloc(0), 'image-empty', 'buffer of 0 bytes'));
+
+  it.each(['jpg', 'png', 'webp', 'gif', 'tif'])('truncated %s', async (form) => {
+    const bytes = bytesOf(`truncated.${form}`);
+    await expectRefusal(bytes, 'image-corrupt', `buffer of ${bytes.length} bytes`, 'corrupt or truncated');
+  });
+
+  it.each(['flipped.png', 'header-only.png'])('%s', (name) => expectRefusal(bytesOf(name), 'image-corrupt'));
+
+  it('keeps the cause', async () => {
+    expect((await refused(bytesOf('flipped.png'))).cause).toHaveProperty('message');
+  });
+
+  it.each([
+    ['garbage', bytesOf('garbage.bin'), /no format known/],
+    ['BMP', bytesOf('bitmap.bmp'), /BMP/],
+    ['SVG', Buffer.from('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'), /SVG/],
+    ['PDF', Buffer.from('%PDF-1.7\n'), /PDF/],
+    ['HTML', Buffer.from('\n<!DOCTYPE html><html></html>'), /HTML/],
+    ['HEIC', Buffer.from('\0\0\0\x18ftypheic\0\0\0\0mif1heic'), /HEIC/],
+    ['MP4', Buffer.from('\0\0\0\x18ftypisom\0\0\0\0isommp42'), /MP4/],
+    ['JPEG XL', Buffer.from('ff0a0000', 'hex'), /JPEG XL/],
+    ['one byte', Buffer.from('x'), /no format known.+78/],
+    ['32-bit float TIFF', bytesOf('float.tif'), /float/],
+  ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'image-unsupported', received));
+
+  it('random bytes behind every signature are refused, not decoded', async () => {
+    const noise = bytesOf('garbage.bin');
+    for (const start of [
+      '89504e470d0a1a0a',
+      'ffd8ff',
+      '474946383961',
+      '49492a00',
+      '0000001866747970617669660000000061766966',
+    ]) {
+      await expectRefusal(Buffer.concat([Buffer.from(start, 'hex'), noise]), 'image-corrupt');
+    }
+  });
+});
+
+describe('size', () => {
+  // These files hold a header and no rows: had anything been decoded, they would be corrupt, not too large.
+  it('900 megapixels and a side of 100,000 are refused from the header', async () => {
+    await expectRefusal(bytesOf('huge.png'), 'image-too-large', '30000×30000', String(DEFAULT_MAX_PIXELS), 'buffer of');
+    await expectRefusal(bytesOf('long.png'), 'image-too-large', '100000×1', String(MAX_SIDE));
+    await expectRefusal(fixture('huge.png'), 'image-too-large', 'huge.png');
+  });
+
+  it('maxPixels is inclusive, and counts raw pixels too', async () => {
+    const pixels = 37 * 23;
+    await expect(decodeImage(bytesOf('rgb.png'), { maxPixels: pixels })).resolves.toHaveProperty('width', 37);
+    expect((await refused(bytesOf('rgb.png'), { maxPixels: pixels - 1 })).code).toBe('image-too-large');
+    const raw = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 };
+    expect((await refused(raw, { maxPixels: 3 })).code).toBe('image-too-large');
+  });
+});
+
+describe('types', () => {
+  it.each([
+    [undefined, /undefined/],
+    [null, /null/],
+    [5, /5 of type number/],
+    [() => 0, /a function/],
+    [{}, /type Object/],
+    [new URL('file:///a.png'), /type URL/],
+    [[1, 2], /type Array/],
+    [new ArrayBuffer(4), /type ArrayBuffer \(wrap it/],
+    [new Float32Array(3), /type Float32Array/],
+  ])('%p', (input, received) => expectRefusal(input, 'image-invalid', received));
+
+  const raw = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 };
+  it.each([
+    [{ ...raw, data: [1, 2] }, /data.+Array/],
+    [{ ...raw, data: new Uint16Array(12) }, /data.+Uint16Array/],
+    [{ ...raw, width: 0 }, /width.+received 0/],
+    [{ ...raw, width: -2 }, /width.+-2/],
+    [{ ...raw, height: 1.5 }, /height.+1\.5/],
+    [{ ...raw, height: Number.NaN }, /height/],
+    [{ ...raw, height: '2' }, /height.+"2" of type string/],
+    [{ ...raw, channels: 2 }, /channels.+2/],
+    [{ data: raw.data, width: 2, height: 2 }, /channels.+undefined/],
+    [{ ...raw, channels: 4 }, /2·2·4 = 16 bytes.+received 12/],
+    [{ ...raw, height: 3 }, /= 18 bytes/],
+  ])('raw pixels %#', (input, received) => expectRefusal(input, 'image-invalid', received));
+});
+
+describe('options', () => {
+  it.each([
+    [{ maxPixel: 4 }, /"maxPixel"/],
+    [{ maxPixels: 0 }, /maxPixels/],
+    [{ maxPixels: 1.5 }, /maxPixels/],
+    [{ background: [0, 0] }, /background/],
+    [{ background: [0, 0, 256] }, /background/],
+    [{ background: 'white' }, /background/],
+  ])('%j', async (options, part) => {
+    const error = await refused(bytesOf('rgb.png'), options);
+    expect(error.code).toBe('invalid-option');
+    expect(error.message).toMatch(part);
+  });
+});
+
+describe('abort', () => {
+  it('an aborted signal stops it before anything, whatever the input', async () => {
+    const signal = AbortSignal.abort('enough');
+    for (const input of [
+      'no/such.png',
+      bytesOf('rgb.png'),
+      { data: new Uint8Array(3), width: 1, height: 1, channels: 3 as const },
+    ]) {
+      await expect(decodeImage(input, { signal })).rejects.toBe('enough');
+    }
+  });
+
+  it('aborting on the way rejects with the reason and leaves no listener', async () => {
+    const controller = new AbortController();
+    const removed = jest.spyOn(controller.signal, 'removeEventListener');
+    const reason = new Error('client left');
+    const decoding = decodeImage(bytesOf('strip.png'), { signal: controller.signal });
+    controller.abort(reason);
+    await expect(decoding).rejects.toBe(reason);
+    expect(removed).toHaveBeenCalledTimes(1);
+  });
+});

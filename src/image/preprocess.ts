@@ -1,0 +1,228 @@
+// From an image to the tower's pixel_values: pad or not, resize, rescale, normalise; and the checkpoint file that says how.
+// Knows nothing about towers, tiles or prompts.
+// Source: VILA llava/mm_utils.py (process_image, expand2square); Hugging Face SiglipImageProcessor (numpy path: rescale, normalize).
+
+import { SparseVilaError } from '../errors';
+import { checkSize, DEFAULT_MAX_PIXELS, decodeImage, type ImageInput, type RgbImage } from './decode';
+import { type ResampleFilter, resize } from './resample';
+
+type Rgb = readonly [number, number, number];
+
+/** How pixel values become numbers: `(x·rescaleFactor - mean)/std`, mean and std per channel. */
+export interface Normalization {
+  rescaleFactor: number;
+  mean: Rgb;
+  std: Rgb;
+}
+
+/** What a checkpoint's preprocessor_config.json asks for; sizes in pixels. */
+export interface PreprocessorConfig extends Normalization {
+  size: { height: number; width: number };
+  resample: ResampleFilter;
+  doResize: boolean;
+  doRescale: boolean;
+  doNormalize: boolean;
+}
+
+/** Pixels as a tower takes them: f32 [3, height, width]. */
+export interface PixelValues {
+  pixels: Float32Array;
+  width: number;
+  height: number;
+}
+
+/** PIL.Image.Resampling numbers. */
+const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
+  [1, 'lanczos'],
+  [2, 'bilinear'],
+  [3, 'bicubic'],
+]);
+
+/**
+ * `input` decoded, padded to a square of the mean colour in mode 'pad', resized to config.size, rescaled and normalised.
+ *
+ * Alpha is composited over white. In mode 'resize' the aspect ratio is not kept (VILA's `image_aspect_ratio`).
+ * @returns f32 [3, height, width]
+ * @throws SparseVilaError what decodeImage and padToSquare throw, invalid-option for an unknown mode; `signal.reason` once aborted
+ */
+export async function preprocess(
+  input: ImageInput,
+  config: PreprocessorConfig,
+  mode: 'resize' | 'pad',
+  signal?: AbortSignal,
+): Promise<PixelValues> {
+  if (mode !== 'resize' && mode !== 'pad') {
+    throw new SparseVilaError(
+      'invalid-option',
+      `Expected 'resize' or 'pad' for mode of preprocess but received ${String(mode)}.`,
+    );
+  }
+  let image = await decodeImage(input, signal === undefined ? {} : { signal });
+  if (mode === 'pad') image = padToSquare(image, meanColour(config.mean));
+  signal?.throwIfAborted();
+  if (config.doResize) image = resize(image, config.size.width, config.size.height, config.resample);
+  signal?.throwIfAborted();
+  const pixels = rescaleNormalize(image, {
+    rescaleFactor: config.doRescale ? config.rescaleFactor : 1,
+    mean: config.doNormalize ? config.mean : [0, 0, 0],
+    std: config.doNormalize ? config.std : [1, 1, 1],
+  });
+  return { pixels, width: image.width, height: image.height };
+}
+
+/** VILA's `int(x * 255)` of each mean. */
+function meanColour([r, g, b]: Rgb): Rgb {
+  return [Math.trunc(r * 255), Math.trunc(g * 255), Math.trunc(b * 255)];
+}
+
+/**
+ * A square canvas of `colour` (0..255 each) with side S = max(width, height) and `image` at floor((S - side)/2); `image` itself
+ * if it is square. VILA's expand2square.
+ * @throws SparseVilaError image-too-large if S² is above DEFAULT_MAX_PIXELS
+ */
+export function padToSquare(image: RgbImage, colour: Rgb): RgbImage {
+  const { width, height } = image;
+  if (width === height) return image;
+  const side = Math.max(width, height);
+  checkSize(side, side, DEFAULT_MAX_PIXELS, `the square that pads an image of ${width}×${height}`);
+  const row = new Uint8Array(side * 3);
+  for (let x = 0; x < side; x++) row.set(colour, x * 3);
+  const data = new Uint8Array(side * side * 3);
+  for (let y = 0; y < side; y++) data.set(row, y * side * 3);
+  const left = Math.floor((side - width) / 2);
+  const top = Math.floor((side - height) / 2);
+  for (let y = 0; y < height; y++) {
+    data.set(image.data.subarray(y * width * 3, (y + 1) * width * 3), ((top + y) * side + left) * 3);
+  }
+  return { data, width: side, height: side };
+}
+
+/**
+ * uint8 HWC to f32 [3, height, width]: `(f32(x·rescaleFactor) - f32(mean)) / f32(std)`, the product in double, each step rounded
+ * to f32: the bits of Hugging Face's numpy path.
+ */
+export function rescaleNormalize(image: RgbImage, { rescaleFactor, mean, std }: Normalization): Float32Array {
+  const { data, width, height } = image;
+  const plane = width * height;
+  const out = new Float32Array(3 * plane);
+  const table = new Float32Array(256);
+  for (let c = 0; c < 3; c++) {
+    const m = Math.fround(mean[c] ?? 0);
+    const s = Math.fround(std[c] ?? 1);
+    for (let x = 0; x < 256; x++) table[x] = Math.fround(Math.fround(x * rescaleFactor) - m) / s;
+    for (let i = 0, from = c, to = c * plane; i < plane; i++, from += 3, to++) out[to] = table[data[from] ?? 0] ?? 0;
+  }
+  return out;
+}
+
+/**
+ * The filter for a PIL resampling number: 1 lanczos, 2 bilinear, 3 bicubic.
+ * @throws SparseVilaError preprocessor-config
+ */
+export function resampleOf(pilNumber: number): ResampleFilter {
+  const filter = PIL_FILTERS.get(pilNumber);
+  if (filter !== undefined) return filter;
+  throw new SparseVilaError(
+    'preprocessor-config',
+    `Expected 1 (lanczos), 2 (bilinear) or 3 (bicubic) for resample but received ${show(pilNumber)}; other PIL filters are not implemented.`,
+  );
+}
+
+/**
+ * A preprocessor_config.json, checked. `size` may be a number, {height, width} or {shortest_edge} (a square: both modes give one);
+ * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; size, resample, image_mean and image_std have no
+ * common default and must be there.
+ * @param file what errors call the file
+ * @throws SparseVilaError preprocessor-config: a field missing, of a wrong type, or asking for what is not implemented
+ */
+export function parsePreprocessorConfig(json: unknown, file: string): PreprocessorConfig {
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw wrong(file, 'an object', 'the file', json);
+  const fields = json as Record<string, unknown>;
+  const size = parseSize(fields.size, file);
+  refuseUnsupported(fields, size, file);
+  const filter = PIL_FILTERS.get(fields.resample);
+  if (filter === undefined) throw wrong(file, '1 (lanczos), 2 (bilinear) or 3 (bicubic)', 'resample', fields.resample);
+  const rescaleFactor = fields.rescale_factor ?? 1 / 255;
+  if (typeof rescaleFactor !== 'number' || !(rescaleFactor > 0)) {
+    throw wrong(file, 'a positive number', 'rescale_factor', rescaleFactor);
+  }
+  const std = parseRgb(fields.image_std, 'image_std', file);
+  if (std.some((s) => s <= 0)) throw wrong(file, 'three positive numbers', 'image_std', std);
+  return {
+    size,
+    resample: filter,
+    rescaleFactor,
+    mean: parseRgb(fields.image_mean, 'image_mean', file),
+    std,
+    doResize: parseFlag(fields, 'do_resize', file),
+    doRescale: parseFlag(fields, 'do_rescale', file),
+    doNormalize: parseFlag(fields, 'do_normalize', file),
+  };
+}
+
+const SIZE_FORMS = 'a positive integer, {height, width} or {shortest_edge}';
+
+function parseSize(value: unknown, file: string, field = 'size'): { height: number; width: number } {
+  const side = (v: unknown) => (typeof v === 'number' && Number.isSafeInteger(v) && v > 0 ? v : undefined);
+  const whole = side(value);
+  if (whole !== undefined) return { height: whole, width: whole };
+  if (typeof value === 'object' && value !== null) {
+    const { height, width, shortest_edge, ...rest } = value as Record<string, unknown>;
+    const [h, w, edge] = [side(height), side(width), side(shortest_edge)];
+    const plain = Object.values(rest).every((v) => v === null);
+    if (plain && h !== undefined && w !== undefined && shortest_edge == null) return { height: h, width: w };
+    if (plain && edge !== undefined && height == null && width == null) return { height: edge, width: edge };
+  }
+  throw wrong(file, SIZE_FORMS, field, value);
+}
+
+const KNOWN_STEPS = ['do_resize', 'do_rescale', 'do_normalize', 'do_convert_rgb', 'do_center_crop'];
+
+/** Steps a checkpoint asks for that are not done here: better an error than other pixels than the model was trained on. */
+function refuseUnsupported(
+  fields: Record<string, unknown>,
+  size: { height: number; width: number },
+  file: string,
+): void {
+  for (const [field, value] of Object.entries(fields)) {
+    if (field.startsWith('do_') && value === true && !KNOWN_STEPS.includes(field)) {
+      throw wrong(file, 'false, because this step is not implemented', field, value);
+    }
+  }
+  if (fields.do_center_crop !== true) return;
+  const crop = parseSize(fields.crop_size, file, 'crop_size');
+  if (crop.height !== size.height || crop.width !== size.width) {
+    throw wrong(
+      file,
+      `size (${size.height}×${size.width}), because cropping is not implemented,`,
+      'crop_size',
+      fields.crop_size,
+    );
+  }
+}
+
+function parseRgb(value: unknown, field: string, file: string): Rgb {
+  if (Array.isArray(value) && value.length === 3 && value.every((v) => typeof v === 'number' && Number.isFinite(v))) {
+    const [r, g, b] = value as [number, number, number];
+    return [r, g, b];
+  }
+  throw wrong(file, 'three numbers', field, value);
+}
+
+function parseFlag(fields: Record<string, unknown>, field: string, file: string): boolean {
+  const value = fields[field] ?? true;
+  if (typeof value !== 'boolean') throw wrong(file, 'true or false', field, value);
+  return value;
+}
+
+function wrong(file: string, expected: string, field: string, received: unknown): SparseVilaError {
+  return new SparseVilaError(
+    'preprocessor-config',
+    `Expected ${expected} for ${field} of ${file} but received ${show(received)}.`,
+  );
+}
+
+function show(value: unknown): string {
+  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
+}
