@@ -10,6 +10,7 @@ export type Json = Record<string, unknown>;
 /** Typed access to one JSON object of a config file; every complaint names the file and the dotted key. */
 export interface ConfigReader {
   readonly json: Json;
+  readonly file: string;
   /** True if the key is there and not null. */
   has(key: string): boolean;
   /** A finite number. */
@@ -23,7 +24,7 @@ export interface ConfigReader {
   /** A nested object, or undefined when absent or null. */
   object(key: string): ConfigReader | undefined;
   /** The error of this file for one key: "<file>: expected <expected> for <key>, received <what is there>". */
-  wrong(key: string, expected: string, advice?: string): SparseVilaError;
+  wrong(key: string, expected: string): SparseVilaError;
 }
 
 export type RopeScaling =
@@ -105,10 +106,12 @@ export function readJson(file: string): Json {
 
 /** Typed readers over a parsed object. `file` and `path` (the dotted keys above it) only serve messages. */
 export function configReader(json: Json, file: string, path = ''): ConfigReader {
-  const wrong = (key: string, expected: string, advice?: string): SparseVilaError => {
+  const wrong = (key: string, expected: string): SparseVilaError => {
     const received = key in json ? show(json[key]) : 'nothing';
-    const message = `${file}: expected ${expected} for "${path}${key}", received ${received}`;
-    return new SparseVilaError('config-invalid', advice === undefined ? message : `${message}. ${advice}`);
+    return new SparseVilaError(
+      'config-invalid',
+      `${file}: expected ${expected} for "${path}${key}", received ${received}`,
+    );
   };
   const read = <T>(key: string, expected: string, is: (value: unknown) => value is T, fallback?: T): T => {
     const value = json[key] ?? fallback;
@@ -117,18 +120,16 @@ export function configReader(json: Json, file: string, path = ''): ConfigReader 
   };
   return {
     json,
+    file,
     has: (key) => (json[key] ?? null) !== null,
     number: (key, fallback) => read(key, 'a number', isNumber, fallback),
     size: (key, fallback) => read(key, 'an integer of at least 1', isSize, fallback),
     boolean: (key, fallback) => read(key, 'true or false', isBoolean, fallback),
     string: (key, fallback) => read(key, 'a string', isString, fallback),
-    oneOf: <T extends string>(key: string, values: readonly T[], fallback?: T) =>
-      read(
-        key,
-        `one of ${values.join(', ')}`,
-        (value): value is T => values.some((known) => known === value),
-        fallback,
-      ),
+    oneOf: <T extends string>(key: string, values: readonly T[], fallback?: T) => {
+      const isOne = (value: unknown): value is T => values.some((known) => known === value);
+      return read(key, `one of ${values.join(', ')}`, isOne, fallback);
+    },
     object: (key) => {
       const value = json[key] ?? undefined;
       if (value === undefined) return undefined;
@@ -241,10 +242,8 @@ function decoderType(config: ConfigReader): DecoderType {
 }
 
 function unsupported(config: ConfigReader, supported: readonly string[]): SparseVilaError {
-  return new SparseVilaError(
-    'config-unsupported',
-    config.wrong('model_type', `one of ${supported.join(', ')}`).message,
-  );
+  const { message } = config.wrong('model_type', `one of ${supported.join(', ')}`);
+  return new SparseVilaError('config-unsupported', message);
 }
 
 /** Switches that change the computation and that nothing here computes: better refused than silently ignored. */
@@ -254,11 +253,7 @@ function rejectUnsupported(config: ConfigReader, type: DecoderType, maxPositions
     throw config.wrong('use_sliding_window', 'false');
   if (type !== 'mistral' || config.json.sliding_window === null) return;
   if (config.size('sliding_window', 4096) < maxPositions) {
-    throw config.wrong(
-      'sliding_window',
-      'null (an absent key means a window of 4096)',
-      'Only full attention is supported.',
-    );
+    throw config.wrong('sliding_window', 'null (full attention; an absent key means a window of 4096)');
   }
 }
 
@@ -267,8 +262,7 @@ function parseRope(config: ConfigReader, maxPositions: number): { ropeTheta: num
   const ropeTheta = rope?.has('rope_theta') ? rope.number('rope_theta') : config.number('rope_theta', 10000);
   if (ropeTheta <= 0) throw config.wrong('rope_theta', 'a number above 0');
   for (const part of [config, rope]) {
-    if (part?.has('partial_rotary_factor') && part.number('partial_rotary_factor') !== 1)
-      throw part.wrong('partial_rotary_factor', '1');
+    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.wrong('partial_rotary_factor', '1');
   }
   return { ropeTheta, ropeScaling: rope === undefined ? { type: 'default' } : parseScaling(rope, maxPositions) };
 }
