@@ -1,8 +1,8 @@
 // From token ids back to text, exactly and incrementally: every decoder of tokenizer.json that our model families use is compiled
 // to "bytes of a token", and UTF-8 decoding does the rest. Knows nothing about encoding, models or special meaning of tokens.
 // Source: tokenizers 0.23 (Rust) `decoders/{byte_level,byte_fallback,metaspace,strip}.rs`; GPT-2's byte ↔ character table.
-// Differs from it in one case only: a byte-fallback run that is not UTF-8 gives one U+FFFD per maximal bad part (WHATWG), not per byte,
-// because the latter cannot be told before the run ends.
+// Differs from it in one case only: in a run of byte-fallback tokens that is not UTF-8 the good characters stay and each bad part is one U+FFFD
+// (WHATWG), while Rust turns every byte of the run into U+FFFD, which cannot be told before the run ends.
 import { type ConfigReader, configReader } from '../models/config';
 
 /** What detokenisation needs to know of a vocabulary. */
