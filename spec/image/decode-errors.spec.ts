@@ -24,40 +24,40 @@ describe('files', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
 
   it('missing, and a path through a file', async () => {
-    await expectRefusal('no/such.png', 'image-not-found', 'no/such.png', 'ENOENT');
-    await expectRefusal(join(fixture('rgb.png'), 'x.png'), 'image-not-found', 'ENOTDIR');
-    await expectRefusal('', 'image-not-found');
+    await expectRefusal('no/such.png', 'ERR_IMAGE_NOT_FOUND', 'no/such.png', 'ENOENT');
+    await expectRefusal(join(fixture('rgb.png'), 'x.png'), 'ERR_IMAGE_NOT_FOUND', 'ENOTDIR');
+    await expectRefusal('', 'ERR_IMAGE_NOT_FOUND');
   });
 
   it('URLs are told apart, long ones are cut', async () => {
-    await expectRefusal('https://example.org/a.png', 'image-not-found', 'URLs are not fetched');
+    await expectRefusal('https://example.org/a.png', 'ERR_IMAGE_NOT_FOUND', 'URLs are not fetched');
     const error = await refused(`data:image/png;base64,${'A'.repeat(10_000)}`);
-    expect(error.code).toBe('image-not-found');
+    expect(error.code).toBe('ERR_IMAGE_NOT_FOUND');
     expect(error.message.length).toBeLessThan(500);
   });
 
   it('a directory, an empty file, an impossible name', async () => {
-    await expectRefusal(folder, 'image-unreadable', 'directory');
+    await expectRefusal(folder, 'ERR_IMAGE_UNREADABLE', 'directory');
     const empty = join(folder, 'empty.png');
     writeFileSync(empty, '');
-    await expectRefusal(empty, 'image-empty', 'empty.png', '0 bytes');
-    await expectRefusal('a\0b', 'image-unreadable');
+    await expectRefusal(empty, 'ERR_IMAGE_EMPTY', 'empty.png', '0 bytes');
+    await expectRefusal('a\0b', 'ERR_IMAGE_UNREADABLE');
   });
 
   it('a damaged file is named', async () => {
-    await expectRefusal(fixture('truncated.jpg'), 'image-corrupt', 'truncated.jpg');
+    await expectRefusal(fixture('truncated.jpg'), 'ERR_IMAGE_CORRUPT', 'truncated.jpg');
   });
 });
 
 describe('bytes', () => {
-  it('empty', () => expectRefusal(Buffer.alloc(0), 'image-empty', 'buffer of 0 bytes'));
+  it('empty', () => expectRefusal(Buffer.alloc(0), 'ERR_IMAGE_EMPTY', 'buffer of 0 bytes'));
 
   it.each(['jpg', 'png', 'webp', 'gif', 'tif'])('truncated %s', async (form) => {
     const bytes = bytesOf(`truncated.${form}`);
-    await expectRefusal(bytes, 'image-corrupt', `buffer of ${bytes.length} bytes`, 'corrupt or truncated');
+    await expectRefusal(bytes, 'ERR_IMAGE_CORRUPT', `buffer of ${bytes.length} bytes`, 'corrupt or truncated');
   });
 
-  it.each(['flipped.png', 'header-only.png'])('%s', (name) => expectRefusal(bytesOf(name), 'image-corrupt'));
+  it.each(['flipped.png', 'header-only.png'])('%s', (name) => expectRefusal(bytesOf(name), 'ERR_IMAGE_CORRUPT'));
 
   it('keeps the cause', async () => {
     expect((await refused(bytesOf('flipped.png'))).cause).toHaveProperty('message');
@@ -74,7 +74,7 @@ describe('bytes', () => {
     ['JPEG XL', Buffer.from('ff0a0000', 'hex'), /JPEG XL/],
     ['one byte', Buffer.from('x'), /no format known.+78/],
     ['32-bit float TIFF', bytesOf('float.tif'), /float/],
-  ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'image-unsupported', received));
+  ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'ERR_IMAGE_UNSUPPORTED', received));
 
   it('random bytes behind every signature are refused, not decoded', async () => {
     const noise = bytesOf('garbage.bin');
@@ -85,7 +85,7 @@ describe('bytes', () => {
       '49492a00',
       '0000001866747970617669660000000061766966',
     ]) {
-      await expectRefusal(Buffer.concat([Buffer.from(start, 'hex'), noise]), 'image-corrupt');
+      await expectRefusal(Buffer.concat([Buffer.from(start, 'hex'), noise]), 'ERR_IMAGE_CORRUPT');
     }
   });
 });
@@ -93,17 +93,17 @@ describe('bytes', () => {
 describe('size', () => {
   // These files hold a header and no rows: had anything been decoded, they would be corrupt, not too large.
   it('900 megapixels and a side of 100,000 are refused from the header', async () => {
-    await expectRefusal(bytesOf('huge.png'), 'image-too-large', '30000×30000', String(DEFAULT_MAX_PIXELS), 'buffer of');
-    await expectRefusal(bytesOf('long.png'), 'image-too-large', '100000×1', String(MAX_SIDE));
-    await expectRefusal(fixture('huge.png'), 'image-too-large', 'huge.png');
+    await expectRefusal(bytesOf('huge.png'), 'ERR_IMAGE_TOO_LARGE', '30000×30000', String(DEFAULT_MAX_PIXELS), 'buffer of');
+    await expectRefusal(bytesOf('long.png'), 'ERR_IMAGE_TOO_LARGE', '100000×1', String(MAX_SIDE));
+    await expectRefusal(fixture('huge.png'), 'ERR_IMAGE_TOO_LARGE', 'huge.png');
   });
 
   it('maxPixels is inclusive, and counts raw pixels too', async () => {
     const pixels = 37 * 23;
     await expect(decodeImage(bytesOf('rgb.png'), { maxPixels: pixels })).resolves.toHaveProperty('width', 37);
-    expect((await refused(bytesOf('rgb.png'), { maxPixels: pixels - 1 })).code).toBe('image-too-large');
+    expect((await refused(bytesOf('rgb.png'), { maxPixels: pixels - 1 })).code).toBe('ERR_IMAGE_TOO_LARGE');
     const raw = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 };
-    expect((await refused(raw, { maxPixels: 3 })).code).toBe('image-too-large');
+    expect((await refused(raw, { maxPixels: 3 })).code).toBe('ERR_IMAGE_TOO_LARGE');
   });
 });
 
@@ -118,7 +118,7 @@ describe('types', () => {
     [[1, 2], /type Array/],
     [new ArrayBuffer(4), /type ArrayBuffer \(wrap it/],
     [new Float32Array(3), /type Float32Array/],
-  ])('%p', (input, received) => expectRefusal(input, 'image-invalid', received));
+  ])('%p', (input, received) => expectRefusal(input, 'ERR_IMAGE_INVALID', received));
 
   const raw = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 };
   it.each([
@@ -133,7 +133,7 @@ describe('types', () => {
     [{ data: raw.data, width: 2, height: 2 }, /channels.+undefined/],
     [{ ...raw, channels: 4 }, /2·2·4 = 16 bytes.+received 12/],
     [{ ...raw, height: 3 }, /= 18 bytes/],
-  ])('raw pixels %#', (input, received) => expectRefusal(input, 'image-invalid', received));
+  ])('raw pixels %#', (input, received) => expectRefusal(input, 'ERR_IMAGE_INVALID', received));
 });
 
 describe('options', () => {
@@ -146,7 +146,7 @@ describe('options', () => {
     [{ background: 'white' }, /background/],
   ])('%j', async (options, part) => {
     const error = await refused(bytesOf('rgb.png'), options);
-    expect(error.code).toBe('invalid-option');
+    expect(error.code).toBe('ERR_OPTION_INVALID');
     expect(error.message).toMatch(part);
   });
 });

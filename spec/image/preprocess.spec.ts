@@ -48,7 +48,7 @@ describe('padToSquare', () => {
 
   it('refuses a square above the pixel limit without making it', async () => {
     const error = await errorOf(() => padToSquare(noise(1, 10_000), [0, 0, 0]));
-    expect(error.code).toBe('image-too-large');
+    expect(error.code).toBe('ERR_IMAGE_TOO_LARGE');
     expect(error.message).toMatch(/1×10000.+10000×10000 = 100000000/);
   });
 });
@@ -102,13 +102,13 @@ describe('preprocess', () => {
   it('takes a strip of 1×10,000 by resizing, and says why not by padding', async () => {
     const { pixels } = await preprocess(fixture('strip.png'), SMALL, 'resize');
     expect(pixels.length).toBe(3 * 6 * 9);
-    expect((await errorOf(() => preprocess(fixture('strip.png'), SMALL, 'pad'))).code).toBe('image-too-large');
+    expect((await errorOf(() => preprocess(fixture('strip.png'), SMALL, 'pad'))).code).toBe('ERR_IMAGE_TOO_LARGE');
   });
 
   it("refuses an unknown mode, passes on the decoder's errors, and stops when told", async () => {
     const call = (mode: string) => preprocess(bytesOf('rgb.png'), SMALL, mode as 'pad');
     expect((await errorOf(() => call('crop'))).message).toMatch(/'resize' or 'pad'.+crop/);
-    expect((await errorOf(() => preprocess(bytesOf('flipped.png'), SMALL, 'pad'))).code).toBe('image-corrupt');
+    expect((await errorOf(() => preprocess(bytesOf('flipped.png'), SMALL, 'pad'))).code).toBe('ERR_IMAGE_CORRUPT');
     await expect(preprocess(bytesOf('rgb.png'), SMALL, 'pad', AbortSignal.abort('left'))).rejects.toBe('left');
   });
 });
@@ -166,7 +166,7 @@ describe('parsePreprocessorConfig', () => {
     [{ do_center_crop: true }, /crop_size.+nothing/],
   ])('refuses %j', async (changes, part) => {
     const error = await errorOf(() => parse(changes));
-    expect(error.code).toBe('preprocessor-config');
+    expect(error.code).toBe('ERR_PREPROCESSOR_CONFIG');
     expect(error.message).toMatch(part);
     expect(error.message).toMatch(/p\.json/);
   });
@@ -180,7 +180,7 @@ describe('resampleOf', () => {
   it('knows the three filters and no other', async () => {
     expect([1, 2, 3].map(resampleOf)).toEqual(['lanczos', 'bilinear', 'bicubic']);
     for (const other of [0, 4, 5, 2.5])
-      expect((await errorOf(() => resampleOf(other))).code).toBe('preprocessor-config');
+      expect((await errorOf(() => resampleOf(other))).code).toBe('ERR_PREPROCESSOR_CONFIG');
   });
 });
 

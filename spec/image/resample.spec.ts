@@ -98,12 +98,12 @@ describe('resize', () => {
   });
 
   it.each([
-    [0, 5, 'bicubic', 'invalid-option', /width.+0/],
-    [5, -1, 'bicubic', 'invalid-option', /height.+-1/],
-    [5, 2.5, 'bicubic', 'invalid-option', /height.+2\.5/],
-    [Number.NaN, 5, 'bicubic', 'invalid-option', /width.+NaN/],
-    [5, 5, 'nearest', 'invalid-option', /bilinear, bicubic, lanczos.+nearest/],
-    [5, 5, 'toString', 'invalid-option', /filter/],
+    [0, 5, 'bicubic', 'ERR_OPTION_INVALID', /width.+0/],
+    [5, -1, 'bicubic', 'ERR_OPTION_INVALID', /height.+-1/],
+    [5, 2.5, 'bicubic', 'ERR_OPTION_INVALID', /height.+2\.5/],
+    [Number.NaN, 5, 'bicubic', 'ERR_OPTION_INVALID', /width.+NaN/],
+    [5, 5, 'nearest', 'ERR_OPTION_INVALID', /bilinear, bicubic, lanczos.+nearest/],
+    [5, 5, 'toString', 'ERR_OPTION_INVALID', /filter/],
   ])('refuses %p×%p %s', async (width, height, filter, code, part) => {
     const error = await errorOf(() => resize(noise(3, 3), width, height, filter as ResampleFilter));
     expect(error.code).toBe(code);
@@ -112,9 +112,9 @@ describe('resize', () => {
 
   it('refuses data of another size', async () => {
     const error = await errorOf(() => resize({ data: new Uint8Array(26), width: 3, height: 3 }, 2, 2, 'bicubic'));
-    expect(error.code).toBe('image-invalid');
+    expect(error.code).toBe('ERR_IMAGE_INVALID');
     expect(error.message).toMatch(/27 bytes.+26/);
     const empty = await errorOf(() => resize({ data: new Uint8Array(0), width: 0, height: 3 }, 2, 2, 'bicubic'));
-    expect(empty.code).toBe('image-invalid');
+    expect(empty.code).toBe('ERR_IMAGE_INVALID');
   });
 });

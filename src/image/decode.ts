@@ -98,7 +98,7 @@ async function inspect({ bytes, name }: EncodedImage, maxPixels: number): Promis
   checkSize(header.width, header.height, maxPixels, name);
   if (header.depth !== 'uchar' && header.depth !== 'ushort') {
     throw new SparseVilaError(
-      'image-unsupported',
+      'ERR_IMAGE_UNSUPPORTED',
       `Expected 8 or 16 bit unsigned samples for ${name} but received ${header.depth}; convert it to 8 bit.`,
     );
   }
@@ -122,7 +122,7 @@ function corrupt({ name }: EncodedImage, cause: unknown): SparseVilaError {
   const reason = [...new Set(reasons.map((line) => line.trim()))].filter((line) => line !== '').slice(0, 3);
   const said = reason.length > 0 ? reason.join('; ') : 'the header cannot be read';
   return new SparseVilaError(
-    'image-corrupt',
+    'ERR_IMAGE_CORRUPT',
     `Expected a whole image for ${name} but it is corrupt or truncated (${said}); fetch or export it again.`,
     { cause },
   );
@@ -187,7 +187,7 @@ export function checkSize(width: number, height: number, maxPixels: number, name
   if (width * height <= maxPixels && width <= MAX_SIDE && height <= MAX_SIDE) return;
   const limit = width * height > maxPixels ? `at most ${maxPixels} pixels` : `sides of at most ${MAX_SIDE} pixels`;
   throw new SparseVilaError(
-    'image-too-large',
+    'ERR_IMAGE_TOO_LARGE',
     `Expected ${limit} for ${name} but received ${width}×${height} = ${width * height}; scale it down first.`,
   );
 }
@@ -224,11 +224,11 @@ function isSize(value: unknown): value is number {
 }
 
 function option(expected: string, received: string): SparseVilaError {
-  return new SparseVilaError('invalid-option', `Expected ${expected} but received ${received}.`);
+  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} but received ${received}.`);
 }
 
 function invalid(expected: string, received: string): SparseVilaError {
-  return new SparseVilaError('image-invalid', `Expected ${expected} but received ${received}.`);
+  return new SparseVilaError('ERR_IMAGE_INVALID', `Expected ${expected} but received ${received}.`);
 }
 
 /** A value for an error: itself where short, and its type. */

@@ -53,7 +53,7 @@ export async function preprocess(
 ): Promise<PixelValues> {
   if (mode !== 'resize' && mode !== 'pad') {
     throw new SparseVilaError(
-      'invalid-option',
+      'ERR_OPTION_INVALID',
       `Expected 'resize' or 'pad' for mode of preprocess but received ${String(mode)}.`,
     );
   }
@@ -123,7 +123,7 @@ export function resampleOf(pilNumber: number): ResampleFilter {
   const filter = PIL_FILTERS.get(pilNumber);
   if (filter !== undefined) return filter;
   throw new SparseVilaError(
-    'preprocessor-config',
+    'ERR_PREPROCESSOR_CONFIG',
     `Expected 1 (lanczos), 2 (bilinear) or 3 (bicubic) for resample but received ${show(pilNumber)}; other PIL filters are not implemented.`,
   );
 }
@@ -218,7 +218,7 @@ function parseFlag(fields: Record<string, unknown>, field: string, file: string)
 
 function wrong(file: string, expected: string, field: string, received: unknown): SparseVilaError {
   return new SparseVilaError(
-    'preprocessor-config',
+    'ERR_PREPROCESSOR_CONFIG',
     `Expected ${expected} for ${field} of ${file} but received ${show(received)}.`,
   );
 }

@@ -195,21 +195,21 @@ function check(image: RgbImage, width: number, height: number, filter: string): 
   for (const [name, value] of Object.entries({ width, height })) {
     if (Number.isSafeInteger(value) && value > 0) continue;
     throw new SparseVilaError(
-      'invalid-option',
+      'ERR_OPTION_INVALID',
       `Expected a positive integer for ${name} of resize but received ${value}.`,
     );
   }
   if (!Object.hasOwn(FILTERS, filter)) {
     const known = Object.keys(FILTERS).join(', ');
     throw new SparseVilaError(
-      'invalid-option',
+      'ERR_OPTION_INVALID',
       `Expected one of ${known} for filter of resize but received ${String(filter)}.`,
     );
   }
   const expected = image.width * image.height * 3;
   if (!(expected > 0) || image.data.length !== expected) {
     throw new SparseVilaError(
-      'image-invalid',
+      'ERR_IMAGE_INVALID',
       `Expected ${image.width}·${image.height}·3 = ${expected} bytes of RGB for image of resize but received ${image.data.length}.`,
     );
   }

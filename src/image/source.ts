@@ -24,7 +24,7 @@ export async function readImage(input: string | Uint8Array): Promise<EncodedImag
   const bytes = typeof input === 'string' ? await readFile(input, name) : input;
   if (bytes.byteLength === 0) {
     throw new SparseVilaError(
-      'image-empty',
+      'ERR_IMAGE_EMPTY',
       `Expected ${READABLE} for ${name} but received 0 bytes; check how it was written or read.`,
     );
   }
@@ -40,7 +40,7 @@ async function readFile(path: string, name: string): Promise<Uint8Array> {
     if (!stat.isFile()) {
       const kind = stat.isDirectory() ? 'a directory' : 'neither a file nor a directory';
       throw new SparseVilaError(
-        'image-unreadable',
+        'ERR_IMAGE_UNREADABLE',
         `Expected an image file for ${name} but it is ${kind}; pass the path of one image file.`,
       );
     }
@@ -59,7 +59,7 @@ function fileError(error: unknown, path: string, name: string): SparseVilaError 
   const text = code ?? message;
   if (code !== 'ENOENT' && code !== 'ENOTDIR' && code !== 'ENAMETOOLONG') {
     return new SparseVilaError(
-      'image-unreadable',
+      'ERR_IMAGE_UNREADABLE',
       `Expected a readable file for ${name} but opening it failed with ${text}; check its permissions.`,
       {
         cause: error,
@@ -72,7 +72,7 @@ function fileError(error: unknown, path: string, name: string): SparseVilaError 
     ? 'URLs are not fetched: read it yourself and pass the bytes as a Buffer'
     : `check the path; it is taken relative to the working directory`;
   return new SparseVilaError(
-    'image-not-found',
+    'ERR_IMAGE_NOT_FOUND',
     `Expected an existing file for ${shown} but there is none (${text}); ${advice}.`,
     { cause: error },
   );
@@ -100,7 +100,7 @@ function requireSupported(bytes: Uint8Array, name: string): void {
   const received = foreignFormat(head);
   if (received === undefined) return;
   throw new SparseVilaError(
-    'image-unsupported',
+    'ERR_IMAGE_UNSUPPORTED',
     `Expected ${READABLE} for ${name} but received ${received}; convert it to PNG or JPEG.`,
   );
 }

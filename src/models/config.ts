@@ -1,0 +1,297 @@
+// Typed reading of Hugging Face config files, and the two configurations every family shares: the decoder and the SigLIP tower.
+// Knows no weights and no tensors. A key that is absent or null takes the default of the transformers class, because published
+// files leave out whatever equals it.
+// Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
+import { readFileSync } from 'node:fs';
+import { SparseVilaError } from '../errors';
+
+export type Json = Record<string, unknown>;
+
+/** Typed access to one JSON object of a config file; every complaint names the file and the dotted key. */
+export interface ConfigReader {
+  readonly json: Json;
+  readonly file: string;
+  /** True if the key is there and not null. */
+  has(key: string): boolean;
+  /** A finite number. */
+  number(key: string, fallback?: number): number;
+  /** An integer ≥ 1: a size or a count. */
+  size(key: string, fallback?: number): number;
+  boolean(key: string, fallback?: boolean): boolean;
+  string(key: string, fallback?: string): string;
+  /** A string out of a closed list. */
+  oneOf<T extends string>(key: string, values: readonly T[], fallback?: T): T;
+  /** A nested object, or undefined when absent or null. */
+  object(key: string): ConfigReader | undefined;
+  /** The error of this file for one key: "<file>: expected <expected> for <key>, received <what is there>". */
+  wrong(key: string, expected: string): SparseVilaError;
+}
+
+export type RopeScaling =
+  | { readonly type: 'default' }
+  | { readonly type: 'linear'; readonly factor: number }
+  | { readonly type: 'dynamic'; readonly factor: number }
+  | {
+      readonly type: 'llama3';
+      readonly factor: number;
+      readonly lowFreqFactor: number;
+      readonly highFreqFactor: number;
+      readonly originalMaxPositions: number;
+    };
+
+export interface DecoderConfig {
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly vocabSize: number;
+  readonly ropeTheta: number;
+  readonly ropeScaling: RopeScaling;
+  readonly rmsNormEps: number;
+  readonly maxPositions: number;
+  /** Which attention projections have a bias: q, k and v together, and o. */
+  readonly attentionBias: { readonly qkv: boolean; readonly o: boolean };
+  /** What the file says. A checkpoint that holds `lm_head.weight` uses it all the same. */
+  readonly tieWordEmbeddings: boolean;
+  readonly hiddenAct: 'silu';
+}
+
+export interface SiglipConfig {
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Sides of the square input and of a patch, pixels. */
+  readonly imageSize: number;
+  readonly patchSize: number;
+  readonly channels: number;
+  readonly layerNormEps: number;
+  readonly hiddenAct: 'gelu_pytorch_tanh' | 'gelu' | 'quick_gelu';
+}
+
+/** Class defaults per `model_type`; `kvHeads` null means as many as query heads. */
+const DECODER_DEFAULTS = {
+  llama: { intermediate: 11008, kvHeads: null, vocab: 32000, maxPositions: 2048 },
+  mistral: { intermediate: 14336, kvHeads: 8, vocab: 32000, maxPositions: 131072 },
+  qwen2: { intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768 },
+} as const;
+
+type DecoderType = keyof typeof DECODER_DEFAULTS;
+const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
+
+/**
+ * Parses one JSON file whose top level is an object.
+ * @throws SparseVilaError `config-missing` (no such file or unreadable) or `config-invalid` (not JSON, not an object).
+ */
+export function readJson(file: string): Json {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new SparseVilaError('ERR_CONFIG_MISSING', `${file}: cannot be read (${reason(cause)})`, { cause });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text.replace(/^\uFEFF/, ''));
+  } catch (cause) {
+    throw new SparseVilaError('ERR_CONFIG_INVALID', `${file}: expected JSON, but ${reason(cause)}`, { cause });
+  }
+  if (!isObject(json)) {
+    throw new SparseVilaError('ERR_CONFIG_INVALID', `${file}: expected a JSON object, received ${show(json)}`);
+  }
+  return json;
+}
+
+/** Typed readers over a parsed object. `file` and `path` (the dotted keys above it) only serve messages. */
+export function configReader(json: Json, file: string, path = ''): ConfigReader {
+  const wrong = (key: string, expected: string): SparseVilaError => {
+    const received = key in json ? show(json[key]) : 'nothing';
+    return new SparseVilaError(
+      'ERR_CONFIG_INVALID',
+      `${file}: expected ${expected} for "${path}${key}", received ${received}`,
+    );
+  };
+  const read = <T>(key: string, expected: string, is: (value: unknown) => value is T, fallback?: T): T => {
+    const value = json[key] ?? fallback;
+    if (!is(value)) throw wrong(key, expected);
+    return value;
+  };
+  return {
+    json,
+    file,
+    has: (key) => (json[key] ?? null) !== null,
+    number: (key, fallback) => read(key, 'a number', isNumber, fallback),
+    size: (key, fallback) => read(key, 'an integer of at least 1', isSize, fallback),
+    boolean: (key, fallback) => read(key, 'true or false', isBoolean, fallback),
+    string: (key, fallback) => read(key, 'a string', isString, fallback),
+    oneOf: <T extends string>(key: string, values: readonly T[], fallback?: T) => {
+      const isOne = (value: unknown): value is T => values.some((known) => known === value);
+      return read(key, `one of ${values.join(', ')}`, isOne, fallback);
+    },
+    object: (key) => {
+      const value = json[key] ?? undefined;
+      if (value === undefined) return undefined;
+      if (!isObject(value)) throw wrong(key, 'an object');
+      return configReader(value, file, `${path}${key}.`);
+    },
+    wrong,
+  };
+}
+
+/**
+ * The decoder of a `llama`, `mistral` (full attention only) or `qwen2` config: the T4 form (`rope_theta`, `rope_scaling`) and the
+ * T5 form (`rope_parameters`).
+ * @throws SparseVilaError `config-unsupported` for another `model_type`, `config-invalid` for values that are wrong or not supported.
+ */
+export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
+  const config = configReader(json, file);
+  const type = decoderType(config);
+  const defaults = DECODER_DEFAULTS[type];
+  const hiddenSize = config.size('hidden_size', 4096);
+  const heads = config.size('num_attention_heads', 32);
+  // null in the file means "as many as query heads"; only an absent key takes the class default.
+  const kvHeads = config.size(
+    'num_key_value_heads',
+    (json.num_key_value_heads === null ? null : defaults.kvHeads) ?? heads,
+  );
+  if (heads % kvHeads !== 0) throw config.wrong('num_key_value_heads', `a divisor of num_attention_heads (${heads})`);
+  if (!config.has('head_dim') && hiddenSize % heads !== 0) {
+    throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
+  }
+  const headDim = config.size('head_dim', hiddenSize / heads);
+  if (headDim % 2 !== 0) throw config.wrong('head_dim', 'an even head width, as rotary embedding needs');
+  const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
+  rejectUnsupported(config, type, maxPositions);
+  const bias = type === 'llama' && config.boolean('attention_bias', false);
+  return {
+    hiddenSize,
+    intermediateSize: config.size('intermediate_size', defaults.intermediate),
+    layers: config.size('num_hidden_layers', 32),
+    heads,
+    kvHeads,
+    headDim,
+    vocabSize: config.size('vocab_size', defaults.vocab),
+    ...parseRope(config, maxPositions),
+    rmsNormEps: config.number('rms_norm_eps', 1e-6),
+    maxPositions,
+    attentionBias: { qkv: type === 'qwen2' || bias, o: bias },
+    tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
+    hiddenAct: config.oneOf('hidden_act', ['silu'] as const, 'silu'),
+  };
+}
+
+/**
+ * The SigLIP tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
+ * @throws SparseVilaError `config-unsupported` for another `model_type`, `config-invalid` for wrong values.
+ */
+export function parseSiglipConfig(json: Json, file: string): SiglipConfig {
+  const top = configReader(json, file);
+  const config =
+    top.string('model_type', '') === 'siglip' ? (top.object('vision_config') ?? configReader({}, file)) : top;
+  const type = config.string('model_type', 'siglip_vision_model');
+  if (type !== 'siglip_vision_model') throw unsupported(config, ['siglip_vision_model', 'siglip']);
+  const hiddenSize = config.size('hidden_size', 768);
+  const heads = config.size('num_attention_heads', 12);
+  if (hiddenSize % heads !== 0) throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
+  const imageSize = config.size('image_size', 224);
+  const patchSize = config.size('patch_size', 16);
+  if (patchSize > imageSize) throw config.wrong('patch_size', `at most image_size (${imageSize})`);
+  return {
+    hiddenSize,
+    intermediateSize: config.size('intermediate_size', 3072),
+    layers: config.size('num_hidden_layers', 12),
+    heads,
+    imageSize,
+    patchSize,
+    channels: config.size('num_channels', 3),
+    layerNormEps: config.number('layer_norm_eps', 1e-6),
+    hiddenAct: config.oneOf('hidden_act', ['gelu_pytorch_tanh', 'gelu', 'quick_gelu'] as const, 'gelu_pytorch_tanh'),
+  };
+}
+
+/**
+ * Inverse rotary frequencies θ^(−2i/c), float64 [headDim / 2], i = 0 … c/2 − 1, after the config's scaling (RoFormer, arXiv 2104.09864, eq. 15).
+ * linear: divided by `factor`. dynamic: unchanged up to `maxPositions` tokens; beyond, θ·((f·L/max) − (f − 1))^(c/(c−2)) for `length` L tokens.
+ * llama3: wavelengths above original/lowFreqFactor divided by `factor`, below original/highFreqFactor kept, blended in between.
+ */
+export function ropeInverseFrequencies(config: DecoderConfig, length = 0): Float64Array {
+  const { headDim, ropeScaling: scaling, maxPositions } = config;
+  let theta = config.ropeTheta;
+  if (scaling.type === 'dynamic' && length > maxPositions) {
+    const stretch = (scaling.factor * length) / maxPositions - (scaling.factor - 1);
+    theta *= stretch ** (headDim / (headDim - 2));
+  }
+  return Float64Array.from({ length: headDim / 2 }, (_, i) => {
+    const frequency = theta ** ((-2 * i) / headDim);
+    if (scaling.type === 'linear') return frequency / scaling.factor;
+    if (scaling.type !== 'llama3') return frequency;
+    const { factor, lowFreqFactor: low, highFreqFactor: high, originalMaxPositions } = scaling;
+    const turns = (originalMaxPositions * frequency) / (2 * Math.PI);
+    const keep = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+    return keep * frequency + ((1 - keep) * frequency) / factor;
+  });
+}
+
+function decoderType(config: ConfigReader): DecoderType {
+  const type = config.string('model_type');
+  const known = DECODER_TYPES.find((name) => name === type);
+  if (known === undefined) throw unsupported(config, DECODER_TYPES);
+  return known;
+}
+
+function unsupported(config: ConfigReader, supported: readonly string[]): SparseVilaError {
+  const { message } = config.wrong('model_type', `one of ${supported.join(', ')}`);
+  return new SparseVilaError('ERR_CONFIG_UNSUPPORTED', message);
+}
+
+/** Switches that change the computation and that nothing here computes: better refused than silently ignored. */
+function rejectUnsupported(config: ConfigReader, type: DecoderType, maxPositions: number): void {
+  if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.wrong('mlp_bias', 'false');
+  if (type === 'qwen2' && config.boolean('use_sliding_window', false))
+    throw config.wrong('use_sliding_window', 'false');
+  if (type !== 'mistral' || config.json.sliding_window === null) return;
+  if (config.size('sliding_window', 4096) < maxPositions) {
+    throw config.wrong('sliding_window', 'null (full attention; an absent key means a window of 4096)');
+  }
+}
+
+function parseRope(config: ConfigReader, maxPositions: number): { ropeTheta: number; ropeScaling: RopeScaling } {
+  const rope = config.object('rope_parameters') ?? config.object('rope_scaling');
+  const ropeTheta = rope?.has('rope_theta') ? rope.number('rope_theta') : config.number('rope_theta', 10000);
+  if (ropeTheta <= 0) throw config.wrong('rope_theta', 'a number above 0');
+  for (const part of [config, rope]) {
+    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.wrong('partial_rotary_factor', '1');
+  }
+  return { ropeTheta, ropeScaling: rope === undefined ? { type: 'default' } : parseScaling(rope, maxPositions) };
+}
+
+function parseScaling(rope: ConfigReader, maxPositions: number): RopeScaling {
+  const key = rope.has('rope_type') ? 'rope_type' : 'type';
+  const type = rope.oneOf(key, ['default', 'linear', 'dynamic', 'llama3'] as const, 'default');
+  if (type === 'default') return { type };
+  const factor = rope.number('factor');
+  if (factor < 1) throw rope.wrong('factor', 'a number of at least 1');
+  if (type !== 'llama3') return { type, factor };
+  const lowFreqFactor = rope.number('low_freq_factor');
+  const highFreqFactor = rope.number('high_freq_factor');
+  if (highFreqFactor <= lowFreqFactor)
+    throw rope.wrong('high_freq_factor', `more than low_freq_factor (${lowFreqFactor})`);
+  const originalMaxPositions = rope.size('original_max_position_embeddings', maxPositions);
+  return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositions };
+}
+
+const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
+const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 1;
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isObject = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const reason = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+}

@@ -1,0 +1,249 @@
+// Where each tensor of a checkpoint lies: safetensors headers and the shard index, checked before any weight byte is read.
+// Knows no model, no names' meaning and no quantisation; the load path maps or reads the bytes itself.
+// Source: the safetensors format description (huggingface/safetensors, README "Format"); its rules on gaps and overlaps are kept.
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { isAbsolute, join, normalize, sep } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { configReader, readJson } from './config';
+
+const BYTES_PER_ELEMENT = { BF16: 2, F16: 2, F32: 4, F64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
+const MAX_HEADER_BYTES = 100_000_000;
+
+export type TensorDtype = keyof typeof BYTES_PER_ELEMENT;
+
+/** One tensor of a checkpoint: row-major, little-endian. */
+export interface TensorEntry {
+  name: string;
+  file: string;
+  dtype: TensorDtype;
+  shape: readonly number[];
+  /** Absolute byte offset in the file. */
+  offset: number;
+  bytes: number;
+}
+
+/**
+ * Every tensor of one file, in order of its bytes. Reads the header only.
+ * @throws SparseVilaError `checkpoint-missing` if the file cannot be opened, `checkpoint-invalid` if the header breaks a rule of the format.
+ */
+export function readSafetensorsHeader(file: string): TensorEntry[] {
+  const { json, dataStart, fileBytes } = readHeader(file);
+  const entries = Object.entries(json)
+    .filter(([name]) => name !== '__metadata__')
+    .map(([name, value]) => parseEntry(file, name, value, dataStart))
+    .sort((a, b) => a.offset - b.offset || a.bytes - b.bytes);
+  checkLayout(file, entries, dataStart, fileBytes);
+  return entries;
+}
+
+/**
+ * The tensors of a checkpoint folder by name: `model.safetensors`, else the shards of `model.safetensors.index.json`, else a single `*.safetensors`.
+ * @throws SparseVilaError `checkpoint-missing` if the folder holds none of these, `checkpoint-invalid` for a bad header, a name in two shards,
+ *   an index entry that its shard lacks, or a shard outside the folder; `config-invalid` if the index is no JSON object.
+ */
+export function openCheckpoint(folder: string): Map<string, TensorEntry> {
+  const whole = join(folder, 'model.safetensors');
+  if (existsSync(whole)) return collect([whole]);
+  const index = join(folder, 'model.safetensors.index.json');
+  return existsSync(index) ? openShards(folder, index) : collect([onlySafetensors(folder)]);
+}
+
+/**
+ * One tensor widened to f32, flat [product of shape]. For tests and small tensors: it opens the file for each call and is not the load path.
+ * @throws SparseVilaError `checkpoint-invalid` for a dtype other than BF16, F16, F32, or a file that shrank since the header was read.
+ */
+export function readTensor(entry: TensorEntry): Float32Array {
+  if (entry.dtype !== 'BF16' && entry.dtype !== 'F16' && entry.dtype !== 'F32') {
+    throw invalid(entry.file, `expected dtype BF16, F16 or F32 for tensor "${entry.name}", received ${entry.dtype}`);
+  }
+  const bytes = Buffer.alloc(entry.bytes);
+  const handle = openSync(entry.file, 'r');
+  try {
+    readFully(handle, bytes, entry.offset, entry.file);
+  } finally {
+    closeSync(handle);
+  }
+  const values = new Float32Array(entry.bytes / BYTES_PER_ELEMENT[entry.dtype]);
+  if (entry.dtype === 'F32') {
+    for (let i = 0; i < values.length; i++) values[i] = bytes.readFloatLE(4 * i);
+  } else if (entry.dtype === 'F16') {
+    for (let i = 0; i < values.length; i++) values[i] = halfToFloat(bytes.readUInt16LE(2 * i));
+  } else {
+    const bits = new Uint32Array(values.buffer);
+    for (let i = 0; i < bits.length; i++) bits[i] = bytes.readUInt16LE(2 * i) << 16;
+  }
+  return values;
+}
+
+function readHeader(file: string): { json: Record<string, unknown>; dataStart: number; fileBytes: number } {
+  const handle = open(file);
+  try {
+    const fileBytes = fstatSync(handle).size;
+    if (fileBytes < 8)
+      throw invalid(file, `expected at least 8 bytes, received ${fileBytes}; the download is incomplete`);
+    const length = Buffer.alloc(8);
+    readFully(handle, length, 0, file);
+    const headerBytes = length.readBigUInt64LE();
+    if (headerBytes > MAX_HEADER_BYTES) {
+      throw invalid(
+        file,
+        `expected a header of at most ${MAX_HEADER_BYTES} bytes, received ${headerBytes}; is this a safetensors file?`,
+      );
+    }
+    const dataStart = 8 + Number(headerBytes);
+    if (dataStart > fileBytes) {
+      throw invalid(
+        file,
+        `truncated: the header alone needs ${dataStart} bytes, the file has ${fileBytes}; download it again`,
+      );
+    }
+    const header = Buffer.alloc(Number(headerBytes));
+    readFully(handle, header, 8, file);
+    return { json: parseHeader(file, header), dataStart, fileBytes };
+  } finally {
+    closeSync(handle);
+  }
+}
+
+function parseHeader(file: string, header: Buffer): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
+  } catch (cause) {
+    throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: the header is not JSON; is this a safetensors file?`, {
+      cause,
+    });
+  }
+  if (!isObject(json)) throw invalid(file, 'expected a JSON object as header');
+  return json;
+}
+
+function parseEntry(file: string, name: string, value: unknown, dataStart: number): TensorEntry {
+  const wrong = (expected: string, received: unknown): SparseVilaError =>
+    invalid(file, `expected ${expected} for tensor "${name}", received ${JSON.stringify(received) ?? 'nothing'}`);
+  if (!isObject(value)) throw wrong('an object with dtype, shape and data_offsets', value);
+  const { dtype, shape, data_offsets: span } = value;
+  if (!isDtype(dtype)) throw wrong(`a dtype of ${Object.keys(BYTES_PER_ELEMENT).join(', ')}`, dtype);
+  if (!isCounts(shape)) throw wrong('a shape of non-negative integers', shape);
+  const bytes = shape.reduce((product, size) => product * size, BYTES_PER_ELEMENT[dtype]);
+  if (!Number.isSafeInteger(bytes)) throw wrong('a shape of at most 2^53 bytes', shape);
+  if (!isCounts(span)) throw wrong('data_offsets [begin, end] of non-negative integers', span);
+  const [begin, end] = span;
+  if (begin === undefined || end === undefined || span.length !== 2) throw wrong('data_offsets [begin, end]', span);
+  if (end - begin !== bytes) throw wrong(`data_offsets ${bytes} bytes apart (${dtype} × [${shape.join(', ')}])`, span);
+  return { name, file, dtype, shape, offset: dataStart + begin, bytes };
+}
+
+/** The format allows neither overlap nor gap, and the data ends where the file ends. */
+function checkLayout(file: string, entries: readonly TensorEntry[], dataStart: number, fileBytes: number): void {
+  const needed = entries.reduce((end, entry) => Math.max(end, entry.offset + entry.bytes), dataStart);
+  if (needed > fileBytes) {
+    const last = entries.find((entry) => entry.offset + entry.bytes > fileBytes);
+    throw invalid(
+      file,
+      `truncated: ${needed} bytes are expected, ${fileBytes} are present; tensor "${last?.name}" is out of the file`,
+    );
+  }
+  let end = dataStart;
+  let previous = '';
+  for (const { name, offset, bytes } of entries) {
+    if (offset < end) throw invalid(file, `tensor "${name}" overlaps tensor "${previous}" by ${end - offset} bytes`);
+    if (offset > end) throw invalid(file, `${hole(offset - end)} before tensor "${name}"`);
+    end = offset + bytes;
+    previous = name;
+  }
+  if (end < fileBytes) throw invalid(file, `${hole(fileBytes - end)} after tensor "${previous}"`);
+}
+
+function hole(bytes: number): string {
+  return `${bytes} bytes belong to no tensor (a name written twice in the header looks like this, too)`;
+}
+
+function openShards(folder: string, index: string): Map<string, TensorEntry> {
+  const config = configReader(readJson(index), index);
+  const map = config.object('weight_map');
+  if (map === undefined) throw config.wrong('weight_map', 'an object from tensor name to shard');
+  const names = Object.keys(map.json);
+  const shardOf = new Map(names.map((name) => [name, join(folder, insideFolder(index, name, map.string(name)))]));
+  const tensors = collect([...new Set(shardOf.values())].sort());
+  for (const [name, shard] of shardOf) {
+    const found = tensors.get(name)?.file;
+    if (found !== shard)
+      throw invalid(index, `expected tensor "${name}" in ${shard}, found it ${found ? `in ${found}` : 'nowhere'}`);
+  }
+  return tensors;
+}
+
+function insideFolder(index: string, name: string, shard: string): string {
+  const path = normalize(shard);
+  if (isAbsolute(path) || path === '..' || path.startsWith(`..${sep}`) || /[\\\0]/.test(shard)) {
+    throw invalid(index, `expected a shard inside the folder for tensor "${name}", received ${JSON.stringify(shard)}`);
+  }
+  return path;
+}
+
+function collect(files: readonly string[]): Map<string, TensorEntry> {
+  const tensors = new Map<string, TensorEntry>();
+  for (const entry of files.flatMap(readSafetensorsHeader)) {
+    const other = tensors.get(entry.name);
+    if (other !== undefined)
+      throw invalid(entry.file, `tensor "${entry.name}" is also in ${other.file}; a checkpoint holds each name once`);
+    tensors.set(entry.name, entry);
+  }
+  return tensors;
+}
+
+function onlySafetensors(folder: string): string {
+  const files = statSync(folder, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(folder) : [];
+  const [only, ...others] = files.filter((name) => name.endsWith('.safetensors')).sort();
+  if (only !== undefined && others.length === 0) return join(folder, only);
+  const pickled = files.find((name) => /\.(bin|pth|pt)(\.index\.json)?$/.test(name));
+  const found =
+    only !== undefined ? `${others.length + 1} *.safetensors files and no index` : (pickled ?? 'no weights');
+  const advice = pickled
+    ? 'Convert the weights to safetensors (in Python: load the model and save_pretrained with safe_serialization).'
+    : 'Give the folder that the weights lie in.';
+  throw new SparseVilaError(
+    'ERR_CHECKPOINT_MISSING',
+    `${folder}: expected model.safetensors, model.safetensors.index.json or one *.safetensors, found ${found}. ${advice}`,
+  );
+}
+
+function open(file: string): number {
+  try {
+    return openSync(file, 'r');
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new SparseVilaError('ERR_CHECKPOINT_MISSING', `${file}: cannot be opened (${message})`, { cause });
+  }
+}
+
+function readFully(handle: number, into: Buffer, position: number, file: string): void {
+  let done = 0;
+  while (done < into.length) {
+    const count = readSync(handle, into, done, into.length - done, position + done);
+    if (count === 0)
+      throw invalid(file, `truncated: ${position + into.length} bytes are expected, ${position + done} are present`);
+    done += count;
+  }
+}
+
+/** IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 mantissa bits. */
+function halfToFloat(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const mantissa = bits & 1023;
+  if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return exponent === 0 ? sign * mantissa * 2 ** -24 : sign * (1024 + mantissa) * 2 ** (exponent - 25);
+}
+
+function invalid(file: string, what: string): SparseVilaError {
+  return new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: ${what}`);
+}
+
+const isDtype = (value: unknown): value is TensorDtype =>
+  typeof value === 'string' && Object.hasOwn(BYTES_PER_ELEMENT, value);
+const isCounts = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);

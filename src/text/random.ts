@@ -1,0 +1,42 @@
+// A seeded generator of uniform numbers, so that an answer can be had again. Knows nothing of sampling. Not for secrets.
+// Source: xoshiro128** 1.1 and splitmix's use for seeding (Blackman & Vigna, arXiv 1805.01407; prng.di.unimi.it), 32-bit splitmix
+// finaliser of MurmurHash3.
+
+/**
+ * Uniform float64 in [0, 1) with 53 random bits a call, from a seed in [0, 2^53).
+ * The 128-bit state is filled by splitmix32 from both halves of the seed, so near seeds give unrelated streams.
+ */
+export function uniform(seed: number): () => number {
+  const fill = splitmix32((seed >>> 0) ^ Math.imul(Math.floor(seed / 2 ** 32), 0x9e3779b9));
+  const next = xoshiro128(fill(), fill(), fill(), fill());
+  return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
+}
+
+/** xoshiro128** 1.1: the next uint32 at every call, from a state that is not all zero. */
+export function xoshiro128(a: number, b: number, c: number, d: number): () => number {
+  return () => {
+    const result = Math.imul(rotate(Math.imul(b, 5), 7), 9) >>> 0;
+    const shifted = b << 9;
+    c ^= a;
+    d ^= b;
+    b ^= c;
+    a ^= d;
+    c ^= shifted;
+    d = rotate(d, 11);
+    return result;
+  };
+}
+
+function splitmix32(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x9e3779b9) | 0;
+    let mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+    mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+    return mixed ^ (mixed >>> 16);
+  };
+}
+
+function rotate(value: number, by: number): number {
+  return (value << by) | (value >>> (32 - by));
+}

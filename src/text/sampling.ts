@@ -1,0 +1,283 @@
+// From logits to the next token id: repetition penalty → temperature → top-k → top-p → draw, the order of transformers.
+// Knows no model and no text. Nothing is sorted as a whole and nothing of vocabulary size is allocated after the first call.
+// Source: transformers `generation/logits_process.py` (RepetitionPenalty, Temperature, TopK, TopP warpers); nucleus: arXiv 1904.09751;
+// penalty: arXiv 1909.05858, §4.1.
+import { randomInt } from 'node:crypto';
+import { SparseVilaError } from '../errors';
+import { configReader, type Json } from '../models/config';
+import { uniform } from './random';
+
+export interface SamplingOptions {
+  /** Divides the logits; absent or 0 means greedy: the highest logit, the lowest id on ties. */
+  temperature?: number;
+  /** Keep the k highest logits, and all that equal the k-th; 0 keeps all. */
+  topK?: number;
+  /** Keep the fewest, most probable tokens that together have at least this probability, in (0, 1]. */
+  topP?: number;
+  /** Logits of ids already in the history are divided by this if positive, multiplied if negative; 1 changes nothing. */
+  repetitionPenalty?: number;
+  /** Integer in [0, 2^53). The same seed, options and logits give the same ids; without one, a random seed is taken. */
+  seed?: number;
+}
+
+export interface Sampler {
+  /**
+   * The next id from `logits`, f32 [vocabulary], which are left as they are. `history`: prompt and generated ids, image placeholders included;
+   * only read under a repetition penalty.
+   * @throws SparseVilaError `logits-invalid` (NaN, +∞, all −∞, none) or `option-invalid` (a history id outside the logits).
+   */
+  sample(logits: Float32Array, history: readonly number[] | Int32Array): number;
+  /** The seed in use, to have the same answer again. */
+  readonly seed: number;
+}
+
+/** What generation_config.json says. */
+export interface GenerationConfig {
+  readonly sampling: SamplingOptions;
+  readonly stopIds: number[];
+  readonly maxNewTokens?: number;
+}
+
+const RULES: Record<keyof SamplingOptions, { expected: string; holds: (value: number) => boolean }> = {
+  temperature: {
+    expected: 'a finite number of at least 0',
+    holds: (value) => value >= 0 && value < Number.POSITIVE_INFINITY,
+  },
+  topK: { expected: 'an integer of at least 0', holds: (value) => Number.isSafeInteger(value) && value >= 0 },
+  topP: { expected: 'a number above 0 and at most 1', holds: (value) => value > 0 && value <= 1 },
+  repetitionPenalty: {
+    expected: 'a finite number above 0',
+    holds: (value) => value > 0 && value < Number.POSITIVE_INFINITY,
+  },
+  seed: { expected: 'an integer from 0 to 2^53 - 1', holds: (value) => Number.isSafeInteger(value) && value >= 0 },
+};
+
+/**
+ * A sampler with its own random stream.
+ * @throws SparseVilaError `option-invalid` for an unknown option, a value out of range, or topK/topP without a temperature.
+ */
+export function createSampler(options: SamplingOptions): Sampler {
+  checkOptions(options);
+  const { temperature = 0, topK = 0, topP = 1, repetitionPenalty = 1, seed = randomInt(2 ** 47) } = options;
+  const penalise =
+    repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
+  const draw = temperature === 0 ? undefined : drawer(temperature, topK, topP, uniform(seed));
+  return {
+    seed,
+    sample: (logits, history) => {
+      const scores = penalise(logits, history);
+      const best = argmax(scores);
+      return draw === undefined ? best : draw(scores, best);
+    },
+  };
+}
+
+/**
+ * Reads `do_sample`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `eos_token_id` and `max_new_tokens`; other keys are not used here.
+ * `do_sample` true takes transformers' defaults (temperature 1, top-k 50, top-p 1) for what the file leaves out; false means greedy.
+ * @throws SparseVilaError `config-invalid` naming the file and key, `option-invalid` for a value out of range.
+ */
+export function parseGenerationConfig(json: Json, file: string): GenerationConfig {
+  const config = configReader(json, file);
+  const sampled = config.boolean('do_sample', false);
+  const sampling: SamplingOptions = sampled
+    ? {
+        temperature: config.number('temperature', 1),
+        topK: config.number('top_k', 50),
+        topP: config.number('top_p', 1),
+      }
+    : {};
+  if (config.has('repetition_penalty')) sampling.repetitionPenalty = config.number('repetition_penalty');
+  checkOptions(sampling);
+  const eos: unknown = json.eos_token_id ?? [];
+  const stopIds: unknown[] = Array.isArray(eos) ? eos : [eos];
+  if (!stopIds.every(isId)) throw config.wrong('eos_token_id', 'a token id or a list of them');
+  return { sampling, stopIds, ...(config.has('max_new_tokens') && { maxNewTokens: config.size('max_new_tokens') }) };
+}
+
+function checkOptions(options: SamplingOptions): void {
+  for (const [name, value] of Object.entries(options)) {
+    const rule = Object.hasOwn(RULES, name) ? RULES[name as keyof SamplingOptions] : undefined;
+    if (rule === undefined)
+      throw invalidOption(`one of the options ${Object.keys(RULES).join(', ')}`, 'sampling', name);
+    if (value !== undefined && !(typeof value === 'number' && rule.holds(value)))
+      throw invalidOption(rule.expected, name, value);
+  }
+  const { temperature, topK, topP } = options;
+  if (temperature === undefined && (topK !== undefined || topP !== undefined)) {
+    const why = 'because topK and topP do nothing in greedy decoding: 1, or 0 to decode greedily all the same';
+    throw invalidOption(`a temperature (${why})`, 'temperature', temperature);
+  }
+}
+
+function invalidOption(expected: string, name: string, received: unknown): SparseVilaError {
+  const shown = typeof received === 'string' ? JSON.stringify(received) : String(received);
+  return new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `Expected ${expected} for ${name}, received ${shown} of type ${typeof received}`,
+  );
+}
+
+/** The lowest index of the highest score, f32 [v], in one pass. */
+function argmax(scores: Float32Array): number {
+  let best = Number.NEGATIVE_INFINITY;
+  let at = -1;
+  for (let i = 0; i < scores.length; i++) {
+    const score = scores[i] ?? Number.NaN;
+    if (score > best) {
+      best = score;
+      at = i;
+    } else if (!(score <= best)) {
+      throw invalidLogits(`finite logits or -Infinity, received NaN at id ${i}`);
+    }
+  }
+  if (at < 0) throw invalidLogits(`a logit above -Infinity, received none among ${scores.length}`);
+  if (best === Number.POSITIVE_INFINITY)
+    throw invalidLogits(`finite logits or -Infinity, received +Infinity at id ${at}`);
+  return at;
+}
+
+function invalidLogits(what: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_LOGITS_INVALID',
+    `Expected ${what}. The weights or a kernel are broken, not the sampling options`,
+  );
+}
+
+/** Scores with the penalty applied once for each distinct id of the history, f32 [v] in a buffer of its own. */
+function penaliser(penalty: number): (logits: Float32Array, history: readonly number[] | Int32Array) => Float32Array {
+  let scores = new Float32Array(0);
+  return (logits, history) => {
+    if (scores.length !== logits.length) scores = new Float32Array(logits.length);
+    scores.set(logits);
+    for (const id of history) {
+      const logit = logits[id];
+      if (logit === undefined) throw invalidOption(`ids from 0 to ${logits.length - 1}`, 'history', id);
+      scores[id] = logit < 0 ? logit * penalty : logit / penalty;
+    }
+    return scores;
+  };
+}
+
+/** Temperature, top-k, top-p and the draw. `best` is the index of the highest score. */
+function drawer(
+  temperature: number,
+  topK: number,
+  topP: number,
+  random: () => number,
+): (scores: Float32Array, best: number) => number {
+  let ids = new Int32Array(0);
+  let weights = new Float64Array(0);
+  const kth = kthHighest(topK);
+  return (scores, best) => {
+    if (ids.length !== scores.length) {
+      ids = new Int32Array(scores.length);
+      weights = new Float64Array(scores.length);
+    }
+    const highest = scores[best] ?? 0;
+    const floor = topK > 0 && topK < scores.length ? kth(scores) : Number.NEGATIVE_INFINITY;
+    let count = 0;
+    let mass = 0;
+    for (let id = 0; id < scores.length; id++) {
+      const score = scores[id] ?? 0;
+      if (score < floor) continue;
+      const weight = Math.exp((score - highest) / temperature);
+      if (weight === 0) continue;
+      weights[id] = weight;
+      ids[count++] = id;
+      mass += weight;
+    }
+    const kept = topP < 1 ? nucleus(ids.subarray(0, count), weights, topP * mass) : ids.subarray(0, count);
+    return drawFrom(kept, weights, random());
+  };
+}
+
+/** The id in whose share of the kept mass `u` ∈ [0, 1) falls. */
+function drawFrom(kept: Int32Array, weights: Float64Array, u: number): number {
+  let mass = 0;
+  for (const id of kept) mass += weights[id] ?? 0;
+  let left = u * mass;
+  let last = 0;
+  for (const id of kept) {
+    last = id;
+    left -= weights[id] ?? 0;
+    if (left < 0) break;
+  }
+  return last;
+}
+
+/** The k-th highest score, by a min-heap of k: one comparison for most scores. The heap is reused. */
+function kthHighest(k: number): (scores: Float32Array) => number {
+  let heap = new Float32Array(0);
+  const sink = (value: number): void => {
+    let at = 0;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= k) break;
+      if (child + 1 < k && (heap[child + 1] ?? 0) < (heap[child] ?? 0)) child++;
+      const smaller = heap[child] ?? 0;
+      if (smaller >= value) break;
+      heap[at] = smaller;
+      at = child;
+    }
+    heap[at] = value;
+  };
+  return (scores) => {
+    if (heap.length !== k) heap = new Float32Array(k);
+    heap.fill(Number.NEGATIVE_INFINITY);
+    let lowest = Number.NEGATIVE_INFINITY;
+    for (let i = 0; i < scores.length; i++) {
+      const score = scores[i] ?? 0;
+      if (score <= lowest) continue;
+      sink(score);
+      lowest = heap[0] ?? 0;
+    }
+    return lowest;
+  };
+}
+
+/**
+ * The shortest prefix of `ids`, in order of falling weight (lower id first on ties), whose weights sum to at least `mass`; at least one id.
+ * Quickselect on weight: expected linear time. Reorders `ids` and returns its kept part in ascending order, so that the draw does not depend on pivots.
+ */
+function nucleus(ids: Int32Array, weights: Float64Array, mass: number): Int32Array {
+  let low = 0;
+  let high = ids.length;
+  let missing = mass;
+  while (low < high) {
+    const { at, sum } = partition(ids, weights, low, high);
+    const withPivot = sum + (weights[ids[at] ?? 0] ?? 0);
+    if (sum >= missing) high = at;
+    else if (withPivot >= missing) return ids.subarray(0, at + 1).sort();
+    else {
+      missing -= withPivot;
+      low = at + 1;
+    }
+  }
+  return ids.subarray(0, high).sort();
+}
+
+/** Moves the ids that come before a pivot to the front of [low, high); returns where the pivot ends up and the weight before it. */
+function partition(ids: Int32Array, weights: Float64Array, low: number, high: number): { at: number; sum: number } {
+  const swap = (i: number, j: number): void => {
+    const id = ids[i] ?? 0;
+    ids[i] = ids[j] ?? 0;
+    ids[j] = id;
+  };
+  swap((low + high) >> 1, high - 1);
+  const pivot = ids[high - 1] ?? 0;
+  const pivotWeight = weights[pivot] ?? 0;
+  let at = low;
+  let sum = 0;
+  for (let i = low; i < high - 1; i++) {
+    const id = ids[i] ?? 0;
+    const weight = weights[id] ?? 0;
+    if (weight < pivotWeight || (weight === pivotWeight && id > pivot)) continue;
+    sum += weight;
+    swap(i, at++);
+  }
+  swap(at, high - 1);
+  return { at, sum };
+}
+
+const isId = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
