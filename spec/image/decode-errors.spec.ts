@@ -93,7 +93,13 @@ describe('bytes', () => {
 describe('size', () => {
   // These files hold a header and no rows: had anything been decoded, they would be corrupt, not too large.
   it('900 megapixels and a side of 100,000 are refused from the header', async () => {
-    await expectRefusal(bytesOf('huge.png'), 'ERR_IMAGE_TOO_LARGE', '30000×30000', String(DEFAULT_MAX_PIXELS), 'buffer of');
+    await expectRefusal(
+      bytesOf('huge.png'),
+      'ERR_IMAGE_TOO_LARGE',
+      '30000×30000',
+      String(DEFAULT_MAX_PIXELS),
+      'buffer of',
+    );
     await expectRefusal(bytesOf('long.png'), 'ERR_IMAGE_TOO_LARGE', '100000×1', String(MAX_SIDE));
     await expectRefusal(fixture('huge.png'), 'ERR_IMAGE_TOO_LARGE', 'huge.png');
   });

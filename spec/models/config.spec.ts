@@ -109,13 +109,25 @@ describe('parseDecoderConfig', () => {
 
   it.each<[Json, string, RegExp]>([
     [{}, 'ERR_CONFIG_INVALID', /config\.json: expected a string for "model_type", received nothing/],
-    [{ model_type: 'gpt2' }, 'ERR_CONFIG_UNSUPPORTED', /one of llama, mistral, qwen2 for "model_type", received "gpt2"/],
+    [
+      { model_type: 'gpt2' },
+      'ERR_CONFIG_UNSUPPORTED',
+      /one of llama, mistral, qwen2 for "model_type", received "gpt2"/,
+    ],
     [{ model_type: 'mistral' }, 'ERR_CONFIG_INVALID', /"sliding_window", received nothing/],
     [{ model_type: 'mistral', sliding_window: 4096 }, 'ERR_CONFIG_INVALID', /"sliding_window", received 4096/],
     [{ model_type: 'qwen2', use_sliding_window: true }, 'ERR_CONFIG_INVALID', /"use_sliding_window", received true/],
     [{ model_type: 'llama', mlp_bias: true }, 'ERR_CONFIG_INVALID', /"mlp_bias"/],
-    [{ model_type: 'llama', hidden_act: 'gelu' }, 'ERR_CONFIG_INVALID', /one of silu for "hidden_act", received "gelu"/],
-    [{ model_type: 'llama', hidden_size: '4096' }, 'ERR_CONFIG_INVALID', /at least 1 for "hidden_size", received "4096"/],
+    [
+      { model_type: 'llama', hidden_act: 'gelu' },
+      'ERR_CONFIG_INVALID',
+      /one of silu for "hidden_act", received "gelu"/,
+    ],
+    [
+      { model_type: 'llama', hidden_size: '4096' },
+      'ERR_CONFIG_INVALID',
+      /at least 1 for "hidden_size", received "4096"/,
+    ],
     [{ model_type: 'llama', num_hidden_layers: 0 }, 'ERR_CONFIG_INVALID', /"num_hidden_layers", received 0/],
     [{ model_type: 'llama', hidden_size: 100 }, 'ERR_CONFIG_INVALID', /a divisor of hidden_size \(100\)/],
     [{ model_type: 'llama', head_dim: 65 }, 'ERR_CONFIG_INVALID', /even head width/],

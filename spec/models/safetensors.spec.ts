@@ -236,7 +236,12 @@ describe('openCheckpoint', () => {
       /tensor "a" in .*s2.* found it in .*s1/,
       'ERR_CHECKPOINT_INVALID',
     ],
-    ['a shard that is not there', { a: 's3.safetensors' }, /s3\.safetensors: cannot be opened/, 'ERR_CHECKPOINT_MISSING'],
+    [
+      'a shard that is not there',
+      { a: 's3.safetensors' },
+      /s3\.safetensors: cannot be opened/,
+      'ERR_CHECKPOINT_MISSING',
+    ],
     [
       'a name in two shards',
       { a: 's1.safetensors', c: 'again.safetensors' },
@@ -266,7 +271,9 @@ describe('openCheckpoint', () => {
     expect(() => open({ 'a.safetensors': one('a'), 'b.safetensors': one('b') })).toThrow(
       error(/found 2 \*\.safetensors files and no index/, 'ERR_CHECKPOINT_MISSING'),
     );
-    expect(() => openCheckpoint('no/such/folder')).toThrow(error(/no\/such\/folder: expected/, 'ERR_CHECKPOINT_MISSING'));
+    expect(() => openCheckpoint('no/such/folder')).toThrow(
+      error(/no\/such\/folder: expected/, 'ERR_CHECKPOINT_MISSING'),
+    );
     expect(() => open({ 'model.safetensors.index.json': {} })).toThrow(
       error(/an object from tensor name to shard for "weight_map"/, 'ERR_CONFIG_INVALID'),
     );

@@ -110,9 +110,13 @@ function parseHeader(file: string, header: Buffer): Record<string, unknown> {
   try {
     json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
   } catch (cause) {
-    throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: the header is not JSON; is this a safetensors file?`, {
-      cause,
-    });
+    throw new SparseVilaError(
+      'ERR_CHECKPOINT_INVALID',
+      `${file}: the header is not JSON; is this a safetensors file?`,
+      {
+        cause,
+      },
+    );
   }
   if (!isObject(json)) throw invalid(file, 'expected a JSON object as header');
   return json;

@@ -97,9 +97,13 @@ function create(json: Json, config: Json, file: string): HuggingFaceTokenizer {
     return new huggingFace.Tokenizer({ ...json, pre_tokenizer: withExplicitPattern(json.pre_tokenizer) }, config);
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
-    throw new SparseVilaError('ERR_CONFIG_INVALID', `${file}: expected a tokenizer of the tokenizers library; ${message}`, {
-      cause,
-    });
+    throw new SparseVilaError(
+      'ERR_CONFIG_INVALID',
+      `${file}: expected a tokenizer of the tokenizers library; ${message}`,
+      {
+        cause,
+      },
+    );
   }
 }
 
