@@ -72,6 +72,7 @@ describe('bytes', () => {
     ['HEIC', Buffer.from('\0\0\0\x18ftypheic\0\0\0\0mif1heic'), /HEIC/],
     ['MP4', Buffer.from('\0\0\0\x18ftypisom\0\0\0\0isommp42'), /MP4/],
     ['JPEG XL', Buffer.from('ff0a0000', 'hex'), /JPEG XL/],
+    ['WAV', Buffer.from('RIFF\x10\0\0\0WAVEfmt '), /no format known/],
     ['one byte', Buffer.from('x'), /no format known.+78/],
     ['32-bit float TIFF', bytesOf('float.tif'), /float/],
   ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'ERR_IMAGE_UNSUPPORTED', received));
@@ -169,13 +170,25 @@ describe('abort', () => {
     }
   });
 
-  it('aborting on the way rejects with the reason and leaves no listener', async () => {
+  it('aborting on the way rejects with the reason at once and leaves no listener', async () => {
     const controller = new AbortController();
     const removed = jest.spyOn(controller.signal, 'removeEventListener');
     const reason = new Error('client left');
-    const decoding = decodeImage(bytesOf('strip.png'), { signal: controller.signal });
+    let received: unknown;
+    decodeImage(fixture('strip.png'), { signal: controller.signal }).catch((error) => {
+      received = error;
+    });
     controller.abort(reason);
-    await expect(decoding).rejects.toBe(reason);
+    // Only microtasks: the file cannot have been opened by then.
+    for (let i = 0; i < 20; i++) await null;
+    expect(received).toBe(reason);
     expect(removed).toHaveBeenCalledTimes(1);
+  });
+
+  it('aborting between two steps stops the decoding', async () => {
+    const controller = new AbortController();
+    const decoding = decodeImage(bytesOf('strip.png'), { signal: controller.signal });
+    setImmediate(() => controller.abort('late'));
+    await expect(decoding).rejects.toBe('late');
   });
 });

@@ -112,6 +112,9 @@ describe('isSrgbProfile', () => {
     const curve = bent.indexOf('curv');
     for (let i = 400; i < 600; i++) bent.writeUInt16BE(bent.readUInt16BE(curve + 12 + 2 * i) + 150, curve + 12 + 2 * i);
     expect(isSrgbProfile(bent)).toBe(false);
+    const table = Buffer.from(await profileOf('icc-srgb-table.png'));
+    table.write('A2B0', table.indexOf('cprt'), 'latin1');
+    expect(isSrgbProfile(table)).toBe(false);
     const p3 = await sharp(bytesOf('rgb.png')).withIccProfile('p3').png().toBuffer();
     expect(isSrgbProfile((await sharp(p3).metadata()).icc ?? new Uint8Array())).toBe(false);
     const whole = await profileOf('icc-srgb-lcms.png');

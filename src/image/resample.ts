@@ -9,7 +9,7 @@ import type { RgbImage } from './decode';
 
 export type ResampleFilter = 'bilinear' | 'bicubic' | 'lanczos';
 
-/** Fraction bits of the weights, Pillow's 32 - 8 - 2. A sum is below 255·2^22·Σ|w|, and Σ|w| < 2 for all three filters: int32. */
+/** Fraction bits of the weights, Pillow's 32 - 8 - 2. A sum stays below 2^21 + 255·2^22·Σ|w|, with Σ|w| ≤ 1.58 (lanczos): int32. */
 const PRECISION_BITS = 22;
 const HALF = 1 << (PRECISION_BITS - 1);
 
