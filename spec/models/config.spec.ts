@@ -1,13 +1,7 @@
 // Config files: the packaged model's, the class defaults of each decoder, both forms of rope, and what is refused.
 import { join } from 'node:path';
-import {
-  configReader,
-  type Json,
-  parseDecoderConfig,
-  parseSiglipConfig,
-  readJson,
-  ropeInverseFrequencies,
-} from '../../src/models/config';
+import { configReader, type Json, readJson } from '../../src/json';
+import { parseDecoderConfig, parseSiglipConfig, ropeInverseFrequencies } from '../../src/models/config';
 import { withFolder } from '../text/vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila');

@@ -1,5 +1,5 @@
 // Sampling: greedy, the order of the filters against cases worked by hand, distributions under a fixed seed, and every refusal.
-import { readJson } from '../../src/models/config';
+import { readJson } from '../../src/json';
 import { uniform } from '../../src/text/random';
 import { createSampler, parseGenerationConfig, type SamplingOptions } from '../../src/text/sampling';
 

@@ -4,7 +4,7 @@
 import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { configReader, readJson } from './config';
+import { configReader, readJson } from '../json';
 
 const BYTES_PER_ELEMENT = { BF16: 2, F16: 2, F32: 4, F64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
 const MAX_HEADER_BYTES = 100_000_000;

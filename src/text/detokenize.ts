@@ -3,7 +3,7 @@
 // Source: tokenizers 0.23 (Rust) `decoders/{byte_level,byte_fallback,metaspace,strip}.rs`; GPT-2's byte ↔ character table.
 // Differs from it in one case only: in a run of byte-fallback tokens that is not UTF-8 the good characters stay and each bad part is one U+FFFD
 // (WHATWG), while Rust turns every byte of the run into U+FFFD, which cannot be told before the run ends.
-import { type ConfigReader, configReader } from '../models/config';
+import { type ConfigReader, configReader } from '../json';
 
 /** What detokenisation needs to know of a vocabulary. */
 export interface TokenBytes {

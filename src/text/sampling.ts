@@ -4,7 +4,7 @@
 // penalty: arXiv 1909.05858, §4.1.
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
-import { configReader, type Json } from '../models/config';
+import { configReader, type Json } from '../json';
 import { uniform } from './random';
 
 export interface SamplingOptions {

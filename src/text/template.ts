@@ -4,7 +4,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { configReader, type Json, readJson } from '../models/config';
+import { configReader, type Json, readJson } from '../json';
 
 export type ContentPart = { readonly type: string; readonly text?: string } & Readonly<Record<string, unknown>>;
 export type MessageContent = string | readonly ContentPart[];

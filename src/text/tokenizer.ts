@@ -3,7 +3,7 @@
 // Source: tokenizer.json as documented by huggingface/tokenizers; `transformers` for what a special token is.
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { type ConfigReader, configReader, type Json, readJson } from '../models/config';
+import { type ConfigReader, configReader, type Json, readJson } from '../json';
 import { streamBytes, type TextStream, type TokenBytes, tokenBytes } from './detokenize';
 
 export type { TextStream } from './detokenize';

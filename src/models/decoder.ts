@@ -1,0 +1,142 @@
+// A Llama or Qwen2 decoder over a KV cache: embedding, layers, final norm, head. The loop over layers is here, so that the
+// session can look at each layer's relevance. Knows no images.
+// Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { type DecoderLayerWeights, decoderLayer } from '../ops/decoder_layer';
+import { allocKv, type KvType } from '../ops/kv_cache';
+import { embed, linear } from '../ops/linear';
+import { rmsNorm } from '../ops/norm';
+import { ropeTable } from '../ops/rope';
+import { floats, int32 } from '../ops/run';
+import type { PackedMatrix } from '../ops/weights';
+import { start } from '../runtime/start';
+import { type DecoderConfig, ropeInverseFrequencies } from './config';
+import type { Weights } from './weights';
+
+/** The rows a layer attends besides the contiguous rest of the cache. */
+export interface LayerView {
+  /** int32 [r], ascending, below `tail`. */
+  readonly rows: Tensor;
+  /** First row of the contiguous rest. */
+  readonly tail: number;
+}
+
+export interface ForwardOptions {
+  /** Rows in the cache before x. */
+  readonly length: number;
+  /** One per layer; absent: everything. */
+  readonly views?: readonly LayerView[] | undefined;
+  /** Receives each layer's column mean over all its rows (mean over heads and rows of x). */
+  readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
+  /** Receives the hidden state that enters each layer, and last the one that leaves them. Not to be disposed of. */
+  readonly onHidden?: ((layer: number, x: Tensor) => void) | undefined;
+  readonly breathe: () => Promise<void>;
+}
+
+export interface Decoder {
+  readonly config: DecoderConfig;
+  /** One KV tensor per layer. */
+  allocate(capacity: number, type: KvType): Tensor[];
+  /** Rows of the embedding table, f32 [n, d]. */
+  embed(ids: readonly number[] | Int32Array): Tensor;
+  /** Runs x, f32 [t, d], at `positions` through all layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
+  forward(x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], options: ForwardOptions): Promise<Tensor>;
+  /** The final norm of all rows, f32 [t, d]. */
+  norm(x: Tensor): Tensor;
+  /** Final norm and head of the last row, or of all rows: f32 [rows, vocabulary]. */
+  logits(x: Tensor, all?: boolean): Float32Array;
+}
+
+export const UNUSED_DECODER_WEIGHTS = [/rotary_emb\.inv_freq$/];
+
+export function decoder(config: DecoderConfig, weights: Weights): Decoder {
+  const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
+  const table = weights.matrix(['model.embed_tokens.weight'], [vocabSize], d);
+  const layers = Array.from({ length: config.layers }, (_, i) => layerWeights(config, weights, i));
+  const norm = weights.tensor('model.norm.weight', [d]);
+  const eps = weights.constant([config.rmsNormEps]);
+  // A checkpoint that holds a head uses it, whatever tie_word_embeddings says.
+  const head = weights.has('lm_head.weight') ? weights.matrix(['lm_head.weight'], [vocabSize], d) : table;
+  const none = weights.constant([]);
+  const frequencies = ropeInverseFrequencies(config);
+
+  return {
+    config,
+    allocate: (capacity, type) => layers.map(() => allocKv(kvHeads, capacity, headDim, type)),
+    embed: (ids) => embed(table, ids),
+    forward: (x, positions, cache, options) => forward(x, ropeTable(positions, frequencies), layers, cache, options),
+    norm: (x) => rmsNorm(x, norm, eps),
+    logits: (x, all = false) => headLogits(x, norm, eps, head, none, all),
+  };
+}
+
+function layerWeights(config: DecoderConfig, weights: Weights, i: number): DecoderLayerWeights {
+  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias } = config;
+  const at = `model.layers.${i}`;
+  const [q, kv] = [heads * headDim, kvHeads * headDim];
+  const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
+  const none = (): Tensor => weights.constant([]);
+  return {
+    inputNorm: weights.tensor(`${at}.input_layernorm.weight`, [d]),
+    qkv: weights.matrix(qkv.map((name) => `${name}.weight`), [q, kv, kv], d),
+    qkvBias: attentionBias.qkv ? weights.vectors(qkv.map((name) => `${name}.bias`), [q, kv, kv]) : none(),
+    o: weights.matrix([`${at}.self_attn.o_proj.weight`], [d], q),
+    oBias: attentionBias.o ? weights.tensor(`${at}.self_attn.o_proj.bias`, [d]) : none(),
+    postNorm: weights.tensor(`${at}.post_attention_layernorm.weight`, [d]),
+    gateUp: weights.matrix([`${at}.mlp.gate_proj.weight`, `${at}.mlp.up_proj.weight`], [m, m], d, { gated: true }),
+    down: weights.matrix([`${at}.mlp.down_proj.weight`], [d], m),
+    eps: weights.constant([config.rmsNormEps]),
+  };
+}
+
+async function forward(
+  x: Tensor,
+  table: Tensor,
+  layers: readonly DecoderLayerWeights[],
+  cache: readonly Tensor[],
+  options: ForwardOptions,
+): Promise<Tensor> {
+  const { length, views, onColumns, onHidden, breathe } = options;
+  const everything = int32([]);
+  const ranges = new Map<number, Tensor>();
+  const rangeFrom = (tail: number): Tensor => {
+    let range = ranges.get(tail);
+    if (range === undefined) {
+      range = int32([tail, length, onColumns === undefined ? 0 : 1]);
+      ranges.set(tail, range);
+    }
+    return range;
+  };
+  let h = x.clone();
+  try {
+    for (const [i, layer] of layers.entries()) {
+      onHidden?.(i, h);
+      const view = views?.[i];
+      const [y, columns] = decoderLayer(h, cache[i] as Tensor, table, view?.rows ?? everything, rangeFrom(view?.tail ?? 0), layer);
+      onColumns?.(i, floats(columns));
+      columns.dispose();
+      h.dispose();
+      h = y;
+      await breathe();
+    }
+    onHidden?.(layers.length, h);
+    return h;
+  } catch (error) {
+    h.dispose();
+    throw error;
+  } finally {
+    for (const range of ranges.values()) range.dispose();
+    everything.dispose();
+    table.dispose();
+  }
+}
+
+function headLogits(x: Tensor, norm: Tensor, eps: Tensor, head: PackedMatrix, none: Tensor, all: boolean): Float32Array {
+  const { tf } = start();
+  return tf.tidy(() => {
+    const [t, d] = x.shape as [number, number];
+    const rows = all || t === 1 ? x : tf.slice(x, [t - 1, 0], [1, d]);
+    return floats(linear(rmsNorm(rows, norm, eps), head, none));
+  });
+}

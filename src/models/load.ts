@@ -1,0 +1,38 @@
+// Finds the family of a checkpoint by its `model_type` and loads it.
+
+import { existsSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { readJson } from '../json';
+import type { LoadOptions, VisionLanguageModel } from './model';
+import { loadVila, VILA_MODEL_TYPES } from './vila';
+
+/** One row per family: the model types it reads and its loader. */
+const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila }];
+
+/**
+ * Loads the checkpoint folder `path`.
+ * @throws SparseVilaError `ERR_MODEL_MISSING` (no folder or no config.json), `ERR_MODEL_TYPE` (no family reads it), and what
+ *   reading its files throws; `signal.reason` once aborted.
+ */
+export async function loadModel(path: string, options: LoadOptions = {}): Promise<VisionLanguageModel> {
+  const folder = resolve(path);
+  const file = join(folder, 'config.json');
+  if (!existsSync(folder) || !statSync(folder).isDirectory() || !existsSync(file)) {
+    throw new SparseVilaError(
+      'ERR_MODEL_MISSING',
+      `Expected a checkpoint folder with a config.json at ${folder}, found ${existsSync(folder) ? 'none in it' : 'nothing there'}.`,
+    );
+  }
+  const json = readJson(file);
+  const family = FAMILIES.find(({ types }) => types.includes(String(json.model_type)));
+  if (family === undefined) {
+    throw new SparseVilaError(
+      'ERR_MODEL_TYPE',
+      `${file}: expected "model_type" to be one of ${FAMILIES.flatMap(({ types }) => types).join(', ')}, ` +
+        `received ${JSON.stringify(json.model_type)}. CONTRIBUTING.md says how to add a family.`,
+    );
+  }
+  options.signal?.throwIfAborted();
+  return family.load(folder, json, options);
+}

@@ -1,0 +1,57 @@
+// What a family's adapter gives: the interface between the session and any vision-language model.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import type { ImageInput } from '../image/decode';
+import type { PixelValues } from '../image/preprocess';
+import type { SamplingOptions } from '../text/sampling';
+import type { ChatTemplate } from '../text/template';
+import type { Tokenizer } from '../text/tokenizer';
+import type { Decoder } from './decoder';
+
+/** One image after the tower, at the granularity of the tokens that the decoder sees. */
+export interface EncodedImage {
+  /** Rows and columns of the token grid; tokens lie in raster order. */
+  readonly grid: { readonly rows: number; readonly cols: number };
+  readonly tokens: number;
+  /** f32 [tokens, width], what `project` takes. */
+  readonly features: Tensor;
+  /** Query-agnostic importance of each token, f32 [tokens], when a salience layer was asked for. */
+  readonly salience: Float32Array | undefined;
+  dispose(): void;
+}
+
+export interface ImageEncodeOptions {
+  /** Tower layer whose attention gives the salience; negative counts from the last. */
+  readonly salienceLayer?: number | undefined;
+  readonly breathe: () => Promise<void>;
+}
+
+export interface VisionLanguageModel {
+  /** `model_type` of the checkpoint. */
+  readonly family: string;
+  readonly path: string;
+  readonly decoder: Decoder;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  /** The marker that stands for one image in a prompt: its text and its id. */
+  readonly imageMarker: { readonly text: string; readonly id: number };
+  /** Ids whose embeddings follow each image's features. */
+  readonly endOfImage: readonly number[];
+  readonly stopIds: readonly number[];
+  /** From generation_config.json. */
+  readonly sampling: SamplingOptions;
+  readonly maxNewTokens: number;
+  prepareImage(input: ImageInput, signal?: AbortSignal): Promise<PixelValues>;
+  encodeImage(pixels: PixelValues, options: ImageEncodeOptions): Promise<EncodedImage>;
+  /** Features of some tokens, f32 [m, width] -> rows for the decoder, f32 [m, d]. */
+  project(features: Tensor): Tensor;
+  /** Frees the weights. Sessions must be disposed of first. */
+  dispose(): void;
+}
+
+export interface LoadOptions {
+  /** Storage of weight matrices; default as in the checkpoint. */
+  readonly weights?: 'f32' | 'f16' | 'bf16';
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: { step: string; done: number; total: number; unit?: string }) => void;
+}

@@ -1,0 +1,94 @@
+// VILA's projectors: from tower features to the decoder's width, in two steps, so that pruning falls between them:
+// `merge` (space-to-depth, where the type has one) and `project` (norm and MLP on the merged rows that are kept).
+// Source: VILA `llava/model/multimodal_projector/base_projector.py`.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { layerNorm } from '../ops/norm';
+import { type Activation, linear } from '../ops/linear';
+import { spaceToDepth } from '../ops/space_to_depth';
+import type { PackedMatrix } from '../ops/weights';
+import type { Weights } from './weights';
+
+export const PROJECTOR_TYPES = [
+  'linear',
+  'mlp2x_gelu',
+  'mlp_downsample',
+  'mlp_downsample_2x2_fix',
+  'mlp_downsample_3x3_fix',
+] as const;
+export type ProjectorType = (typeof PROJECTOR_TYPES)[number];
+
+export interface Projector {
+  /** Patches of a grid x grid square that become one token: block sides. */
+  readonly block: number;
+  /** Tokens per side of a merged grid. */
+  merged(grid: number): number;
+  /** f32 [grid^2, e] -> f32 [merged^2, e block^2]; a new tensor. */
+  merge(features: Tensor, grid: number): Tensor;
+  /** f32 [m, e block^2] -> f32 [m, d]. */
+  project(rows: Tensor): Tensor;
+  /** Mean of the patch values of each merged token; patches that are only padding do not count. */
+  mergeSalience(salience: Float32Array, grid: number): Float32Array;
+}
+
+type Step = (x: Tensor) => Tensor;
+const NORM_EPS = 1e-5;
+
+/** e: tower width; d: decoder width. */
+export function vilaProjector(type: ProjectorType, e: number, d: number, weights: Weights): Projector {
+  const block = type === 'mlp_downsample_3x3_fix' ? 3 : type.startsWith('mlp_downsample') ? 2 : 1;
+  const steps = projectorSteps(type, e * block * block, e, d, weights);
+  return {
+    block,
+    merged: (grid) => Math.ceil(grid / block),
+    merge: (features, grid) => (block === 1 ? features.clone() : spaceToDepth(features, grid, grid, block)),
+    project: (rows) => {
+      let x = rows.clone();
+      for (const step of steps) {
+        const y = step(x);
+        x.dispose();
+        x = y;
+      }
+      return x;
+    },
+    mergeSalience: (salience, grid) => blockMean(salience, grid, block),
+  };
+}
+
+function projectorSteps(type: ProjectorType, width: number, e: number, d: number, weights: Weights): Step[] {
+  const dense = (name: string, n: number, k: number, activation: Activation = 'none'): Step => {
+    const w: PackedMatrix = weights.matrix([`${name}.weight`], [n], k);
+    const bias = weights.tensor(`${name}.bias`, [n]);
+    return (x) => linear(x, w, bias, activation);
+  };
+  const norm = (name: string, n: number): Step => {
+    const [w, b] = [weights.tensor(`${name}.weight`, [n]), weights.tensor(`${name}.bias`, [n])];
+    const eps = weights.constant([NORM_EPS]);
+    return (x) => layerNorm(x, w, b, eps);
+  };
+  if (type === 'linear') return [dense('layers', d, width)];
+  if (type === 'mlp2x_gelu') return [dense('layers.0', d, width, 'gelu'), dense('layers.2', d, d)];
+  if (type === 'mlp_downsample_3x3_fix') {
+    return [
+      norm('layers.1', width),
+      dense('layers.2', 3 * e, width, 'gelu'),
+      norm('layers.4', 3 * e),
+      dense('layers.5', d, 3 * e, 'gelu'),
+      dense('layers.7', d, d),
+    ];
+  }
+  return [norm('layers.1', width), dense('layers.2', d, width, 'gelu'), dense('layers.4', d, d)];
+}
+
+function blockMean(salience: Float32Array, grid: number, block: number): Float32Array {
+  const side = Math.ceil(grid / block);
+  const sums = new Float64Array(side * side);
+  const counts = new Float64Array(side * side);
+  for (let row = 0; row < grid; row++)
+    for (let col = 0; col < grid; col++) {
+      const token = Math.floor(row / block) * side + Math.floor(col / block);
+      sums[token] = (sums[token] as number) + (salience[row * grid + col] as number);
+      counts[token] = (counts[token] as number) + 1;
+    }
+  return Float32Array.from(sums, (sum, i) => sum / (counts[i] as number));
+}

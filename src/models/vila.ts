@@ -1,0 +1,181 @@
+// VILA and NVILA in their native folder layout (llm/, vision_tower/, mm_projector/): SigLIP tower, VILA projectors, a Llama
+// or Qwen2 decoder. `resize` and `pad` image modes.
+// Source: NVlabs/VILA `llava/model/llava_arch.py`, `llava/mm_utils.py`, `llava/model/encoders/image/basic.py`.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
+import { parsePreprocessorConfig, type PreprocessorConfig, preprocess } from '../image/preprocess';
+import { type ConfigReader, configReader, type Json, readJson } from '../json';
+import { type GenerationConfig, parseGenerationConfig } from '../text/sampling';
+import { loadChatTemplate, turnPieces } from '../text/template';
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
+import { breather } from './breath';
+import { parseDecoderConfig, parseSiglipConfig } from './config';
+import { decoder, UNUSED_DECODER_WEIGHTS } from './decoder';
+import type { LoadOptions, VisionLanguageModel } from './model';
+import { PROJECTOR_TYPES, type Projector, vilaProjector } from './projector';
+import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from './vit';
+import { type OpenOptions, openWeights, type Weights } from './weights';
+
+/** `model_type`s that this adapter reads. */
+export const VILA_MODEL_TYPES = ['llava_llama', 'vila'] as const;
+
+const DEFAULT_NEW_TOKENS = 1024;
+
+interface VilaConfig {
+  readonly root: ConfigReader;
+  readonly mode: 'resize' | 'pad';
+  readonly selectLayer: number;
+  readonly pixels: PreprocessorConfig;
+}
+
+/** Loads the checkpoint in `folder`, whose root config is `json`. */
+export async function loadVila(folder: string, json: Json, options: LoadOptions): Promise<VisionLanguageModel> {
+  const config = parseConfig(folder, json);
+  const breathe = breather(options.signal);
+  const opened: Weights[] = [];
+  const open = (part: string, more: OpenOptions): Weights => {
+    const weights = openWeights(join(folder, part), { type: options.weights, ...more });
+    opened.push(weights);
+    return weights;
+  };
+  const loaded = async (step: string, weights: Weights): Promise<void> => {
+    weights.close();
+    options.onProgress?.({ step, ...weights.progress, unit: 'bytes' });
+    await breathe();
+  };
+  try {
+    const towerConfig = subConfig(folder, 'vision_tower', parseSiglipConfig);
+    checkSizes(config, towerConfig.imageSize, folder);
+    const towerWeights = open('vision_tower', { rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
+    const tower = siglipTower(towerConfig, towerWeights, config.selectLayer);
+    await loaded('vision tower', towerWeights);
+    const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
+    const projectorWeights = open('mm_projector', {});
+    const projector = vilaProjector(projectorType(folder), towerConfig.hiddenSize, decoderConfig.hiddenSize, projectorWeights);
+    await loaded('projector', projectorWeights);
+    const decoderWeights = open('llm', { ignore: UNUSED_DECODER_WEIGHTS });
+    const llm = decoder(decoderConfig, decoderWeights);
+    await loaded('decoder', decoderWeights);
+    return {
+      family: config.root.string('model_type'),
+      path: folder,
+      decoder: llm,
+      ...textSide(folder, config),
+      ...imageSide(config, tower, projector),
+      dispose: () => {
+        for (const weights of opened) weights.dispose();
+      },
+    };
+  } catch (error) {
+    for (const weights of opened) weights.dispose();
+    throw error;
+  }
+}
+
+function parseConfig(folder: string, json: Json): VilaConfig {
+  const root = configReader(json, join(folder, 'config.json'));
+  const mode = root.oneOf('image_aspect_ratio', ['resize', 'pad'] as const, 'resize');
+  if (root.boolean('s2', false) || root.boolean('dynamic_s2', false)) throw root.wrong('s2', 'false: scales are not supported');
+  root.oneOf('mm_vision_select_feature', ['cls_patch', 'patch'] as const, 'cls_patch');
+  const file = join(folder, 'vision_tower', 'preprocessor_config.json');
+  const pixels = parsePreprocessorConfig(readJson(file), file);
+  // VILA's own resize is Pillow's default, bicubic, whatever the processor says; the processor's filter counts after padding.
+  return {
+    root,
+    mode,
+    selectLayer: root.number('mm_vision_select_layer', -2),
+    pixels: mode === 'resize' ? { ...pixels, resample: 'bicubic' } : pixels,
+  };
+}
+
+function subConfig<T>(folder: string, part: string, parse: (json: Json, file: string) => T): T {
+  const file = join(folder, part, 'config.json');
+  return parse(readJson(file), file);
+}
+
+function projectorType(folder: string): (typeof PROJECTOR_TYPES)[number] {
+  const file = join(folder, 'mm_projector', 'config.json');
+  return configReader(readJson(file), file).oneOf('mm_projector_type', PROJECTOR_TYPES);
+}
+
+function checkSizes({ pixels }: VilaConfig, imageSize: number, folder: string): void {
+  const { height, width } = pixels.size;
+  if (height === imageSize && width === imageSize) return;
+  throw new SparseVilaError(
+    'ERR_CONFIG_INVALID',
+    `${folder}: expected the preprocessor's size to be the tower's image_size ${imageSize}, received ${height}x${width}.`,
+  );
+}
+
+function textSide(folder: string, { root }: VilaConfig) {
+  const llm = join(folder, 'llm');
+  const tokenizer = loadTokenizer(llm);
+  const template = loadChatTemplate(llm);
+  const generationFile = join(llm, 'generation_config.json');
+  const generation: GenerationConfig = existsSync(generationFile)
+    ? parseGenerationConfig(readJson(generationFile), generationFile)
+    : { sampling: {}, stopIds: [] };
+  return {
+    tokenizer,
+    template,
+    imageMarker: imageMarker(root, tokenizer),
+    endOfImage: endOfImage(root, tokenizer, join(llm, 'config.json')),
+    stopIds: stopIds(tokenizer, turnPieces(template).endOfAnswer, generation, join(llm, 'config.json')),
+    sampling: generation.sampling,
+    maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
+  };
+}
+
+function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; id: number } {
+  const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf('<image>');
+  const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
+  if (id === undefined || text === '') throw root.wrong('image_token_id', 'the id of the image marker in the tokenizer');
+  return { text, id };
+}
+
+/**
+ * What VILA puts after each image: the encoder's `end_tokens`, "\n" unless it says otherwise. Checkpoints from before encoders
+ * were configured (VILA-1.5) had none.
+ */
+function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llmFile: string): number[] {
+  let text: unknown = '\n';
+  if (root.has('image_encoder')) {
+    const source = root.json.image_encoder;
+    const encoder: unknown = typeof source === 'string' ? JSON.parse(source) : source;
+    if (typeof encoder === 'object' && encoder !== null && 'end_tokens' in encoder) text = encoder.end_tokens;
+  } else if (configReader(readJson(llmFile), llmFile).string('model_type') !== 'qwen2') text = null;
+  return typeof text === 'string' ? tokenizer.encode(text) : [];
+}
+
+/** eos of the generation config and the decoder's config, and the template's own end of turn. */
+function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llmFile: string): number[] {
+  const eos: unknown = readJson(llmFile).eos_token_id;
+  const ids = new Set([...generation.stopIds, ...(Array.isArray(eos) ? eos : [eos]).filter((id) => Number.isInteger(id))]);
+  const [first] = tokenizer.encode(endOfAnswer);
+  if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
+  return [...ids] as number[];
+}
+
+function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector) {
+  const side = projector.merged(tower.grid);
+  return {
+    prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
+      preprocess(input, config.pixels, config.mode, signal),
+    encodeImage: (async (pixels, { salienceLayer, breathe }) => {
+      const { features: patches, salience } = await tower.run(pixels.pixels, salienceLayer, breathe);
+      const features = projector.merge(patches, tower.grid);
+      patches.dispose();
+      return {
+        grid: { rows: side, cols: side },
+        tokens: side * side,
+        features,
+        salience: salience && projector.mergeSalience(salience, tower.grid),
+        dispose: () => features.dispose(),
+      };
+    }) satisfies VisionLanguageModel['encodeImage'],
+    project: (features: Tensor) => projector.project(features),
+  };
+}

@@ -1,0 +1,152 @@
+// The SigLIP vision tower: patch embedding, learned positions, pre-norm blocks. Gives the features of a chosen hidden state
+// and the salience of a chosen layer. Knows no projector and no decoder.
+// Source: transformers 5.18 `modeling_siglip.py`.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
+import { linear } from '../ops/linear';
+import { float32, floats } from '../ops/run';
+import type { PackedMatrix } from '../ops/weights';
+import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
+import { start } from '../runtime/start';
+import type { SiglipConfig } from './config';
+import type { Weights } from './weights';
+
+/** What a tower gives for one image. */
+export interface TowerOutput {
+  /** f32 [n, e]; the caller disposes of it. */
+  readonly features: Tensor;
+  /** Column mean of the salience layer's attention over heads and rows, f32 [n]; sums to 1. Undefined when not asked for. */
+  readonly salience: Float32Array | undefined;
+}
+
+export interface VisionTower {
+  readonly config: SiglipConfig;
+  /** Patches per side. */
+  readonly grid: number;
+  /**
+   * @param pixels f32 [3, size, size], normalised
+   * @param salienceLayer layer whose attention is averaged; negative counts from the last. It may lie above the features'.
+   */
+  run(pixels: Float32Array, salienceLayer: number | undefined, breathe: () => Promise<void>): Promise<TowerOutput>;
+}
+
+/** Names that published towers hold and no one reads. */
+export const UNUSED_TOWER_WEIGHTS = [/^head\./, /position_ids$/, /^post_layernorm\./];
+
+/** `vision_model.encoder…`, `encoder…` and `vision_tower.vision_model.encoder…` are one. */
+export const canonicalTowerName = (name: string): string => name.replace(/^(vision_tower\.)?(vision_model\.)?/, '');
+
+/**
+ * Builds the tower. `selectLayer` is the index into hidden states (0 = embeddings, negative from the end), as in
+ * `mm_vision_select_layer`: -2 is the output of the last block but one.
+ */
+export function siglipTower(config: SiglipConfig, weights: Weights, selectLayer: number): VisionTower {
+  const { hiddenSize: e, layers, patchSize, channels, imageSize } = config;
+  const grid = Math.floor(imageSize / patchSize);
+  const patchWidth = channels * patchSize * patchSize;
+  const embedding = weights.matrix(['embeddings.patch_embedding.weight'], [e], patchWidth);
+  const embeddingBias = weights.tensor('embeddings.patch_embedding.bias', [e]);
+  const positions = weights.tensor('embeddings.position_embedding.weight', [grid * grid, e]);
+  const blocks = Array.from({ length: layers }, (_, i) => blockWeights(config, weights, i));
+  const depth = selectLayer < 0 ? layers + 1 + selectLayer : selectLayer;
+  if (!Number.isInteger(depth) || depth < 0 || depth > layers) {
+    throw new SparseVilaError(
+      'ERR_CONFIG_INVALID',
+      `Expected mm_vision_select_layer to name one of the tower's ${layers + 1} hidden states, received ${selectLayer}.`,
+    );
+  }
+
+  return {
+    config,
+    grid,
+    async run(pixels, salienceLayer, breathe) {
+      const salient = salienceLayer === undefined ? -1 : salienceIndex(salienceLayer, layers);
+      let x = embedPatches(pixels, config, grid, embedding, embeddingBias, positions);
+      let salience: Float32Array | undefined;
+      let features = depth === 0 ? x.clone() : undefined;
+      try {
+        for (const [i, block] of blocks.entries()) {
+          if (i >= depth && i > salient) break;
+          await breathe();
+          const columns = i === salient;
+          const [y, mean] = visionBlock(x, block, { features: i < Math.max(depth, salient), columns });
+          if (columns) salience = floats(mean);
+          mean.dispose();
+          x.dispose();
+          x = y;
+          if (i + 1 === depth) features = x.clone();
+        }
+      } catch (error) {
+        features?.dispose();
+        throw error;
+      } finally {
+        x.dispose();
+      }
+      if (features === undefined) throw new Error('a tower without features');
+      return { features, salience };
+    },
+  };
+}
+
+function salienceIndex(layer: number, layers: number): number {
+  const index = layer < 0 ? layers + layer : layer;
+  if (!Number.isInteger(index) || index < 0 || index >= layers) {
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected salienceLayer between ${-layers} and ${layers - 1} (the tower has ${layers} layers), received ${layer}.`,
+    );
+  }
+  return index;
+}
+
+function blockWeights(config: SiglipConfig, weights: Weights, i: number): VisionBlockWeights {
+  const { hiddenSize: e, intermediateSize: m, heads, hiddenAct, layerNormEps } = config;
+  const at = `encoder.layers.${i}`;
+  const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
+  return {
+    norm1: weights.tensor(`${at}.layer_norm1.weight`, [e]),
+    norm1Bias: weights.tensor(`${at}.layer_norm1.bias`, [e]),
+    qkv: weights.matrix(qkv.map((name) => `${name}.weight`), [e, e, e], e),
+    qkvBias: weights.vectors(qkv.map((name) => `${name}.bias`), [e, e, e]),
+    out: weights.matrix([`${at}.self_attn.out_proj.weight`], [e], e),
+    outBias: weights.tensor(`${at}.self_attn.out_proj.bias`, [e]),
+    norm2: weights.tensor(`${at}.layer_norm2.weight`, [e]),
+    norm2Bias: weights.tensor(`${at}.layer_norm2.bias`, [e]),
+    fc1: weights.matrix([`${at}.mlp.fc1.weight`], [m], e),
+    fc1Bias: weights.tensor(`${at}.mlp.fc1.bias`, [m]),
+    fc2: weights.matrix([`${at}.mlp.fc2.weight`], [e], m),
+    fc2Bias: weights.tensor(`${at}.mlp.fc2.bias`, [e]),
+    eps: weights.constant([layerNormEps]),
+    heads,
+    activation: hiddenAct,
+  };
+}
+
+/** The strided convolution of the patch embedding as one product: pixels [c, H, W] -> patches [n, c p p] -> f32 [n, e]. */
+function embedPatches(
+  pixels: Float32Array,
+  { channels, patchSize: p, imageSize }: SiglipConfig,
+  grid: number,
+  embedding: PackedMatrix,
+  bias: Tensor,
+  positions: Tensor,
+): Tensor {
+  const patches = new Float32Array(grid * grid * channels * p * p);
+  let at = 0;
+  for (let row = 0; row < grid; row++)
+    for (let col = 0; col < grid; col++)
+      for (let c = 0; c < channels; c++)
+        for (let y = 0; y < p; y++) {
+          const from = (c * imageSize + row * p + y) * imageSize + col * p;
+          patches.set(pixels.subarray(from, from + p), at);
+          at += p;
+        }
+  const { tf } = start();
+  const x = float32(patches, [grid * grid, channels * p * p]);
+  const embedded = linear(x, embedding, bias);
+  const placed = tf.add(embedded, positions);
+  x.dispose();
+  embedded.dispose();
+  return placed;
+}

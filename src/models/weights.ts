@@ -1,0 +1,155 @@
+// The tensors of one checkpoint folder, read straight into ops' tensors: each is asked for by name and shape, and what nobody
+// asked for is an error in the end. Knows no architecture.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
+import { float32 } from '../ops/run';
+import { loadTensor, type PackedMatrix, packMatrix, type WeightPart, type WeightType } from '../ops/weights';
+import { start } from '../runtime/start';
+import { openCheckpoint, type TensorEntry } from './safetensors';
+
+const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+export interface MatrixOptions {
+  /** Gate and up of a gated MLP. */
+  readonly gated?: boolean;
+}
+
+export interface Weights {
+  has(name: string): boolean;
+  /** An f32 tensor of exactly this shape. */
+  tensor(name: string, shape: readonly number[]): Tensor;
+  /** The tensor if the checkpoint has it, else [0]: how an absent bias travels. */
+  optional(name: string, shape: readonly number[]): Tensor;
+  /** Several vectors end to end, as f32. */
+  vectors(names: readonly string[], lengths: readonly number[]): Tensor;
+  /** Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. */
+  matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
+  /** f32 [1], or any small constant. */
+  constant(values: readonly number[]): Tensor;
+  /** Bytes read so far and in all. */
+  readonly progress: { readonly done: number; readonly total: number };
+  /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` when tensors are left that no one asked for. */
+  close(): void;
+  /** Unmaps the files and frees every tensor made. */
+  dispose(): void;
+}
+
+export interface OpenOptions {
+  /** Storage of matrices; default as in the file. */
+  readonly type?: WeightType | undefined;
+  /** Names that may be there and are not read. */
+  readonly ignore?: readonly RegExp[];
+  /** The canonical name of a name in the file: prefix rules. */
+  readonly rename?: (name: string) => string;
+}
+
+/**
+ * Opens a folder's safetensors.
+ * @throws SparseVilaError `ERR_CHECKPOINT_…` from the index; `ERR_WEIGHT_MISSING`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_DTYPE`
+ *   when a tensor that is asked for is not as expected.
+ */
+export function openWeights(folder: string, options: OpenOptions = {}): Weights {
+  const { rename = (name) => name, ignore = [] } = options;
+  const { native } = start();
+  const entries = new Map<string, TensorEntry>();
+  for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
+  const total = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
+  const sources = new Map<string, number>();
+  const unread = new Set([...entries.keys()].filter((name) => !ignore.some((pattern) => pattern.test(name))));
+  const made: Tensor[] = [];
+  let done = 0;
+
+  const keep = <T extends Tensor>(tensor: T): T => {
+    made.push(tensor);
+    return tensor;
+  };
+  const part = (name: string, shape: readonly number[]): WeightPart => {
+    const entry = findEntry(entries, name, shape, folder);
+    const type = WEIGHT_TYPES[entry.dtype];
+    if (type === undefined) {
+      throw new SparseVilaError(
+        'ERR_WEIGHT_DTYPE',
+        `${entry.file}: expected BF16, F16 or F32 for "${name}", received ${entry.dtype}.`,
+      );
+    }
+    if (unread.delete(name)) done += entry.bytes;
+    let source = sources.get(entry.file);
+    if (source === undefined) {
+      source = native.mapFile(entry.file);
+      sources.set(entry.file, source);
+    }
+    return { source, offset: entry.offset, type, rows: shape[0] as number };
+  };
+  const unmap = (): void => {
+    for (const source of sources.values()) native.release(source);
+    sources.clear();
+  };
+  const tensor = (name: string, shape: readonly number[]): Tensor => keep(loadTensor(part(name, shape), shape));
+
+  return {
+    has: (name) => entries.has(name),
+    tensor,
+    optional: (name, shape) => (entries.has(name) ? tensor(name, shape) : keep(float32([], [0]))),
+    vectors: (names, lengths) => {
+      const parts = names.map((name, i) => loadTensor(part(name, [lengths[i] as number]), [lengths[i] as number]));
+      const joined = keep(start().tf.concat(parts));
+      for (const piece of parts) piece.dispose();
+      return joined;
+    },
+    matrix: (names, rows, k, { gated = false } = {}) => {
+      const parts = names.map((name, i) => part(name, [rows[i] as number, k]));
+      const packed = packMatrix(parts, k, { gated, ...(options.type === undefined ? {} : { type: options.type }) });
+      keep(packed.tensor);
+      return packed;
+    },
+    constant: (values) => keep(float32(values, [values.length])),
+    get progress() {
+      return { done, total };
+    },
+    close: () => {
+      unmap();
+      if (unread.size > 0) throw extra(folder, [...unread]);
+    },
+    dispose: () => {
+      unmap();
+      for (const one of made.splice(0)) one.dispose();
+    },
+  };
+}
+
+/** The entry of a name, its shape checked; a rank above two (a convolution) may be asked for as [first, the rest]. */
+function findEntry(
+  entries: ReadonlyMap<string, TensorEntry>,
+  name: string,
+  shape: readonly number[],
+  folder: string,
+): TensorEntry {
+  const entry = entries.get(name);
+  if (entry === undefined) {
+    const near = [...entries.keys()].filter((other) => other.endsWith(name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1))));
+    throw new SparseVilaError(
+      'ERR_WEIGHT_MISSING',
+      `${folder}: expected a tensor "${name}" [${shape}], but the checkpoint has none` +
+        `${near.length > 0 ? ` (it has ${near.slice(0, 3).join(', ')})` : ''}. Is this the whole checkpoint, of this model type?`,
+    );
+  }
+  const [first = 0, ...rest] = entry.shape;
+  const flat = rest.length > 1 && shape.length === 2 ? [first, rest.reduce((a, b) => a * b, 1)] : entry.shape;
+  if (flat.length !== shape.length || flat.some((size, i) => size !== shape[i])) {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_SHAPE',
+      `${entry.file}: expected shape [${shape}] for "${name}", received [${entry.shape}]. Do the config files belong to these weights?`,
+    );
+  }
+  return entry;
+}
+
+function extra(folder: string, names: readonly string[]): SparseVilaError {
+  const shown = names.slice(0, 5).join(', ');
+  return new SparseVilaError(
+    'ERR_WEIGHT_EXTRA',
+    `${folder}: ${names.length} tensors that this model has no use for: ${shown}${names.length > 5 ? ', …' : ''}. ` +
+      'Running without them would be a different model; is the model type right?',
+  );
+}

@@ -1,0 +1,7 @@
+// Dense: every visual token lives and every row is attended.
+
+import type { SparsityMethod } from './method';
+
+export function dense(): SparsityMethod {
+  return { name: 'dense' };
+}

@@ -1,0 +1,72 @@
+// SparseVILA (Khaki et al., arXiv 2510.17777): at prefill, tokens of low salience in the tower's own attention are dropped,
+// whatever will be asked; at decode, each turn and layer attends only to the retained rows most relevant to the question.
+// Nothing retained is lost: the next turn may retrieve other rows.
+
+import { SparseVilaError } from '../errors';
+import type { SparsityMethod, TowerView } from './method';
+import { budget, topK } from './top_k';
+
+export interface SparseVilaOptions {
+  /** Share of visual tokens dropped after the tower, 0 <= p < 1. */
+  readonly prefillSparsity?: number;
+  /** Share of the retained visual rows that a turn's decoding leaves out, 0 <= d < 1. */
+  readonly decodeSparsity?: number;
+  /** Tower layer whose attention gives the salience; default the last (-1). */
+  readonly salienceLayer?: number;
+  /** Default 'original': renumbering costs place questions most of their accuracy. */
+  readonly positions?: 'original' | 'compact';
+  /** Whether the prefill budget is counted in each image or over all images of a turn. Default 'perImage'. */
+  readonly budget?: 'perImage' | 'global';
+}
+
+/** Ratios that the paper uses, by kind of task. */
+export const SPARSE_VILA_PRESETS = {
+  image: { prefillSparsity: 0.6, decodeSparsity: 0.75 },
+  document: { prefillSparsity: 0.45, decodeSparsity: 0.75 },
+  longVideo: { prefillSparsity: 0.75, decodeSparsity: 0.9 },
+  videoReasoning: { prefillSparsity: 0.7, decodeSparsity: 0.85 },
+} as const;
+
+const KEYS = ['prefillSparsity', 'decodeSparsity', 'salienceLayer', 'positions', 'budget'];
+
+/**
+ * The method with these ratios; the image preset where a ratio is not given.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option or a value out of range
+ */
+export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
+  for (const key of Object.keys(options)) if (!KEYS.includes(key)) throw invalid(key, `one of the options ${KEYS.join(', ')}`, key);
+  const { prefillSparsity, decodeSparsity } = { ...SPARSE_VILA_PRESETS.image, ...options };
+  const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
+  for (const [name, value] of Object.entries({ prefillSparsity, decodeSparsity })) {
+    if (typeof value !== 'number' || !(value >= 0 && value < 1)) throw invalid(name, 'a share of at least 0 and below 1', value);
+  }
+  if (!Number.isInteger(salienceLayer)) throw invalid('salienceLayer', 'a layer number', salienceLayer);
+  if (positions !== 'original' && positions !== 'compact') throw invalid('positions', "'original' or 'compact'", positions);
+  if (scope !== 'perImage' && scope !== 'global') throw invalid('budget', "'perImage' or 'global'", scope);
+  return {
+    name: 'sparsevila',
+    salienceLayer,
+    positions,
+    prune: (images) =>
+      scope === 'global'
+        ? pruneTogether(images, prefillSparsity)
+        : images.map(({ salience }) => topK(salience, budget(salience.length, prefillSparsity))),
+    retrieve: (relevance) => topK(relevance, budget(relevance.length, decodeSparsity)),
+  };
+}
+
+/** One budget for all images. Each image's salience is an attention distribution, so scores are on one scale. */
+function pruneTogether(images: readonly TowerView[], sparsity: number): Int32Array[] {
+  const all = Float32Array.from(images.flatMap(({ salience }) => [...salience]));
+  const kept = topK(all, budget(all.length, sparsity));
+  let start = 0;
+  return images.map(({ tokens }) => {
+    const from = start;
+    start += tokens;
+    return kept.filter((i) => i >= from && i < from + tokens).map((i) => i - from);
+  });
+}
+
+function invalid(option: string, expected: string, received: unknown): SparseVilaError {
+  return new SparseVilaError('ERR_OPTION_INVALID', `sparseVila: expected ${expected} for ${option}, received ${String(received)}.`);
+}
