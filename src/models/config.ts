@@ -200,4 +200,3 @@ function parseScaling(rope: ConfigReader, maxPositions: number): RopeScaling {
   const originalMaxPositions = rope.size('original_max_position_embeddings', maxPositions);
   return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositions };
 }
-

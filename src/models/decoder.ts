@@ -79,8 +79,17 @@ function layerWeights(config: DecoderConfig, weights: Weights, i: number): Decod
   const none = (): Tensor => weights.constant([]);
   return {
     inputNorm: weights.tensor(`${at}.input_layernorm.weight`, [d]),
-    qkv: weights.matrix(qkv.map((name) => `${name}.weight`), [q, kv, kv], d),
-    qkvBias: attentionBias.qkv ? weights.vectors(qkv.map((name) => `${name}.bias`), [q, kv, kv]) : none(),
+    qkv: weights.matrix(
+      qkv.map((name) => `${name}.weight`),
+      [q, kv, kv],
+      d,
+    ),
+    qkvBias: attentionBias.qkv
+      ? weights.vectors(
+          qkv.map((name) => `${name}.bias`),
+          [q, kv, kv],
+        )
+      : none(),
     o: weights.matrix([`${at}.self_attn.o_proj.weight`], [d], q),
     oBias: attentionBias.o ? weights.tensor(`${at}.self_attn.o_proj.bias`, [d]) : none(),
     postNorm: weights.tensor(`${at}.post_attention_layernorm.weight`, [d]),
@@ -113,7 +122,14 @@ async function forward(
     for (const [i, layer] of layers.entries()) {
       onHidden?.(i, h);
       const view = views?.[i];
-      const [y, columns] = decoderLayer(h, cache[i] as Tensor, table, view?.rows ?? everything, rangeFrom(view?.tail ?? 0), layer);
+      const [y, columns] = decoderLayer(
+        h,
+        cache[i] as Tensor,
+        table,
+        view?.rows ?? everything,
+        rangeFrom(view?.tail ?? 0),
+        layer,
+      );
       onColumns?.(i, floats(columns));
       columns.dispose();
       h.dispose();
@@ -132,7 +148,14 @@ async function forward(
   }
 }
 
-function headLogits(x: Tensor, norm: Tensor, eps: Tensor, head: PackedMatrix, none: Tensor, all: boolean): Float32Array {
+function headLogits(
+  x: Tensor,
+  norm: Tensor,
+  eps: Tensor,
+  head: PackedMatrix,
+  none: Tensor,
+  all: boolean,
+): Float32Array {
   const { tf } = start();
   return tf.tidy(() => {
     const [t, d] = x.shape as [number, number];

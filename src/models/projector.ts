@@ -3,8 +3,8 @@
 // Source: VILA `llava/model/multimodal_projector/base_projector.py`.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { layerNorm } from '../ops/norm';
 import { type Activation, linear } from '../ops/linear';
+import { layerNorm } from '../ops/norm';
 import { spaceToDepth } from '../ops/space_to_depth';
 import type { PackedMatrix } from '../ops/weights';
 import type { Weights } from './weights';

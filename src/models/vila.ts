@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
-import { parsePreprocessorConfig, type PreprocessorConfig, preprocess } from '../image/preprocess';
+import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../json';
 import { type GenerationConfig, parseGenerationConfig } from '../text/sampling';
 import { loadChatTemplate, turnPieces } from '../text/template';
@@ -54,7 +54,12 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     await loaded('vision tower', towerWeights);
     const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
     const projectorWeights = open('mm_projector', {});
-    const projector = vilaProjector(projectorType(folder), towerConfig.hiddenSize, decoderConfig.hiddenSize, projectorWeights);
+    const projector = vilaProjector(
+      projectorType(folder),
+      towerConfig.hiddenSize,
+      decoderConfig.hiddenSize,
+      projectorWeights,
+    );
     await loaded('projector', projectorWeights);
     const decoderWeights = open('llm', { ignore: UNUSED_DECODER_WEIGHTS });
     const llm = decoder(decoderConfig, decoderWeights);
@@ -78,7 +83,8 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
 function parseConfig(folder: string, json: Json): VilaConfig {
   const root = configReader(json, join(folder, 'config.json'));
   const mode = root.oneOf('image_aspect_ratio', ['resize', 'pad'] as const, 'resize');
-  if (root.boolean('s2', false) || root.boolean('dynamic_s2', false)) throw root.wrong('s2', 'false: scales are not supported');
+  if (root.boolean('s2', false) || root.boolean('dynamic_s2', false))
+    throw root.wrong('s2', 'false: scales are not supported');
   root.oneOf('mm_vision_select_feature', ['cls_patch', 'patch'] as const, 'cls_patch');
   const file = join(folder, 'vision_tower', 'preprocessor_config.json');
   const pixels = parsePreprocessorConfig(readJson(file), file);
@@ -132,7 +138,8 @@ function textSide(folder: string, { root }: VilaConfig) {
 function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; id: number } {
   const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf('<image>');
   const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
-  if (id === undefined || text === '') throw root.wrong('image_token_id', 'the id of the image marker in the tokenizer');
+  if (id === undefined || text === '')
+    throw root.wrong('image_token_id', 'the id of the image marker in the tokenizer');
   return { text, id };
 }
 
@@ -153,7 +160,10 @@ function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llmFile: string): 
 /** eos of the generation config and the decoder's config, and the template's own end of turn. */
 function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llmFile: string): number[] {
   const eos: unknown = readJson(llmFile).eos_token_id;
-  const ids = new Set([...generation.stopIds, ...(Array.isArray(eos) ? eos : [eos]).filter((id) => Number.isInteger(id))]);
+  const ids = new Set([
+    ...generation.stopIds,
+    ...(Array.isArray(eos) ? eos : [eos]).filter((id) => Number.isInteger(id)),
+  ]);
   const [first] = tokenizer.encode(endOfAnswer);
   if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
   return [...ids] as number[];

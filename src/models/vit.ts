@@ -6,8 +6,8 @@ import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { linear } from '../ops/linear';
 import { float32, floats } from '../ops/run';
-import type { PackedMatrix } from '../ops/weights';
 import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
+import type { PackedMatrix } from '../ops/weights';
 import { start } from '../runtime/start';
 import type { SiglipConfig } from './config';
 import type { Weights } from './weights';
@@ -107,8 +107,15 @@ function blockWeights(config: SiglipConfig, weights: Weights, i: number): Vision
   return {
     norm1: weights.tensor(`${at}.layer_norm1.weight`, [e]),
     norm1Bias: weights.tensor(`${at}.layer_norm1.bias`, [e]),
-    qkv: weights.matrix(qkv.map((name) => `${name}.weight`), [e, e, e], e),
-    qkvBias: weights.vectors(qkv.map((name) => `${name}.bias`), [e, e, e]),
+    qkv: weights.matrix(
+      qkv.map((name) => `${name}.weight`),
+      [e, e, e],
+      e,
+    ),
+    qkvBias: weights.vectors(
+      qkv.map((name) => `${name}.bias`),
+      [e, e, e],
+    ),
     out: weights.matrix([`${at}.self_attn.out_proj.weight`], [e], e),
     outBias: weights.tensor(`${at}.self_attn.out_proj.bias`, [e]),
     norm2: weights.tensor(`${at}.layer_norm2.weight`, [e]),

@@ -127,7 +127,9 @@ function findEntry(
 ): TensorEntry {
   const entry = entries.get(name);
   if (entry === undefined) {
-    const near = [...entries.keys()].filter((other) => other.endsWith(name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1))));
+    const near = [...entries.keys()].filter((other) =>
+      other.endsWith(name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1))),
+    );
     throw new SparseVilaError(
       'ERR_WEIGHT_MISSING',
       `${folder}: expected a tensor "${name}" [${shape}], but the checkpoint has none` +

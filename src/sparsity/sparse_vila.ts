@@ -34,14 +34,17 @@ const KEYS = ['prefillSparsity', 'decodeSparsity', 'salienceLayer', 'positions',
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option or a value out of range
  */
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
-  for (const key of Object.keys(options)) if (!KEYS.includes(key)) throw invalid(key, `one of the options ${KEYS.join(', ')}`, key);
+  for (const key of Object.keys(options))
+    if (!KEYS.includes(key)) throw invalid(key, `one of the options ${KEYS.join(', ')}`, key);
   const { prefillSparsity, decodeSparsity } = { ...SPARSE_VILA_PRESETS.image, ...options };
   const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
   for (const [name, value] of Object.entries({ prefillSparsity, decodeSparsity })) {
-    if (typeof value !== 'number' || !(value >= 0 && value < 1)) throw invalid(name, 'a share of at least 0 and below 1', value);
+    if (typeof value !== 'number' || !(value >= 0 && value < 1))
+      throw invalid(name, 'a share of at least 0 and below 1', value);
   }
   if (!Number.isInteger(salienceLayer)) throw invalid('salienceLayer', 'a layer number', salienceLayer);
-  if (positions !== 'original' && positions !== 'compact') throw invalid('positions', "'original' or 'compact'", positions);
+  if (positions !== 'original' && positions !== 'compact')
+    throw invalid('positions', "'original' or 'compact'", positions);
   if (scope !== 'perImage' && scope !== 'global') throw invalid('budget', "'perImage' or 'global'", scope);
   return {
     name: 'sparsevila',
@@ -68,5 +71,8 @@ function pruneTogether(images: readonly TowerView[], sparsity: number): Int32Arr
 }
 
 function invalid(option: string, expected: string, received: unknown): SparseVilaError {
-  return new SparseVilaError('ERR_OPTION_INVALID', `sparseVila: expected ${expected} for ${option}, received ${String(received)}.`);
+  return new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `sparseVila: expected ${expected} for ${option}, received ${String(received)}.`,
+  );
 }

@@ -22,7 +22,10 @@ export function budget(n: number, sparsity: number): number {
 export function topK(scores: Float32Array, k: number): Int32Array {
   const order = Int32Array.from(scores, (score, i) => {
     if (Number.isNaN(score)) {
-      throw new SparseVilaError('ERR_SCORES', `Expected numbers to rank, received NaN at ${i} of ${scores.length}. Are the weights right?`);
+      throw new SparseVilaError(
+        'ERR_SCORES',
+        `Expected numbers to rank, received NaN at ${i} of ${scores.length}. Are the weights right?`,
+      );
     }
     return i;
   });

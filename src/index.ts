@@ -1,0 +1,41 @@
+// The package's public face.
+
+import { loadModel } from './models/load';
+import type { LoadOptions, VisionLanguageModel } from './models/model';
+import { createSession, type Session, type SessionOptions } from './session/session';
+
+export { SparseVilaError } from './errors';
+export type { ImageInput, RawPixels } from './image/decode';
+export type { LoadOptions } from './models/model';
+export { setup } from './runtime/setup';
+export type { Mark } from './session/conversation';
+export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
+export { dense } from './sparsity/dense';
+export type { SparsityMethod, TowerView } from './sparsity/method';
+export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
+export { budget, topK } from './sparsity/top_k';
+
+/** A loaded model. */
+export interface Model extends VisionLanguageModel {
+  /** Opens a conversation. Sessions share the weights; each has its own KV cache. */
+  session(options?: SessionOptions): Session;
+  [Symbol.dispose](): void;
+}
+
+/**
+ * Loads a checkpoint folder.
+ * @example
+ * const vlm = await load('assets/tiny-nvila');
+ * using chat = vlm.session({ method: sparseVila() });
+ * for await (const text of chat.ask('What color is the A?', { images: ['a.png'] })) process.stdout.write(text);
+ * @throws SparseVilaError `ERR_NOT_SET_UP` before `npx sparsevila setup` has run; `ERR_MODEL_…`, `ERR_CONFIG_…`,
+ *   `ERR_CHECKPOINT_…`, `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…` naming the file and what was expected
+ */
+export async function load(path: string, options: LoadOptions = {}): Promise<Model> {
+  const model = await loadModel(path, options);
+  return {
+    ...model,
+    session: (sessionOptions) => createSession(model, sessionOptions),
+    [Symbol.dispose]: () => model.dispose(),
+  };
+}
