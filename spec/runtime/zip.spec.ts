@@ -85,6 +85,13 @@ describe('openZip', () => {
     expect(bytes).toBe(LONG.length);
   });
 
+  test('goes on when the file is removed meanwhile', async () => {
+    const { zip, member } = await opened([{ name: 'x', text: LONG, method: 8 }]);
+    rmSync(join(folder, 'a.zip'));
+    expect((await zip.read(member('x'))).toString()).toBe(LONG);
+    await zip.close();
+  });
+
   test('refuses a member of another size than its directory says', async () => {
     const { zip, member } = await opened([{ name: 'x', text: 'abc', method: 8, size: 4 }]);
     await expect(zip.extract(member('x'), join(folder, 'x'))).rejects.toThrow('Expected 4 bytes in x but received 3');
