@@ -11,7 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { installOnce, removeAtOnce, removeStale } from '../../src/runtime/atomic';
+import { installOnce, markUsed, removeAtOnce, removeStale } from '../../src/runtime/atomic';
 
 let folder: string;
 beforeEach(() => {
@@ -88,16 +88,30 @@ describe('installOnce', () => {
 });
 
 describe('removal', () => {
-  test('removes temporaries older than a day and nothing else', async () => {
-    const names = ['old.tmp-0123456789abcdef', 'new.tmp-fedcba9876543210', 'kept', 'kept.tmp-short'];
-    for (const name of names) mkdirSync(join(folder, name));
+  test.each([
+    ['x.tmp-0123456789abcdef', 0.9, false],
+    ['x.tmp-0123456789abcdef', 1.1, true],
+    ['native-0123456789abcdef-01234567', 29, false],
+    ['native-0123456789abcdef-01234567', 31, true],
+    ['native-0123456789abcdef-01234567.log', 31, true],
+    ['build-0123456789abcdef', 31, true],
+    ['libtensorflow-2.21.0-x64', 1000, false],
+    ['x.tmp-short', 1000, false],
+    ['something of the user', 1000, false],
+  ])('%s unused for %d days is removed: %s', async (name, days, removed) => {
     const now = Date.now();
-    const twoDaysAgo = now / 1000 - 2 * 24 * 3600;
-    for (const name of names.filter((name) => !name.startsWith('new'))) {
-      utimesSync(join(folder, name), twoDaysAgo, twoDaysAgo);
-    }
-    expect(await removeStale(folder, now)).toEqual(['old.tmp-0123456789abcdef']);
-    expect(readdirSync(folder).sort()).toEqual(['kept', 'kept.tmp-short', 'new.tmp-fedcba9876543210']);
+    mkdirSync(join(folder, name));
+    utimesSync(join(folder, name), now / 1000 - days * 86400, now / 1000 - days * 86400);
+    expect(await removeStale(folder, now)).toEqual(removed ? [name] : []);
+    expect(readdirSync(folder)).toEqual(removed ? [] : [name]);
+  });
+
+  test('what is marked as used is kept', async () => {
+    const path = join(folder, 'native-0123456789abcdef-01234567');
+    mkdirSync(path);
+    utimesSync(path, 0, 0);
+    await markUsed(path);
+    expect(await removeStale(folder)).toEqual([]);
   });
 
   test('removeAtOnce removes a folder, and minds no missing one', async () => {

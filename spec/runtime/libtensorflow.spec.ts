@@ -33,6 +33,11 @@ describe('a given libtensorflow', () => {
     expect(givenLibtensorflow(folder)).toEqual({ lib: folder, include: join(folder, 'include'), source: 'given' });
   });
 
+  test('may be the folder that a wheel was unzipped to', () => {
+    touch(...[...LIBRARIES, ...headers].map((name) => `tensorflow/${name}`));
+    expect(givenLibtensorflow(folder).lib).toBe(join(folder, 'tensorflow'));
+  });
+
   test('must exist', () => {
     const missing = join(folder, 'nowhere');
     expect(() => givenLibtensorflow(missing)).toThrow(`${missing} does not exist`);
