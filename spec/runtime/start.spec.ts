@@ -20,3 +20,30 @@ describe('start', () => {
     expect([...backend.executeSingleOutput('Sqrt', attrs, [x]).dataSync()]).toEqual([1, 2, 3]);
   });
 });
+
+test('without set-up it says what to run', () => {
+  const before = process.env.SPARSEVILA_CACHE;
+  jest.isolateModules(() => {
+    const fresh = require('../../src/runtime/start') as typeof import('../../src/runtime/start');
+    process.env.SPARSEVILA_CACHE = '/no/such/cache';
+    try {
+      expect(() => fresh.start()).toThrow(expect.objectContaining({ code: 'ERR_NOT_SET_UP' }));
+      expect(() => fresh.start()).toThrow('npx sparsevila setup');
+    } finally {
+      if (before === undefined) delete process.env.SPARSEVILA_CACHE;
+      else process.env.SPARSEVILA_CACHE = before;
+    }
+  });
+});
+
+test('a second copy of the modules in the same process runs too', () => {
+  // tfjs keeps its kernels on the global object, so the second copy finds each one registered, and says so.
+  jest.spyOn(console, 'warn').mockImplementation();
+  jest.isolateModules(() => {
+    const again = require('../../src/runtime/start') as typeof import('../../src/runtime/start');
+    const runtime = again.start();
+    expect(runtime).not.toBe(start());
+    expect(runtime.tf.add([40], [2]).dataSync()[0]).toBe(42);
+    expect(Object.values(runtime.native.cpuFeatures())).not.toEqual([]);
+  });
+});

@@ -3,11 +3,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-
-const TEMPORARY = /\.tmp-[0-9a-f]{16}$/;
-const STALE_AFTER_MS = 24 * 60 * 60 * 1000;
+import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 
 /**
  * Makes `target` by calling `build` with a fresh path beside it and renaming the result.
@@ -43,21 +40,35 @@ export async function removeAtOnce(path: string): Promise<void> {
   if (moved) await rm(temporary, { recursive: true, force: true });
 }
 
-/** Removes the temporaries in `folder` that nothing has written to for a day: their makers were killed. */
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+/** What may go, and after how long without use: temporaries of killed processes, and what old sources compiled to. */
+const STALE: readonly (readonly [name: RegExp, afterMs: number])[] = [
+  [/\.tmp-[0-9a-f]{16}$/, DAY_MS],
+  [/^(native|build)-[0-9a-f-]+(\.log|\.lock)?$/, 30 * DAY_MS],
+];
+
+/** Removes what is stale in `folder`, and returns the names. */
 export async function removeStale(folder: string, now: number = Date.now()): Promise<string[]> {
   const removed: string[] = [];
   for (const name of await readdir(folder).catch(() => [])) {
-    if (!TEMPORARY.test(name)) continue;
+    const [, afterMs] = STALE.find(([pattern]) => pattern.test(name)) ?? [];
     const path = join(folder, name);
-    const written = await lastWritten(path);
-    if (written === undefined || now - written < STALE_AFTER_MS) continue;
+    const used = afterMs === undefined ? undefined : await lastUsed(path);
+    if (afterMs === undefined || used === undefined || now - used < afterMs) continue;
     await rm(path, { recursive: true, force: true });
-    removed.push(basename(path));
+    removed.push(name);
   }
   return removed;
 }
 
-async function lastWritten(path: string): Promise<number | undefined> {
+/** Notes that `path` is in use, so that `removeStale` keeps it. */
+export async function markUsed(path: string): Promise<void> {
+  const now = new Date();
+  await utimes(path, now, now).catch(() => undefined); // a cache that is read-only is kept by others
+}
+
+async function lastUsed(path: string): Promise<number | undefined> {
   try {
     return (await stat(path)).mtimeMs;
   } catch {

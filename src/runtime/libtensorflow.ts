@@ -78,16 +78,20 @@ export function givenLibtensorflow(path: string): Libtensorflow {
       `Expected a folder for SPARSEVILA_LIBTENSORFLOW but ${folder} does not exist. ${advice}`,
     );
   }
+  // The folder that a wheel was unzipped to is meant for its tensorflow/.
+  if (existsSync(join(folder, 'tensorflow', LIBRARIES[0]))) return givenLibtensorflow(join(folder, 'tensorflow'));
   const lib = existsSync(join(folder, 'lib')) ? join(folder, 'lib') : folder;
   const include = join(folder, 'include');
   const wanted = [...LIBRARIES.map((name) => join(lib, name)), ...ROOT_HEADERS.map((name) => join(include, name))];
   const missing = wanted.filter((file) => !existsSync(file));
   if (missing.length === 0) return { lib, include, source: 'given' };
+  const names = missing.slice(0, 4).map((file) => file.slice(folder.length + 1));
+  const more = missing.length > names.length ? ` and ${missing.length - names.length} more` : '';
   const present = readdirSync(folder).slice(0, 8).join(', ') || 'nothing';
   throw new SparseVilaError(
     'ERR_BAD_LIBTENSORFLOW',
     `Expected libtensorflow ≥ 2.12 for SPARSEVILA_LIBTENSORFLOW=${folder} but these are missing: ` +
-      `${missing.map((file) => file.slice(folder.length + 1)).join(', ')} (the folder has: ${present}). ${advice}`,
+      `${names.join(', ')}${more} (the folder has: ${present}). ${advice}`,
   );
 }
 

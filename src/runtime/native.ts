@@ -4,9 +4,10 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { installOnce } from './atomic';
+import { inBuildTree } from './build-tree';
 import type { Libtensorflow } from './libtensorflow';
 import { cores } from './machine';
 import { cacheFolder, type Environment, packageFolder } from './paths';
@@ -52,19 +53,24 @@ function requireTfjsNode(): string {
  * the binding's and headers' versions, the processor.
  */
 export function nativeKey(libtensorflow: Libtensorflow): string {
-  const folder = join(packageFolder(), 'native');
   const hash = createHash('sha256');
-  for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
-    if (!SOURCE.test(name)) continue;
-    hash
-      .update(`${name}\0`)
-      .update(readFileSync(join(folder, name)))
-      .update('\0');
-  }
+  for (const [path, content] of Object.entries(sourceHashes()))
+    hash.update(`${relative(packageFolder(), path)} ${content}\0`);
   const packages = ['@tensorflow/tfjs-node-gpu/package.json', 'node-api-headers/package.json'];
   for (const name of packages) hash.update(`${name} ${versionOf(name)}\0`);
   hash.update(`${process.platform} ${process.arch}\0${libtensorflow.lib}\0${libtensorflow.include}`);
   return hash.digest('hex').slice(0, 16);
+}
+
+/** The native sources' paths, sorted, and hashes of their content. */
+function sourceHashes(): Record<string, string> {
+  const folder = join(packageFolder(), 'native');
+  const names = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((name) => SOURCE.test(name));
+  const hashOf = (name: string) =>
+    createHash('sha256')
+      .update(readFileSync(join(folder, name)))
+      .digest('hex');
+  return Object.fromEntries(names.sort().map((name) => [join(folder, name), hashOf(name)]));
 }
 
 function versionOf(packageJson: string): string {
@@ -127,17 +133,31 @@ interface Tools {
 }
 
 async function build(target: string, tools: Tools, options: FetchOptions): Promise<void> {
+  const { compiler, libtensorflow } = tools;
+  const inputs = [compiler, `${versionLine(compiler)}`, libtensorflow.lib, requireTfjsNode()];
+  const cache = cacheFolder(options.env);
+  await mkdir(target, { recursive: true });
+  const sources = sourceHashes();
+  const place = { cache, inputs, sources, temporary: join(target, 'build'), signal: options.signal };
+  await inBuildTree(place, async (tree) => {
+    await compile(tree, `${target.replace(/\.tmp-.*$/, '')}.log`, tools, options);
+    for (const name of [TFJS_BINDING, ADDON, PRELOAD]) await copyFile(join(tree, name), join(target, name));
+  });
+  if (JSON.stringify(sourceHashes()) === JSON.stringify(sources)) return;
+  throw new SparseVilaError(
+    'ERR_SOURCES_CHANGED',
+    `Expected ${join(packageFolder(), 'native')} to stay as it is while it is compiled but it changed. Run set-up again.`,
+  );
+}
+
+async function compile(tree: string, log: string, tools: Tools, options: FetchOptions): Promise<void> {
   const { cmake, compiler, libtensorflow } = tools;
-  const tree = join(target, 'build');
-  const log = `${target.replace(/\.tmp-.*$/, '')}.log`;
-  await mkdir(tree, { recursive: true });
-  await rm(log, { force: true });
-  const step = 'compile native modules';
-  const report = (done: number) => options.onProgress?.({ step, done, total: 100 });
+  const report = (done: number) => options.onProgress?.({ step: 'compile native modules', done, total: 100 });
   const onLine = (line: string) => {
     const done = percentOf(line);
     if (done !== undefined) report(Math.min(done, 99));
   };
+  await rm(log, { force: true });
   report(0);
   const configure = [
     ...['-S', join(packageFolder(), 'native'), '-B', tree, '-DCMAKE_BUILD_TYPE=Release'],
@@ -147,17 +167,11 @@ async function build(target: string, tools: Tools, options: FetchOptions): Promi
     `-DNODE_API_INCLUDE=${join(dirname(require.resolve('node-api-headers/package.json')), 'include')}`,
     `-DTFJS_NODE=${requireTfjsNode()}`,
   ];
+  const env = options.env ?? {};
   for (const args of [configure, ['--build', tree, '--parallel', String(cores())]]) {
-    const result = await run(cmake, args, {
-      signal: options.signal,
-      onLine,
-      log,
-      ...(options.env ? { env: options.env } : {}),
-    });
+    const result = await run(cmake, args, { signal: options.signal, onLine, log, env });
     if (result.code !== 0) throw compileError(result, log);
   }
-  for (const name of [TFJS_BINDING, ADDON, PRELOAD]) await copyFile(join(tree, name), join(target, name));
-  await rm(tree, { recursive: true });
   await rm(log, { force: true });
   report(100);
 }

@@ -64,7 +64,8 @@ function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
       stop();
       step = p.step;
       const format = '{step} {bar} {percentage} %  {amount}  {eta_formatted} left';
-      bar = new SingleBar({ stream, format, hideCursor: true, etaBuffer: 50 }, Presets.shades_classic);
+      const options = { stream, format, formatTime, hideCursor: true, etaBuffer: 50 };
+      bar = new SingleBar(options, Presets.shades_classic);
       bar.start(p.total, p.done, { step: p.step, amount: amount(p) });
     }
     bar?.update(p.done, { amount: amount(p) });
@@ -72,6 +73,12 @@ function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
     if (p.done >= p.total) bar?.stop();
   };
   return Object.assign(report, { stop });
+}
+
+/** `75 s` as `1 min 15 s`. cli-progress gives a word when it cannot tell yet. */
+function formatTime(seconds: number | string): string {
+  if (typeof seconds !== 'number' || !Number.isFinite(seconds)) return '…';
+  return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
 
 /** `12 of 34 MB`, `3 of 9 files`; nothing without a unit. */

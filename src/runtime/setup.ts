@@ -2,7 +2,7 @@
 // its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
 
 import { mkdir } from 'node:fs/promises';
-import { removeStale } from './atomic';
+import { markUsed, removeStale } from './atomic';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
 import { ensureNative, findNative, type NativeModules } from './native';
 import { cacheFolder, type Environment } from './paths';
@@ -34,6 +34,7 @@ export async function setup(options: SetupOptions = {}): Promise<Installation> {
   const libtensorflow = await ensureLibtensorflow(options);
   options.signal?.throwIfAborted();
   const native = await ensureNative(libtensorflow, options);
+  await markUsed(native.folder);
   return { cache, libtensorflow, native };
 }
 

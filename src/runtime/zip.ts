@@ -1,7 +1,7 @@
 // Reads members of a zip file (a Python wheel is one) without unpacking the rest: stored or deflated,
 // below 4 GiB, not encrypted. Source: PKWARE's APPNOTE.TXT, §4.3. Knows nothing of wheels.
 
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { type FileHandle, mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { PassThrough, Transform } from 'node:stream';
@@ -36,21 +36,23 @@ const END_OF_DIRECTORY = 0x06054b50;
 const DIRECTORY_ENTRY = 0x02014b50;
 const STORED = 0;
 const DEFLATED = 8;
+const PIECE = 1 << 20;
 
 /** Opens a zip file and reads its directory. Close it after use. */
 export async function openZip(path: string): Promise<Zip> {
   const file = await open(path, 'r');
   try {
     const members = await readDirectory(file, path);
-    const content = (member: ZipMember) => unpacked(file, path, member);
     return {
       members,
       read: async (member) => {
         const pieces: Buffer[] = [];
-        for await (const piece of await content(member)) pieces.push(piece as Buffer);
+        await pipeline(packed(file, member), unpacker(member), async (source: AsyncIterable<Buffer>) => {
+          for await (const piece of source) pieces.push(piece);
+        });
         return Buffer.concat(pieces);
       },
-      extract: async (member, target, options) => extract(await content(member), member, target, options),
+      extract: (member, target, options) => extract(file, member, target, options),
       close: () => file.close(),
     };
   } catch (error) {
@@ -90,26 +92,32 @@ async function readDirectory(file: FileHandle, path: string): Promise<Map<string
   return members;
 }
 
-async function unpacked(file: FileHandle, path: string, member: ZipMember): Promise<NodeJS.ReadableStream> {
-  if (member.method !== STORED && member.method !== DEFLATED) {
-    throw new SparseVilaError(
-      'ERR_BAD_ZIP',
-      `Expected ${member.name} to be stored (0) or deflated (8) but its method is ${member.method}.`,
-    );
-  }
+/** A member's bytes as they lie in the file; read through the one handle, so the file may be unlinked meanwhile. */
+async function* packed(file: FileHandle, member: ZipMember): AsyncGenerator<Buffer> {
   // The local header repeats the name and has extra fields of its own length.
   const header = await readAt(file, member.headerOffset, 30);
-  const start = member.headerOffset + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
-  if (member.packedSize === 0) return new PassThrough().end();
-  const end = start + member.packedSize - 1;
-  const packed = createReadStream(path, { start, end, highWaterMark: 1 << 20 });
-  if (member.method === STORED) return packed;
-  const inflate = createInflateRaw({ chunkSize: 1 << 20 });
-  packed.on('error', (error) => inflate.destroy(error));
-  return packed.pipe(inflate);
+  let at = member.headerOffset + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
+  const end = at + member.packedSize;
+  while (at < end) {
+    const piece = await readAt(file, at, Math.min(PIECE, end - at));
+    if (piece.length === 0) {
+      throw new SparseVilaError('ERR_BAD_ZIP', `Expected ${end - at} more bytes for ${member.name} but the file ends.`);
+    }
+    at += piece.length;
+    yield piece;
+  }
 }
 
-async function extract(source: NodeJS.ReadableStream, member: ZipMember, path: string, options: ExtractOptions = {}) {
+function unpacker(member: ZipMember): Transform {
+  if (member.method === STORED) return new PassThrough();
+  if (member.method === DEFLATED) return createInflateRaw({ chunkSize: PIECE });
+  throw new SparseVilaError(
+    'ERR_BAD_ZIP',
+    `Expected ${member.name} to be stored (0) or deflated (8) but its method is ${member.method}.`,
+  );
+}
+
+async function extract(file: FileHandle, member: ZipMember, path: string, options: ExtractOptions = {}): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   let written = 0;
   const count = new Transform({
@@ -119,8 +127,8 @@ async function extract(source: NodeJS.ReadableStream, member: ZipMember, path: s
       done(null, piece);
     },
   });
-  const target = createWriteStream(path, { highWaterMark: 4 << 20 });
-  await pipeline(source, count, target, options.signal ? { signal: options.signal } : {});
+  const stages = [unpacker(member), count, createWriteStream(path, { highWaterMark: 4 * PIECE })] as const;
+  await pipeline(packed(file, member), ...stages, options.signal ? { signal: options.signal } : {});
   if (written !== member.size) {
     throw new SparseVilaError(
       'ERR_BAD_ZIP',

@@ -1,0 +1,113 @@
+// The arrows between layers point down only: reads the imports of every source and fails on any other.
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+
+const ROOT = resolve(__dirname, '../..');
+
+/** What the files of a layer may import, besides those of their own layer. */
+const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  runtime: ['errors'],
+  ops: ['errors', 'runtime'],
+  image: ['errors'],
+  text: ['errors'],
+  models: ['errors', 'runtime', 'ops', 'image', 'text'],
+  sparsity: ['errors'],
+  session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
+  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'index'],
+  index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+};
+
+/** Layers of which another may import types, though no code. */
+const TYPES_ALLOWED: Readonly<Record<string, readonly string[]>> = { sparsity: ['models', 'ops'], text: ['models'] };
+
+/** A family is a file right in src/models that is not one of these; families never import each other. */
+const NOT_FAMILIES = new Set(['index', 'types', 'adapter', 'blocks', 'weights', 'config', 'load', 'registry']);
+
+interface Import {
+  readonly from: string;
+  readonly to: string;
+  readonly typeOnly: boolean;
+}
+
+function sources(folder: string, ending: RegExp): string[] {
+  const names = readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' });
+  return names.filter((name) => ending.test(name)).map((name) => join(folder, name));
+}
+
+/** The relative imports of a TypeScript source, resolved to paths without ending, from the package's folder. */
+function importsOf(from: string, text: string): Import[] {
+  const statement =
+    /(?:^|\n)\s*(?:import|export)\s+(type\s)?[^'";]*?from\s*['"](\.[^'"]+)['"]|(?:import|require)\s*\(\s*['"](\.[^'"]+)['"]/g;
+  return [...text.matchAll(statement)].map(([, type, named, called]) => ({
+    from,
+    to: relative(ROOT, resolve(ROOT, dirname(from), (named ?? called ?? '').replace(/\.js$/, ''))),
+    typeOnly: type !== undefined,
+  }));
+}
+
+function layerOf(path: string): string {
+  return (path.split('/')[1] ?? '').replace(/\.ts$/, '');
+}
+
+function familyOf(path: string): string | undefined {
+  const stem = /^src\/models\/([^/]+?)(\.ts)?$/.exec(path)?.[1];
+  return stem === undefined || NOT_FAMILIES.has(stem) ? undefined : stem;
+}
+
+/** Why an import is forbidden; undefined when it is not. */
+function objection({ from, to, typeOnly }: Import): string | undefined {
+  const [layer, target] = [layerOf(from), layerOf(to)];
+  const allowed = [layer, ...(ALLOWED[layer] ?? []), ...(typeOnly ? (TYPES_ALLOWED[layer] ?? []) : [])];
+  if (!(layer in ALLOWED)) return `${from} is in no known layer: give '${layer}' a row in spec/layers.spec.ts`;
+  if (!to.startsWith('src/')) return `${from} imports ${to}, which is outside src/`;
+  if (!allowed.includes(target)) return `${from} (${layer}) imports ${to} (${target})`;
+  const [family, other] = [familyOf(from), familyOf(to)];
+  if (family && other && family !== other) return `${from} imports ${to}: families never import each other`;
+  return undefined;
+}
+
+const imports = sources('src', /\.ts$/).flatMap((path) => importsOf(path, readFileSync(join(ROOT, path), 'utf8')));
+
+describe('layers', () => {
+  test('every import points down', () => {
+    expect(imports.length).toBeGreaterThan(10);
+    expect(imports.map(objection).filter((text) => text !== undefined)).toEqual([]);
+  });
+
+  test('kernels know neither TensorFlow nor Node', () => {
+    const offenders = sources('native', /^kernels\/.*\.(cc|cu|h|cuh)$/).filter((path) =>
+      /#\s*include\s*["<](tensorflow|tsl|xla|absl|node_api)/.test(readFileSync(join(ROOT, path), 'utf8')),
+    );
+    expect(offenders).toEqual([]);
+  });
+
+  test.each([
+    ['src/models/nvila.ts', "import { prune } from '../sparsity/prune';"],
+    ['src/models/nvila.ts', "import type { Method } from '../sparsity/types';"],
+    ['src/models/nvila.ts', "import { x } from './llava';"],
+    ['src/models/blocks/vit.ts', "export { x } from '../../session';"],
+    ['src/ops/rope.ts', "import {\n  a,\n  b,\n} from '../image/resize';"],
+    ['src/runtime/start.ts', "const x = await import('../cli/main');"],
+    ['src/runtime/start.ts', "import { op } from '../ops/rope';"],
+    ['src/image/decode.ts', "import { start } from '../runtime/start';"],
+    ['src/sparsity/prune.ts', "import { view } from '../models/types';"],
+    ['src/errors.ts', "import { x } from './runtime/paths';"],
+    ['src/runtime/start.ts', "import { x } from '../../scripts/bench';"],
+    ['src/helpers/all.ts', "import { x } from '../errors';"],
+  ])('finds the forbidden import in %s: %s', (path, text) => {
+    const found = importsOf(path, text);
+    expect(found).toHaveLength(1);
+    expect(found.map(objection)).not.toContain(undefined);
+  });
+
+  test.each([
+    ['src/ops/rope.ts', "import { start } from '../runtime/start';"],
+    ['src/models/nvila.ts', "import { vit } from './blocks/vit';"],
+    ['src/sparsity/prune.ts', "import type { TowerView } from '../models/types';"],
+    ['src/session.ts', "import { nvila } from './models/nvila';"],
+    ['src/cli/ask.ts', "import { Session } from '../session';"],
+  ])('allows the import in %s: %s', (path, text) => {
+    expect(importsOf(path, text).map(objection)).toEqual([undefined]);
+  });
+});

@@ -1,0 +1,89 @@
+// The folder that is built in: kept in a clone, never shared, and never trusted after a kill.
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { inBuildTree } from '../../src/runtime/build-tree';
+
+let cache: string;
+beforeEach(() => {
+  cache = mkdtempSync(join(tmpdir(), 'sparsevila-build-'));
+});
+afterEach(() => rmSync(cache, { recursive: true }));
+
+/** Builds by noting `text` in the tree; gives the tree's path and the notes it had before. */
+async function built(text: string, signal?: AbortSignal, sources = {}): Promise<{ tree: string; before: string[] }> {
+  const result = { tree: '', before: [] as string[] };
+  await inBuildTree({ cache, inputs: ['a'], sources, temporary: join(cache, 'temporary'), signal }, async (tree) => {
+    result.tree = tree;
+    result.before = readdirSync(tree).filter((name) => name !== 'sources.json');
+    writeFileSync(join(tree, text), text);
+  });
+  return result;
+}
+
+const DEAD = 2 ** 30; // above any pid_max
+
+describe('inBuildTree', () => {
+  test('keeps the tree for the next build, and no lock', async () => {
+    const first = await built('one');
+    const second = await built('two');
+    expect(second.tree).toBe(first.tree);
+    expect(second.before).toEqual(['one']);
+    expect(readdirSync(cache)).toEqual([basename(first.tree)]);
+  });
+
+  test('builds elsewhere while another process is at work', async () => {
+    const { tree } = await built('one');
+    writeFileSync(`${tree}.lock`, `${process.pid} ${hostname()}`);
+    expect(await built('two')).toEqual({ tree: join(cache, 'temporary'), before: [] });
+    expect(existsSync(join(cache, 'temporary'))).toBe(false);
+    expect(readFileSync(`${tree}.lock`, 'utf8')).toBe(`${process.pid} ${hostname()}`);
+  });
+
+  test('wipes the tree of a process that was killed', async () => {
+    const { tree } = await built('half an object file');
+    writeFileSync(`${tree}.lock`, `${DEAD} ${hostname()}`);
+    expect(await built('two')).toEqual({ tree, before: [] });
+  });
+
+  test('does not judge a process of another host', async () => {
+    const { tree } = await built('one');
+    writeFileSync(`${tree}.lock`, `${DEAD} elsewhere`);
+    expect((await built('two')).tree).not.toBe(tree);
+  });
+
+  test('wipes the tree when a source changed under an old date, and only then', async () => {
+    const source = join(cache, 'a.cc');
+    writeFileSync(source, '');
+    const dated = (seconds: number) => utimesSync(source, seconds, seconds);
+    dated(0);
+    await built('one', undefined, { [source]: 'hash 1' });
+    expect((await built('two', undefined, { [source]: 'hash 1' })).before).toEqual(['one']);
+    dated(2 ** 32);
+    expect((await built('three', undefined, { [source]: 'hash 2' })).before).toEqual(['one', 'two']);
+    dated(0);
+    expect((await built('four', undefined, { [source]: 'hash 3' })).before).toEqual([]);
+  });
+
+  test('keeps the tree after a failed build, and wipes it after a stopped one', async () => {
+    const options = { cache, inputs: ['a'], sources: {}, temporary: join(cache, 'temporary') };
+    const fail = async (tree: string) => {
+      mkdirSync(join(tree, 'object'));
+      throw new Error('syntax error');
+    };
+    await expect(inBuildTree(options, fail)).rejects.toThrow('syntax error');
+    expect((await built('two')).before).toEqual(['object']);
+    const { tree } = await built('three', AbortSignal.abort());
+    expect(readdirSync(cache)).toEqual([]);
+    expect(existsSync(tree)).toBe(false);
+  });
+});

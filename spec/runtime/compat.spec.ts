@@ -1,0 +1,26 @@
+// What tfjs-node-gpu gets from us on Node versions that it does not know.
+import { polyfillUtil, redirectBinding } from '../../src/runtime/compat';
+
+describe('polyfillUtil', () => {
+  test.each(['22.12.0', '23.0.0', '24.9.0'])('gives isNullOrUndefined and isArray on Node %s', (version) => {
+    const util: Record<string, unknown> = {};
+    polyfillUtil(util, version);
+    const isNullOrUndefined = util.isNullOrUndefined as (value: unknown) => boolean;
+    expect([null, undefined, 0, '', false].map(isNullOrUndefined)).toEqual([true, true, false, false, false]);
+    expect((util.isArray as (value: unknown) => boolean)([])).toBe(true);
+  });
+
+  test('leaves Node 20 as it is', () => {
+    const util: Record<string, unknown> = {};
+    polyfillUtil(util, '20.19.0');
+    expect(util).toEqual({});
+  });
+});
+
+test('redirectBinding answers for tfjs-node-gpu only', () => {
+  redirectBinding('/cache/tfjs_binding.node');
+  const { find } = require('@mapbox/node-pre-gyp/lib/pre-binding.js') as { find(path: string): string };
+  expect(find(require.resolve('@tensorflow/tfjs-node-gpu/package.json'))).toBe('/cache/tfjs_binding.node');
+  // Another package gets node-pre-gyp's own answer; for one without a binding that is an error.
+  expect(() => find(require.resolve('yargs/package.json'))).toThrow(/node-pre-gyp|binary/);
+});

@@ -1,0 +1,51 @@
+// What is read out of /proc and /sys, on texts of machines other than this one.
+import { cores, cpuQuota, isaLevel, memoryBytes, processor } from '../../src/runtime/machine';
+
+const AVX2 = ['avx2', 'fma', 'f16c'];
+const AVX512 = [...AVX2, 'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'];
+
+describe('isaLevel', () => {
+  test.each([
+    [[], 'portable'],
+    [['asimd'], 'portable'],
+    [['avx2'], 'portable'],
+    [AVX2, 'avx2'],
+    [[...AVX2, 'avx512f'], 'avx2'],
+    [AVX512, 'avx512'],
+  ])('the best level for %j is %s', (features, level) => {
+    expect(isaLevel(features, {})).toBe(level);
+  });
+
+  test('SPARSEVILA_ISA may ask for less, not for more or for nonsense', () => {
+    expect(isaLevel(AVX512, { SPARSEVILA_ISA: 'avx2' })).toBe('avx2');
+    expect(() => isaLevel(AVX2, { SPARSEVILA_ISA: 'avx512' })).toThrow('one of portable, avx2 for SPARSEVILA_ISA');
+    expect(() => isaLevel(AVX512, { SPARSEVILA_ISA: 'sse9' })).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_ISA' }),
+    );
+  });
+});
+
+test('processor reads the model and the features we use', () => {
+  const cpuinfo = 'processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 fma f16c avx512_bf16x avx\n';
+  expect(processor(cpuinfo)).toMatchObject({ model: 'Some CPU @ 2 GHz', features: ['avx2', 'fma', 'f16c'] });
+  expect(processor('Features\t: fp asimd evtstrm\n').features).toEqual(['asimd']);
+});
+
+describe('cpuQuota', () => {
+  const files = (contents: Record<string, string>) => (path: string) => contents[path];
+  test.each([
+    [{ '/sys/fs/cgroup/cpu.max': '150000 100000' }, 1.5],
+    [{ '/sys/fs/cgroup/cpu.max': 'max 100000' }, undefined],
+    [{ '/sys/fs/cgroup/cpu/cpu.cfs_quota_us': '200000', '/sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000' }, 2],
+    [{ '/sys/fs/cgroup/cpu/cpu.cfs_quota_us': '-1', '/sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000' }, undefined],
+    [{}, undefined],
+  ])('of %j is %j', (contents, quota) => {
+    expect(cpuQuota(files(contents))).toBe(quota);
+  });
+});
+
+test('this machine has a core and some memory', () => {
+  expect(cores()).toBeGreaterThanOrEqual(1);
+  expect(Number.isInteger(cores())).toBe(true);
+  expect(memoryBytes()).toBeGreaterThan(1e8);
+});

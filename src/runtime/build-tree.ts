@@ -1,0 +1,93 @@
+// The folder that CMake builds in. In a clone it is kept, so that an edit recompiles what it touched; an installed
+// package is compiled once, in a folder that goes away. Knows nothing of what is built.
+
+import { createHash } from 'node:crypto';
+import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { codeOf } from '../errors';
+import { packageFolder } from './paths';
+
+export interface BuildTreeOptions {
+  readonly cache: string;
+  /** What the kept folder is for, besides this clone: a change means another folder. */
+  readonly inputs: readonly string[];
+  /** The files that are compiled, and hashes of their content. */
+  readonly sources: Readonly<Record<string, string>>;
+  /** Where to build instead. */
+  readonly temporary: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Calls `build` with a folder to build in: one kept in `cache` for equal `inputs`, when this is a clone and no other
+ * process is building there; else `temporary`. A kept folder is wiped when a build in it did not end by itself, since
+ * a killed compiler leaves half an object file with a new date.
+ */
+export async function inBuildTree(options: BuildTreeOptions, build: (tree: string) => Promise<void>): Promise<void> {
+  const isClone = existsSync(join(packageFolder(), 'src'));
+  const key = createHash('sha256')
+    .update([packageFolder(), ...options.inputs].join('\0'))
+    .digest('hex')
+    .slice(0, 16);
+  const tree = join(options.cache, `build-${key}`);
+  const lock = `${tree}.lock`;
+  if (!isClone || !(await takeLock(lock, tree))) {
+    await mkdir(options.temporary, { recursive: true });
+    await build(options.temporary);
+    await rm(options.temporary, { recursive: true });
+    return;
+  }
+  try {
+    await wipeIfMisdated(tree, options.sources);
+    await build(tree);
+  } finally {
+    if (options.signal?.aborted) await rm(tree, { recursive: true, force: true });
+    rmSync(lock, { force: true });
+  }
+}
+
+/**
+ * make goes by dates. A source whose content changed while its date did not (`cp -p`, an archive) would keep its old
+ * object, so such a tree is wiped.
+ */
+async function wipeIfMisdated(tree: string, sources: Readonly<Record<string, string>>): Promise<void> {
+  const note = join(tree, 'sources.json');
+  const built = statSync(note, { throwIfNoEntry: false })?.mtimeMs;
+  if (built !== undefined) {
+    const before = JSON.parse(await readFile(note, 'utf8')) as Record<string, string>;
+    const changed = Object.keys(sources).filter((path) => before[path] !== sources[path]);
+    if (changed.some((path) => statSync(path).mtimeMs <= built)) await rm(tree, { recursive: true });
+  }
+  await mkdir(tree, { recursive: true });
+  writeFileSync(note, JSON.stringify(sources));
+}
+
+/** Whether the lock is ours now. A lock whose owner was killed is taken over, and `tree` wiped. */
+async function takeLock(lock: string, tree: string): Promise<boolean> {
+  const owner = `${process.pid} ${hostname()}`;
+  for (const attempt of ['first', 'after the owner’s death']) {
+    try {
+      writeFileSync(lock, owner, { flag: 'wx' });
+      return true;
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST' || attempt !== 'first') return false;
+    }
+    const [pid, host] = (await readFile(lock, 'utf8').catch(() => '')).split(' ');
+    // A lock without an owner is being written or removed this moment; one of another host cannot be judged.
+    if (!pid || host !== hostname() || isAlive(Number(pid))) return false;
+    await rm(tree, { recursive: true, force: true });
+    rmSync(lock, { force: true });
+  }
+  return false;
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) === 'EPERM';
+  }
+}

@@ -1,0 +1,210 @@
+// Says what this machine has of all that running needs, what is missing, and what to do about it. Changes nothing.
+// TensorFlow is started in a process of its own, so that a crash is reported and not suffered.
+
+import { spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { messageOf } from '../errors';
+import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
+import { cores, cpuQuota, isaLevel, memoryBytes, nvidia, processor } from './machine';
+import { findNative, type NativeModules, tfjsNodeFolder } from './native';
+import { cacheFolder, TENSORFLOW_VERSION } from './paths';
+import type { Probe } from './probe';
+import { findCompiler, findPip, findProgram, versionLine } from './process';
+
+/** `fail`: nothing runs without it. `warn`: it runs, but something is missing or unused. */
+export type Status = 'ok' | 'warn' | 'fail';
+
+export interface Row {
+  readonly name: string;
+  readonly status: Status;
+  readonly value: string;
+  /** What to do; there when `status` is not `ok`. */
+  readonly advice?: string;
+}
+
+export interface Report {
+  /** No row has failed. */
+  readonly ok: boolean;
+  readonly rows: readonly Row[];
+}
+
+const SETUP = 'Run `npx sparsevila setup`.';
+const PROBE_TIMEOUT_MS = 60_000;
+
+/** Looks at the machine and starts TensorFlow once, in another process; takes about a second. */
+export async function diagnose(): Promise<Report> {
+  const libtensorflow = attempt(() => findLibtensorflow());
+  const native = attempt(() => (libtensorflow.value ? findNative(libtensorflow.value) : undefined));
+  const installed = native.value !== undefined;
+  const rows = [
+    nodeRow(),
+    ...toolRows(installed, libtensorflow.value !== undefined),
+    processorRow(),
+    coresRow(),
+    memoryRow(),
+    { name: 'cache', status: 'ok', value: cacheFolder() } as const,
+    tfjsNodeRow(),
+    libtensorflowRow(libtensorflow),
+    nativeRow(native),
+    ...backendRows(installed),
+  ];
+  return { ok: rows.every(({ status }) => status !== 'fail'), rows };
+}
+
+const MARKS: Readonly<Record<Status, string>> = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' };
+
+/** The report as a table of lines: status, name, what was found, and below it what to do. */
+export function formatReport(report: Report): string {
+  const width = Math.max(...report.rows.map(({ name }) => name.length));
+  const lines = report.rows.flatMap(({ name, status, value, advice }) => {
+    const indent = ' '.repeat(MARKS[status].length + width + 4);
+    const [first = '', ...rest] = value.split('\n');
+    return [
+      `${MARKS[status]}  ${name.padEnd(width)}  ${first}`,
+      ...rest.map((line) => indent + line),
+      ...(advice === undefined ? [] : [`${indent}→ ${advice}`]),
+    ];
+  });
+  return `${lines.join('\n')}\n`;
+}
+
+interface Attempt<T> {
+  readonly value?: T | undefined;
+  readonly error?: string;
+}
+
+function attempt<T>(make: () => T): Attempt<T> {
+  try {
+    return { value: make() };
+  } catch (error) {
+    return { error: messageOf(error) };
+  }
+}
+
+function row(name: string, status: Status, value: string, advice: string): Row {
+  return status === 'ok' ? { name, status, value } : { name, status, value, advice };
+}
+
+function nodeRow(): Row {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  const fits = (major === 20 && minor >= 19) || (major === 22 && minor >= 12) || major >= 24;
+  return row('Node', fits ? 'ok' : 'warn', process.version, 'Tested are Node 20.19, 22.12 and 24, or later of each.');
+}
+
+/** What set-up calls: not needed any more where its work is done. */
+function toolRows(built: boolean, fetched: boolean): Row[] {
+  const need = (done: boolean): Status => (done ? 'warn' : 'fail');
+  const npm = findProgram(['npm']);
+  const pip = attempt(() => findPip());
+  const [python, ...args] = pip.value ?? [];
+  const pipVersion = python === undefined ? undefined : versionLine(python, [...args, '--version']);
+  const compiler = findCompiler();
+  const compilerVersion = compiler && versionLine(compiler);
+  const cmake = findProgram(['cmake']);
+  const cmakeVersion = cmake && versionLine(cmake);
+  const tool = (name: string, version: string | undefined, done: boolean, advice: string) =>
+    row(name, version === undefined ? need(done) : 'ok', version ?? 'not found', advice);
+  return [
+    tool('npm', npm && versionLine(npm), true, 'Install npm; it comes with Node.'),
+    tool(
+      'pip',
+      pipVersion,
+      fetched,
+      'Install Python with pip (`apt install python3-pip`): set-up fetches TensorFlow with it.',
+    ),
+    tool('compiler', compilerVersion, built, 'Install a C++17 compiler (`apt install g++ make`).'),
+    tool('CMake', cmakeVersion, built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
+  ];
+}
+
+function processorRow(): Row {
+  const { model, arch, features } = processor();
+  const level = attempt(() => isaLevel(features));
+  const asked = process.env.SPARSEVILA_ISA ? ', as SPARSEVILA_ISA asks' : '';
+  const found = `${model} (${arch}): ${features.join(' ') || 'no vector extensions known to us'}`;
+  if (level.value === undefined) return row('processor', 'fail', found, `${level.error}`);
+  return row('processor', 'ok', `${found}\nkernels use: ${level.value}${asked}`, '');
+}
+
+function coresRow(): Row {
+  const quota = cpuQuota();
+  return row(
+    'cores',
+    'ok',
+    `${cores()}${quota === undefined ? '' : ` (the container's quota is ${quota.toFixed(1)})`}`,
+    '',
+  );
+}
+
+function memoryRow(): Row {
+  const bytes = memoryBytes();
+  const advice = 'The demo needs 1 GB, an 8B model in 4 bits about 8 GB.';
+  return row('memory', bytes < 4e9 ? 'warn' : 'ok', `${(bytes / 1e9).toFixed(1)} GB`, advice);
+}
+
+function tfjsNodeRow(): Row {
+  const folder = tfjsNodeFolder();
+  const advice = 'Run `npm install --ignore-scripts @tensorflow/tfjs-node-gpu@4.22.0`.';
+  return row('tfjs-node-gpu', folder === undefined ? 'fail' : 'ok', folder ?? 'not installed', advice);
+}
+
+function libtensorflowRow({ value, error }: Attempt<Libtensorflow | undefined>): Row {
+  if (value === undefined) return row('libtensorflow', 'fail', error ? 'not usable' : 'not there yet', error ?? SETUP);
+  const bytes = LIBRARIES.reduce(
+    (sum, name) => sum + (statSync(join(value.lib, name), { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
+  const source =
+    value.source === 'wheel' ? `${TENSORFLOW_VERSION} from the wheel` : 'given by SPARSEVILA_LIBTENSORFLOW';
+  return row('libtensorflow', 'ok', `${source}, ${Math.round(bytes / 1e6)} MB in ${value.lib}`, '');
+}
+
+function nativeRow({ value, error }: Attempt<NativeModules | undefined>): Row {
+  const found = value?.folder ?? (error ? 'not found' : 'not compiled for the present sources');
+  return row('native modules', value ? 'ok' : 'fail', found, error ?? SETUP);
+}
+
+function backendRows(installed: boolean): Row[] {
+  if (!installed) return [row('TensorFlow', 'fail', 'not started: set-up is not complete', SETUP), gpuRow(undefined)];
+  const probe = runProbe();
+  if (!probe.ok) {
+    const advice = 'Remove the cache folder and run `npx sparsevila setup`; if that does not help, report this.';
+    return [row('TensorFlow', 'fail', probe.message, advice), gpuRow(undefined)];
+  }
+  const value = `${probe.tensorflow}, tfjs ${probe.tfjs}, device ${probe.device}; 40 + 2 = 42`;
+  return [row('TensorFlow', 'ok', value, ''), gpuRow(probe.device)];
+}
+
+function gpuRow(device: 'CPU' | 'GPU' | undefined): Row {
+  if (device === 'GPU') return row('GPU', 'ok', 'in use', '');
+  const { devices, driver } = nvidia();
+  if (devices.length === 0) {
+    const missing = ['no NVIDIA device (/dev/nvidia0)', ...(driver ? [] : ['no NVIDIA driver (libcuda.so.1)'])];
+    return row('GPU', 'ok', `none: ${missing.join(', ')}; everything runs on the CPU`, '');
+  }
+  if (driver === undefined) {
+    const advice = 'Install the driver, or start the container with the GPU (`docker run --gpus all`).';
+    return row('GPU', 'warn', `${devices.join(', ')}, but no NVIDIA driver (libcuda.so.1)`, advice);
+  }
+  return row(
+    'GPU',
+    'warn',
+    `${devices.join(', ')} is not used`,
+    'This build has no CUDA device yet; everything runs on the CPU.',
+  );
+}
+
+function runProbe(): Probe {
+  const program = join(__dirname, 'probe.js');
+  const child = spawnSync(process.execPath, [program], { encoding: 'utf8', timeout: PROBE_TIMEOUT_MS });
+  const last = child.stdout?.trim().split('\n').at(-1) ?? '';
+  if (child.status === 0 && last.startsWith('{')) return JSON.parse(last) as Probe;
+  const how = child.error
+    ? messageOf(child.error)
+    : child.signal
+      ? `signal ${child.signal}`
+      : `exit code ${child.status}`;
+  const words = (child.stderr ?? '').trim().split('\n').slice(-5).join('\n');
+  return { ok: false, message: `it ended with ${how}${words ? `:\n${words}` : ''}` };
+}
