@@ -5,19 +5,19 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { SparseVilaError } from '../errors';
-import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../image/preprocess';
-import { type ConfigReader, configReader, type Json, readJson } from '../json';
-import { type GenerationConfig, parseGenerationConfig } from '../text/sampling';
-import { loadChatTemplate, turnPieces } from '../text/template';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
-import { breather } from './breath';
-import { parseDecoderConfig, parseSiglipConfig } from './config';
-import { decoder, UNUSED_DECODER_WEIGHTS } from './decoder';
-import type { LoadOptions, VisionLanguageModel } from './model';
-import { PROJECTOR_TYPES, type Projector, vilaProjector } from './projector';
-import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from './vit';
-import { type OpenOptions, openWeights, type Weights } from './weights';
+import { SparseVilaError } from '../../errors';
+import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
+import { type ConfigReader, configReader, type Json, readJson } from '../../json';
+import { type GenerationConfig, parseGenerationConfig } from '../../text/sampling';
+import { loadChatTemplate, turnPieces } from '../../text/template';
+import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
+import { breather } from '../breath';
+import { parseDecoderConfig, parseSiglipConfig } from '../config';
+import { decoder, UNUSED_DECODER_WEIGHTS } from '../decoder';
+import type { LoadOptions, VisionLanguageModel } from '../model';
+import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
+import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from '../vit';
+import { type OpenOptions, openWeights, type Weights } from '../weights';
 
 /** `model_type`s that this adapter reads. */
 export const VILA_MODEL_TYPES = ['llava_llama', 'vila'] as const;
