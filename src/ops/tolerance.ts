@@ -5,10 +5,11 @@
  * exact: moves, gathers and conversions.
  * f32: sums in f32 against sums in double precision; 16-bit weights and caches too, as the reference rounds them itself.
  * bf16Store: a value that the op computes and then stores as bf16 may fall to the other side of a rounding border than the
- *   reference's (a relative step of 2^-8), and every later row reads it.
- * bf16Activations: products that round activations to bf16, against a reference that does not.
+ *   reference's (a relative step of 2^-8), and every later row reads it. Few values do: 3e-10 at worst in our cases.
+ * bf16Activations: products that round activations to bf16, against a reference that does not. One product costs 3e-6
+ *   (a relative error uniform within 2^-9), and the three of a gated MLP add up to 1e-5.
  */
-export const TOLERANCES = { exact: 0, f32: 1e-10, bf16Store: 1e-5, bf16Activations: 1e-5 } as const;
+export const TOLERANCES = { exact: 0, f32: 1e-10, bf16Store: 1e-8, bf16Activations: 2e-5 } as const;
 
 export type Tolerance = keyof typeof TOLERANCES;
 

@@ -2,8 +2,8 @@
 
 import { type AttentionShape, attention, attentionReference } from '../attention';
 import { float32 } from '../run';
-import { type Comparison, compare, keeper, type OpCase, type PreparedCase, take } from './case';
-import { noise, sample } from './data';
+import { type Comparison, compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
+import { elementsOf, noise, sample } from './data';
 
 interface AttentionSizes {
   readonly t: number;
@@ -34,46 +34,51 @@ const AFFORDABLE = 3e8;
  * Compares an attention op's results with the definition: all of them when that is affordable, else some queries of some
  * heads, and of the columns only that they sum to 1. `order` lists the key of every column of the op.
  */
-export function compareAttention(
+export function attentionChecker(
   problem: AttentionProblem,
-  out: Float32Array,
-  columns: Float32Array,
   order?: ArrayLike<number>,
-): Comparison[] {
+): (out: Float32Array, columns: Float32Array) => Comparison[] {
   const { q, k, v, shape, sees } = problem;
-  const { t, heads, c } = shape;
-  const affordable = t * (k.length / shape.kvHeads) * heads <= AFFORDABLE;
-  const expected = affordable ? attentionReference(q, k, v, shape, sees) : undefined;
-  const result = [expected ? compare('out', out, expected.out) : compareHeads(problem, out)];
-  if (columns.length === 0) return result;
-  result.push(compare('sum of columns', [columns.reduce((a, b) => a + b, 0)], [1]));
-  if (!expected) return result;
-  const wanted = order ? Array.from(order, (key) => expected.columns[key] as number) : expected.columns;
-  result.push(compare('columns', columns, wanted));
-  return result.map((item) => (out.length === t * heads * c ? item : { ...item, error: Number.NaN }));
+  const pairs = shape.t * (k.length / shape.kvHeads) * shape.heads;
+  const whole = once(() => attentionReference(q, k, v, shape, sees));
+  const some = once(() => sampledHeads(problem));
+  return (out, columns) => {
+    const all = pairs <= AFFORDABLE;
+    const result = [all ? compare('out', out, whole().out) : compareHeads(some(), out)];
+    if (columns.length === 0) return result;
+    result.push(compare('sum of columns', [columns.reduce((a, b) => a + b, 0)], [1]));
+    if (all) result.push(compare('columns', columns, order ? elementsOf(whole().columns, order) : whole().columns));
+    return result;
+  };
+}
+
+interface SampledHead {
+  /** Where its output starts. */
+  readonly at: number;
+  readonly expected: Float64Array;
 }
 
 /** One query of one head is an attention of its own. */
-function compareHeads({ q, k, v, shape, sees }: AttentionProblem, out: Float32Array): Comparison {
+function sampledHeads({ q, k, v, shape, sees }: AttentionProblem): SampledHead[] {
   const { t, heads, kvHeads, c } = shape;
-  const actual: number[] = [];
-  const expected: number[] = [];
-  sample(t, SAMPLED_QUERIES).forEach((i, turn) => {
+  return sample(t, SAMPLED_QUERIES).map((i, turn) => {
     const h = (turn * 5 + 1) % heads;
     const at = (i * heads + h) * c;
     const g = Math.floor((h * kvHeads) / heads);
+    const query = Array.prototype.slice.call(q, at, at + c);
+    const [keys, values] = [headOf(k, kvHeads, c, g), headOf(v, kvHeads, c, g)];
     const own = { t: 1, heads: 1, kvHeads: 1, c };
-    const one = attentionReference(
-      Array.prototype.slice.call(q, at, at + c),
-      headOf(k, kvHeads, c, g),
-      headOf(v, kvHeads, c, g),
-      own,
-      (_, j) => sees(i, j),
-    );
-    actual.push(...out.subarray(at, at + c));
-    expected.push(...one.out);
+    return { at, expected: attentionReference(query, keys, values, own, (_, j) => sees(i, j)).out };
   });
-  return compare('out', actual, expected);
+}
+
+function compareHeads(heads: readonly SampledHead[], out: Float32Array): Comparison {
+  const actual = heads.flatMap(({ at, expected }) => [...out.subarray(at, at + expected.length)]);
+  return compare(
+    'out',
+    actual,
+    heads.flatMap(({ expected }) => [...expected]),
+  );
 }
 
 /** Rows of one kv head: [n, kv heads, c] -> [n, c]. */
@@ -110,12 +115,13 @@ function prepare({ t, n, heads, kvHeads, c, causal, columns }: Required<Attentio
     const result = attention(qTensor, kTensor, vTensor, { causal, columns });
     return [result.out, result.columns];
   };
+  const sees = (i: number, j: number) => !causal || j <= n - t + i;
+  const checker = attentionChecker({ q, k, v, shape: { t, heads, kvHeads, c }, sees });
   return {
     run,
     check() {
       const [out = new Float32Array(), means = new Float32Array()] = take(run());
-      const sees = (i: number, j: number) => !causal || j <= n - t + i;
-      return compareAttention({ q, k, v, shape: { t, heads, kvHeads, c }, sees }, out, means);
+      return checker(out, means);
     },
     bytes: 4 * (2 * q.length + k.length + v.length),
     flops: 4 * c * heads * (causal ? seenPairs(t, n) : t * n),

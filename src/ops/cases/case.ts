@@ -54,6 +54,15 @@ export function inTurn<T>(items: readonly T[]): () => T {
   return () => items[at++ % items.length] as T;
 }
 
+/** A value computed at the first call and kept: references are dear, and a case is checked at every level. */
+export function once<T>(compute: () => T): () => T {
+  let value: { readonly of: T } | undefined;
+  return () => {
+    value ??= { of: compute() };
+    return value.of;
+  };
+}
+
 /** Collects what a case makes, so that its `dispose` forgets nothing. */
 export interface Keeper {
   tensor(tensor: Tensor): Tensor;

@@ -10,7 +10,7 @@ import { ropeReference, ropeTable } from '../rope';
 import { float32, floats, int32 } from '../run';
 import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
 import { seenPairs } from './attention';
-import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
+import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { aroundOne, noise, pickAscending, rowsOf, sample, weightValues } from './data';
 import { filledCache } from './kv_cache';
 import { inverseFrequencies } from './rope';
@@ -175,14 +175,15 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
     const { kv, weights } = next();
     return decoderLayer(x, kv, table, rows, range, weights);
   };
+  const queries = sample(s.t, s.big ? SAMPLED_ROWS : s.t);
+  const reference = once(() => decoderLayerReference(data, s, queries));
   const attended = s.listed + s.length - s.tail;
   const kvBytes = 2 * s.kvHeads * s.c * (s.kvType === 'bf16' ? 2 : 4) * (attended + s.t);
   return {
     run,
     check() {
       const [y = new Float32Array(), columns = new Float32Array()] = take(run());
-      const queries = s.big ? sample(s.t, SAMPLED_ROWS) : sample(s.t, s.t);
-      const expected = decoderLayerReference(data, s, queries);
+      const expected = reference();
       const result = [compare('y', y.length === s.t * s.d ? rowsOf(y, s.d, queries) : y, expected.y)];
       if (s.columns && queries.length === s.t) result.push(compare('columns', columns, expected.columns));
       return result;

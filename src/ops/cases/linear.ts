@@ -3,7 +3,7 @@
 import { type Activation, embed, gatedMlp, gatedMlpReference, linear, linearReference } from '../linear';
 import { float32 } from '../run';
 import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
-import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
+import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, rowsOf, sample, weightValues } from './data';
 
 /** A product is bound by memory when it has at most this many rows. */
@@ -49,17 +49,17 @@ function prepareLinear({ t, k, n, type, dot, bias, activation, big }: Required<L
   const next = inTurn(matrices);
   const [input, biases] = [keep.tensor(float32(x, [t, k])), keep.tensor(float32(b, [b.length]))];
   const run = () => [linear(input, next(), biases, activation)];
+  const [rows, outputs] = [sample(t, big ? SAMPLED_ROWS : t), sample(n, big ? SAMPLED_OUTPUTS : n)];
+  const expected = once(() => {
+    const some = bias ? elementsOf(b, outputs) : undefined;
+    return linearReference(rowsOf(x, k, rows), rowsOf(w, k, outputs), k, some, activation);
+  });
   return {
     run,
     check() {
       const [y = new Float32Array()] = take(run());
-      const [rows, outputs] = big
-        ? [sample(t, SAMPLED_ROWS), sample(n, SAMPLED_OUTPUTS)]
-        : [sample(t, t), sample(n, n)];
-      const bOf = bias ? elementsOf(b, outputs) : undefined;
-      const expected = linearReference(rowsOf(x, k, rows), rowsOf(w, k, outputs), k, bOf, activation);
       const places = rows.flatMap((row) => outputs.map((output) => row * n + output));
-      return [compare('y', y.length === t * n ? elementsOf(y, places) : y, expected)];
+      return [compare('y', y.length === t * n ? elementsOf(y, places) : y, expected())];
     },
     bytes: weightBytes + 4 * (t * k + t * n + b.length),
     flops: 2 * t * k * n,
@@ -106,13 +106,13 @@ function prepareMlp({ t, d, m, type, dot, big }: Required<MlpSizes>): PreparedCa
     const w = next();
     return [gatedMlp(input, w.gateUp, w.down)];
   };
+  const rows = sample(t, big ? SAMPLED_ROWS : t);
+  const expected = once(() => gatedMlpReference(rowsOf(x, d, rows), gate, up, down, d));
   return {
     run,
     check() {
       const [y = new Float32Array()] = take(run());
-      const rows = big ? sample(t, SAMPLED_ROWS) : sample(t, t);
-      const expected = gatedMlpReference(rowsOf(x, d, rows), gate, up, down, d);
-      return [compare('y', y.length === t * d ? rowsOf(y, d, rows) : y, expected)];
+      return [compare('y', y.length === t * d ? rowsOf(y, d, rows) : y, expected())];
     },
     bytes: weightBytes + 8 * t * d,
     flops: 6 * t * d * m,
