@@ -67,6 +67,8 @@ export function once<T>(compute: () => T): () => T {
 export interface Keeper {
   tensor(tensor: Tensor): Tensor;
   matrix(matrix: PackedMatrix): PackedMatrix;
+  /** Tensors kept. */
+  count(): number;
   dispose(): void;
 }
 
@@ -81,6 +83,7 @@ export function keeper(): Keeper {
       kept.add(matrix.tensor);
       return matrix;
     },
+    count: () => kept.size,
     dispose() {
       for (const tensor of kept) tensor.dispose();
       kept.clear();
