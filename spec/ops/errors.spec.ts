@@ -147,6 +147,14 @@ const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /norm: expected 142 elements/],
   ['visionBlock: no rows', () => block(zeros(0, 144), {}), /heads: expected|at least/],
   ['visionBlock: fc2 of other inputs', () => block(zeros(2, 144), { fc2: BLOCK.out }), /fc2: expected 203 inputs/],
+  ['allocKv: more than fits anywhere', () => allocKv(2 ** 30, 2 ** 30, 2 ** 20, 'f32'), /fits into memory/],
+  ['allocKv: more than this machine has', () => allocKv(8, 2 ** 30, 256, 'bf16'), /OOM|memory/i],
+  ['loadTensor: negative sizes', () => withSource((s) => loadTensor(part(s, 0, 1), [-1, -4])), /sizes of 0 or more/],
+  [
+    'loadTensor: sizes whose product overflows',
+    () => withSource((s) => loadTensor(part(s, 0, 1), [65536, 65536, 65536, 65536])),
+    /fits into memory|outside its file/,
+  ],
   ['packMatrix: no parts', () => packMatrix([], 4), /at least one part/],
   ['packMatrix: an unknown source', () => packMatrix([part(999999, 0, 1)], 4), /no such source: 999999/],
   [
