@@ -37,7 +37,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
   const breathe = breather(options.signal);
   const opened: Weights[] = [];
   const open = (part: string, more: OpenOptions): Weights => {
-    const weights = openWeights(join(folder, part), { type: options.weights, ...more });
+    const weights = openWeights(join(folder, part), { type: options.weights, precision: options.precision, ...more });
     opened.push(weights);
     return weights;
   };
