@@ -39,7 +39,7 @@ export const canonicalTowerName = (name: string): string => name.replace(/^(visi
 
 /**
  * Builds the tower. `selectLayer` is the index into hidden states (0 = embeddings, negative from the end), as in
- * `mm_vision_select_layer`: -2 is the output of the last block but one.
+ * `mm_vision_select_layer`: -2 is the output of the last block but one. It must be one of the layers + 1 there are.
  */
 export function siglipTower(config: SiglipConfig, weights: Weights, selectLayer: number): VisionTower {
   const { hiddenSize: e, layers, patchSize, channels, imageSize } = config;
@@ -50,12 +50,6 @@ export function siglipTower(config: SiglipConfig, weights: Weights, selectLayer:
   const positions = weights.tensor('embeddings.position_embedding.weight', [grid * grid, e]);
   const blocks = Array.from({ length: layers }, (_, i) => blockWeights(config, weights, i));
   const depth = selectLayer < 0 ? layers + 1 + selectLayer : selectLayer;
-  if (!Number.isInteger(depth) || depth < 0 || depth > layers) {
-    throw new SparseVilaError(
-      'ERR_CONFIG_INVALID',
-      `Expected mm_vision_select_layer to name one of the tower's ${layers + 1} hidden states, received ${selectLayer}.`,
-    );
-  }
 
   return {
     config,
