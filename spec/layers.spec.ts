@@ -7,27 +7,21 @@ const ROOT = resolve(__dirname, '../..');
 /** What the files of a layer may import, besides those of their own layer. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   errors: [],
+  json: ['errors'],
   runtime: ['errors'],
   ops: ['errors', 'runtime'],
   image: ['errors'],
-  text: ['errors'],
-  models: ['errors', 'runtime', 'ops', 'image', 'text'],
+  text: ['errors', 'json'],
+  models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'index'],
   index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
 };
 
-/** Layers of which another may import types, though no code. */
-const TYPES_ALLOWED: Readonly<Record<string, readonly string[]>> = { sparsity: ['models', 'ops'], text: ['models'] };
-
-/** A family is a file right in src/models that is not one of these; families never import each other. */
-const NOT_FAMILIES = new Set(['index', 'types', 'adapter', 'blocks', 'weights', 'config', 'load', 'registry']);
-
 interface Import {
   readonly from: string;
   readonly to: string;
-  readonly typeOnly: boolean;
 }
 
 function sources(folder: string, ending: RegExp): string[] {
@@ -38,11 +32,10 @@ function sources(folder: string, ending: RegExp): string[] {
 /** The relative imports of a TypeScript source, resolved to paths without ending, from the package's folder. */
 function importsOf(from: string, text: string): Import[] {
   const statement =
-    /(?:^|\n)\s*(?:import|export)\s+(type\s)?[^'";]*?from\s*['"](\.[^'"]+)['"]|(?:import|require)\s*\(\s*['"](\.[^'"]+)['"]/g;
-  return [...text.matchAll(statement)].map(([, type, named, called]) => ({
+    /(?:^|\n)\s*(?:import|export)\s+(?:type\s)?[^'";]*?from\s*['"](\.[^'"]+)['"]|(?:import|require)\s*\(\s*['"](\.[^'"]+)['"]/g;
+  return [...text.matchAll(statement)].map(([, named, called]) => ({
     from,
     to: relative(ROOT, resolve(ROOT, dirname(from), (named ?? called ?? '').replace(/\.js$/, ''))),
-    typeOnly: type !== undefined,
   }));
 }
 
@@ -50,15 +43,15 @@ function layerOf(path: string): string {
   return (path.split('/')[1] ?? '').replace(/\.ts$/, '');
 }
 
+/** The family a file belongs to: a file or folder in src/models/families. Families never import each other. */
 function familyOf(path: string): string | undefined {
-  const stem = /^src\/models\/([^/]+?)(\.ts)?$/.exec(path)?.[1];
-  return stem === undefined || NOT_FAMILIES.has(stem) ? undefined : stem;
+  return /^src\/models\/families\/([^/]+?)(\.ts)?(\/|$)/.exec(path)?.[1];
 }
 
 /** Why an import is forbidden; undefined when it is not. */
-function objection({ from, to, typeOnly }: Import): string | undefined {
+function objection({ from, to }: Import): string | undefined {
   const [layer, target] = [layerOf(from), layerOf(to)];
-  const allowed = [layer, ...(ALLOWED[layer] ?? []), ...(typeOnly ? (TYPES_ALLOWED[layer] ?? []) : [])];
+  const allowed = [layer, ...(ALLOWED[layer] ?? [])];
   if (!(layer in ALLOWED)) return `${from} is in no known layer: give '${layer}' a row in spec/layers.spec.ts`;
   if (!to.startsWith('src/')) return `${from} imports ${to}, which is outside src/`;
   if (!allowed.includes(target)) return `${from} (${layer}) imports ${to} (${target})`;
@@ -83,10 +76,10 @@ describe('layers', () => {
   });
 
   test.each([
-    ['src/models/nvila.ts', "import { prune } from '../sparsity/prune';"],
-    ['src/models/nvila.ts', "import type { Method } from '../sparsity/types';"],
-    ['src/models/nvila.ts', "import { x } from './llava';"],
-    ['src/models/blocks/vit.ts', "export { x } from '../../session';"],
+    ['src/models/vit.ts', "import { prune } from '../sparsity/prune';"],
+    ['src/models/vit.ts', "import type { Method } from '../sparsity/method';"],
+    ['src/models/families/vila.ts', "import { x } from './llava';"],
+    ['src/models/vit.ts', "export { x } from '../session/turn';"],
     ['src/ops/rope.ts', "import {\n  a,\n  b,\n} from '../image/resize';"],
     ['src/runtime/start.ts', "const x = await import('../cli/main');"],
     ['src/runtime/start.ts', "import { op } from '../ops/rope';"],
@@ -103,10 +96,10 @@ describe('layers', () => {
 
   test.each([
     ['src/ops/rope.ts', "import { start } from '../runtime/start';"],
-    ['src/models/nvila.ts', "import { vit } from './blocks/vit';"],
-    ['src/sparsity/prune.ts', "import type { TowerView } from '../models/types';"],
-    ['src/session.ts', "import { nvila } from './models/nvila';"],
-    ['src/cli/ask.ts', "import { Session } from '../session';"],
+    ['src/models/families/vila.ts', "import { vit } from '../vit';"],
+    ['src/text/template.ts', "import { readJson } from '../json';"],
+    ['src/session/turn.ts', "import { load } from '../models/load';"],
+    ['src/cli/ask.ts', "import { Session } from '../session/session';"],
   ])('allows the import in %s: %s', (path, text) => {
     expect(importsOf(path, text).map(objection)).toEqual([undefined]);
   });

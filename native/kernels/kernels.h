@@ -12,11 +12,11 @@ namespace sv {
 constexpr int kLanes = 16;        // outputs per strip
 constexpr int kAttentionChunk = 128;  // key rows per softmax chunk
 
-/** How weights are stored. `bf16_dot` is bf16 storage multiplied with activations rounded to bf16 (AVX512-BF16). */
-enum WeightType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2 };
+/** How weights are stored. */
+enum WeightType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt4 = 3 };
 
 /** Header of a packed [n, k] matrix; strips of 16 outputs follow at +64 bytes, each k-major with outputs in lanes:
- *  f32/f16 [k][16]; bf16 [k/2][16][2]. k is padded to even and n to 16 with zeros. */
+ *  f32/f16 [k][16]; bf16 [k/2][16][2]; int4 as int4.h says. k is padded to even (int4: to the group) and n to 16, with zeros. */
 struct PackedHeader {
   uint32_t magic;
   int32_t type;       // WeightType
@@ -25,7 +25,10 @@ struct PackedHeader {
   int64_t n, k;       // logical outputs (gate and up counted once each when gated) and inputs
   int64_t strips;     // strips stored
   int64_t strip_bytes;
-  int64_t reserved[2];
+  int32_t group;        // int4: inputs per scale
+  int32_t scale_bf16;   // int4: scales are bf16, else f16
+  int32_t zero_scaled;  // int4: the zero entry is -z s in f16, else z itself
+  int32_t planes;       // int4: activation planes of 8 bits, 1 (fast) or 2 (exact)
 };
 static_assert(sizeof(PackedHeader) == 64, "the packed body starts on a cache line");
 constexpr uint32_t kPackedMagic = 0x4b505653;  // "SVPK"

@@ -28,6 +28,25 @@ inline void pause() {
 #endif
 }
 
+/** The floating-point mode: TensorFlow flushes tiny numbers to zero on the thread that runs an op, so ours must as well. */
+#if defined(__x86_64__)
+using FloatMode = unsigned;
+inline FloatMode float_mode() { return __builtin_ia32_stmxcsr(); }
+inline void set_float_mode(FloatMode mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__aarch64__)
+using FloatMode = uint64_t;
+inline FloatMode float_mode() {
+  FloatMode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+inline void set_float_mode(FloatMode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+using FloatMode = int;
+inline FloatMode float_mode() { return 0; }
+inline void set_float_mode(FloatMode) {}
+#endif
+
 /** Processors allowed by the affinity mask and by the cgroup's quota. */
 int available() {
   cpu_set_t set;
@@ -56,6 +75,7 @@ struct Pool {
   ParallelFn fn = nullptr;
   void* context = nullptr;
   int64_t n = 0, step = 1;
+  FloatMode mode = 0;
 
   void work(int thread) {
     for (;;) {
@@ -83,6 +103,7 @@ struct Pool {
     for (;; seen++) {
       wait_for(seen);
       if (stop.load(std::memory_order_relaxed)) return;
+      set_float_mode(mode);
       work(thread);
       running.value.fetch_sub(1, std::memory_order_acq_rel);
     }
@@ -150,6 +171,7 @@ void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context) {
   p.step = step < grain ? grain : step;
   p.fn = fn;
   p.context = context;
+  p.mode = float_mode();
   p.n = n;
   p.next.value.store(0, std::memory_order_relaxed);
   p.running.value.store(threads - 1, std::memory_order_relaxed);

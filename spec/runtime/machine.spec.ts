@@ -13,13 +13,22 @@ describe('isaLevel', () => {
     [[...AVX2, 'avx512f'], 'avx2'],
     [AVX512, 'avx512'],
   ])('the best level for %j is %s', (features, level) => {
-    expect(isaLevel(features, {})).toBe(level);
+    expect(isaLevel({ features, vendor: undefined }, {})).toBe(level);
+  });
+
+  test('the bf16 dot product is taken by itself on AMD only, and when asked for', () => {
+    const features = [...AVX512, 'avx512_bf16'];
+    expect(isaLevel({ features, vendor: 'AuthenticAMD' }, {})).toBe('avx512bf16');
+    expect(isaLevel({ features, vendor: 'GenuineIntel' }, {})).toBe('avx512');
+    expect(isaLevel({ features, vendor: 'GenuineIntel' }, { SPARSEVILA_ISA: 'avx512bf16' })).toBe('avx512bf16');
   });
 
   test('SPARSEVILA_ISA may ask for less, not for more or for nonsense', () => {
-    expect(isaLevel(AVX512, { SPARSEVILA_ISA: 'avx2' })).toBe('avx2');
-    expect(() => isaLevel(AVX2, { SPARSEVILA_ISA: 'avx512' })).toThrow('one of portable, avx2 for SPARSEVILA_ISA');
-    expect(() => isaLevel(AVX512, { SPARSEVILA_ISA: 'sse9' })).toThrow(
+    expect(isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'avx2' })).toBe('avx2');
+    expect(() => isaLevel({ features: AVX2, vendor: undefined }, { SPARSEVILA_ISA: 'avx512' })).toThrow(
+      'one of portable, avx2 for SPARSEVILA_ISA',
+    );
+    expect(() => isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'sse9' })).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_ISA' }),
     );
   });

@@ -16,7 +16,8 @@ export async function runTower(folder: string, pixels: Float32Array): Promise<To
     ignore: UNUSED_TOWER_WEIGHTS,
   });
   try {
-    const tower = siglipTower(parseSiglipConfig(readJson(file), file), weights, Number(selectLayer));
+    const config = parseSiglipConfig(readJson(file), file);
+    const tower = await siglipTower(config, weights, Number(selectLayer), async () => undefined);
     weights.close();
     return { ...(await tower.run(pixels, -1, breather())), grid: tower.grid };
   } finally {

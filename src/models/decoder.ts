@@ -50,10 +50,15 @@ export interface Decoder {
 
 export const UNUSED_DECODER_WEIGHTS = [/rotary_emb\.inv_freq$/];
 
-export function decoder(config: DecoderConfig, weights: Weights): Decoder {
+/** Builds the decoder; `loaded` is awaited after each layer's weights. */
+export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
   const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
   const table = weights.matrix(['model.embed_tokens.weight'], [vocabSize], d);
-  const layers = Array.from({ length: config.layers }, (_, i) => layerWeights(config, weights, i));
+  const layers: DecoderLayerWeights[] = [];
+  for (let i = 0; i < config.layers; i++) {
+    layers.push(layerWeights(config, weights, i));
+    await loaded();
+  }
   const norm = weights.tensor('model.norm.weight', [d]);
   const eps = weights.constant([config.rmsNormEps]);
   // A checkpoint that holds a head uses it, whatever tie_word_embeddings says.

@@ -4,8 +4,8 @@ import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { readJson } from '../json';
+import { loadVila, VILA_MODEL_TYPES } from './families/vila';
 import type { LoadOptions, VisionLanguageModel } from './model';
-import { loadVila, VILA_MODEL_TYPES } from './vila';
 
 /** One row per family: the model types it reads and its loader. */
 const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila }];

@@ -40,15 +40,25 @@ export const canonicalTowerName = (name: string): string => name.replace(/^(visi
 /**
  * Builds the tower. `selectLayer` is the index into hidden states (0 = embeddings, negative from the end), as in
  * `mm_vision_select_layer`: -2 is the output of the last block but one. It must be one of the layers + 1 there are.
+ * `loaded` is awaited after each block's weights.
  */
-export function siglipTower(config: SiglipConfig, weights: Weights, selectLayer: number): VisionTower {
+export async function siglipTower(
+  config: SiglipConfig,
+  weights: Weights,
+  selectLayer: number,
+  loaded: () => Promise<void>,
+): Promise<VisionTower> {
   const { hiddenSize: e, layers, patchSize, channels, imageSize } = config;
   const grid = Math.floor(imageSize / patchSize);
   const patchWidth = channels * patchSize * patchSize;
   const embedding = weights.matrix(['embeddings.patch_embedding.weight'], [e], patchWidth);
   const embeddingBias = weights.tensor('embeddings.patch_embedding.bias', [e]);
   const positions = weights.tensor('embeddings.position_embedding.weight', [grid * grid, e]);
-  const blocks = Array.from({ length: layers }, (_, i) => blockWeights(config, weights, i));
+  const blocks: VisionBlockWeights[] = [];
+  for (let i = 0; i < layers; i++) {
+    blocks.push(blockWeights(config, weights, i));
+    await loaded();
+  }
   const depth = selectLayer < 0 ? layers + 1 + selectLayer : selectLayer;
 
   return {

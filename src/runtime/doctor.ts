@@ -119,12 +119,13 @@ function toolRows(built: boolean, fetched: boolean): Row[] {
 }
 
 function processorRow(): Row {
-  const { model, arch, features } = processor();
-  const level = attempt(() => isaLevel(features));
+  const found = processor();
+  const { model, arch, features } = found;
+  const level = attempt(() => isaLevel(found));
   const asked = process.env.SPARSEVILA_ISA ? ', as SPARSEVILA_ISA asks' : '';
-  const found = `${model} (${arch}): ${features.join(' ') || 'no vector extensions known to us'}`;
-  if (level.value === undefined) return row('processor', 'fail', found, `${level.error}`);
-  return row('processor', 'ok', `${found}\nkernels use: ${level.value}${asked}`, '');
+  const text = `${model} (${arch}): ${features.join(' ') || 'no vector extensions known to us'}`;
+  if (level.value === undefined) return row('processor', 'fail', text, `${level.error}`);
+  return row('processor', 'ok', `${text}\nkernels use: ${level.value}${asked}`, '');
 }
 
 function coresRow(): Row {

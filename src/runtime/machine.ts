@@ -8,7 +8,7 @@ import { SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
 /** Instruction sets in the order in which kernels prefer them, the last first. */
-export const ISA_LEVELS = ['portable', 'avx2', 'avx512'] as const;
+export const ISA_LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16'] as const;
 export type IsaLevel = (typeof ISA_LEVELS)[number];
 
 function read(path: string): string | undefined {
@@ -55,6 +55,8 @@ export interface Processor {
   readonly model: string;
   readonly arch: string;
   /** Of the features our kernels use, those this processor has. */
+  /** 'GenuineIntel', 'AuthenticAMD', …; undefined where the kernel does not say. */
+  readonly vendor: string | undefined;
   readonly features: readonly string[];
 }
 
@@ -76,26 +78,33 @@ export function processor(cpuinfo: string = read('/proc/cpuinfo') ?? ''): Proces
   return {
     model: /^model name\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? cpus()[0]?.model ?? 'unknown',
     arch: process.arch,
+    vendor: /^vendor_id\s*:\s*(.*)$/m.exec(cpuinfo)?.[1],
     features: USED_FEATURES.filter((name) => flags.has(name)),
   };
 }
 
 /**
- * The instruction set that kernels use on a processor with `features`: the best it has, or what `SPARSEVILA_ISA`
- * asks for. Throws `ERR_BAD_ISA` when that is no level, or one the processor lacks.
+ * The instruction set that kernels use on a processor: the best it has, or what `SPARSEVILA_ISA` asks for. The bf16 dot
+ * product is only taken by itself on AMD's processors, as native/kernels/dispatch.cc says and does.
+ * Throws `ERR_BAD_ISA` when the level asked for is none, or one the processor lacks.
  */
-export function isaLevel(features: readonly string[], env: Environment = process.env): IsaLevel {
+export function isaLevel(
+  { features, vendor }: Pick<Processor, 'features' | 'vendor'>,
+  env: Environment = process.env,
+): IsaLevel {
   const has = (...names: string[]) => names.every((name) => features.includes(name));
   const avx2 = has('avx2', 'fma', 'f16c');
-  const best = avx2 && has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl') ? 'avx512' : avx2 ? 'avx2' : 'portable';
+  const avx512 = avx2 && has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl');
+  const bf16 = avx512 && has('avx512_bf16');
+  const top = bf16 ? 'avx512bf16' : avx512 ? 'avx512' : avx2 ? 'avx2' : 'portable';
   const asked = env.SPARSEVILA_ISA;
-  if (!asked) return best;
-  const level = ISA_LEVELS.find((name) => name === asked);
-  if (level !== undefined && ISA_LEVELS.indexOf(level) <= ISA_LEVELS.indexOf(best)) return level;
-  const possible = ISA_LEVELS.slice(0, ISA_LEVELS.indexOf(best) + 1).join(', ');
+  if (!asked) return top === 'avx512bf16' && vendor !== 'AuthenticAMD' ? 'avx512' : top;
+  const possible = ISA_LEVELS.slice(0, ISA_LEVELS.indexOf(top) + 1);
+  const level = possible.find((name) => name === asked);
+  if (level !== undefined) return level;
   throw new SparseVilaError(
     'ERR_BAD_ISA',
-    `Expected one of ${possible} for SPARSEVILA_ISA on this processor but received '${asked}'. Unset it for the best.`,
+    `Expected one of ${possible.join(', ')} for SPARSEVILA_ISA on this processor but received '${asked}'. Unset it for the best.`,
   );
 }
 

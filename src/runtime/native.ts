@@ -102,45 +102,56 @@ function modulesIn(folder: string): NativeModules {
   };
 }
 
+export interface BuildTools {
+  readonly cmake: string;
+  readonly compiler: string;
+  readonly tfjsNode: string;
+}
+
+/** What compiling needs. Throws `ERR_NO_COMPILER` or `ERR_NO_TFJS_NODE` saying what to install. */
+export function requireBuildTools(env: Environment = process.env): BuildTools {
+  const compiler = findCompiler(env);
+  const cmake = findProgram(['cmake'], env);
+  if (compiler !== undefined && cmake !== undefined) return { cmake, compiler, tfjsNode: requireTfjsNode() };
+  throw new SparseVilaError(
+    'ERR_NO_COMPILER',
+    `Expected a C++17 compiler and CMake ≥ 3.16 in PATH but found ${compiler ?? 'no c++, g++ or clang++'} and ` +
+      `${cmake ?? 'no cmake'}. Install them (Debian, Ubuntu: \`apt install g++ make cmake\`; Fedora: ` +
+      '`dnf install gcc-c++ make cmake`) and run set-up again.',
+  );
+}
+
 /** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
 export async function ensureNative(libtensorflow: Libtensorflow, options: FetchOptions = {}): Promise<NativeModules> {
   const env = options.env ?? process.env;
-  const compiler = findCompiler(env);
   const found = findNative(libtensorflow, env);
-  if (compiler === undefined && found !== undefined) return found;
-  const cmake = findProgram(['cmake'], env);
-  if (compiler === undefined || cmake === undefined) {
-    throw new SparseVilaError(
-      'ERR_NO_COMPILER',
-      `Expected a C++17 compiler and CMake ≥ 3.16 in PATH but found ${compiler ?? 'no c++, g++ or clang++'} and ` +
-        `${cmake ?? 'no cmake'}. Install them (Debian, Ubuntu: \`apt install g++ make cmake\`; Fedora: ` +
-        '`dnf install gcc-c++ make cmake`) and run set-up again.',
-    );
-  }
+  if (found !== undefined && findCompiler(env) === undefined) return found;
+  const tools = requireBuildTools(env);
   const version = createHash('sha256')
-    .update(`${versionLine(compiler)}`)
+    .update(`${versionLine(tools.compiler)}`)
     .digest('hex')
     .slice(0, 8);
   const folder = join(cacheFolder(env), `native-${nativeKey(libtensorflow)}-${version}`);
-  await installOnce(folder, (temporary) => build(temporary, { cmake, compiler, libtensorflow }, options));
+  await installOnce(folder, (temporary) => build(temporary, tools, libtensorflow, options));
   return modulesIn(folder);
 }
 
-interface Tools {
-  readonly cmake: string;
-  readonly compiler: string;
-  readonly libtensorflow: Libtensorflow;
-}
-
-async function build(target: string, tools: Tools, options: FetchOptions): Promise<void> {
-  const { compiler, libtensorflow } = tools;
-  const inputs = [compiler, `${versionLine(compiler)}`, libtensorflow.lib, requireTfjsNode()];
+async function build(
+  target: string,
+  tools: BuildTools,
+  libtensorflow: Libtensorflow,
+  options: FetchOptions,
+): Promise<void> {
+  const { compiler, tfjsNode } = tools;
+  const inputs = [compiler, `${versionLine(compiler)}`, libtensorflow.lib, tfjsNode];
   const cache = cacheFolder(options.env);
   await mkdir(target, { recursive: true });
   const sources = sourceHashes();
   const place = { cache, inputs, sources, temporary: join(target, 'build'), signal: options.signal };
   await inBuildTree(place, async (tree) => {
-    await compile(tree, `${target.replace(/\.tmp-.*$/, '')}.log`, tools, options);
+    const log = `${target.replace(/\.tmp-.*$/, '')}.log`;
+    const configure = ['-S', join(packageFolder(), 'native'), '-B', tree, ...definitions(tools, libtensorflow)];
+    await compile(tools.cmake, [configure, ['--build', tree, '--parallel', String(cores())]], log, options);
     for (const name of [TFJS_BINDING, ADDON, PRELOAD]) await copyFile(join(tree, name), join(target, name));
   });
   if (JSON.stringify(sourceHashes()) === JSON.stringify(sources)) return;
@@ -150,8 +161,25 @@ async function build(target: string, tools: Tools, options: FetchOptions): Promi
   );
 }
 
-async function compile(tree: string, log: string, tools: Tools, options: FetchOptions): Promise<void> {
-  const { cmake, compiler, libtensorflow } = tools;
+/** What native/CMakeLists.txt has to be told. */
+function definitions({ compiler, tfjsNode }: BuildTools, { lib, include }: Libtensorflow): string[] {
+  return [
+    '-DCMAKE_BUILD_TYPE=Release',
+    `-DCMAKE_CXX_COMPILER=${compiler}`,
+    `-DTENSORFLOW_LIB=${lib}`,
+    `-DTENSORFLOW_INCLUDE=${include}`,
+    `-DNODE_API_INCLUDE=${join(dirname(require.resolve('node-api-headers/package.json')), 'include')}`,
+    `-DTFJS_NODE=${tfjsNode}`,
+  ];
+}
+
+/** Calls cmake with each of the argument lists. Its output goes to `log`, which stays when it fails. */
+async function compile(
+  cmake: string,
+  calls: readonly (readonly string[])[],
+  log: string,
+  options: FetchOptions,
+): Promise<void> {
   const report = (done: number) => options.onProgress?.({ step: 'compile native modules', done, total: 100 });
   const onLine = (line: string) => {
     const done = percentOf(line);
@@ -159,16 +187,8 @@ async function compile(tree: string, log: string, tools: Tools, options: FetchOp
   };
   await rm(log, { force: true });
   report(0);
-  const configure = [
-    ...['-S', join(packageFolder(), 'native'), '-B', tree, '-DCMAKE_BUILD_TYPE=Release'],
-    `-DCMAKE_CXX_COMPILER=${compiler}`,
-    `-DTENSORFLOW_LIB=${libtensorflow.lib}`,
-    `-DTENSORFLOW_INCLUDE=${libtensorflow.include}`,
-    `-DNODE_API_INCLUDE=${join(dirname(require.resolve('node-api-headers/package.json')), 'include')}`,
-    `-DTFJS_NODE=${requireTfjsNode()}`,
-  ];
   const env = options.env ?? {};
-  for (const args of [configure, ['--build', tree, '--parallel', String(cores())]]) {
+  for (const args of calls) {
     const result = await run(cmake, args, { signal: options.signal, onLine, log, env });
     if (result.code !== 0) throw compileError(result, log);
   }

@@ -4,7 +4,7 @@
 import { mkdir } from 'node:fs/promises';
 import { markUsed, removeStale } from './atomic';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
-import { ensureNative, findNative, type NativeModules } from './native';
+import { ensureNative, findNative, type NativeModules, requireBuildTools } from './native';
 import { cacheFolder, type Environment } from './paths';
 import type { OnProgress } from './progress';
 
@@ -31,6 +31,7 @@ export async function setup(options: SetupOptions = {}): Promise<Installation> {
   const cache = cacheFolder();
   await mkdir(cache, { recursive: true });
   await removeStale(cache);
+  if (findInstallation() === undefined) requireBuildTools(); // before fetching much for nothing
   const libtensorflow = await ensureLibtensorflow(options);
   options.signal?.throwIfAborted();
   const native = await ensureNative(libtensorflow, options);

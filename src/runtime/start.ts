@@ -5,7 +5,7 @@ import nodeUtil from 'node:util';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
-import { tensorflowDefaults } from './machine';
+import { isaLevel, processor, tensorflowDefaults } from './machine';
 import { cacheFolder } from './paths';
 import { findInstallation } from './setup';
 
@@ -95,6 +95,7 @@ function load(): Runtime {
         'sources have changed since. Run `npx sparsevila setup`.',
     );
   }
+  isaLevel(processor()); // an impossible SPARSEVILA_ISA is an error here; the native code would take the best level
   for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
   redirectBinding(installation.native.tfjsBinding);

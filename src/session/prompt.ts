@@ -46,7 +46,6 @@ export function turnPrompt(
   const question = parts.pop() ?? [];
   const opening: (readonly number[] | null)[] = parts.slice(known).flatMap((part) => [part, null]);
   const turn = { opened, markers: known + images, first };
-  if (parts.length > 0 && phase.at !== 'answered') return { ...turn, opening, question };
   if (phase.at !== 'answered') return { ...turn, opening, question };
   if (parts.length > 0) return { ...turn, opening: [phase.pending, ...opening], question };
   return { ...turn, opening: [[...phase.pending, ...question.slice(0, closing)]], question: question.slice(closing) };

@@ -5,19 +5,19 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { SparseVilaError } from '../errors';
-import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../image/preprocess';
-import { type ConfigReader, configReader, type Json, readJson } from '../json';
-import { type GenerationConfig, parseGenerationConfig } from '../text/sampling';
-import { loadChatTemplate, turnPieces } from '../text/template';
-import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
-import { breather } from './breath';
-import { parseDecoderConfig, parseSiglipConfig } from './config';
-import { decoder, UNUSED_DECODER_WEIGHTS } from './decoder';
-import type { LoadOptions, VisionLanguageModel } from './model';
-import { PROJECTOR_TYPES, type Projector, vilaProjector } from './projector';
-import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from './vit';
-import { type OpenOptions, openWeights, type Weights } from './weights';
+import { SparseVilaError } from '../../errors';
+import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
+import { type ConfigReader, configReader, type Json, readJson } from '../../json';
+import { type GenerationConfig, parseGenerationConfig } from '../../text/sampling';
+import { loadChatTemplate, turnPieces } from '../../text/template';
+import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
+import { breather } from '../breath';
+import { parseDecoderConfig, parseSiglipConfig } from '../config';
+import { decoder, UNUSED_DECODER_WEIGHTS } from '../decoder';
+import type { LoadOptions, VisionLanguageModel } from '../model';
+import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
+import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from '../vit';
+import { type OpenOptions, openWeights, type Weights } from '../weights';
 
 /** `model_type`s that this adapter reads. */
 export const VILA_MODEL_TYPES = ['llava_llama', 'vila'] as const;
@@ -41,30 +41,25 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     opened.push(weights);
     return weights;
   };
-  const loaded = async (step: string, weights: Weights): Promise<void> => {
-    weights.close();
-    options.onProgress?.({ step, ...weights.progress, unit: 'bytes' });
+  const report = async (): Promise<void> => {
+    const done = opened.reduce((sum, { progress }) => sum + progress.done, 0);
+    const total = opened.reduce((sum, { progress }) => sum + progress.total, 0);
+    options.onProgress?.({ step: 'load weights', done, total, unit: 'bytes' });
     await breathe();
   };
   try {
     const towerConfig = subConfig(folder, 'vision_tower', parseSiglipConfig);
+    const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
     checkSizes(config, towerConfig.imageSize, folder);
     checkSelectLayer(config, towerConfig.layers);
     const towerWeights = open('vision_tower', { rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
-    const tower = siglipTower(towerConfig, towerWeights, config.selectLayer);
-    await loaded('vision tower', towerWeights);
-    const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
     const projectorWeights = open('mm_projector', {});
-    const projector = vilaProjector(
-      projectorType(folder),
-      towerConfig.hiddenSize,
-      decoderConfig.hiddenSize,
-      projectorWeights,
-    );
-    await loaded('projector', projectorWeights);
     const decoderWeights = open('llm', { ignore: UNUSED_DECODER_WEIGHTS });
-    const llm = decoder(decoderConfig, decoderWeights);
-    await loaded('decoder', decoderWeights);
+    const tower = await siglipTower(towerConfig, towerWeights, config.selectLayer, report);
+    const [e, d] = [towerConfig.hiddenSize, decoderConfig.hiddenSize];
+    const projector = vilaProjector(projectorType(folder), e, d, projectorWeights);
+    const llm = await decoder(decoderConfig, decoderWeights, report);
+    for (const weights of opened) weights.close();
     return {
       family: config.root.string('model_type'),
       path: folder,

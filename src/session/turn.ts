@@ -1,0 +1,131 @@
+// One turn: see the images, prefill, retrieve, answer. A transaction: if it throws or is aborted, the conversation is as it
+// was before; if its consumer leaves early, the text so far stays.
+
+import type { ImageInput } from '../image/decode';
+import { createSampler } from '../text/sampling';
+import type { TurnPieces } from '../text/template';
+import { mark, rewind } from './conversation';
+import { type FinishReason, type Generated, generate } from './generate';
+import { type AskOptions, type History, samplingOf } from './options';
+import { type PrefillContext, type PrunedImage, prefill, type StageTimes, seeImages, timed } from './prefill';
+import { turnPrompt } from './prompt';
+import { type TurnView, turnView } from './view';
+
+export interface TurnStats {
+  readonly tokens: {
+    /** Visual tokens of this turn's images. */
+    readonly visualSeen: number;
+    /** Visual rows in the cache, of all turns so far. */
+    readonly visualKept: number;
+    /** Visual rows that this turn's decoding attends in each layer. */
+    readonly visualRetrieved: number;
+    /** Rows that this turn's prompt put into the cache. */
+    readonly prompt: number;
+    readonly generated: number;
+  };
+  /** Milliseconds. `retrieve` holds both selections; `perToken` is the mean decoder step. */
+  readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
+  readonly finish: FinishReason;
+  /** What was kept of each image of this turn. */
+  readonly images: readonly Omit<PrunedImage, 'rows'>[];
+  /** Per layer, which of all kept visual rows were attended, as indices among them; undefined: all. */
+  readonly retrieved: readonly Int32Array[] | undefined;
+}
+
+export interface TurnOptions extends AskOptions {
+  readonly history: History;
+}
+
+/** What a turn has made so far, freed at its end. */
+interface Progress {
+  images: PrunedImage[];
+  view: TurnView | undefined;
+  /** Where the conversation goes back to when the turn's text is evicted: after its images. */
+  anchor: ReturnType<typeof mark>;
+  promptRows: number;
+}
+
+/** Yields the answer's text; `done` receives the statistics of a complete turn. */
+export async function* runTurn(
+  context: PrefillContext,
+  pieces: TurnPieces,
+  question: string,
+  options: TurnOptions,
+  done: (stats: TurnStats) => void,
+): AsyncGenerator<string> {
+  const { conversation: c } = context;
+  const begin = performance.now();
+  const before = mark(c);
+  const progress: Progress = { images: [], view: undefined, anchor: before, promptRows: 0 };
+  let failed = false;
+  try {
+    const logits = await prepare(context, pieces, question, options.images ?? [], progress);
+    const result = yield* answer(context, progress.view as TurnView, logits, options);
+    done(summary(context, progress, result, performance.now() - begin));
+  } catch (error) {
+    failed = true;
+    throw error;
+  } finally {
+    progress.view?.dispose();
+    for (const { rows } of progress.images) rows.dispose();
+    if (failed) rewind(c, before);
+    else if (options.history === 'evict') rewind(c, progress.anchor);
+  }
+}
+
+/** Everything before the first token; returns its logits. */
+async function prepare(
+  context: PrefillContext,
+  pieces: TurnPieces,
+  question: string,
+  inputs: readonly ImageInput[],
+  progress: Progress,
+): Promise<Float32Array> {
+  const { conversation: c, method, model, times } = context;
+  context.signal?.throwIfAborted();
+  const rowsBefore = c.length;
+  const prompt = turnPrompt(model, pieces, c, question, inputs.length);
+  progress.images = await seeImages(context, inputs);
+  const { logits, relevance } = await timed(times, 'prefill', () =>
+    prefill(context, prompt, progress.images, () => {
+      if (inputs.length === 0) return;
+      c.phase = { at: 'open', opened: prompt.opened, markers: prompt.markers, first: prompt.first };
+      progress.anchor = mark(c);
+    }),
+  );
+  progress.promptRows = c.length - rowsBefore;
+  progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
+  return logits;
+}
+
+function answer(
+  { model, conversation, breathe }: PrefillContext,
+  view: TurnView,
+  logits: Float32Array,
+  options: AskOptions,
+): AsyncGenerator<string, Generated> {
+  const sampler = createSampler({ ...model.sampling, ...samplingOf(options) });
+  const { maxTokens = model.maxNewTokens, stop = [] } = options;
+  return generate(model, conversation, view, sampler, logits, { maxTokens, stop, breathe });
+}
+
+function summary(
+  { conversation, times }: PrefillContext,
+  { images, view, promptRows }: Progress,
+  { tokens, steps, ms, finish }: Generated,
+  total: number,
+): TurnStats {
+  return {
+    tokens: {
+      visualSeen: images.reduce((sum, image) => sum + image.tokens, 0),
+      visualKept: conversation.visual.length,
+      visualRetrieved: view?.retrieved?.[0]?.length ?? conversation.visual.length,
+      prompt: promptRows,
+      generated: tokens,
+    },
+    ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
+    finish,
+    images: images.map(({ grid, tokens: seen, kept, salience }) => ({ grid, tokens: seen, kept, salience })),
+    retrieved: view?.retrieved,
+  };
+}
