@@ -27,7 +27,7 @@ export interface Weights {
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */
   constant(values: readonly number[]): Tensor;
-  /** Bytes read so far and in all. */
+  /** Bytes read so far, and in all that is to be read. */
   readonly progress: { readonly done: number; readonly total: number };
   /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` when tensors are left that no one asked for. */
   close(): void;
@@ -54,9 +54,9 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const { native } = start();
   const entries = new Map<string, TensorEntry>();
   for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
-  const total = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
   const sources = new Map<string, number>();
   const unread = new Set([...entries.keys()].filter((name) => !ignore.some((pattern) => pattern.test(name))));
+  const total = [...unread].reduce((sum, name) => sum + (entries.get(name)?.bytes ?? 0), 0);
   const made: Tensor[] = [];
   let done = 0;
 

@@ -60,6 +60,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     const projector = vilaProjector(projectorType(folder), e, d, projectorWeights);
     const llm = await decoder(decoderConfig, decoderWeights, report);
     for (const weights of opened) weights.close();
+    await report();
     return {
       family: config.root.string('model_type'),
       path: folder,
