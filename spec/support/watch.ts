@@ -2,6 +2,7 @@
 // relevance, logits). Changes nothing.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Decoder } from '../../src/models/decoder';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { readKv } from '../../src/ops/kv_cache';
 import { floats } from '../../src/ops/run';
@@ -37,29 +38,6 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
   const logits: Float32Array[] = [];
   const embedded: number[][] = [];
   let cache: readonly Tensor[] = [];
-  const forward: typeof decoder.forward = (x, positions, kv, options) => {
-    const call = {
-      length: options.length,
-      positions: Array.from(positions),
-      views: options.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
-      columns: [] as Float32Array[],
-      hidden: [] as Float32Array[],
-    };
-    calls.push(call);
-    const onColumns = (layer: number, columns: Float32Array): void => {
-      call.columns.push(columns.slice());
-      options.onColumns?.(layer, columns);
-    };
-    const onHidden = (layer: number, state: Tensor): void => {
-      if (hidden) call.hidden.push(floats(state).slice());
-      options.onHidden?.(layer, state);
-    };
-    return decoder.forward(x, positions, kv, {
-      ...options,
-      onHidden,
-      ...(options.onColumns === undefined ? {} : { onColumns }),
-    });
-  };
   return {
     model: {
       ...model,
@@ -74,7 +52,7 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
           embedded.push(Array.from(ids));
           return decoder.embed(ids);
         },
-        forward,
+        forward: recording(decoder, calls, hidden),
         logits: (x, all) => {
           const values = decoder.logits(x, all);
           logits.push(values.slice());
@@ -91,6 +69,30 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
       logits.length = 0;
       embedded.length = 0;
     },
+  };
+}
+
+/** `forward` that writes down each call. */
+function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['forward'] {
+  return (x, positions, kv, options) => {
+    const call: Call = {
+      length: options.length,
+      positions: Array.from(positions),
+      views: options.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
+      columns: [],
+      hidden: [],
+    };
+    calls.push(call);
+    const onColumns = (layer: number, columns: Float32Array): void => {
+      call.columns.push(columns.slice());
+      options.onColumns?.(layer, columns);
+    };
+    const onHidden = (layer: number, state: Tensor): void => {
+      if (hidden) call.hidden.push(floats(state).slice());
+      options.onHidden?.(layer, state);
+    };
+    const wanted = options.onColumns === undefined ? {} : { onColumns };
+    return decoder.forward(x, positions, kv, { ...options, onHidden, ...wanted });
   };
 }
 
