@@ -42,7 +42,7 @@ export interface Weights {
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */
   constant(values: readonly number[]): Tensor;
-  /** Bytes read so far and in all. */
+  /** Bytes read so far, and in all that is to be read. */
   readonly progress: { readonly done: number; readonly total: number };
   /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` when tensors are left that no one asked for. */
   close(): void;
@@ -73,10 +73,10 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const quantization = readQuantization(folder);
   const entries = new Map<string, TensorEntry>();
   for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
-  const total = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
   const sources = new Map<string, number>();
   const unread = new Map([...entries].map(([name, entry]) => [entry, name]));
   for (const [entry, name] of unread) if (ignore.some((pattern) => pattern.test(name))) unread.delete(entry);
+  const total = [...unread.keys()].reduce((sum, entry) => sum + entry.bytes, 0);
   const made: Tensor[] = [];
   let int4: QuantizedModule | undefined;
   let done = 0;
