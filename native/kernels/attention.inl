@@ -70,12 +70,21 @@ SV_INLINE void softmax_row(const float* s, int64_t seen, float* p, int64_t width
   *sum_out = seen > 0 ? sum_lanes(sum) : 0;
 }
 
+}  // namespace SV_LEVEL
+}  // namespace sv
+
+#include "attention_few.inl"
+
+namespace sv {
+namespace SV_LEVEL {
+
 template <bool kValues>
 SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, float* scratch) {
   const int64_t n = a.length - begin < kAttentionChunk ? a.length - begin : kAttentionChunk;
   const int64_t width = (n + 15) / 16 * 16, cp = (a.c + 15) / 16 * 16;
   float *kt = scratch, *v = kt + kAttentionChunk * cp, *p = v + kAttentionChunk * cp;
   float* s = a.scores + (a.score_stride > kAttentionChunk ? begin : 0);
+  if (a.m <= kFewQueries && a.c % kLanes == 0) return few_dispatch<kFewQueries, kValues>(a, begin, n, out, s, p);
   pack_keys(a, begin, n, kt);
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {

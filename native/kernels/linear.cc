@@ -84,6 +84,24 @@ void finish_row(const PackedHeader& h, const Epilogue& e, float* tile, int64_t s
   else memcpy(y + col, tile, (size_t)n * 4);
 }
 
+/** One output's inputs out of its strip, widened. */
+void gather_row(const PackedHeader& h, const char* strip, int64_t lane, float* out) {
+  uint16_t row[256];
+  for (int64_t c0 = 0; c0 < h.k; c0 += 256) {
+    const int64_t n = h.k - c0 < 256 ? h.k - c0 : 256;
+    const auto* half = (const uint16_t*)strip;
+    if (h.type == kF32) {
+      for (int64_t c = c0; c < c0 + n; c++) out[c] = ((const float*)strip)[c * kLanes + lane];
+    } else if (h.type == kF16) {
+      for (int64_t c = 0; c < n; c++) row[c] = half[(c0 + c) * kLanes + lane];
+      kernels().from_f16(row, n, out + c0);
+    } else {
+      for (int64_t c = 0; c < n; c++) row[c] = half[((c0 + c) / 2 * kLanes + lane) * 2 + c % 2];
+      kernels().from_bf16(row, n, out + c0);
+    }
+  }
+}
+
 constexpr int64_t kTileRows = 96;
 
 }  // namespace
@@ -214,13 +232,7 @@ void gather_rows(const void* packed, const int32_t* ids, int64_t count, float* o
   parallel(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
       const char* strip = body(packed) + ids[i] / kLanes * h.strip_bytes;
-      const int64_t lane = ids[i] % kLanes;
-      for (int64_t c = 0; c < h.k; c++) {
-        float& v = out[i * h.k + c];
-        if (h.type == kF32) v = ((const float*)strip)[c * kLanes + lane];
-        else if (h.type == kF16) kernels().from_f16((const uint16_t*)strip + c * kLanes + lane, 1, &v);
-        else kernels().from_bf16((const uint16_t*)strip + (c / 2 * kLanes + lane) * 2 + c % 2, 1, &v);
-      }
+      gather_row(h, strip, ids[i] % kLanes, out + i * h.k);
     }
   });
 }

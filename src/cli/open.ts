@@ -5,7 +5,7 @@ import type { Model } from '../index';
 import { progressReporter } from '../runtime/progress';
 import { type ConversationArguments, loadOptions, modelFolder } from './options';
 
-/** Loading shorter than this shows nothing. */
+/** Loading shorter than this shows nothing, and none does without a terminal: there stderr is for errors. */
 const QUIET_MS = 2000;
 
 /** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
@@ -19,7 +19,7 @@ export async function openModel(args: ConversationArguments, signal: AbortSignal
       ...loadOptions(args),
       signal,
       onProgress: (progress) => {
-        if (performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });
+        if (process.stderr.isTTY && performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });
       },
     });
   } finally {
