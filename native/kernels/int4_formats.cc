@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include <initializer_list>
+
 namespace sv {
 namespace {
 
@@ -37,16 +39,16 @@ inline void store(uint64_t bytes, uint8_t* row, int64_t k, int64_t end) {
   else memcpy(row + k, &bytes, (size_t)(end - k));
 }
 
-/** Nibble j of word i <-> nibble i of word j. */
-void transpose_nibbles(uint32_t* x) {
-  auto swap = [x](int a, int b, int shift, uint32_t mask) {
-    const uint32_t t = ((x[a] >> shift) ^ x[b]) & mask;
+/** Nibble j of word i <-> nibble i of word j, in the low and in the high words of eight pairs. */
+inline void transpose_nibbles(uint64_t* x) {
+  auto swap = [x](int a, int b, int shift, uint64_t mask) {
+    const uint64_t t = ((x[a] >> shift) ^ x[b]) & mask;
     x[b] ^= t;
     x[a] ^= t << shift;
   };
-  for (int i = 0; i < 4; i++) swap(i, i + 4, 16, 0x0000ffff);
-  for (int i = 0; i < 8; i += i % 4 == 1 ? 3 : 1) swap(i, i + 2, 8, 0x00ff00ff);
-  for (int i = 0; i < 8; i += 2) swap(i, i + 1, 4, 0x0f0f0f0f);
+  for (int i = 0; i < 4; i++) swap(i, i + 4, 16, 0x0000ffff0000ffffull);
+  for (int i : {0, 1, 4, 5}) swap(i, i + 2, 8, 0x00ff00ff00ff00ffull);
+  for (int i = 0; i < 8; i += 2) swap(i, i + 1, 4, 0x0f0f0f0f0f0f0f0full);
 }
 
 constexpr int kGemmOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};    // output of nibble i
@@ -55,14 +57,18 @@ constexpr int kGemmInverse[8] = {0, 4, 1, 5, 2, 6, 3, 7};  // nibble of output j
 // --- nibbles: lanes of a strip are rows first .. first + 15, of which `lanes` exist ---------------------------
 
 void gemm_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
-  const int64_t stride = f.rows / 8;
+  const int64_t stride = f.rows / 2;  // bytes
+  const char* at = f.weight + first / 2;
   for (int64_t k = 0; k < f.k; k += 8) {
     const int64_t depth = f.k - k < 8 ? f.k - k : 8;
-    for (int half = 0; half < lanes / 8; half++) {
-      uint32_t words[8] = {};
-      for (int64_t i = 0; i < depth; i++) words[i] = load<uint32_t>(f.weight, (k + i) * stride + first / 8 + half);
-      transpose_nibbles(words);
-      for (int i = 0; i < 8; i++) store(spread(words[i]), q + (8 * half + kGemmOrder[i]) * f.k, k, f.k);
+    uint64_t pairs[8] = {};  // of words: outputs 0 to 7 and 8 to 15
+    for (int64_t i = 0; i < depth; i++, at += stride)
+      pairs[i] = lanes == kLanes ? load<uint64_t>(at, 0) : load<uint32_t>(at, 0);
+    transpose_nibbles(pairs);
+    for (int i = 0; i < 8; i++) {
+      uint8_t* row = q + kGemmOrder[i] * f.k;
+      store(spread((uint32_t)pairs[i]), row, k, f.k);
+      if (lanes == kLanes) store(spread(pairs[i] >> 32), row + 8 * f.k, k, f.k);
     }
   }
 }
@@ -152,9 +158,10 @@ void scales_and_zeros(const File& f, int64_t first, int lanes, const Int4Strip& 
   const int64_t groups = int4_groups(f.k, f.stored);
   uint16_t integers[17];
   for (int z = 0; z <= 16; z++) integers[z] = (uint16_t)exact_f16((float)z);
-  for (int r = 0; r < lanes; r++) {
-    for (int64_t g = 0; g < groups; g++) {
-      const int64_t from = g * f.stored / f.group, index = scale_index(f, first + r, from);
+  for (int64_t g = 0; g < groups; g++) {
+    const int64_t from = g * f.stored / f.group;
+    for (int r = 0; r < lanes; r++) {
+      const int64_t index = scale_index(f, first + r, from);
       out.scale[r * groups + g] = scale_at(f, index);
       out.zero[r * groups + g] =
           f.format == kAwqGemvFast ? load<uint16_t>(f.zero, index) : integers[zero_at(f, first + r, from)];

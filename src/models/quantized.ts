@@ -216,7 +216,7 @@ function checkAround(
       `${config.file} asks for activation order (desc_act, actorder), which is not supported`,
     );
   }
-  if (zeros === undefined && config?.symmetric === false) {
+  if (zeros === undefined && config?.layout === 'pack-quantized' && config.symmetric === false) {
     throw wrong('MISSING', module, `${config.file} says asymmetric, but "${weight.name}" has no zero points beside it`);
   }
   const zeroType = format === 'awq-gemv-fast' ? 'F16' : 'I32';

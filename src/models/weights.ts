@@ -117,22 +117,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     const [layout] = modules;
     int4 ??= layout;
     if (int4.format !== layout.format) throw mixed(int4, layout);
-    const parts = modules.map(({ rows, tensors }): Int4Part => {
-      const { weight, scales, zeros, groupIndex, shape } = tensors;
-      return {
-        rows,
-        weight: place(weight),
-        scales: place(scales),
-        zeros: zeros && place(zeros),
-        groupIndex: groupIndex && place(groupIndex),
-        shape: shape && place(shape),
-      };
-    });
-    try {
-      return packInt4(parts, layout, { gated, precision: options.precision ?? 'exact' });
-    } catch (error) {
-      throw nameParts(error, modules);
-    }
+    return packModules(modules, place, { gated, precision: options.precision ?? 'exact' });
   };
   const unmap = (): void => {
     for (const source of sources.values()) native.release(source);
@@ -176,6 +161,30 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
 }
 
 const moduleOf = (name: string): string => name.replace(/\.weight$/, '');
+
+/** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
+function packModules(
+  modules: readonly [QuantizedModule, ...QuantizedModule[]],
+  place: (entry: TensorEntry) => Place,
+  options: { readonly gated: boolean; readonly precision: Precision },
+): PackedMatrix {
+  const parts = modules.map(({ rows, tensors }): Int4Part => {
+    const { weight, scales, zeros, groupIndex, shape } = tensors;
+    return {
+      rows,
+      weight: place(weight),
+      scales: place(scales),
+      zeros: zeros && place(zeros),
+      groupIndex: groupIndex && place(groupIndex),
+      shape: shape && place(shape),
+    };
+  });
+  try {
+    return packInt4(parts, modules[0], options);
+  } catch (error) {
+    throw nameParts(error, modules);
+  }
+}
 
 function mixed(one: QuantizedModule, other: QuantizedModule): SparseVilaError {
   return new SparseVilaError(
