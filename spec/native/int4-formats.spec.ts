@@ -6,7 +6,16 @@ import { join } from 'node:path';
 import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
 import { openWeights, type Weights } from '../../src/models/weights';
 import { floats } from '../../src/ops/run';
-import { dequantize, type PackedMatrix, packArrays, STORED_GROUPS } from '../../src/ops/weights';
+import {
+  dequantize,
+  type Int4Layout,
+  type Int4Part,
+  type PackedMatrix,
+  packArrays,
+  packInt4,
+  STORED_GROUPS,
+} from '../../src/ops/weights';
+import { start } from '../../src/runtime/start';
 
 const FORMATS = join(__dirname, '../../../spec/fixtures/awq/formats');
 const LANES = 16;
@@ -130,4 +139,63 @@ describe('dequantize', () => {
       expect(() => dequantize(packed, row, rows)).toThrow(/rows .* of 20/);
     packed.tensor.dispose();
   });
+});
+
+describe('packInt4 refuses', () => {
+  // 16 outputs, 64 inputs in groups of 32, GPTQ: 512 bytes of weights, 64 of scales, 16 of zeros, in one source.
+  const layout: Int4Layout = { format: 'gptq', k: 64, group: 32, storedGroup: 32, scaleType: 'f16' };
+  const places = { weight: 0, scales: 512, zeros: 576 };
+  const end = 592;
+
+  function pack(
+    offsets: Partial<typeof places>,
+    changes: Partial<Int4Layout> = {},
+    rows: readonly number[] = [16],
+  ): string {
+    const { native } = start();
+    const source = native.mapMemory(new Uint8Array(end));
+    const { weight, scales, zeros } = { ...places, ...offsets };
+    const part: Omit<Int4Part, 'rows'> = {
+      weight: { source, offset: weight },
+      scales: { source, offset: scales },
+      zeros: zeros < 0 ? undefined : { source, offset: zeros },
+    };
+    try {
+      packInt4(
+        rows.map((count) => ({ ...part, rows: count })),
+        { ...layout, ...changes },
+      ).tensor.dispose();
+    } catch (error) {
+      return String(error);
+    } finally {
+      native.release(source);
+    }
+    return 'packed';
+  }
+
+  test('nothing that lies inside its source', () => expect(pack({})).toBe('packed'));
+
+  test.each<readonly [string, Partial<typeof places>, RegExp]>([
+    ['weights', { weight: 81 }, /packed weights lie outside their file: bytes 81 to 593 of 592/],
+    ['scales', { scales: 529 }, /scales lie outside.* 529 to 593/],
+    ['zeros', { zeros: 577 }, /zeros lie outside.* 577 to 593/],
+    ['weights far away', { weight: 2 ** 40 }, /packed weights lie outside/],
+    ['weights before the start', { weight: -(2 ** 33) }, /packed weights lie outside/],
+    ['no zeros', { zeros: -1 }, /zeros are missing/],
+  ])('%s outside', (_, offsets, message) => expect(pack(offsets)).toMatch(message));
+
+  test.each<readonly [string, Partial<Int4Layout>, readonly number[], RegExp]>([
+    ['more outputs than there are', {}, [24], /packed weights lie outside/],
+    ['outputs that fill no word', {}, [12], /outputs must be a multiple of 8/],
+    ['no outputs', {}, [0], /sizes out of range/],
+    ['negative outputs', {}, [-8], /sizes out of range/],
+    ['more inputs than there are', { k: 128 }, [16], /packed weights lie outside/],
+    ['inputs that fill no word', { k: 36, group: 36 }, [16], /inputs must be a multiple of 8/],
+    ['inputs that fill no 64', { format: 'awq-gemv-fast', k: 96 }, [16], /inputs must be a multiple of 64/],
+    ['a group that does not divide', { group: 48 }, [16], /group does not divide the inputs/],
+    ['a group of none', { group: 0 }, [16], /group does not divide the inputs/],
+    ['a stored group that does not divide', { storedGroup: 64 }, [16], /stored group does not divide/],
+    ['a stored group of 16', { storedGroup: 16 }, [16], /stored group must be 32, 64 or 128/],
+    ['strips of two parts', {}, [8, 8], /multiples of 16/],
+  ])('%s', (_, changes, rows, message) => expect(pack({}, changes, rows)).toMatch(message));
 });
