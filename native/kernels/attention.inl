@@ -84,7 +84,7 @@ SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, f
   const int64_t width = (n + 15) / 16 * 16, cp = (a.c + 15) / 16 * 16;
   float *kt = scratch, *v = kt + kAttentionChunk * cp, *p = v + kAttentionChunk * cp;
   float* s = a.scores + (a.score_stride > kAttentionChunk ? begin : 0);
-  if (a.m <= kFewQueries && a.c % kLanes == 0) return few_dispatch<kFewQueries, kValues>(a, begin, n, out, s, p);
+  if (a.m <= kFewQueries && a.c % kLanes == 0) return few_dispatch<kFewQueries, kValues>(a, begin, n, out, s, p, kt);
   pack_keys(a, begin, n, kt);
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {

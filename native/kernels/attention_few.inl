@@ -16,37 +16,40 @@ constexpr int kFewQueries = 4;
 constexpr int few_strips(int) { return 1; }
 #endif
 
-/** s[i] = q_i . k_j for the 16 keys at `rows`; one chain over ascending c. c is a multiple of 16. */
-template <int M>
-SV_INLINE void few_scores(const AttentionStrip& a, const uint32_t* const* rows, float* s) {
+/** s[i] = q_i . k_j for the 16 keys at `rows`; one chain over ascending c. c is a multiple of 16; q is [c][M]. */
+template <int M, bool kBf16>
+SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows, float* s, int64_t stride) {
   vec acc[M];
 #pragma GCC unroll 8
   for (int i = 0; i < M; i++) acc[i] = zero();
-  const int64_t words = a.rows.bf16 ? a.c / 2 : a.c;
+  const int64_t words = kBf16 ? c / 2 : c;
   alignas(64) uint32_t t[16 * 16];
   for (int64_t w0 = 0; w0 < words; w0 += 16) {
     const int64_t wn = words - w0 < 16 ? words - w0 : 16;
     if (wn == 16) transpose16(rows, w0, t, 16);
     else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = rows[r][w0 + w];
-    const float* q = a.q + (a.rows.bf16 ? 2 * w0 : w0);
     for (int64_t w = 0; w < wn; w++) {
-      if (a.rows.bf16) {
+      if (kBf16) {
         const vec even = even_bf16(t + w * 16), odd = odd_bf16(t + w * 16);
 #pragma GCC unroll 8
-        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i * a.c + 2 * w + 1]), odd, fma(splat(q[i * a.c + 2 * w]), even, acc[i]));
+        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i]), even, acc[i]);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[M + i]), odd, acc[i]);
+        q += 2 * M;
       } else {
         const vec k = load((const float*)t + w * 16);
 #pragma GCC unroll 8
-        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i * a.c + w]), k, acc[i]);
+        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i]), k, acc[i]);
+        q += M;
       }
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < M; i++) store(s + i * a.score_stride, acc[i]);
+  for (int i = 0; i < M; i++) store(s + i * stride, acc[i]);
 }
 
 /** o[i] = sum_j p_ij v_j over n rows; one chain over ascending j. */
-template <int M>
+template <int M, bool kBf16>
 SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int64_t n, const float* p, float* o) {
   constexpr int S = few_strips(M);
   for (int64_t c0 = 0; c0 < a.c; c0 += S * kLanes) {
@@ -61,7 +64,7 @@ SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int6
 #pragma GCC unroll 4
       for (int s = 0; s < S; s++) {
         const int64_t at = c0 + (s < strips ? s : 0) * kLanes;  // a strip that is not there repeats the first
-        v[s] = a.rows.bf16 ? load_bf16((const uint16_t*)rows[j] + at) : load((const float*)rows[j] + at);
+        v[s] = kBf16 ? load_bf16((const uint16_t*)rows[j] + at) : load((const float*)rows[j] + at);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) {
@@ -78,9 +81,14 @@ SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int6
   }
 }
 
-/** One chunk for M query vectors. p: [M][128] probabilities. */
-template <int M, bool kValues>
-static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p) {
+/** Cache lines of a row on their way: hardware prefetchers see neither gathered rows nor the turn from keys to values. */
+SV_INLINE void fetch_row(const char* row, int64_t bytes) {
+  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
+}
+
+/** One chunk for M query vectors. qt: [c][M] scratch; p: [M][128] probabilities. */
+template <int M, bool kBf16, bool kValues>
+static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p, float* qt) {
   const int64_t width = (n + 15) / 16 * 16;
   const char *k[kAttentionChunk], *v[kAttentionChunk];
   for (int64_t i = 0; i < width; i++) {
@@ -88,27 +96,27 @@ static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, Softmax
     k[i] = a.rows.k + row;
     v[i] = a.rows.v + row;
   }
+  for (int64_t i = 0; i < 32 && i < width; i++) fetch_row(k[i], a.rows.stride);
+  for (int i = 0; i < M; i++)
+    for (int64_t c = 0; c < a.c; c++) qt[c * M + i] = a.q[i * a.c + c];
   for (int64_t g = 0; g < width; g += 16) {
-    if (a.rows.n_rows)  // gathered rows: no hardware prefetcher sees them coming
-      for (int64_t i = g + 16; i < g + 32 && i < width; i++)
-        for (int64_t b = 0; b < a.rows.stride; b += 64) __builtin_prefetch(k[i] + b);
-    if (kValues && a.rows.n_rows)
-      for (int64_t i = g; i < g + 16; i++)
-        for (int64_t b = 0; b < a.rows.stride; b += 64) __builtin_prefetch(v[i] + b);
-    few_scores<M>(a, (const uint32_t* const*)(k + g), s + g);
+    for (int64_t i = g + 32; i < g + 48 && i < width; i++) fetch_row(k[i], a.rows.stride);
+    if (kValues) for (int64_t i = g; i < g + 16; i++) fetch_row(v[i], a.rows.stride);
+    few_scores<M, kBf16>(qt, a.c, (const uint32_t* const*)(k + g), s + g, a.score_stride);
   }
   for (int64_t i = 0; i < M; i++) {
     int64_t seen = a.limit[i] - begin;
     seen = seen < 0 ? 0 : seen > n ? n : seen;
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }
-  if (kValues) few_values<M>(a, v, n, p, out.o);
+  if (kValues) few_values<M, kBf16>(a, v, n, p, out.o);
 }
 
 template <int M, bool kValues>
-static void few_dispatch(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p) {
-  if (a.m == M) return few_chunk<M, kValues>(a, begin, n, out, s, p);
-  if constexpr (M > 1) few_dispatch<M - 1, kValues>(a, begin, n, out, s, p);
+static void few_dispatch(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p, float* qt) {
+  if (a.m == M)
+    return a.rows.bf16 ? few_chunk<M, true, kValues>(a, begin, n, out, s, p, qt) : few_chunk<M, false, kValues>(a, begin, n, out, s, p, qt);
+  if constexpr (M > 1) few_dispatch<M - 1, kValues>(a, begin, n, out, s, p, qt);
 }
 
 }  // namespace SV_LEVEL

@@ -70,29 +70,28 @@ SV_INLINE float sum_lanes(vec a) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 SV_INLINE float max_lanes(vec a) { return _mm512_reduce_max_ps(a.v); }
-/** out[w * ld + row] = rows[row][w] for 16 rows of 16 32-bit words. */
+/** out[w * ld + row] = rows[row][w] for 16 rows of 16 32-bit words. The 128-bit quarters fall into place while loading, so
+ *  that only a 4 x 4 transpose inside each lane is left to the shuffle unit. */
 SV_INLINE void transpose16(const uint32_t* const* rows, int64_t at, uint32_t* out, int64_t ld) {
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(rows[i] + at);
-  for (int i = 0; i < 8; i++) {
-    b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-    b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-  }
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < 2; j++) {
-      a[4 * i + 2 * j] = _mm512_unpacklo_epi64(b[4 * i + j], b[4 * i + j + 2]);
-      a[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(b[4 * i + j], b[4 * i + j + 2]);
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; q++) {
+    __m512i x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+      const uint32_t* const* r = rows + i;
+      const int64_t w = at + 4 * q;
+      x[i] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(r[0] + w)));
+      x[i] = _mm512_inserti32x4(x[i], _mm_loadu_si128((const __m128i*)(r[4] + w)), 1);
+      x[i] = _mm512_inserti32x4(x[i], _mm_loadu_si128((const __m128i*)(r[8] + w)), 2);
+      x[i] = _mm512_inserti32x4(x[i], _mm_loadu_si128((const __m128i*)(r[12] + w)), 3);
     }
-  // a[4i + j] holds, in 128-bit lane l, word 4l + j of rows 4i .. 4i+3.
-  for (int j = 0; j < 4; j++) {
-    __m512i lo = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), hi = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd);
-    __m512i lo2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88), hi2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
-    b[j] = _mm512_shuffle_i32x4(lo, lo2, 0x88);
-    b[8 + j] = _mm512_shuffle_i32x4(lo, lo2, 0xdd);
-    b[4 + j] = _mm512_shuffle_i32x4(hi, hi2, 0x88);
-    b[12 + j] = _mm512_shuffle_i32x4(hi, hi2, 0xdd);
+    const __m512i a = _mm512_unpacklo_epi32(x[0], x[1]), b = _mm512_unpackhi_epi32(x[0], x[1]);
+    const __m512i c = _mm512_unpacklo_epi32(x[2], x[3]), d = _mm512_unpackhi_epi32(x[2], x[3]);
+    _mm512_storeu_si512(out + (4 * q) * ld, _mm512_unpacklo_epi64(a, c));
+    _mm512_storeu_si512(out + (4 * q + 1) * ld, _mm512_unpackhi_epi64(a, c));
+    _mm512_storeu_si512(out + (4 * q + 2) * ld, _mm512_unpacklo_epi64(b, d));
+    _mm512_storeu_si512(out + (4 * q + 3) * ld, _mm512_unpackhi_epi64(b, d));
   }
-  for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + i * ld, b[i]);
 }
 
 #elif defined(SV_AVX2)
