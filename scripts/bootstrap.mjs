@@ -20,10 +20,10 @@ const JOBS = {
   demo: (args) => ({ command: [process.execPath, at('dist/scripts/demo.js'), ...args], setup: true }),
   bench: (args) => ({ command: [process.execPath, at('dist/scripts/bench.js'), ...args], setup: true }),
   test: (args) => ({
-    // The second reporter ends the output with `N passed, N failed`.
+    // The second reporter ends the output with `N passed, N failed`. Reporters come last: a file name after them would be one.
     command: [
-      ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js')],
-      ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`, ...args],
+      ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js'), ...args],
+      ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`],
     ],
     setup: true,
   }),

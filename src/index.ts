@@ -2,17 +2,14 @@
 
 import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
-import type { SessionOptions } from './session/options';
-import { createSession, type Session } from './session/session';
+import { createSession, type Session, type SessionOptions } from './session/session';
 
 export { SparseVilaError } from './errors';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { LoadOptions } from './models/model';
 export { setup } from './runtime/setup';
 export type { Mark } from './session/conversation';
-export type { AskOptions, SessionOptions } from './session/options';
-export type { Answer, Session } from './session/session';
-export type { TurnStats } from './session/turn';
+export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
 export { dense } from './sparsity/dense';
 export type { SparsityMethod, TowerView } from './sparsity/method';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';

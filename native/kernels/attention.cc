@@ -71,7 +71,7 @@ void finish(const Plan& p, int64_t item, const AttentionStrip& s, SoftmaxState t
   const int64_t head = item / p.strips, first = item % p.strips * p.queries;
   if (a.out)
     for (int64_t i = 0; i < s.m; i++) {
-      const float inv = total.sum[i] > 0 || total.sum[i] != total.sum[i] ? 1.f / total.sum[i] : 0.f;
+      const float inv = total.sum[i] == 0 ? 0.f : 1.f / total.sum[i];
       float* out = a.out + (first + i / p.group) * a.out_ld + (head * p.group + i % p.group) * a.c;
       for (int64_t c = 0; c < a.c; c++) out[c] = total.o[i * p.cp + c] * inv;
     }

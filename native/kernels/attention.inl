@@ -70,12 +70,21 @@ SV_INLINE void softmax_row(const float* s, int64_t seen, float* p, int64_t width
   *sum_out = seen > 0 ? sum_lanes(sum) : 0;
 }
 
+}  // namespace SV_LEVEL
+}  // namespace sv
+
+#include "attention_few.inl"
+
+namespace sv {
+namespace SV_LEVEL {
+
 template <bool kValues>
 SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, float* scratch) {
   const int64_t n = a.length - begin < kAttentionChunk ? a.length - begin : kAttentionChunk;
   const int64_t width = (n + 15) / 16 * 16, cp = (a.c + 15) / 16 * 16;
   float *kt = scratch, *v = kt + kAttentionChunk * cp, *p = v + kAttentionChunk * cp;
   float* s = a.scores + (a.score_stride > kAttentionChunk ? begin : 0);
+  if (a.m <= kFewQueries && a.c % kLanes == 0) return few_dispatch<kFewQueries, kValues>(a, begin, n, out, s, p);
   pack_keys(a, begin, n, kt);
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {
@@ -94,19 +103,20 @@ static void scores_only(const AttentionStrip& a, int64_t begin, SoftmaxState out
   chunk<false>(a, begin, out, scratch);
 }
 
-/** into = into (+) partial. A partial that saw nothing changes nothing. cp = 0 merges maxima and sums alone. */
+/** into = into (+) partial. A partial that saw nothing (sum 0: a maximum can drop NaN, a sum cannot) changes nothing. cp = 0
+ *  merges maxima and sums alone. */
 static void merge(SoftmaxState into, SoftmaxState partial, int64_t m, int64_t cp, int first) {
   for (int64_t i = 0; i < m; i++) {
-    const float pm = partial.max[i], im = first ? -__builtin_inff() : into.max[i];
+    const float pm = partial.max[i];
     float *o = into.o + i * cp, *po = partial.o + i * cp;
-    if (first || im == -__builtin_inff()) {
+    if (first || into.sum[i] == 0) {
       into.max[i] = pm;
       into.sum[i] = partial.sum[i];
       for (int64_t c = 0; c < cp; c += kLanes) store(o + c, load(po + c));
       continue;
     }
-    if (pm == -__builtin_inff()) continue;
-    const float top = pm > im ? pm : im, a = exp1(im - top), b = exp1(pm - top);
+    if (partial.sum[i] == 0) continue;
+    const float im = into.max[i], top = pm > im ? pm : im, a = exp1(im - top), b = exp1(pm - top);
     into.max[i] = top;
     into.sum[i] = into.sum[i] * a + partial.sum[i] * b;
     vec va = splat(a), vb = splat(b);
@@ -118,7 +128,7 @@ static void column_sum(const AttentionStrip& a, const float* row_max, const floa
   for (int64_t i = 0; i < a.m; i++) {
     const int64_t seen = a.limit[i] < a.length ? a.limit[i] : a.length;
     const float* s = a.scores + i * a.score_stride;
-    vec m = splat(row_max[i]), inv = splat(row_sum[i] > 0 ? 1.f / row_sum[i] : 0.f);
+    vec m = splat(row_max[i]), inv = splat(row_sum[i] == 0 ? 0.f : 1.f / row_sum[i]);
     SV_EACH_VEC(seen) {
     vec e = first_n(mul(exp(sub(load(s + i), m)), inv), zero(), (int)left);
     store_part(columns + i, add(load_part(columns + i, left), e), left);

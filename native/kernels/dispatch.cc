@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "int4.h"
 #include "kernels.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -84,6 +85,14 @@ const char* select_kernels(const char* level) {
 const Kernels& kernels() {
   if (!current && select_kernels(getenv("SPARSEVILA_ISA"))) select_kernels(nullptr);
   return *current;
+}
+
+const Int4Kernels& int4_kernels() {
+#if defined(__x86_64__)
+  const Kernels* k = &kernels();
+  if (k != &kernels_portable) return k != &kernels_avx2 && features().vnni ? int4_avx512vnni : int4_avx2;
+#endif
+  return int4_portable;
 }
 
 const char* cpu_features() {

@@ -37,4 +37,20 @@ void dequantize_int4(const void* packed, int64_t row, int64_t rows, float* out);
  *  d (sum a + sum b / 254), 0. */
 struct QuantizedRows { const int8_t* data; int64_t stride, kp, groups; int planes; };
 
+/** The 4-bit kernels of one instruction-set level. */
+struct Int4Kernels {
+  const char* name;
+  /** x [k] -> one row of QuantizedRows. */
+  void (*quantize_row)(const float* x, int64_t k, int64_t group, int planes, int8_t* out);
+  /** Rows [row, row + rows) times `strips` strips at w -> out[rows][ldo]. */
+  void (*matmul)(const QuantizedRows& x, int64_t row, int64_t rows, const PackedHeader& h, const char* w, int64_t strips,
+                 float* out, int64_t ldo);
+};
+extern const Int4Kernels int4_portable;
+#if defined(__x86_64__)
+extern const Int4Kernels int4_avx2, int4_avx512vnni;
+#endif
+/** Those of the level in use (AVX-512 without VNNI takes AVX2's). */
+const Int4Kernels& int4_kernels();
+
 }  // namespace sv

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "int4.h"
 #include "pool.h"
 
 namespace sv {
@@ -123,41 +124,67 @@ const char* check_packed(const void* data, int64_t bytes) {
   if (bytes < (int64_t)sizeof(PackedHeader)) return "shorter than the header of a packed matrix";
   const PackedHeader& h = header(data);
   if (h.magic != kPackedMagic) return "not a packed matrix";
-  if (h.type < kF32 || h.type > kBf16) return "unknown weight type";
+  if (h.type < kF32 || h.type > kInt4) return "unknown weight type";
   if (bytes < (int64_t)sizeof(PackedHeader) + h.strips * h.strip_bytes) return "truncated packed matrix";
   return nullptr;
 }
+
+namespace {
+
+/** The input of a product as its kernel wants it: f32 rows, bf16 pairs, or quantised groups. */
+struct Input {
+  const char* data;
+  int64_t stride;
+  QuantizedRows quantized;
+};
+
+Input round_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
+  const int64_t kp = padded_k(h.k), ld = padded_ld(kp);
+  auto* rounded = (uint16_t*)shared_scratch(kRoundedInput, rows * ld / 2);
+  parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) {
+      kernels().to_bf16(x + r * ldx, h.k, rounded + r * ld);
+      if (kp != h.k) rounded[r * ld + h.k] = 0;
+    }
+  });
+  return {(const char*)rounded, ld * 2, {}};
+}
+
+Input pad_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
+  const int64_t ld = padded_ld(padded_k(h.k));
+  float* copy = shared_scratch(kPaddedInput, rows * ld);
+  for (int64_t r = 0; r < rows; r++) {
+    memcpy(copy + r * ld, x + r * ldx, (size_t)h.k * 4);
+    copy[r * ld + h.k] = 0;
+  }
+  return {(const char*)copy, ld * 4, {}};
+}
+
+Input quantize_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
+  const int64_t groups = int4_groups(h.k, h.group), kp = groups * h.group;
+  const int64_t stride = (h.planes * kp + groups * 16 + 63) / 64 * 64 + 64;
+  auto* out = (int8_t*)shared_scratch(kRoundedInput, rows * stride / 4);
+  parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) int4_kernels().quantize_row(x + r * ldx, h.k, h.group, h.planes, out + r * stride);
+  });
+  return {(const char*)out, stride, {out, stride, kp, groups, h.planes}};
+}
+
+}  // namespace
 
 void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const Epilogue& e, float* y, int64_t ldy,
             int64_t strips) {
   const PackedHeader& h = header(packed);
   const Kernels& kern = kernels();
+  const Int4Kernels& int4 = int4_kernels();
   const char* w = body(packed);
   if (strips < 0) strips = h.strips;
   const bool dot = h.dot_bf16 && h.type == kBf16 && kern.matmul_dot_bf16;
-  const int64_t kp = padded_k(h.k), ld = padded_ld(kp);
-  const void* input = x;
-  int64_t stride = ldx * 4;
-  if (dot) {
-    auto* rounded = (uint16_t*)shared_scratch(kRoundedInput, rows * ld / 2);
-    parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
-      for (int64_t r = begin; r < end; r++) {
-        kern.to_bf16(x + r * ldx, h.k, rounded + r * ld);
-        if (kp != h.k) rounded[r * ld + h.k] = 0;
-      }
-    });
-    input = rounded;
-    stride = ld * 2;
-  } else if (kp != h.k && h.type == kBf16) {
-    float* copy = shared_scratch(kPaddedInput, rows * ld);
-    for (int64_t r = 0; r < rows; r++) {
-      memcpy(copy + r * ld, x + r * ldx, (size_t)h.k * 4);
-      copy[r * ld + h.k] = 0;
-    }
-    input = copy;
-    stride = ld * 4;
-  }
-  const MatmulFn product = dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
+  Input in = {(const char*)x, ldx * 4, {}};
+  if (h.type == kInt4) in = quantize_rows(x, ldx, rows, h);
+  else if (dot) in = round_rows(x, ldx, rows, h);
+  else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
+  const MatmulFn product = h.type == kInt4 ? nullptr : dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
   const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
   const int64_t units = (strips + unit - 1) / unit;
   reserve_thread_scratch(kTileSlot, block * unit * kLanes);
@@ -165,9 +192,11 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
     float* tile = thread_scratch(thread, kTileSlot);
     for (int64_t u = begin; u < end; u++) {
       const int64_t s = u * unit, n = strips - s < unit ? strips - s : unit, ldt = n * kLanes;
+      const char* ws = w + s * h.strip_bytes;
       for (int64_t r0 = 0; r0 < rows; r0 += block) {
         const int64_t rn = rows - r0 < block ? rows - r0 : block;
-        product((const char*)input + r0 * stride, stride, rn, w + s * h.strip_bytes, h.strip_bytes, h.k, n, tile, ldt * 4);
+        if (product) product(in.data + r0 * in.stride, in.stride, rn, ws, h.strip_bytes, h.k, n, tile, ldt * 4);
+        else int4.matmul(in.quantized, r0, rn, h, ws, n, tile, ldt);
         for (int64_t r = 0; r < rn; r++)
           finish_row(h, e, tile + r * ldt, s, n, e.residual ? e.residual + (r0 + r) * e.residual_ld : nullptr,
                      y + (r0 + r) * ldy);
@@ -178,6 +207,10 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
 
 void gather_rows(const void* packed, const int32_t* ids, int64_t count, float* out) {
   const PackedHeader& h = header(packed);
+  if (h.type == kInt4) {
+    for (int64_t i = 0; i < count; i++) dequantize_int4(packed, ids[i], 1, out + i * h.k);
+    return;
+  }
   parallel(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
       const char* strip = body(packed) + ids[i] / kLanes * h.strip_bytes;

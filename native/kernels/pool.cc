@@ -28,6 +28,25 @@ inline void pause() {
 #endif
 }
 
+/** The floating-point mode: TensorFlow flushes tiny numbers to zero on the thread that runs an op, so ours must as well. */
+#if defined(__x86_64__)
+using FloatMode = unsigned;
+inline FloatMode float_mode() { return __builtin_ia32_stmxcsr(); }
+inline void set_float_mode(FloatMode mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__aarch64__)
+using FloatMode = uint64_t;
+inline FloatMode float_mode() {
+  FloatMode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+inline void set_float_mode(FloatMode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+using FloatMode = int;
+inline FloatMode float_mode() { return 0; }
+inline void set_float_mode(FloatMode) {}
+#endif
+
 /** Processors allowed by the affinity mask and by the cgroup's quota. */
 int available() {
   cpu_set_t set;
@@ -44,34 +63,72 @@ int available() {
   return n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n;
 }
 
-struct alignas(128) Padded { std::atomic<int64_t> value{0}; };
+struct alignas(128) Padded { std::atomic<uint64_t> value{0}; };
 
+/** One parallel region: `pieces` pieces of `step` items. */
+struct Region {
+  ParallelFn fn = nullptr;
+  void* context = nullptr;
+  int64_t n = 0, step = 1;
+  uint32_t pieces = 0;
+  FloatMode mode = 0;  // the caller's
+};
+
+/**
+ * A region is over when its pieces are done, not when every worker has looked at it: a worker that the system has put aside
+ * holds nobody up. `ticket` is the region's generation (high half) and its next piece (low half); taking a piece is one
+ * addition, so a late worker cannot take a piece of another region than it sees.
+ */
 struct Pool {
   std::vector<std::thread> workers;
-  Padded generation, next, running;
+  Padded ticket, done;
+  Region regions[2];  // by generation: a region's entry is rewritten only after the next region is over
   std::atomic<int> sleeping{0};
   std::atomic<bool> stop{false};
   std::mutex mutex;
   std::condition_variable wake;
-  ParallelFn fn = nullptr;
-  void* context = nullptr;
-  int64_t n = 0, step = 1;
+
+  uint32_t generation(std::memory_order order = std::memory_order_acquire) const { return (uint32_t)(ticket.value.load(order) >> 32); }
 
   void work(int thread) {
     for (;;) {
-      int64_t begin = next.value.fetch_add(step, std::memory_order_relaxed);
-      if (begin >= n) return;
-      fn(context, begin, begin + step < n ? begin + step : n, thread);
+      const uint64_t t = ticket.value.fetch_add(1, std::memory_order_acq_rel);
+      const uint32_t mine = (uint32_t)(t >> 32), piece = (uint32_t)t;
+      const Region r = regions[mine & 1];
+      // A piece that is taken keeps its region alive; if the generation has moved on, there was none left to take.
+      if (generation() != mine || piece >= r.pieces) return;
+      set_float_mode(r.mode);
+      const int64_t begin = piece * r.step, end = begin + r.step < r.n ? begin + r.step : r.n;
+      r.fn(r.context, begin, end, thread);
+      done.value.fetch_add(1, std::memory_order_release);
     }
   }
 
-  void wait_for(int64_t seen) {
-    auto start = std::chrono::steady_clock::now();
-    for (int i = 1; generation.value.load(std::memory_order_acquire) == seen; i++) {
+  void run_region(const Region& r) {
+    const uint32_t next = generation() + 1;
+    regions[next & 1] = r;
+    done.value.store(0, std::memory_order_relaxed);
+    announce(next);
+    work(0);
+    while (done.value.load(std::memory_order_acquire) != r.pieces) pause();
+  }
+
+  /** Publishes a generation and wakes whoever sleeps. */
+  void announce(uint32_t next) {
+    ticket.value.store((uint64_t)next << 32, std::memory_order_seq_cst);
+    if (sleeping.load(std::memory_order_seq_cst) || stop) {
+      std::lock_guard<std::mutex> lock(mutex);
+      wake.notify_all();
+    }
+  }
+
+  void wait_for_change(uint32_t seen) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 1; generation() == seen; i++) {
       if (i % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) {
         std::unique_lock<std::mutex> lock(mutex);
         sleeping++;
-        wake.wait(lock, [&] { return generation.value.load(std::memory_order_seq_cst) != seen; });
+        wake.wait(lock, [&] { return generation(std::memory_order_seq_cst) != seen; });
         sleeping--;
         return;
       }
@@ -79,30 +136,23 @@ struct Pool {
     }
   }
 
-  void run(int thread, int64_t seen) {
-    for (;; seen++) {
-      wait_for(seen);
-      if (stop.load(std::memory_order_relaxed)) return;
+  void run(int thread, uint32_t seen) {
+    for (;;) {
+      wait_for_change(seen);
+      if (stop) return;
+      seen = generation();
       work(thread);
-      running.value.fetch_sub(1, std::memory_order_acq_rel);
     }
   }
 
   void resize(int threads) {
     stop = true;
-    announce();
+    regions[(generation() + 1) & 1] = Region();
+    announce(generation() + 1);
     for (auto& w : workers) w.join();
     workers.clear();
     stop = false;
-    for (int i = 1; i < threads; i++) workers.emplace_back([this, i, seen = generation.value.load()] { run(i, seen); });
-  }
-
-  void announce() {
-    generation.value.fetch_add(1, std::memory_order_seq_cst);
-    if (sleeping.load(std::memory_order_seq_cst) || stop) {
-      std::lock_guard<std::mutex> lock(mutex);
-      wake.notify_all();
-    }
+    for (int i = 1; i < threads; i++) workers.emplace_back([this, i, seen = generation()] { run(i, seen); });
   }
 };
 
@@ -146,16 +196,8 @@ void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context) {
   const int threads = (int)p.workers.size() + 1;
   if (threads == 1 || n <= grain) return fn(context, 0, n, 0);
   // About four pieces per thread: balances against noisy neighbours at little cost in hand-outs.
-  int64_t step = (n + threads * 4 - 1) / (threads * 4);
-  p.step = step < grain ? grain : step;
-  p.fn = fn;
-  p.context = context;
-  p.n = n;
-  p.next.value.store(0, std::memory_order_relaxed);
-  p.running.value.store(threads - 1, std::memory_order_relaxed);
-  p.announce();
-  p.work(0);
-  while (p.running.value.load(std::memory_order_acquire) != 0) pause();
+  const int64_t fair = (n + threads * 4 - 1) / (threads * 4), step = fair < grain ? grain : fair;
+  p.run_region({fn, context, n, step, (uint32_t)((n + step - 1) / step), float_mode()});
 }
 
 void reserve_thread_scratch(ScratchSlot slot, int64_t floats) {

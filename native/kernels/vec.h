@@ -241,7 +241,8 @@ SV_INLINE vec exp(vec x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = add(fma(mul(r, r), p, r), splat(1.f));
-  return zero_where_less(x, low, scale2(p, t));
+  // Adding to the exponent bits can turn a NaN into a number; e^x > x, so this maximum changes nothing but NaN.
+  return zero_where_less(x, low, max(scale2(p, t), c));
 }
 SV_INLINE vec sigmoid(vec x) { return div(splat(1.f), add(splat(1.f), exp(sub(zero(), x)))); }
 SV_INLINE float exp1(float x) {

@@ -58,7 +58,10 @@ class Op {
 
   View output(int i, TF_DataType type, std::vector<int64_t> dims) {
     int64_t bytes = (int64_t)TF_DataTypeSize(type);
-    for (int64_t d : dims) bytes *= d;
+    for (int64_t d : dims) {  // TensorFlow ends the process over such shapes
+      if (d < 0 || (d > 0 && bytes > kMostBytes / d)) fail("expected sizes of 0 or more whose product fits into memory");
+      bytes *= d;
+    }
     TF_Tensor* t = TF_AllocateOutput(context_, i, type, dims.data(), (int)dims.size(), (size_t)bytes, status_);
     check();
     return hold(t);
@@ -71,6 +74,8 @@ class Op {
   }
 
  private:
+  static constexpr int64_t kMostBytes = (int64_t)1 << 46;
+
   void check() {
     if (TF_GetCode(status_) != TF_OK) throw std::runtime_error(TF_Message(status_));
   }

@@ -2,8 +2,12 @@
 // The `sparsevila` command: registers the subcommands and turns errors into one line and an exit code
 // (0 done, 1 failed, 130 stopped). Knows nothing of what the subcommands do.
 
-import { codeOf, messageOf } from '../errors';
+import { codeOf } from '../errors';
+import { askCommand } from './ask';
+import { chatCommand } from './chat';
 import { doctorCommand } from './doctor';
+import { errorLine } from './error_line';
+import { STOPPED } from './interrupt';
 import { setupCommand } from './setup';
 
 const USAGE = `$0 <command> [options]
@@ -15,14 +19,17 @@ export async function main(args: readonly string[]): Promise<number> {
   // yargs is an ES module, so a CommonJS module can only load it like this.
   const { default: yargs } = await import('yargs');
   try {
-    await yargs(args)
+    await yargs(joinDashes(args))
       .scriptName('sparsevila')
       .usage(USAGE)
+      .command(askCommand)
+      .command(chatCommand)
       .command(setupCommand)
       .command(doctorCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show the stack of an error' })
       .demandCommand(1, 'Expected a command but received none.')
       .strict()
+      .detectLocale(false)
       .wrap(Math.min(120, process.stdout.columns ?? 100))
       .exitProcess(false)
       .fail((message, error) => {
@@ -32,8 +39,19 @@ export async function main(args: readonly string[]): Promise<number> {
     return Number(process.exitCode ?? 0);
   } catch (error) {
     process.stderr.write(`${describe(error, args.includes('--debug'))}\n`);
-    return isAbort(error) ? 130 : 1;
+    return isAbort(error) ? STOPPED : 1;
   }
+}
+
+/** `--image -` as `--image=-`: yargs' lists take a lone dash for the next option. */
+function joinDashes(args: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (const arg of args) {
+    const option = joined.at(-1);
+    if (arg === '-' && option?.startsWith('--')) joined[joined.length - 1] = `${option}=-`;
+    else joined.push(arg);
+  }
+  return joined;
 }
 
 /** A command line that yargs refuses. */
@@ -46,13 +64,20 @@ function isAbort(error: unknown): boolean {
 function describe(error: unknown, debug: boolean): string {
   if (debug && error instanceof Error) return `sparsevila: ${error.stack}`;
   if (isAbort(error)) return 'sparsevila: stopped; the same command continues.';
-  const code = codeOf(error);
-  if (error instanceof UsageError)
-    return `sparsevila: ${error.message.replace(/\.?$/, '.')} See \`sparsevila --help\`.`;
-  return `sparsevila: ${code === undefined ? '' : `${code}: `}${messageOf(error)}`;
+  if (error instanceof UsageError) {
+    // yargs lists wrong values on lines of their own.
+    const line = error.message.replace(/\s*\n\s*/g, ' ').replace(/[.?]?$/, (end) => end || '.');
+    return `sparsevila: ${line} See \`sparsevila --help\`.`;
+  }
+  return errorLine(error);
 }
 
 if (require.main === module) {
+  // A reader that has seen enough, `sparsevila ask … | head -1`, is no error.
+  process.stdout.on('error', (error) => {
+    if (codeOf(error) !== 'EPIPE') throw error;
+    process.exit(0);
+  });
   main(process.argv.slice(2)).then((code) => {
     process.exitCode = code;
   });

@@ -13,6 +13,9 @@ import { type AskOptions, checkAskOptions, checkSessionOptions, type SessionOpti
 import { turnPrompt } from './prompt';
 import { runTurn, type TurnStats } from './turn';
 
+export type { AskOptions, SessionOptions } from './options';
+export type { TurnStats } from './turn';
+
 /** A streamed answer. Nothing runs before it is iterated; leaving the loop early keeps the text so far in the conversation. */
 export interface Answer extends AsyncIterable<string> {
   /** The whole text. */

@@ -1,0 +1,115 @@
+// Attention of a handful of query vectors (decoding: the heads of one group): keys are transposed in registers and values are
+// widened as they are read, so that nothing but the cache rows themselves passes through memory. Same arithmetic, in the same
+// order, as the panels of attention.inl. Included once per instruction-set level.
+
+namespace sv {
+namespace SV_LEVEL {
+
+#if defined(SV_AVX512)
+constexpr int kFewQueries = 8;
+constexpr int few_strips(int m) { return m <= 4 ? 4 : 2; }
+#elif defined(SV_AVX2)
+constexpr int kFewQueries = 5;
+constexpr int few_strips(int m) { return m <= 2 ? 2 : 1; }
+#else
+constexpr int kFewQueries = 4;
+constexpr int few_strips(int) { return 1; }
+#endif
+
+/** s[i] = q_i . k_j for the 16 keys at `rows`; one chain over ascending c. c is a multiple of 16. */
+template <int M>
+SV_INLINE void few_scores(const AttentionStrip& a, const uint32_t* const* rows, float* s) {
+  vec acc[M];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++) acc[i] = zero();
+  const int64_t words = a.rows.bf16 ? a.c / 2 : a.c;
+  alignas(64) uint32_t t[16 * 16];
+  for (int64_t w0 = 0; w0 < words; w0 += 16) {
+    const int64_t wn = words - w0 < 16 ? words - w0 : 16;
+    if (wn == 16) transpose16(rows, w0, t, 16);
+    else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = rows[r][w0 + w];
+    const float* q = a.q + (a.rows.bf16 ? 2 * w0 : w0);
+    for (int64_t w = 0; w < wn; w++) {
+      if (a.rows.bf16) {
+        const vec even = even_bf16(t + w * 16), odd = odd_bf16(t + w * 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i * a.c + 2 * w + 1]), odd, fma(splat(q[i * a.c + 2 * w]), even, acc[i]));
+      } else {
+        const vec k = load((const float*)t + w * 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) acc[i] = fma(splat(q[i * a.c + w]), k, acc[i]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++) store(s + i * a.score_stride, acc[i]);
+}
+
+/** o[i] = sum_j p_ij v_j over n rows; one chain over ascending j. */
+template <int M>
+SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int64_t n, const float* p, float* o) {
+  constexpr int S = few_strips(M);
+  for (int64_t c0 = 0; c0 < a.c; c0 += S * kLanes) {
+    vec acc[M][S];
+    const int64_t strips = (a.c - c0) / kLanes < S ? (a.c - c0) / kLanes : S;
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+      for (int s = 0; s < S; s++) acc[i][s] = zero();
+    for (int64_t j = 0; j < n; j++) {
+      vec v[S];
+#pragma GCC unroll 4
+      for (int s = 0; s < S; s++) {
+        const int64_t at = c0 + (s < strips ? s : 0) * kLanes;  // a strip that is not there repeats the first
+        v[s] = a.rows.bf16 ? load_bf16((const uint16_t*)rows[j] + at) : load((const float*)rows[j] + at);
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < M; i++) {
+        const vec w = splat(p[i * kAttentionChunk + j]);
+#pragma GCC unroll 4
+        for (int s = 0; s < S; s++) acc[i][s] = fma(w, v[s], acc[i][s]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+      for (int s = 0; s < S; s++)
+        if (s < strips) store(o + i * a.c + c0 + s * kLanes, acc[i][s]);
+  }
+}
+
+/** One chunk for M query vectors. p: [M][128] probabilities. */
+template <int M, bool kValues>
+static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p) {
+  const int64_t width = (n + 15) / 16 * 16;
+  const char *k[kAttentionChunk], *v[kAttentionChunk];
+  for (int64_t i = 0; i < width; i++) {
+    const int64_t row = row_at(a.rows, begin + (i < n ? i : n - 1)) * a.rows.stride;
+    k[i] = a.rows.k + row;
+    v[i] = a.rows.v + row;
+  }
+  for (int64_t g = 0; g < width; g += 16) {
+    if (a.rows.n_rows)  // gathered rows: no hardware prefetcher sees them coming
+      for (int64_t i = g + 16; i < g + 32 && i < width; i++)
+        for (int64_t b = 0; b < a.rows.stride; b += 64) __builtin_prefetch(k[i] + b);
+    if (kValues && a.rows.n_rows)
+      for (int64_t i = g; i < g + 16; i++)
+        for (int64_t b = 0; b < a.rows.stride; b += 64) __builtin_prefetch(v[i] + b);
+    few_scores<M>(a, (const uint32_t* const*)(k + g), s + g);
+  }
+  for (int64_t i = 0; i < M; i++) {
+    int64_t seen = a.limit[i] - begin;
+    seen = seen < 0 ? 0 : seen > n ? n : seen;
+    softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
+  }
+  if (kValues) few_values<M>(a, v, n, p, out.o);
+}
+
+template <int M, bool kValues>
+static void few_dispatch(const AttentionStrip& a, int64_t begin, int64_t n, SoftmaxState out, float* s, float* p) {
+  if (a.m == M) return few_chunk<M, kValues>(a, begin, n, out, s, p);
+  if constexpr (M > 1) few_dispatch<M - 1, kValues>(a, begin, n, out, s, p);
+}
+
+}  // namespace SV_LEVEL
+}  // namespace sv

@@ -1,0 +1,27 @@
+// `npm run bench -- <what>`: measures the ops and the cost of calling them. Each subcommand is a file in scripts/bench that
+// exports a yargs CommandModule; a new one adds its file and one line here. Progress and tables go to stdout as text; the
+// last line is JSON.
+
+import { DISPATCH } from './bench/dispatch';
+import { OPS } from './bench/ops';
+
+async function main(): Promise<void> {
+  const { default: yargs } = await import('yargs');
+  const { hideBin } = await import('yargs/helpers');
+  await yargs(hideBin(process.argv))
+    .scriptName('npm run bench --')
+    .usage('$0 <what> [options]\n\nMeasures this machine and what runs on it. The last line of output is JSON.')
+    .command(OPS)
+    .command(DISPATCH)
+    .demandCommand(1, 'Expected what to measure: ops or dispatch.')
+    .strict()
+    .help()
+    .version(false)
+    .wrap(110)
+    .parseAsync();
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});

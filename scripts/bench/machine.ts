@@ -1,0 +1,54 @@
+// The machine's own limits, measured, and the least time that a piece of work can take on it.
+
+import { processor } from '../../src/runtime/machine';
+import { start } from '../../src/runtime/start';
+
+export interface Machine {
+  readonly processor: string;
+  readonly isa: string;
+  readonly threads: number;
+  /** Bytes per second that all threads read from memory. */
+  readonly read: number;
+  /** Floating-point operations per second of all threads: multiply-add in f32, and the bf16 dot product (0: none). */
+  readonly f32: number;
+  readonly bf16: number;
+}
+
+export function measureMachine(): Machine {
+  const { native } = start();
+  return {
+    processor: processor().model,
+    isa: native.isa(),
+    threads: native.threads(),
+    read: native.measure('read'),
+    f32: native.measure('f32'),
+    bf16: native.measure('bf16'),
+  };
+}
+
+/** The better of two measurements: a limit is what the machine can do at best, and others may be using it. */
+export function better(a: Machine, b: Machine): Machine {
+  return {
+    ...a,
+    read: Math.max(a.read, b.read),
+    f32: Math.max(a.f32, b.f32),
+    bf16: Math.max(a.bf16, b.bf16),
+  };
+}
+
+/** Microseconds that work takes at least: bytes over bandwidth, or operations over the peak, whichever is more. */
+export function limitOf(machine: Machine, work: { bytes: number; flops: number; dot: boolean }): number {
+  const peak = work.dot && machine.bf16 > 0 ? machine.bf16 : machine.f32;
+  return 1e6 * Math.max(work.bytes / machine.read, work.flops / peak);
+}
+
+/** For people. */
+export function describeMachine(machine: Machine): string {
+  const giga = (rate: number) => (rate / 1e9).toFixed(1);
+  return [
+    `processor  ${machine.processor}, ${machine.isa}, ${machine.threads} threads`,
+    `read       ${giga(machine.read)} GB/s`,
+    `f32        ${giga(machine.f32)} GFLOP/s`,
+    `bf16 dot   ${machine.bf16 > 0 ? `${giga(machine.bf16)} GFLOP/s` : 'not at this level'}`,
+  ].join('\n');
+}

@@ -1,0 +1,107 @@
+// `sparsevila chat` over a pipe: each line is a question or a command.
+import { splitWords } from '../../src/cli/chat_commands';
+import { cli, ENDLESS, picture, startCli } from './run';
+
+test.each([
+  ['a.png  b.png', ['a.png', 'b.png']],
+  ['"my photo.png" \'other one.png\'', ['my photo.png', 'other one.png']],
+  ['my\\ photo.png', ['my photo.png']],
+  ['', []],
+])('words of %s', (line, words) => {
+  expect(splitWords(line)).toEqual(words);
+});
+
+describe('chat', () => {
+  test('answers lines in one conversation', async () => {
+    const lines = ['Where is the yellow 2?', '', 'Read row 7.', '/quit', 'Never asked.'];
+    const { code, stdout, stderr } = await cli(['chat', '--image', picture(20)], `${lines.join('\n')}\n`);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toBe('> Where is the yellow 2?\nd5\n> Read row 7.\nblue X, blue triangle\n');
+  });
+
+  test('commands: images, numbers, forgetting', async () => {
+    const rows = (turns: number) => new RegExp(`^Turns: ${turns}, rows in the KV cache: (\\d+)$`, 'm');
+    const script = [
+      ...[`/image "${picture(20)}"`, 'Read row 7.', '/stats'],
+      ...['Where is the yellow 2?', '/rewind', '/stats'],
+      ...['/evict on', 'Where is the yellow 2?', '/stats', '/rewind', '/rewind', '/rewind', '/stats'],
+    ];
+    const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout.match(/^> .*\n.*$/gm)).toEqual([
+      '> Read row 7.\nblue X, blue triangle',
+      '> Where is the yellow 2?\nd5',
+      '> Where is the yellow 2?\nd5',
+    ]);
+    expect(stdout).toContain('visual tokens: 100 seen, 40 kept, 10 retrieved');
+    const counted = [...stdout.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, turns, n]) => [
+      Number(turns),
+      Number(n),
+    ]);
+    const afterOne = Number(rows(1).exec(stdout)?.[1]);
+    expect(afterOne).toBeGreaterThan(40);
+    // After a rewound turn, and after an evicted one, the cache is as before; with all forgotten it is empty.
+    expect(counted).toEqual([
+      [1, afterOne],
+      [1, afterOne],
+      [2, expect.any(Number)],
+      [0, 0],
+    ]);
+    expect(stdout).toContain('There is no turn to forget.');
+  });
+
+  test('what fails is said, the conversation goes on, and the exit code tells', async () => {
+    const script = ['/bogus', '/evict maybe', '/image', '/image nope.png', `/image ${picture(20)}`, 'Read row 7.'];
+    const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
+    expect(code).toBe(1);
+    expect(stderr.split('\n')).toEqual([
+      expect.stringContaining("received '/bogus'"),
+      expect.stringContaining('Expected on or off'),
+      expect.stringContaining('Expected a path'),
+      expect.stringContaining('ERR_IMAGE_NOT_FOUND'),
+      '',
+    ]);
+    expect(stdout).toContain('> Read row 7.\nblue X, blue triangle\n');
+  });
+
+  test('SIGINT stops an answer and keeps what was said; the next line is taken', async () => {
+    const { child, ended, shows } = startCli(['chat', '--image', picture(20), ...ENDLESS]);
+    child.stdin.write('Hi\n');
+    await shows(/> Hi\n./);
+    child.kill('SIGINT');
+    await shows(/Stopped; what was said is kept\./);
+    child.stdin.end('/stats\n/rewind\n/stats\n');
+    const { code, stdout, stderr } = await ended;
+    expect([code, stderr]).toEqual([0, 'Stopped; what was said is kept.\n']);
+    const rows = [...stdout.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, ...n]) => n.map(Number));
+    expect(rows).toEqual([
+      [1, expect.any(Number)],
+      [0, 0],
+    ]);
+    // Fewer than the whole answer's 2104.
+    expect(rows[0]?.[1]).toBeLessThan(2000);
+    expect(rows[0]?.[1]).toBeGreaterThan(40);
+  });
+
+  test('SIGINT before the first word takes the question back; its images wait for the next one', async () => {
+    const images = Array.from({ length: 30 }, () => picture(20));
+    const { child, ended, shows } = startCli(['chat', '--image', ...images, '--max-tokens', '1']);
+    child.stdin.write('Where?\n');
+    await shows(/> Where\?\n/);
+    child.kill('SIGINT');
+    await shows(/Stopped; the question is taken back\./);
+    child.stdin.end('/stats\nWhere?\n/stats\n');
+    const { code, stdout } = await ended;
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/> Where\?\nTurns: 0, rows in the KV cache: 0\n> Where\?\n/);
+    expect(stdout).toMatch(/visual tokens: 3000 seen, 1200 kept/);
+  });
+
+  test('SIGINT while it waits for a line ends it with 130', async () => {
+    const { child, ended, shows } = startCli(['chat']);
+    child.stdin.write('/help\n');
+    await shows(/\/quit/);
+    child.kill('SIGINT');
+    expect(await ended).toMatchObject({ code: 130, stderr: '' });
+  });
+});

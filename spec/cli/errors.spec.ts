@@ -1,0 +1,80 @@
+// Every wrong command line ends with one line on stderr, nothing on stdout, exit code 1.
+import { brokenImage, cli, picture } from './run';
+
+const QUESTION = ['--question', 'Read row 7.'];
+const SCENE = ['--image', picture(20)];
+
+const CASES: readonly (readonly [name: string, args: readonly string[], message: RegExp])[] = [
+  ['no command', [], /Expected a command but received none\. See/],
+  ['unknown command', ['aks'], /Unknown argument: aks\. See/],
+  ['unknown option', ['ask', ...QUESTION, '--sparcity', '0.5'], /Unknown argument: sparcity\. See/],
+  ['no question', ['ask', ...SCENE], /Missing required argument: question\. See/],
+  ['empty question', ['ask', ...QUESTION, '--question', ''], /ERR_QUESTION: Expected a question of at least one/],
+  ['no question on stdin', ['ask', '--question', '-'], /ERR_QUESTION: Expected a question of at least one/],
+  ['question without quotation marks', ['ask', '--question', 'Read', 'row'], /Unknown argument: row\. See/],
+  ['missing image', ['ask', ...QUESTION, '--image', 'nope.png'], /ERR_IMAGE_NOT_FOUND: .*"nope\.png".*check the path/],
+  ['no image', ['ask', ...QUESTION, '--image', brokenImage('garbage.bin')], /ERR_IMAGE_UNSUPPORTED: .*garbage\.bin/],
+  ['empty stdin', ['ask', ...QUESTION, '--image', '-'], /ERR_IMAGE_EMPTY: /],
+  ['stdin twice', ['ask', '--question', '-', '--image', '-'], /ERR_OPTION_INVALID: Expected stdin \(-\) .* once/],
+  ['missing model', ['ask', ...QUESTION, '--model', 'nope'], /ERR_MODEL_MISSING: Expected a checkpoint folder .*nope/],
+  [
+    'a ratio of one',
+    ['ask', ...QUESTION, '--prefill-sparsity', '1'],
+    /ERR_OPTION_INVALID: .*prefillSparsity.*received 1/,
+  ],
+  [
+    'a negative ratio',
+    ['ask', ...QUESTION, '--decode-sparsity', '-0.1'],
+    /ERR_OPTION_INVALID: .*decodeSparsity.*-0\.1/,
+  ],
+  ['a ratio that is no number', ['ask', ...QUESTION, '--prefill-sparsity', 'x'], /Expected a number for --prefill-sp/],
+  [
+    'a ratio with dense',
+    ['ask', ...QUESTION, '--method', 'dense', '--decode-sparsity', '0.5'],
+    /ERR_OPTION_INVALID: Expected no --decode-sparsity with --method dense/,
+  ],
+  [
+    'unknown method',
+    ['chat', '--method', 'magic'],
+    /Invalid values: Argument: method, Given: "magic", Choices: "dense"/,
+  ],
+  ['an option twice', ['ask', ...QUESTION, '--seed', '1', '--seed', '2'], /Expected --seed once/],
+  ['an option without value', ['ask', ...QUESTION, '--seed'], /Not enough arguments following: seed/],
+  ['chat with a missing image', ['chat', '--image', 'nope.png'], /ERR_IMAGE_NOT_FOUND/],
+];
+
+describe('a wrong command line', () => {
+  test.each(CASES)('%s', async (_name, args, message) => {
+    const { code, stdout, stderr } = await cli(args);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^sparsevila: [^\n]+\n$/);
+    expect([code, stdout]).toEqual([1, '']);
+  });
+});
+
+describe('an error once the model is there', () => {
+  test.each([
+    ['corrupt image', [...SCENE, brokenImage('truncated.png')], /ERR_IMAGE_CORRUPT: .*truncated\.png/],
+    ['top-k without temperature', ['--top-k', '3'], /ERR_OPTION_INVALID: .*temperature/],
+    ['too small a context', [...SCENE, '--context-length', '20'], /ERR_CONTEXT_OVERFLOW: .*has 20/],
+  ] as const)('%s', async (_name, args, message) => {
+    const { code, stdout, stderr } = await cli(['ask', ...args, ...QUESTION, '--json']);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^sparsevila: [^\n]+\n$/);
+    expect([code, stdout]).toEqual([1, '']);
+  });
+
+  test('--debug shows where it comes from', async () => {
+    const { code, stderr } = await cli(['ask', ...QUESTION, '--model', 'nope', '--debug']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^sparsevila: .*\n {4}at /);
+  });
+});
+
+test.each(['ask', 'chat'])('%s --help has examples and the shared options', async (command) => {
+  const { code, stdout, stderr } = await cli([command, '--help']);
+  expect([code, stderr]).toEqual([0, '']);
+  expect(stdout).toMatch(new RegExp(`Examples:\\n +sparsevila ${command} --image`));
+  for (const option of ['--prefill-sparsity', '--seed', '--evict', '--context-length'])
+    expect(stdout).toContain(option);
+});

@@ -1,0 +1,56 @@
+// The COMDAT trap: a function that a file compiled for AVX-512 emits as a weak symbol may become the one that the whole program
+// uses, and then crash processors without AVX-512. So the files of instruction-set levels define no weak symbol.
+
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { packageFolder } from '../../src/runtime/paths';
+import { findCompiler, findProgram } from '../../src/runtime/process';
+
+const NATIVE = join(packageFolder(), 'native');
+const LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16'];
+
+/** A level's flags, from the same lines that CMake reads. */
+function flagsOf(level: string): string[] {
+  const cmake = readFileSync(join(NATIVE, 'CMakeLists.txt'), 'utf8');
+  const variable = (name: string): string => new RegExp(`set\\(${name} ([^)"]*)\\)`).exec(cmake)?.[1] ?? '';
+  const expand = (text: string): string => text.replace(/\$\{(\w+)\}/g, (_, name: string) => expand(variable(name)));
+  return expand(`${variable('kernel_flags')} ${level === 'portable' ? '' : variable(`isa_${level}`)}`)
+    .split(/\s+/)
+    .filter((flag) => flag !== '');
+}
+
+const compiler = findCompiler(process.env);
+const nm = findProgram(['nm', 'llvm-nm'], process.env);
+const missing =
+  compiler === undefined ? 'a compiler' : nm === undefined ? 'nm' : process.arch === 'x64' ? undefined : 'x86';
+
+test.each(LEVELS)('the %s kernels define no weak symbol', async (level) => {
+  if (missing !== undefined || compiler === undefined || nm === undefined) {
+    console.warn(`Not checked: this needs ${missing}, which this machine does not have.`);
+    return;
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'sparsevila-symbols-'));
+  try {
+    const object = join(folder, 'level.o');
+    const flags = ['-O3', '-DNDEBUG', '-std=c++17', '-fPIC', '-fvisibility=hidden', ...flagsOf(level)];
+    const source = join(NATIVE, 'kernels', `level_${level}.cc`);
+    await promisify(execFile)(compiler, [...flags, '-c', source, '-o', object]);
+    const { stdout } = await promisify(execFile)(nm, ['-C', object]);
+    // V and W: weak with a definition; u: unique, which is shared as well. Lower-case v and w have none.
+    const weak = stdout.split('\n').filter((line) => / [VWu] /.test(line));
+    expect(stdout).toMatch(new RegExp(`kernels_${level}\\b`));
+    expect(weak).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('flags are found where CMake has them', () => {
+  expect(flagsOf('avx512bf16')).toEqual(
+    expect.arrayContaining(['-ffp-contract=off', '-mavx2', '-mavx512f', '-mavx512bf16']),
+  );
+  expect(flagsOf('portable')).not.toEqual(expect.arrayContaining(['-mavx2']));
+});

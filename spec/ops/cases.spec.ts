@@ -1,0 +1,61 @@
+// Every small case of the op table against its reference at every instruction-set level, and the same bits for any number of
+// threads and at any level that fuses multiply and add.
+
+import type { PreparedCase } from '../../src/ops/cases/case';
+import { OP_CASES, titleOf } from '../../src/ops/cases/index';
+import { TOLERANCES, within } from '../../src/ops/tolerance';
+import { atLevel, bitsOf, expectSameBits, levels, withThreads } from './levels';
+
+const SMALL = OP_CASES.filter((item) => !item.big).map((item) => ({ ...item, title: titleOf(item) }));
+
+test('no two cases share a title', () => {
+  const titles = OP_CASES.map(titleOf);
+  expect(titles.filter((title, i) => titles.indexOf(title) !== i)).toEqual([]);
+});
+
+describe.each(SMALL)('$title', (item) => {
+  let prepared: PreparedCase;
+  beforeAll(() => {
+    prepared = item.prepare();
+  });
+  afterAll(() => prepared.dispose());
+
+  test.each(levels())('equals its reference at %s', (level) => {
+    const wrong = atLevel(level, () => prepared.check()).filter(({ error }) => !within(error, item.tolerance));
+    const [first] = wrong;
+    if (first === undefined) return;
+    throw new Error(
+      `${first.output}: NMSE ${first.error} is not within ${item.tolerance} (${TOLERANCES[item.tolerance]}). Likely cause: ` +
+        `${
+          Number.isNaN(first.error) ? 'NaN or a wrong length' : `a sum or an index in this level's kernels`
+        }; compare with the other levels.`,
+    );
+  });
+
+  test('gives the same bits with 1, 2, 3 and 5 threads', () => {
+    // At one level: how work is split is the same code for all.
+    const one = withThreads(1, () => bitsOf(prepared.run()));
+    for (const count of [2, 3, 5])
+      expectSameBits(
+        withThreads(count, () => bitsOf(prepared.run())),
+        one,
+        `${count} threads`,
+        'a sum that is split by thread instead of at fixed places, or scratch memory that two threads share.',
+      );
+  });
+
+  test('gives the same bits at every level with fused multiply-add', () => {
+    // The bf16 dot product rounds activations where the others do not.
+    const fused = levels().filter(
+      (level) => level !== 'portable' && (item.dtype !== 'bf16 dot' || level !== 'avx512bf16'),
+    );
+    const [first, ...others] = fused.map((level) => ({ level, bits: atLevel(level, () => bitsOf(prepared.run())) }));
+    for (const { level, bits } of others)
+      expectSameBits(
+        bits,
+        first?.bits ?? [],
+        `${level} against ${first?.level}`,
+        'a multiply and an add that one level fuses and the other does not, or sums over lanes in another order.',
+      );
+  });
+});

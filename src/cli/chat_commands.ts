@@ -1,0 +1,96 @@
+// What a line of `sparsevila chat` that starts with a slash does. Knows the conversation's state, not the terminal.
+
+import { readImage } from '../image/source';
+import type { Mark } from '../session/conversation';
+import type { AskOptions, Session, TurnStats } from '../session/session';
+import { summaryLine } from './turn';
+
+/** The conversation as chat sees it. */
+export interface ChatState {
+  readonly session: Session;
+  /** Where each turn began, the last one's last. */
+  readonly marks: Mark[];
+  /** Images that the next question adds. */
+  images: string[];
+  history: 'keep' | 'evict';
+  /** Of the last complete answer. */
+  stats: TurnStats | undefined;
+  /** Of each question: sampling, limits. */
+  readonly options: AskOptions;
+  readonly isTerminal: boolean;
+  /** Stops the answer that is being given. */
+  stop: (() => void) | undefined;
+  over: boolean;
+}
+
+interface ChatCommand {
+  readonly usage: string;
+  readonly describe: string;
+  /** Returns what to print. */
+  run(state: ChatState, words: readonly string[]): string | Promise<string>;
+}
+
+const COMMANDS: Readonly<Record<string, ChatCommand>> = {
+  image: { usage: '/image PATH…', describe: 'Add images to the next question', run: addImages },
+  evict: { usage: '/evict on|off', describe: "Forget each turn's text, keep its images", run: setEvict },
+  rewind: { usage: '/rewind', describe: 'Forget the last turn', run: forgetTurn },
+  stats: { usage: '/stats', describe: 'Tokens and times of the last answer', run: showStats },
+  help: { usage: '/help', describe: 'This list', run: help },
+  quit: {
+    usage: '/quit',
+    describe: 'Leave (also Ctrl-D)',
+    run: (state) => {
+      state.over = true;
+      return '';
+    },
+  },
+};
+
+/**
+ * Runs a line such as `/image a.png "my photo.jpg"` and returns what to print.
+ * @throws Error for an unknown command or wrong words; SparseVilaError for images that cannot be read
+ */
+export async function runCommand(state: ChatState, line: string): Promise<string> {
+  const [name = '', ...words] = splitWords(line.slice(1));
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (command === undefined) throw new Error(`Expected a command, received '/${name}'. /help lists them.`);
+  return command.run(state, words);
+}
+
+/** Words between spaces; quotation marks and backslashes hold a path together, as a terminal writes one that is dropped on it. */
+export function splitWords(line: string): string[] {
+  const found = line.matchAll(/"([^"]*)"|'([^']*)'|((?:\\.|[^\s\\])+)/g);
+  return [...found].map(([, double, single, bare]) => double ?? single ?? (bare ?? '').replace(/\\(.)/g, '$1'));
+}
+
+async function addImages(state: ChatState, paths: readonly string[]): Promise<string> {
+  if (paths.length === 0) throw new Error('Expected a path: /image PATH…');
+  for (const path of paths) await readImage(path);
+  state.images.push(...paths);
+  return `The next question is about ${state.images.join(', ')}.`;
+}
+
+function setEvict(state: ChatState, [choice]: readonly string[]): string {
+  if (choice !== 'on' && choice !== 'off') throw new Error('Expected on or off: /evict on|off');
+  state.history = choice === 'on' ? 'evict' : 'keep';
+  return choice === 'on' ? "From now on each turn's text is forgotten; images stay." : 'From now on turns are kept.';
+}
+
+function forgetTurn(state: ChatState): string {
+  const mark = state.marks.pop();
+  if (mark === undefined) return 'There is no turn to forget.';
+  state.session.rewind(mark);
+  return `The last turn is forgotten; ${state.marks.length} left.`;
+}
+
+function showStats({ session, stats, marks }: ChatState): string {
+  const rows = `Turns: ${marks.length}, rows in the KV cache: ${session.length}`;
+  return stats === undefined ? rows : `${summaryLine(stats)}\n${rows}`;
+}
+
+function help(): string {
+  const rows = Object.values(COMMANDS).map(({ usage, describe }) => `  ${usage.padEnd(14)} ${describe}`);
+  return [...rows, '  Anything else is a question. Ctrl-C stops an answer; twice when there is none, it leaves.'].join(
+    '\n',
+  );
+}

@@ -1,0 +1,33 @@
+// Loads the model of a command, with a progress bar when that takes long, and looks at images before it.
+
+import { readImage } from '../image/source';
+import type { Model } from '../index';
+import { progressReporter } from '../runtime/progress';
+import { type ConversationArguments, loadOptions, modelFolder } from './options';
+
+/** Loading shorter than this shows nothing, and none does without a terminal: there stderr is for errors. */
+const QUIET_MS = 2000;
+
+/** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
+export async function openModel(args: ConversationArguments, signal: AbortSignal): Promise<Model> {
+  const folder = modelFolder(args);
+  const { load } = await import('../index.js');
+  const reporter = progressReporter();
+  const begin = performance.now();
+  try {
+    return await load(folder, {
+      ...loadOptions(args),
+      signal,
+      onProgress: (progress) => {
+        if (process.stderr.isTTY && performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });
+      },
+    });
+  } finally {
+    reporter.stop();
+  }
+}
+
+/** Sees that images are there and look like images, so that a wrong path does not wait for the model. */
+export async function checkImages(images: readonly (string | Buffer)[]): Promise<void> {
+  for (const image of images) await readImage(image);
+}

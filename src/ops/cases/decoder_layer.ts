@@ -1,0 +1,226 @@
+// Cases of `decoderLayer`, its parts for specs that compose it, and its definition in double precision.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { attentionReference } from '../attention';
+import { type DecoderLayerWeights, decoderLayer } from '../decoder_layer';
+import { type KvType, roundToBf16 } from '../kv_cache';
+import { gatedMlpReference, linearReference } from '../linear';
+import { rmsNormReference } from '../norm';
+import { ropeReference, ropeTable } from '../rope';
+import { float32, floats, int32 } from '../run';
+import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
+import { seenPairs } from './attention';
+import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
+import { aroundOne, noise, pickAscending, rowsOf, sample, weightValues } from './data';
+import { filledCache } from './kv_cache';
+import { inverseFrequencies } from './rope';
+
+const EPS = 1e-6;
+
+export interface DecoderLayerSizes {
+  readonly t: number;
+  readonly d: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly c: number;
+  readonly ffn: number;
+  /** Rows in the cache before x. */
+  readonly length: number;
+  /** Of them, first row of the contiguous rest, and how many below it are listed. */
+  readonly tail: number;
+  readonly listed: number;
+  readonly type: WeightType;
+  readonly kvType: KvType;
+  readonly dot?: boolean;
+  readonly bias?: boolean;
+  readonly columns?: boolean;
+  readonly big?: boolean;
+}
+
+/** Everything that a decoder layer is called with, as numbers. */
+export interface DecoderLayerData {
+  readonly x: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  readonly rows: Int32Array;
+  readonly positions: readonly number[];
+  readonly inputNorm: Float32Array;
+  readonly qkv: Float32Array;
+  readonly qkvBias: Float32Array;
+  readonly o: Float32Array;
+  readonly oBias: Float32Array;
+  readonly postNorm: Float32Array;
+  readonly gate: Float32Array;
+  readonly up: Float32Array;
+  readonly down: Float32Array;
+}
+
+export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
+  const seed = `decoder ${s.t} ${s.d} ${s.heads} ${s.kvHeads} ${s.c} ${s.type} `;
+  const width = (s.heads + 2 * s.kvHeads) * s.c;
+  const matrix = (name: string, n: number, k: number) => weightValues(seed + name, n, k, s.type);
+  return {
+    x: noise(`${seed}x`, s.t * s.d),
+    k: noise(`${seed}k`, s.length * s.kvHeads * s.c),
+    v: noise(`${seed}v`, s.length * s.kvHeads * s.c),
+    rows: pickAscending(`${seed}rows`, s.listed, s.tail),
+    positions: Array.from({ length: s.t }, (_, i) => s.length + i + 3),
+    inputNorm: aroundOne(`${seed}n1`, s.d),
+    qkv: matrix('qkv', width, s.d),
+    qkvBias: noise(`${seed}bq`, s.bias ? width : 0, 0.3),
+    o: matrix('o', s.d, s.heads * s.c),
+    oBias: noise(`${seed}bo`, s.bias ? s.d : 0, 0.3),
+    postNorm: aroundOne(`${seed}n2`, s.d),
+    gate: matrix('gate', s.ffn, s.d),
+    up: matrix('up', s.ffn, s.d),
+    down: matrix('down', s.d, s.ffn),
+  };
+}
+
+/** Packed weights; the caller disposes of their tensors, which `weightTensors` lists. */
+export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes): DecoderLayerWeights {
+  const options = { type: s.type, roundActivations: s.dot ?? false };
+  return {
+    inputNorm: float32(data.inputNorm, [s.d]),
+    qkv: packArrays([data.qkv], s.d, options),
+    qkvBias: float32(data.qkvBias, [data.qkvBias.length]),
+    o: packArrays([data.o], s.heads * s.c, options),
+    oBias: float32(data.oBias, [data.oBias.length]),
+    postNorm: float32(data.postNorm, [s.d]),
+    gateUp: packArrays([data.gate, data.up], s.d, { ...options, gated: true }),
+    down: packArrays([data.down], s.ffn, options),
+    eps: float32([EPS], [1]),
+  };
+}
+
+export function weightTensors(weights: DecoderLayerWeights): Tensor[] {
+  return Object.values(weights).map((value: Tensor | { tensor: Tensor }) => ('tensor' in value ? value.tensor : value));
+}
+
+/**
+ * The definition, for the rows of x that `queries` lists. Keys and values are rounded as the cache stores them.
+ * @returns y [queries, d]; columns only when all rows are listed
+ */
+export function decoderLayerReference(data: DecoderLayerData, s: DecoderLayerSizes, queries: readonly number[]) {
+  const { t, d, heads, kvHeads, c, length, tail } = s;
+  const store = (values: Float64Array) =>
+    s.kvType === 'bf16' ? values.map((x) => roundToBf16(x)) : values.map((x) => Math.fround(x));
+  const [queryWidth, keyWidth] = [heads * c, kvHeads * c];
+  const normed = rmsNormReference(data.x, data.inputNorm, Math.fround(EPS));
+  const project = (x: ArrayLike<number>, from: number, to: number) =>
+    linearReference(x, data.qkv.subarray(from * d, to * d), d, s.bias ? data.qkvBias.subarray(from, to) : undefined);
+  const tableTensor = ropeTable(data.positions, inverseFrequencies(c));
+  const table = floats(tableTensor);
+  tableTensor.dispose();
+  const half = c / 2;
+  const ownTable = rowsOf(table, half, [...queries, ...queries.map((i) => t + i)]);
+
+  const q = ropeReference(project(rowsOf(normed, d, queries), 0, queryWidth), ownTable, heads, c);
+  const newK = ropeReference(project(normed, queryWidth, queryWidth + keyWidth), table, kvHeads, c);
+  const newV = project(normed, queryWidth + keyWidth, queryWidth + 2 * keyWidth);
+  const k = store(concat(data.k, newK));
+  const v = store(concat(data.v, newV));
+  const listed = new Set(data.rows);
+  const sees = (i: number, j: number) => listed.has(j) || (j >= tail && j <= length + (queries[i] ?? 0));
+  const attended = attentionReference(q, k, v, { t: queries.length, heads, kvHeads, c }, sees);
+  const h = linearReference(attended.out, data.o, queryWidth, s.bias ? data.oBias : undefined);
+  const x = rowsOf(data.x, d, queries);
+  for (let i = 0; i < h.length; i++) h[i] = (h[i] as number) + (x[i] as number);
+  const y = gatedMlpReference(rmsNormReference(h, data.postNorm, Math.fround(EPS)), data.gate, data.up, data.down, d);
+  for (let i = 0; i < y.length; i++) y[i] = (y[i] as number) + (h[i] as number);
+  const order = [...data.rows, ...Array.from({ length: length - tail + t }, (_, i) => tail + i)];
+  return { y, columns: Float64Array.from(order, (key) => attended.columns[key] as number) };
+}
+
+function concat(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
+  const both = new Float64Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
+}
+
+function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
+  const { t, d, heads, kvHeads, c, ffn, length, listed, tail, type, kvType, dot, bias, columns, big = false } = sizes;
+  const extras = [bias ? 'bias' : '', columns ? 'columns' : '', `kv ${kvType}`].filter((text) => text !== '').join(' ');
+  const view = listed || tail ? `${listed}+${length - tail}` : `${length}`;
+  return {
+    op: 'decoderLayer',
+    name: `${t}x${d} ${heads}/${kvHeads}x${c} ffn ${ffn} over ${view} ${extras}`,
+    dtype: dot ? 'bf16 dot' : type,
+    tolerance: dot ? 'bf16Activations' : kvType === 'bf16' ? 'bf16Store' : 'f32',
+    big,
+    prepare: () => prepare(sizes),
+  };
+}
+
+const SAMPLED_ROWS = 3;
+
+function prepare(s: DecoderLayerSizes): PreparedCase {
+  const keep = keeper();
+  const data = decoderLayerData(s);
+  const parameters = data.qkv.length + data.o.length + 3 * data.gate.length;
+  const weightBytes = parameters * WEIGHT_BYTES[s.type];
+  const copies = Array.from({ length: s.big && s.t <= 8 ? coldCopies(weightBytes) : 1 }, () => {
+    const weights = decoderLayerWeights(data, s);
+    for (const tensor of weightTensors(weights)) keep.tensor(tensor);
+    const cache = { kvHeads: s.kvHeads, c: s.c, type: s.kvType, spare: s.t };
+    return { weights, kv: keep.tensor(filledCache(data.k, data.v, cache)) };
+  });
+  const next = inTurn(copies);
+  const x = keep.tensor(float32(data.x, [s.t, s.d]));
+  const table = keep.tensor(ropeTable(data.positions, inverseFrequencies(s.c)));
+  const rows = keep.tensor(int32(data.rows));
+  const range = keep.tensor(int32([s.tail, s.length, Number(s.columns ?? false)]));
+  const run = (): Tensor[] => {
+    const { kv, weights } = next();
+    return decoderLayer(x, kv, table, rows, range, weights);
+  };
+  const queries = sample(s.t, s.big ? SAMPLED_ROWS : s.t);
+  const reference = once(() => decoderLayerReference(data, s, queries));
+  const attended = s.listed + s.length - s.tail;
+  const kvBytes = 2 * s.kvHeads * s.c * (s.kvType === 'bf16' ? 2 : 4) * (attended + s.t);
+  return {
+    run,
+    check() {
+      const [y = new Float32Array(), columns = new Float32Array()] = take(run());
+      const expected = reference();
+      const result = [compare('y', y.length === s.t * s.d ? rowsOf(y, s.d, queries) : y, expected.y)];
+      if (s.columns && queries.length === s.t) result.push(compare('columns', columns, expected.columns));
+      return result;
+    },
+    bytes: weightBytes + kvBytes + 8 * s.t * s.d,
+    flops: 2 * s.t * parameters + 4 * s.heads * s.c * seenPairs(s.t, attended + s.t),
+    dispose: keep.dispose,
+  };
+}
+
+/** One group of 7; every size different from every other. */
+export const SMALL_LAYER: DecoderLayerSizes = {
+  ...{ t: 9, d: 131, heads: 7, kvHeads: 1, c: 72, ffn: 203 },
+  ...{ length: 150, tail: 137, listed: 41, type: 'f32', kvType: 'f32', bias: true, columns: true },
+};
+const UNGROUPED: DecoderLayerSizes = {
+  ...{ t: 5, d: 72, heads: 3, kvHeads: 3, c: 40, ffn: 259 },
+  ...{ length: 131, tail: 0, listed: 0, type: 'bf16', kvType: 'bf16' },
+};
+/** The decoder of Qwen2-0.5B. */
+const QWEN2_HALF: DecoderLayerSizes = {
+  ...{ t: 1, d: 896, heads: 14, kvHeads: 2, c: 64, ffn: 4864 },
+  ...{ length: 1024, tail: 0, listed: 0, type: 'bf16', kvType: 'bf16', bias: true, big: true },
+};
+
+export const DECODER_LAYER_CASES: readonly OpCase[] = [
+  decoderLayerCase(SMALL_LAYER),
+  decoderLayerCase({ ...SMALL_LAYER, t: 1 }),
+  decoderLayerCase({ ...SMALL_LAYER, t: 1, length: 0, tail: 0, listed: 0 }),
+  decoderLayerCase({ ...SMALL_LAYER, t: 37, length: 0, tail: 0, listed: 0, type: 'f16' }),
+  decoderLayerCase({ ...SMALL_LAYER, type: 'bf16', kvType: 'bf16' }),
+  decoderLayerCase({ ...SMALL_LAYER, type: 'bf16', kvType: 'bf16', dot: true }),
+  decoderLayerCase(UNGROUPED),
+  decoderLayerCase({ ...UNGROUPED, t: 1, tail: 120, listed: 13, columns: true }),
+  decoderLayerCase({ ...UNGROUPED, type: 'f32', kvType: 'f32' }),
+  decoderLayerCase(QWEN2_HALF),
+  decoderLayerCase({ ...QWEN2_HALF, dot: true }),
+  decoderLayerCase({ ...QWEN2_HALF, t: 512 }),
+  decoderLayerCase({ ...QWEN2_HALF, t: 512, dot: true }),
+];

@@ -1,0 +1,28 @@
+// The case table of all ops: what the specs check at every instruction-set level and what the benchmark times.
+// A new op adds its own file of cases and one line here.
+
+import { ATTENTION_CASES } from './attention';
+import type { OpCase } from './case';
+import { DECODER_LAYER_CASES } from './decoder_layer';
+import { KV_CACHE_CASES } from './kv_cache';
+import { LINEAR_CASES } from './linear';
+import { NORM_CASES } from './norm';
+import { ROPE_CASES } from './rope';
+import { SPACE_TO_DEPTH_CASES } from './space_to_depth';
+import { VISION_BLOCK_CASES } from './vision_block';
+
+export const OP_CASES: readonly OpCase[] = [
+  ...LINEAR_CASES,
+  ...NORM_CASES,
+  ...ROPE_CASES,
+  ...SPACE_TO_DEPTH_CASES,
+  ...ATTENTION_CASES,
+  ...KV_CACHE_CASES,
+  ...DECODER_LAYER_CASES,
+  ...VISION_BLOCK_CASES,
+];
+
+/** `op: name (dtype)`, which no two cases share. */
+export function titleOf(item: OpCase): string {
+  return `${item.op}: ${item.name} (${item.dtype})`;
+}

@@ -1,0 +1,185 @@
+// Cases of `linear`, `gatedMlp` and `embed`. Sizes are ugly and all different, so that a mixed-up dimension shows.
+
+import { type Activation, embed, gatedMlp, gatedMlpReference, linear, linearReference } from '../linear';
+import { float32 } from '../run';
+import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
+import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
+import { elementsOf, noise, rowsOf, sample, weightValues } from './data';
+
+/** A product is bound by memory when it has at most this many rows. */
+const FEW_ROWS = 8;
+const SAMPLED_ROWS = 5;
+const SAMPLED_OUTPUTS = 61;
+
+interface LinearSizes {
+  readonly t: number;
+  readonly k: number;
+  readonly n: number;
+  readonly type: WeightType;
+  readonly dot?: boolean;
+  readonly bias?: boolean;
+  readonly activation?: Activation;
+  readonly big?: boolean;
+}
+
+function linearCase(sizes: LinearSizes): OpCase {
+  const { t, k, n, type, dot = false, bias = false, activation = 'none', big = false } = sizes;
+  const extras = [bias ? 'bias' : '', activation === 'none' ? '' : activation].filter((text) => text !== '').join(' ');
+  return {
+    op: 'linear',
+    name: `${t}x${k}x${n}${extras && ` ${extras}`}`,
+    dtype: dot ? 'bf16 dot' : type,
+    tolerance: dot ? 'bf16Activations' : 'f32',
+    big,
+    prepare: () => prepareLinear({ ...sizes, dot, bias, activation, big }),
+  };
+}
+
+function prepareLinear({ t, k, n, type, dot, bias, activation, big }: Required<LinearSizes>): PreparedCase {
+  const keep = keeper();
+  const seed = `linear ${t} ${k} ${n} ${type} `;
+  const x = noise(`${seed}x`, t * k);
+  const w = weightValues(`${seed}w`, n, k, type);
+  const b = noise(`${seed}b`, bias ? n : 0);
+  const weightBytes = n * k * WEIGHT_BYTES[type];
+  const copies = big && t <= FEW_ROWS ? coldCopies(weightBytes) : 1;
+  const matrices = Array.from({ length: copies }, () =>
+    keep.matrix(packArrays([w], k, { type, roundActivations: dot })),
+  );
+  const next = inTurn(matrices);
+  const [input, biases] = [keep.tensor(float32(x, [t, k])), keep.tensor(float32(b, [b.length]))];
+  const run = () => [linear(input, next(), biases, activation)];
+  const [rows, outputs] = [sample(t, big ? SAMPLED_ROWS : t), sample(n, big ? SAMPLED_OUTPUTS : n)];
+  const expected = once(() => {
+    const some = bias ? elementsOf(b, outputs) : undefined;
+    return linearReference(rowsOf(x, k, rows), rowsOf(w, k, outputs), k, some, activation);
+  });
+  return {
+    run,
+    check() {
+      const [y = new Float32Array()] = take(run());
+      const places = rows.flatMap((row) => outputs.map((output) => row * n + output));
+      return [compare('y', y.length === t * n ? elementsOf(y, places) : y, expected())];
+    },
+    bytes: weightBytes + 4 * (t * k + t * n + b.length),
+    flops: 2 * t * k * n,
+    dispose: keep.dispose,
+  };
+}
+
+interface MlpSizes {
+  readonly t: number;
+  readonly d: number;
+  readonly m: number;
+  readonly type: WeightType;
+  readonly dot?: boolean;
+  readonly big?: boolean;
+}
+
+function mlpCase(sizes: MlpSizes): OpCase {
+  const { t, d, m, type, dot = false, big = false } = sizes;
+  return {
+    op: 'gatedMlp',
+    name: `${t}x${d}x${m}`,
+    dtype: dot ? 'bf16 dot' : type,
+    tolerance: dot ? 'bf16Activations' : 'f32',
+    big,
+    prepare: () => prepareMlp({ ...sizes, dot, big }),
+  };
+}
+
+function prepareMlp({ t, d, m, type, dot, big }: Required<MlpSizes>): PreparedCase {
+  const keep = keeper();
+  const seed = `mlp ${t} ${d} ${m} ${type} `;
+  const x = noise(`${seed}x`, t * d);
+  const [gate, up] = [weightValues(`${seed}gate`, m, d, type), weightValues(`${seed}up`, m, d, type)];
+  const down = weightValues(`${seed}down`, d, m, type);
+  const weightBytes = 3 * d * m * WEIGHT_BYTES[type];
+  const options = { type, roundActivations: dot };
+  const copies = Array.from({ length: big && t <= FEW_ROWS ? coldCopies(weightBytes) : 1 }, () => ({
+    gateUp: keep.matrix(packArrays([gate, up], d, { ...options, gated: true })),
+    down: keep.matrix(packArrays([down], m, options)),
+  }));
+  const next = inTurn(copies);
+  const input = keep.tensor(float32(x, [t, d]));
+  const run = () => {
+    const w = next();
+    return [gatedMlp(input, w.gateUp, w.down)];
+  };
+  const rows = sample(t, big ? SAMPLED_ROWS : t);
+  const expected = once(() => gatedMlpReference(rowsOf(x, d, rows), gate, up, down, d));
+  return {
+    run,
+    check() {
+      const [y = new Float32Array()] = take(run());
+      return [compare('y', y.length === t * d ? rowsOf(y, d, rows) : y, expected())];
+    },
+    bytes: weightBytes + 8 * t * d,
+    flops: 6 * t * d * m,
+    dispose: keep.dispose,
+  };
+}
+
+function embedCase(vocabulary: number, k: number, ids: readonly number[], type: WeightType, big = false): OpCase {
+  const prepare = (): PreparedCase => {
+    const keep = keeper();
+    const values = weightValues(`embed ${vocabulary} ${k}`, vocabulary, k, type);
+    const table = keep.matrix(packArrays([values], k, { type }));
+    const run = () => [embed(table, ids)];
+    return {
+      run,
+      check() {
+        const [y = new Float32Array()] = take(run());
+        return [compare('y', y, rowsOf(values, k, ids))];
+      },
+      bytes: ids.length * k * (WEIGHT_BYTES[type] + 4),
+      flops: 0,
+      dispose: keep.dispose,
+    };
+  };
+  return {
+    op: 'embed',
+    name: `${ids.length} of ${vocabulary}x${k}`,
+    dtype: type,
+    tolerance: 'exact',
+    big,
+    prepare,
+  };
+}
+
+const TYPES: readonly { type: WeightType; dot?: boolean }[] = [
+  { type: 'f32' },
+  { type: 'f16' },
+  { type: 'bf16' },
+  { type: 'bf16', dot: true },
+];
+
+const IDS = [4, 0, 36, 4, 17, 16, 15, 32, 31];
+
+export const LINEAR_CASES: readonly OpCase[] = [
+  ...TYPES.flatMap((type) => [
+    linearCase({ t: 1, k: 1027, n: 131, ...type }),
+    linearCase({ t: 7, k: 131, n: 1027, ...type, bias: true }),
+    // More rows than a tile has (96), more inputs than a block (2048), one output more than a group of strips (128).
+    linearCase({ t: 103, k: 2055, n: 129, ...type }),
+    linearCase({ t: 3, k: 1, n: 5, ...type, bias: true }),
+    linearCase({ t: 2, k: 17, n: 1, ...type }),
+  ]),
+  ...(['gelu_pytorch_tanh', 'gelu', 'quick_gelu', 'silu'] as const).map((activation) =>
+    linearCase({ t: 5, k: 72, n: 203, type: 'f32', bias: true, activation }),
+  ),
+  linearCase({ t: 1, k: 4096, n: 11008, type: 'bf16', big: true }),
+  linearCase({ t: 1, k: 896, n: 4864, type: 'bf16', big: true }),
+  linearCase({ t: 512, k: 896, n: 4864, type: 'bf16', big: true }),
+  linearCase({ t: 512, k: 896, n: 4864, type: 'bf16', dot: true, big: true }),
+  linearCase({ t: 1024, k: 1024, n: 4096, type: 'bf16', bias: true, activation: 'gelu_pytorch_tanh', big: true }),
+  linearCase({ t: 1024, k: 1024, n: 4096, type: 'f32', big: true }),
+
+  ...TYPES.flatMap((type) => [mlpCase({ t: 1, d: 131, m: 203, ...type }), mlpCase({ t: 29, d: 72, m: 1027, ...type })]),
+  mlpCase({ t: 1, d: 896, m: 4864, type: 'bf16', big: true }),
+  mlpCase({ t: 512, d: 896, m: 4864, type: 'bf16', big: true }),
+
+  ...(['f32', 'f16', 'bf16'] as const).map((type) => embedCase(37, 131, IDS, type)),
+  embedCase(37, 131, [], 'bf16'),
+  embedCase(65537, 896, sample(65537, 512), 'bf16', true),
+];
