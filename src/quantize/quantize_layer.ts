@@ -10,6 +10,7 @@ import { float32, floats } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Sequence } from './calibration';
 import { clipMatrix } from './clip_search';
+import { feedbackRound } from './feedback';
 import { roundToF16 } from './half';
 import { attend, type LayerWeights, LINEARS, type Linear, packAttention, product, type Site } from './layer';
 import { dequantizeMatrix, type Matrix, type QuantizedMatrix, quantizeMatrix, type RoundOptions } from './round';
@@ -43,21 +44,20 @@ export interface QuantizedLayer {
   readonly errors: readonly GroupError[];
 }
 
-/** Llama's and Qwen2's groups. v can absorb o's scales only where each of its outputs feeds one input of o: without GQA. */
-export function groupsOf({ linears: { v, o } }: LayerWeights): readonly Group[] {
-  const sameShape = v.rows === o.rows && v.cols === o.cols;
-  return [
-    { site: 'qkv', linears: ['q', 'k', 'v'] },
-    ...(sameShape ? [{ site: 'o', linears: ['o'] } as const] : []),
-    { site: 'mlp', linears: ['gate', 'up'] },
-    { site: 'down', linears: ['down'] },
-  ];
-}
+/** Llama's and Qwen2's groups, in the order of their search. */
+const GROUPS: readonly Group[] = [
+  { site: 'qkv', linears: ['q', 'k', 'v'] },
+  { site: 'o', linears: ['o'] },
+  { site: 'mlp', linears: ['gate', 'up'] },
+  { site: 'down', linears: ['down'] },
+];
 
 export interface LayerContext {
   readonly config: DecoderConfig;
   readonly sequences: readonly Sequence[];
   readonly round: RoundOptions;
+  /** Round with error feedback after clipping. */
+  readonly feedback: boolean;
   readonly breathe: () => Promise<void>;
 }
 
@@ -73,43 +73,64 @@ export async function awqLayer(
   statistics: LayerStatistics,
   context: LayerContext,
 ): Promise<QuantizedLayer> {
-  const { round, breathe } = context;
-  const groups = groupsOf(weights);
-  const scales: Partial<Record<Site, Float32Array>> = {};
+  const { round, breathe, config } = context;
+  const scales: Scales = {};
   const found: { group: Group; loss: Loss; rtn: number; ratio: number | undefined }[] = [];
-  for (const group of groups) {
+  for (const group of GROUPS) {
     const loss = groupLoss(group, weights, statistics, context);
     const matrices = group.linears.map((name) => weights.linears[name]);
-    const { scale, ratio, plainLoss } = await searchScale(
-      matrices,
-      statistics.meanAbs[group.site],
-      round,
-      loss,
-      breathe,
-    );
+    const tie = group.site === 'o' ? (values: Float64Array) => tieHeads(values, config) : undefined;
+    const search = { meanAbs: statistics.meanAbs[group.site], tie, round, loss, breathe };
+    const { scale, ratio, plainLoss } = await searchScale(matrices, search);
     scales[group.site] = storable(scale, group.site, weights);
     found.push({ group, loss, rtn: plainLoss, ratio });
   }
-  const applied = applyScales(weights, scales);
+  const applied = applyScales(weights, scales, config);
   const quantized = mapLinears((name) => quantizeMatrix(applied.linears[name], round));
   const errors: GroupError[] = [];
   for (const { group, loss, rtn, ratio } of found) {
-    const measure = (): number => loss(group.linears.map((name) => unscaled(name, quantized[name], scales)));
-    let chosen = measure();
-    for (const name of group.linears.filter(isClipped)) {
-      const before = quantized[name];
-      quantized[name] = quantizeMatrix(await clipped(name, applied, statistics, scales, context), round);
-      const after = measure();
-      // The clip search sees one matrix; what counts is the module's output.
-      if (after < chosen) chosen = after;
-      else quantized[name] = before;
-    }
+    const measure = (): number => loss(group.linears.map((name) => unscaled(name, quantized[name], scales, config)));
+    const chosen = await refine(group, applied, quantized, measure, { statistics, scales, context });
     errors.push({ group: group.site, rtn, chosen, ratio: ratio ?? null });
   }
-  const grouped = new Set(groups.flatMap(({ linears }) => linears));
-  for (const name of LINEARS.filter((linear) => !grouped.has(linear)))
-    quantized[name] = quantizeMatrix(await clipped(name, applied, statistics, scales, context), round);
   return { ...applied, linears: quantized, errors };
+}
+
+type Scales = Partial<Record<Site, Float32Array>>;
+
+interface Refinement {
+  readonly statistics: LayerStatistics;
+  readonly scales: Scales;
+  readonly context: LayerContext;
+}
+
+/**
+ * Clips ranges and rounds with feedback, matrix by matrix, keeping each where it helps: both see one matrix, and what counts is
+ * the module's output. Changes `quantized`; returns its loss.
+ */
+async function refine(
+  { site, linears }: Group,
+  applied: LayerWeights,
+  quantized: Record<Linear, QuantizedMatrix>,
+  measure: () => number,
+  { statistics, scales, context: { round, feedback, breathe } }: Refinement,
+): Promise<number> {
+  const x = statistics.rows[site];
+  const s = scales[site] ?? new Float32Array(x.width).fill(1);
+  let loss = measure();
+  const attempt = (name: Linear, candidate: QuantizedMatrix): void => {
+    const before = quantized[name];
+    quantized[name] = candidate;
+    const after = measure();
+    if (after < loss) loss = after;
+    else quantized[name] = before;
+  };
+  for (const name of linears) {
+    const matrix = applied.linears[name];
+    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(matrix, x, s, round, breathe), round));
+    if (feedback) attempt(name, await feedbackRound(matrix, quantized[name], x, s, breathe));
+  }
+  return loss;
 }
 
 /** q and k are not clipped: their errors meet in a product, which the search does not see. */
@@ -128,12 +149,36 @@ function storable(scale: Float32Array, site: Site, weights: LayerWeights): Float
   });
 }
 
-function applyScales(weights: LayerWeights, scales: Partial<Record<Site, Float32Array>>): LayerWeights {
+/**
+ * Each value replaced by the mean over the query heads that read the same value head: v can absorb only scales that they share.
+ * Without GQA nothing changes. (AutoAWQ leaves o alone under GQA; llm-compressor folds like this.)
+ */
+function tieHeads(values: Float64Array, { heads, kvHeads, headDim }: DecoderConfig): Float64Array {
+  const share = heads / kvHeads;
+  return values.map((_, i) => {
+    const [first, c] = [Math.floor(i / headDim / share) * share, i % headDim];
+    let sum = 0;
+    for (let head = first; head < first + share; head++) sum += values[head * headDim + c] as number;
+    return sum / share;
+  });
+}
+
+/** Of o's scales, those of v's outputs. */
+function perValueHead(scale: Float32Array, { heads, kvHeads, headDim }: DecoderConfig): Float32Array {
+  const share = heads / kvHeads;
+  return Float32Array.from(
+    { length: kvHeads * headDim },
+    (_, i) => scale[Math.floor(i / headDim) * share * headDim + (i % headDim)] as number,
+  );
+}
+
+function applyScales(weights: LayerWeights, scales: Scales, config: DecoderConfig): LayerWeights {
   const { qkv, o, mlp, down } = scales;
   const columns = (name: Linear, s: Float32Array | undefined): Matrix =>
     s === undefined ? weights.linears[name] : scaleColumns(weights.linears[name], s);
   const quotient = (values: Float32Array, s: Float32Array | undefined): Float32Array =>
     s === undefined ? values : values.map((value, i) => value / (s[i] as number));
+  const values = o && perValueHead(o, config);
   const v = columns('v', qkv);
   const up = columns('up', mlp);
   return {
@@ -142,13 +187,14 @@ function applyScales(weights: LayerWeights, scales: Partial<Record<Site, Float32
     linears: {
       q: columns('q', qkv),
       k: columns('k', qkv),
-      v: o === undefined ? v : divideRows(v, o),
+      v: values === undefined ? v : divideRows(v, values),
       o: columns('o', o),
       gate: columns('gate', mlp),
       up: down === undefined ? up : divideRows(up, down),
       down: columns('down', down),
     },
-    biases: weights.biases.v === undefined ? weights.biases : { ...weights.biases, v: quotient(weights.biases.v, o) },
+    biases:
+      weights.biases.v === undefined ? weights.biases : { ...weights.biases, v: quotient(weights.biases.v, values) },
   };
 }
 
@@ -163,9 +209,11 @@ const SITES_OF: Readonly<Record<Linear, { readonly input: Site; readonly output?
 };
 
 /** What a quantised matrix stands for in terms of unscaled inputs and outputs. */
-function unscaled(name: Linear, quantized: QuantizedMatrix, scales: Partial<Record<Site, Float32Array>>): Matrix {
+function unscaled(name: Linear, quantized: QuantizedMatrix, scales: Scales, config: DecoderConfig): Matrix {
   const { input, output } = SITES_OF[name];
-  const [columns, rows] = [scales[input], output && scales[output]];
+  const columns = scales[input];
+  const given = output && scales[output];
+  const rows = output === 'o' && given ? perValueHead(given, config) : given;
   const plain = dequantizeMatrix(quantized);
   const narrowed = columns === undefined ? plain : scaleColumns(plain, columns, true);
   return rows === undefined
@@ -174,19 +222,6 @@ function unscaled(name: Linear, quantized: QuantizedMatrix, scales: Partial<Reco
         narrowed,
         rows.map((s) => 1 / s),
       );
-}
-
-/** The scaled matrix with its groups' ranges tightened. */
-function clipped(
-  name: Linear,
-  { linears }: LayerWeights,
-  { rows }: LayerStatistics,
-  scales: Partial<Record<Site, Float32Array>>,
-  { round, breathe }: LayerContext,
-): Promise<Matrix> {
-  const site = SITES_OF[name].input;
-  const x = rows[site];
-  return clipMatrix(linears[name], x, scales[site] ?? new Float32Array(x.width).fill(1), round, breathe);
 }
 
 /** NMSE of the inspected module's output when the group's matrices are replaced. */

@@ -40,7 +40,7 @@ export function roundEven(x: number): number {
   return nearest - x === 0.5 && nearest % 2 !== 0 ? nearest - 1 : nearest;
 }
 
-const clampNibble = (x: number): number => (x < 0 ? 0 : x > 15 ? 15 : x);
+const clampNibble = (x: number): number => Math.min(15, Math.max(0, x));
 
 /** Scale and zero point of values between `low` and `high`. The range need not contain 0. */
 export function groupScale(low: number, high: number, symmetric: boolean): { scale: number; zero: number } {

@@ -77,21 +77,27 @@ export interface ScaleSearch {
   readonly plainLoss: number;
 }
 
+export interface ScaleSearchOptions {
+  /** mean |x| per channel */
+  readonly meanAbs: Float64Array;
+  /** Makes channels that must share a scale equal. */
+  readonly tie?: ((values: Float64Array) => Float64Array) | undefined;
+  readonly round: RoundOptions;
+  /** What replacing the matrices does to the inspected module's output. */
+  readonly loss: (replaced: readonly Matrix[]) => number;
+  readonly breathe: () => Promise<void>;
+}
+
 /**
  * Tries the 20 candidates, and no scaling at all (as llm-compressor does), and keeps the one of least loss.
  * @param matrices that share the input
- * @param loss of replacing them: what the inspected module's output is off by
  */
-export async function searchScale(
-  matrices: readonly Matrix[],
-  meanAbs: Float64Array,
-  options: RoundOptions,
-  loss: (replaced: readonly Matrix[]) => number,
-  breathe: () => Promise<void>,
-): Promise<ScaleSearch> {
-  const share = meanShare(matrices, options.group);
+export async function searchScale(matrices: readonly Matrix[], options: ScaleSearchOptions): Promise<ScaleSearch> {
+  const { round, loss, breathe, tie = (values) => values } = options;
+  const meanAbs = tie(options.meanAbs);
+  const share = tie(meanShare(matrices, round.group));
   const ones = new Float32Array(meanAbs.length).fill(1);
-  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundScaled(matrix, s, options)));
+  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundScaled(matrix, s, round)));
   const plainLoss = tryScale(ones);
   let best: Omit<ScaleSearch, 'plainLoss'> = { scale: ones, ratio: undefined, loss: plainLoss };
   for (let i = 0; i < GRID; i++) {

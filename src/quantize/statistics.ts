@@ -97,7 +97,11 @@ export function collectStatistics(
     Object.fromEntries(SITES.map((site) => [site, value(site)])) as Record<Site, T>;
   const sums = make((site) => ({ visual: new Float64Array(widths[site]), text: new Float64Array(widths[site]) }));
   const values = make((site) => new Float32Array(total * widths[site]));
-  const starts = sampling.sampled.reduce<number[]>((at, { length }) => [...at, (at.at(-1) ?? 0) + length], [0]);
+  let sampledSoFar = 0;
+  const starts = sampling.sampled.map(({ length }) => {
+    sampledSoFar += length;
+    return sampledSoFar - length;
+  });
   const whole: { sequence: number; rows: Rows }[] = [];
   const kinds = sampling.sampled.flatMap((rows, s) => [...rows].map((row) => sequences[s]?.visual[row] ?? 0));
   return {
