@@ -3,8 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { messageOf, SparseVilaError } from '../errors';
-import type { ImageInput } from '../image/decode';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
@@ -85,6 +84,23 @@ function parseLine(line: string, place: string, folder: string): CalibrationSamp
   };
 }
 
+/**
+ * Runs `work` on a sample; what its pictures do wrong is told with their names.
+ * @throws SparseVilaError `ERR_CALIBRATION` for a picture that cannot be read or decoded; other errors as they are
+ */
+export async function withSample<T>({ images }: CalibrationSample, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!/^ERR_IMAGE/.test(codeOf(cause) ?? '')) throw cause;
+    throw new SparseVilaError(
+      'ERR_CALIBRATION',
+      `Picture ${images.join(', ')}: ${messageOf(cause)} Repair it or take its line out of the file.`,
+      { cause },
+    );
+  }
+}
+
 /** `count` of the samples, evenly spread. */
 export function spread<T>(samples: readonly T[], count: number): T[] {
   if (count >= samples.length) return [...samples];
@@ -114,7 +130,7 @@ export async function completeSample(
 
 /**
  * The rows of one conversation whose answers are given.
- * @throws SparseVilaError `ERR_CALIBRATION` for a picture that does not decode, naming it; `ERR_QUESTION`; `signal.reason`
+ * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_QUESTION`; `signal.reason`
  */
 export async function sequenceOf(
   model: VisionLanguageModel,
@@ -143,7 +159,7 @@ export async function sequenceOf(
   for (const [i, { question, answer = '' }] of sample.turns.entries()) {
     const inputs = i === 0 ? sample.images : [];
     const prompt = turnPrompt(model, pieces, conversation, question, inputs.length);
-    const images = await seePictures(context, inputs);
+    const images = await seeImages(context, inputs);
     const ids = model.tokenizer.encode(answer);
     try {
       add(openingRows(context, [...prompt.opening, prompt.question], images));
@@ -158,19 +174,6 @@ export async function sequenceOf(
   const visual = new Uint8Array(positions.length);
   for (const row of conversation.visual) visual[row] = 1;
   return { x: concat(parts), positions, visual, answers };
-}
-
-async function seePictures(context: PrefillContext, inputs: readonly ImageInput[]): ReturnType<typeof seeImages> {
-  try {
-    return await seeImages(context, inputs);
-  } catch (cause) {
-    context.signal?.throwIfAborted();
-    throw new SparseVilaError(
-      'ERR_CALIBRATION',
-      `Calibration picture ${inputs.map(String).join(', ')}: ${messageOf(cause)} Repair it or take its line out of the file.`,
-      { cause },
-    );
-  }
 }
 
 function concat(parts: readonly Float32Array[]): Float32Array {

@@ -1,52 +1,33 @@
 // AWQ's search for tighter ranges: per row and group, shrinking the largest magnitude in ten steps, whichever leaves the group's
-// partial products least wrong. The mean square over calibration rows is d^T H d with the group's Gram matrix H = X^T X, so
-// the cost does not grow with the rows and the heavy product is native.
+// partial products least wrong, measured by the group's Gram matrix over all calibration rows.
 // Source: llm-awq `awq/quantize/auto_clip.py` (there: partial products of up to 512 rows).
 
 import { linear } from '../ops/linear';
 import { float32, floats } from '../ops/run';
 import { type PackedMatrix, packArrays } from '../ops/weights';
+import { type Gram, gramOf } from './gram';
 import { type Matrix, type RoundOptions, roundMatrix } from './round';
-import type { Rows } from './statistics';
 
+const { abs, floor, max, min } = Math;
 const STEPS = 10;
 const SHRINK_GRID = 20;
-
-/** X^T diag(weights) X of columns begin .. end - 1, divided by `s` per channel: f32 [width, width]. */
-export function gram(x: Rows, s: Float32Array, begin: number, end: number): Float32Array {
-  const width = end - begin;
-  const transposed = new Float32Array(width * x.rows);
-  for (let row = 0; row < x.rows; row++) {
-    const share = Math.sqrt(x.weights[row] as number);
-    for (let c = 0; c < width; c++)
-      transposed[c * x.rows + row] =
-        (share * (x.values[row * x.width + begin + c] as number)) / (s[begin + c] as number);
-  }
-  const packed = packArrays([transposed], x.rows);
-  const input = float32(transposed, [width, x.rows]);
-  const none = float32([], [0]);
-  const product = linear(input, packed, none);
-  const values = floats(product).slice();
-  for (const tensor of [packed.tensor, input, none, product]) tensor.dispose();
-  return values;
-}
 
 /**
  * The matrix with each group's values clamped to the range that rounds best.
  * @param matrix already scaled
- * @param x its inputs before scaling, with `s` what they are divided by
+ * @param inputs of its inputs before scaling, with `s` what they are divided by
  */
 export async function clipMatrix(
   matrix: Matrix,
-  x: Rows,
+  inputs: Gram,
   s: Float32Array,
   options: RoundOptions,
   breathe: () => Promise<void>,
 ): Promise<Matrix> {
   const clipped = { ...matrix, values: matrix.values.slice() };
   for (let begin = 0; begin < matrix.cols; begin += options.group) {
-    const end = Math.min(matrix.cols, begin + options.group);
-    const products = packArrays([gram(x, s, begin, end)], end - begin);
+    const end = min(matrix.cols, begin + options.group);
+    const products = packArrays([gramOf(inputs, s, begin, end)], end - begin);
     try {
       clipColumns(clipped, begin, end, products, options);
     } finally {
@@ -67,7 +48,7 @@ function clipColumns(matrix: Matrix, begin: number, end: number, products: Packe
     for (let c = 0; c < width; c++) {
       const w = values[row * cols + begin + c] as number;
       part[row * width + c] = w;
-      tops[row] = Math.max(tops[row] as number, Math.abs(w));
+      tops[row] = max(tops[row] as number, abs(w));
     }
   const best = new Float64Array(rows).fill(Number.POSITIVE_INFINITY);
   const limits = tops.slice();
@@ -83,14 +64,14 @@ function clipColumns(matrix: Matrix, begin: number, end: number, products: Packe
   for (let row = 0; row < rows; row++)
     for (let c = begin; c < end; c++) {
       const [at, limit] = [row * cols + c, limits[row] as number];
-      values[at] = Math.min(limit, Math.max(-limit, values[at] as number));
+      values[at] = min(limit, max(-limit, values[at] as number));
     }
 }
 
 function clamp(part: Float32Array, width: number, tops: Float32Array, keep: number): Float32Array {
   return part.map((w, i) => {
-    const limit = (tops[Math.floor(i / width)] as number) * keep;
-    return Math.min(limit, Math.max(-limit, w));
+    const limit = (tops[floor(i / width)] as number) * keep;
+    return min(limit, max(-limit, w));
   });
 }
 
@@ -110,7 +91,7 @@ function roundingErrors(
   const weighed = floats(product);
   const errors = new Float64Array(rows);
   for (let i = 0; i < values.length; i++) {
-    const row = Math.floor(i / width);
+    const row = floor(i / width);
     errors[row] = (errors[row] as number) + (values[i] as number) * (weighed[i] as number);
   }
   for (const tensor of [input, none, product]) tensor.dispose();

@@ -1,6 +1,7 @@
 // The two 16-bit float formats of checkpoints, both ways, bit for bit as IEEE 754 says (round to nearest, ties to even).
 // Knows nothing of tensors or files.
 
+const { abs } = Math;
 const FLOAT = new Float32Array(1);
 const BITS = new Uint32Array(FLOAT.buffer);
 
@@ -27,7 +28,7 @@ export function toF16Bits(x: number): number {
   if (magnitude >= 0x477ff000) return sign | 0x7c00;
   if (magnitude < 0x38800000) {
     // Below 2^-14: a multiple of 2^-24, and adding 0.5 rounds to it, ties to even, since f32 has 23 fraction bits.
-    FLOAT[0] = Math.abs(x) + 0.5;
+    FLOAT[0] = abs(x) + 0.5;
     return sign | ((BITS[0] as number) - 0x3f000000);
   }
   // Drop 13 bits to nearest even and move the exponent's bias from 127 to 15.

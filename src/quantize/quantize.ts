@@ -1,7 +1,7 @@
 // Makes a 4-bit checkpoint from a float one, layer by layer. Memory: while the calibration set is encoded, the loaded model; after
 // that one layer in f32 (three copies while it is searched: the original, a candidate, its packed form), plus f32
-// `calibration rows x d` for the hidden states and `rows x (3 d + ffn)` for the search. Of a 7B model (d 3584, ffn 18944,
-// 28 layers) with 128 conversations of 512 rows and 4096 rows kept: 15.2 GB, then 3 x 0.93 + 0.94 + 0.49 = 4.2 GB.
+// `calibration rows x d` for the hidden states, `rows x (3 d + ffn)` and `512 x (3 d + ffn)` in f64 for the search. Of a 7B model (d 3584, ffn 18944,
+// 28 layers) with 128 conversations of 512 rows and 4096 rows kept: 15.2 GB, then 3 x 0.93 + 0.94 + 0.49 + 0.12 = 4.3 GB.
 
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
@@ -12,7 +12,7 @@ import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
 import { loadModel } from '../models/load';
 import { ropeTable } from '../ops/rope';
 import { float32, floats } from '../ops/run';
-import { completeSample, readCalibration, type Sequence, sequenceOf, spread } from './calibration';
+import { completeSample, readCalibration, type Sequence, sequenceOf, spread, withSample } from './calibration';
 import { finishCheckpoint, writeLayer } from './checkpoint';
 import { floatLayer, type LayerWeights, readLayer } from './layer';
 import {
@@ -27,6 +27,8 @@ import { awqLayer, type GroupError, roundLayer } from './quantize_layer';
 import { collectStatistics, drawSampling, type StatisticsCollector } from './statistics';
 import { openTensors, type Tensors } from './tensors';
 import { openWorkFolder, type WorkFolder } from './work_folder';
+
+export type { QuantizeOptions } from './options';
 
 export interface QuantizeResult {
   readonly out: string;
@@ -121,7 +123,7 @@ async function quantizeLayers(run: Run, first: number): Promise<QuantizeResult['
   const sampling = drawSampling(sequences, options.rows);
   for (let i = 0; i < config.layers; i++) {
     const weights = readLayer(tensors, config, i);
-    const collector = i < first ? undefined : collectStatistics(sequences, sampling, config);
+    const collector = i < first ? undefined : collectStatistics(sequences, sampling, config, options.groupSize);
     await advance(run, i, weights, sequences, collector);
     if (collector !== undefined) await searchLayer(run, i, weights, sequences, collector);
   }
@@ -137,7 +139,9 @@ async function calibrationSequences({ options, signal, onProgress }: Run): Promi
     const sequences: Sequence[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: 'read calibration set', done: i, total: samples.length, unit: 'conversations' });
-      sequences.push(await sequenceOf(model, await completeSample(model, sample, signal), signal));
+      sequences.push(
+        await withSample(sample, async () => sequenceOf(model, await completeSample(model, sample, signal), signal)),
+      );
     }
     onProgress({ step: 'read calibration set', done: samples.length, total: samples.length, unit: 'conversations' });
     return sequences;

@@ -115,8 +115,8 @@ async function refine(
   measure: () => number,
   { statistics, scales, context: { round, feedback, breathe } }: Refinement,
 ): Promise<number> {
-  const x = statistics.rows[site];
-  const s = scales[site] ?? new Float32Array(x.width).fill(1);
+  const inputs = statistics.grams[site];
+  const s = scales[site] ?? new Float32Array(inputs.width).fill(1);
   let loss = measure();
   const attempt = (name: Linear, candidate: QuantizedMatrix): void => {
     const before = quantized[name];
@@ -127,8 +127,8 @@ async function refine(
   };
   for (const name of linears) {
     const matrix = applied.linears[name];
-    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(matrix, x, s, round, breathe), round));
-    if (feedback) attempt(name, await feedbackRound(matrix, quantized[name], x, s, breathe));
+    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(matrix, inputs, s, round, breathe), round));
+    if (feedback) attempt(name, await feedbackRound(matrix, quantized[name], inputs, s, breathe));
   }
   return loss;
 }

@@ -12,7 +12,7 @@ import type { VisionLanguageModel } from '../models/model';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { createSession } from '../session/session';
-import { type CalibrationSample, readCalibration, sequenceOf } from './calibration';
+import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
 import { convert } from './convert';
 import { packagedScenes } from './options';
 import { quantize } from './quantize';
@@ -128,7 +128,7 @@ async function observe(
     const answers: string[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
-      answers.push(...(await ask(model, sample, signal)));
+      answers.push(...(await withSample(sample, () => ask(model, sample, signal))));
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
     const traces = [];

@@ -30,25 +30,27 @@ export interface RoundOptions {
   readonly symmetric: boolean;
 }
 
+const { ceil, max, min, round } = Math;
+
 /** Below this, a scale would not survive as a binary16 number. */
 const SMALLEST_SCALE = 2 ** -24;
 const SMALLEST_RANGE = 1e-5;
 
 /** Nearest integer, ties to even, as torch rounds. */
 export function roundEven(x: number): number {
-  const nearest = Math.round(x);
+  const nearest = round(x);
   return nearest - x === 0.5 && nearest % 2 !== 0 ? nearest - 1 : nearest;
 }
 
-const clampNibble = (x: number): number => Math.min(15, Math.max(0, x));
+const clampNibble = (x: number): number => min(15, max(0, x));
 
 /** Scale and zero point of values between `low` and `high`. The range need not contain 0. */
 export function groupScale(low: number, high: number, symmetric: boolean): { scale: number; zero: number } {
   if (symmetric) {
-    const scale = Math.max(roundToF16(Math.max(-low, high, SMALLEST_RANGE) / 7), SMALLEST_SCALE);
+    const scale = max(roundToF16(max(-low, high, SMALLEST_RANGE) / 7), SMALLEST_SCALE);
     return { scale, zero: 8 };
   }
-  const scale = Math.max(roundToF16(Math.max(high - low, SMALLEST_RANGE) / 15), SMALLEST_SCALE);
+  const scale = max(roundToF16(max(high - low, SMALLEST_RANGE) / 15), SMALLEST_SCALE);
   return { scale, zero: clampNibble(-roundEven(low / scale)) };
 }
 
@@ -61,13 +63,12 @@ export function eachGroup(
 ): void {
   let index = 0;
   for (let row = 0; row < rows; row++)
-    for (let col = 0; col < cols; col += group)
-      visit(index++, row * cols + col, row * cols + Math.min(cols, col + group));
+    for (let col = 0; col < cols; col += group) visit(index++, row * cols + col, row * cols + min(cols, col + group));
 }
 
 /** Rounds a matrix to the nearest 4-bit one. */
 export function quantizeMatrix({ rows, cols, values }: Matrix, { group, symmetric }: RoundOptions): QuantizedMatrix {
-  const groups = rows * Math.ceil(cols / group);
+  const groups = rows * ceil(cols / group);
   const made = { q: new Uint8Array(rows * cols), scale: new Float32Array(groups), zero: new Uint8Array(groups) };
   eachGroup(rows, cols, group, (index, begin, end) => {
     let low = Number.POSITIVE_INFINITY;

@@ -3,6 +3,8 @@
 
 import { eachGroup, type Matrix, quantizeMatrix, type RoundOptions } from './round';
 
+const { abs, floor, max, min, sqrt } = Math;
+
 /** Points of the grid: exponents i / 20. */
 export const GRID = 20;
 const SMALLEST_SCALE = 1e-4;
@@ -14,9 +16,9 @@ export function meanShare(matrices: readonly Matrix[], group: number): Float64Ar
   for (const { rows, values } of matrices)
     eachGroup(rows, cols, group, (_, begin, end) => {
       let top = 0;
-      for (let i = begin; i < end; i++) top = Math.max(top, Math.abs(values[i] as number));
+      for (let i = begin; i < end; i++) top = max(top, abs(values[i] as number));
       for (let i = begin; i < end; i++)
-        sums[i % cols] = (sums[i % cols] as number) + Math.abs(values[i] as number) / (top + 1e-6);
+        sums[i % cols] = (sums[i % cols] as number) + abs(values[i] as number) / (top + 1e-6);
     });
   const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
   return sums.map((sum) => sum / rows);
@@ -28,13 +30,10 @@ export function meanShare(matrices: readonly Matrix[], group: number): Float64Ar
  * @param share as `meanShare`
  */
 export function candidateScale(meanAbs: Float64Array, share: Float64Array, ratio: number): Float32Array {
-  const raw = meanAbs.map((x, c) =>
-    Math.max(x ** ratio / ((share[c] as number) ** (1 - ratio) + 1e-4), SMALLEST_SCALE),
-  );
+  const raw = meanAbs.map((x, c) => max(x ** ratio / ((share[c] as number) ** (1 - ratio) + 1e-4), SMALLEST_SCALE));
   const finite = raw.filter(Number.isFinite);
-  const middle = Math.sqrt(
-    finite.reduce((a, b) => Math.max(a, b), SMALLEST_SCALE) *
-      finite.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY),
+  const middle = sqrt(
+    finite.reduce((a, b) => max(a, b), SMALLEST_SCALE) * finite.reduce((a, b) => min(a, b), Number.POSITIVE_INFINITY),
   );
   return Float32Array.from(raw, (s) => {
     const scale = Math.fround(s / middle);
@@ -53,7 +52,7 @@ export function scaleColumns({ rows, cols, values }: Matrix, s: Float32Array, in
 
 /** Rows divided by s. */
 export function divideRows({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
-  return { rows, cols, values: values.map((w, i) => w / (s[Math.floor(i / cols)] as number)) };
+  return { rows, cols, values: values.map((w, i) => w / (s[floor(i / cols)] as number)) };
 }
 
 /** Q(W diag(s)) diag(1 / s): the matrix that takes the place of W when its input is not touched. */
