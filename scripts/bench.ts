@@ -3,6 +3,7 @@
 // last line is JSON.
 
 import { DISPATCH } from './bench/dispatch';
+import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 
 async function main(): Promise<void> {
@@ -13,7 +14,8 @@ async function main(): Promise<void> {
     .usage('$0 <what> [options]\n\nMeasures this machine and what runs on it. The last line of output is JSON.')
     .command(OPS)
     .command(DISPATCH)
-    .demandCommand(1, 'Expected what to measure: ops or dispatch.')
+    .command(MODEL)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch or model.')
     .strict()
     .help()
     .version(false)

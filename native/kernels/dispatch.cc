@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "int4.h"
+#include "int8.h"
 #include "kernels.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -87,13 +88,25 @@ const Kernels& kernels() {
   return *current;
 }
 
-const Int4Kernels& int4_kernels() {
+namespace {
+/** The integer kernels of the level in use: AVX-512 counts only with VNNI. */
 #if defined(__x86_64__)
+template <class Table>
+const Table& integer_level(const Table& portable, const Table& avx2, const Table& vnni) {
   const Kernels* k = &kernels();
-  if (k != &kernels_portable) return k != &kernels_avx2 && features().vnni ? int4_avx512vnni : int4_avx2;
-#endif
-  return int4_portable;
+  if (k == &kernels_portable) return portable;
+  return k != &kernels_avx2 && features().vnni ? vnni : avx2;
 }
+#endif
+}  // namespace
+
+#if defined(__x86_64__)
+const Int4Kernels& int4_kernels() { return integer_level(int4_portable, int4_avx2, int4_avx512vnni); }
+const Int8Kernels& int8_kernels() { return integer_level(int8_portable, int8_avx2, int8_avx512vnni); }
+#else
+const Int4Kernels& int4_kernels() { return int4_portable; }
+const Int8Kernels& int8_kernels() { return int8_portable; }
+#endif
 
 const char* cpu_features() {
   static char text[64];

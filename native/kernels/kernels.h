@@ -13,10 +13,10 @@ constexpr int kLanes = 16;        // outputs per strip
 constexpr int kAttentionChunk = 128;  // key rows per softmax chunk
 
 /** How weights are stored. */
-enum WeightType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt4 = 3 };
+enum WeightType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt4 = 3, kInt8 = 4 };
 
 /** Header of a packed [n, k] matrix; strips of 16 outputs follow at +64 bytes, each k-major with outputs in lanes:
- *  f32/f16 [k][16]; bf16 [k/2][16][2]; int4 as int4.h says. k is padded to even (int4: to the group) and n to 16, with zeros. */
+ *  f32/f16 [k][16]; bf16 [k/2][16][2]; int4 and int8 as int4.h and int8.h say. k is padded to even (int4: to the group) and n to 16, with zeros. */
 struct PackedHeader {
   uint32_t magic;
   int32_t type;       // WeightType

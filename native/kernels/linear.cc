@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "int4.h"
+#include "int8.h"
 #include "pool.h"
 
 namespace sv {
@@ -84,6 +85,24 @@ void finish_row(const PackedHeader& h, const Epilogue& e, float* tile, int64_t s
   else memcpy(y + col, tile, (size_t)n * 4);
 }
 
+/** One output's inputs out of its strip, widened. */
+void gather_row(const PackedHeader& h, const char* strip, int64_t lane, float* out) {
+  uint16_t row[256];
+  for (int64_t c0 = 0; c0 < h.k; c0 += 256) {
+    const int64_t n = h.k - c0 < 256 ? h.k - c0 : 256;
+    const auto* half = (const uint16_t*)strip;
+    if (h.type == kF32) {
+      for (int64_t c = c0; c < c0 + n; c++) out[c] = ((const float*)strip)[c * kLanes + lane];
+    } else if (h.type == kF16) {
+      for (int64_t c = 0; c < n; c++) row[c] = half[(c0 + c) * kLanes + lane];
+      kernels().from_f16(row, n, out + c0);
+    } else {
+      for (int64_t c = 0; c < n; c++) row[c] = half[((c0 + c) / 2 * kLanes + lane) * 2 + c % 2];
+      kernels().from_bf16(row, n, out + c0);
+    }
+  }
+}
+
 constexpr int64_t kTileRows = 96;
 
 }  // namespace
@@ -124,7 +143,7 @@ const char* check_packed(const void* data, int64_t bytes) {
   if (bytes < (int64_t)sizeof(PackedHeader)) return "shorter than the header of a packed matrix";
   const PackedHeader& h = header(data);
   if (h.magic != kPackedMagic) return "not a packed matrix";
-  if (h.type < kF32 || h.type > kInt4) return "unknown weight type";
+  if (h.type < kF32 || h.type > kInt8) return "unknown weight type";
   if (bytes < (int64_t)sizeof(PackedHeader) + h.strips * h.strip_bytes) return "truncated packed matrix";
   return nullptr;
 }
@@ -135,7 +154,8 @@ namespace {
 struct Input {
   const char* data;
   int64_t stride;
-  QuantizedRows quantized;
+  QuantizedRows quantized;  // int4
+  const float* d;           // int8: scale of each row
 };
 
 Input round_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
@@ -147,7 +167,7 @@ Input round_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& 
       if (kp != h.k) rounded[r * ld + h.k] = 0;
     }
   });
-  return {(const char*)rounded, ld * 2, {}};
+  return {(const char*)rounded, ld * 2, {}, nullptr};
 }
 
 Input pad_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
@@ -157,17 +177,27 @@ Input pad_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h)
     memcpy(copy + r * ld, x + r * ldx, (size_t)h.k * 4);
     copy[r * ld + h.k] = 0;
   }
-  return {(const char*)copy, ld * 4, {}};
+  return {(const char*)copy, ld * 4, {}, nullptr};
 }
 
-Input quantize_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
+Input quantize_groups(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
   const int64_t groups = int4_groups(h.k, h.group), kp = groups * h.group;
   const int64_t stride = (h.planes * kp + groups * 16 + 63) / 64 * 64 + 64;
   auto* out = (int8_t*)shared_scratch(kRoundedInput, rows * stride / 4);
   parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; r++) int4_kernels().quantize_row(x + r * ldx, h.k, h.group, h.planes, out + r * stride);
   });
-  return {(const char*)out, stride, {out, stride, kp, groups, h.planes}};
+  return {(const char*)out, stride, {out, stride, kp, groups, h.planes}, nullptr};
+}
+
+Input quantize_whole_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
+  const int64_t stride = (int8_padded_k(h.k) + 63) / 64 * 64 + 64;
+  auto* out = (int8_t*)shared_scratch(kRoundedInput, rows * stride / 4 + rows);
+  float* d = (float*)(out + rows * stride);
+  parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; r++) d[r] = int8_kernels().quantize_row(x + r * ldx, h.k, out + r * stride);
+  });
+  return {(const char*)out, stride, {}, d};
 }
 
 }  // namespace
@@ -177,14 +207,16 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
   const PackedHeader& h = header(packed);
   const Kernels& kern = kernels();
   const Int4Kernels& int4 = int4_kernels();
+  const Int8Kernels& int8 = int8_kernels();
   const char* w = body(packed);
   if (strips < 0) strips = h.strips;
   const bool dot = h.dot_bf16 && h.type == kBf16 && kern.matmul_dot_bf16;
-  Input in = {(const char*)x, ldx * 4, {}};
-  if (h.type == kInt4) in = quantize_rows(x, ldx, rows, h);
+  Input in = {(const char*)x, ldx * 4, {}, nullptr};
+  if (h.type == kInt4) in = quantize_groups(x, ldx, rows, h);
+  else if (h.type == kInt8) in = quantize_whole_rows(x, ldx, rows, h);
   else if (dot) in = round_rows(x, ldx, rows, h);
   else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
-  const MatmulFn product = h.type == kInt4 ? nullptr : dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
+  const MatmulFn product = h.type >= kInt4 ? nullptr : dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
   const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
   const int64_t units = (strips + unit - 1) / unit;
   reserve_thread_scratch(kTileSlot, block * unit * kLanes);
@@ -196,6 +228,8 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
       for (int64_t r0 = 0; r0 < rows; r0 += block) {
         const int64_t rn = rows - r0 < block ? rows - r0 : block;
         if (product) product(in.data + r0 * in.stride, in.stride, rn, ws, h.strip_bytes, h.k, n, tile, ldt * 4);
+        else if (h.type == kInt8)
+          int8.matmul((const int8_t*)in.data + r0 * in.stride, in.stride, in.d + r0, rn, int8_padded_k(h.k), ws, h.strip_bytes, n, tile, ldt);
         else int4.matmul(in.quantized, r0, rn, h, ws, n, tile, ldt);
         for (int64_t r = 0; r < rn; r++)
           finish_row(h, e, tile + r * ldt, s, n, e.residual ? e.residual + (r0 + r) * e.residual_ld : nullptr,
@@ -207,20 +241,15 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
 
 void gather_rows(const void* packed, const int32_t* ids, int64_t count, float* out) {
   const PackedHeader& h = header(packed);
-  if (h.type == kInt4) {
-    for (int64_t i = 0; i < count; i++) dequantize_int4(packed, ids[i], 1, out + i * h.k);
+  if (h.type >= kInt4) {
+    for (int64_t i = 0; i < count; i++)
+      (h.type == kInt4 ? dequantize_int4 : dequantize_int8)(packed, ids[i], 1, out + i * h.k);
     return;
   }
   parallel(count, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; i++) {
       const char* strip = body(packed) + ids[i] / kLanes * h.strip_bytes;
-      const int64_t lane = ids[i] % kLanes;
-      for (int64_t c = 0; c < h.k; c++) {
-        float& v = out[i * h.k + c];
-        if (h.type == kF32) v = ((const float*)strip)[c * kLanes + lane];
-        else if (h.type == kF16) kernels().from_f16((const uint16_t*)strip + c * kLanes + lane, 1, &v);
-        else kernels().from_bf16((const uint16_t*)strip + (c / 2 * kLanes + lane) * 2 + c % 2, 1, &v);
-      }
+      gather_row(h, strip, ids[i] % kLanes, out + i * h.k);
     }
   });
 }

@@ -13,6 +13,12 @@ inline const PackedHeader& packed(const View& v, int64_t k, const char* name) {
     fail(std::string(name) + ": expected " + std::to_string(k) + " inputs, the matrix has " + std::to_string(h.k));
   return h;
 }
+/** The same, packed gated or plain. */
+inline const PackedHeader& packed(const View& v, int64_t k, const char* name, bool gated) {
+  const PackedHeader& h = packed(v, k, name);
+  if ((h.gated != 0) != gated) fail(std::string(name) + (gated ? ": expected a gated matrix" : ": expected one that is not gated"));
+  return h;
+}
 
 inline void check_size(const View& v, int64_t n, const char* name, bool optional = false) {
   if (v.count() == n || (optional && v.count() == 0)) return;

@@ -20,14 +20,14 @@ void decoder_layer_op(Op& op) {
   check_size(input_norm, d, "input_norm");
   check_size(post_norm, d, "post_norm");
   const KvView cache = kv_view(kv, c);
-  const PackedHeader& h = packed(qkv, d, "qkv");
+  const PackedHeader& h = packed(qkv, d, "qkv", false);
   const int64_t query_width = h.n - 2 * cache.kv_heads * c;
   require(query_width > 0 && query_width % (cache.kv_heads * c) == 0, "qkv: heads do not divide over the kv heads");
   check_size(qkv_bias, h.n, "qkv_bias", true);
-  require(packed(o, query_width, "o").n == d, "o: expected d outputs");
+  require(packed(o, query_width, "o", false).n == d, "o: expected d outputs");
   check_size(o_bias, d, "o_bias", true);
-  const PackedHeader& g = packed(gate_up, d, "gate_up");
-  require(g.gated && packed(down, g.n, "down").n == d, "gate_up must be packed gated, down must have d outputs");
+  const PackedHeader& g = packed(gate_up, d, "gate_up", true);
+  require(packed(down, g.n, "down", false).n == d, "down: expected d outputs");
   const int64_t tail = range.i32()[0], length = range.i32()[1];
   check_rows(rows, tail, length, t, cache.capacity);
 

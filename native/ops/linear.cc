@@ -1,4 +1,5 @@
 // SvLinear: y = activation(x W^T + bias). SvGatedMlp: y = (silu(x G^T) * (x U^T)) D^T. SvEmbed: rows of a packed table.
+#include "../kernels/pool.h"
 #include "checks.h"
 
 namespace sv {
@@ -20,19 +21,17 @@ void linear_op(Op& op) {
 
 void gated_mlp_op(Op& op) {
   const View x = op.input(0, 2), gate_up = op.input(1), down = op.input(2);
-  const PackedHeader& g = packed(gate_up, x.dim(1), "gate_up");
-  const PackedHeader& d = packed(down, g.n, "down");
-  require(g.gated && !d.gated, "gate_up must be packed gated, down plain");
+  const PackedHeader& g = packed(gate_up, x.dim(1), "gate_up", true);
+  const PackedHeader& d = packed(down, g.n, "down", false);
   const View y = op.output(0, {x.dim(0), d.n});
-  std::vector<float> hidden((size_t)(x.dim(0) * padded_ld(g.n)));
-  linear(x.f32(), x.dim(1), x.dim(0), gate_up.data, {}, hidden.data(), padded_ld(g.n));
-  linear(hidden.data(), padded_ld(g.n), x.dim(0), down.data, {}, y.f32(), d.n);
+  float* hidden = shared_scratch(kMlp, x.dim(0) * padded_ld(g.n));
+  linear(x.f32(), x.dim(1), x.dim(0), gate_up.data, {}, hidden, padded_ld(g.n));
+  linear(hidden, padded_ld(g.n), x.dim(0), down.data, {}, y.f32(), d.n);
 }
 
 void embed_op(Op& op) {
   const View table = op.input(0), ids = op.input(1, 1);
-  const PackedHeader& h = packed(table, -1, "table");
-  require(!h.gated, "an embedding table is not gated");
+  const PackedHeader& h = packed(table, -1, "table", false);
   for (int64_t i = 0; i < ids.count(); i++)
     if (ids.i32()[i] < 0 || ids.i32()[i] >= h.n)
       fail("token id " + std::to_string(ids.i32()[i]) + " is outside the vocabulary of " + std::to_string(h.n));

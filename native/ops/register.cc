@@ -10,6 +10,7 @@ void register_attention();
 void register_kv_cache();
 void register_decoder_layer();
 void register_vision_block();
+void register_int4();
 
 void register_all_ops() {
   static const bool once = [] {
@@ -20,6 +21,7 @@ void register_all_ops() {
     register_kv_cache();
     register_decoder_layer();
     register_vision_block();
+    register_int4();
     return true;
   }();
   (void)once;

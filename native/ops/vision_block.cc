@@ -17,10 +17,10 @@ void vision_block_op(Op& op) {
   require(n > 0 && c[0] > 0 && e % c[0] == 0, "heads: expected a divisor of the width");
   for (const View* v : {&norm1, &norm1_bias, &norm2, &norm2_bias}) check_size(*v, e, "norm");
   check_size(eps, 1, "eps");
-  require(packed(qkv, e, "qkv").n == 3 * e, "qkv: expected 3 e outputs");
-  require(packed(out, e, "out").n == e, "out: expected e outputs");
-  const PackedHeader& f = packed(fc1, e, "fc1");
-  require(packed(fc2, f.n, "fc2").n == e, "fc2: expected e outputs");
+  require(packed(qkv, e, "qkv", false).n == 3 * e, "qkv: expected 3 e outputs");
+  require(packed(out, e, "out", false).n == e, "out: expected e outputs");
+  const PackedHeader& f = packed(fc1, e, "fc1", false);
+  require(packed(fc2, f.n, "fc2", false).n == e, "fc2: expected e outputs");
   check_size(qkv_bias, 3 * e, "qkv_bias", true);
   check_size(out_bias, e, "out_bias", true);
   check_size(fc1_bias, f.n, "fc1_bias", true);

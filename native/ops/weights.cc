@@ -1,6 +1,7 @@
-// SvPack and SvLoad: tensors straight from a source (a mapped checkpoint file), with no detour through JavaScript arrays.
+// SvPack, SvPackInt8 and SvLoad: tensors straight from a source (a mapped checkpoint file), with no detour through JavaScript arrays.
 #include <string.h>
 
+#include "../kernels/int8.h"
 #include "../kernels/linear.h"
 #include "checks.h"
 
@@ -53,9 +54,43 @@ void load_op(Op& op) {
   else kernels().from_f16((const uint16_t*)p, n, out.f32());
 }
 
+/** recipe: [k, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
+ *  8-bit matrix. type 4 (int8) takes its scales [rows] from the file; a float part is rounded here and has no scales (-1). */
+void pack_int8_op(Op& op) {
+  const View recipe = op.input(0, 1);
+  const int32_t* r = recipe.i32();
+  require(recipe.count() >= 10 && (recipe.count() - 1) % 9 == 0 && r[0] > 0, "recipe: wrong length or k");
+  const int64_t k = r[0];
+  const int count = (int)((recipe.count() - 1) / 9);
+  std::vector<Int8Part> parts;
+  std::vector<std::vector<float>> scales((size_t)count);
+  for (int i = 0; i < count; i++) {
+    const int32_t* p = r + 1 + 9 * i;
+    const int64_t rows = p[4];
+    require(rows > 0, "recipe: a part without rows");
+    if (p[3] != kInt8) {
+      parts.push_back({elements(p[0], wide(p + 1), rows * k, p[3]), p[3], rows, nullptr});
+      continue;
+    }
+    const Source s = source(p[0]);
+    const int64_t offset = wide(p + 1);
+    if (offset < 0 || rows * k > s.bytes || offset > s.bytes - rows * k) fail("8-bit weights lie outside their file");
+    scales[i].resize((size_t)rows);
+    const char* from = elements(p[5], wide(p + 6), rows, p[8]);
+    if (p[8] == kF32) memcpy(scales[i].data(), from, (size_t)rows * 4);
+    else (p[8] == kBf16 ? kernels().from_bf16 : kernels().from_f16)((const uint16_t*)from, rows, scales[i].data());
+    for (int64_t j = 0; j < rows; j++)
+      if (!(scales[i][j] - scales[i][j] == 0)) fail("scale " + std::to_string(j) + " of part " + std::to_string(i) + " is not finite");
+    parts.push_back({s.data + offset, kInt8, rows, scales[i].data()});
+  }
+  const View out = op.output(0, TF_UINT8, {packed_int8_bytes(parts.data(), count, k)});
+  pack_int8(parts.data(), count, k, out.data);
+}
+
 }  // namespace
 
 void register_weights() {
+  register_op<pack_int8_op>("SvPackInt8", {"recipe: int32"}, {"packed: uint8"}, true);
   register_op<pack_op>("SvPack", {"recipe: int32"}, {"packed: uint8"}, true);
   register_op<load_op>("SvLoad", {"recipe: int32"}, {"y: float"}, true);
 }

@@ -39,7 +39,8 @@ export const canonicalTowerName = (name: string): string => name.replace(/^(visi
 
 /**
  * Builds the tower. `selectLayer` is the index into hidden states (0 = embeddings, negative from the end), as in
- * `mm_vision_select_layer`: -2 is the output of the last block but one. `loaded` is awaited after each block's weights.
+ * `mm_vision_select_layer`: -2 is the output of the last block but one. It must be one of the layers + 1 there are.
+ * `loaded` is awaited after each block's weights.
  */
 export async function siglipTower(
   config: SiglipConfig,
@@ -59,12 +60,6 @@ export async function siglipTower(
     await loaded();
   }
   const depth = selectLayer < 0 ? layers + 1 + selectLayer : selectLayer;
-  if (!Number.isInteger(depth) || depth < 0 || depth > layers) {
-    throw new SparseVilaError(
-      'ERR_CONFIG_INVALID',
-      `Expected mm_vision_select_layer to name one of the tower's ${layers + 1} hidden states, received ${selectLayer}.`,
-    );
-  }
 
   return {
     config,

@@ -4,8 +4,20 @@
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { float32 } from '../ops/run';
-import { loadTensor, type PackedMatrix, packMatrix, type WeightPart, type WeightType } from '../ops/weights';
+import {
+  type Int4Part,
+  loadTensor,
+  type PackedMatrix,
+  type Place,
+  type Precision,
+  packInt4,
+  packMatrix,
+  type WeightPart,
+  type WeightType,
+} from '../ops/weights';
 import { start } from '../runtime/start';
+import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
+import { readQuantization } from './quantized_config';
 import { openCheckpoint, type TensorEntry } from './safetensors';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
@@ -23,11 +35,14 @@ export interface Weights {
   optional(name: string, shape: readonly number[]): Tensor;
   /** Several vectors end to end, as f32. */
   vectors(names: readonly string[], lengths: readonly number[]): Tensor;
-  /** Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. */
+  /**
+   * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. Where the
+   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed, all parts alike.
+   */
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */
   constant(values: readonly number[]): Tensor;
-  /** Bytes read so far and in all. */
+  /** Bytes read so far, and in all that is to be read. */
   readonly progress: { readonly done: number; readonly total: number };
   /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` when tensors are left that no one asked for. */
   close(): void;
@@ -36,8 +51,10 @@ export interface Weights {
 }
 
 export interface OpenOptions {
-  /** Storage of matrices; default as in the file. */
+  /** Storage of matrices; default as in the file. 4-bit matrices stay what they are. */
   readonly type?: WeightType | undefined;
+  /** How products with 4-bit matrices round activations; default exact. */
+  readonly precision?: Precision | undefined;
   /** Names that may be there and are not read. */
   readonly ignore?: readonly RegExp[];
   /** The canonical name of a name in the file: prefix rules. */
@@ -47,22 +64,36 @@ export interface OpenOptions {
 /**
  * Opens a folder's safetensors.
  * @throws SparseVilaError `ERR_CHECKPOINT_…` from the index; `ERR_WEIGHT_MISSING`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_DTYPE`
- *   when a tensor that is asked for is not as expected.
+ *   when a tensor that is asked for is not as expected; `ERR_WEIGHT_FORMAT`, `ERR_WEIGHT_VALUE` and
+ *   `ERR_QUANTIZATION_UNSUPPORTED` for 4-bit weights that we do not read.
  */
 export function openWeights(folder: string, options: OpenOptions = {}): Weights {
   const { rename = (name) => name, ignore = [] } = options;
   const { native } = start();
+  const quantization = readQuantization(folder);
   const entries = new Map<string, TensorEntry>();
   for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
-  const total = [...entries.values()].reduce((sum, entry) => sum + entry.bytes, 0);
   const sources = new Map<string, number>();
-  const unread = new Set([...entries.keys()].filter((name) => !ignore.some((pattern) => pattern.test(name))));
+  const unread = new Map([...entries].map(([name, entry]) => [entry, name]));
+  for (const [entry, name] of unread) if (ignore.some((pattern) => pattern.test(name))) unread.delete(entry);
+  const total = [...unread.keys()].reduce((sum, entry) => sum + entry.bytes, 0);
   const made: Tensor[] = [];
+  let int4: QuantizedModule | undefined;
   let done = 0;
 
   const keep = <T extends Tensor>(tensor: T): T => {
     made.push(tensor);
     return tensor;
+  };
+  /** Where a tensor lies, which counts as read from then on. */
+  const place = (entry: TensorEntry): Place => {
+    if (unread.delete(entry)) done += entry.bytes;
+    let source = sources.get(entry.file);
+    if (source === undefined) {
+      source = native.mapFile(entry.file);
+      sources.set(entry.file, source);
+    }
+    return { source, offset: entry.offset };
   };
   const part = (name: string, shape: readonly number[]): WeightPart => {
     const entry = findEntry(entries, name, shape, folder);
@@ -73,13 +104,20 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
         `${entry.file}: expected BF16, F16 or F32 for "${name}", received ${entry.dtype}.`,
       );
     }
-    if (unread.delete(name)) done += entry.bytes;
-    let source = sources.get(entry.file);
-    if (source === undefined) {
-      source = native.mapFile(entry.file);
-      sources.set(entry.file, source);
-    }
-    return { source, offset: entry.offset, type, rows: shape[0] as number };
+    return { ...place(entry), type, rows: shape[0] as number };
+  };
+  const find = (name: string): TensorEntry | undefined => entries.get(name);
+  const packQuantized = (
+    names: readonly string[],
+    rows: readonly number[],
+    k: number,
+    gated: boolean,
+  ): PackedMatrix => {
+    const modules = quantizedStack(find, names.map(moduleOf), rows, k, quantization);
+    const [layout] = modules;
+    int4 ??= layout;
+    if (int4.format !== layout.format) throw mixed(int4, layout);
+    return packModules(modules, place, { gated, precision: options.precision ?? 'exact' });
   };
   const unmap = (): void => {
     for (const source of sources.values()) native.release(source);
@@ -88,7 +126,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const tensor = (name: string, shape: readonly number[]): Tensor => keep(loadTensor(part(name, shape), shape));
 
   return {
-    has: (name) => entries.has(name),
+    has: (name) => entries.has(name) || (name.endsWith('.weight') && isQuantized(find, moduleOf(name))),
     tensor,
     optional: (name, shape) => (entries.has(name) ? tensor(name, shape) : keep(float32([], [0]))),
     vectors: (names, lengths) => {
@@ -98,8 +136,12 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       return joined;
     },
     matrix: (names, rows, k, { gated = false } = {}) => {
-      const parts = names.map((name, i) => part(name, [rows[i] as number, k]));
-      const packed = packMatrix(parts, k, { gated, ...(options.type === undefined ? {} : { type: options.type }) });
+      const pack = (): PackedMatrix => {
+        if (names.some((name) => isQuantized(find, moduleOf(name)))) return packQuantized(names, rows, k, gated);
+        const parts = names.map((name, i) => part(name, [rows[i] as number, k]));
+        return packMatrix(parts, k, { gated, ...(options.type === undefined ? {} : { type: options.type }) });
+      };
+      const packed = pack();
       keep(packed.tensor);
       return packed;
     },
@@ -109,13 +151,47 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     },
     close: () => {
       unmap();
-      if (unread.size > 0) throw extra(folder, [...unread]);
+      if (unread.size > 0) throw extra(folder, [...unread.values()]);
     },
     dispose: () => {
       unmap();
       for (const one of made.splice(0)) one.dispose();
     },
   };
+}
+
+const moduleOf = (name: string): string => name.replace(/\.weight$/, '');
+
+/** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
+function packModules(
+  modules: readonly [QuantizedModule, ...QuantizedModule[]],
+  place: (entry: TensorEntry) => Place,
+  options: { readonly gated: boolean; readonly precision: Precision },
+): PackedMatrix {
+  const parts = modules.map(({ rows, tensors }): Int4Part => {
+    const { weight, scales, zeros, groupIndex, shape } = tensors;
+    return {
+      rows,
+      weight: place(weight),
+      scales: place(scales),
+      zeros: zeros && place(zeros),
+      groupIndex: groupIndex && place(groupIndex),
+      shape: shape && place(shape),
+    };
+  });
+  try {
+    return packInt4(parts, modules[0], options);
+  } catch (error) {
+    throw nameParts(error, modules);
+  }
+}
+
+function mixed(one: QuantizedModule, other: QuantizedModule): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${other.tensors.weight.file}: expected one 4-bit format in a checkpoint, received ${one.format} for "${one.name}" and ` +
+      `${other.format} for "${other.name}".`,
+  );
 }
 
 /** The entry of a name, its shape checked; a rank above two (a convolution) may be asked for as [first, the rest]. */

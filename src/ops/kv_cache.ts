@@ -1,14 +1,28 @@
 // The KV cache of one layer: made, written and read by ops only, since appends write in place and tfjs keeps host copies
 // of tensors that JavaScript reads.
 
+import { totalmem } from 'node:os';
 import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
 import { run, runEffect, withInt32 } from './run';
 
 export type KvType = 'bf16' | 'f32';
 
-/** uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialised, and resident only as far as it is written. */
+/**
+ * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialised, and resident only as far as it is written.
+ * @throws SparseVilaError `ERR_OUT_OF_MEMORY` for more than the machine has: TensorFlow would try for many seconds first
+ */
 export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {
-  return withInt32([kvHeads, capacity, c, type === 'bf16' ? 2 : 4], (shape) => run('SvKvAlloc', [shape]));
+  const elementBytes = type === 'bf16' ? 2 : 4;
+  const bytes = 2 * kvHeads * capacity * c * elementBytes;
+  if (bytes > totalmem()) {
+    const [wanted, there] = [bytes, totalmem()].map((n) => (n / 2 ** 30).toFixed(1));
+    throw new SparseVilaError(
+      'ERR_OUT_OF_MEMORY',
+      `Expected at most ${there} GiB of memory for a KV cache, received a request for ${wanted}. Lower contextLength.`,
+    );
+  }
+  return withInt32([kvHeads, capacity, c, elementBytes], (shape) => run('SvKvAlloc', [shape]));
 }
 
 /** Writes k and v, f32 [t, kvHeads, c], at rows at .. at + t - 1. Throws when they do not fit. */

@@ -17,6 +17,9 @@ export type Phase =
 
 /** A point in a conversation to come back to. Valid for the session that made it, until a rewind behind it. */
 export interface Mark {
+  /** The conversation, and how often it had been rewound. */
+  readonly of: object;
+  readonly rewinds: number;
   readonly length: number;
   readonly nextPosition: number;
   readonly visual: number;
@@ -36,6 +39,9 @@ export interface Conversation {
   /** Ids seen and generated so far, for the repetition penalty. */
   readonly ids: number[];
   phase: Phase;
+  rewinds: number;
+  /** Where it was rewound to and as which rewind, rows ascending: a mark from before a cut and above it is void. */
+  readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
 export function startConversation(decoder: Decoder, capacity: number, kv: KvType): Conversation {
@@ -47,21 +53,24 @@ export function startConversation(decoder: Decoder, capacity: number, kv: KvType
     visual: [],
     ids: [],
     phase: { at: 'start' },
+    rewinds: 0,
+    cuts: [],
   };
 }
 
 export function mark(c: Conversation): Mark {
-  const { length, nextPosition, phase } = c;
-  return { length, nextPosition, visual: c.visual.length, ids: c.ids.length, phase };
+  const { length, nextPosition, phase, rewinds } = c;
+  return { of: c, rewinds, length, nextPosition, visual: c.visual.length, ids: c.ids.length, phase };
 }
 
-/** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a mark that lies ahead of the conversation. */
+/** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a mark of another conversation or of rows that are gone. */
 export function rewind(c: Conversation, to: Mark): void {
-  if (to.length > c.length || to.visual > c.visual.length || to.ids > c.ids.length) {
+  const gone = c.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
+  if (to.of !== c || gone) {
     throw new SparseVilaError(
       'ERR_MARK',
-      `Expected a mark at or before row ${c.length} of this conversation, received one at row ${to.length}. ` +
-        'A mark ends when the session is rewound behind it.',
+      `Expected a mark of the ${c.length} rows of this conversation, received one at row ${to.length} ` +
+        `${to.of === c ? 'that the session was rewound behind' : 'of another session'}. Take a new one.`,
     );
   }
   c.length = to.length;
@@ -69,6 +78,8 @@ export function rewind(c: Conversation, to: Mark): void {
   c.visual.length = to.visual;
   c.ids.length = to.ids;
   c.phase = to.phase;
+  while ((c.cuts.at(-1)?.length ?? -1) >= to.length) c.cuts.pop();
+  c.cuts.push({ length: to.length, rewind: ++c.rewinds });
 }
 
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` when `rows` more rows, spanning `positions`, and one answer token do not fit. */

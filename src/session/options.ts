@@ -48,7 +48,11 @@ export function samplingOf(options: AskOptions): SamplingOptions {
 /** @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkSessionOptions(options: SessionOptions, maxPositions: number): void {
   checkKeys(options, SESSION_KEYS, 'session');
-  const { kv, contextLength, history } = options;
+  const { method, kv, contextLength, history, system } = options;
+  if (method !== undefined && !(typeof method === 'object' && typeof method?.name === 'string')) {
+    throw invalid('method', 'a sparsity method, such as dense() or sparseVila(),', method);
+  }
+  if (system !== undefined && typeof system !== 'string') throw invalid('system', 'a text', system);
   if (kv !== undefined && kv !== 'bf16' && kv !== 'f32') throw invalid('kv', "'bf16' or 'f32'", kv);
   checkHistory(history);
   const fits = contextLength === undefined || (contextLength >= 2 && contextLength <= maxPositions);
@@ -60,12 +64,16 @@ export function checkSessionOptions(options: SessionOptions, maxPositions: numbe
 /** @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions): void {
   checkKeys(options, ASK_KEYS, 'ask');
-  const { maxTokens, images, stop, history } = options;
+  const { maxTokens, images, stop, history, signal } = options;
   if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 1)) {
     throw invalid('maxTokens', 'an integer of at least 1', maxTokens);
   }
   if (images !== undefined && !Array.isArray(images)) throw invalid('images', 'a list of images', images);
-  if (stop !== undefined && !Array.isArray(stop)) throw invalid('stop', 'a list of strings', stop);
+  if (stop !== undefined && !(Array.isArray(stop) && stop.every((text) => typeof text === 'string'))) {
+    throw invalid('stop', 'a list of strings', stop);
+  }
+  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
+    throw invalid('signal', 'an AbortSignal', signal);
   checkHistory(history);
   stopMatcher(stop ?? []);
 }

@@ -9,6 +9,7 @@ import { start } from '../runtime/start';
 import type { SparsityMethod } from '../sparsity/method';
 import { type Conversation, checkRoom } from './conversation';
 import type { Opening, TurnPrompt } from './prompt';
+import { checkSelection } from './selection';
 
 /** Rows of one op call: bounds scratch memory and the time between breaths. */
 const CHUNK = 512;
@@ -79,7 +80,10 @@ export async function seeImages(context: PrefillContext, inputs: readonly ImageI
       ),
     );
     for (const [i, { grid, tokens, features, salience }] of encoded.entries()) {
-      const indices = kept?.[i] ?? Int32Array.from({ length: tokens }, (_, token) => token);
+      const indices =
+        method.prune === undefined
+          ? Int32Array.from({ length: tokens }, (_, token) => token)
+          : checkSelection(method.name, `prune, for image ${i},`, kept?.[i], tokens);
       const rows = await timed(times, 'project', () => projectKept(model, features, indices, tokens));
       seen.push({ grid, tokens, kept: indices, salience, rows });
       await breathe();

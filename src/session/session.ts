@@ -64,7 +64,8 @@ export function createSession(model: VisionLanguageModel, options: SessionOption
     const { signal } = ask;
     try {
       const context = { model, method, conversation, times, signal, breathe: breather(signal) };
-      yield* runTurn(context, pieces, question, { history: options.history ?? 'keep', ...ask }, done);
+      const history = ask.history ?? options.history ?? 'keep';
+      yield* runTurn(context, pieces, question, { ...ask, history }, done);
     } finally {
       state = 'idle';
     }

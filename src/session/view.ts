@@ -5,6 +5,7 @@ import type { LayerView } from '../models/decoder';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
 import type { Conversation } from './conversation';
+import { checkSelection } from './selection';
 
 export interface TurnView {
   readonly layers: readonly LayerView[] | undefined;
@@ -22,7 +23,9 @@ export function turnView(method: SparsityMethod, c: Conversation, relevance: rea
   const tail = last + 1;
   const isVisual = new Uint8Array(tail);
   for (const row of c.visual) isVisual[row] = 1;
-  const retrieved = relevance.map((scores, layer) => method.retrieve?.(scores, layer) ?? new Int32Array());
+  const retrieved = relevance.map((scores, layer) =>
+    checkSelection(method.name, 'retrieve', method.retrieve?.(scores, layer), c.visual.length),
+  );
   const layers = retrieved.map((indices) => {
     const attended = isVisual.map((visual) => 1 - visual);
     for (const i of indices) attended[c.visual[i] as number] = 1;

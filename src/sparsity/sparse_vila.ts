@@ -36,7 +36,8 @@ const KEYS = ['prefillSparsity', 'decodeSparsity', 'salienceLayer', 'positions',
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
   for (const key of Object.keys(options))
     if (!KEYS.includes(key)) throw invalid(key, `one of the options ${KEYS.join(', ')}`, key);
-  const { prefillSparsity, decodeSparsity } = { ...SPARSE_VILA_PRESETS.image, ...options };
+  const { image } = SPARSE_VILA_PRESETS;
+  const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = options;
   const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
   for (const [name, value] of Object.entries({ prefillSparsity, decodeSparsity })) {
     if (typeof value !== 'number' || !(value >= 0 && value < 1))

@@ -88,7 +88,11 @@ export function parseGenerationConfig(json: Json, file: string): GenerationConfi
       }
     : {};
   if (config.has('repetition_penalty')) sampling.repetitionPenalty = config.number('repetition_penalty');
-  checkOptions(sampling);
+  try {
+    checkOptions(sampling);
+  } catch (error) {
+    throw error instanceof SparseVilaError ? new SparseVilaError(error.code, `${file}: ${error.message}`) : error;
+  }
   const eos: unknown = json.eos_token_id ?? [];
   const stopIds: unknown[] = Array.isArray(eos) ? eos : [eos];
   if (!stopIds.every(isId)) throw config.wrong('eos_token_id', 'a token id or a list of them');

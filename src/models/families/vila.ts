@@ -37,7 +37,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
   const breathe = breather(options.signal);
   const opened: Weights[] = [];
   const open = (part: string, more: OpenOptions): Weights => {
-    const weights = openWeights(join(folder, part), { type: options.weights, ...more });
+    const weights = openWeights(join(folder, part), { type: options.weights, precision: options.precision, ...more });
     opened.push(weights);
     return weights;
   };
@@ -51,6 +51,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     const towerConfig = subConfig(folder, 'vision_tower', parseSiglipConfig);
     const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
     checkSizes(config, towerConfig.imageSize, folder);
+    checkSelectLayer(config, towerConfig.layers);
     const towerWeights = open('vision_tower', { rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
     const projectorWeights = open('mm_projector', {});
     const decoderWeights = open('llm', { ignore: UNUSED_DECODER_WEIGHTS });
@@ -59,6 +60,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     const projector = vilaProjector(projectorType(folder), e, d, projectorWeights);
     const llm = await decoder(decoderConfig, decoderWeights, report);
     for (const weights of opened) weights.close();
+    await report();
     return {
       family: config.root.string('model_type'),
       path: folder,
@@ -111,6 +113,14 @@ function checkSizes({ pixels }: VilaConfig, imageSize: number, folder: string): 
   );
 }
 
+function checkSelectLayer({ root, selectLayer }: VilaConfig, layers: number): void {
+  if (Number.isInteger(selectLayer) && selectLayer >= -layers - 1 && selectLayer <= layers) return;
+  throw root.wrong(
+    'mm_vision_select_layer',
+    `one of the tower's ${layers + 1} hidden states (${-layers - 1} to ${layers})`,
+  );
+}
+
 function textSide(folder: string, { root }: VilaConfig) {
   const llm = join(folder, 'llm');
   const tokenizer = loadTokenizer(llm);
@@ -146,10 +156,19 @@ function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llmFile: string): 
   let text: unknown = '\n';
   if (root.has('image_encoder')) {
     const source = root.json.image_encoder;
-    const encoder: unknown = typeof source === 'string' ? JSON.parse(source) : source;
+    const encoder = typeof source === 'string' ? parsed(root, 'image_encoder', source) : source;
     if (typeof encoder === 'object' && encoder !== null && 'end_tokens' in encoder) text = encoder.end_tokens;
   } else if (configReader(readJson(llmFile), llmFile).string('model_type') !== 'qwen2') text = null;
   return typeof text === 'string' ? tokenizer.encode(text) : [];
+}
+
+/** JSON inside a JSON string, as VILA writes its encoders. */
+function parsed(config: ConfigReader, key: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw config.wrong(key, 'JSON');
+  }
 }
 
 /** eos of the generation config and the decoder's config, and the template's own end of turn. */

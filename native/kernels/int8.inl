@@ -1,0 +1,144 @@
+// Products with 8-bit matrices at one instruction-set level. Layout and arithmetic in int8.h.
+// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, SV_AVX2 or SV_PORTABLE) and SV_TABLE.
+#include "int8.h"
+#include "vec.h"
+
+namespace sv {
+namespace SV_LEVEL {
+
+static float quantize_row(const float* x, int64_t k, int8_t* out) {
+  vec top = zero(), poison = zero();
+  for (int64_t i = 0; i < k; i += 16) {
+    vec v = k - i < 16 ? load_n(x + i, (int)(k - i)) : load(x + i);
+    top = max(top, max(v, sub(zero(), v)));
+    poison = fma(v, zero(), poison);
+  }
+  const float largest = max_lanes(top), d = largest / 127.f + sum_lanes(poison);
+  const vec inverse = splat(largest > 0 && d == d ? 127.f / largest : 0), magic = splat(12582912.f);
+#if defined(SV_AVX512)
+  const int8_t bias = -128;  // the byte a + 128, unsigned
+#else
+  const int8_t bias = 0;
+#endif
+  for (int64_t i = 0; i < int8_padded_k(k); i += 16) {
+    float r[16];
+    store(r, sub(add(mul(k - i < 16 ? load_n(x + i, (int)(k - i)) : load(x + i), inverse), magic), magic));
+    for (int64_t j = i; j < i + 16 && j < int8_padded_k(k); j++) out[j] = (int8_t)((int32_t)r[j - i] ^ bias);
+  }
+  return d;
+}
+
+#if defined(SV_AVX512)
+
+template <int R, int S>
+SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, int64_t strip_bytes, vec (*out)[S]) {
+  __m512i acc[R][S];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int s = 0; s < S; s++) acc[r][s] = _mm512_setzero_si512();
+  for (int64_t j = 0; j < kp / 4; j++) {
+    __m512i b[S];
+#pragma GCC unroll 4
+    for (int s = 0; s < S; s++) b[s] = _mm512_loadu_si512(w + s * strip_bytes + j * 64);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const __m512i a = _mm512_set1_epi32(*(const int32_t*)(x + r * stride + 4 * j));
+#pragma GCC unroll 4
+      for (int s = 0; s < S; s++) acc[r][s] = _mm512_dpbusd_epi32(acc[r][s], a, b[s]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < S; s++) {
+    const __m512i shift = _mm512_loadu_si512(w + s * strip_bytes + kp * 16 + 64);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) out[r][s] = {_mm512_cvtepi32_ps(_mm512_sub_epi32(acc[r][s], shift))};
+  }
+}
+constexpr int kMaxRows = 12, kStrips = 2;
+
+#elif defined(SV_AVX2)
+
+/** |a| times w with a's sign: both fit what maddubs takes, and two products fit 16 bits (2 * 127 * 127). */
+template <int R, int S>
+SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, int64_t strip_bytes, vec (*out)[S]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; s++) {
+    __m256i acc[R][2];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_setzero_si256();
+    for (int64_t j = 0; j < kp / 4; j++) {
+      const __m256i lo = _mm256_loadu_si256((const __m256i*)(w + s * strip_bytes + j * 64));
+      const __m256i hi = _mm256_loadu_si256((const __m256i*)(w + s * strip_bytes + j * 64 + 32));
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) {
+        const __m256i a = _mm256_set1_epi32(*(const int32_t*)(x + r * stride + 4 * j)), abs = _mm256_abs_epi8(a);
+        acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(_mm256_maddubs_epi16(abs, _mm256_sign_epi8(lo, a)), ones));
+        acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(_mm256_maddubs_epi16(abs, _mm256_sign_epi8(hi, a)), ones));
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) out[r][s] = {_mm256_cvtepi32_ps(acc[r][0]), _mm256_cvtepi32_ps(acc[r][1])};
+  }
+}
+constexpr int kMaxRows = 4, kStrips = 1;
+
+#else
+
+template <int R, int S>
+SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, int64_t strip_bytes, vec (*out)[S]) {
+  for (int s = 0; s < S; s++)
+    for (int r = 0; r < R; r++) {
+      int32_t acc[16] = {0};
+      for (int64_t j = 0; j < kp / 4; j++)
+        for (int lane = 0; lane < 16; lane++)
+          for (int b = 0; b < 4; b++) acc[lane] += (int8_t)w[s * strip_bytes + j * 64 + lane * 4 + b] * x[r * stride + 4 * j + b];
+      for (int lane = 0; lane < 16; lane++) out[r][s].v[lane] = (float)acc[lane];
+    }
+}
+constexpr int kMaxRows = 4, kStrips = 1;
+
+#endif
+
+template <int R, int S>
+SV_INLINE void block(const int8_t* x, int64_t stride, const float* d, int64_t kp, const char* w, int64_t strip_bytes, float* out,
+                     int64_t ldo) {
+  vec acc[R][S];
+  sums<R, S>(x, stride, kp, w, strip_bytes, acc);
+#pragma GCC unroll 4
+  for (int s = 0; s < S; s++) {
+    const vec scale = load((const float*)(w + s * strip_bytes + kp * 16));
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) store(out + r * ldo + s * kLanes, mul(acc[r][s], mul(scale, splat(d[r]))));
+  }
+}
+
+template <int R>
+static void rows_by_strips(int rows, const int8_t* x, int64_t stride, const float* d, int64_t kp, const char* w,
+                           int64_t strip_bytes, int64_t strips, float* out, int64_t ldo) {
+  if (rows < R) {
+    if constexpr (R > 1) rows_by_strips<R - 1>(rows, x, stride, d, kp, w, strip_bytes, strips, out, ldo);
+    return;
+  }
+  int64_t s = 0;
+  for (; s + kStrips <= strips; s += kStrips)
+    block<R, kStrips>(x, stride, d, kp, w + s * strip_bytes, strip_bytes, out + s * kLanes, ldo);
+  for (; s < strips; s++) block<R, 1>(x, stride, d, kp, w + s * strip_bytes, strip_bytes, out + s * kLanes, ldo);
+}
+
+static void matmul_int8(const int8_t* x, int64_t stride, const float* d, int64_t rows, int64_t kp, const char* w,
+                        int64_t strip_bytes, int64_t strips, float* out, int64_t ldo) {
+  for (int64_t r = 0; r < rows;) {
+    const int64_t left = rows - r;
+    const int n = left <= kMaxRows ? (int)left : left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows;
+    rows_by_strips<kMaxRows>(n, x + r * stride, stride, d + r, kp, w, strip_bytes, strips, out + r * ldo, ldo);
+    r += n;
+  }
+}
+
+}  // namespace SV_LEVEL
+
+const Int8Kernels SV_TABLE = {SV_LEVEL_NAME, SV_LEVEL::quantize_row, SV_LEVEL::matmul_int8};
+
+}  // namespace sv

@@ -1,0 +1,192 @@
+// `bench model`: prefill, dense and sparse decoding at the shapes of real decoders, and a vision tile, with random weights.
+// Each figure comes with its limit: bytes over measured bandwidth, operations over measured peak.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import type { CommandModule } from 'yargs';
+import type { DecoderConfig } from '../../src/models/config';
+import { type Decoder, decoder, type LayerView } from '../../src/models/decoder';
+import { siglipTower } from '../../src/models/vit';
+import { int32 } from '../../src/ops/run';
+import type { Precision } from '../../src/ops/weights';
+import { start } from '../../src/runtime/start';
+import { type RandomFormat, randomWeights } from './random_weights';
+import { median } from './timing';
+
+/** hidden, layers, ffn, heads, kv heads, vocabulary. `tiny-0.39b` is Qwen2-0.5B with a 32k vocabulary. */
+const SHAPES = {
+  'tiny-0.39b': [896, 24, 4864, 14, 2, 32000],
+  'qwen2-0.5b': [896, 24, 4864, 14, 2, 151936],
+  'qwen2-1.5b': [1536, 28, 8960, 12, 2, 151936],
+  'qwen2-7b': [3584, 28, 18944, 28, 4, 152064],
+} as const;
+type Shape = keyof typeof SHAPES;
+
+const CHUNK = 512;
+const DECODED = 24;
+const breathe = async (): Promise<void> => undefined;
+
+interface Options {
+  shape: Shape;
+  weights: RandomFormat;
+  precision: Precision;
+  context: number;
+  visual: number;
+  'decode-sparsity': number;
+  vision: boolean;
+  rounds: number;
+}
+
+export const MODEL: CommandModule<object, Options> = {
+  command: 'model',
+  describe:
+    'Tokens per second of a whole decoder, dense and sparse, and a vision tile, at a real shape with random weights',
+  builder: (yargs) =>
+    yargs
+      .option('shape', { choices: Object.keys(SHAPES) as Shape[], default: 'qwen2-0.5b' as Shape, describe: 'Decoder' })
+      .option('weights', { choices: ['bf16', 'awq'] as const, default: 'bf16' as RandomFormat, describe: 'Storage' })
+      .option('precision', {
+        choices: ['exact', 'fast'] as const,
+        default: 'exact' as Precision,
+        describe: 'Of 4-bit products',
+      })
+      .option('context', { type: 'number', default: 4096, describe: 'Rows in the cache before decoding' })
+      .option('visual', { type: 'number', default: 4000, describe: 'How many of them are visual' })
+      .option('decode-sparsity', { type: 'number', default: 0.9, describe: 'Share of the visual rows left out' })
+      .option('vision', { type: 'boolean', default: false, describe: 'Also a 448 x 448 tile through a 300M tower' })
+      .option('rounds', { type: 'number', default: 3, describe: 'Interleaved rounds, of which the median counts' })
+      .example('$0 model --shape qwen2-0.5b --context 4096 --visual 4000 --decode-sparsity 0.9', ''),
+  handler: (options) => benchModel(options),
+};
+
+async function benchModel(o: Options): Promise<void> {
+  if (o.visual >= o.context)
+    throw new Error(`Expected fewer visual rows than --context ${o.context}, received ${o.visual}.`);
+  const { native } = start();
+  const readGBs = native.measure('read') / 1e9;
+  process.stdout.write(
+    `${o.shape}, ${o.weights}, ${native.isa()}, ${native.threads()} threads, read ${readGBs.toFixed(1)} GB/s\n`,
+  );
+  const config = decoderConfig(o.shape, o.context + CHUNK);
+  const weights = randomWeights(
+    o.weights,
+    config.hiddenSize * Math.max(config.intermediateSize, config.vocabSize),
+    o.precision,
+  );
+  const model = await decoder(config, weights, breathe);
+  weights.close();
+  const cache = model.allocate(o.context + CHUNK, 'bf16');
+  const prefillTokPerS = await prefill(model, cache, o);
+  const dense: number[] = [];
+  const sparse: number[] = [];
+  const views = sparseViews(config.layers, o);
+  for (let round = 0; round < o.rounds; round++) {
+    dense.push(await decode(model, cache, o.context, undefined));
+    sparse.push(await decode(model, cache, o.context, views));
+  }
+  const kvBytes = 2 * config.layers * config.kvHeads * config.headDim * 2;
+  const limit = (rows: number): number =>
+    (readGBs * 1e9) / (weights.matrixBytes - embeddingBytes(config) + rows * kvBytes);
+  const kept = o.context - o.visual + Math.round(o.visual * (1 - o['decode-sparsity']));
+  const result = {
+    ...{ shape: o.shape, weights: o.weights, precision: o.precision, isa: native.isa(), threads: native.threads() },
+    ...{ context: o.context, visual: o.visual, prefillTokPerS },
+    ...{ decodeTokPerS: median(dense), sparseDecodeTokPerS: median(sparse) },
+    ...{ limitTokPerS: limit(o.context), sparseLimitTokPerS: limit(kept), readGBs },
+    ...(o.vision ? { visionTileMs: await visionTile(o.rounds) } : {}),
+  };
+  const share = (value: number, of: number): string => `${((100 * value) / of).toFixed(0)} % of ${of.toFixed(1)}`;
+  process.stdout.write(
+    `prefill of ${o.context}: ${prefillTokPerS.toFixed(0)} tok/s\n` +
+      `dense decode at ${o.context}: ${result.decodeTokPerS.toFixed(1)} tok/s, ${share(result.decodeTokPerS, result.limitTokPerS)}\n` +
+      `sparse decode (${kept} rows): ${result.sparseDecodeTokPerS.toFixed(1)} tok/s, ${share(result.sparseDecodeTokPerS, result.sparseLimitTokPerS)}\n` +
+      ('visionTileMs' in result ? `vision tile: ${result.visionTileMs?.toFixed(0)} ms\n` : ''),
+  );
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig {
+  const [hiddenSize, layers, intermediateSize, heads, kvHeads, vocabSize] = SHAPES[shape];
+  return {
+    ...{ hiddenSize, layers, intermediateSize, heads, kvHeads, vocabSize, maxPositions, headDim: hiddenSize / heads },
+    ...{ ropeTheta: 1e6, ropeScaling: { type: 'default' }, rmsNormEps: 1e-6, hiddenAct: 'silu' },
+    ...{ attentionBias: { qkv: true, o: false }, tieWordEmbeddings: false },
+  };
+}
+
+/** The table that only `embed` reads, a row per token; the head is read whole. */
+function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
+  return vocabSize * hiddenSize * 2;
+}
+
+const idsOf = (count: number): number[] => Array.from({ length: count }, (_, i) => (i * 7919) % 31991);
+
+/** Fills the cache to `context` in chunks; tokens per second of the whole. */
+async function prefill(model: Decoder, cache: readonly Tensor[], { context }: Options): Promise<number> {
+  const begin = performance.now();
+  for (let at = 0; at < context; at += CHUNK) {
+    const n = Math.min(CHUNK, context - at);
+    const x = model.embed(idsOf(n));
+    const y = await model.forward(
+      x,
+      Array.from({ length: n }, (_, i) => at + i),
+      cache,
+      { length: at, breathe },
+    );
+    x.dispose();
+    y.dispose();
+  }
+  return context / ((performance.now() - begin) / 1000);
+}
+
+/** Tokens per second of a few greedy steps from the same place; the head included. */
+async function decode(
+  model: Decoder,
+  cache: readonly Tensor[],
+  context: number,
+  views: readonly LayerView[] | undefined,
+): Promise<number> {
+  const begin = performance.now();
+  let id = 1;
+  for (let i = 0; i < DECODED; i++) {
+    const x = model.embed([id]);
+    const y = await model.forward(x, [context + i], cache, { length: context + i, views, breathe });
+    const logits = model.logits(y);
+    id = 1 + (Math.abs(Math.trunc((logits[0] as number) * 1e3)) % 1000);
+    x.dispose();
+    y.dispose();
+  }
+  return DECODED / ((performance.now() - begin) / 1000);
+}
+
+/** Visual rows first, then text: per layer a different scattered selection of the visual rows. */
+function sparseViews(layers: number, { visual, 'decode-sparsity': sparsity }: Options): LayerView[] {
+  const keep = Math.max(1, Math.round(visual * (1 - sparsity)));
+  return Array.from({ length: layers }, (_, layer) => {
+    const chosen = new Set<number>();
+    for (let i = 0; chosen.size < keep; i++) chosen.add(((i + layer) * 2654435761) % visual);
+    return { rows: int32([...chosen].sort((a, b) => a - b)), tail: visual };
+  });
+}
+
+/** Milliseconds of one 448 x 448 tile through an InternViT-300M-shaped tower. */
+async function visionTile(rounds: number): Promise<number> {
+  const e = 1024;
+  const weights = randomWeights('bf16', e * 4096, 'exact');
+  const shape = { hiddenSize: e, intermediateSize: 4096, layers: 24, heads: 16, imageSize: 448, patchSize: 14 };
+  const tower = await siglipTower(
+    { ...shape, channels: 3, layerNormEps: 1e-6, hiddenAct: 'gelu' },
+    weights,
+    -1,
+    breathe,
+  );
+  weights.close();
+  const pixels = Float32Array.from({ length: 3 * 448 * 448 }, (_, i) => Math.sin(i));
+  const times: number[] = [];
+  for (let i = 0; i <= rounds; i++) {
+    const begin = performance.now();
+    (await tower.run(pixels, undefined, breathe)).features.dispose();
+    times.push(performance.now() - begin);
+  }
+  weights.dispose();
+  return median(times.slice(1));
+}

@@ -1,0 +1,57 @@
+// The package's public face: what it exports, and the example in its documentation as it is written.
+
+import * as sparsevila from '../src';
+import { errorOf } from './image/fixtures';
+import { scene, TINY } from './support/assets';
+import { withoutLeak } from './support/leaks';
+
+const { load, sparseVila, SparseVilaError } = sparsevila;
+
+it('exports what the documentation names, and nothing else', () => {
+  const names = ['SPARSE_VILA_PRESETS', 'SparseVilaError', 'budget', 'dense', 'load', 'setup', 'sparseVila', 'topK'];
+  expect(Object.keys(sparsevila).sort()).toEqual(names);
+});
+
+it('answers as in the example: load, open a session, ask, stream, dispose', async () => {
+  // The first turn makes what is made once per process: two constants.
+  using first = await load(TINY);
+  using warm = first.session();
+  await warm.ask('What is at b4?', { images: [scene(0)] }).text();
+  await withoutLeak(async () => {
+    using vlm = await load(TINY);
+    using chat = vlm.session({ method: sparseVila() });
+    let said = '';
+    for await (const text of chat.ask('What is at b4?', { images: [scene(0)] })) said += text;
+    expect(said).toBe('red F');
+    const answer = chat.ask('How many cyan objects are there?');
+    expect(await answer.text()).toBe('2');
+    expect(answer.stats).toMatchObject({
+      tokens: { visualSeen: 0, visualKept: 40, visualRetrieved: 10, generated: 1 },
+      finish: 'stop',
+    });
+    expect([chat.model.family, chat.method.name]).toEqual(['llava_llama', 'sparsevila']);
+  });
+});
+
+it('two models live side by side and share nothing', async () => {
+  using one = await load(TINY);
+  const two = await load(TINY);
+  using chat = one.session();
+  const other = two.session();
+  const texts = [];
+  for (const session of [chat, other]) texts.push(await session.ask('What is at b4?', { images: [scene(0)] }).text());
+  other.dispose();
+  two.dispose();
+  texts.push(await chat.ask('What is at i7?').text());
+  expect(texts).toEqual(['red F', 'red F', 'red B']);
+});
+
+it('throws errors with a code that programs can branch on', async () => {
+  const error = await errorOf(() => load('no/such/model'));
+  expect(error).toBeInstanceOf(SparseVilaError);
+  expect([error.name, error.code, error.message]).toEqual([
+    'SparseVilaError',
+    'ERR_MODEL_MISSING',
+    expect.stringContaining('no/such/model'),
+  ]);
+});

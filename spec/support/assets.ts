@@ -1,0 +1,26 @@
+// Where the packaged model and the fixtures lie, and the pictures that specs ask about.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const ROOT = join(__dirname, '../../..');
+const FIXTURES = join(ROOT, 'spec/fixtures');
+
+export const TINY = join(ROOT, 'assets/tiny-nvila');
+export const STAGES = join(FIXTURES, 'tiny-nvila/stages.safetensors');
+export const vilaCase = (name: string): string => join(FIXTURES, 'vila', name);
+
+/** Picture `i` of the 24 that the reference conversations are about. */
+export const scene = (i: number): string => join(FIXTURES, `tiny-nvila/scene-${String(i).padStart(2, '0')}.png`);
+export const imageFixture = (name: string): string => join(FIXTURES, 'image', name);
+
+export interface Conversation {
+  readonly image: string;
+  readonly turns: readonly { readonly question: string; readonly truth: string; readonly greedy: string }[];
+}
+
+/** The reference conversations: a picture, its questions, the truth, and the f32 reference's greedy answers. */
+export function conversations(): Conversation[] {
+  const lines = readFileSync(join(FIXTURES, 'tiny-nvila/conversations.jsonl'), 'utf8').trim().split('\n');
+  return lines.map((line) => JSON.parse(line) as Conversation);
+}

@@ -1,0 +1,59 @@
+// A model that answers what it is told to: its logits put everything on one id after the other. For what is about the stream and not
+// about the model.
+
+import type { VisionLanguageModel } from '../../src/models/model';
+
+/** Each turn answers `text` (again from its start) and then stops. */
+export function scripted(model: VisionLanguageModel, text: string): VisionLanguageModel {
+  const [stop] = model.stopIds;
+  if (stop === undefined) throw new Error('a model without a stop id');
+  const ids = [...model.tokenizer.encode(text), stop];
+  let at = 0;
+  return {
+    ...model,
+    decoder: {
+      ...model.decoder,
+      forward: (x, positions, cache, options) => {
+        if (x.shape[0] !== 1) at = 0;
+        return model.decoder.forward(x, positions, cache, options);
+      },
+      logits: (x, all) => {
+        const values = model.decoder.logits(x, all).map(() => 0);
+        values[ids[Math.min(at++, ids.length - 1)] ?? stop] = 30;
+        return values;
+      },
+    },
+  };
+}
+
+/** The model, calling `then` at the `breath`-th breath of the `call`-th call of its tower or decoder (both from 1). */
+export function interrupted(
+  model: VisionLanguageModel,
+  { stage, call, breath }: { stage: 'tower' | 'decoder'; call: number; breath: number },
+  then: () => void,
+): VisionLanguageModel {
+  let calls = 0;
+  const counting = (breathe: () => Promise<void>): (() => Promise<void>) => {
+    const mine = ++calls;
+    let breaths = 0;
+    return async () => {
+      if (mine === call && ++breaths === breath) then();
+      await breathe();
+    };
+  };
+  if (stage === 'tower') {
+    return {
+      ...model,
+      encodeImage: (pixels, options) => model.encodeImage(pixels, { ...options, breathe: counting(options.breathe) }),
+    };
+  }
+  const { forward } = model.decoder;
+  return {
+    ...model,
+    decoder: {
+      ...model.decoder,
+      forward: (x, positions, cache, options) =>
+        forward(x, positions, cache, { ...options, breathe: counting(options.breathe) }),
+    },
+  };
+}

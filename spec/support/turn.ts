@@ -1,0 +1,95 @@
+// One turn of a fresh session with all that happened inside it, laid out as the reference fixtures are.
+
+import type { VisionLanguageModel } from '../../src/models/model';
+import type { KvType } from '../../src/ops/kv_cache';
+import { float32 } from '../../src/ops/run';
+import { createSession, type TurnStats } from '../../src/session/session';
+import type { SparsityMethod } from '../../src/sparsity/method';
+import { sparseVila } from '../../src/sparsity/sparse_vila';
+import { watch } from './watch';
+
+/** Nothing dropped, and yet salience and relevance computed. */
+export const keepAll = (): SparsityMethod => sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
+
+export interface TurnRequest {
+  readonly images: readonly string[];
+  readonly question: string;
+  readonly kv: KvType;
+  readonly maxTokens: number;
+  readonly method?: SparsityMethod;
+}
+
+export interface TurnRecord {
+  readonly text: string;
+  readonly stats: TurnStats;
+  /** The prompt's ids, one image marker per image, without the end tokens. */
+  readonly promptIds: readonly number[];
+  /** Of all prompt rows. */
+  readonly positions: readonly number[];
+  /** Per layer what enters it, and last the final norm of what leaves them, each flat [t, d]. */
+  readonly hidden: readonly Float32Array[];
+  /** Logits of every prompt row, flat [t, v]. */
+  readonly promptLogits: Float32Array;
+  /** Per layer, relevance of the visual rows. */
+  readonly relevance: readonly Float32Array[];
+  /** Highest logit of each step. */
+  readonly greedy: readonly number[];
+}
+
+export async function recordTurn(model: VisionLanguageModel, request: TurnRequest): Promise<TurnRecord> {
+  const { images, question, kv, maxTokens, method = keepAll() } = request;
+  const watched = watch({ ...model, stopIds: [] }, { hidden: true });
+  using session = createSession(watched.model, { method, kv });
+  const answer = session.ask(question, { images, maxTokens });
+  const text = await answer.text();
+  const { stats } = answer;
+  const [opening, asked] = watched.calls;
+  if (stats === undefined || opening === undefined || asked === undefined)
+    throw new Error('a turn of two forward calls');
+  const before = watched.embedded[0] ?? [];
+  const ends = model.endOfImage.length === 0 ? 0 : images.length;
+  const words = watched.embedded[1 + ends] ?? [];
+  const visual: number[] = [];
+  let row = before.length;
+  for (const { kept } of stats.images) {
+    for (let i = 0; i < kept.length; i++) visual.push(row++);
+    row += model.endOfImage.length;
+  }
+  const leaving = joined([opening.hidden.at(-1), asked.hidden.at(-1)]);
+  const width = model.decoder.config.hiddenSize;
+  return {
+    text,
+    stats,
+    promptIds: [...before, ...images.map(() => model.imageMarker.id), ...words],
+    positions: [...opening.positions, ...asked.positions],
+    hidden: [
+      ...opening.hidden.slice(0, -1).map((state, layer) => joined([state, asked.hidden[layer]])),
+      onTensor(leaving, width, (x) => {
+        const y = model.decoder.norm(x);
+        const values = y.dataSync<'float32'>().slice();
+        y.dispose();
+        return values;
+      }),
+    ],
+    promptLogits: onTensor(leaving, width, (x) => model.decoder.logits(x, true).slice()),
+    relevance: asked.columns.map((columns) => Float32Array.from(visual, (at) => columns[at] ?? Number.NaN)),
+    greedy: watched.logits.map(argmax),
+  };
+}
+
+function onTensor<T>(values: Float32Array, width: number, work: (x: ReturnType<typeof float32>) => T): T {
+  const x = float32(values, [values.length / width, width]);
+  try {
+    return work(x);
+  } finally {
+    x.dispose();
+  }
+}
+
+export function joined(arrays: readonly (Float32Array | undefined)[]): Float32Array {
+  return Float32Array.from(arrays.flatMap((array) => Array.from(array ?? [])));
+}
+
+export function argmax(values: Float32Array): number {
+  return values.reduce((best, value, i) => (value > (values[best] ?? Number.NaN) ? i : best), 0);
+}

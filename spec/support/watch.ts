@@ -1,0 +1,107 @@
+// A model that runs as given and tells what its decoder was asked and answered: what a session keeps to itself (cache, positions, views,
+// relevance, logits). Changes nothing.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Decoder } from '../../src/models/decoder';
+import type { VisionLanguageModel } from '../../src/models/model';
+import { readKv } from '../../src/ops/kv_cache';
+import { floats } from '../../src/ops/run';
+
+/** One call of `decoder.forward`. */
+export interface Call {
+  readonly length: number;
+  readonly positions: readonly number[];
+  /** Per layer, gathered rows and where the contiguous rest begins; undefined when everything is attended. */
+  readonly views: readonly { readonly rows: readonly number[]; readonly tail: number }[] | undefined;
+  /** Per layer, as long as they were asked for. */
+  readonly columns: Float32Array[];
+  /** What enters each layer and what leaves the last, where `hidden` was wished. */
+  readonly hidden: Float32Array[];
+}
+
+export interface Watched {
+  readonly model: VisionLanguageModel;
+  readonly calls: Call[];
+  /** Every result of `decoder.logits`. */
+  readonly logits: Float32Array[];
+  /** Ids given to `decoder.embed`, call by call. */
+  readonly embedded: number[][];
+  /** Cache rows begin .. end - 1 of the session opened last, one array [2, g, rows, c] per layer. */
+  cacheRows(end: number, begin?: number): Float32Array[];
+  /** Forgets calls, logits and ids. */
+  clear(): void;
+}
+
+export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watched {
+  const { decoder } = model;
+  const calls: Call[] = [];
+  const logits: Float32Array[] = [];
+  const embedded: number[][] = [];
+  let cache: readonly Tensor[] = [];
+  return {
+    model: {
+      ...model,
+      decoder: {
+        ...decoder,
+        allocate: (capacity, type) => {
+          const made = decoder.allocate(capacity, type);
+          cache = made;
+          return made;
+        },
+        embed: (ids) => {
+          embedded.push(Array.from(ids));
+          return decoder.embed(ids);
+        },
+        forward: recording(decoder, calls, hidden),
+        logits: (x, all) => {
+          const values = decoder.logits(x, all);
+          logits.push(values.slice());
+          return values;
+        },
+      },
+    },
+    calls,
+    logits,
+    embedded,
+    cacheRows: (end, begin = 0) => readRows(cache, decoder.config.headDim, begin, end),
+    clear: () => {
+      calls.length = 0;
+      logits.length = 0;
+      embedded.length = 0;
+    },
+  };
+}
+
+/** `forward` that writes down each call. */
+function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['forward'] {
+  return (x, positions, kv, options) => {
+    const call: Call = {
+      length: options.length,
+      positions: Array.from(positions),
+      views: options.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
+      columns: [],
+      hidden: [],
+    };
+    calls.push(call);
+    const onColumns = (layer: number, columns: Float32Array): void => {
+      call.columns.push(columns.slice());
+      options.onColumns?.(layer, columns);
+    };
+    const onHidden = (layer: number, state: Tensor): void => {
+      if (hidden) call.hidden.push(floats(state).slice());
+      options.onHidden?.(layer, state);
+    };
+    const wanted = options.onColumns === undefined ? {} : { onColumns };
+    return decoder.forward(x, positions, kv, { ...options, onHidden, ...wanted });
+  };
+}
+
+/** Rows of every layer's keys and values, as f32 [2, g, rows, c]. */
+export function readRows(cache: readonly Tensor[], headDim: number, begin: number, end: number): Float32Array[] {
+  return cache.map((kv) => {
+    const rows = readKv(kv, begin, end, headDim);
+    const values = floats(rows).slice();
+    rows.dispose();
+    return values;
+  });
+}

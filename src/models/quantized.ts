@@ -1,0 +1,268 @@
+// Which 4-bit format a module of a checkpoint has, by its tensors' names, types and shapes: AutoAWQ gemm, gemv and gemv_fast,
+// compressed-tensors pack-quantized, GPTQ without activation order. Reads no weights; knows no architecture.
+// Source: the packing code of AutoAWQ 0.2, compressed-tensors 0.10 and AutoGPTQ 0.7; see native/kernels/int4_formats.h.
+
+import { type ErrorCode, messageOf, SparseVilaError } from '../errors';
+import { type Int4Format, STORED_GROUPS, type WeightType } from '../ops/weights';
+import type { QuantizationConfig } from './quantized_config';
+import type { TensorDtype, TensorEntry } from './safetensors';
+
+/** The role of each tensor that stands in for `<module>.weight`. */
+export interface QuantizedTensors {
+  readonly weight: TensorEntry;
+  readonly scales: TensorEntry;
+  /** Absent: symmetric, every zero point is 8. */
+  readonly zeros: TensorEntry | undefined;
+  readonly groupIndex: TensorEntry | undefined;
+  readonly shape: TensorEntry | undefined;
+}
+
+/** One linear layer [rows, k] in a 4-bit format, its tensors' types and shapes checked. */
+export interface QuantizedModule {
+  readonly name: string;
+  readonly format: Int4Format;
+  readonly rows: number;
+  readonly k: number;
+  /** Inputs per scale in the file; k when a whole row has one scale. */
+  readonly group: number;
+  /** Inputs per scale in the kernels' form, where scales of larger groups are repeated. */
+  readonly storedGroup: number;
+  readonly scaleType: WeightType;
+  readonly tensors: QuantizedTensors;
+}
+
+type Find = (name: string) => TensorEntry | undefined;
+type Shape = readonly number[];
+interface Layout {
+  readonly weight: Shape;
+  readonly scales: Shape;
+  readonly zeros: Shape;
+}
+
+const SCALE_TYPES: Readonly<Partial<Record<TensorDtype, WeightType>>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** Words of zeros per output of AutoAWQ's gemv layouts (`calculate_zeros_width`); they have 8 scales per such word. */
+function zeroWords(k: number, group: number): number {
+  const unit = group >= 128 ? 1 : group === 64 ? 2 : 4;
+  return Math.ceil(Math.ceil(k / group / 8) / unit) * unit;
+}
+
+/** The shapes of a format's tensors. A fraction fits no tensor. */
+const LAYOUTS: Readonly<Record<Int4Format, (rows: number, k: number, group: number) => Layout>> = {
+  'awq-gemm': (rows, k, group) => ({ weight: [k, rows / 8], scales: [k / group, rows], zeros: [k / group, rows / 8] }),
+  'awq-gemv': (rows, k, group) => {
+    const width = zeroWords(k, group);
+    return { weight: [rows, k / 8], scales: [rows, 8 * width], zeros: [rows, width] };
+  },
+  'awq-gemv-fast': (rows, k, group) => {
+    const scales = [8 * zeroWords(k, group), rows];
+    return { weight: [rows / 4, k], scales, zeros: scales };
+  },
+  'pack-quantized': (rows, k, group) => ({
+    weight: [rows, Math.ceil(k / 8)],
+    scales: [rows, k / group],
+    zeros: [Math.ceil(rows / 8), k / group],
+  }),
+  gptq: (rows, k, group) => ({ weight: [k / 8, rows], scales: [k / group, rows], zeros: [k / group, rows / 8] }),
+  'gptq-v2': (rows, k, group) => LAYOUTS.gptq(rows, k, group),
+};
+
+/** Whether the checkpoint holds `module` in 4-bit form. */
+export function isQuantized(find: Find, module: string): boolean {
+  return find(`${module}.qweight`) !== undefined || find(`${module}.weight_packed`) !== undefined;
+}
+
+/**
+ * The 4-bit form of `module`, a matrix [rows, k]. The tensors decide; the config only tells GPTQ's versions apart and has to
+ * agree with the group size.
+ * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales or zeros), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE` (shapes that fit no
+ *   format, or not the config's group size), `ERR_WEIGHT_FORMAT` (two forms of one module, activation order, odd group sizes).
+ */
+export function quantizedModule(
+  find: Find,
+  module: string,
+  rows: number,
+  k: number,
+  config?: QuantizationConfig,
+): QuantizedModule {
+  const forms = ['weight', 'qweight', 'weight_packed'].filter((form) => find(`${module}.${form}`) !== undefined);
+  if (forms.length !== 1) {
+    throw wrong('FORMAT', module, `expected one form of the weight, found ${forms.join(' and ') || 'none'}`);
+  }
+  const tensors = tensorsOf(find, module);
+  const { format, group } = recognise(tensors, module, rows, k, config);
+  checkAround(tensors, format, module, config);
+  checkShapes(tensors, LAYOUTS[format](rows, k, group), k, module);
+  const scaleType = SCALE_TYPES[tensors.scales.dtype];
+  if (scaleType === undefined) throw wrongType(tensors.scales, 'F16, BF16 or F32');
+  const storedGroup = STORED_GROUPS.find((size) => group % size === 0) ?? (group === k ? 32 : undefined);
+  if (storedGroup === undefined) {
+    throw wrong(
+      'FORMAT',
+      module,
+      `groups of ${group} inputs are not supported: expected a multiple of 32, or whole rows`,
+    );
+  }
+  return { name: module, format, rows, k, group, storedGroup, scaleType, tensors };
+}
+
+/**
+ * Modules that are to be packed into one matrix: q, k and v, or gate and up.
+ * @throws SparseVilaError as `quantizedModule`; `ERR_WEIGHT_FORMAT` when not all are of one format, group size and scale type.
+ */
+export function quantizedStack(
+  find: Find,
+  modules: readonly string[],
+  rows: readonly number[],
+  k: number,
+  config?: QuantizationConfig,
+): readonly [QuantizedModule, ...QuantizedModule[]] {
+  const plain = modules.find((module) => !isQuantized(find, module));
+  if (plain !== undefined) {
+    const other = modules.find((module) => module !== plain) ?? plain;
+    throw wrong('FORMAT', plain, `expected 4-bit weights like those of "${other}", which it shares one product with`);
+  }
+  const all = modules.map((module, i) => quantizedModule(find, module, rows[i] ?? 0, k, config));
+  const [first, ...rest] = all;
+  if (first === undefined) throw wrong('FORMAT', '', 'expected at least one module');
+  const describe = (one: QuantizedModule): string => `${one.format}, groups of ${one.group}, ${one.scaleType} scales`;
+  for (const one of rest) {
+    if (describe(one) === describe(first)) continue;
+    throw wrong('FORMAT', one.name, `expected ${describe(first)}, as "${first.name}" has, received ${describe(one)}`);
+  }
+  return [first, ...rest];
+}
+
+function tensorsOf(find: Find, module: string): QuantizedTensors {
+  const need = (name: string): TensorEntry => {
+    const entry = find(`${module}.${name}`);
+    if (entry !== undefined) return entry;
+    throw wrong(
+      'MISSING',
+      module,
+      `expected a tensor "${module}.${name}" beside the packed weights, but there is none`,
+    );
+  };
+  if (find(`${module}.weight_packed`) !== undefined) {
+    return {
+      weight: need('weight_packed'),
+      scales: need('weight_scale'),
+      zeros: find(`${module}.weight_zero_point`),
+      groupIndex: find(`${module}.weight_g_idx`),
+      shape: find(`${module}.weight_shape`),
+    };
+  }
+  return {
+    weight: need('qweight'),
+    scales: need('scales'),
+    zeros: find(`${module}.scaled_zeros`) ?? need('qzeros'),
+    groupIndex: find(`${module}.g_idx`),
+    shape: undefined,
+  };
+}
+
+/** Format and group size from the types and shapes of weights and scales, which differ between any two formats. */
+function recognise(
+  { weight, scales }: QuantizedTensors,
+  module: string,
+  rows: number,
+  k: number,
+  config: QuantizationConfig | undefined,
+): { format: Int4Format; group: number } {
+  const named = (config?.groupSizes ?? []).map((size) => (size === -1 ? k : size));
+  const counted = scales.shape.map((count) => k / count);
+  const groups = [...named, 128, 64, 32, k, ...counted].filter((size) => Number.isInteger(size) && k % size === 0);
+  for (const format of candidates(weight, config)) {
+    for (const group of groups) {
+      const layout = LAYOUTS[format](rows, k, group);
+      if (!same(weight.shape, layout.weight) || !same(scales.shape, layout.scales)) continue;
+      if (named.length === 0 || named.includes(group)) return { format, group };
+      throw wrong(
+        'SHAPE',
+        module,
+        `the scales [${scales.shape}] are of groups of ${group} inputs, but ${config?.file} says ${named.join(' or ')}`,
+      );
+    }
+  }
+  throw wrong(
+    'SHAPE',
+    module,
+    `expected a 4-bit matrix of ${rows} outputs and ${k} inputs, received packed weights ${weight.dtype} [${weight.shape}] and ` +
+      `scales [${scales.shape}], which fit ${candidates(weight, config).join(', ')} in no group size. Is it of another width ` +
+      'than 4 bits, or do the config files belong to other weights?',
+  );
+}
+
+function candidates(weight: TensorEntry, config: QuantizationConfig | undefined): readonly Int4Format[] {
+  const compressed = weight.name.endsWith('.weight_packed');
+  if (weight.dtype !== 'I32' && (compressed || weight.dtype !== 'I16'))
+    throw wrongType(weight, compressed ? 'I32' : 'I32 or I16');
+  if (compressed) return ['pack-quantized'];
+  if (weight.dtype === 'I16') return ['awq-gemv-fast'];
+  return ['awq-gemm', 'awq-gemv', config?.layout === 'gptq_v2' ? 'gptq-v2' : 'gptq'];
+}
+
+/** What accompanies weights and scales: zeros of the right kind, and no activation order that the tensors cannot disprove. */
+function checkAround(
+  { weight, zeros, groupIndex, shape }: QuantizedTensors,
+  format: Int4Format,
+  module: string,
+  config: QuantizationConfig | undefined,
+): void {
+  if (config?.activationOrder && groupIndex === undefined) {
+    throw wrong(
+      'FORMAT',
+      module,
+      `${config.file} asks for activation order (desc_act, actorder), which is not supported`,
+    );
+  }
+  if (zeros === undefined && config?.layout === 'pack-quantized' && config.symmetric === false) {
+    throw wrong('MISSING', module, `${config.file} says asymmetric, but "${weight.name}" has no zero points beside it`);
+  }
+  const zeroType = format === 'awq-gemv-fast' ? 'F16' : 'I32';
+  if (zeros !== undefined && zeros.dtype !== zeroType) throw wrongType(zeros, zeroType);
+  if (groupIndex !== undefined && groupIndex.dtype !== 'I32') throw wrongType(groupIndex, 'I32');
+  if (shape !== undefined && shape.dtype !== 'I64') throw wrongType(shape, 'I64');
+}
+
+/** The shapes that `recognise` has not looked at. */
+function checkShapes({ zeros, groupIndex, shape }: QuantizedTensors, layout: Layout, k: number, module: string): void {
+  const expected = [
+    [zeros, layout.zeros],
+    [groupIndex, [k]],
+    [shape, [2]],
+  ] as const;
+  for (const [entry, size] of expected) {
+    if (entry === undefined || same(entry.shape, size)) continue;
+    throw wrong('SHAPE', module, `expected shape [${size}] for "${entry.name}", received [${entry.shape}]`);
+  }
+}
+
+const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
+
+function wrongType(entry: TensorEntry, expected: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_DTYPE',
+    `${entry.file}: expected ${expected} for "${entry.name}", received ${entry.dtype}. Only 4-bit integer weights are read.`,
+  );
+}
+
+function wrong(kind: 'FORMAT' | 'MISSING' | 'SHAPE', module: string, why: string): SparseVilaError {
+  return new SparseVilaError(`ERR_WEIGHT_${kind}`, `"${module}": ${why}.`);
+}
+
+const ROLES: Readonly<Record<string, readonly [keyof QuantizedTensors, ErrorCode]>> = {
+  scales: ['scales', 'ERR_WEIGHT_VALUE'],
+  zeros: ['zeros', 'ERR_WEIGHT_VALUE'],
+  g_idx: ['groupIndex', 'ERR_WEIGHT_FORMAT'],
+  weight_shape: ['shape', 'ERR_WEIGHT_SHAPE'],
+};
+
+/** The packing op's "part i: <role>: element n is …" with the tensor's name and file; any other error as it is. */
+export function nameParts(error: unknown, modules: readonly QuantizedModule[]): unknown {
+  const [, part, role = '', why] = /part (\d+): (\w+): (.*)/s.exec(messageOf(error)) ?? [];
+  const [key, code] = ROLES[role] ?? [];
+  const entry = key && modules[Number(part)]?.tensors[key];
+  if (entry === undefined || code === undefined) return error;
+  return new SparseVilaError(code, `${entry.file}: "${entry.name}" [${entry.shape}]: ${why}.`, { cause: error });
+}

@@ -1,0 +1,147 @@
+// What a checkpoint's config says about its quantisation, and the refusal of what we do not read. The tensors decide what a
+// module is; this serves messages, the group size that has to agree with them, and what tensors cannot say (GPTQ's version).
+// Source: transformers 5.18 `utils/quantization_config.py`, compressed-tensors 0.10 `quant_config.py`, AutoAWQ, AutoGPTQ 0.7.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { type ConfigReader, configReader, readJson } from '../json';
+
+export interface QuantizationConfig {
+  readonly file: string;
+  readonly method: 'awq' | 'compressed-tensors' | 'gptq';
+  /** The layout that the file names. */
+  readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | 'pack-quantized' | 'gptq' | 'gptq_v2';
+  /** Inputs per scale, -1 for whole rows. Several where modules differ; empty when the file does not say. */
+  readonly groupSizes: readonly number[];
+  /** Undefined where modules differ, or the file does not say. */
+  readonly symmetric: boolean | undefined;
+  /** Inputs were reordered, and the order is in a g_idx. */
+  readonly activationOrder: boolean;
+}
+
+/**
+ * The quantisation of the checkpoint in `folder`: `quantization_config` (or `compression_config`) of its config.json or of the
+ * `text_config` there, else AutoAWQ's quant_config.json, else AutoGPTQ's quantize_config.json; undefined when there is none.
+ * @throws SparseVilaError as `parseQuantization`.
+ */
+export function readQuantization(folder: string): QuantizationConfig | undefined {
+  const file = join(folder, 'config.json');
+  if (existsSync(file)) {
+    const root = configReader(readJson(file), file);
+    for (const part of [root, root.object('text_config'), root.object('llm_cfg')]) {
+      const found = part?.object('quantization_config') ?? part?.object('compression_config');
+      if (found !== undefined) return parseQuantization(found);
+    }
+  }
+  for (const [name, method] of [
+    ['quant_config.json', 'awq'],
+    ['quantize_config.json', 'gptq'],
+  ] as const) {
+    const older = join(folder, name);
+    if (existsSync(older)) return parseQuantization(configReader({ quant_method: method, ...readJson(older) }, older));
+  }
+  return undefined;
+}
+
+/**
+ * Parses one `quantization_config` object.
+ * @throws SparseVilaError `ERR_QUANTIZATION_UNSUPPORTED` for another method or width, quantised activations or caches, or a
+ *   transform; `ERR_CONFIG_INVALID` for wrong values.
+ */
+export function parseQuantization(config: ConfigReader): QuantizationConfig {
+  const guess = config.has('config_groups') ? 'compressed-tensors' : config.has('w_bit') ? 'awq' : undefined;
+  const method = config.string('quant_method', guess);
+  if (method === 'awq') return parseAwq(config);
+  if (method === 'compressed-tensors') return parseCompressed(config);
+  if (method === 'gptq') return parseGptq(config);
+  throw unsupported(config, 'quant_method', 'awq, compressed-tensors or gptq, 4 bits');
+}
+
+function parseAwq(config: ConfigReader): QuantizationConfig {
+  requireFour(config, config.has('w_bit') ? 'w_bit' : 'bits', 4);
+  const version = config.string('version', 'gemm').toLowerCase();
+  const layout = (['gemm', 'gemv', 'gemv_fast'] as const).find((name) => name === version);
+  if (layout === undefined) throw unsupported(config, 'version', 'gemm, gemv or gemv_fast');
+  if (!config.boolean('zero_point', true)) throw unsupported(config, 'zero_point', 'true');
+  const groupSizes = groupSizesOf(config, config.has('q_group_size') ? 'q_group_size' : 'group_size');
+  return { file: config.file, method: 'awq', layout, groupSizes, symmetric: false, activationOrder: false };
+}
+
+function parseGptq(config: ConfigReader): QuantizationConfig {
+  requireFour(config, 'bits');
+  const format = config.string('checkpoint_format', 'gptq');
+  const layout = (['gptq', 'gptq_v2'] as const).find((name) => name === format);
+  if (layout === undefined) throw unsupported(config, 'checkpoint_format', 'gptq or gptq_v2');
+  return {
+    file: config.file,
+    method: 'gptq',
+    layout,
+    groupSizes: groupSizesOf(config, 'group_size'),
+    symmetric: config.has('sym') ? config.boolean('sym') : undefined,
+    activationOrder: config.boolean('desc_act', false),
+  };
+}
+
+function parseCompressed(config: ConfigReader): QuantizationConfig {
+  if (config.has('kv_cache_scheme')) throw unsupported(config, 'kv_cache_scheme', 'null: caches are not quantised');
+  const transforms = config.object('transform_config');
+  if (transforms !== undefined && Object.keys(transforms.json).length > 0)
+    throw unsupported(config, 'transform_config', 'none: rotated weights are not supported');
+  const sparsity = config.object('sparsity_config')?.string('format', 'dense');
+  if (sparsity !== undefined && sparsity !== 'dense') throw unsupported(config, 'sparsity_config', 'format dense');
+  const groups = config.object('config_groups');
+  const parsed = Object.keys(groups?.json ?? {}).map((name) => parseGroup(config, groups?.object(name)));
+  if (parsed.length === 0) throw config.wrong('config_groups', 'an object of at least one group');
+  const symmetries = new Set(parsed.map(({ symmetric }) => symmetric));
+  return {
+    file: config.file,
+    method: 'compressed-tensors',
+    layout: 'pack-quantized',
+    groupSizes: [...new Set(parsed.map(({ groupSize }) => groupSize))],
+    symmetric: symmetries.size === 1 ? parsed[0]?.symmetric : undefined,
+    activationOrder: parsed.some(({ ordered }) => ordered),
+  };
+}
+
+/** One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. */
+function parseGroup(
+  config: ConfigReader,
+  group: ConfigReader | undefined,
+): { groupSize: number; symmetric: boolean; ordered: boolean } {
+  const weights = group?.object('weights');
+  if (group === undefined || weights === undefined) throw config.wrong('config_groups', 'groups with weights');
+  const layout = group.has('format') ? group : config;
+  if (layout.string('format', 'pack-quantized') !== 'pack-quantized')
+    throw unsupported(layout, 'format', 'pack-quantized');
+  if (weights.string('type', 'int') !== 'int') throw unsupported(weights, 'type', 'int');
+  requireFour(weights, 'num_bits', 8);
+  for (const key of ['input_activations', 'output_activations'])
+    if (group.has(key)) throw unsupported(group, key, 'null: activations are not quantised in the file');
+  const groupSize = weights.number('group_size', -1);
+  const strategy = weights.string('strategy', groupSize > 0 ? 'group' : 'channel');
+  if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
+  const [size = -1] = groupSizesOf(weights, 'group_size');
+  return {
+    groupSize: strategy === 'channel' ? -1 : size,
+    symmetric: weights.boolean('symmetric', true),
+    // 'weight' and 'static' order the rounding only; the groups stay where they are.
+    ordered: weights.json.actorder === 'group' || weights.json.actorder === true,
+  };
+}
+
+function groupSizesOf(config: ConfigReader, key: string): number[] {
+  if (!config.has(key)) return [];
+  const size = config.number(key);
+  if (size !== -1 && !(Number.isInteger(size) && size > 0)) throw config.wrong(key, 'a positive integer, or -1');
+  return [size];
+}
+
+function requireFour(config: ConfigReader, key: string, fallback?: number): void {
+  if (config.number(key, fallback) !== 4) throw unsupported(config, key, '4');
+}
+
+function unsupported(config: ConfigReader, key: string, expected: string): SparseVilaError {
+  const { message } = config.wrong(key, expected);
+  return new SparseVilaError('ERR_QUANTIZATION_UNSUPPORTED', `${message}. This quantisation is not supported.`);
+}
