@@ -7,7 +7,7 @@ import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
-import type { Conversation } from '../session/conversation';
+import { startConversation } from '../session/conversation';
 import { openingRows, type PrefillContext, seeImages } from '../session/prefill';
 import { turnPrompt } from '../session/prompt';
 import { createSession } from '../session/session';
@@ -138,10 +138,9 @@ export async function sequenceOf(
   signal?: AbortSignal,
 ): Promise<Sequence> {
   const pieces = turnPieces(model.template);
-  const conversation: Conversation = {
-    ...{ capacity: model.decoder.config.maxPositions, cache: [], length: 0, nextPosition: 0 },
-    ...{ visual: [], ids: [], phase: { at: 'start' } },
-  };
+  // Rows are laid out as a session would, but no cache is filled.
+  const layout = { ...model.decoder, allocate: () => [] };
+  const conversation = startConversation(layout, model.decoder.config.maxPositions, 'f32');
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
   const context: PrefillContext = { model, method: dense(), conversation, times, signal, breathe: breather(signal) };
   const parts: Float32Array[] = [];

@@ -13,7 +13,6 @@ import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { createSession } from '../session/session';
 import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
-import { convert } from './convert';
 import { packagedScenes } from './options';
 import { quantize } from './quantize';
 import type { GroupError } from './quantize_layer';
@@ -77,16 +76,14 @@ export async function report(options: ReportOptions): Promise<Report> {
   const said = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
   try {
-    const [rtn, plain] = [join(folder, 'rtn'), join(folder, 'plain')];
+    const rtn = join(folder, 'rtn');
     await quantize({ model, out: rtn, groupSize, symmetric, method: 'rtn', format: 'compressed-tensors', ...common });
     for (const [name, source] of [
       ['round-to-nearest', rtn],
       ['quantised', quantized],
     ] as const) {
-      await convert({ model: source, out: plain, format: 'float', dtype: 'f32', ...common });
-      const observed = await observe(plain, samples, said, name, options);
+      const observed = await observe(source, samples, said, name, options);
       variants.push({ name, ...compare(float, observed), ...count(observed.answers, float.answers, turns) });
-      rmSync(plain, { recursive: true });
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
