@@ -7,6 +7,8 @@ import { openCheckpoint, readSafetensorsHeader } from '../../src/models/safetens
 import { readCalibration } from '../../src/quantize/calibration';
 import { packagedScenes } from '../../src/quantize/options';
 import { type QuantizeOptions, type QuantizeResult, quantize } from '../../src/quantize/quantize';
+import { writeSafetensors } from '../../src/quantize/safetensors_writer';
+import { openTensors } from '../../src/quantize/tensors';
 import { createSession } from '../../src/session/session';
 import { questionsAbout } from './questions';
 
@@ -114,6 +116,29 @@ describe('files', () => {
     expect(settings).toMatchObject({ quant_method: 'compressed-tensors', format: 'pack-quantized' });
     expect(settings.config_groups.group_0.weights).toMatchObject({ num_bits: 4, group_size: 128, symmetric: true });
   });
+});
+
+it('a head of its own is quantised when asked for, and every form is loaded and answers', async () => {
+  cpSync(TINY, at('untied'), { recursive: true });
+  const tensors = openTensors(join(TINY, 'llm'));
+  const copies = [...tensors.entries.keys()].map((name) => tensors.copy(name));
+  const head = tensors.copy('model.embed_tokens.weight', 'lm_head.weight');
+  await writeSafetensors(join(at('untied'), 'llm', 'model.safetensors'), [...copies, head]);
+  const options = { model: at('untied'), method: 'rtn' as const, groupSize: 64, modules: ['decoder', 'head'] as const };
+  for (const format of ['autoawq', 'compressed-tensors'] as const) {
+    await quick(`head-${format}`, { ...options, format });
+    const names = [...openCheckpoint(join(at(`head-${format}`), 'llm')).keys()];
+    expect(names).not.toContain('lm_head.weight');
+    expect(names).toContain('model.embed_tokens.weight');
+    const model = await loadModel(at(`head-${format}`));
+    const session = createSession(model);
+    const [sample] = PICTURES;
+    expect(
+      await session.ask('Where is the yellow star?', { images: sample?.images ?? [], temperature: 0 }).text(),
+    ).toBe('b3');
+    session.dispose();
+    model.dispose();
+  }
 });
 
 describe('interrupted', () => {
