@@ -153,6 +153,7 @@ async function forward(
   }
 }
 
+/** tf.tidy would walk every element of the logits it returns, looking for tensors: 10 ms for 32,000. */
 function headLogits(
   x: Tensor,
   norm: Tensor,
@@ -162,9 +163,13 @@ function headLogits(
   all: boolean,
 ): Float32Array {
   const { tf } = start();
-  return tf.tidy(() => {
-    const [t, d] = x.shape as [number, number];
-    const rows = all || t === 1 ? x : tf.slice(x, [t - 1, 0], [1, d]);
-    return floats(linear(rmsNorm(rows, norm, eps), head, none));
-  });
+  const [t, d] = x.shape as [number, number];
+  const rows = all || t === 1 ? x.clone() : tf.slice(x, [t - 1, 0], [1, d]);
+  const normalised = rmsNorm(rows, norm, eps);
+  const y = linear(normalised, head, none);
+  try {
+    return floats(y);
+  } finally {
+    for (const tensor of [rows, normalised, y]) tensor.dispose();
+  }
 }
