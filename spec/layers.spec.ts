@@ -15,7 +15,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
-  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'index'],
+  quantize: ['errors', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'index'],
   index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
 };
 

@@ -5,9 +5,11 @@
 import { codeOf } from '../errors';
 import { askCommand } from './ask';
 import { chatCommand } from './chat';
+import { convertCommand } from './convert';
 import { doctorCommand } from './doctor';
 import { errorLine } from './error_line';
 import { STOPPED } from './interrupt';
+import { quantizeCommand } from './quantize';
 import { setupCommand } from './setup';
 
 const USAGE = `$0 <command> [options]
@@ -24,6 +26,8 @@ export async function main(args: readonly string[]): Promise<number> {
       .usage(USAGE)
       .command(askCommand)
       .command(chatCommand)
+      .command(quantizeCommand)
+      .command(convertCommand)
       .command(setupCommand)
       .command(doctorCommand)
       .option('debug', { type: 'boolean', default: false, describe: 'Show the stack of an error' })

@@ -1,0 +1,81 @@
+// The layouts of 4-bit checkpoints: there and back is the identity, and single nibbles lie where the formats' closed forms say.
+import { packQuantized, type RawTensor, unpackQuantized } from '../../src/quantize/formats';
+import { type QuantizedMatrix, quantizeMatrix } from '../../src/quantize/round';
+import { randomMatrix } from './matrices';
+
+const partsOf = (tensors: readonly RawTensor[]) => new Map(tensors.map((tensor) => [tensor.name, tensor]));
+const quantized = (rows: number, cols: number, group: number, symmetric = false): QuantizedMatrix =>
+  quantizeMatrix(randomMatrix(rows, cols, rows * 1000 + cols), { group, symmetric });
+const words = (tensors: readonly RawTensor[], name: string): Int32Array => {
+  const { bytes } = partsOf(tensors).get(name) as RawTensor;
+  return new Int32Array(bytes.slice().buffer);
+};
+
+describe.each([
+  ['autoawq', 8, 8, 8, false],
+  ['autoawq', 24, 96, 32, false],
+  ['autoawq', 136, 40, 40, false],
+  ['autoawq', 16, 64, 32, true],
+  ['compressed-tensors', 24, 96, 32, false],
+  ['compressed-tensors', 7, 21, 8, false],
+  ['compressed-tensors', 1, 1, 8, false],
+  ['compressed-tensors', 13, 131, 64, true],
+  ['compressed-tensors', 9, 64, 64, false],
+] as const)('%s [%i, %i], groups of %i, symmetric %s', (format, rows, cols, group, symmetric) => {
+  const matrix = quantized(rows, cols, group, symmetric);
+
+  it('read, written and read again is the same', () => {
+    const written = packQuantized(matrix, format, symmetric);
+    const read = unpackQuantized(partsOf(written), format, group);
+    expect(read).toEqual(matrix);
+    expect(packQuantized(read, format, symmetric)).toEqual(written);
+  });
+});
+
+it('AutoAWQ: column 8 c + [0, 2, 4, 6, 1, 3, 5, 7][i] is nibble i of word c', () => {
+  const matrix = quantized(24, 16, 8);
+  const tensors = packQuantized(matrix, 'autoawq');
+  const [qweight, qzeros] = [words(tensors, 'qweight'), words(tensors, 'qzeros')];
+  for (let k = 0; k < 16; k++)
+    for (let c = 0; c < 3; c++)
+      for (const [i, column] of [0, 2, 4, 6, 1, 3, 5, 7].entries()) {
+        const n = 8 * c + column;
+        expect(((qweight[k * 3 + c] as number) >>> (4 * i)) & 15).toBe(matrix.q[n * 16 + k]);
+        expect(((qzeros[(k >> 3) * 3 + c] as number) >>> (4 * i)) & 15).toBe(matrix.zero[n * 2 + (k >> 3)]);
+      }
+});
+
+it('compressed-tensors: sequential nibbles along the inputs, zero points along the outputs, shape as int64', () => {
+  const matrix = quantized(10, 24, 8);
+  const tensors = packQuantized(matrix, 'compressed-tensors');
+  const [packed, zeros] = [words(tensors, 'weight_packed'), words(tensors, 'weight_zero_point')];
+  expect([...new BigInt64Array((partsOf(tensors).get('weight_shape') as RawTensor).bytes.slice().buffer)]).toEqual([
+    10n,
+    24n,
+  ]);
+  for (let n = 0; n < 10; n++) {
+    for (let k = 0; k < 24; k++)
+      expect(((packed[n * 3 + (k >> 3)] as number) >>> (4 * (k & 7))) & 15).toBe(matrix.q[n * 24 + k]);
+    for (let g = 0; g < 3; g++)
+      expect(((zeros[(n >> 3) * 3 + g] as number) >>> (4 * (n & 7))) & 15).toBe(matrix.zero[n * 3 + g]);
+  }
+});
+
+it('refuses what a layout cannot hold, and parts that do not fit', () => {
+  const code = (body: () => unknown): unknown => {
+    try {
+      return body();
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+  };
+  expect(code(() => packQuantized(quantized(12, 16, 8), 'autoawq'))).toBe('ERR_QUANTIZE_SHAPE');
+  expect(code(() => packQuantized(quantized(8, 20, 8), 'autoawq'))).toBe('ERR_QUANTIZE_SHAPE');
+  const parts = partsOf(packQuantized(quantized(8, 16, 8), 'autoawq'));
+  parts.delete('qzeros');
+  expect(code(() => unpackQuantized(parts, 'autoawq'))).toBe('ERR_QUANTIZED_PART');
+  const other = partsOf(packQuantized(quantized(8, 32, 8), 'autoawq'));
+  expect(
+    code(() => unpackQuantized(new Map([...parts, ['qzeros', other.get('qzeros') as RawTensor]]), 'autoawq')),
+  ).toBe('ERR_QUANTIZED_PART');
+});

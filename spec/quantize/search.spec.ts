@@ -1,0 +1,175 @@
+// Rounding, scales, clipping and feedback against their definitions.
+import { clipMatrix } from '../../src/quantize/clip_search';
+import { feedbackRound, inverseFactor } from '../../src/quantize/feedback';
+import { addToGram, emptyGram, type Gram, gramOf } from '../../src/quantize/gram';
+import { roundToF16 } from '../../src/quantize/half';
+import { dequantizeMatrix, type Matrix, quantizeMatrix, roundEven, roundMatrix } from '../../src/quantize/round';
+import { candidateScale, meanShare, roundScaled, searchScale } from '../../src/quantize/scale_search';
+import type { Rows } from '../../src/quantize/statistics';
+import { noise, randomMatrix } from './matrices';
+
+const breathe = async (): Promise<void> => undefined;
+const round = { group: 16, symmetric: false };
+
+/** The Gram matrix of rows, added in two parts. */
+function gramFrom({ values, width, weights }: Rows): Gram {
+  const gram = emptyGram(width, round.group);
+  addToGram(gram, values.subarray(0, 70 * width), weights.subarray(0, 70));
+  addToGram(gram, values.subarray(70 * width), weights.subarray(70));
+  return gram;
+}
+
+/** Inputs that move together, and of uneven size, as a model's do. */
+function rowsOf(rows: number, width: number, seed: number): Rows {
+  const [own, shared] = [noise(rows * width, seed), noise(rows, seed + 1)];
+  const values = own.map(
+    (x, i) => (x * 0.4 + (shared[Math.floor(i / width)] as number)) * (1 + 4 * Number(i % 7 === 0)),
+  );
+  return { values, rows, width, weights: new Float32Array(rows).fill(1 / rows) };
+}
+
+/** Mean squared output error of replacing `from` by `to`. */
+function outputError(from: Matrix, to: Matrix, x: Rows): number {
+  let total = 0;
+  for (let t = 0; t < x.rows; t++)
+    for (let n = 0; n < from.rows; n++) {
+      let sum = 0;
+      for (let k = 0; k < from.cols; k++)
+        sum +=
+          (x.values[t * x.width + k] as number) *
+          ((to.values[n * to.cols + k] as number) - (from.values[n * from.cols + k] as number));
+      total += sum * sum;
+    }
+  return total / x.rows;
+}
+
+describe('rounding', () => {
+  it('is half to even', () => {
+    expect([0.5, 1.5, 2.5, -0.5, -1.5, 0.49999].map(roundEven).map((x) => x + 0)).toEqual([0, 2, 2, 0, -2, 0]);
+  });
+
+  it.each([false, true])('keeps every weight within half a step of its range; symmetric %s', (symmetric) => {
+    const matrix = randomMatrix(5, 40, 1);
+    const { scale, zero, q } = quantizeMatrix(matrix, { group: 16, symmetric });
+    const back = dequantizeMatrix(quantizeMatrix(matrix, { group: 16, symmetric }));
+    for (let i = 0; i < matrix.values.length; i++) {
+      const step = scale[Math.floor(i / 40) * 3 + Math.floor((i % 40) / 16)] as number;
+      // A binary16 scale may cut the range by its own rounding: 15 steps of 2^-11.
+      expect(Math.abs((back.values[i] as number) - (matrix.values[i] as number))).toBeLessThanOrEqual(
+        step * (0.5 + 15 * 2 ** -11) + 1e-7,
+      );
+    }
+    expect([...scale].every((s) => s === roundToF16(s) && s > 0)).toBe(true);
+    expect([...zero, ...q].every((n) => n >= 0 && n <= 15)).toBe(true);
+    if (symmetric) expect(new Set(zero)).toEqual(new Set([8]));
+  });
+
+  it('holds constant and zero groups', () => {
+    const matrix = { rows: 1, cols: 32, values: Float32Array.from({ length: 32 }, (_, i) => (i < 16 ? 0 : 3)) };
+    const { values } = roundMatrix(matrix, round);
+    expect([...values.subarray(0, 16)]).toEqual(new Array(16).fill(0));
+    expect(values.every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe('scales', () => {
+  const matrix = randomMatrix(6, 32, 2);
+  const meanAbs = Float64Array.from(noise(32, 3), Math.abs);
+
+  it('are duo scales around 1', () => {
+    const share = meanShare([matrix], 16);
+    const scale = candidateScale(meanAbs, share, 0.5);
+    const raw = [...meanAbs].map((x, c) => Math.max(Math.sqrt(x) / (Math.sqrt(share[c] as number) + 1e-4), 1e-4));
+    const middle = Math.sqrt(Math.max(...raw) * Math.min(...raw));
+    for (const [c, s] of scale.entries()) expect(s).toBeCloseTo((raw[c] as number) / middle, 5);
+    expect(candidateScale(new Float64Array(4).fill(Number.NaN), new Float64Array(4).fill(1), 0.5)).toEqual(
+      Float32Array.of(1, 1, 1, 1),
+    );
+  });
+
+  it('of one change nothing', () => {
+    expect(roundScaled(matrix, new Float32Array(32).fill(1), round)).toEqual(roundMatrix(matrix, round));
+  });
+
+  it('found are never worse than none', async () => {
+    const x = rowsOf(64, 32, 4);
+    const magnitude = Float64Array.from({ length: 32 }, (_, c) => {
+      let sum = 0;
+      for (let t = 0; t < 64; t++) sum += Math.abs(x.values[t * 32 + c] as number);
+      return sum / 64;
+    });
+    const loss = ([to]: readonly Matrix[]): number => outputError(matrix, to as Matrix, x);
+    const found = await searchScale([matrix], { meanAbs: magnitude, round, loss, breathe });
+    expect(found.plainLoss).toBe(loss([roundMatrix(matrix, round)]));
+    expect(found.loss).toBeLessThan(found.plainLoss);
+    const worst = await searchScale([matrix], { meanAbs: magnitude, round, loss: () => 1, breathe });
+    expect(worst.ratio).toBeUndefined();
+    expect(worst.scale).toEqual(new Float32Array(32).fill(1));
+  });
+});
+
+describe('clipping and feedback', () => {
+  const matrix = randomMatrix(24, 48, 5);
+  const x = rowsOf(200, 48, 6);
+  const ones = new Float32Array(48).fill(1);
+
+  it('the Gram matrix is the weighted sum over rows of scaled inputs', () => {
+    const s = Float32Array.from({ length: 48 }, (_, c) => 1 + c / 10);
+    const found = gramOf(gramFrom(x), s, 16, 32);
+    for (const [a, b] of [
+      [0, 0],
+      [3, 9],
+      [15, 2],
+    ] as const) {
+      let sum = 0;
+      for (let t = 0; t < 200; t++)
+        sum +=
+          ((x.values[t * 48 + 16 + a] as number) * (x.values[t * 48 + 16 + b] as number)) /
+          200 /
+          ((s[16 + a] as number) * (s[16 + b] as number));
+      expect(found[a * 16 + b]).toBeCloseTo(sum, 4);
+    }
+  });
+
+  it('clipping lowers the sum of the groups errors and only shrinks', async () => {
+    const clipped = await clipMatrix(matrix, gramFrom(x), ones, round, breathe);
+    expect(clipped.values.every((w, i) => Math.abs(w) <= Math.abs(matrix.values[i] as number) + 1e-6)).toBe(true);
+    const groupwise = (to: Matrix): number =>
+      [0, 16, 32].reduce((sum, begin) => {
+        const part = ({ values }: Matrix): Matrix => ({
+          rows: 24,
+          cols: 48,
+          values: values.map((w, i) => (i % 48 >= begin && i % 48 < begin + 16 ? w : 0)),
+        });
+        return sum + outputError(part(matrix), part(to), x);
+      }, 0);
+    expect(groupwise(roundMatrix(clipped, round))).toBeLessThan(groupwise(roundMatrix(matrix, round)));
+  });
+
+  it('the factor is that of the damped inverse', () => {
+    const products = gramOf(gramFrom(x), ones, 0, 16);
+    const u = inverseFactor(products, 16);
+    let trace = 0;
+    for (let i = 0; i < 16; i++) trace += products[17 * i] as number;
+    for (let i = 0; i < 16; i++)
+      for (let j = 0; j < 16; j++) {
+        // (U^T U) (H + λ I) = 1
+        let sum = 0;
+        for (let k = 0; k < 16; k++) {
+          let inverse = 0;
+          for (let m = 0; m < 16; m++) inverse += (u[m * 16 + i] as number) * (u[m * 16 + k] as number);
+          sum += inverse * ((products[k * 16 + j] as number) + (k === j ? (0.01 * trace) / 16 : 0));
+        }
+        expect(sum).toBeCloseTo(i === j ? 1 : 0, 6);
+        if (j < i) expect(u[i * 16 + j]).toBe(0);
+      }
+  });
+
+  it('feedback keeps the grid and at least halves the output error of inputs that move together', async () => {
+    const nearest = quantizeMatrix(matrix, round);
+    const better = await feedbackRound(matrix, nearest, gramFrom(x), ones, breathe);
+    expect([better.scale, better.zero]).toEqual([nearest.scale, nearest.zero]);
+    const error = (to: typeof better): number => outputError(matrix, dequantizeMatrix(to), x);
+    expect(error(better)).toBeLessThan(error(nearest) / 2);
+  });
+});

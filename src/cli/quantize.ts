@@ -1,0 +1,83 @@
+// `sparsevila quantize`: makes a 4-bit checkpoint. Progress goes to stderr, Ctrl-C stops, the same command continues.
+
+import type { CommandModule } from 'yargs';
+import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
+import { METHODS, MODULES, type Module, ROUNDINGS, type Rounding } from '../quantize/options';
+import { quantize } from '../quantize/quantize';
+import { formatReport, report } from '../quantize/report';
+import { progressReporter } from '../runtime/progress';
+import { interruptible } from './interrupt';
+
+interface QuantizeArguments {
+  readonly model: string;
+  readonly out: string;
+  readonly format: QuantizedFormat;
+  readonly 'group-size': number;
+  readonly symmetric: boolean;
+  readonly method: (typeof METHODS)[number];
+  readonly rounding: Rounding;
+  readonly modules: readonly Module[];
+  readonly calibration: string | undefined;
+  readonly samples: number | undefined;
+  readonly report: boolean;
+  readonly evaluation: string | undefined;
+  readonly json: boolean;
+}
+
+export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
+  command: 'quantize',
+  describe: 'Make a 4-bit checkpoint with AWQ',
+  builder: (yargs) =>
+    yargs
+      .option('model', { type: 'string', demandOption: true, describe: 'Folder of the float checkpoint' })
+      .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
+      .option('format', { choices: QUANTIZED_FORMATS, default: 'autoawq' as const, describe: 'Layout of the weights' })
+      .option('group-size', { type: 'number', default: 128, describe: 'Inputs that share a scale' })
+      .option('symmetric', { type: 'boolean', default: false, describe: 'No zero points' })
+      .option('method', { choices: METHODS, default: 'awq' as const, describe: 'rtn rounds to nearest' })
+      .option('rounding', { choices: ROUNDINGS, default: 'feedback' as const, describe: 'nearest is plain AWQ' })
+      .option('modules', {
+        choices: MODULES,
+        array: true,
+        default: ['decoder'] as Module[],
+        describe: 'What to quantise',
+      })
+      .option('calibration', {
+        type: 'string',
+        describe: 'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes',
+      })
+      .option('samples', { type: 'number', describe: 'Most conversations of it (128)' })
+      .option('report', {
+        type: 'boolean',
+        default: false,
+        describe: 'Compare float, round-to-nearest and AWQ afterwards',
+      })
+      .option('evaluation', { type: 'string', describe: 'Conversations for the report; default the packaged scenes' })
+      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
+      .example('$0 quantize --model nvila --out nvila-awq --calibration photos.jsonl', 'AutoAWQ, groups of 128')
+      .example('$0 quantize --model assets/tiny-nvila --out tiny-awq --report', 'The packaged model, with its quality')
+      .example(
+        '$0 quantize --model m --out m4 --format compressed-tensors --group-size 32 --symmetric',
+        'As llm-compressor',
+      ),
+  handler: async (args) => {
+    const finished = await interruptible((signal) => run(args, signal).then(() => true));
+    if (finished === undefined) process.stderr.write('The same command continues where it was.\n');
+  },
+};
+
+async function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
+  const { model, out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
+  const { calibration, samples, evaluation } = args;
+  const reporter = progressReporter();
+  const common = { groupSize, symmetric, signal, onProgress: reporter };
+  try {
+    const result = await quantize({ model, out, format, method, rounding, modules, calibration, samples, ...common });
+    const quality = args.report ? await report({ model, quantized: result.out, evaluation, ...common }) : undefined;
+    reporter.stop();
+    if (args.json) process.stdout.write(`${JSON.stringify({ ...result, report: quality }, null, 2)}\n`);
+    else process.stdout.write(`${result.out}\n${quality === undefined ? '' : formatReport(quality, result.layers)}`);
+  } finally {
+    reporter.stop();
+  }
+}

@@ -1,0 +1,186 @@
+// The calibration set: conversations about pictures, turned by the real adapter and the session's own layout into the rows and
+// positions that enter the decoder, so that visual tokens count. Knows nothing of quantisation.
+
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { breather } from '../models/breath';
+import type { VisionLanguageModel } from '../models/model';
+import { floats } from '../ops/run';
+import { startConversation } from '../session/conversation';
+import { openingRows, type PrefillContext, seeImages } from '../session/prefill';
+import { turnPrompt } from '../session/prompt';
+import { createSession } from '../session/session';
+import { dense } from '../sparsity/dense';
+import { turnPieces } from '../text/template';
+
+export interface CalibrationTurn {
+  readonly question: string;
+  /** What the model is to have said; without it, it is asked. */
+  readonly answer: string | undefined;
+  /** The true answer, where known: for reports. */
+  readonly truth: string | undefined;
+}
+
+export interface CalibrationSample {
+  readonly images: readonly string[];
+  readonly turns: readonly CalibrationTurn[];
+}
+
+/** What enters the decoder's first layer for one conversation. */
+export interface Sequence {
+  /** f32 [t, d] */
+  x: Float32Array;
+  readonly positions: readonly number[];
+  /** 1 for a visual row, 0 for text. */
+  readonly visual: Uint8Array;
+  /** Rows whose next token is given by `next`: those that answers are sampled from. */
+  readonly answers: readonly { readonly row: number; readonly next: number }[];
+}
+
+/**
+ * Reads JSON lines `{"image": path | "images": [paths], "turns": [{"question", "answer"?, "truth"?}]}`; paths are relative to the
+ * file. `greedy`, as in the packaged reference conversations, counts as `answer`.
+ * @throws SparseVilaError `ERR_CALIBRATION`, naming the line
+ */
+export function readCalibration(file: string): CalibrationSample[] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new SparseVilaError('ERR_CALIBRATION', `${file}: cannot be read (${messageOf(cause)})`, { cause });
+  }
+  const lines = text.split('\n').map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }));
+  const samples = lines
+    .filter(({ line }) => line !== '')
+    .map(({ line, place }) => parseLine(line, place, dirname(file)));
+  if (samples.length > 0) return samples;
+  throw new SparseVilaError('ERR_CALIBRATION', `${file}: expected at least one conversation, found none.`);
+}
+
+function parseLine(line: string, place: string, folder: string): CalibrationSample {
+  const wrong = (expected: string, cause?: unknown): SparseVilaError =>
+    new SparseVilaError('ERR_CALIBRATION', `${place}: expected ${expected}, received ${line.slice(0, 80)}`, { cause });
+  let json: unknown;
+  try {
+    json = JSON.parse(line);
+  } catch (cause) {
+    throw wrong('a JSON object', cause);
+  }
+  if (typeof json !== 'object' || json === null) throw wrong('a JSON object');
+  const { image, images = image === undefined ? [] : [image], turns } = json as Record<string, unknown>;
+  if (!Array.isArray(images) || !images.every((path) => typeof path === 'string'))
+    throw wrong('"image": path or "images": [paths]');
+  if (!Array.isArray(turns) || turns.length === 0) throw wrong('"turns": [{"question": …}] of at least one turn');
+  return {
+    images: images.map((path: string) => resolve(folder, path)),
+    turns: turns.map((turn: unknown) => {
+      const { question, answer, greedy, truth } = (turn ?? {}) as Record<string, unknown>;
+      if (typeof question !== 'string') throw wrong('"question": text in every turn');
+      const said = answer ?? greedy;
+      if (said !== undefined && typeof said !== 'string') throw wrong('"answer": text');
+      return { question, answer: said, truth: typeof truth === 'string' ? truth : undefined };
+    }),
+  };
+}
+
+/**
+ * Runs `work` on a sample; what its pictures do wrong is told with their names.
+ * @throws SparseVilaError `ERR_CALIBRATION` for a picture that cannot be read or decoded; other errors as they are
+ */
+export async function withSample<T>({ images }: CalibrationSample, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!/^ERR_IMAGE/.test(codeOf(cause) ?? '')) throw cause;
+    throw new SparseVilaError(
+      'ERR_CALIBRATION',
+      `Picture ${images.join(', ')}: ${messageOf(cause)} Repair it or take its line out of the file.`,
+      { cause },
+    );
+  }
+}
+
+/** `count` of the samples, evenly spread. */
+export function spread<T>(samples: readonly T[], count: number): T[] {
+  if (count >= samples.length) return [...samples];
+  return Array.from({ length: count }, (_, i) => samples[Math.floor((i * samples.length) / count)] as T);
+}
+
+/** The model's own answers where a sample has none. */
+export async function completeSample(
+  model: VisionLanguageModel,
+  sample: CalibrationSample,
+  signal?: AbortSignal,
+): Promise<CalibrationSample> {
+  if (sample.turns.every(({ answer }) => answer !== undefined)) return sample;
+  const session = createSession(model);
+  try {
+    const turns: CalibrationTurn[] = [];
+    for (const [i, turn] of sample.turns.entries()) {
+      const images = i === 0 ? sample.images : [];
+      const options = { images, temperature: 0, ...(signal === undefined ? {} : { signal }) };
+      turns.push({ ...turn, answer: await session.ask(turn.question, options).text() });
+    }
+    return { ...sample, turns };
+  } finally {
+    session.dispose();
+  }
+}
+
+/**
+ * The rows of one conversation whose answers are given.
+ * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_QUESTION`; `signal.reason`
+ */
+export async function sequenceOf(
+  model: VisionLanguageModel,
+  sample: CalibrationSample,
+  signal?: AbortSignal,
+): Promise<Sequence> {
+  const pieces = turnPieces(model.template);
+  // Rows are laid out as a session would, but no cache is filled.
+  const layout = { ...model.decoder, allocate: () => [] };
+  const conversation = startConversation(layout, model.decoder.config.maxPositions, 'f32');
+  const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
+  const context: PrefillContext = { model, method: dense(), conversation, times, signal, breathe: breather(signal) };
+  const parts: Float32Array[] = [];
+  const positions: number[] = [];
+  const answers: { row: number; next: number }[] = [];
+  const add = (rows: ReturnType<typeof openingRows>): void => {
+    for (const row of rows.visual) conversation.visual.push(conversation.length + row);
+    positions.push(...rows.positions);
+    parts.push(floats(rows.x).slice());
+    rows.x.dispose();
+    conversation.length += rows.positions.length;
+    conversation.nextPosition += rows.span;
+  };
+  const [end] = model.tokenizer.encode(pieces.endOfAnswer);
+  for (const [i, { question, answer = '' }] of sample.turns.entries()) {
+    const inputs = i === 0 ? sample.images : [];
+    const prompt = turnPrompt(model, pieces, conversation, question, inputs.length);
+    const images = await seeImages(context, inputs);
+    const ids = model.tokenizer.encode(answer);
+    try {
+      add(openingRows(context, [...prompt.opening, prompt.question], images));
+    } finally {
+      for (const { rows } of images) rows.dispose();
+    }
+    const said = end === undefined ? ids : [...ids, end];
+    for (const [j, next] of said.entries()) answers.push({ row: conversation.length - 1 + j, next });
+    if (ids.length > 0) add(openingRows(context, [ids], []));
+    conversation.phase = { at: 'answered', pending: [] };
+  }
+  const visual = new Uint8Array(positions.length);
+  for (const row of conversation.visual) visual[row] = 1;
+  return { x: concat(parts), positions, visual, answers };
+}
+
+function concat(parts: readonly Float32Array[]): Float32Array {
+  const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}

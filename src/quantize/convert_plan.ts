@@ -1,0 +1,213 @@
+// What a conversion writes for each tensor of one folder, and how it is checked afterwards. Matrices are made when their turn
+// comes, so that only one is in memory. Knows no folders' layout.
+
+import { SparseVilaError } from '../errors';
+import type { Json } from '../json';
+import { breather } from '../models/breath';
+import type { TensorEntry } from '../models/safetensors';
+import type { QuantizationFacts } from './export';
+import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from './formats';
+import { encodeFloats, type FloatDtype } from './half';
+import { dequantizeMatrix, type QuantizedMatrix } from './round';
+import type { TensorSource } from './safetensors_writer';
+import { readBytes, readFloats, type Tensors } from './tensors';
+
+/** A 4-bit matrix of a checkpoint. */
+export interface Module4 {
+  readonly name: string;
+  readonly format: QuantizedFormat;
+  readonly suffixes: readonly string[];
+  readonly group: number;
+  read(): QuantizedMatrix;
+}
+
+/** What is written for one folder. */
+export interface Plan {
+  readonly sources: readonly TensorSource[];
+  readonly bytes: number;
+  readonly converted: number;
+  /** Of the config: the type of what is float now, and the quantisation that is left. */
+  readonly dtype: FloatDtype | undefined;
+  readonly quantization: QuantizationFacts | undefined;
+  /** Compares everything written with what it was made from; returns the number of tensors. @throws `ERR_CONVERT_LOSS` */
+  verify(written: Tensors, onBytes: (bytes: number) => void, signal: AbortSignal | undefined): Promise<number>;
+}
+
+const SUFFIXES: Readonly<Record<QuantizedFormat, readonly string[]>> = {
+  autoawq: ['qweight', 'qzeros', 'scales'],
+  'compressed-tensors': ['weight_packed', 'weight_scale', 'weight_shape', 'weight_zero_point'],
+};
+const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16: 2, BF16: 2 };
+const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BYTES, dtype);
+
+/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_FORMAT` for layouts that are not read */
+export function quantizedModules(tensors: Tensors, config: Json): Module4[] {
+  const settings = (config.quantization_config ?? config.compression_config ?? {}) as Json;
+  const version = String(settings.version ?? 'gemm').toLowerCase();
+  const method = String(settings.quant_method ?? '');
+  const modules: Module4[] = [];
+  for (const name of tensors.entries.keys()) {
+    const [, module, suffix] = /^(.*)\.(qweight|weight_packed)$/.exec(name) ?? [];
+    if (module === undefined) continue;
+    if (suffix === 'qweight' && (version !== 'gemm' || method === 'gptq' || tensors.has(`${module}.g_idx`)))
+      throw unread(tensors.folder, method === 'gptq' ? 'GPTQ' : `AutoAWQ ${version}`);
+    if (tensors.has(`${module}.weight_g_idx`)) throw unread(tensors.folder, 'compressed-tensors with activation order');
+    modules.push(
+      moduleOf(tensors, module, suffix === 'qweight' ? 'autoawq' : 'compressed-tensors', groupSizeIn(settings)),
+    );
+  }
+  return modules;
+}
+
+function unread(folder: string, what: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${folder}: expected AutoAWQ gemm or compressed-tensors pack-quantized, found ${what}, which convert does not read.`,
+  );
+}
+
+function moduleOf(tensors: Tensors, name: string, format: QuantizedFormat, groupSize: number | undefined): Module4 {
+  const suffixes = SUFFIXES[format].filter((suffix) => tensors.has(`${name}.${suffix}`));
+  const read = (): QuantizedMatrix => {
+    const parts = suffixes.map((suffix): [string, RawTensor] => [
+      suffix,
+      raw(tensors.entries.get(`${name}.${suffix}`) as TensorEntry),
+    ]);
+    return unpackQuantized(new Map(parts), format, groupSize);
+  };
+  return { name, format, suffixes, group: groupSize ?? read().group, read };
+}
+
+function raw(entry: TensorEntry): RawTensor {
+  return { name: entry.name, dtype: entry.dtype as RawTensor['dtype'], shape: entry.shape, bytes: readBytes(entry) };
+}
+
+/** `group_size`, at the top or in the only config group. */
+function groupSizeIn(settings: Json): number | undefined {
+  const groups = Object.values(
+    (settings.config_groups ?? {}) as Record<string, { weights?: { group_size?: unknown } }>,
+  );
+  const size = settings.group_size ?? settings.q_group_size ?? groups[0]?.weights?.group_size;
+  return typeof size === 'number' && size > 0 ? size : undefined;
+}
+
+/** Float tensors in another type; others as they are. */
+export function planFloats(tensors: Tensors, dtype: FloatDtype | undefined): Plan {
+  return plan(
+    tensors,
+    [...tensors.entries.values()].map((entry) => castTask(tensors, entry, dtype)),
+    dtype,
+    undefined,
+  );
+}
+
+/** 4-bit matrices in another layout, or as floats (f16 unless `dtype` says otherwise); the rest cast to `dtype`. */
+export function planQuantized(
+  tensors: Tensors,
+  modules: readonly Module4[],
+  format: 'float' | QuantizedFormat,
+  dtype: FloatDtype | undefined,
+): Plan {
+  const partOf = new Map<string, Module4>(
+    modules.flatMap((module) => module.suffixes.map((s) => [`${module.name}.${s}`, module] as const)),
+  );
+  const seen = new Set<Module4>();
+  const symmetric = format !== 'float' && modules.every((module) => module.read().zero.every((zero) => zero === 8));
+  const tasks: Task[] = [];
+  for (const entry of tensors.entries.values()) {
+    const module = partOf.get(entry.name);
+    if (module === undefined) tasks.push(castTask(tensors, entry, dtype));
+    else if (!seen.has(module)) {
+      seen.add(module);
+      tasks.push(format === 'float' ? floatTask(module, dtype ?? 'F16') : packTask(module, format, symmetric));
+    }
+  }
+  const groupSize = modules[0]?.group ?? 128;
+  const ignore = [...tensors.entries.keys()].filter((name) => name === 'lm_head.weight').map(() => 'lm_head');
+  if (format === 'float') return plan(tensors, tasks, dtype ?? 'F16', undefined);
+  return plan(tensors, tasks, dtype, { format, groupSize, symmetric, ignore });
+}
+
+/** One tensor or matrix: what to write, and whether what was written is right. */
+interface Task {
+  readonly sources: readonly TensorSource[];
+  readonly converted: boolean;
+  check(written: Tensors): boolean;
+}
+
+function plan(
+  tensors: Tensors,
+  tasks: readonly Task[],
+  dtype: FloatDtype | undefined,
+  quantization: QuantizationFacts | undefined,
+): Plan {
+  const sources = tasks.flatMap((task) => task.sources);
+  return {
+    sources,
+    bytes: sources.reduce((sum, { byteLength }) => sum + byteLength, 0),
+    converted: tasks.filter(({ converted }) => converted).length,
+    dtype,
+    quantization,
+    verify: async (written, onBytes, signal) => {
+      const breathe = breather(signal);
+      for (const task of tasks) {
+        if (!task.check(written)) throw loss(tensors, task);
+        onBytes(task.sources.reduce((sum, { byteLength }) => sum + byteLength, 0));
+        await breathe();
+      }
+      return sources.length;
+    },
+  };
+}
+
+function loss({ folder }: Tensors, { sources }: Task): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_CONVERT_LOSS',
+    `${folder}: "${sources[0]?.name}" cannot be held by the format asked for: values read back differ. Try --dtype bf16 or f32.`,
+  );
+}
+
+function castTask(tensors: Tensors, entry: TensorEntry, dtype: FloatDtype | undefined): Task {
+  const { name, shape } = entry;
+  if (dtype === undefined || entry.dtype === dtype || !isFloat(entry.dtype)) {
+    const check = (written: Tensors): boolean => sameBytes(readBytes(entry), bytesIn(written, name));
+    return { sources: [tensors.copy(name)], converted: false, check };
+  }
+  const byteLength = (entry.bytes / ELEMENT_BYTES[entry.dtype]) * ELEMENT_BYTES[dtype];
+  const bytes = (): Uint8Array => encodeFloats(readFloats(entry), dtype);
+  return {
+    sources: [{ name, dtype, shape, byteLength, bytes }],
+    converted: true,
+    // Finite as it was: readFloats throws for what overflowed.
+    check: (written) =>
+      sameBytes(bytes(), bytesIn(written, name)) && readFloats(written.entries.get(name) as TensorEntry).length > 0,
+  };
+}
+
+function floatTask(module: Module4, dtype: FloatDtype): Task {
+  const name = `${module.name}.weight`;
+  const { rows, cols } = module.read();
+  const bytes = (): Uint8Array => encodeFloats(dequantizeMatrix(module.read()).values, dtype);
+  const source = { name, dtype, shape: [rows, cols], byteLength: rows * cols * ELEMENT_BYTES[dtype], bytes };
+  return { sources: [source], converted: true, check: (written) => sameBytes(bytes(), bytesIn(written, name)) };
+}
+
+function packTask(module: Module4, format: QuantizedFormat, symmetric: boolean): Task {
+  const pack = (): RawTensor[] => packQuantized(module.read(), format, symmetric);
+  const sources = pack().map(
+    ({ name, dtype, shape, bytes }, i): TensorSource => ({
+      ...{ name: `${module.name}.${name}`, dtype, shape, byteLength: bytes.byteLength },
+      bytes: () => (pack()[i] as RawTensor).bytes,
+    }),
+  );
+  const check = (written: Tensors): boolean => {
+    const [before, after] = [module.read(), moduleOf(written, module.name, format, module.group).read()];
+    return (['q', 'zero', 'scale'] as const).every((key) => sameNumbers(before[key], after[key]));
+  };
+  return { sources, converted: format !== module.format, check };
+}
+
+const bytesIn = (written: Tensors, name: string): Uint8Array => readBytes(written.entries.get(name) as TensorEntry);
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+const sameNumbers = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
+  a.length === b.length && Array.prototype.every.call(a, (value, i) => value === b[i]);

@@ -1,0 +1,113 @@
+// Writes a checkpoint folder that differs from another in some tensors and configs: everything else is copied. Shards are written
+// one after the other, each tensor when its turn comes. Knows no quantisation beyond what its tensors are called.
+
+import { constants } from 'node:fs';
+import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import type { Json } from '../json';
+import type { QuantizedFormat, RawTensor } from './formats';
+import { type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
+
+/** Bytes of a shard, as Hugging Face writes them. */
+const SHARD_BYTES = 4 * 2 ** 30;
+
+/** A raw tensor as something to write. */
+export function asSource({ name, dtype, shape, bytes }: RawTensor, prefix = ''): TensorSource {
+  return { name: prefix + name, dtype, shape, byteLength: bytes.byteLength, bytes: () => bytes };
+}
+
+/** Writes tensors as `model.safetensors`, or as shards with an index where they are more than one shard holds. */
+export async function writeCheckpoint(
+  folder: string,
+  tensors: readonly TensorSource[],
+  options: WriteOptions & { readonly shardBytes?: number } = {},
+): Promise<void> {
+  const shards = shardsOf(tensors, options.shardBytes ?? SHARD_BYTES);
+  if (shards.length === 1) return writeSafetensors(join(folder, 'model.safetensors'), tensors, options);
+  const weightMap: Record<string, string> = {};
+  for (const [i, shard] of shards.entries()) {
+    const number = (n: number): string => String(n).padStart(5, '0');
+    const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+    await writeSafetensors(join(folder, file), shard, options);
+    for (const { name } of shard) weightMap[name] = file;
+  }
+  const total = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const index = { metadata: { total_size: total }, weight_map: weightMap };
+  await writeJson(join(folder, 'model.safetensors.index.json'), index);
+}
+
+function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource[][] {
+  const shards: TensorSource[][] = [[]];
+  let bytes = 0;
+  for (const tensor of tensors) {
+    if (bytes > 0 && bytes + tensor.byteLength > limit) {
+      shards.push([]);
+      bytes = 0;
+    }
+    shards.at(-1)?.push(tensor);
+    bytes += tensor.byteLength;
+  }
+  return shards;
+}
+
+/** Copies a folder's files, links as what they point to, except those that `skip` names by their path in the folder. */
+export async function copyTree(
+  from: string,
+  to: string,
+  skip: (path: string) => boolean,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const name of await readdir(from, { recursive: true })) {
+    signal?.throwIfAborted();
+    const [source, target] = [join(from, name), join(to, name)];
+    if (!(await stat(source)).isFile() || skip(relative(from, source))) continue;
+    await mkdir(dirname(target), { recursive: true });
+    await copyFile(source, target, constants.COPYFILE_FICLONE);
+  }
+}
+
+/** Whether a file is weights or their index: what a new checkpoint of the same folder replaces. */
+export const isWeightFile = (name: string): boolean => /\.safetensors(\.index\.json)?$/.test(name);
+
+export async function writeJson(file: string, json: unknown): Promise<void> {
+  await writeFile(file, `${JSON.stringify(json, null, 2)}\n`);
+}
+
+export interface QuantizationFacts {
+  readonly format: QuantizedFormat;
+  readonly groupSize: number;
+  readonly symmetric: boolean;
+  /** Modules left in floating point. */
+  readonly ignore: readonly string[];
+}
+
+/** A config with the `quantization_config` that readers of the format look for, and f16 as its type. */
+export function quantizedConfig(config: Json, facts: QuantizationFacts): Json {
+  const { quantization_config: _, compression_config: __, ...rest } = config;
+  const typeKey = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
+  return { ...rest, [typeKey]: 'float16', quantization_config: quantizationOf(facts) };
+}
+
+function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
+  if (format === 'autoawq') {
+    // Symmetric matrices are written with zero points of 8: the layout has no other way.
+    const common = { quant_method: 'awq', bits: 4, group_size: groupSize, zero_point: true, version: 'gemm' };
+    return { ...common, modules_to_not_convert: ignore };
+  }
+  const weights = { num_bits: 4, type: 'int', strategy: 'group', group_size: groupSize, symmetric };
+  return {
+    quant_method: 'compressed-tensors',
+    format: 'pack-quantized',
+    quantization_status: 'compressed',
+    config_groups: {
+      group_0: {
+        targets: ['Linear'],
+        weights: { ...weights, actorder: null, dynamic: false },
+        input_activations: null,
+        output_activations: null,
+      },
+    },
+    ignore,
+    kv_cache_scheme: null,
+  };
+}

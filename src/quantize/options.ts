@@ -1,0 +1,140 @@
+// What `quantize` may be given, and the checks at the door.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { readJson } from '../json';
+import { type DecoderConfig, parseDecoderConfig } from '../models/config';
+import { packageFolder } from '../runtime/paths';
+import type { OnProgress } from '../runtime/progress';
+import { type CalibrationSample, readCalibration } from './calibration';
+import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
+import { LINEARS, linearShapes } from './layer';
+import type { Method } from './quantize_layer';
+
+export const METHODS = ['awq', 'rtn'] as const satisfies readonly Method[];
+/** What can be quantised. Towers and projectors stay as they are: every public 4-bit vision-language model leaves them alone. */
+export const MODULES = ['decoder', 'head'] as const;
+export const ROUNDINGS = ['feedback', 'nearest'] as const;
+export type Rounding = (typeof ROUNDINGS)[number];
+export type Module = (typeof MODULES)[number];
+
+export interface QuantizeOptions {
+  /** Folder of a float checkpoint. */
+  readonly model: string;
+  /** New folder. */
+  readonly out: string;
+  /** Default 'autoawq'. */
+  readonly format?: QuantizedFormat;
+  /** Inputs that share a scale; default 128. */
+  readonly groupSize?: number;
+  /** No zero points; default false. */
+  readonly symmetric?: boolean;
+  /** Default 'awq'; 'rtn' rounds to nearest and needs no calibration. */
+  readonly method?: Method;
+  /** How AWQ's scaled weights are rounded: 'feedback' (default) makes up for each weight's loss in the next, 'nearest' is plain AWQ. */
+  readonly rounding?: Rounding;
+  /** Default decoder. The head is rounded to nearest. */
+  readonly modules?: readonly Module[];
+  /** JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. */
+  readonly calibration?: string | undefined;
+  /** Most conversations; default 128. */
+  readonly samples?: number | undefined;
+  /** Most rows that the search keeps of each layer's inputs; default 4096. */
+  readonly rows?: number | undefined;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+}
+
+/** The options with their defaults. */
+export interface CheckedOptions {
+  readonly model: string;
+  readonly out: string;
+  readonly format: QuantizedFormat;
+  readonly groupSize: number;
+  readonly symmetric: boolean;
+  readonly method: Method;
+  readonly rounding: Rounding;
+  readonly modules: readonly Module[];
+  readonly samples: number;
+  readonly rows: number;
+  /** Undefined: the packaged scenes, or none where none is needed. */
+  readonly calibration: string | undefined;
+}
+
+const KEYS = [
+  ...['model', 'out', 'format', 'groupSize', 'symmetric', 'method', 'rounding', 'modules'],
+  ...['calibration', 'samples', 'rows', 'signal', 'onProgress'],
+];
+
+/** Fills in defaults. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
+  for (const key of Object.keys(options))
+    if (!KEYS.includes(key)) throw invalid('quantize options', `only ${KEYS.join(', ')}`, key);
+  const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = options;
+  const { rounding = 'feedback', modules = ['decoder'], samples = 128, rows = 4096 } = options;
+  if (!ROUNDINGS.includes(rounding)) throw invalid('rounding', ROUNDINGS.join(' or '), rounding);
+  if (!QUANTIZED_FORMATS.includes(format)) throw invalid('format', QUANTIZED_FORMATS.join(' or '), format);
+  if (!METHODS.includes(method)) throw invalid('method', METHODS.join(' or '), method);
+  const unknown = modules.find((module) => !MODULES.includes(module));
+  if (unknown !== undefined || modules.length === 0) throw invalid('modules', `some of ${MODULES.join(', ')}`, unknown);
+  if (!Number.isInteger(groupSize) || groupSize < 8 || groupSize % 8 !== 0)
+    throw invalid('groupSize', 'a multiple of 8, commonly 128, 64 or 32', groupSize);
+  for (const [name, value] of Object.entries({ samples, rows }))
+    if (!Number.isInteger(value) || value < 1) throw invalid(name, 'an integer of at least 1', value);
+  const calibration = method === 'awq' && modules.includes('decoder') ? options.calibration : undefined;
+  return { model, out, format, groupSize, symmetric, method, rounding, modules, samples, rows, calibration };
+}
+
+function invalid(name: string, expected: string, received: unknown): SparseVilaError {
+  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} for ${name}, received ${String(received)}.`);
+}
+
+/**
+ * Half of the conversations about the packaged scenes: those to calibrate on, or the others, to judge by.
+ * @throws SparseVilaError `ERR_CALIBRATION` where they are not there
+ */
+export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationSample[] {
+  const file = join(packageFolder(), 'spec', 'fixtures', 'tiny-nvila', 'conversations.jsonl');
+  if (existsSync(file)) return readCalibration(file).filter((_, i) => i % 2 === (half === 'calibration' ? 0 : 1));
+  throw new SparseVilaError(
+    'ERR_CALIBRATION',
+    'Expected a file of conversations: this installation has no packaged scenes. Give --calibration FILE (and, for a report, ' +
+      '--evaluation FILE) of JSON lines {"image": path, "turns": [{"question": …, "answer": …}]}.',
+  );
+}
+
+/** The folder of the decoder's weights and config in a VILA checkpoint. @throws SparseVilaError `ERR_MODEL_TYPE`, `ERR_MODEL_MISSING` */
+export function decoderFolder(model: string): string {
+  const folder = join(model, 'llm');
+  if (existsSync(join(folder, 'config.json'))) return folder;
+  throw new SparseVilaError(
+    existsSync(join(model, 'config.json')) ? 'ERR_MODEL_TYPE' : 'ERR_MODEL_MISSING',
+    `Expected a VILA or NVILA checkpoint folder (config.json, llm/, vision_tower/, mm_projector/) at ${model}.`,
+  );
+}
+
+/** The decoder's config. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` where the format cannot hold a matrix; `ERR_CONFIG_…` */
+export function checkedDecoderConfig(folder: string, { groupSize, format }: CheckedOptions): DecoderConfig {
+  const file = join(folder, 'config.json');
+  const json = readJson(file);
+  if (json.quantization_config !== undefined && json.quantization_config !== null) {
+    throw new SparseVilaError(
+      'ERR_ALREADY_QUANTIZED',
+      `${file}: this checkpoint is quantised already. Quantise its float original, or change its format with \`convert\`.`,
+    );
+  }
+  const config = parseDecoderConfig(json, file);
+  for (const name of LINEARS) {
+    const [rows, cols] = linearShapes(config)[name];
+    if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
+    const fits = [128, 64, 32, 16, 8].filter((size) => LINEARS.every((n) => linearShapes(config)[n][1] % size === 0));
+    throw new SparseVilaError(
+      'ERR_QUANTIZE_SHAPE',
+      `Expected inputs that are a multiple of the group size ${groupSize}` +
+        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${name}_proj [${rows}, ${cols}].` +
+        `${fits.length > 0 ? ` This model takes groups of ${fits.join(', ')}.` : ''}`,
+    );
+  }
+  return config;
+}

@@ -1,0 +1,258 @@
+// How much a quantised checkpoint differs from its float original, beside what rounding to nearest would have cost: hidden states
+// after each layer, the next token's distribution along the float model's own answers, and answers, right and changed.
+// One model is in memory at a time; what the float one gave is held for a bounded number of conversations.
+
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { breather } from '../models/breath';
+import { loadModel } from '../models/load';
+import type { VisionLanguageModel } from '../models/model';
+import { float32, floats } from '../ops/run';
+import type { OnProgress } from '../runtime/progress';
+import { createSession } from '../session/session';
+import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
+import { packagedScenes } from './options';
+import { quantize } from './quantize';
+import type { GroupError } from './quantize_layer';
+
+export interface ReportOptions {
+  /** The float checkpoint. */
+  readonly model: string;
+  readonly quantized: string;
+  readonly groupSize: number;
+  readonly symmetric: boolean;
+  /** JSON lines as for calibration, with `truth` where accuracy is wanted; default the packaged scenes that are not calibrated on. */
+  readonly evaluation?: string | undefined;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+}
+
+/** One 4-bit model against the float one. */
+export interface VariantReport {
+  readonly name: 'round-to-nearest' | 'quantised';
+  /** NMSE of the hidden state after each layer, over the rows that answers are sampled from. */
+  readonly hidden: readonly number[];
+  /** Mean KL(float || this) of the next token, nats. */
+  readonly kl: number;
+  /** Share of tokens of the float model's answers that are still the most likely. */
+  readonly tokens: number;
+  /** Answers equal to the float model's. */
+  readonly agreeing: number;
+  /** Answers equal to the truth, where it is known. */
+  readonly right: number;
+}
+
+export interface Report {
+  readonly questions: number;
+  readonly withTruth: number;
+  readonly float: { readonly right: number };
+  readonly variants: readonly VariantReport[];
+}
+
+/** Conversations whose hidden states and logits are held. */
+const HELD = 32;
+
+/** What one model says to all questions, and its inner states along given answers. */
+interface Observation {
+  readonly answers: readonly string[];
+  /** Per held conversation. */
+  readonly traces: readonly {
+    readonly hidden: readonly Float32Array[];
+    readonly logits: Float32Array;
+    readonly next: readonly number[];
+  }[];
+}
+
+/** Compares. @throws what loading and quantising throw; `signal.reason` */
+export async function report(options: ReportOptions): Promise<Report> {
+  const { model, quantized, groupSize, symmetric, signal, evaluation } = options;
+  const samples = evaluation === undefined ? packagedScenes('evaluation') : readCalibration(evaluation);
+  const turns = samples.flatMap((sample) => sample.turns);
+  const common = { ...(signal && { signal }), ...(options.onProgress && { onProgress: options.onProgress }) };
+  const folder = mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
+  const float = await observe(model, samples, undefined, 'float', options);
+  const said = withAnswers(samples, float.answers);
+  const variants: VariantReport[] = [];
+  try {
+    const rtn = join(folder, 'rtn');
+    await quantize({ model, out: rtn, groupSize, symmetric, method: 'rtn', format: 'compressed-tensors', ...common });
+    for (const [name, source] of [
+      ['round-to-nearest', rtn],
+      ['quantised', quantized],
+    ] as const) {
+      const observed = await observe(source, samples, said, name, options);
+      variants.push({ name, ...compare(float, observed), ...count(observed.answers, float.answers, turns) });
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const withTruth = turns.filter(({ truth }) => truth !== undefined).length;
+  const { right } = count(float.answers, float.answers, turns);
+  return { questions: turns.length, withTruth, float: { right }, variants };
+}
+
+function count(
+  answers: readonly string[],
+  float: readonly string[],
+  turns: CalibrationSample['turns'],
+): { agreeing: number; right: number } {
+  return {
+    agreeing: answers.filter((answer, i) => answer === float[i]).length,
+    right: answers.filter((answer, i) => answer === turns[i]?.truth).length,
+  };
+}
+
+/** The samples with given answers, in order. */
+function withAnswers(samples: readonly CalibrationSample[], answers: readonly string[]): CalibrationSample[] {
+  let next = 0;
+  return samples.map((sample) => ({
+    ...sample,
+    turns: sample.turns.map((turn) => ({ ...turn, answer: answers[next++] })),
+  }));
+}
+
+async function observe(
+  folder: string,
+  samples: readonly CalibrationSample[],
+  said: readonly CalibrationSample[] | undefined,
+  name: string,
+  { signal, onProgress = () => undefined }: ReportOptions,
+): Promise<Observation> {
+  const model = await loadModel(folder, signal === undefined ? {} : { signal });
+  try {
+    const answers: string[] = [];
+    for (const [i, sample] of samples.entries()) {
+      onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
+      answers.push(...(await withSample(sample, () => ask(model, sample, signal))));
+    }
+    onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
+    const traces = [];
+    for (const sample of (said ?? withAnswers(samples, answers)).slice(0, HELD))
+      traces.push(await trace(model, sample, signal));
+    return { answers, traces };
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Greedy answers; each question sees the pictures and nothing of earlier turns. */
+async function ask(
+  model: VisionLanguageModel,
+  { images, turns }: CalibrationSample,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const session = createSession(model);
+  try {
+    const answers: string[] = [];
+    for (const [i, { question }] of turns.entries()) {
+      const options = {
+        temperature: 0,
+        history: 'evict' as const,
+        ...(i === 0 && { images }),
+        ...(signal && { signal }),
+      };
+      answers.push(await session.ask(question, options).text());
+    }
+    return answers;
+  } finally {
+    session.dispose();
+  }
+}
+
+async function trace(model: VisionLanguageModel, sample: CalibrationSample, signal?: AbortSignal) {
+  const { x, positions, answers } = await sequenceOf(model, sample, signal);
+  const { decoder } = model;
+  const d = decoder.config.hiddenSize;
+  const rows = answers.map(({ row }) => row);
+  const cache = decoder.allocate(positions.length, 'f32');
+  const input = float32(x, [positions.length, d]);
+  const hidden: Float32Array[] = [];
+  const onHidden = (layer: number, state: Tensor): void => {
+    if (layer > 0) hidden.push(pick(floats(state), rows, d));
+  };
+  try {
+    const y = await decoder.forward(input, positions, cache, { length: 0, onHidden, breathe: breather(signal) });
+    y.dispose();
+    const last = float32(hidden.at(-1) ?? new Float32Array(), [rows.length, d]);
+    const logits = decoder.logits(last, true).slice();
+    last.dispose();
+    return { hidden, logits, next: answers.map(({ next }) => next) };
+  } finally {
+    input.dispose();
+    for (const layer of cache) layer.dispose();
+  }
+}
+
+function pick(values: Float32Array, rows: readonly number[], width: number): Float32Array {
+  const picked = new Float32Array(rows.length * width);
+  for (const [i, row] of rows.entries()) picked.set(values.subarray(row * width, (row + 1) * width), i * width);
+  return picked;
+}
+
+function compare(float: Observation, other: Observation): Pick<VariantReport, 'hidden' | 'kl' | 'tokens'> {
+  const layers = float.traces[0]?.hidden.length ?? 0;
+  const hidden = Array.from({ length: layers }, (_, layer) => {
+    let [error, size] = [0, 0];
+    for (const [i, { hidden: states }] of float.traces.entries())
+      for (const [j, value] of (states[layer] as Float32Array).entries()) {
+        error += (value - (other.traces[i]?.hidden[layer]?.[j] as number)) ** 2;
+        size += value ** 2;
+      }
+    return error / size;
+  });
+  let [kl, agreeing, tokens] = [0, 0, 0];
+  for (const [i, { logits, next }] of float.traces.entries())
+    for (const [row, id] of next.entries()) {
+      const width = logits.length / next.length;
+      const at = (values: Float32Array): Float32Array => values.subarray(row * width, (row + 1) * width);
+      const theirs = at(other.traces[i]?.logits as Float32Array);
+      kl += divergence(at(logits), theirs);
+      agreeing += theirs.every((value) => value <= (theirs[id] as number)) ? 1 : 0;
+      tokens++;
+    }
+  return { hidden, kl: kl / tokens, tokens: agreeing / tokens };
+}
+
+/** KL(softmax p || softmax q), nats. */
+function divergence(p: Float32Array, q: Float32Array): number {
+  const [logP, logQ] = [logSoftmax(p), logSoftmax(q)];
+  return logP.reduce((sum, value, i) => sum + Math.exp(value) * (value - (logQ[i] as number)), 0);
+}
+
+function logSoftmax(logits: Float32Array): Float64Array {
+  const top = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const total = logits.reduce((sum, value) => sum + Math.exp(value - top), 0);
+  return Float64Array.from(logits, (value) => value - top - Math.log(total));
+}
+
+/** The report as a table for people. */
+export function formatReport(
+  result: Report,
+  layers: readonly { layer: number; errors: readonly GroupError[] }[],
+): string {
+  const { questions, withTruth, float, variants } = result;
+  const share = (part: number, whole: number): string => (whole === 0 ? '-' : `${((100 * part) / whole).toFixed(1)} %`);
+  const row = (...cells: readonly string[]): string =>
+    cells.map((cell, i) => (i === 0 ? cell.padEnd(28) : cell.padStart(18))).join('');
+  const line = (name: string, value: (variant: VariantReport) => string, original = '') =>
+    row(name, original, ...variants.map(value));
+  const last = (variants[0]?.hidden.length ?? 1) - 1;
+  const lines = [
+    row(`${questions} questions`, 'float', ...variants.map(({ name }) => name)),
+    line('right answers', ({ right }) => share(right, withTruth), share(float.right, withTruth)),
+    line('answers as float', ({ agreeing }) => share(agreeing, questions)),
+    line('tokens as float', ({ tokens }) => `${(100 * tokens).toFixed(2)} %`),
+    line('KL of next token, nats', ({ kl }) => kl.toExponential(2)),
+    ...Array.from({ length: last + 1 }, (_, i) =>
+      line(`error after layer ${i}`, ({ hidden }) => (hidden[i] ?? 0).toExponential(2)),
+    ),
+    ...layers.flatMap(({ layer, errors }) =>
+      errors.map(({ group, rtn, chosen }) =>
+        row(`  layer ${layer}, ${group}`, '', rtn.toExponential(2), chosen.toExponential(2)),
+      ),
+    ),
+  ];
+  return `${lines.join('\n')}\n`;
+}

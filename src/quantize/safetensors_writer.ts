@@ -1,0 +1,109 @@
+// Writes safetensors files: header first, then each tensor's bytes as they come, never more than one in memory. The file
+// appears under its name when it is complete. Knows nothing of what the tensors are.
+// Source: the safetensors format description (huggingface/safetensors, README "Format").
+
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { codeOf, SparseVilaError } from '../errors';
+import type { TensorDtype } from '../models/safetensors';
+
+/** A tensor to be written. Its bytes are asked for when its turn comes, once. */
+export interface TensorSource {
+  readonly name: string;
+  readonly dtype: TensorDtype;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+  bytes(): Uint8Array | AsyncIterable<Uint8Array>;
+}
+
+export interface WriteOptions {
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal | undefined;
+  /** Called with the bytes written since the last call. */
+  readonly onBytes?: (bytes: number) => void;
+}
+
+/**
+ * Writes `tensors` into `file`, those of wider elements first, so that each lies at a multiple of its element. On any error, an abort included, nothing is left.
+ * @throws SparseVilaError `ERR_DISK_FULL`; `signal.reason`; Node's errors
+ */
+export async function writeSafetensors(
+  file: string,
+  given: readonly TensorSource[],
+  options: WriteOptions = {},
+): Promise<void> {
+  const tensors = given.toSorted((a, b) => elementBytes(b) - elementBytes(a));
+  const temporary = `${file}.tmp-${randomBytes(8).toString('hex')}`;
+  try {
+    const handle = await open(temporary, 'wx');
+    try {
+      await writeAll(handle, headerBytes(tensors, options.metadata ?? {}));
+      for (const tensor of tensors) await writeTensor(handle, tensor, options);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, file);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw diskError(error, file);
+  }
+}
+
+function elementBytes({ byteLength, shape }: TensorSource): number {
+  const elements = shape.reduce((product, size) => product * size, 1);
+  return elements === 0 ? 0 : byteLength / elements;
+}
+
+/** `ENOSPC` and `EDQUOT` in words; other errors as they are. */
+export function diskError(error: unknown, file: string): unknown {
+  const code = codeOf(error);
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+  return new SparseVilaError(
+    'ERR_DISK_FULL',
+    `${file}: no space is left on this disk. Free some and run the same command again; what is finished is kept.`,
+    { cause: error },
+  );
+}
+
+/** The length and the JSON header, padded with spaces so that the data starts at a multiple of 8. */
+function headerBytes(tensors: readonly TensorSource[], metadata: Readonly<Record<string, string>>): Uint8Array {
+  const header: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } };
+  let end = 0;
+  for (const { name, dtype, shape, byteLength } of tensors) {
+    if (name in header) throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `Tensor "${name}" is given twice.`);
+    header[name] = { dtype, shape, data_offsets: [end, end + byteLength] };
+    end += byteLength;
+  }
+  const json = Buffer.from(JSON.stringify(header));
+  const padded = Math.ceil(json.length / 8) * 8;
+  const bytes = Buffer.alloc(8 + padded, ' ');
+  bytes.writeBigUInt64LE(BigInt(padded));
+  json.copy(bytes, 8);
+  return bytes;
+}
+
+async function writeTensor(handle: FileHandle, tensor: TensorSource, options: WriteOptions): Promise<void> {
+  options.signal?.throwIfAborted();
+  const source = tensor.bytes();
+  const pieces = source instanceof Uint8Array ? [source] : source;
+  let written = 0;
+  for await (const piece of pieces) {
+    await writeAll(handle, piece);
+    written += piece.byteLength;
+    options.onBytes?.(piece.byteLength);
+    options.signal?.throwIfAborted();
+  }
+  if (written === tensor.byteLength) return;
+  throw new SparseVilaError(
+    'ERR_CHECKPOINT_INVALID',
+    `Tensor "${tensor.name}": expected ${tensor.byteLength} bytes, received ${written}.`,
+  );
+}
+
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.byteLength; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.byteLength - done);
+    done += bytesWritten;
+  }
+}

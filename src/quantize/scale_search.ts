@@ -1,0 +1,109 @@
+// AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding hurts the channels that
+// matter less. Source: AWQ (arXiv 2306.00978, section 3.2), AutoAWQ `awq/quantize/quantizer.py` (duo scaling).
+
+import { eachGroup, type Matrix, quantizeMatrix, type RoundOptions } from './round';
+
+const { abs, floor, max, min, sqrt } = Math;
+
+/** Points of the grid: exponents i / 20. */
+export const GRID = 20;
+const SMALLEST_SCALE = 1e-4;
+
+/** Mean over all rows of |w| / (max |w| of its quantisation group), per input channel of matrices that share an input. */
+export function meanShare(matrices: readonly Matrix[], group: number): Float64Array {
+  const cols = matrices[0]?.cols ?? 0;
+  const sums = new Float64Array(cols);
+  for (const { rows, values } of matrices)
+    eachGroup(rows, cols, group, (_, begin, end) => {
+      let top = 0;
+      for (let i = begin; i < end; i++) top = max(top, abs(values[i] as number));
+      for (let i = begin; i < end; i++)
+        sums[i % cols] = (sums[i % cols] as number) + abs(values[i] as number) / (top + 1e-6);
+    });
+  const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
+  return sums.map((sum) => sum / rows);
+}
+
+/**
+ * s = max(x^r / (w^(1 - r) + 1e-4), 1e-4), divided by sqrt(max s · min s); what is not finite becomes 1.
+ * @param meanAbs mean |x| per channel
+ * @param share as `meanShare`
+ */
+export function candidateScale(meanAbs: Float64Array, share: Float64Array, ratio: number): Float32Array {
+  const raw = meanAbs.map((x, c) => max(x ** ratio / ((share[c] as number) ** (1 - ratio) + 1e-4), SMALLEST_SCALE));
+  const finite = raw.filter(Number.isFinite);
+  const middle = sqrt(
+    finite.reduce((a, b) => max(a, b), SMALLEST_SCALE) * finite.reduce((a, b) => min(a, b), Number.POSITIVE_INFINITY),
+  );
+  return Float32Array.from(raw, (s) => {
+    const scale = Math.fround(s / middle);
+    return Number.isFinite(scale) && scale > 0 ? scale : 1;
+  });
+}
+
+/** Columns times s. */
+export function scaleColumns({ rows, cols, values }: Matrix, s: Float32Array, inverse = false): Matrix {
+  const scaled = new Float32Array(values.length);
+  for (let row = 0, i = 0; row < rows; row++)
+    for (let c = 0; c < cols; c++, i++)
+      scaled[i] = inverse ? (values[i] as number) / (s[c] as number) : (values[i] as number) * (s[c] as number);
+  return { rows, cols, values: scaled };
+}
+
+/** Rows divided by s. */
+export function divideRows({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
+  return { rows, cols, values: values.map((w, i) => w / (s[floor(i / cols)] as number)) };
+}
+
+/** Q(W diag(s)) diag(1 / s): the matrix that takes the place of W when its input is not touched. */
+export function roundScaled(matrix: Matrix, s: Float32Array, options: RoundOptions): Matrix {
+  const { rows, cols } = matrix;
+  const { q, scale, zero } = quantizeMatrix(scaleColumns(matrix, s), options);
+  const values = new Float32Array(rows * cols);
+  eachGroup(rows, cols, options.group, (index, begin, end) => {
+    const [step, middle] = [scale[index] as number, zero[index] as number];
+    for (let i = begin; i < end; i++) values[i] = (((q[i] as number) - middle) * step) / (s[i % cols] as number);
+  });
+  return { rows, cols, values };
+}
+
+export interface ScaleSearch {
+  readonly scale: Float32Array;
+  /** Exponent of the best; undefined when no scaling was best. */
+  readonly ratio: number | undefined;
+  readonly loss: number;
+  /** Loss of rounding to nearest without scales. */
+  readonly plainLoss: number;
+}
+
+export interface ScaleSearchOptions {
+  /** mean |x| per channel */
+  readonly meanAbs: Float64Array;
+  /** Makes channels that must share a scale equal. */
+  readonly tie?: ((values: Float64Array) => Float64Array) | undefined;
+  readonly round: RoundOptions;
+  /** What replacing the matrices does to the inspected module's output. */
+  readonly loss: (replaced: readonly Matrix[]) => number;
+  readonly breathe: () => Promise<void>;
+}
+
+/**
+ * Tries the 20 candidates, and no scaling at all (as llm-compressor does), and keeps the one of least loss.
+ * @param matrices that share the input
+ */
+export async function searchScale(matrices: readonly Matrix[], options: ScaleSearchOptions): Promise<ScaleSearch> {
+  const { round, loss, breathe, tie = (values) => values } = options;
+  const meanAbs = tie(options.meanAbs);
+  const share = tie(meanShare(matrices, round.group));
+  const ones = new Float32Array(meanAbs.length).fill(1);
+  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundScaled(matrix, s, round)));
+  const plainLoss = tryScale(ones);
+  let best: Omit<ScaleSearch, 'plainLoss'> = { scale: ones, ratio: undefined, loss: plainLoss };
+  for (let i = 0; i < GRID; i++) {
+    await breathe();
+    const scale = candidateScale(meanAbs, share, i / GRID);
+    const found = tryScale(scale);
+    if (found < best.loss) best = { scale, ratio: i / GRID, loss: found };
+  }
+  return { ...best, plainLoss };
+}

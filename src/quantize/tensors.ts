@@ -1,0 +1,109 @@
+// The tensors of a checkpoint folder, read one at a time: raw bytes, or widened to f32 and checked to be finite. Knows names
+// only as strings.
+
+import { closeSync, openSync, readSync } from 'node:fs';
+import { SparseVilaError } from '../errors';
+import { openCheckpoint, type TensorEntry } from '../models/safetensors';
+import { decodeFloats } from './half';
+import type { Matrix } from './round';
+import type { TensorSource } from './safetensors_writer';
+
+export interface Tensors {
+  readonly folder: string;
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  has(name: string): boolean;
+  /** f32 values. @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_NOT_FINITE` */
+  floats(name: string, shape: readonly number[]): Float32Array;
+  matrix(name: string, rows: number, cols: number): Matrix;
+  /** The tensor as it is, for writing elsewhere. */
+  copy(name: string, as?: string): TensorSource;
+}
+
+const PIECE_BYTES = 64 * 2 ** 20;
+
+/** Opens the safetensors of `folder`. Reads headers only. */
+export function openTensors(folder: string): Tensors {
+  const entries = openCheckpoint(folder);
+  const find = (name: string): TensorEntry => {
+    const entry = entries.get(name);
+    if (entry !== undefined) return entry;
+    throw new SparseVilaError(
+      'ERR_WEIGHT_MISSING',
+      `${folder}: expected a tensor "${name}", but the checkpoint has none. Is it quantised already, or of another family?`,
+    );
+  };
+  const floats = (name: string, shape: readonly number[]): Float32Array => {
+    const entry = find(name);
+    if (entry.shape.length !== shape.length || entry.shape.some((size, i) => size !== shape[i])) {
+      throw new SparseVilaError(
+        'ERR_WEIGHT_SHAPE',
+        `${entry.file}: expected shape [${shape}] for "${name}", received [${entry.shape}].`,
+      );
+    }
+    return readFloats(entry);
+  };
+  return {
+    folder,
+    entries,
+    has: (name) => entries.has(name),
+    floats,
+    matrix: (name, rows, cols) => ({ rows, cols, values: floats(name, [rows, cols]) }),
+    copy: (name, as = name) => copyOf(find(name), as),
+  };
+}
+
+/** A tensor's bytes, whole. */
+export function readBytes(entry: TensorEntry): Uint8Array {
+  return withFile(entry.file, (handle) => readAt(handle, entry.offset, entry.bytes, entry));
+}
+
+/** A tensor widened to f32. @throws SparseVilaError `ERR_WEIGHT_DTYPE`, `ERR_NOT_FINITE` */
+export function readFloats(entry: TensorEntry): Float32Array {
+  const { dtype, name, file } = entry;
+  if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_DTYPE',
+      `${file}: expected BF16, F16 or F32 for "${name}", received ${dtype}.`,
+    );
+  }
+  const values = decodeFloats(readBytes(entry), dtype);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return values;
+  throw new SparseVilaError(
+    'ERR_NOT_FINITE',
+    `${file}: "${name}" holds ${values[bad]} at element ${bad}. A checkpoint with such weights cannot be quantised; download it again.`,
+  );
+}
+
+function copyOf(entry: TensorEntry, name: string): TensorSource {
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    const handle = openSync(entry.file, 'r');
+    try {
+      for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
+        yield readAt(handle, entry.offset + at, Math.min(PIECE_BYTES, entry.bytes - at), entry);
+    } finally {
+      closeSync(handle);
+    }
+  }
+  return { name, dtype: entry.dtype, shape: entry.shape, byteLength: entry.bytes, bytes: pieces };
+}
+
+function withFile<T>(file: string, body: (handle: number) => T): T {
+  const handle = openSync(file, 'r');
+  try {
+    return body(handle);
+  } finally {
+    closeSync(handle);
+  }
+}
+
+function readAt(handle: number, offset: number, length: number, { file, name }: TensorEntry): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const count = readSync(handle, bytes, done, Math.min(length - done, 2 ** 30), offset + done);
+    if (count === 0)
+      throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: the file ends inside tensor "${name}".`);
+    done += count;
+  }
+  return bytes;
+}
