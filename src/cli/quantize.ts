@@ -3,8 +3,8 @@
 import type { CommandModule } from 'yargs';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
 import { METHODS, MODULES, type Module, ROUNDINGS, type Rounding } from '../quantize/options';
-import { quantize } from '../quantize/quantize';
 import { formatReport, report } from '../quantize/report';
+import { quantizeWithTower, TOWER_FORMATS, type TowerFormat } from '../quantize/smooth_quantize';
 import { progressReporter } from '../runtime/progress';
 import { interruptible } from './interrupt';
 
@@ -17,6 +17,7 @@ interface QuantizeArguments {
   readonly method: (typeof METHODS)[number];
   readonly rounding: Rounding;
   readonly modules: readonly Module[];
+  readonly tower: TowerFormat | undefined;
   readonly calibration: string | undefined;
   readonly samples: number | undefined;
   readonly report: boolean;
@@ -42,6 +43,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         default: ['decoder'] as Module[],
         describe: 'What to quantise',
       })
+      .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits; default: left alone' })
       .option('calibration', {
         type: 'string',
         describe: 'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes',
@@ -68,11 +70,12 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
 
 async function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
   const { model, out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
-  const { calibration, samples, evaluation } = args;
+  const { calibration, samples, evaluation, tower } = args;
   const reporter = progressReporter();
   const common = { groupSize, symmetric, signal, onProgress: reporter };
   try {
-    const result = await quantize({ model, out, format, method, rounding, modules, calibration, samples, ...common });
+    const decoder = { model, out, format, method, rounding, modules, calibration, samples };
+    const result = await quantizeWithTower({ ...decoder, tower, ...common });
     const quality = args.report ? await report({ model, quantized: result.out, evaluation, ...common }) : undefined;
     reporter.stop();
     if (args.json) process.stdout.write(`${JSON.stringify({ ...result, report: quality }, null, 2)}\n`);

@@ -11,7 +11,7 @@ export interface QuantizationConfig {
   readonly file: string;
   readonly method: 'awq' | 'compressed-tensors' | 'gptq';
   /** The layout that the file names. */
-  readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | 'pack-quantized' | 'gptq' | 'gptq_v2';
+  readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | 'pack-quantized' | 'int-quantized' | 'gptq' | 'gptq_v2';
   /** Inputs per scale, -1 for whole rows. Several where modules differ; empty when the file does not say. */
   readonly groupSizes: readonly number[];
   /** Undefined where modules differ, or the file does not say. */
@@ -94,26 +94,34 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
   const parsed = Object.keys(groups?.json ?? {}).map((name) => parseGroup(config, groups?.object(name)));
   if (parsed.length === 0) throw config.wrong('config_groups', 'an object of at least one group');
   const symmetries = new Set(parsed.map(({ symmetric }) => symmetric));
+  const [layout = 'pack-quantized', ...others] = new Set(parsed.map((group) => group.layout));
+  if (others.length > 0) throw unsupported(config, 'config_groups', 'groups of one format');
   return {
     file: config.file,
     method: 'compressed-tensors',
-    layout: 'pack-quantized',
-    groupSizes: [...new Set(parsed.map(({ groupSize }) => groupSize))],
+    layout,
+    groupSizes: layout === 'int-quantized' ? [] : [...new Set(parsed.map(({ groupSize }) => groupSize))],
     symmetric: symmetries.size === 1 ? parsed[0]?.symmetric : undefined,
     activationOrder: parsed.some(({ ordered }) => ordered),
   };
 }
 
+interface Group {
+  readonly layout: 'pack-quantized' | 'int-quantized';
+  readonly groupSize: number;
+  readonly symmetric: boolean;
+  readonly ordered: boolean;
+}
+
 /** One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. */
-function parseGroup(
-  config: ConfigReader,
-  group: ConfigReader | undefined,
-): { groupSize: number; symmetric: boolean; ordered: boolean } {
+function parseGroup(config: ConfigReader, group: ConfigReader | undefined): Group {
   const weights = group?.object('weights');
   if (group === undefined || weights === undefined) throw config.wrong('config_groups', 'groups with weights');
   const layout = group.has('format') ? group : config;
-  if (layout.string('format', 'pack-quantized') !== 'pack-quantized')
-    throw unsupported(layout, 'format', 'pack-quantized');
+  const format = layout.string('format', 'pack-quantized');
+  if (format === 'int-quantized' && weights.number('num_bits', 8) === 8) return parseInt8Group(group, weights);
+  if (format !== 'pack-quantized')
+    throw unsupported(layout, 'format', 'pack-quantized of 4 bits or int-quantized of 8 bits');
   if (weights.string('type', 'int') !== 'int') throw unsupported(weights, 'type', 'int');
   requireFour(weights, 'num_bits', 8);
   for (const key of ['input_activations', 'output_activations'])
@@ -123,11 +131,31 @@ function parseGroup(
   if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
   const [size = -1] = groupSizesOf(weights, 'group_size');
   return {
+    layout: 'pack-quantized',
     groupSize: strategy === 'channel' ? -1 : size,
     symmetric: weights.boolean('symmetric', true),
     // 'weight' and 'static' order the rounding only; the groups stay where they are.
     ordered: weights.json.actorder === 'group' || weights.json.actorder === true,
   };
+}
+
+/** W8A8: symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs. */
+function parseInt8Group(group: ConfigReader, weights: ConfigReader): Group {
+  const inputs = group.object('input_activations');
+  if (inputs === undefined) throw unsupported(group, 'input_activations', '8 bits per token');
+  for (const [part, strategy, dynamic] of [
+    [weights, 'channel', false],
+    [inputs, 'token', true],
+  ] as const) {
+    if (part.string('type', 'int') !== 'int') throw unsupported(part, 'type', 'int');
+    if (part.number('num_bits', 8) !== 8) throw unsupported(part, 'num_bits', '8');
+    if (part.string('strategy', 'tensor') !== strategy) throw unsupported(part, 'strategy', strategy);
+    if (!part.boolean('symmetric', true)) throw unsupported(part, 'symmetric', 'true');
+    // 'local' is a third value there: a string.
+    if ((part.json.dynamic ?? false) !== dynamic) throw unsupported(part, 'dynamic', String(dynamic));
+  }
+  if (group.has('output_activations')) throw unsupported(group, 'output_activations', 'null');
+  return { layout: 'int-quantized', groupSize: -1, symmetric: true, ordered: false };
 }
 
 function groupSizesOf(config: ConfigReader, key: string): number[] {

@@ -11,6 +11,7 @@ import {
   type Place,
   type Precision,
   packInt4,
+  packInt8,
   packMatrix,
   type WeightPart,
   type WeightType,
@@ -18,6 +19,7 @@ import {
 import { start } from '../runtime/start';
 import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
 import { readQuantization } from './quantized_config';
+import { type Int8Module, int8Stack, isInt8, nameInt8Parts, requireInt8Range } from './quantized_int8';
 import { openCheckpoint, type TensorEntry } from './safetensors';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
@@ -37,7 +39,8 @@ export interface Weights {
   vectors(names: readonly string[], lengths: readonly number[]): Tensor;
   /**
    * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. Where the
-   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed, all parts alike.
+   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed, all parts alike; and so are
+   * 8-bit weights (int8 `X.weight` with `X.weight_scale`), whose products round activations per row.
    */
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */
@@ -51,7 +54,7 @@ export interface Weights {
 }
 
 export interface OpenOptions {
-  /** Storage of matrices; default as in the file. 4-bit matrices stay what they are. */
+  /** Storage of matrices; default as in the file. 4-bit and 8-bit matrices stay what they are. */
   readonly type?: WeightType | undefined;
   /** How products with 4-bit matrices round activations; default exact. */
   readonly precision?: Precision | undefined;
@@ -65,7 +68,7 @@ export interface OpenOptions {
  * Opens a folder's safetensors.
  * @throws SparseVilaError `ERR_CHECKPOINT_…` from the index; `ERR_WEIGHT_MISSING`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_DTYPE`
  *   when a tensor that is asked for is not as expected; `ERR_WEIGHT_FORMAT`, `ERR_WEIGHT_VALUE` and
- *   `ERR_QUANTIZATION_UNSUPPORTED` for 4-bit weights that we do not read.
+ *   `ERR_QUANTIZATION_UNSUPPORTED` for 4-bit and 8-bit weights that we do not read.
  */
 export function openWeights(folder: string, options: OpenOptions = {}): Weights {
   const { rename = (name) => name, ignore = [] } = options;
@@ -119,6 +122,17 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     if (int4.format !== layout.format) throw mixed(int4, layout);
     return packModules(modules, place, { gated, precision: options.precision ?? 'exact' });
   };
+  const packInt8Modules = (modules: readonly Int8Module[], k: number): PackedMatrix => {
+    const parts = modules.map(({ rows, weight, scales, scaleType }) => {
+      requireInt8Range(weight);
+      return { ...place(weight), type: 'int8' as const, rows, scales: { ...place(scales), type: scaleType } };
+    });
+    try {
+      return packInt8(parts, k);
+    } catch (error) {
+      throw nameInt8Parts(error, modules);
+    }
+  };
   const unmap = (): void => {
     for (const source of sources.values()) native.release(source);
     sources.clear();
@@ -138,6 +152,8 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     matrix: (names, rows, k, { gated = false } = {}) => {
       const pack = (): PackedMatrix => {
         if (names.some((name) => isQuantized(find, moduleOf(name)))) return packQuantized(names, rows, k, gated);
+        if (names.some((name) => isInt8(find, moduleOf(name))))
+          return packInt8Modules(int8Stack(find, names.map(moduleOf), rows, k, { gated, config: quantization }), k);
         const parts = names.map((name, i) => part(name, [rows[i] as number, k]));
         return packMatrix(parts, k, { gated, ...(options.type === undefined ? {} : { type: options.type }) });
       };

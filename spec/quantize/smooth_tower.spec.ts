@@ -1,0 +1,266 @@
+// The packaged model's vision tower in 8 bits: what it costs, with and without smoothing, which files are written, and
+// `quantize` with both decoder and tower.
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { load } from '../../src';
+import { readJson } from '../../src/json';
+import { openCheckpoint, readTensor } from '../../src/models/safetensors';
+import { decodeFloats, encodeFloats } from '../../src/quantize/half';
+import { packagedScenes } from '../../src/quantize/options';
+import { quantizeWithTower, type TowerQuantizeOptions } from '../../src/quantize/smooth_quantize';
+import { type SmoothTowerOptions, smoothTower } from '../../src/quantize/smooth_tower';
+import { conversations, scene, TINY } from '../support/assets';
+import { changeTensors, type Stored } from '../support/checkpoint';
+import { nmse } from '../support/nmse';
+import { runTower } from '../support/tower';
+
+/** Over 24 pictures: features 1.98e-4 smoothed and 2.16e-4 not, salience of the last layer 1.42e-4 and 1.20e-4 measured. */
+const W8A8_NMSE = 3e-4;
+/** With outlier channels, below. */
+const OUTLIERS_NMSE = 1e-3;
+
+let folder: string;
+const pixels: Float32Array[] = [];
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'sparsevila-smooth-'));
+  const model = await load(TINY);
+  for (let i = 0; i < 24; i++) pixels.push((await model.prepareImage(scene(i))).pixels);
+  model.dispose();
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const at = (name: string): string => join(folder, name);
+const TOWER_FILE = 'vision_tower/model.safetensors';
+
+/** A copy of a model with its tower in 8 bits. */
+async function withTower(name: string, more: Partial<SmoothTowerOptions> = {}): Promise<string> {
+  cpSync(more.model ?? TINY, at(name), { recursive: true });
+  const options = { model: TINY, samples: packagedScenes('calibration'), ...more };
+  const result = await smoothTower(options, join(at(name), 'vision_tower'));
+  expect(result).toEqual({ blocks: 5, images: more.smoothing === false ? 0 : 12 });
+  return at(name);
+}
+
+/** The tower's features for the first pictures, end to end, and the salience of its last layer. */
+async function seen(model: string, count = 24): Promise<{ features: Float32Array; salience: Float32Array }> {
+  const [features, salience]: [number[], number[]] = [[], []];
+  for (const picture of pixels.slice(0, count)) {
+    const output = await runTower(model, picture);
+    for (const value of output.features.dataSync<'float32'>()) features.push(value);
+    salience.push(...(output.salience ?? []));
+    output.features.dispose();
+  }
+  return { features: Float32Array.from(features), salience: Float32Array.from(salience) };
+}
+
+/** How many of the answers are the float model's, and how many are true. */
+async function score(path: string): Promise<{ asFloat: number; right: number; of: number }> {
+  const model = await load(path);
+  const sum = { asFloat: 0, right: 0, of: 0 };
+  for (const [i, { turns }] of conversations().entries()) {
+    using session = model.session({ kv: 'f32' });
+    for (const [t, { question, greedy, truth }] of turns.entries()) {
+      const text = await session.ask(question, t === 0 ? { images: [scene(i)] } : {}).text();
+      sum.asFloat += Number(text === greedy);
+      sum.right += Number(text === truth);
+      sum.of++;
+    }
+  }
+  model.dispose();
+  return sum;
+}
+
+/** Changes the elements of a bf16 tensor. */
+function scaleElements(tensors: Map<string, Stored>, name: string, factor: (i: number) => number): void {
+  const tensor = tensors.get(name);
+  if (tensor === undefined) throw new Error(`no ${name}`);
+  const values = decodeFloats(Uint8Array.from(tensor.data), 'BF16').map((value, i) => value * factor(i));
+  tensors.set(name, { ...tensor, data: encodeFloats(values, 'BF16') });
+}
+
+/** The packaged model with three channels of each norm 64 times as large and their weights as much smaller: the same function. */
+function withOutliers(name: string): string {
+  cpSync(TINY, at(name), { recursive: true });
+  changeTensors(join(at(name), TOWER_FILE), (tensors) => {
+    const large = (c: number): number => ([5, 40, 111].includes(c) ? 64 : 1);
+    for (let i = 0; i < 5; i++) {
+      const layer = `vision_model.encoder.layers.${i}`;
+      for (const norm of ['layer_norm1', 'layer_norm2'])
+        for (const part of ['weight', 'bias']) scaleElements(tensors, `${layer}.${norm}.${part}`, large);
+      for (const linear of ['self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'mlp.fc1'])
+        scaleElements(tensors, `${layer}.${linear}.weight`, (w) => 1 / large(w % 128));
+    }
+  });
+  return at(name);
+}
+
+describe('quality', () => {
+  it('at least 142 of 144 answers are those of the float tower, and smoothing brings the features nearer', async () => {
+    const [smooth, plain] = [await withTower('smooth'), await withTower('plain', { smoothing: false })];
+    const float = await seen(TINY);
+    const errors: number[] = [];
+    for (const path of [smooth, plain]) {
+      const { features, salience } = await seen(path);
+      const [feature, salient] = [nmse(features, float.features), nmse(salience, float.salience)];
+      const { asFloat, right, of } = await score(path);
+      process.stderr.write(`W8A8 tower: features ${feature}, salience ${salient}, ${asFloat} of ${of} as float\n`);
+      for (const error of [feature, salient]) expect(error).toBeLessThanOrEqual(W8A8_NMSE);
+      expect(feature).toBeGreaterThan(1e-6); // it does run in 8 bits
+      expect(of).toBe(144);
+      expect(asFloat).toBeGreaterThanOrEqual(142);
+      expect(right).toBeGreaterThanOrEqual(132);
+      errors.push(feature);
+    }
+    expect(errors[0]).toBeLessThan(errors[1] ?? 0);
+  });
+
+  it('outlier channels cost a tenth of what they cost without smoothing', async () => {
+    const model = withOutliers('outliers');
+    const float = await seen(TINY, 4);
+    const same = await seen(model, 4);
+    expect(nmse(same.features, float.features)).toBeLessThanOrEqual(1e-12);
+    const smooth = await seen(await withTower('outliers-smooth', { model }), 4);
+    const plain = await seen(await withTower('outliers-plain', { model, smoothing: false }), 4);
+    const errors = [nmse(smooth.features, float.features), nmse(plain.features, float.features)];
+    process.stderr.write(`outlier channels: features ${errors[0]} smoothed, ${errors[1]} not\n`);
+    expect(errors[0]).toBeLessThanOrEqual(OUTLIERS_NMSE);
+    expect(errors[0]).toBeLessThan((errors[1] ?? 0) / 10);
+  });
+});
+
+describe('files', () => {
+  it('int8 weights and scales, norms in f32, everything else as it was', async () => {
+    const [before, after] = [
+      openCheckpoint(join(TINY, 'vision_tower')),
+      openCheckpoint(join(at('smooth'), 'vision_tower')),
+    ];
+    for (const [name, entry] of before) {
+      const { dtype, shape } = entry;
+      const now = after.get(name);
+      if (/(_proj|fc\d)\.weight$/.test(name)) {
+        expect(now).toMatchObject({ dtype: 'I8', shape });
+        expect(after.get(`${name}_scale`)).toMatchObject({ dtype: 'F32', shape: [shape[0], 1] });
+        after.delete(`${name}_scale`);
+      } else if (/layer_norm\d/.test(name)) expect(now).toMatchObject({ dtype: 'F32', shape });
+      else {
+        expect(now).toMatchObject({ dtype, shape });
+        expect(now && readTensor(now)).toEqual(readTensor(entry));
+      }
+      after.delete(name);
+    }
+    expect([...after.keys()]).toEqual([]);
+  });
+
+  it('a config of int-quantized beside what was there', () => {
+    const { quantization_config: quantization, ...rest } = readJson(join(at('smooth'), 'vision_tower/config.json'));
+    expect(rest).toEqual(readJson(join(TINY, 'vision_tower/config.json')));
+    expect(quantization).toMatchObject({
+      quant_method: 'compressed-tensors',
+      format: 'int-quantized',
+      config_groups: {
+        group_0: {
+          weights: { num_bits: 8, type: 'int', symmetric: true, strategy: 'channel', dynamic: false },
+          input_activations: { num_bits: 8, type: 'int', symmetric: true, strategy: 'token', dynamic: true },
+        },
+      },
+      ignore: [],
+    });
+  });
+});
+
+describe('refused', () => {
+  const refuse = (more: Partial<SmoothTowerOptions>): Promise<unknown> =>
+    smoothTower({ model: TINY, samples: packagedScenes('calibration').slice(0, 1), ...more }, at('refused'));
+
+  it('a tower that is quantised already, and calibration without pictures', async () => {
+    await expect(refuse({ model: at('smooth') })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
+    const samples = [{ images: [], turns: [] }];
+    await expect(refuse({ samples })).rejects.toMatchObject({ code: 'ERR_CALIBRATION' });
+    const missing = [{ images: [at('missing.png')], turns: [] }];
+    await expect(refuse({ samples: missing })).rejects.toMatchObject({ code: 'ERR_CALIBRATION' });
+    expect(existsSync(at('refused'))).toBe(false);
+  });
+
+  it('weights that are NaN, by name', async () => {
+    cpSync(TINY, at('nan'), { recursive: true });
+    const name = 'vision_model.encoder.layers.2.mlp.fc1.weight';
+    changeTensors(join(at('nan'), TOWER_FILE), (tensors) =>
+      scaleElements(tensors, name, (i) => (i === 9 ? Number.NaN : 1)),
+    );
+    await expect(refuse({ model: at('nan'), smoothing: false })).rejects.toMatchObject({
+      code: 'ERR_NOT_FINITE',
+      message: expect.stringContaining(name),
+    });
+  });
+
+  it('when stopped', async () => {
+    const controller = new AbortController();
+    const onProgress = ({ step }: { step: string }): void => {
+      if (step === 'quantise tower') controller.abort();
+    };
+    await expect(refuse({ signal: controller.signal, onProgress })).rejects.toMatchObject({ name: 'AbortError' });
+    expect(existsSync(at('refused'))).toBe(false);
+  });
+});
+
+describe('quantize with a tower', () => {
+  const quick = (out: string, more: Partial<TowerQuantizeOptions> = {}) =>
+    quantizeWithTower({ model: TINY, out: at(out), tower: 'w8a8', samples: 2, rows: 128, ...more });
+  const bytes = (name: string, part: string): Buffer => readFileSync(join(at(name), part, 'model.safetensors'));
+
+  it('gives one checkpoint, which answers', async () => {
+    const result = await quick('both');
+    expect(result).toMatchObject({ out: at('both'), tower: { blocks: 5, images: 2 }, resumed: 0 });
+    expect(result.layers).toHaveLength(4);
+    expect(readdirSync(at('both'), { recursive: true }).sort()).toEqual(readdirSync(TINY, { recursive: true }).sort());
+    expect(existsSync(at('both.partial'))).toBe(false);
+    const model = await load(at('both'));
+    using session = model.session();
+    expect(await session.ask('What is at b4?', { images: [scene(0)] }).text()).not.toBe('');
+    model.dispose();
+  });
+
+  it('stopped in the decoder, continues to the same bytes, and refuses other options', async () => {
+    const controller = new AbortController();
+    const onProgress: TowerQuantizeOptions['onProgress'] = ({ step, done }) => {
+      if (step === 'quantise layers' && done > 1.2) controller.abort();
+    };
+    await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
+      name: 'AbortError',
+    });
+    expect(existsSync(at('stopped'))).toBe(false);
+    await expect(quick('stopped', { groupSize: 64 })).rejects.toMatchObject({ code: 'ERR_RESUME_MISMATCH' });
+    expect((await quick('stopped')).resumed).toBe(1);
+    for (const part of ['llm', 'vision_tower']) expect(bytes('stopped', part).equals(bytes('both', part))).toBe(true);
+    expect(existsSync(at('stopped.partial'))).toBe(false);
+  });
+
+  it('stopped in the tower, leaves nothing', async () => {
+    const controller = new AbortController();
+    const onProgress: TowerQuantizeOptions['onProgress'] = ({ step }) => {
+      if (step === 'quantise tower') controller.abort();
+    };
+    await expect(quick('early', { signal: controller.signal, onProgress })).rejects.toMatchObject({
+      name: 'AbortError',
+    });
+    expect(readdirSync(folder).filter((name) => name.startsWith('early'))).toEqual([]);
+  });
+
+  it('without one, is quantize', async () => {
+    const result = await quick('decoder', { tower: undefined, method: 'rtn' });
+    expect(result.tower).toBeUndefined();
+    expect(bytes('decoder', 'vision_tower').equals(readFileSync(join(TINY, TOWER_FILE)))).toBe(true);
+  });
+
+  it('touches no folder that exists and leaves none behind', async () => {
+    mkdirSync(at('there'));
+    await expect(quick('there')).rejects.toMatchObject({ code: 'ERR_OUTPUT_EXISTS' });
+    await expect(quick('wrong', { groupSize: 96 })).rejects.toMatchObject({ code: 'ERR_QUANTIZE_SHAPE' });
+    await expect(quick('wrong', { calibration: at('none.jsonl') })).rejects.toMatchObject({ code: 'ERR_CALIBRATION' });
+    await expect(quick('wrong', { tower: 'w4' as 'w8a8' })).rejects.toMatchObject({ code: 'ERR_OPTION_INVALID' });
+    await expect(quick('wrong', { model: at('smooth') })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
+    expect(readdirSync(folder).filter((name) => name.startsWith('wrong'))).toEqual([]);
+    expect(readdirSync(at('there'))).toEqual([]);
+  });
+});

@@ -1,0 +1,73 @@
+// SmoothQuant: moves the difficulty of rounding from activations to weights. Inputs of a product are divided by s per channel,
+// which the norm before it takes up, and the weights multiplied by it; and rounding to 8 bits with one scale per output.
+// Knows matrices only. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
+
+import { type Matrix, roundEven } from './round';
+
+/** Below this, neither a weight column's largest value nor a scale goes. */
+const SMALLEST = 1e-5;
+const ALPHA = 0.5;
+
+const { abs, fround, max } = Math;
+
+/** A matrix w = scale q with one scale per output. */
+export interface Int8Matrix {
+  readonly rows: number;
+  readonly cols: number;
+  /** -127 .. 127, [rows, cols] */
+  readonly q: Int8Array;
+  /** [rows] */
+  readonly scale: Float32Array;
+}
+
+/** A LayerNorm's weight and bias. */
+export interface Norm {
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+}
+
+/** Takes the elementwise maximum of |values| [t, channels] into `largest`. */
+export function takeLargest(largest: Float32Array, values: Float32Array): void {
+  const { length } = largest;
+  for (let row = 0; row < values.length; row += length)
+    for (let c = 0; c < length; c++) {
+      const value = abs(values[row + c] as number);
+      if (value > (largest[c] as number)) largest[c] = value;
+    }
+}
+
+/**
+ * s_c = max|x_c|^0.5 / max|W_c|^0.5 per input channel c, at least 1e-5; the maximum is over all matrices that share the input.
+ * @param inputs max|x_c| over the calibration set, f32 [channels]
+ */
+export function smoothingScales(inputs: Float32Array, matrices: readonly Matrix[]): Float32Array {
+  const weights = new Float32Array(inputs.length).fill(SMALLEST);
+  for (const { values } of matrices) takeLargest(weights, values);
+  return inputs.map((input, c) => max(input ** ALPHA / (weights[c] as number) ** (1 - ALPHA), SMALLEST));
+}
+
+/** The norm whose output is divided by s, per channel. */
+export function dividedNorm({ weight, bias }: Norm, s: Float32Array): Norm {
+  const divide = (values: Float32Array): Float32Array => values.map((value, c) => value / (s[c] as number));
+  return { weight: divide(weight), bias: divide(bias) };
+}
+
+/** W diag(s): undoes the division of its inputs. */
+export function multipliedInputs({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
+  return { rows, cols, values: values.map((value, i) => value * (s[i % cols] as number)) };
+}
+
+/** Rounds each row to max|w| / 127 times -127 .. 127, ties to even, in f32 throughout: what `packInt8` does with floats. */
+export function roundToInt8({ rows, cols, values }: Matrix): Int8Matrix {
+  const q = new Int8Array(rows * cols);
+  const scale = new Float32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    const [begin, end] = [row * cols, (row + 1) * cols];
+    const top = values.subarray(begin, end).reduce((largest, value) => max(largest, abs(value)), 0);
+    const step = fround(top / 127);
+    scale[row] = step;
+    // A step below the smallest f32 is 0, and so is the row.
+    if (step > 0) for (let i = begin; i < end; i++) q[i] = roundEven(fround((values[i] as number) / step));
+  }
+  return { rows, cols, q, scale };
+}
