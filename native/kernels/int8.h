@@ -1,4 +1,4 @@
-// Matrices with one 8-bit scale per output (W8A8): w = s q, q in -127 .. 127, multiplied with activations that are rounded to
+// Matrices with one 8-bit scale per output (W8A8): w = s q, q in -128 .. 127, multiplied with activations that are rounded to
 // 8 bits per row: x ~ d a, d = max|x| / 127. y = d s sum q a, the sum exact in 32 bits. (SmoothQuant, arXiv 2211.10438, as
 // TinyChat's vision tower uses it.)
 //

@@ -59,7 +59,7 @@ constexpr int kMaxRows = 12, kStrips = 2;
 
 #elif defined(SV_AVX2)
 
-/** |a| times w with a's sign: both fit what maddubs takes, and two products fit 16 bits (2 * 127 * 127). */
+/** |w| times a with w's sign: |w| is at most 128, unsigned, |a| at most 127, and two products fit 16 bits (2 * 128 * 127). */
 template <int R, int S>
 SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, int64_t strip_bytes, vec (*out)[S]) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -71,11 +71,12 @@ SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, 
     for (int64_t j = 0; j < kp / 4; j++) {
       const __m256i lo = _mm256_loadu_si256((const __m256i*)(w + s * strip_bytes + j * 64));
       const __m256i hi = _mm256_loadu_si256((const __m256i*)(w + s * strip_bytes + j * 64 + 32));
+      const __m256i lo_abs = _mm256_abs_epi8(lo), hi_abs = _mm256_abs_epi8(hi);
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) {
-        const __m256i a = _mm256_set1_epi32(*(const int32_t*)(x + r * stride + 4 * j)), abs = _mm256_abs_epi8(a);
-        acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(_mm256_maddubs_epi16(abs, _mm256_sign_epi8(lo, a)), ones));
-        acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(_mm256_maddubs_epi16(abs, _mm256_sign_epi8(hi, a)), ones));
+        const __m256i a = _mm256_set1_epi32(*(const int32_t*)(x + r * stride + 4 * j));
+        acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(_mm256_maddubs_epi16(lo_abs, _mm256_sign_epi8(a, lo)), ones));
+        acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(_mm256_maddubs_epi16(hi_abs, _mm256_sign_epi8(a, hi)), ones));
       }
     }
 #pragma GCC unroll 4

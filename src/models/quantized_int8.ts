@@ -2,7 +2,6 @@
 // `X.weight_scale` per output, activations rounded per token as the product runs (W8A8). Knows no architecture.
 // Source: compressed-tensors 0.10, format int-quantized; SmoothQuant (arXiv 2211.10438).
 
-import { closeSync, openSync, readSync } from 'node:fs';
 import { type ErrorCode, messageOf, SparseVilaError } from '../errors';
 import type { WeightType } from '../ops/weights';
 import type { QuantizationConfig } from './quantized_config';
@@ -87,37 +86,6 @@ function requireShape({ name, file, shape }: TensorEntry, expected: readonly (re
 function wrong(kind: 'FORMAT' | 'MISSING', module: string, why: string): SparseVilaError {
   const code: ErrorCode = `ERR_WEIGHT_${kind}`;
   return new SparseVilaError(code, `"${module}": ${why}.`);
-}
-
-const PIECE_BYTES = 16 * 2 ** 20;
-const MINUS_128 = 0x80;
-
-/**
- * The kernels take -127 .. 127 (native/kernels/int8.h): -128 times a negative activation has the wrong sign at the avx2 level.
- * compressed-tensors, whose range is asymmetric, writes it.
- * @throws SparseVilaError `ERR_WEIGHT_VALUE` at the first -128
- */
-export function requireInt8Range({ file, name, offset, bytes }: TensorEntry): void {
-  const piece = Buffer.alloc(Math.min(bytes, PIECE_BYTES));
-  const handle = openSync(file, 'r');
-  try {
-    for (let done = 0; done < bytes; ) {
-      const count = readSync(handle, piece, 0, Math.min(piece.length, bytes - done), offset + done);
-      if (count === 0)
-        throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: the file ends inside tensor "${name}".`);
-      const at = piece.subarray(0, count).indexOf(MINUS_128);
-      if (at >= 0) {
-        throw new SparseVilaError(
-          'ERR_WEIGHT_VALUE',
-          `${file}: expected -127 .. 127 in "${name}", received -128 at element ${done + at}. Such weights are not supported yet; ` +
-            'quantise the float original with `quantize --tower w8a8`, which does not use -128.',
-        );
-      }
-      done += count;
-    }
-  } finally {
-    closeSync(handle);
-  }
 }
 
 /** The packing op's "scale n of part i is not finite" with the tensor's name and file; any other error as it is. */

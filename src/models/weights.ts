@@ -19,7 +19,7 @@ import {
 import { start } from '../runtime/start';
 import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
 import { readQuantization } from './quantized_config';
-import { type Int8Module, int8Stack, isInt8, nameInt8Parts, requireInt8Range } from './quantized_int8';
+import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';
 import { openCheckpoint, type TensorEntry } from './safetensors';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
@@ -123,10 +123,10 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     return packModules(modules, place, { gated, precision: options.precision ?? 'exact' });
   };
   const packInt8Modules = (modules: readonly Int8Module[], k: number): PackedMatrix => {
-    const parts = modules.map(({ rows, weight, scales, scaleType }) => {
-      requireInt8Range(weight);
-      return { ...place(weight), type: 'int8' as const, rows, scales: { ...place(scales), type: scaleType } };
-    });
+    const parts = modules.map(({ rows, weight, scales, scaleType }) => ({
+      ...{ ...place(weight), type: 'int8' as const, rows },
+      scales: { ...place(scales), type: scaleType },
+    }));
     try {
       return packInt8(parts, k);
     } catch (error) {
