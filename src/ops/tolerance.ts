@@ -12,7 +12,7 @@
  *   noise. A gated MLP reaches 4e-9, because its hidden values have larger maxima.
  * int4Fast: activations in one plane, a step of max|x| / 127 per group: 3e-5 for one product.
  * int4FastGated: the hidden values of a gated MLP are products, with maxima of many deviations, so the steps are coarse: 4e-4.
- * int8Activations: a step of max|x| / 127 per row: 3e-5 for one product, 5e-5 for a vision block.
+ * int8Activations: a step of max|x| / 127 per row: 3e-5 for one product, 7e-5 for a vision block.
  */
 export const TOLERANCES = {
   exact: 0,
