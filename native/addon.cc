@@ -157,14 +157,15 @@ napi_value Threads(napi_env env, napi_callback_info info) {
 
 napi_value ScratchBytes(napi_env env, napi_callback_info info) { return Call(env, info).number((double)scratch_bytes()); }
 
-/** measure('read' | 'f32' | 'bf16'): bytes or operations per second. */
+/** measure('read' | 'f32' | 'bf16' | 'int8'): bytes or operations per second. */
 napi_value Measure(napi_env env, napi_callback_info info) {
   Call call(env, info);
   const std::string what = call.text(0);
   if (what == "read") return call.number(measure_read_bandwidth());
   if (what == "f32") return call.number(measure_f32_peak());
   if (what == "bf16") return call.number(measure_bf16_peak());
-  return call.error("expected 'read', 'f32' or 'bf16', received '" + what + "'");
+  if (what == "int8") return call.number(measure_int8_peak());
+  return call.error("expected 'read', 'f32', 'bf16' or 'int8', received '" + what + "'");
 }
 
 }  // namespace

@@ -57,6 +57,19 @@ SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, 
 }
 constexpr int kMaxRows = 12, kStrips = 2;
 
+static double int8_loop(int64_t iterations) {
+  __m512i acc[10];
+  for (int i = 0; i < 10; i++) acc[i] = _mm512_set1_epi32(i);
+  const __m512i x = _mm512_set1_epi8(1);
+  for (int64_t it = 0; it < iterations; it++)
+#pragma GCC unroll 10
+    for (int i = 0; i < 10; i++) {
+      acc[i] = _mm512_dpbusd_epi32(acc[i], x, x);
+      asm volatile("" : "+v"(acc[i]));
+    }
+  return 10 * 8 * kLanes;
+}
+
 #elif defined(SV_AVX2)
 
 /** |w| times a with w's sign: |w| is at most 128, unsigned, |a| at most 127, and two products fit 16 bits (2 * 128 * 127). */
@@ -85,6 +98,24 @@ SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, 
 }
 constexpr int kMaxRows = 4, kStrips = 1;
 
+/** Unsigned by signed with sums in 16 bits, as 4-bit products are; what follows every eighth step is left out. */
+static double int8_loop(int64_t iterations) {
+  __m256i acc[10];
+  for (int i = 0; i < 10; i++) acc[i] = _mm256_set1_epi32(i);
+  __m256i x = _mm256_set1_epi8(1);
+  for (int64_t it = 0; it < iterations; it++) {
+    asm volatile("" : "+x"(x));
+#pragma GCC unroll 10
+    for (int i = 0; i < 10; i++) {
+      __m256i pairs = _mm256_maddubs_epi16(x, x);
+      asm volatile("" : "+x"(pairs));
+      acc[i] = _mm256_add_epi16(acc[i], pairs);
+      asm volatile("" : "+x"(acc[i]));
+    }
+  }
+  return 10 * 8 * (kLanes / 2);
+}
+
 #else
 
 template <int R, int S>
@@ -99,6 +130,7 @@ SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, 
     }
 }
 constexpr int kMaxRows = 4, kStrips = 1;
+constexpr double (*int8_loop)(int64_t) = nullptr;
 
 #endif
 
@@ -140,6 +172,6 @@ static void matmul_int8(const int8_t* x, int64_t stride, const float* d, int64_t
 
 }  // namespace SV_LEVEL
 
-const Int8Kernels SV_TABLE = {SV_LEVEL_NAME, SV_LEVEL::quantize_row, SV_LEVEL::matmul_int8};
+const Int8Kernels SV_TABLE = {SV_LEVEL_NAME, SV_LEVEL::quantize_row, SV_LEVEL::matmul_int8, SV_LEVEL::int8_loop};
 
 }  // namespace sv

@@ -7,7 +7,7 @@
 #include <chrono>
 #include <vector>
 
-#include "kernels.h"
+#include "int8.h"
 #include "pool.h"
 
 namespace sv {
@@ -53,5 +53,6 @@ double measure_read_bandwidth() {
 
 double measure_f32_peak() { return peak(kernels().f32_loop); }
 double measure_bf16_peak() { return peak(kernels().bf16_loop); }
+double measure_int8_peak() { return peak(int8_kernels().int8_loop); }
 
 }  // namespace sv

@@ -12,7 +12,12 @@ export interface Machine {
   /** Floating-point operations per second of all threads: multiply-add in f32, and the bf16 dot product (0: none). */
   readonly f32: number;
   readonly bf16: number;
+  /** Integer operations per second of all threads: products of bytes summed in 32 bits (0: plain loops). */
+  readonly int8: number;
 }
+
+/** What a piece of work multiplies. */
+export type Arithmetic = 'f32' | 'bf16' | 'int8';
 
 export function measureMachine(): Machine {
   const { native } = start();
@@ -23,6 +28,7 @@ export function measureMachine(): Machine {
     read: native.measure('read'),
     f32: native.measure('f32'),
     bf16: native.measure('bf16'),
+    int8: native.measure('int8'),
   };
 }
 
@@ -33,12 +39,13 @@ export function better(a: Machine, b: Machine): Machine {
     read: Math.max(a.read, b.read),
     f32: Math.max(a.f32, b.f32),
     bf16: Math.max(a.bf16, b.bf16),
+    int8: Math.max(a.int8, b.int8),
   };
 }
 
 /** Microseconds that work takes at least: bytes over bandwidth, or operations over the peak, whichever is more. */
-export function limitOf(machine: Machine, work: { bytes: number; flops: number; dot: boolean }): number {
-  const peak = work.dot && machine.bf16 > 0 ? machine.bf16 : machine.f32;
+export function limitOf(machine: Machine, work: { bytes: number; flops: number; in: Arithmetic }): number {
+  const peak = machine[work.in] > 0 ? machine[work.in] : machine.f32;
   return 1e6 * Math.max(work.bytes / machine.read, work.flops / peak);
 }
 
@@ -50,5 +57,6 @@ export function describeMachine(machine: Machine): string {
     `read       ${giga(machine.read)} GB/s`,
     `f32        ${giga(machine.f32)} GFLOP/s`,
     `bf16 dot   ${machine.bf16 > 0 ? `${giga(machine.bf16)} GFLOP/s` : 'not at this level'}`,
+    `int8       ${machine.int8 > 0 ? `${giga(machine.int8)} GOP/s` : 'not at this level'}`,
   ].join('\n');
 }

@@ -55,7 +55,7 @@ function benchOps({ filter = '', json, small, check }: Options): void {
   let machine = measureMachine();
   say(describeMachine(machine));
   say(`cold       memory-bound cases take turns with ${COLD_BYTES / 2 ** 20} MB of weights or cache\n`);
-  say(line('case', 'us', 'GB/s', 'GFLOP/s', 'limit', 'share'));
+  say(line('case', 'us', 'GB/s', 'GOP/s', 'limit', 'share'));
   const measured: Measured[] = [];
   for (const item of items) {
     const result = measure(item, check);
@@ -88,7 +88,10 @@ function measure(item: OpCase, check: boolean): Measured {
 }
 
 function limit({ item, bytes, flops }: Measured, machine: Machine): number {
-  return limitOf(machine, { bytes, flops, dot: item.dtype === 'bf16 dot' });
+  // Exact 4-bit products multiply two planes of activations.
+  if (item.dtype === 'int4') return limitOf(machine, { bytes, flops: 2 * flops, in: 'int8' });
+  if (item.dtype === 'int4 fast' || item.dtype === 'int8') return limitOf(machine, { bytes, flops, in: 'int8' });
+  return limitOf(machine, { bytes, flops, in: item.dtype === 'bf16 dot' ? 'bf16' : 'f32' });
 }
 
 function rowOf(result: Measured, machine: Machine): Row {

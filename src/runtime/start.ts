@@ -64,7 +64,7 @@ export interface NativeAddon {
   threads(count?: number): number;
   scratchBytes(): number;
   /** Bytes or operations per second of this machine, at the level and threads in use. */
-  measure(what: 'read' | 'f32' | 'bf16'): number;
+  measure(what: 'read' | 'f32' | 'bf16' | 'int8'): number;
 }
 
 export interface Runtime {

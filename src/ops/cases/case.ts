@@ -29,7 +29,7 @@ export interface OpCase {
   /** The sizes, in the op's own words. */
   readonly name: string;
   /** Of weights or cache; `bf16 dot` where activations are rounded too. */
-  readonly dtype: 'f32' | 'f16' | 'bf16' | 'bf16 dot';
+  readonly dtype: 'f32' | 'f16' | 'bf16' | 'bf16 dot' | 'int4' | 'int4 fast' | 'int8';
   readonly tolerance: Tolerance;
   /** Big cases are for the benchmark. */
   readonly big: boolean;

@@ -8,12 +8,12 @@ import { gatedMlpReference, linearReference } from '../linear';
 import { rmsNormReference } from '../norm';
 import { ropeReference, ropeTable } from '../rope';
 import { float32, floats, int32 } from '../run';
-import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
 import { seenPairs } from './attention';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
-import { aroundOne, noise, pickAscending, rowsOf, sample, weightValues } from './data';
+import { aroundOne, noise, pickAscending, rowsOf, sample } from './data';
 import { filledCache } from './kv_cache';
 import { inverseFrequencies } from './rope';
+import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';
 
 const EPS = 1e-6;
 
@@ -29,7 +29,7 @@ export interface DecoderLayerSizes {
   /** Of them, first row of the contiguous rest, and how many below it are listed. */
   readonly tail: number;
   readonly listed: number;
-  readonly type: WeightType;
+  readonly type: StoredType;
   readonly kvType: KvType;
   readonly dot?: boolean;
   readonly bias?: boolean;
@@ -58,7 +58,7 @@ export interface DecoderLayerData {
 export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
   const seed = `decoder ${s.t} ${s.d} ${s.heads} ${s.kvHeads} ${s.c} ${s.type} `;
   const width = (s.heads + 2 * s.kvHeads) * s.c;
-  const matrix = (name: string, n: number, k: number) => weightValues(seed + name, n, k, s.type);
+  const matrix = (name: string, n: number, k: number) => storedValues(seed + name, n, k, s.type);
   return {
     x: noise(`${seed}x`, s.t * s.d),
     k: noise(`${seed}k`, s.length * s.kvHeads * s.c),
@@ -79,16 +79,17 @@ export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
 
 /** Packed weights; the caller disposes of their tensors, which `weightTensors` lists. */
 export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes): DecoderLayerWeights {
-  const options = { type: s.type, roundActivations: s.dot ?? false };
+  const options = { roundActivations: s.dot ?? false };
+  const matrix = (values: Float32Array, k: number) => packer([values], k, s.type, options)();
   return {
     inputNorm: float32(data.inputNorm, [s.d]),
-    qkv: packArrays([data.qkv], s.d, options),
+    qkv: matrix(data.qkv, s.d),
     qkvBias: float32(data.qkvBias, [data.qkvBias.length]),
-    o: packArrays([data.o], s.heads * s.c, options),
+    o: matrix(data.o, s.heads * s.c),
     oBias: float32(data.oBias, [data.oBias.length]),
     postNorm: float32(data.postNorm, [s.d]),
-    gateUp: packArrays([data.gate, data.up], s.d, { ...options, gated: true }),
-    down: packArrays([data.down], s.ffn, options),
+    gateUp: packer([data.gate, data.up], s.d, s.type, { ...options, gated: true })(),
+    down: matrix(data.down, s.ffn),
     eps: float32([EPS], [1]),
   };
 }
@@ -147,7 +148,7 @@ function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
     op: 'decoderLayer',
     name: `${t}x${d} ${heads}/${kvHeads}x${c} ffn ${ffn} over ${view} ${extras}`,
     dtype: dot ? 'bf16 dot' : type,
-    tolerance: dot ? 'bf16Activations' : kvType === 'bf16' ? 'bf16Store' : 'f32',
+    tolerance: toleranceOf(type, dot) === 'f32' && kvType === 'bf16' ? 'bf16Store' : toleranceOf(type, dot),
     big,
     prepare: () => prepare(sizes),
   };
@@ -159,7 +160,14 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   const keep = keeper();
   const data = decoderLayerData(s);
   const parameters = data.qkv.length + data.o.length + 3 * data.gate.length;
-  const weightBytes = parameters * WEIGHT_BYTES[s.type];
+  const width = (s.heads + 2 * s.kvHeads) * s.c;
+  const sizes = [
+    [width, s.d],
+    [s.d, s.heads * s.c],
+    [2 * s.ffn, s.d],
+    [s.d, s.ffn],
+  ] as const;
+  const weightBytes = sizes.reduce((sum, [rows, k]) => sum + storedBytes(s.type, rows, k), 0);
   const copies = Array.from({ length: s.big && s.t <= 8 ? coldCopies(weightBytes) : 1 }, () => {
     const weights = decoderLayerWeights(data, s);
     for (const tensor of weightTensors(weights)) keep.tensor(tensor);
@@ -216,6 +224,9 @@ export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase({ ...SMALL_LAYER, t: 37, length: 0, tail: 0, listed: 0, type: 'f16' }),
   decoderLayerCase({ ...SMALL_LAYER, type: 'bf16', kvType: 'bf16' }),
   decoderLayerCase({ ...SMALL_LAYER, type: 'bf16', kvType: 'bf16', dot: true }),
+  decoderLayerCase({ ...SMALL_LAYER, type: 'int4' }),
+  decoderLayerCase({ ...SMALL_LAYER, t: 1, type: 'int4 fast' }),
+  decoderLayerCase({ ...UNGROUPED, type: 'int4' }),
   decoderLayerCase(UNGROUPED),
   decoderLayerCase({ ...UNGROUPED, t: 1, tail: 120, listed: 13, columns: true }),
   decoderLayerCase({ ...UNGROUPED, type: 'f32', kvType: 'f32' }),
@@ -223,4 +234,6 @@ export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase({ ...QWEN2_HALF, dot: true }),
   decoderLayerCase({ ...QWEN2_HALF, t: 512 }),
   decoderLayerCase({ ...QWEN2_HALF, t: 512, dot: true }),
+  decoderLayerCase({ ...QWEN2_HALF, type: 'int4' }),
+  decoderLayerCase({ ...QWEN2_HALF, t: 512, type: 'int4' }),
 ];

@@ -6,6 +6,7 @@ import type { OpCase } from './case';
 import { DECODER_LAYER_CASES } from './decoder_layer';
 import { KV_CACHE_CASES } from './kv_cache';
 import { LINEAR_CASES } from './linear';
+import { INTEGER_CASES } from './linear_integer';
 import { NORM_CASES } from './norm';
 import { ROPE_CASES } from './rope';
 import { SPACE_TO_DEPTH_CASES } from './space_to_depth';
@@ -13,6 +14,7 @@ import { VISION_BLOCK_CASES } from './vision_block';
 
 export const OP_CASES: readonly OpCase[] = [
   ...LINEAR_CASES,
+  ...INTEGER_CASES,
   ...NORM_CASES,
   ...ROPE_CASES,
   ...SPACE_TO_DEPTH_CASES,

@@ -5,47 +5,65 @@ import { float32 } from '../run';
 import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, rowsOf, sample, weightValues } from './data';
+import {
+  INT4_GRID,
+  type Int4Grid,
+  isInt4,
+  packer,
+  type StoredType,
+  storedBytes,
+  storedValues,
+  toleranceOf,
+} from './stored';
 
 /** A product is bound by memory when it has at most this many rows. */
 const FEW_ROWS = 8;
 const SAMPLED_ROWS = 5;
 const SAMPLED_OUTPUTS = 61;
 
-interface LinearSizes {
+export interface LinearSizes {
   readonly t: number;
   readonly k: number;
   readonly n: number;
-  readonly type: WeightType;
+  readonly type: StoredType;
+  readonly grid?: Int4Grid;
   readonly dot?: boolean;
   readonly bias?: boolean;
   readonly activation?: Activation;
   readonly big?: boolean;
 }
 
-function linearCase(sizes: LinearSizes): OpCase {
-  const { t, k, n, type, dot = false, bias = false, activation = 'none', big = false } = sizes;
-  const extras = [bias ? 'bias' : '', activation === 'none' ? '' : activation].filter((text) => text !== '').join(' ');
+/** Tolerance and storage follow from `type`. */
+export function linearCase(sizes: LinearSizes): OpCase {
+  const { t, k, n, type, grid = INT4_GRID, dot = false, bias = false, activation = 'none', big = false } = sizes;
+  const texts = [gridName(type, grid), bias ? 'bias' : '', activation === 'none' ? '' : activation];
+  const extras = texts.filter((text) => text !== '').join(' ');
   return {
     op: 'linear',
     name: `${t}x${k}x${n}${extras && ` ${extras}`}`,
     dtype: dot ? 'bf16 dot' : type,
-    tolerance: dot ? 'bf16Activations' : 'f32',
+    tolerance: toleranceOf(type, dot),
     big,
-    prepare: () => prepareLinear({ ...sizes, dot, bias, activation, big }),
+    prepare: () => prepareLinear({ ...sizes, grid, dot, bias, activation, big }),
   };
 }
 
-function prepareLinear({ t, k, n, type, dot, bias, activation, big }: Required<LinearSizes>): PreparedCase {
+/** Of a 4-bit matrix, else empty. */
+function gridName(type: StoredType, { group, stored, zeros, scales }: Int4Grid): string {
+  if (!isInt4(type)) return '';
+  return `group ${group}${group === stored ? '' : ` as ${stored}`} zeros ${zeros} scales ${scales}`;
+}
+
+function prepareLinear({ t, k, n, type, grid, dot, bias, activation, big }: Required<LinearSizes>): PreparedCase {
   const keep = keeper();
   const seed = `linear ${t} ${k} ${n} ${type} `;
   const x = noise(`${seed}x`, t * k);
-  const w = weightValues(`${seed}w`, n, k, type);
+  const w = storedValues(`${seed}w`, n, k, type, grid);
   const b = noise(`${seed}b`, bias ? n : 0);
-  const weightBytes = n * k * WEIGHT_BYTES[type];
+  const weightBytes = storedBytes(type, n, k, grid);
   const copies = big && t <= FEW_ROWS ? coldCopies(weightBytes) : 1;
-  const matrices = Array.from({ length: copies }, () =>
-    keep.matrix(packArrays([w], k, { type, roundActivations: dot })),
-  );
+  const pack = packer([w], k, type, { grid, roundActivations: dot });
+  const matrices = Array.from({ length: copies }, () => keep.matrix(pack()));
   const next = inTurn(matrices);
   const [input, biases] = [keep.tensor(float32(x, [t, k])), keep.tensor(float32(b, [b.length]))];
   const run = () => [linear(input, next(), biases, activation)];
@@ -67,38 +85,41 @@ function prepareLinear({ t, k, n, type, dot, bias, activation, big }: Required<L
   };
 }
 
-interface MlpSizes {
+export interface MlpSizes {
   readonly t: number;
   readonly d: number;
   readonly m: number;
-  readonly type: WeightType;
+  readonly type: StoredType;
+  readonly grid?: Int4Grid;
   readonly dot?: boolean;
   readonly big?: boolean;
 }
 
-function mlpCase(sizes: MlpSizes): OpCase {
-  const { t, d, m, type, dot = false, big = false } = sizes;
+export function mlpCase(sizes: MlpSizes): OpCase {
+  const { t, d, m, type, grid = INT4_GRID, dot = false, big = false } = sizes;
   return {
     op: 'gatedMlp',
-    name: `${t}x${d}x${m}`,
+    name: [`${t}x${d}x${m}`, gridName(type, grid)].filter((text) => text !== '').join(' '),
     dtype: dot ? 'bf16 dot' : type,
-    tolerance: dot ? 'bf16Activations' : 'f32',
+    tolerance: type === 'int4 fast' ? 'int4FastGated' : toleranceOf(type, dot),
     big,
-    prepare: () => prepareMlp({ ...sizes, dot, big }),
+    prepare: () => prepareMlp({ ...sizes, grid, dot, big }),
   };
 }
 
-function prepareMlp({ t, d, m, type, dot, big }: Required<MlpSizes>): PreparedCase {
+function prepareMlp({ t, d, m, type, grid, dot, big }: Required<MlpSizes>): PreparedCase {
   const keep = keeper();
   const seed = `mlp ${t} ${d} ${m} ${type} `;
   const x = noise(`${seed}x`, t * d);
-  const [gate, up] = [weightValues(`${seed}gate`, m, d, type), weightValues(`${seed}up`, m, d, type)];
-  const down = weightValues(`${seed}down`, d, m, type);
-  const weightBytes = 3 * d * m * WEIGHT_BYTES[type];
-  const options = { type, roundActivations: dot };
+  const matrix = (name: string, rows: number, k: number) => storedValues(seed + name, rows, k, type, grid);
+  const [gate, up, down] = [matrix('gate', m, d), matrix('up', m, d), matrix('down', d, m)];
+  const weightBytes = 2 * storedBytes(type, m, d, grid) + storedBytes(type, d, m, grid);
+  const options = { grid, roundActivations: dot };
+  const packGateUp = packer([gate, up], d, type, { ...options, gated: true });
+  const packDown = packer([down], m, type, options);
   const copies = Array.from({ length: big && t <= FEW_ROWS ? coldCopies(weightBytes) : 1 }, () => ({
-    gateUp: keep.matrix(packArrays([gate, up], d, { ...options, gated: true })),
-    down: keep.matrix(packArrays([down], m, options)),
+    gateUp: keep.matrix(packGateUp()),
+    down: keep.matrix(packDown()),
   }));
   const next = inTurn(copies);
   const input = keep.tensor(float32(x, [t, d]));

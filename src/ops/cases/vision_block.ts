@@ -6,9 +6,9 @@ import { type Activation, linearReference } from '../linear';
 import { layerNormReference } from '../norm';
 import { float32 } from '../run';
 import { type VisionBlockWeights, visionBlock } from '../vision_block';
-import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
 import { compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
-import { aroundOne, noise, rowsOf, sample, weightValues } from './data';
+import { aroundOne, noise, rowsOf, sample } from './data';
+import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';
 
 const EPS = 1e-6;
 
@@ -17,7 +17,7 @@ export interface VisionBlockSizes {
   readonly e: number;
   readonly heads: number;
   readonly ffn: number;
-  readonly type: WeightType;
+  readonly type: StoredType;
   readonly activation: Activation;
   readonly features: boolean;
   readonly columns: boolean;
@@ -49,15 +49,15 @@ export function visionBlockData({ n, e, heads, ffn, type }: VisionBlockSizes): V
     x: noise(`${seed}x`, n * e),
     norm1: aroundOne(`${seed}n1`, e),
     norm1Bias: vector('b1', e),
-    qkv: weightValues(`${seed}qkv`, 3 * e, e, type),
+    qkv: storedValues(`${seed}qkv`, 3 * e, e, type),
     qkvBias: vector('bq', 3 * e),
-    out: weightValues(`${seed}out`, e, e, type),
+    out: storedValues(`${seed}out`, e, e, type),
     outBias: vector('bo', e),
     norm2: aroundOne(`${seed}n2`, e),
     norm2Bias: vector('b2', e),
-    fc1: weightValues(`${seed}fc1`, ffn, e, type),
+    fc1: storedValues(`${seed}fc1`, ffn, e, type),
     fc1Bias: vector('b3', ffn),
-    fc2: weightValues(`${seed}fc2`, e, ffn, type),
+    fc2: storedValues(`${seed}fc2`, e, ffn, type),
     fc2Bias: vector('b4', e),
   };
 }
@@ -68,9 +68,9 @@ export function visionBlockWeights(
   s: VisionBlockSizes,
   keep: ReturnType<typeof keeper>,
 ): VisionBlockWeights {
-  const options = { type: s.type, roundActivations: s.dot ?? false };
+  const options = { roundActivations: s.dot ?? false };
   const vector = (values: Float32Array) => keep.tensor(float32(values, [values.length]));
-  const matrix = (values: Float32Array, k: number) => keep.matrix(packArrays([values], k, options));
+  const matrix = (values: Float32Array, k: number) => keep.matrix(packer([values], k, s.type, options)());
   return {
     norm1: vector(data.norm1),
     norm1Bias: vector(data.norm1Bias),
@@ -127,7 +127,7 @@ function visionBlockCase(sizes: VisionBlockSizes): OpCase {
     op: 'visionBlock',
     name: `${n}x${e} ${heads}x${e / heads} ffn ${ffn} ${activation}${wants}`,
     dtype: dot ? 'bf16 dot' : type,
-    tolerance: dot ? 'bf16Activations' : 'f32',
+    tolerance: toleranceOf(type, dot),
     big,
     prepare: () => prepare(sizes),
   };
@@ -144,6 +144,10 @@ function prepare(s: VisionBlockSizes): PreparedCase {
   const queries = sample(s.n, s.big ? SAMPLED_ROWS : s.n);
   const reference = once(() => visionBlockReference(data, s, queries));
   const parameters = s.features ? 4 * s.e * s.e + 2 * s.e * s.ffn : 2 * s.e * s.e;
+  const bytesOf = (rows: number, k: number) => storedBytes(s.type, rows, k);
+  const weightBytes = s.features
+    ? bytesOf(4 * s.e, s.e) + bytesOf(s.ffn, s.e) + bytesOf(s.e, s.ffn)
+    : bytesOf(2 * s.e, s.e);
   return {
     run,
     check() {
@@ -154,7 +158,7 @@ function prepare(s: VisionBlockSizes): PreparedCase {
       if (s.columns && queries.length === s.n) result.push(compare('columns', columns, reference().columns));
       return result;
     },
-    bytes: parameters * WEIGHT_BYTES[s.type] + 4 * s.n * s.e * (s.features ? 2 : 1),
+    bytes: weightBytes + 4 * s.n * s.e * (s.features ? 2 : 1),
     flops: 2 * s.n * parameters + (s.features ? 4 : 2) * s.n * s.n * s.e,
     dispose: keep.dispose,
   };
@@ -181,10 +185,13 @@ export const VISION_BLOCK_CASES: readonly OpCase[] = [
   visionBlockCase({ ...SMALL_BLOCK, features: false }),
   visionBlockCase({ ...SMALL_BLOCK, n: 1, activation: 'gelu', type: 'f16' }),
   visionBlockCase({ ...SMALL_BLOCK, type: 'bf16', dot: true }),
+  visionBlockCase({ ...SMALL_BLOCK, type: 'int8' }),
   visionBlockCase(NARROW_BLOCK),
+  visionBlockCase({ ...NARROW_BLOCK, type: 'int8' }),
   visionBlockCase({ ...NARROW_BLOCK, features: false, columns: true }),
   visionBlockCase(LARGE_BLOCK),
   visionBlockCase({ ...LARGE_BLOCK, dot: true }),
+  visionBlockCase({ ...LARGE_BLOCK, type: 'int8' }),
   visionBlockCase({ ...LARGE_BLOCK, columns: true }),
   visionBlockCase({ ...LARGE_BLOCK, features: false, columns: true }),
 ];
