@@ -27,7 +27,7 @@ export interface ConfigReader {
 
 /**
  * Parses one JSON file whose top level is an object.
- * @throws SparseVilaError `config-missing` (no such file or unreadable) or `config-invalid` (not JSON, not an object).
+ * @throws SparseVilaError `ERR_CONFIG_MISSING` (no such file or unreadable) or `ERR_CONFIG_INVALID` (not JSON, not an object).
  */
 export function readJson(file: string): Json {
   let text: string;

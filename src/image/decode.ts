@@ -49,8 +49,8 @@ export const MAX_SIDE = 65_535;
  * `t = c·a + b·(255 - a) + 128, out = (t + (t >> 8)) >> 8` (Pillow's paste with a mask).
  * Damage that libjpeg, libpng etc. call an error is refused, truncation always; what they only warn of decodes, as in Pillow.
  *
- * @throws SparseVilaError image-invalid (type, raw pixels), image-not-found, image-unreadable, image-empty, image-unsupported,
- *   image-corrupt, image-too-large, invalid-option; `signal.reason` once aborted (a running decode ends in the background)
+ * @throws SparseVilaError ERR_IMAGE_INVALID (type, raw pixels), ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE, ERR_IMAGE_EMPTY, ERR_IMAGE_UNSUPPORTED,
+ *   ERR_IMAGE_CORRUPT, ERR_IMAGE_TOO_LARGE, ERR_OPTION_INVALID; `signal.reason` once aborted (a running decode ends in the background)
  */
 export async function decodeImage(input: ImageInput, options: DecodeOptions = {}): Promise<RgbImage> {
   const { background, maxPixels, signal } = readOptions(options);
@@ -181,7 +181,7 @@ function checkRaw(input: unknown, maxPixels: number): Samples {
 
 /**
  * Refuses more than `maxPixels` pixels or a side above MAX_SIDE; `name` is what the error calls the image.
- * @throws SparseVilaError image-too-large
+ * @throws SparseVilaError ERR_IMAGE_TOO_LARGE
  */
 export function checkSize(width: number, height: number, maxPixels: number, name: string): void {
   if (width * height <= maxPixels && width <= MAX_SIDE && height <= MAX_SIDE) return;

@@ -43,7 +43,7 @@ const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
  *
  * Alpha is composited over white. In mode 'resize' the aspect ratio is not kept (VILA's `image_aspect_ratio`).
  * @returns f32 [3, height, width]
- * @throws SparseVilaError what decodeImage and padToSquare throw, invalid-option for an unknown mode; `signal.reason` once aborted
+ * @throws SparseVilaError what decodeImage and padToSquare throw, ERR_OPTION_INVALID for an unknown mode; `signal.reason` once aborted
  */
 export async function preprocess(
   input: ImageInput,
@@ -78,7 +78,7 @@ function meanColour([r, g, b]: Rgb): Rgb {
 /**
  * A square canvas of `colour` (0..255 each) with side S = max(width, height) and `image` at floor((S - side)/2); `image` itself
  * if it is square. VILA's expand2square.
- * @throws SparseVilaError image-too-large if S² is above DEFAULT_MAX_PIXELS
+ * @throws SparseVilaError ERR_IMAGE_TOO_LARGE if S² is above DEFAULT_MAX_PIXELS
  */
 export function padToSquare(image: RgbImage, colour: Rgb): RgbImage {
   const { width, height } = image;
@@ -117,7 +117,7 @@ export function rescaleNormalize(image: RgbImage, { rescaleFactor, mean, std }: 
 
 /**
  * The filter for a PIL resampling number: 1 lanczos, 2 bilinear, 3 bicubic.
- * @throws SparseVilaError preprocessor-config
+ * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG
  */
 export function resampleOf(pilNumber: number): ResampleFilter {
   const filter = PIL_FILTERS.get(pilNumber);
@@ -133,7 +133,7 @@ export function resampleOf(pilNumber: number): ResampleFilter {
  * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; size, resample, image_mean and image_std have no
  * common default and must be there.
  * @param file what errors call the file
- * @throws SparseVilaError preprocessor-config: a field missing, of a wrong type, or asking for what is not implemented
+ * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG: a field missing, of a wrong type, or asking for what is not implemented
  */
 export function parsePreprocessorConfig(json: unknown, file: string): PreprocessorConfig {
   if (typeof json !== 'object' || json === null || Array.isArray(json))

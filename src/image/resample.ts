@@ -34,7 +34,7 @@ interface Axis {
  * @param image uint8 HWC, 3 channels
  * @param width, height in pixels, positive integers
  * @returns a new image, also where nothing changes
- * @throws SparseVilaError invalid-option (size, filter), image-invalid (data does not fit width·height·3)
+ * @throws SparseVilaError ERR_OPTION_INVALID (size, filter), ERR_IMAGE_INVALID (data does not fit width·height·3)
  */
 export function resize(image: RgbImage, width: number, height: number, filter: ResampleFilter): RgbImage {
   check(image, width, height, filter);

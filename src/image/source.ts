@@ -17,7 +17,7 @@ const READABLE = 'a JPEG, PNG, WebP, GIF, TIFF or AVIF image';
  * The bytes of `input`, checked to start like a format that can be decoded.
  *
  * A file is read whole, not handed on by name: what is checked is then what is decoded, and libvips caches nothing under a path.
- * @throws SparseVilaError image-not-found, image-unreadable (directory, permission), image-empty, image-unsupported
+ * @throws SparseVilaError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE (directory, permission), ERR_IMAGE_EMPTY, ERR_IMAGE_UNSUPPORTED
  */
 export async function readImage(input: string | Uint8Array): Promise<EncodedImage> {
   const name = typeof input === 'string' ? `image "${input}"` : `image buffer of ${input.byteLength} bytes`;

@@ -62,7 +62,7 @@ const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 /**
  * The decoder of a `llama`, `mistral` (full attention only) or `qwen2` config: the T4 form (`rope_theta`, `rope_scaling`) and the
  * T5 form (`rope_parameters`).
- * @throws SparseVilaError `config-unsupported` for another `model_type`, `config-invalid` for values that are wrong or not supported.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for values that are wrong or not supported.
  */
 export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const config = configReader(json, file);
@@ -103,7 +103,7 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
 
 /**
  * The SigLIP tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
- * @throws SparseVilaError `config-unsupported` for another `model_type`, `config-invalid` for wrong values.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for wrong values.
  */
 export function parseSiglipConfig(json: Json, file: string): SiglipConfig {
   const top = configReader(json, file);

@@ -24,7 +24,7 @@ export interface TensorEntry {
 
 /**
  * Every tensor of one file, in order of its bytes. Reads the header only.
- * @throws SparseVilaError `checkpoint-missing` if the file cannot be opened, `checkpoint-invalid` if the header breaks a rule of the format.
+ * @throws SparseVilaError `ERR_CHECKPOINT_MISSING` if the file cannot be opened, `ERR_CHECKPOINT_INVALID` if the header breaks a rule of the format.
  */
 export function readSafetensorsHeader(file: string): TensorEntry[] {
   const { json, dataStart, fileBytes } = readHeader(file);
@@ -38,8 +38,8 @@ export function readSafetensorsHeader(file: string): TensorEntry[] {
 
 /**
  * The tensors of a checkpoint folder by name: `model.safetensors`, else the shards of `model.safetensors.index.json`, else a single `*.safetensors`.
- * @throws SparseVilaError `checkpoint-missing` if the folder holds none of these, `checkpoint-invalid` for a bad header, a name in two shards,
- *   an index entry that its shard lacks, or a shard outside the folder; `config-invalid` if the index is no JSON object.
+ * @throws SparseVilaError `ERR_CHECKPOINT_MISSING` if the folder holds none of these, `ERR_CHECKPOINT_INVALID` for a bad header, a name in two shards,
+ *   an index entry that its shard lacks, or a shard outside the folder; `ERR_CONFIG_INVALID` if the index is no JSON object.
  */
 export function openCheckpoint(folder: string): Map<string, TensorEntry> {
   const whole = join(folder, 'model.safetensors');
@@ -50,7 +50,7 @@ export function openCheckpoint(folder: string): Map<string, TensorEntry> {
 
 /**
  * One tensor widened to f32, flat [product of shape]. For tests and small tensors: it opens the file for each call and is not the load path.
- * @throws SparseVilaError `checkpoint-invalid` for a dtype other than BF16, F16, F32, or a file that shrank since the header was read.
+ * @throws SparseVilaError `ERR_CHECKPOINT_INVALID` for a dtype other than BF16, F16, F32, or a file that shrank since the header was read.
  */
 export function readTensor(entry: TensorEntry): Float32Array {
   if (entry.dtype !== 'BF16' && entry.dtype !== 'F16' && entry.dtype !== 'F32') {

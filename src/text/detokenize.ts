@@ -32,7 +32,7 @@ const UTF8 = new TextEncoder();
 
 /**
  * Compiles the `decoder` of a tokenizer.json over its tokens by id; added tokens go through it like all others, as in Rust.
- * @throws SparseVilaError `config-invalid` for a decoder other than ByteLevel, Metaspace or the SentencePiece-like Sequence.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` for a decoder other than ByteLevel, Metaspace or the SentencePiece-like Sequence.
  */
 export function tokenBytes(
   decoder: ConfigReader,

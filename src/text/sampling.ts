@@ -24,7 +24,7 @@ export interface Sampler {
   /**
    * The next id from `logits`, f32 [vocabulary], which are left as they are. `history`: prompt and generated ids, image placeholders included;
    * only read under a repetition penalty.
-   * @throws SparseVilaError `logits-invalid` (NaN, +∞, all −∞, none) or `option-invalid` (a history id outside the logits).
+   * @throws SparseVilaError `ERR_LOGITS_INVALID` (NaN, +∞, all −∞, none) or `ERR_OPTION_INVALID` (a history id outside the logits).
    */
   sample(logits: Float32Array, history: readonly number[] | Int32Array): number;
   /** The seed in use, to have the same answer again. */
@@ -54,7 +54,7 @@ const RULES: Record<keyof SamplingOptions, { expected: string; holds: (value: nu
 
 /**
  * A sampler with its own random stream.
- * @throws SparseVilaError `option-invalid` for an unknown option, a value out of range, or topK/topP without a temperature.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option, a value out of range, or topK/topP without a temperature.
  */
 export function createSampler(options: SamplingOptions): Sampler {
   checkOptions(options);
@@ -75,7 +75,7 @@ export function createSampler(options: SamplingOptions): Sampler {
 /**
  * Reads `do_sample`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `eos_token_id` and `max_new_tokens`; other keys are not used here.
  * `do_sample` true takes transformers' defaults (temperature 1, top-k 50, top-p 1) for what the file leaves out; false means greedy.
- * @throws SparseVilaError `config-invalid` naming the file and key, `option-invalid` for a value out of range.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` naming the file and key, `ERR_OPTION_INVALID` for a value out of range.
  */
 export function parseGenerationConfig(json: Json, file: string): GenerationConfig {
   const config = configReader(json, file);

@@ -12,7 +12,7 @@ export interface StopMatcher {
 
 /**
  * A matcher for any of `stopStrings`; with none, text passes straight through.
- * @throws SparseVilaError `option-invalid` for an empty stop string.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for an empty stop string.
  */
 export function stopMatcher(stopStrings: readonly string[]): StopMatcher {
   if (stopStrings.includes('')) {

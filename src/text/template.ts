@@ -21,7 +21,7 @@ export interface ChatTemplate {
   readonly takes: 'text' | 'parts';
   /**
    * The prompt text of a conversation, with the assistant's header at its end if `addGenerationPrompt`.
-   * @throws SparseVilaError `template-invalid` naming the file, with the template's own complaint (`raise_exception`).
+   * @throws SparseVilaError `ERR_TEMPLATE_INVALID` naming the file, with the template's own complaint (`raise_exception`).
    */
   render(messages: readonly Message[], options: { addGenerationPrompt: boolean }): string;
 }
@@ -48,7 +48,7 @@ const ANSWERS = ['sparsevila-answer-1', 'sparsevila-answer-2'] as const;
 /**
  * The chat template of a folder, looked for in `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json`, `processor_config.json`.
  * Special tokens (`bos_token`, `eos_token`, …) come from `tokenizer_config.json` and `special_tokens_map.json`.
- * @throws SparseVilaError `template-missing` with the places looked at, `template-invalid` or `config-invalid` naming the file.
+ * @throws SparseVilaError `ERR_TEMPLATE_MISSING` with the places looked at, `ERR_TEMPLATE_INVALID` or `ERR_CONFIG_INVALID` naming the file.
  */
 export function loadChatTemplate(folder: string): ChatTemplate {
   const tokens = specialTokens(folder);
@@ -68,7 +68,7 @@ export function loadChatTemplate(folder: string): ChatTemplate {
 
 /**
  * A template from its Jinja source. `file` serves messages; `variables` (`bos_token`, …) are visible in the template.
- * @throws SparseVilaError `template-invalid` if it does not parse, or prints a user's words in neither form of content.
+ * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, or prints a user's words in neither form of content.
  */
 export function chatTemplate(source: string, file: string, variables: Json = {}): ChatTemplate {
   const parsed = attempt(file, () => new jinja.Template(source));
@@ -88,7 +88,7 @@ export function chatTemplate(source: string, file: string, variables: Json = {})
 /**
  * The exact text that a user's turn appends to the conversation, up to and including the assistant's header. For a later turn it starts with what
  * closes the previous answer. `content` may hold image parts; `system` text belongs to every turn of the conversation alike.
- * @throws SparseVilaError `template-unstable` if the template rewrites earlier turns, so that a cache cannot be continued.
+ * @throws SparseVilaError `ERR_TEMPLATE_UNSTABLE` if the template rewrites earlier turns, so that a cache cannot be continued.
  */
 export function turnText(
   template: ChatTemplate,
@@ -105,7 +105,7 @@ export function turnText(
 
 /**
  * The constant pieces around the user's words, verified on a conversation of three turns.
- * @throws SparseVilaError `template-unstable` if turns are not made of constant pieces.
+ * @throws SparseVilaError `ERR_TEMPLATE_UNSTABLE` if turns are not made of constant pieces.
  */
 export function turnPieces(template: ChatTemplate, options: { system?: string } = {}): TurnPieces {
   const first = split(template, turnText(template, WORDS[0], { ...options, first: true }), WORDS[0]);

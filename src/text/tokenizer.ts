@@ -39,7 +39,7 @@ const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\
 
 /**
  * The tokenizer of a folder with `tokenizer.json` and, if there is one, `tokenizer_config.json`.
- * @throws SparseVilaError `config-missing` or `config-invalid` naming the file (a slow tokenizer's `tokenizer.model` alone is not enough).
+ * @throws SparseVilaError `ERR_CONFIG_MISSING` or `ERR_CONFIG_INVALID` naming the file (a slow tokenizer's `tokenizer.model` alone is not enough).
  */
 export function loadTokenizer(folder: string): Tokenizer {
   const file = join(folder, 'tokenizer.json');
