@@ -91,6 +91,13 @@ export const CONVERSATION_OPTIONS = {
     describe: 'Storage of weights',
     defaultDescription: 'as in the checkpoint',
   },
+  precision: {
+    ...text,
+    ...memory,
+    choices: ['exact', 'fast'] as const,
+    describe: 'Rounding of activations in products with 4-bit weights',
+    defaultDescription: 'exact',
+  },
   'context-length': { ...number, ...memory, describe: 'Rows that the KV cache may hold' },
 } satisfies Record<string, Options>;
 
@@ -145,8 +152,8 @@ export function methodOf(args: ConversationArguments): { method: SparsityMethod;
   );
 }
 
-export function loadOptions({ weights }: ConversationArguments): LoadOptions {
-  return given({ weights });
+export function loadOptions({ weights, precision }: ConversationArguments): LoadOptions {
+  return given({ weights, precision });
 }
 
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
