@@ -59,6 +59,7 @@ constexpr int kMaxRows = 12, kStrips = 2;
 
 static double int8_loop(int64_t iterations) {
   __m512i acc[10];
+#pragma GCC unroll 10  // else the sums stay in memory
   for (int i = 0; i < 10; i++) acc[i] = _mm512_set1_epi32(i);
   const __m512i x = _mm512_set1_epi8(1);
   for (int64_t it = 0; it < iterations; it++)
@@ -101,6 +102,7 @@ constexpr int kMaxRows = 4, kStrips = 1;
 /** Unsigned by signed with sums in 16 bits, as 4-bit products are; what follows every eighth step is left out. */
 static double int8_loop(int64_t iterations) {
   __m256i acc[10];
+#pragma GCC unroll 10
   for (int i = 0; i < 10; i++) acc[i] = _mm256_set1_epi32(i);
   __m256i x = _mm256_set1_epi8(1);
   for (int64_t it = 0; it < iterations; it++) {

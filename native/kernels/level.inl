@@ -10,7 +10,9 @@ namespace SV_LEVEL {
 
 static double f32_loop(int64_t iterations) {
   vec acc[10];
-  for (int i = 0; i < 10; i++) acc[i] = splat((float)i);
+  float first[16];  // lanes differ and all are used, or the compiler computes half of them
+  for (int i = 0; i < 16; i++) first[i] = (float)i;
+  for (int i = 0; i < 10; i++) acc[i] = add(load(first), splat((float)i));
   const vec x = splat(1.0000001f), y = splat(1e-9f);
   for (int64_t it = 0; it < iterations; it++)
 #pragma GCC unroll 10
@@ -18,6 +20,7 @@ static double f32_loop(int64_t iterations) {
   float out[16];
   for (int i = 1; i < 10; i++) acc[0] = add(acc[0], acc[i]);
   store(out, acc[0]);
+  for (int i = 1; i < 16; i++) out[0] += out[i];
   volatile float sink = out[0];
   (void)sink;
   return 10 * 2 * kLanes;
