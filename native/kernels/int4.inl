@@ -21,8 +21,9 @@ static void quantize_row(const float* x, int64_t k, int64_t group, int planes, i
       poison = fma(v, zero(), poison);
     }
     const float largest = max_lanes(top), d = largest / 127.f + sum_lanes(poison);
-    const float inverse = largest > 0 && d == d ? 127.f / largest : 0, magic = 12582912.f;
-    const vec vd = splat(d), vi = splat(inverse), vm = splat(magic), fine = splat(largest > 0 && d == d ? 254.f / d : 0);
+    const bool fits = d > 1e-36f;  // its inverses are finite; smaller ones and NaN count 0 times
+    const float inverse = fits ? 127.f / largest : 0, magic = 12582912.f;
+    const vec vd = splat(d), vi = splat(inverse), vm = splat(magic), fine = splat(fits ? 254.f / d : 0);
     int32_t sum_a = 0, sum_b = 0;
     for (int64_t i = 0; i < group; i += 16) {
       float a[16], b[16];

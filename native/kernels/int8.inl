@@ -14,7 +14,8 @@ static float quantize_row(const float* x, int64_t k, int8_t* out) {
     poison = fma(v, zero(), poison);
   }
   const float largest = max_lanes(top), d = largest / 127.f + sum_lanes(poison);
-  const vec inverse = splat(largest > 0 && d == d ? 127.f / largest : 0), magic = splat(12582912.f);
+  // The inverse is finite; smaller steps and NaN count 0 times.
+  const vec inverse = splat(d > 1e-36f ? 127.f / largest : 0), magic = splat(12582912.f);
 #if defined(SV_AVX512)
   const int8_t bias = -128;  // the byte a + 128, unsigned
 #else

@@ -51,6 +51,8 @@ describe.each(levels())('at %s', (level) => {
     { name: 'f16 weights, one row', sizes: { ...SMALL_LAYER, type: 'f16', t: 1 } },
     { name: 'bf16 weights and cache', sizes: { ...SMALL_LAYER, type: 'bf16', kvType: 'bf16' } },
     { name: 'rounded activations', sizes: { ...SMALL_LAYER, type: 'bf16', kvType: 'bf16', dot: true } },
+    { name: '4-bit weights', sizes: { ...SMALL_LAYER, type: 'int4' } },
+    { name: '4-bit weights, fast', sizes: { ...SMALL_LAYER, type: 'int4 fast', kvType: 'bf16' } },
     { name: 'no bias, empty cache', sizes: { ...SMALL_LAYER, bias: false, length: 0, tail: 0, listed: 0 } },
   ] as const)('decoderLayer equals its parts: $name', ({ sizes }) => {
     atLevel(level, () => {
@@ -71,6 +73,7 @@ describe.each(levels())('at %s', (level) => {
       name: 'bf16, odd heads',
       sizes: { ...SMALL_BLOCK, n: 131, e: 54, heads: 3, type: 'bf16', activation: 'quick_gelu' },
     },
+    { name: '8-bit weights', sizes: { ...SMALL_BLOCK, type: 'int8' } },
     { name: 'rounded activations', sizes: { ...SMALL_BLOCK, type: 'bf16', dot: true, activation: 'gelu' } },
   ] as const)('visionBlock equals its parts: $name', ({ sizes }) => {
     atLevel(level, () => {

@@ -8,6 +8,7 @@ import { noise } from '../../src/ops/cases/data';
 import { decoderLayerData, decoderLayerWeights, SMALL_LAYER, weightTensors } from '../../src/ops/cases/decoder_layer';
 import { filledCache } from '../../src/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../src/ops/cases/rope';
+import { packer, storedValues } from '../../src/ops/cases/stored';
 import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../src/ops/cases/vision_block';
 import { decoderLayer } from '../../src/ops/decoder_layer';
 import { type Activation, gatedMlp, linear } from '../../src/ops/linear';
@@ -58,9 +59,10 @@ const ACTIVATIONS: readonly Activation[] = ['none', 'gelu_pytorch_tanh', 'gelu',
 describe.each(levels())('at %s', (level) => {
   test.each(ACTIVATIONS)('linear with activation %s', (activation) => {
     const [t, k, n] = [7, 131, 37];
-    for (const type of ['f32', 'f16', 'bf16'] as const)
+    for (const type of ['f32', 'f16', 'bf16', 'int4', 'int4 fast', 'int8'] as const)
       for (const bits of NANS) {
-        const w = keep.matrix(packArrays([noise('nan w', n * k)], k, { type, roundActivations: type === 'bf16' }));
+        const values = storedValues('nan w', n, k, type);
+        const w = keep.matrix(packer([values], k, type, { roundActivations: type === 'bf16' })());
         const x = tensor(poison(noise('nan x', t * k), 3 * k + k - 1, bits), [t, k]);
         const y = atLevel(level, () => linear(x, w, tensor(new Float32Array(), [0]), activation));
         expectNaN(y, (i) => Math.floor(i / n) === 3, `${type} ${bits.toString(16)}`);

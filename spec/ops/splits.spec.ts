@@ -4,7 +4,7 @@
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
-import { noise, weightValues } from '../../src/ops/cases/data';
+import { noise } from '../../src/ops/cases/data';
 import {
   type DecoderLayerSizes,
   decoderLayerData,
@@ -14,6 +14,7 @@ import {
 } from '../../src/ops/cases/decoder_layer';
 import { filledCache } from '../../src/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../src/ops/cases/rope';
+import { packer, storedValues } from '../../src/ops/cases/stored';
 import { decoderLayer } from '../../src/ops/decoder_layer';
 import { readKv } from '../../src/ops/kv_cache';
 import { linear } from '../../src/ops/linear';
@@ -34,10 +35,13 @@ describe.each(levels())('at %s', (level) => {
     { type: 'f16', dot: false },
     { type: 'bf16', dot: false },
     { type: 'bf16', dot: true },
+    { type: 'int4', dot: false },
+    { type: 'int4 fast', dot: false },
+    { type: 'int8', dot: false },
   ] as const)('linear: rows together and one by one, $type (dot $dot)', ({ type, dot }) => {
     const [t, k, n] = [101, 2055, 131];
     const x = noise('splits x', t * k);
-    const w = packArrays([weightValues('splits w', n, k, type)], k, { type, roundActivations: dot });
+    const w = packer([storedValues('splits w', n, k, type)], k, type, { roundActivations: dot })();
     const bias = float32(noise('splits bias', n), [n]);
     const call = (from: number, to: number) => {
       const part = float32(x.subarray(from * k, to * k), [to - from, k]);
@@ -85,6 +89,8 @@ describe.each(levels())('at %s', (level) => {
     { name: 'dense', sizes: { ...SMALL_LAYER, t: 13, length: 120, tail: 0, listed: 0 } },
     { name: 'over a view', sizes: { ...SMALL_LAYER, t: 13 } },
     { name: 'with 16-bit weights and cache', sizes: { ...SMALL_LAYER, t: 13, type: 'bf16', kvType: 'bf16' } },
+    { name: 'with 4-bit weights', sizes: { ...SMALL_LAYER, t: 13, type: 'int4' } },
+    { name: 'with 4-bit weights, fast', sizes: { ...SMALL_LAYER, t: 13, type: 'int4 fast', kvType: 'bf16' } },
     { name: 'with rounded activations', sizes: { ...SMALL_LAYER, t: 13, type: 'bf16', kvType: 'bf16', dot: true } },
   ] as const)('decoderLayer $name: cached equals full at every split', ({ sizes }) => {
     atLevel(level, () => {

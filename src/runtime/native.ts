@@ -27,7 +27,8 @@ export interface NativeModules {
 const TFJS_BINDING = 'tfjs_binding.node';
 const ADDON = 'sparsevila.node';
 const PRELOAD = 'preload.node';
-const SOURCE = /(\.(cc|cpp|h|hpp|cu|cuh|inc)|CMakeLists\.txt|\.cmake)$/;
+/** Whatever its ending: a source that is left out is not compiled again when it changes. */
+const SOURCE = /\.[a-z]+$/;
 
 /** The folder of @tensorflow/tfjs-node-gpu, or undefined when it is not installed. */
 export function tfjsNodeFolder(): string | undefined {

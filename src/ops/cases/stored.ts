@@ -130,7 +130,7 @@ function roundToInt4(group: Float32Array, zeros: Int4Grid['zeros']): void {
 function roundToInt8(row: Float32Array): void {
   const top = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   const s = top === 0 ? 1 : significant(top / 127, 12);
-  for (let i = 0; i < row.length; i++) row[i] = Math.round((row[i] as number) / s) * s;
+  for (let i = 0; i < row.length; i++) row[i] = Math.round((row[i] as number) / s) * s + 0; // no -0
 }
 
 // --- files as the formats have them ----------------------------------------------------------------------------
