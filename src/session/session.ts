@@ -16,7 +16,8 @@ import { runTurn, type TurnStats } from './turn';
 export type { AskOptions, SessionOptions } from './options';
 export type { TurnStats } from './turn';
 
-/** A streamed answer. Nothing runs before it is iterated; leaving the loop early keeps the text so far in the conversation. */
+/** A streamed answer. Nothing runs before it is iterated; leaving the loop early keeps the text so far in the conversation.
+ *  Read it once: every iteration, and every `text()`, asks the question again. */
 export interface Answer extends AsyncIterable<string> {
   /** The whole text. */
   text(): Promise<string>;
