@@ -48,7 +48,7 @@ struct Int4Kernels {
 };
 extern const Int4Kernels int4_portable;
 #if defined(__x86_64__)
-extern const Int4Kernels int4_avx2, int4_avx512vnni;
+extern const Int4Kernels int4_avx2, int4_avx512vnni, int4_avx512amx;
 #endif
 /** Those of the level in use (AVX-512 without VNNI takes AVX2's). */
 const Int4Kernels& int4_kernels();

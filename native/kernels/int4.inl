@@ -1,5 +1,5 @@
 // Products with 4-bit matrices at one instruction-set level. Layout and arithmetic in int4.h.
-// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, SV_AVX2 or SV_PORTABLE) and SV_TABLE.
+// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2 or SV_PORTABLE) and SV_TABLE.
 #include "int4.h"
 #include "vec.h"
 
@@ -156,6 +156,21 @@ constexpr int strips_for(int) { return 1; }
 
 SV_INLINE vec load_scale(const uint16_t* p, int32_t bf16) { return bf16 ? load_bf16(p) : load_f16(p); }
 
+/** The scales and zero points that end a tile. */
+struct GroupEnd { vec scale, zero; int32_t zero_scaled; };
+SV_INLINE GroupEnd group_end(const char* p, const PackedHeader& h) {
+  return {load_scale((const uint16_t*)p, h.scale_bf16), load_f16((const uint16_t*)p + 16), h.zero_scaled};
+}
+
+/** out[0..16) += one group's share: its integer sums a (and b, of the second plane) scaled, its zero points taken off. */
+template <int P>
+SV_INLINE void add_group(vec a, vec b, const float* meta, const GroupEnd& end, float* out) {
+  vec v = mul(a, splat(meta[0]));
+  if (P == 2) v = fma(b, splat(meta[1]), v);
+  const vec t = splat(meta[2]), y = load(out);
+  store(out, end.zero_scaled ? fma(end.scale, v, fma(end.zero, t, y)) : fma(end.scale, fma(sub(zero(), end.zero), t, v), y));
+}
+
 /** R activation rows of P planes by S strips over all groups: out += (out starts at zero). */
 template <int R, int P, int S>
 SV_INLINE void block(const QuantizedRows& x, int64_t row, const PackedHeader& h, const char* w, float* out, int64_t ldo) {
@@ -170,20 +185,11 @@ SV_INLINE void block(const QuantizedRows& x, int64_t row, const PackedHeader& h,
     tile_sums<R * P, S>(bytes, w + g * tile, h.strip_bytes, vectors, sums);
 #pragma GCC unroll 4
     for (int s = 0; s < S; s++) {
-      const uint16_t* end = (const uint16_t*)(w + s * h.strip_bytes + g * tile + tile - 64);
-      const vec scale = load_scale(end, h.scale_bf16), z = load_f16(end + 16);
+      const GroupEnd end = group_end(w + s * h.strip_bytes + g * tile + tile - 64, h);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; r++) {
-        const float* meta = (const float*)(x.data + (row + r) * x.stride + P * x.kp) + g * 4;
-        vec v = mul(sums[r * P][s], splat(meta[0]));
-        if (P == 2) v = fma(sums[r * P + P - 1][s], splat(meta[1]), v);
-        const vec t = splat(meta[2]);
-        float* to = out + r * ldo + s * kLanes;
-        vec y = load(to);
-        if (h.zero_scaled) y = fma(scale, v, fma(z, t, y));
-        else y = fma(scale, fma(sub(zero(), z), t, v), y);
-        store(to, y);
-      }
+      for (int r = 0; r < R; r++)
+        add_group<P>(sums[r * P][s], sums[r * P + P - 1][s], (const float*)(x.data + (row + r) * x.stride + P * x.kp) + g * 4,
+                     end, out + r * ldo + s * kLanes);
     }
   }
 }
@@ -201,9 +207,23 @@ static void rows_by_strips(int rows, const QuantizedRows& x, int64_t row, const 
   for (; s < strips; s++) block<R, P, 1>(x, row, h, w + s * h.strip_bytes, out + s * kLanes, ldo);
 }
 
+}  // namespace SV_LEVEL
+}  // namespace sv
+
+#if defined(SV_AMX)
+#include "int4_amx.inl"
+#endif
+
+namespace sv {
+namespace SV_LEVEL {
+
 static void matmul_int4(const QuantizedRows& x, int64_t row, int64_t rows, const PackedHeader& h, const char* w,
                         int64_t strips, float* out, int64_t ldo) {
   constexpr int one = kMaxByteRows, two = kMaxByteRows / 2;
+#if defined(SV_AMX)
+  if (rows * x.planes > 4)
+    return (x.planes == 2 ? matmul_tiles<2> : matmul_tiles<1>)(x, row, rows, h, w, strips, out, ldo);
+#endif
   for (int64_t r = 0; r < rows;) {
     const int64_t left = rows - r, most = x.planes == 2 ? two : one;
     const int n = left <= most ? (int)left : left < 2 * most ? (int)((left + 1) / 2) : (int)most;

@@ -31,7 +31,7 @@ struct Int8Kernels {
 };
 extern const Int8Kernels int8_portable;
 #if defined(__x86_64__)
-extern const Int8Kernels int8_avx2, int8_avx512vnni;
+extern const Int8Kernels int8_avx2, int8_avx512vnni, int8_avx512amx;
 #endif
 const Int8Kernels& int8_kernels();
 

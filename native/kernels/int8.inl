@@ -1,5 +1,5 @@
 // Products with 8-bit matrices at one instruction-set level. Layout and arithmetic in int8.h.
-// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, SV_AVX2 or SV_PORTABLE) and SV_TABLE.
+// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2 or SV_PORTABLE) and SV_TABLE.
 #include "int8.h"
 #include "vec.h"
 
@@ -58,6 +58,7 @@ SV_INLINE void sums(const int8_t* x, int64_t stride, int64_t kp, const char* w, 
 }
 constexpr int kMaxRows = 12, kStrips = 2;
 
+#if !defined(SV_AMX)
 static double int8_loop(int64_t iterations) {
   __m512i acc[10];
 #pragma GCC unroll 10  // else the sums stay in memory
@@ -71,6 +72,7 @@ static double int8_loop(int64_t iterations) {
     }
   return 10 * 8 * kLanes;
 }
+#endif
 
 #elif defined(SV_AVX2)
 
@@ -163,8 +165,21 @@ static void rows_by_strips(int rows, const int8_t* x, int64_t stride, const floa
   for (; s < strips; s++) block<R, 1>(x, stride, d, kp, w + s * strip_bytes, strip_bytes, out + s * kLanes, ldo);
 }
 
+}  // namespace SV_LEVEL
+}  // namespace sv
+
+#if defined(SV_AMX)
+#include "int8_amx.inl"
+#endif
+
+namespace sv {
+namespace SV_LEVEL {
+
 static void matmul_int8(const int8_t* x, int64_t stride, const float* d, int64_t rows, int64_t kp, const char* w,
                         int64_t strip_bytes, int64_t strips, float* out, int64_t ldo) {
+#if defined(SV_AMX)
+  if (rows > 4) return matmul_tiles(x, stride, d, rows, kp, w, strip_bytes, strips, out, ldo);
+#endif
   for (int64_t r = 0; r < rows;) {
     const int64_t left = rows - r;
     const int n = left <= kMaxRows ? (int)left : left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows;

@@ -68,7 +68,8 @@ struct SoftmaxState { float *o, *max, *sum; };
 struct Kernels {
   const char* name;
   MatmulFn matmul[3];                       // by WeightType, f32 activations
-  MatmulFn matmul_dot_bf16;                 // null where the processor lacks it
+  MatmulFn matmul_dot_bf16;                 // bf16 weights and activations; null where the processor lacks it
+  MatmulFn matmul_split_bf16;               // bf16 weights, activations as two bf16 planes, as good as f32; may be null
   void (*transpose_words)(const uint32_t* const* rows, int64_t words, uint32_t* out, int64_t ld);  // 16 rows
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t d, float* y);
   void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t d, float* y);
@@ -77,6 +78,8 @@ struct Kernels {
   void (*add)(const float* a, const float* b, int64_t n, float* y);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t half);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+  /** bf16 of x - hi; 0 where hi is not finite. */
+  void (*bf16_rest)(const float* x, int64_t n, const uint16_t* hi, uint16_t* rest);
   void (*from_bf16)(const uint16_t* x, int64_t n, float* y);
   void (*from_f16)(const uint16_t* x, int64_t n, float* y);
   /** One chunk of rows [begin, begin + 128) into a fresh partial state. scratch: attention_scratch floats. */
@@ -99,10 +102,11 @@ inline int64_t attention_scratch(int64_t m, int64_t c) {
 
 extern const Kernels kernels_portable;
 #if defined(__x86_64__)
-extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
+extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_avx512amx;
 #endif
 
-/** The level in use: the best the processor has, or the one SPARSEVILA_ISA names (portable | avx2 | avx512 | avx512bf16). */
+/** The level in use: the best the processor has, or the one SPARSEVILA_ISA names (portable | avx2 | avx512 | avx512bf16 |
+ *  avx512amx). */
 const Kernels& kernels();
 /** Chooses again from the environment; returns an error message or null. For tests. */
 const char* select_kernels(const char* level);

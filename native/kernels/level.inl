@@ -45,10 +45,14 @@ static float read_all(const float* x, int64_t n) {
 #define SV_DOT_BF16 nullptr
 #define SV_BF16_LOOP nullptr
 #endif
+#ifndef SV_SPLIT_BF16
+#define SV_SPLIT_BF16 nullptr
+#endif
 const Kernels SV_TABLE = {
     SV_LEVEL_NAME,
     {SV_LEVEL::matmul<SV_LEVEL::F32Weights>, SV_LEVEL::matmul<SV_LEVEL::F16Weights>, SV_LEVEL::matmul<SV_LEVEL::Bf16Weights>},
     SV_DOT_BF16,
+    SV_SPLIT_BF16,
     SV_LEVEL::transpose_words,
     SV_LEVEL::rms_norm,
     SV_LEVEL::layer_norm,
@@ -57,6 +61,7 @@ const Kernels SV_TABLE = {
     SV_LEVEL::add_rows,
     SV_LEVEL::rope,
     SV_LEVEL::to_bf16_row,
+    SV_LEVEL::bf16_rest_row,
     SV_LEVEL::from_bf16_row,
     SV_LEVEL::from_f16_row,
     SV_LEVEL::attend_chunk,

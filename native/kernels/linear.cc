@@ -150,7 +150,7 @@ const char* check_packed(const void* data, int64_t bytes) {
 
 namespace {
 
-/** The input of a product as its kernel wants it: f32 rows, bf16 pairs, or quantised groups. */
+/** The input of a product as its kernel wants it: f32 rows, planes of bf16, or quantised groups. */
 struct Input {
   const char* data;
   int64_t stride;
@@ -158,13 +158,18 @@ struct Input {
   const float* d;           // int8: scale of each row
 };
 
-Input round_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
-  const int64_t kp = padded_k(h.k), ld = padded_ld(kp);
+/** Rows as bf16, padded with zeros to whole tile steps; with two planes x ~ hi + lo, what rounding left follows it. */
+Input round_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h, int planes) {
+  const int64_t kp = (h.k + 31) / 32 * 32, ld = planes * kp + 32;
   auto* rounded = (uint16_t*)shared_scratch(kRoundedInput, rows * ld / 2);
-  parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
+  parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; r++) {
-      kernels().to_bf16(x + r * ldx, h.k, rounded + r * ld);
-      if (kp != h.k) rounded[r * ld + h.k] = 0;
+      uint16_t* hi = rounded + r * ld;
+      kernels().to_bf16(x + r * ldx, h.k, hi);
+      memset(hi + h.k, 0, (size_t)(kp - h.k) * 2);
+      if (planes == 1) continue;
+      kernels().bf16_rest(x + r * ldx, h.k, hi, hi + kp);
+      memset(hi + kp + h.k, 0, (size_t)(kp - h.k) * 2);
     }
   });
   return {(const char*)rounded, ld * 2, {}, nullptr};
@@ -210,13 +215,13 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
   const Int8Kernels& int8 = int8_kernels();
   const char* w = body(packed);
   if (strips < 0) strips = h.strips;
-  const bool dot = h.dot_bf16 && h.type == kBf16 && kern.matmul_dot_bf16;
+  const MatmulFn dot = h.type != kBf16 ? nullptr : h.dot_bf16 ? kern.matmul_dot_bf16 : kern.matmul_split_bf16;
   Input in = {(const char*)x, ldx * 4, {}, nullptr};
   if (h.type == kInt4) in = quantize_groups(x, ldx, rows, h);
   else if (h.type == kInt8) in = quantize_whole_rows(x, ldx, rows, h);
-  else if (dot) in = round_rows(x, ldx, rows, h);
+  else if (dot) in = round_rows(x, ldx, rows, h, h.dot_bf16 ? 1 : 2);
   else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
-  const MatmulFn product = h.type >= kInt4 ? nullptr : dot ? kern.matmul_dot_bf16 : kern.matmul[h.type];
+  const MatmulFn product = h.type >= kInt4 ? nullptr : dot ? dot : kern.matmul[h.type];
   const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
   const int64_t units = (strips + unit - 1) / unit;
   reserve_thread_scratch(kTileSlot, block * unit * kLanes);

@@ -94,6 +94,22 @@ static void to_bf16_row(const float* x, int64_t n, uint16_t* y) {
 #endif
   for (; i < n; i++) y[i] = to_bf16(x[i]);
 }
+static void bf16_rest_row(const float* x, int64_t n, const uint16_t* hi, uint16_t* rest) {
+  float left[16];
+  for (int64_t i = 0; i < n; i += 16) {
+    const int64_t m = n - i < 16 ? n - i : 16;
+    if (m == 16) store(left, sub(load(x + i), load_bf16(hi + i)));
+    else
+      for (int64_t j = 0; j < m; j++) {
+        const uint32_t u = (uint32_t)hi[i + j] << 16;
+        float h;
+        memcpy(&h, &u, 4);
+        left[j] = x[i + j] - h;
+      }
+    to_bf16_row(left, m, rest + i);
+    for (int64_t j = 0; j < m; j++) rest[i + j] = (hi[i + j] & 0x7f80) == 0x7f80 ? 0 : rest[i + j];
+  }
+}
 static void from_bf16_row(const uint16_t* x, int64_t n, float* y) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(y + i, load_bf16(x + i));

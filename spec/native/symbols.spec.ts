@@ -56,8 +56,10 @@ test.each(FILES)('$file defines no weak symbol', async ({ file, level, table }) 
 test('every file of a level is looked at', () => {
   expect(FILES.map(({ file }) => file).sort()).toEqual(
     [
-      ...['level_portable', 'level_avx2', 'level_avx512', 'level_avx512bf16'],
-      ...['int4', 'int8'].flatMap((name) => [`${name}_portable`, `${name}_avx2`, `${name}_avx512vnni`]),
+      ...['portable', 'avx2', 'avx512', 'avx512bf16', 'avx512amx'].map((level) => `level_${level}`),
+      ...['int4', 'int8'].flatMap((name) =>
+        ['portable', 'avx2', 'avx512vnni', 'avx512amx'].map((level) => `${name}_${level}`),
+      ),
     ].sort(),
   );
 });

