@@ -24,27 +24,20 @@ static void quantize_row(const float* x, int64_t k, int64_t group, int planes, i
     const bool fits = d > 1e-36f;  // its inverses are finite; smaller ones and NaN count 0 times
     const float inverse = fits ? 127.f / largest : 0, magic = 12582912.f;
     const vec vd = splat(d), vi = splat(inverse), vm = splat(magic), fine = splat(fits ? 254.f / d : 0);
-    int32_t sum_a = 0, sum_b = 0;
+    vec sum_a = zero(), sum_b = zero();  // of whole numbers: exact
     for (int64_t i = 0; i < group; i += 16) {
-      float a[16], b[16];
-      vec v = i >= n ? zero() : n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i);
-      vec r = sub(add(mul(v, vi), vm), vm);  // rounds half to even
-      store(a, r);
-      store(b, sub(add(mul(sub(v, mul(r, vd)), fine), vm), vm));
-      for (int j = 0; j < 16; j++) {
-        const int32_t ia = (int32_t)a[j];
-        out[begin + i + j] = (int8_t)ia;
-        sum_a += ia;
-        if (planes == 2) {
-          const int32_t ib = (int32_t)b[j];
-          out[kp + begin + i + j] = (int8_t)ib;
-          sum_b += ib;
-        }
-      }
+      const vec v = i >= n ? zero() : n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i);
+      const vec a = sub(add(mul(v, vi), vm), vm);  // rounds half to even
+      store_s8(out + begin + i, a);
+      sum_a = add(sum_a, a);
+      if (planes == 1) continue;
+      const vec b = sub(add(mul(sub(v, mul(a, vd)), fine), vm), vm);
+      store_s8(out + kp + begin + i, b);
+      sum_b = add(sum_b, b);
     }
     meta[g * 4] = d;
     meta[g * 4 + 1] = d / 254.f;
-    meta[g * 4 + 2] = d * (float)sum_a + d / 254.f * (float)sum_b;
+    meta[g * 4 + 2] = d * sum_lanes(sum_a) + d / 254.f * sum_lanes(sum_b);
     meta[g * 4 + 3] = 0;
   }
 }

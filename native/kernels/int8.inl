@@ -22,9 +22,11 @@ static float quantize_row(const float* x, int64_t k, int8_t* out) {
   const int8_t bias = 0;
 #endif
   for (int64_t i = 0; i < int8_padded_k(k); i += 16) {
-    float r[16];
-    store(r, sub(add(mul(k - i < 16 ? load_n(x + i, (int)(k - i)) : load(x + i), inverse), magic), magic));
-    for (int64_t j = i; j < i + 16 && j < int8_padded_k(k); j++) out[j] = (int8_t)((int32_t)r[j - i] ^ bias);
+    int8_t r[16];
+    store_s8(r, sub(add(mul(k - i < 16 ? load_n(x + i, (int)(k - i)) : load(x + i), inverse), magic), magic));
+    for (int j = 0; j < 16; j++) r[j] = (int8_t)(r[j] ^ bias);
+    const int64_t left = int8_padded_k(k) - i;
+    memcpy(out + i, r, left < 16 ? (size_t)left : 16);
   }
   return d;
 }

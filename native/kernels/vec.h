@@ -38,6 +38,8 @@ SV_INLINE vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 SV_INLINE vec load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p)}; }
 SV_INLINE void store(float* p, vec a) { _mm512_storeu_ps(p, a.v); }
 SV_INLINE void store_n(float* p, vec a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a.v); }
+/** Whole numbers of magnitude below 128 as bytes. */
+SV_INLINE void store_s8(int8_t* p, vec a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v))); }
 SV_INLINE vec add(vec a, vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 SV_INLINE vec sub(vec a, vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 SV_INLINE vec mul(vec a, vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -110,6 +112,10 @@ SV_INLINE void store_n(float* p, vec x, int n) {
   float t[16];
   store(t, x);
   for (int i = 0; i < n; i++) p[i] = t[i];
+}
+SV_INLINE void store_s8(int8_t* p, vec x) {
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+  _mm_storeu_si128((__m128i*)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 SV_INLINE vec add(vec x, vec y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 SV_INLINE vec sub(vec x, vec y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
@@ -193,6 +199,7 @@ SV_INLINE vec load(const float* p) { vec r; memcpy(r.v, p, 64); return r; }
 SV_INLINE void store(float* p, vec a) { memcpy(p, a.v, 64); }
 SV_INLINE vec load_n(const float* p, int n) { vec r; SV_LANES r.v[i] = i < n ? p[i] : 0; return r; }
 SV_INLINE void store_n(float* p, vec a, int n) { for (int i = 0; i < n; i++) p[i] = a.v[i]; }
+SV_INLINE void store_s8(int8_t* p, vec a) { SV_LANES p[i] = (int8_t)(int32_t)a.v[i]; }
 SV_INLINE vec add(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] + b.v[i]; return r; }
 SV_INLINE vec sub(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] - b.v[i]; return r; }
 SV_INLINE vec mul(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] * b.v[i]; return r; }

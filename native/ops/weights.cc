@@ -35,7 +35,7 @@ void pack_op(Op& op) {
     parts.push_back({elements(p[0], wide(p + 1), p[4] * k, p[3]), p[3], p[4]});
   }
   require(!r[1] || (count == 2 && parts[0].rows == parts[1].rows), "recipe: gated needs two parts of equal rows");
-  const View out = op.output(0, TF_UINT8, {packed_bytes(parts.data(), count, k, r[0], r[1])});
+  const View out = op.packed_output(0, packed_bytes(parts.data(), count, k, r[0], r[1]));
   pack(parts.data(), count, k, r[0], r[1], r[2], out.data);
 }
 
@@ -83,7 +83,7 @@ void pack_int8_op(Op& op) {
       if (!(scales[i][j] - scales[i][j] == 0)) fail("scale " + std::to_string(j) + " of part " + std::to_string(i) + " is not finite");
     parts.push_back({s.data + offset, kInt8, rows, scales[i].data()});
   }
-  const View out = op.output(0, TF_UINT8, {packed_int8_bytes(parts.data(), count, k)});
+  const View out = op.packed_output(0, packed_int8_bytes(parts.data(), count, k));
   pack_int8(parts.data(), count, k, out.data);
 }
 

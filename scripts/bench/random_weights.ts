@@ -4,11 +4,18 @@
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { Weights } from '../../src/models/weights';
 import { float32 } from '../../src/ops/run';
-import { type Int4Part, type PackedMatrix, type Precision, packInt4, packMatrix } from '../../src/ops/weights';
+import {
+  type Int4Part,
+  type PackedMatrix,
+  type Precision,
+  packInt4,
+  packInt8,
+  packMatrix,
+} from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
 
-/** Matrices in bf16, or in 4-bit symmetric groups of 128 (compressed-tensors) as AWQ checkpoints store them. */
-export type RandomFormat = 'bf16' | 'awq';
+/** Matrices in bf16, in 4-bit symmetric groups of 128 (compressed-tensors) as AWQ checkpoints store them, or W8A8. */
+export type RandomFormat = 'bf16' | 'awq' | 'w8a8';
 
 export interface RandomWeights extends Weights {
   /** Bytes of packed matrices made so far. */
@@ -51,6 +58,11 @@ export function randomWeights(
   const vector = (shape: readonly number[], value: number): Tensor =>
     keep(float32(new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value), shape));
   const matrix = (names: readonly string[], rows: readonly number[], k: number, gated: boolean): PackedMatrix => {
+    if (format === 'w8a8')
+      return packInt8(
+        rows.map((n) => ({ source: values, offset: 0, type: 'bf16', rows: n })),
+        k,
+      );
     if (format === 'bf16' || k % GROUP !== 0 || names.some((name) => plain.test(name))) {
       return packMatrix(
         rows.map((n) => ({ source: values, offset: 0, type: 'bf16', rows: n })),
