@@ -59,6 +59,8 @@ class Op {
     return v;
   }
 
+  int inputs() const { return TF_NumInputs(context_); }
+
   View output(int i, TF_DataType type, std::vector<int64_t> dims) {
     int64_t bytes = (int64_t)TF_DataTypeSize(type);
     for (int64_t d : dims) {  // TensorFlow ends the process over such shapes
@@ -122,7 +124,7 @@ void compute(void*, TF_OpKernelContext* context) {
 /** Registers op `name` and its CPU kernel. Specs as in "x: float". int32 inputs are read on the host on every device. */
 template <void (*F)(Op&)>
 void register_op(const char* name, std::initializer_list<const char*> inputs, std::initializer_list<const char*> outputs,
-                 bool stateful = false) {
+                 bool stateful = false, bool lists = false) {
   TF_Status* status = TF_NewStatus();
   TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(name);
   TF_KernelBuilder* kernel = TF_NewKernelBuilder(name, "CPU", nullptr, &compute<F>, nullptr);
@@ -132,6 +134,7 @@ void register_op(const char* name, std::initializer_list<const char*> inputs, st
     if (s.find("int32") != std::string::npos) TF_KernelBuilder_HostMemory(kernel, s.substr(0, s.find(':')).c_str());
   }
   for (const char* spec : outputs) TF_OpDefinitionBuilderAddOutput(op, spec);
+  if (lists) TF_OpDefinitionBuilderAddAttr(op, "N: int >= 1");
   if (stateful) TF_OpDefinitionBuilderSetIsStateful(op, true);
   TF_RegisterOpDefinition(op, status);
   if (TF_GetCode(status) == TF_OK) TF_RegisterKernelBuilder((std::string(name) + "Cpu").c_str(), kernel, status);

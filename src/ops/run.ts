@@ -16,6 +16,12 @@ export function runTwo(op: string, inputs: readonly Tensor[]): [Tensor, Tensor] 
   return [first, second];
 }
 
+/** Runs an op with one output whose inputs are lists of `n` (a model's layers: one value, one kernel). */
+export function runLists(op: string, n: number, inputs: readonly Tensor[]): Tensor {
+  const { backend } = start();
+  return backend.executeSingleOutput(op, [{ name: 'N', type: backend.binding.TF_ATTR_INT, value: n }], inputs);
+}
+
 /** Runs an op that only has an effect. */
 export function runEffect(op: string, inputs: readonly Tensor[]): void {
   start().backend.executeMultipleOutputs(op, [], inputs, 0);
