@@ -2,7 +2,8 @@
 // after Du, Ding and Jia 2016).
 
 import type { Matrix, Selection } from './method';
-import { addRow, takeRows } from './vectors';
+import { ranked } from './top_k';
+import { meansOf, takeRows } from './vectors';
 
 /** Keeps `best` as they are, and `pool` as the means of `clusters` clusters, each at its centre's place. */
 export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, clusters: number): Selection {
@@ -13,9 +14,7 @@ export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, cluste
   const kept = Int32Array.from([...best, ...members.map(({ at }) => at)]).sort();
   const merged = takeRows(rows, kept);
   for (const { at, of } of members) {
-    const place = kept.indexOf(at);
-    merged.fill(0, place * rows.width, (place + 1) * rows.width);
-    for (const i of of) addRow(merged, place, rows, i, 1 / of.length);
+    merged.set(meansOf(rows, [of]), kept.indexOf(at) * rows.width);
   }
   return { kept, rows: merged };
 }
@@ -51,8 +50,10 @@ export function clustersOf({ data, width }: Matrix, clusters: number): { centre:
     const distance = higher.length === 0 ? farthest : Math.sqrt(Math.min(...higher.map((j) => to(i, j))));
     return distance * (density[i] as number);
   });
-  const order = [...rows].sort((a, b) => (peaks[b] as number) - (peaks[a] as number) || a - b);
-  const found = order.slice(0, clusters).map((centre) => ({ centre, of: [centre] }));
+  const found = Array.from(ranked(Float32Array.from(peaks)).subarray(0, clusters), (centre) => ({
+    centre,
+    of: [centre],
+  }));
   const centres = new Set(found.map(({ centre }) => centre));
   for (const i of rows) {
     if (centres.has(i)) continue;

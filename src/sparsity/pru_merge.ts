@@ -5,7 +5,7 @@
 // head; kept tokens are in raster order, the extra one at the place of the most attended pruned token.
 
 import type { Selection, SparsityMethod, TowerView } from './method';
-import { COUNT, checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
 import { budget, topK } from './top_k';
 import { strided } from './uniform';
 import { addRow, dot, takeRows, unitRows, without } from './vectors';
@@ -13,12 +13,13 @@ import { addRow, dot, takeRows, unitRows, without } from './vectors';
 export interface PruMergeOptions {
   /** Share of visual tokens dropped after the tower. Default: as many stay as are outliers of attention, a > Q3 + 1.5 (Q3 - Q1). */
   readonly prefillSparsity?: number;
-  /** Nearest tokens that a kept one takes in; default 32. */
-  readonly neighbours?: number;
   /** Tower layer of attention and keys; default -1. */
   readonly layer?: number;
   readonly positions?: 'original' | 'compact';
 }
+
+/** Tokens that a kept one takes in. */
+const NEIGHBOURS = 32;
 
 /** x_i' = x_i + sum over its 32 nearest t of a_t x_t; one more token = sum over the pruned t of a_t x_t. */
 export function pruMerge(options: PruMergeOptions = {}): SparsityMethod {
@@ -31,45 +32,40 @@ export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
 }
 
 function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
-  checkOptions(name, options, { prefillSparsity: SHARE, neighbours: COUNT, layer: LAYER, positions: POSITIONS });
-  const { prefillSparsity, neighbours = 32, layer = -1, positions = 'original' } = options;
+  checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
+  const { prefillSparsity, layer = -1, positions = 'original' } = options;
   const prune = (image: TowerView): Selection => {
     const sum = image.salience().reduce((total, s) => total + s, 0);
     const a = image.salience().map((s) => s / sum);
-    const kept =
-      prefillSparsity === undefined
-        ? Math.min(a.length, Math.max(1, outliers(a)) * (1 + spread) + 1)
-        : budget(a.length, prefillSparsity);
-    return kept === a.length ? without(kept, []) : merge(image, a, choose(a, kept, spread), kept, neighbours);
+    const adaptive = Math.max(1, outliers(a)) * (1 + spread) + 1;
+    const kept = Math.min(a.length, prefillSparsity === undefined ? adaptive : budget(a.length, prefillSparsity));
+    return kept === a.length ? without(kept, []) : merge(image, a, choose(a, Math.max(1, kept - 1), spread), kept);
   };
   return { name, tower: { salience: [layer], keys: [layer] }, positions, prune: (images) => images.map(prune) };
 }
 
-/** All kept tokens but the extra one. */
-function choose(a: Float32Array, kept: number, spread: number): Int32Array {
-  const count = Math.max(1, kept - 1);
+/** The most attended tokens and, for each, `spread` others that lie evenly. */
+function choose(a: Float32Array, count: number, spread: number): Int32Array {
   const salient = topK(a, Math.max(1, Math.round(count / (1 + spread))));
   const rest = without(a.length, salient);
   const even = strided(rest.length, count - salient.length).map((i) => rest[i] as number);
   return Int32Array.from([...salient, ...even]).sort();
 }
 
-function merge(image: TowerView, a: Float32Array, chosen: Int32Array, kept: number, neighbours: number): Selection {
+/** The chosen tokens with what they take in, and the extra one, where the budget has room for it. */
+function merge(image: TowerView, a: Float32Array, chosen: Int32Array, kept: number): Selection {
   const features = image.features();
   const { data } = image.keys();
-  const keys = unitRows({ data, width: data.length / image.tokens });
+  const keys = unitRows({ data, width: data.length / a.length });
   const pruned = without(a.length, chosen);
   const extra = pruned.reduce((best, t) => ((a[t] as number) > (a[best] as number) ? t : best));
   const indices = kept > chosen.length ? Int32Array.from([...chosen, extra]).sort() : chosen;
   const rows = takeRows(features, indices);
   for (const [at, i] of indices.entries()) {
-    if (i === extra) {
-      rows.fill(0, at * features.width, (at + 1) * features.width);
-      for (const t of pruned) addRow(rows, at, features, t, a[t] as number);
-      continue;
-    }
-    const likeness = Float32Array.from({ length: a.length }, (_, t) => (t === i ? -2 : dot(keys, i, t)));
-    for (const t of topK(likeness, Math.min(neighbours, a.length - 1))) addRow(rows, at, features, t, a[t] as number);
+    const likeness = a.map((_, t) => (t === i ? Number.NEGATIVE_INFINITY : dot(keys, i, t)));
+    if (i === extra) rows.fill(0, at * features.width, (at + 1) * features.width);
+    const taken = i === extra ? pruned : topK(likeness, Math.min(NEIGHBOURS, a.length - 1));
+    for (const t of taken) addRow(rows, at, features, t, a[t] as number);
   }
   return { kept: indices, rows };
 }
@@ -77,11 +73,10 @@ function merge(image: TowerView, a: Float32Array, chosen: Int32Array, kept: numb
 /** How many values lie above Q3 + 1.5 (Q3 - Q1), quartiles interpolated. */
 function outliers(values: Float32Array): number {
   const sorted = values.slice().sort();
-  const quantile = (q: number): number => {
-    const at = q * (sorted.length - 1);
-    const [low, high] = [sorted[Math.floor(at)] as number, sorted[Math.ceil(at)] as number];
-    return low + (high - low) * (at - Math.floor(at));
+  const quartile = (q: number): number => {
+    const at = (q / 4) * (sorted.length - 1);
+    const low = sorted[Math.floor(at)] as number;
+    return low + ((sorted[Math.ceil(at)] as number) - low) * (at % 1);
   };
-  const bound = quantile(0.75) + 1.5 * (quantile(0.75) - quantile(0.25));
-  return values.filter((value) => value > bound).length;
+  return values.filter((value) => value > 2.5 * quartile(3) - 1.5 * quartile(1)).length;
 }

@@ -5,7 +5,7 @@
 
 import type { Place, SparsityMethod } from './method';
 import { checkOptions, SHARE } from './options';
-import { budget, topK } from './top_k';
+import { budget, ranked, topK } from './top_k';
 
 export interface QuestOptions {
   /** Share of the visual rows that a turn's decoding leaves out; default 0.75. */
@@ -29,9 +29,8 @@ function topPages(relevance: Float32Array, places: readonly Place[], kept: numbe
   }
   const members = [...pages.values()];
   const scores = Float32Array.from(members, (page) => Math.max(...page.map((i) => relevance[i] as number)));
-  const order = Array.from(scores.keys()).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
   const chosen: number[] = [];
-  for (const at of order) {
+  for (const at of ranked(scores)) {
     const page = members[at] as number[];
     const best = topK(
       Float32Array.from(page, (i) => relevance[i] as number),

@@ -6,8 +6,8 @@
 import type { Selection, SparsityMethod, TowerView } from './method';
 import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
 import { stageBudget } from './stages';
-import { budget, topK } from './top_k';
-import { addRow, nearest, takeRows, unitRows, without } from './vectors';
+import { budget, ranked, topK } from './top_k';
+import { meansOf, nearest, unitRows, without } from './vectors';
 
 export interface VScanOptions {
   /** Share of visual rows dropped, mean over the decoder's layers, by both stages; default 8/9: 96 of 576, then 32. */
@@ -53,37 +53,24 @@ function scan(image: TowerView, kept: number): Selection {
   const scores = image.salience(1).slice();
   for (const token of local) scores[token] = Number.POSITIVE_INFINITY;
   const indices = topK(scores, kept);
-  const merged = without(image.tokens, indices);
-  if (merged.length === 0) return indices;
+  if (kept === image.tokens) return indices;
   const projected = image.projected();
   const unit = unitRows(projected);
-  const counts = new Float64Array(kept).fill(1);
-  const rows = takeRows(projected, indices);
-  for (const token of merged) {
-    const target = nearest(unit, token, indices);
-    addRow(rows, target, projected, token, 1);
-    counts[target] = (counts[target] as number) + 1;
-  }
-  return { kept: indices, rows: rows.map((x, i) => x / (counts[Math.floor(i / projected.width)] as number)) };
+  const groups = Array.from(indices, (token) => [token]);
+  for (const token of without(image.tokens, indices)) groups[nearest(unit, token, indices)]?.push(token);
+  return { kept: indices, rows: meansOf(projected, groups) };
 }
 
 /** The best tokens of the shallow layer, at most ceil(count / windows) of each window. */
-function localTokens({ grid, tokens, salience }: TowerView, count: number): number[] {
+function localTokens({ grid, salience }: TowerView, count: number): Int32Array {
   const across = Math.ceil(grid.cols / WINDOW);
-  const windowOf = (token: number): number =>
-    Math.floor(token / grid.cols / WINDOW) * across + Math.floor((token % grid.cols) / WINDOW);
   const cap = Math.ceil(count / (across * Math.ceil(grid.rows / WINDOW)));
   const taken = new Map<number, number>();
-  const scores = salience(0);
-  const order = Array.from({ length: tokens }, (_, i) => i).sort(
-    (a, b) => (scores[b] as number) - (scores[a] as number) || a - b,
-  );
-  const chosen: number[] = [];
-  for (const token of order) {
-    const inWindow = taken.get(windowOf(token)) ?? 0;
-    if (inWindow >= cap || chosen.length >= count) continue;
-    taken.set(windowOf(token), inWindow + 1);
-    chosen.push(token);
-  }
-  return chosen;
+  const best = ranked(salience(0)).filter((token) => {
+    const [row, col] = [Math.floor(token / grid.cols), token % grid.cols];
+    const window = Math.floor(row / WINDOW) * across + Math.floor(col / WINDOW);
+    taken.set(window, (taken.get(window) ?? 0) + 1);
+    return (taken.get(window) as number) <= cap;
+  });
+  return best.subarray(0, count);
 }

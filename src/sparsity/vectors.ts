@@ -15,6 +15,15 @@ export function addRow(target: Float32Array, at: number, { data, width }: Matrix
     target[at * width + c] = (target[at * width + c] as number) + scale * (data[row * width + c] as number);
 }
 
+/** The mean of each group of rows, f32 [groups, width]; of none, zeros. */
+export function meansOf({ data, width }: Matrix, groups: readonly (readonly number[])[]): Float32Array {
+  const means = new Float32Array(groups.length * width);
+  for (const [i, rows] of groups.entries())
+    for (let c = 0; rows.length > 0 && c < width; c++)
+      means[i * width + c] = rows.reduce((sum, row) => sum + (data[row * width + c] as number), 0) / rows.length;
+  return means;
+}
+
 /** Every row divided by its length; a row of zeros stays. */
 export function unitRows({ data, width }: Matrix): Matrix {
   const unit = data.slice();

@@ -7,7 +7,7 @@
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
 import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
 import { budget, roundHalfEven, topK } from './top_k';
-import { addRow, nearest, takeRows, unitRows, without } from './vectors';
+import { addRow, meansOf, nearest, takeRows, unitRows, without } from './vectors';
 
 export interface VisionZipOptions {
   /** Share of visual tokens dropped after the tower; default 8/9, 64 of 576. */
@@ -47,15 +47,11 @@ function zip(image: TowerView, kept: number, contextual: number): Selection {
   const indices = Int32Array.from([...dominant, ...targets]).sort();
   const features = image.features();
   const keys = unitRows(headMean(image.keys(), image.tokens));
-  const merged = without(image.tokens, indices);
-  const goesTo = merged.map((token) => nearest(keys, token, targets));
-  const counts = new Float64Array(targetCount);
-  for (const target of goesTo) counts[target] = (counts[target] as number) + 1;
+  const groups: number[][] = Array.from(targets, () => []);
+  for (const token of without(image.tokens, indices)) groups[nearest(keys, token, targets)]?.push(token);
   const rows = takeRows(features, indices);
-  for (const [i, token] of merged.entries()) {
-    const target = goesTo[i] as number;
-    addRow(rows, indices.indexOf(targets[target] as number), features, token, 1 / (counts[target] as number));
-  }
+  const means = { data: meansOf(features, groups), width: features.width };
+  for (const [i, target] of targets.entries()) addRow(rows, indices.indexOf(target), means, i, 1);
   return { kept: indices, rows };
 }
 
