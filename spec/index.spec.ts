@@ -8,7 +8,32 @@ import { withoutLeak } from './support/leaks';
 const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
-  const names = ['SPARSE_VILA_PRESETS', 'SparseVilaError', 'budget', 'dense', 'load', 'setup', 'sparseVila', 'topK'];
+  const names = [
+    ...[
+      'METHODS',
+      'SPARSE_VILA_PRESETS',
+      'SparseVilaError',
+      'budget',
+      'compose',
+      'dense',
+      'divPrune',
+      'fastV',
+      'hiPrune',
+    ],
+    ...[
+      'load',
+      'pruMerge',
+      'pruMergePlus',
+      'pyramidDrop',
+      'quest',
+      'random',
+      'setup',
+      'snapKv',
+      'sparseVila',
+      'sparseVlm',
+    ],
+    ...['sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
+  ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });
 

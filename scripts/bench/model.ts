@@ -210,7 +210,7 @@ async function visionTile(format: RandomFormat, rounds: number): Promise<number>
   const times: number[] = [];
   for (let i = 0; i <= rounds; i++) {
     const begin = performance.now();
-    (await tower.run(pixels, undefined, breathe)).features.dispose();
+    (await tower.run(pixels, {}, breathe)).features.dispose();
     times.push(performance.now() - begin);
   }
   weights.dispose();

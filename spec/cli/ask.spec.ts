@@ -58,6 +58,8 @@ describe('ask --json', () => {
     ]);
     for (const { tokens, ms } of output.turns) {
       expect(Object.keys(tokens).sort()).toEqual([
+        'activeDecode',
+        'activePrefill',
         'generated',
         'prompt',
         'visualKept',
@@ -87,6 +89,16 @@ describe('ask --json', () => {
     expect(output.turns[1]?.tokens.generated).toBe(2);
     const stopped = await ask(['ask', ...SCENE, '--question', 'Read row 7.', '--stop', ',', '--stop', 'zzz']);
     expect(stopped.turns[0]?.answer).toBe('blue X');
+  });
+
+  test('a method of the table, with the ratio it has a use for', async () => {
+    const snapkv = await ask([...ASK, '--method', 'snapkv', '--decode-sparsity', '0.6']);
+    expect(snapkv).toMatchObject({ method: 'snapkv', decodeSparsity: 0.6 });
+    expect(Object.keys(snapkv).sort()).toEqual(['decodeSparsity', 'method', 'model', 'turns']);
+    expect(snapkv.turns.map(({ tokens }) => [tokens.activePrefill, tokens.activeDecode])).toEqual([
+      [100, 40],
+      [40, 40],
+    ]);
   });
 
   test('several images belong to the first question', async () => {
