@@ -20,7 +20,7 @@ import {
   visionBlockData,
   visionBlockWeights,
 } from '../../src/ops/cases/vision_block';
-import { decoderLayer } from '../../src/ops/decoder_layer';
+import { decoderLayer, decoderLayers } from '../../src/ops/decoder_layer';
 import { appendKv, readKv } from '../../src/ops/kv_cache';
 import { gatedMlp, linear } from '../../src/ops/linear';
 import { layerNorm, rmsNorm } from '../../src/ops/norm';
@@ -64,6 +64,13 @@ describe.each(levels())('at %s', (level) => {
         'an epilogue that adds in another order than the small ops, or padding that reaches a sum (decoder_layer.cc).',
         sizes.d,
       );
+    });
+  });
+
+  test.each([1, 6])('decoderLayers equals one layer after another: %i rows', (t) => {
+    atLevel(level, () => {
+      const { together, apart } = layersBothWays(t);
+      expectSameBits(together, apart, 'in one call against one by one (outputs: y, caches)', 'buffers between layers.');
     });
   });
 
@@ -154,6 +161,45 @@ function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed
     return [y, attended.columns, read(kv)];
   });
   return { fused, composed: bitsOf(composed) };
+}
+
+/** Four layers that differ in their weights, in what is in their caches and in what they attend. */
+function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Array[] } {
+  const sizes = (['f32', 'bf16', 'int4', 'f16'] as const).map(
+    (type, i): DecoderLayerSizes => ({ ...SMALL_LAYER, type, t, length: 140 + i, tail: 120 + 3 * i, listed: 30 + i }),
+  );
+  const parts = sizes.map((s) => {
+    const data = decoderLayerData(s);
+    const weights = decoderLayerWeights(data, s);
+    for (const tensor of weightTensors(weights)) keep.tensor(tensor);
+    const rows = keep.tensor(int32(data.rows));
+    const range = keep.tensor(int32([s.tail, s.length, 0]));
+    const cache = () =>
+      keep.tensor(filledCache(data.k, data.v, { kvHeads: s.kvHeads, c: s.c, type: s.kvType, spare: t }));
+    return { s, weights, rows, range, cache };
+  });
+  const { d, c } = SMALL_LAYER;
+  const x = keep.tensor(float32(noise('layers x', t * d), [t, d]));
+  const table = keep.tensor(
+    ropeTable(
+      Array.from({ length: t }, (_, i) => 150 + i),
+      inverseFrequencies(c),
+    ),
+  );
+  const caches = () =>
+    parts.map(({ s, cache }) => ({ kv: cache(), read: (kv: Tensor) => readKv(kv, 0, s.length + t, c) }));
+  const [one, other] = [caches(), caches()];
+  const kvOf = (set: typeof one, i: number): Tensor => set[i]?.kv as Tensor;
+  const y = decoderLayers(
+    x,
+    table,
+    parts.map(({ weights, rows, range }, i) => ({ weights, rows, range, kv: kvOf(one, i) })),
+  );
+  let h = x;
+  for (const [i, { weights, rows, range }] of parts.entries())
+    h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, range, weights)[0]);
+  const bits = (last: Tensor, set: typeof one) => bitsOf([last, ...set.map(({ kv, read }) => read(kv))]);
+  return { together: bits(y, one), apart: bits(h.clone(), other) };
 }
 
 function visionBothWays(s: VisionBlockSizes) {

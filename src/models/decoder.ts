@@ -4,7 +4,7 @@
 
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { gatheredSparseAttention } from '../ops/attention';
-import { type DecoderLayerWeights, decoderLayer } from '../ops/decoder_layer';
+import { type CachedLayer, type DecoderLayerWeights, decoderLayer, decoderLayers } from '../ops/decoder_layer';
 import { allocKv, appendKv, type KvType } from '../ops/kv_cache';
 import { embed, linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
@@ -124,33 +124,22 @@ async function forward(
   cache: readonly Tensor[],
   options: ForwardOptions,
 ): Promise<Tensor> {
-  const { length, views, onColumns, onHidden, breathe } = options;
+  const { onColumns, onHidden, breathe } = options;
   const { from, to } = options.layers ?? { from: 0, to: layers.length };
-  const everything = int32([]);
-  const ranges = new Map<string, Tensor>();
-  const rangeOf = (tail: number, before: number): Tensor => {
-    const key = `${tail} ${before}`;
-    let range = ranges.get(key);
-    if (range === undefined) {
-      range = int32([tail, before, onColumns === undefined ? 0 : 1]);
-      ranges.set(key, range);
-    }
-    return range;
-  };
+  const { inputs, dispose } = layerInputs(layers.slice(from, to), cache, from, options);
   let h = x.clone();
   try {
-    for (let i = from; i < to; i++) {
-      onHidden?.(i, h);
-      const view = views?.[i];
-      const [y, columns] = decoderLayer(
-        h,
-        cache[i] as Tensor,
-        table,
-        view?.rows ?? everything,
-        rangeOf(view?.tail ?? 0, typeof length === 'number' ? length : (length[i] as number)),
-        layers[i] as DecoderLayerWeights,
-      );
-      onColumns?.(i, floats(columns));
+    if (x.shape[0] === 1 && to > from && onColumns === undefined && onHidden === undefined) {
+      const y = decoderLayers(h, table, inputs);
+      h.dispose();
+      h = y;
+      await breathe();
+      return h;
+    }
+    for (const [i, { kv, rows, range, weights }] of inputs.entries()) {
+      onHidden?.(from + i, h);
+      const [y, columns] = decoderLayer(h, kv, table, rows, range, weights);
+      onColumns?.(from + i, floats(columns));
       columns.dispose();
       h.dispose();
       h = y;
@@ -162,10 +151,37 @@ async function forward(
     h.dispose();
     throw error;
   } finally {
-    for (const range of ranges.values()) range.dispose();
-    everything.dispose();
+    dispose();
     table.dispose();
   }
+}
+
+/** What each layer attends, as its op wants it; equal ranges share a tensor. */
+function layerInputs(
+  layers: readonly DecoderLayerWeights[],
+  cache: readonly Tensor[],
+  from: number,
+  { length, views, onColumns }: ForwardOptions,
+): { inputs: CachedLayer[]; dispose: () => void } {
+  const everything = int32([]);
+  const ranges = new Map<string, Tensor>();
+  const rangeOf = (tail: number, before: number): Tensor => {
+    const key = `${tail} ${before}`;
+    const range = ranges.get(key) ?? int32([tail, before, onColumns === undefined ? 0 : 1]);
+    ranges.set(key, range);
+    return range;
+  };
+  const inputs = layers.map((weights, at) => {
+    const i = from + at;
+    const view = views?.[i];
+    const before = typeof length === 'number' ? length : (length[i] as number);
+    return { weights, kv: cache[i] as Tensor, rows: view?.rows ?? everything, range: rangeOf(view?.tail ?? 0, before) };
+  });
+  const dispose = (): void => {
+    for (const range of ranges.values()) range.dispose();
+    everything.dispose();
+  };
+  return { inputs, dispose };
 }
 
 /** The first half of a layer, as `decoderLayer` computes it, and the last row's attention. */

@@ -65,15 +65,5 @@ export function decoderLayers(x: Tensor, table: Tensor, layers: readonly CachedL
 }
 
 function weightTensors(w: DecoderLayerWeights): Tensor[] {
-  return [
-    w.inputNorm,
-    w.qkv.tensor,
-    w.qkvBias,
-    w.o.tensor,
-    w.oBias,
-    w.postNorm,
-    w.gateUp.tensor,
-    w.down.tensor,
-    w.eps,
-  ];
+  return [w.inputNorm, w.qkv.tensor, w.qkvBias, w.o.tensor, w.oBias, w.postNorm, w.gateUp.tensor, w.down.tensor, w.eps];
 }
