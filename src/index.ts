@@ -5,6 +5,8 @@ import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export { SparseVilaError } from './errors';
+export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
+export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { LoadOptions } from './models/model';
 export { setup } from './runtime/setup';
@@ -12,6 +14,7 @@ export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
 export { dense } from './sparsity/dense';
 export type { SparsityMethod, TowerView } from './sparsity/method';
+export { type Observed, observed } from './sparsity/observed';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
 export { budget, topK } from './sparsity/top_k';
 
