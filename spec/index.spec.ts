@@ -8,7 +8,18 @@ import { withoutLeak } from './support/leaks';
 const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
-  const names = ['SPARSE_VILA_PRESETS', 'SparseVilaError', 'budget', 'dense', 'load', 'setup', 'sparseVila', 'topK'];
+  const names = [
+    'SPARSE_VILA_PRESETS',
+    'SparseVilaError',
+    'budget',
+    'dense',
+    'explain',
+    'load',
+    'observed',
+    'setup',
+    'sparseVila',
+    'topK',
+  ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });
 

@@ -23,6 +23,8 @@ export interface Fill {
   readonly cells: readonly number[];
   readonly colour: string;
   readonly opacity: number;
+  /** Whether each cell also has an edge of the full colour. */
+  readonly framed?: boolean;
 }
 
 export interface Box {
@@ -71,16 +73,33 @@ export function drawCanvas(
     `<use href="#${picture.id}-${look}" transform="translate(${pixels(at.left)} ${pixels(at.top)}) ` +
       `scale(${pixels(picture.width)} ${pixels(picture.height)})"/>`,
     ...fills.filter(({ cells }) => cells.length > 0).map((fill) => fillPath(picture, fill, scale)),
+    unseen(picture, scale),
     '</g>',
   ].join('');
 }
 
-const PADDING = '#9a9a9a';
+export const PADDING = '#9a9a9a';
 
-function fillPath(picture: CanvasPicture, { cells, colour, opacity }: Fill, scale: number): string {
-  const path = cells.map((cell) => {
-    const { x, y, width, height } = cellBox(picture, cell, scale);
-    return `M${x} ${y}h${width}v${height}h${-width}z`;
-  });
-  return `<path d="${path.join('')}" fill="${colour}" fill-opacity="${opacity}"/>`;
+/** What lies right of and below all cells is seen by none: faded. */
+function unseen({ cells: { canvas, covered } }: CanvasPicture, scale: number): string {
+  const [width, height] = [Math.round(canvas.width * scale), Math.round(canvas.height * scale)];
+  const [right, bottom] = [Math.round(covered.width * scale), Math.round(covered.height * scale)];
+  if (right >= width && bottom >= height) return '';
+  return `<path d="M${right} 0H${width}V${height}H0V${bottom}H${right}z" fill="#ffffff" fill-opacity="0.8"/>`;
+}
+
+function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = false }: Fill, scale: number): string {
+  const boxes = cells.map((cell) => cellBox(picture, cell, scale));
+  const inside = `<path d="${boxes.map(outline).join('')}" fill="${colour}" fill-opacity="${opacity}"/>`;
+  if (!framed) return inside;
+  const edges = boxes.map((box) => outline(box) + outline(shrunk(box)));
+  return `${inside}<path d="${edges.join('')}" fill="${colour}" fill-rule="evenodd"/>`;
+}
+
+const outline = ({ x, y, width, height }: Box): string => `M${x} ${y}h${width}v${height}h${-width}z`;
+
+/** The box inside an edge of a tenth of it. */
+function shrunk({ x, y, width, height }: Box): Box {
+  const edge = Math.max(1, Math.round(Math.min(width, height) / 10));
+  return { x: x + edge, y: y + edge, width: Math.max(0, width - 2 * edge), height: Math.max(0, height - 2 * edge) };
 }

@@ -59,8 +59,9 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
       parts.push(line.svg);
       y += line.height + GAP;
     }
-  parts.push(legend(MARGIN, y + 4).svg);
-  const height = Math.ceil(y + MARGIN);
+  const entries = legend(pictures, turns, MARGIN, y + 4);
+  parts.push(entries);
+  const height = Math.ceil(entries === '' ? y - GAP + MARGIN : y + MARGIN);
   return { svg: document(width, height, pictures, parts), width, height };
 }
 
@@ -73,7 +74,7 @@ function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureT
   return [saliencePanel(picture), keptPanel(picture), ...seen].filter((panel) => panel !== undefined);
 }
 
-/** Panels side by side: their words end on one line, so that their pictures begin on one. */
+/** Panels side by side: their words end at one height, where their pictures begin. */
 function drawLine(panels: readonly Panel[], y: number, column: number): { svg: string; height: number } {
   const texts = panels.map(({ heading, answer, note }) => ({
     heading: wrap(heading, column, FONT.heading, 'bold'),
@@ -87,7 +88,7 @@ function drawLine(panels: readonly Panel[], y: number, column: number): { svg: s
   const svg = panels.map((panel, i) => {
     const x = MARGIN + i * (column + GAP);
     const text = texts[i];
-    let at = y;
+    let at = y + words - 4 - (heights[i] ?? 0);
     const write = (lines: readonly string[] = [], step: number, style: Parameters<typeof textAt>[3]): string =>
       lines
         .map((line) => {

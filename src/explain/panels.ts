@@ -1,7 +1,8 @@
 // The panels of a figure: a heading, a picture with its cells, and what explains its colours. Knows what the cells mean, and
 // nothing about where a panel stands.
 
-import { type CanvasPicture, drawCanvas, type Fill, scaleInto } from './canvas';
+import { BAR, BAR_HEIGHT, countBar, countColour, gradientBar } from './bars';
+import { type CanvasPicture, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
 import { type ColourMap, plasma, viridis } from './colour';
 import { type Look, layerCounts } from './look';
 import { FAINT, textAt, textWidth } from './text';
@@ -24,19 +25,20 @@ export interface Panel {
 
 /** Sizes in pixels. */
 export const PANEL = { width: 340, height: 440, least: 250 };
-const BAR = { gap: 12, height: 10, label: 11 };
-const BAR_HEIGHT = BAR.gap + BAR.height + 18;
 
 /** Veils over grey or colour: a cell that was pruned, and one that was kept and not retrieved. */
 const PRUNED = { colour: '#0b0d12', opacity: 0.78 };
-const IDLE = { colour: '#0b0d12', opacity: 0.4 };
+const IDLE = { colour: '#0b0d12', opacity: 0.5 };
+/** How much of a cell is its colour; the rest is the picture. */
+const HEAT = 0.62;
+const TINT = 0.3;
 
 export function saliencePanel(picture: FigurePicture): Panel | undefined {
   const { salience } = picture;
   if (salience === undefined) return undefined;
   return {
     heading: 'Salience',
-    note: 'attention in the vision tower, before any question',
+    note: 'attention in the vision tower',
     ...heatBody(picture, salience, all(salience.length), viridis),
   };
 }
@@ -46,7 +48,7 @@ export function keptPanel(picture: FigurePicture): Panel {
   const tokens = grid.rows * grid.cols;
   return {
     heading: kept.length === tokens ? `All ${tokens} cells kept` : `${kept.length} of ${tokens} cells kept`,
-    note: kept.length === tokens ? 'nothing is pruned' : 'the dark ones are pruned before the decoder',
+    note: kept.length === tokens ? 'nothing is pruned' : 'the dark ones are pruned, whatever is asked',
     body: (x, y) => draw(picture, x, y, 'colour', [{ ...PRUNED, cells: prunedCells(picture) }]),
     height: bodyHeight(picture),
   };
@@ -76,7 +78,7 @@ export function turnPanel(
   );
   return {
     ...words,
-    note: `${everything}; colour is relevance to the question`,
+    note: 'all attended; colour: relevance to the question',
     body: (x, y) => whole.body(x, y) + small.body(x, y + whole.height),
     height: whole.height + small.height,
   };
@@ -93,39 +95,50 @@ function retrievedBody(
     Math.max(...retrieved.map(({ length }) => length)),
   ];
   const layers = retrieved.length;
-  const fills = retrievedFills(picture, counts, (count) => countColour(count, layers));
+  const fills = retrievedFills(picture, counts, (count) => ({
+    colour: countColour(count, layers),
+    opacity: TINT,
+    framed: true,
+  }));
   const small = multiples(
     picture,
-    retrieved.map((cells) => retrievedFills(picture, layerCounts([cells], counts.length), () => plasma(0.8))),
+    retrieved.map((cells) =>
+      retrievedFills(picture, layerCounts([cells], counts.length), () => ({ colour: plasma(0.8), opacity: 0.85 })),
+    ),
   );
   const bar = countBar(layers);
   const top = bodyHeight(picture);
   return {
     note: `${least === most ? least : `${least} to ${most}`} of ${picture.kept.length} retrieved in a layer, ${any} in any`,
     body: (x, y) =>
-      draw(picture, x, y, 'grey', fills) +
+      draw(picture, x, y, 'colour', fills) +
       bar(x, y + top + BAR.gap, canvasSize(picture).width) +
       small.body(x, y + top + BAR_HEIGHT),
     height: top + BAR_HEIGHT + small.height,
   };
 }
 
-/** Grey where nothing was retrieved, darker where it was pruned, coloured by `colour` of the count elsewhere. */
-function retrievedFills(picture: FigurePicture, counts: Int32Array, colour: (count: number) => string): Fill[] {
-  const byCount = new Map<number, number[]>();
-  for (const cell of picture.kept) {
-    const count = counts[cell] ?? 0;
-    byCount.set(count, [...(byCount.get(count) ?? []), cell]);
-  }
-  const fills = [...byCount].map(([count, cells]) =>
-    count === 0 ? { ...IDLE, cells } : { cells, colour: colour(count), opacity: 0.72 },
-  );
+/** Dark where nothing was retrieved, darker where it was pruned, `paint` of the count elsewhere. */
+function retrievedFills(
+  picture: FigurePicture,
+  counts: Int32Array,
+  paint: (count: number) => Omit<Fill, 'cells'>,
+): Fill[] {
+  const byCount = groupBy(Array.from(picture.kept), (cell) => counts[cell] ?? 0);
+  const fills = [...byCount].map(([count, cells]) => ({ ...(count === 0 ? IDLE : paint(count)), cells }));
   return [{ ...PRUNED, cells: prunedCells(picture) }, ...fills];
 }
 
-/** From the blue that is still told from grey to yellow. */
-const countColour = (count: number, layers: number): string =>
-  plasma(layers === 1 ? 0.8 : 0.12 + (0.88 * (count - 1)) / (layers - 1));
+function groupBy<Key>(cells: readonly number[], keyOf: (cell: number) => Key): Map<Key, number[]> {
+  const groups = new Map<Key, number[]>();
+  for (const cell of cells) {
+    const key = keyOf(cell);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [cell]);
+    else group.push(cell);
+  }
+  return groups;
+}
 
 /** Every cell coloured by its value, largest brightest, and the scale in multiples of the average. */
 function heatBody(
@@ -137,8 +150,7 @@ function heatBody(
   const fills = heatFills(picture, values, cells, map);
   const { most, mean } = scaleOf(values, cells);
   const top = bodyHeight(picture);
-  const times = mean === 0 ? 0 : most / mean;
-  const bar = gradientBar(map, ['0', `${times.toFixed(times < 10 ? 1 : 0)}× the average cell`]);
+  const bar = gradientBar(map, mean === 0 ? 0 : most / mean);
   return {
     body: (x, y) => draw(picture, x, y, 'grey', fills) + bar(x, y + top + BAR.gap, canvasSize(picture).width),
     height: top + BAR_HEIGHT,
@@ -147,12 +159,8 @@ function heatBody(
 
 function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly number[], map: ColourMap): Fill[] {
   const { most } = scaleOf(values, cells);
-  const byColour = new Map<string, number[]>();
-  for (const cell of cells) {
-    const colour = map(most === 0 ? 0 : (values[cell] ?? 0) / most);
-    byColour.set(colour, [...(byColour.get(colour) ?? []), cell]);
-  }
-  const heat = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: 0.72 }));
+  const byColour = groupBy(cells, (cell) => map(most === 0 ? 0 : Math.sqrt((values[cell] ?? 0) / most)));
+  const heat = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: HEAT }));
   return cells.length === values.length ? heat : [{ ...PRUNED, cells: prunedCells(picture) }, ...heat];
 }
 
@@ -175,51 +183,21 @@ function multiples(
   const width = (canvasSize(picture).width - (columns - 1) * gap) / columns;
   const scale = width / picture.cells.canvas.width;
   const step = Math.ceil(picture.cells.canvas.height * scale) + label + gap;
+  const write = (x: number, y: number, words: string): string => textAt(x, y + 11, words, { size: 11, fill: FAINT });
+  const roomy = layers.length <= 4;
+  const first = roomy ? 0 : label;
   return {
-    body: (x, y) =>
-      layers
-        .map((fills, layer) => {
-          const left = Math.round(x + (layer % columns) * (width + gap));
-          const top = Math.round(y + Math.floor(layer / columns) * step);
-          const name = layers.length <= 4 ? `layer ${layer}` : String(layer);
-          return (
-            textAt(left, top + 11, name, { size: 11, fill: FAINT }) +
-            drawCanvas(picture, { x: left, y: top + label, scale, look: 'grey', fills })
-          );
-        })
-        .join(''),
-    height: Math.ceil(layers.length / columns) * step,
+    body: (x, y) => {
+      const drawn = layers.map((fills, layer) => {
+        const left = Math.round(x + (layer % columns) * (width + gap));
+        const top = Math.round(y + first + Math.floor(layer / columns) * step);
+        const canvas = drawCanvas(picture, { x: left, y: top + label, scale, look: 'grey', fills });
+        return write(left, top, roomy ? `layer ${layer}` : String(layer)) + canvas;
+      });
+      return (roomy ? '' : write(x, y, 'layer by layer')) + drawn.join('');
+    },
+    height: first + Math.ceil(layers.length / columns) * step,
   };
-}
-
-type Bar = (x: number, y: number, width: number) => string;
-
-function gradientBar(map: ColourMap, [low, high]: readonly [string, string]): Bar {
-  const steps = 64;
-  return (x, y, width) => {
-    const boxes = Array.from({ length: steps }, (_, i) => {
-      const [from, to] = [Math.round((width * i) / steps), Math.round((width * (i + 1)) / steps)];
-      return `<rect x="${x + from}" y="${y}" width="${to - from}" height="${BAR.height}" fill="${map(i / (steps - 1))}"/>`;
-    });
-    return boxes.join('') + barLabels(x, y, width, low, high);
-  };
-}
-
-/** One box per number of layers. */
-function countBar(layers: number): Bar {
-  return (x, y, width) => {
-    const boxes = Array.from({ length: layers }, (_, i) => {
-      const [from, to] = [Math.round((width * i) / layers), Math.round((width * (i + 1)) / layers)];
-      return `<rect x="${x + from}" y="${y}" width="${to - from - (layers <= 12 ? 2 : 0)}" height="${BAR.height}" fill="${countColour(i + 1, layers)}"/>`;
-    });
-    return boxes.join('') + barLabels(x, y, width, 'in 1 layer', layers === 1 ? '' : `in all ${layers}`);
-  };
-}
-
-function barLabels(x: number, y: number, width: number, low: string, high: string): string {
-  const style = { size: BAR.label, fill: FAINT };
-  const below = y + BAR.height + 13;
-  return textAt(x, below, low, style) + textAt(x + width, below, high, { ...style, anchor: 'end' });
 }
 
 const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
@@ -243,14 +221,20 @@ function draw(picture: FigurePicture, x: number, y: number, look: 'colour' | 'gr
   return drawCanvas(picture, { x, y, scale: panelScale(picture), look, fills });
 }
 
-/** The legend's entries, in one line: a swatch and its words. */
-export function legend(x: number, y: number): { svg: string; width: number } {
-  const entries = [
-    [IDLE, 'kept, not retrieved by this turn'],
-    [PRUNED, 'pruned before the decoder'],
-  ] as const;
+/** What the dark cells of turns mean, in one line; nothing where there are none. */
+export function legend(
+  pictures: readonly FigurePicture[],
+  turns: readonly { readonly looks: readonly Look[] }[],
+  x: number,
+  y: number,
+): string {
+  const pruned = pictures.some((picture) => prunedCells(picture).length > 0);
+  const padded = pictures.some(
+    ({ width, height, cells: { canvas } }) => canvas.width > width || canvas.height > height,
+  );
+  const idle = turns.some(({ looks }) => looks.some(({ retrieved }) => retrieved !== undefined));
   let at = x;
-  const svg = entries.map(([{ colour, opacity }, words]) => {
+  const entry = (words: string, { colour, opacity }: Omit<Fill, 'cells'>): string => {
     const left = at;
     at += 20 + textWidth(words, 12) + 24;
     return (
@@ -258,6 +242,10 @@ export function legend(x: number, y: number): { svg: string; width: number } {
       `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="${colour}" fill-opacity="${opacity}"/>` +
       textAt(left + 20, y, words, { size: 12, fill: FAINT })
     );
-  });
-  return { svg: svg.join(''), width: at - x };
+  };
+  return [
+    idle ? entry('kept, not retrieved by this turn', IDLE) : '',
+    pruned ? entry('pruned before the decoder', PRUNED) : '',
+    padded ? entry('padding around the picture', { colour: PADDING, opacity: 1 }) : '',
+  ].join('');
 }

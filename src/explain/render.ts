@@ -16,7 +16,8 @@ export async function embed({ data, width, height }: RgbImage): Promise<{ colour
     .resize({ width: EMBEDDED, height: EMBEDDED, fit: 'inside', withoutEnlargement: true })
     .png()
     .toBuffer();
-  const grey = await sharp(png).greyscale().toColourspace('srgb').png().toBuffer();
+  // Stretched and lifted, so that shapes show through veils and colours, whatever the picture's exposure.
+  const grey = await sharp(png).greyscale().normalise().linear(0.8, 51).toColourspace('srgb').png().toBuffer();
   const uri = (bytes: Buffer): string => `data:image/png;base64,${bytes.toString('base64')}`;
   return { colour: uri(png), grey: uri(grey) };
 }
@@ -27,7 +28,7 @@ export async function rasterize(svg: string): Promise<Buffer> {
   await fonts;
   return await sharp(Buffer.from(svg), { unlimited: true, limitInputPixels: false })
     .flatten({ background: '#ffffff' })
-    .png({ compressionLevel: 9 })
+    .png({ compressionLevel: 9, adaptiveFiltering: true })
     .toBuffer();
 }
 
