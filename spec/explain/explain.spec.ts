@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path';
 import sharp from 'sharp';
 import { type ExplainedTurn, explain } from '../../src';
 import { plasma, viridis } from '../../src/explain/colour';
+import { figure } from '../../src/explain/figure';
 import { cellGeometry, type Size } from '../../src/image/cells';
 import { errorOf } from '../image/fixtures';
 
@@ -130,6 +131,34 @@ describe('explain', () => {
     const later = { ...turn, images: [], stats: { ...turn.stats, images: [] } };
     const { width } = await pixelsOf(await explain(model('resize', 4), [turn, later, later, later, later]));
     expect(width).toBe(2 * MARGIN + 5 * PANEL + 4 * GAP);
+  });
+
+  it('is no higher than can be drawn, however many pictures there are', () => {
+    const { grid, kept, salience } = turn.stats.images[0] ?? {
+      grid: { rows: 0, cols: 0 },
+      kept: KEPT,
+      salience: SALIENCE,
+    };
+    const size = { width: 400, height: 400 };
+    const picture = {
+      id: 'p',
+      ...size,
+      grid,
+      kept,
+      salience,
+      cells: model('resize', 4).cellsOf(size),
+      colour: '',
+      grey: '',
+    };
+    const sizeOf = (pictures: number): number[] => {
+      const svg = figure('', Array(pictures).fill(picture), []);
+      return (/width="(\d+)" height="(\d+)"/.exec(svg) ?? []).slice(1).map(Number);
+    };
+    const [width = 0, height = 0] = sizeOf(1);
+    expect([width, height < 1000]).toEqual([2 * MARGIN + 2 * PANEL + GAP, true]);
+    expect(sizeOf(2)[0]).toBe(width);
+    expect(sizeOf(100)[1]).toBe(32_000);
+    expect(sizeOf(100)[0]).toBeLessThan(width);
   });
 
   it.each([

@@ -98,8 +98,8 @@ function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = fal
 
 const outline = ({ x, y, width, height }: Box): string => `M${x} ${y}h${width}v${height}h${-width}z`;
 
-/** The box inside an edge of a tenth of it. */
+/** The box inside an edge of a tenth of it, one to four pixels. */
 function shrunk({ x, y, width, height }: Box): Box {
-  const edge = Math.max(1, Math.round(Math.min(width, height) / 10));
+  const edge = Math.min(4, Math.max(1, Math.round(Math.min(width, height) / 10)));
   return { x: x + edge, y: y + edge, width: Math.max(0, width - 2 * edge), height: Math.max(0, height - 2 * edge) };
 }

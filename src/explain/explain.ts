@@ -61,7 +61,7 @@ export async function explain(
   }
   if (pictures.length === 0) throw invalid('at least one image in a turn', 'none');
   const asked = turns.map(({ question, answer }, i) => ({ question, answer, looks: looks[i] ?? [] }));
-  const png = await rasterize(figure(title, pictures, asked).svg);
+  const png = await rasterize(figure(title, pictures, asked));
   signal?.throwIfAborted();
   return png;
 }

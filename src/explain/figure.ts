@@ -27,19 +27,16 @@ export interface Embedded extends FigurePicture {
   readonly grey: string;
 }
 
-export interface Figure {
-  readonly svg: string;
-  readonly width: number;
-  readonly height: number;
-}
-
 const MARGIN = 28;
 const GAP = 26;
 const MOST_COLUMNS = 5;
+/** Pixels that an SVG can be drawn with; what would be higher, as of a long video, is drawn smaller. */
+const LARGEST = 32_000;
 const LINE = { heading: 20, answer: 19, note: 17 };
 const FONT = { title: 16, heading: 15, answer: 14, note: 12 };
 
-export function figure(title: string, pictures: readonly Embedded[], turns: readonly FigureTurn[]): Figure {
+/** The figure as SVG. */
+export function figure(title: string, pictures: readonly Embedded[], turns: readonly FigureTurn[]): string {
   const column = Math.max(PANEL.least, ...pictures.map((picture) => canvasSize(picture).width));
   const rows = pictures.map((picture, i) => panelsOf(picture, i, turns));
   const columns = Math.min(MOST_COLUMNS, Math.max(...rows.map(({ length }) => length)));
@@ -62,7 +59,7 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
   const entries = legend(pictures, turns, MARGIN, y + 4);
   parts.push(entries);
   const height = Math.ceil(entries === '' ? y - GAP + MARGIN : y + MARGIN);
-  return { svg: document(width, height, pictures, parts), width, height };
+  return document(width, height, pictures, parts);
 }
 
 /** The panels of one picture: its salience, what was kept of it, and the turns since it was there. */
@@ -111,8 +108,11 @@ function document(width: number, height: number, pictures: readonly Embedded[], 
     `<image id="${id}-colour" width="1" height="1" preserveAspectRatio="none" href="${colour}"/>`,
     `<image id="${id}-grey" width="1" height="1" preserveAspectRatio="none" href="${grey}"/>`,
   ]);
+  const scale = Math.min(1, LARGEST / height);
+  const [shownWidth, shownHeight] = [Math.round(width * scale), Math.round(height * scale)];
   return (
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="DejaVu Sans, sans-serif">` +
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${shownWidth}" height="${shownHeight}" ` +
+    `viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans, sans-serif">` +
     `<defs>${images.join('')}</defs><rect width="${width}" height="${height}" fill="#ffffff"/>${parts.join('')}</svg>`
   );
 }
