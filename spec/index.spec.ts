@@ -9,6 +9,7 @@ const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
   const names = [
+    'METHODS',
     'SPARSE_VILA_PRESETS',
     'SparseVilaError',
     'budget',
@@ -16,9 +17,11 @@ it('exports what the documentation names, and nothing else', () => {
     'explain',
     'load',
     'observed',
+    'random',
     'setup',
     'sparseVila',
     'topK',
+    'uniform',
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

@@ -159,7 +159,14 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
     prepareImage: async () => ({ pixels: new Float32Array(), width: 0, height: 0 }),
     encodeImage: async () => {
       const features = float32(values, [tokens, d]);
-      return { grid: { rows: 1, cols: tokens }, tokens, features, salience, dispose: () => features.dispose() };
+      return {
+        grid: { rows: 1, cols: tokens },
+        tokens,
+        features,
+        salience: [salience],
+        keys: [],
+        dispose: () => features.dispose(),
+      };
     },
     project: (features) => features.clone(),
   };
@@ -177,10 +184,12 @@ async function ask(session: Session, first: boolean): Promise<TurnStats> {
 function pruneTime(tokens: number, rounds: number): number {
   const random = uniform(2);
   const salience = Float32Array.from({ length: tokens }, random);
+  const none = () => ({ data: new Float32Array(), width: 0 });
+  const view = { tokens, grid: { rows: 1, cols: tokens }, salience: () => salience, keys: none, features: none };
   const method = sparseVila();
   const times: number[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {
-    const us = time(() => void method.prune?.([{ tokens, grid: { rows: 1, cols: tokens }, salience }]));
+    const us = time(() => void method.prune?.([{ ...view, projected: none }]));
     if (round >= 0) times.push(us / 1e3);
   }
   return median(times);

@@ -94,7 +94,8 @@ describe('explain', () => {
   });
 
   it('shows relevance where everything is attended', async () => {
-    const relevance = [Float32Array.of(0, 1, 0.25, 0), Float32Array.of(0, 1, 0.25, 0)];
+    const places = [...KEPT].map((cell) => ({ image: 0, row: Math.floor(cell / 4), col: cell % 4 }));
+    const relevance = Array(2).fill({ scores: Float32Array.of(0, 1, 0.25, 0), places });
     const dense = { ...turn, stats: { ...turn.stats, retrieved: undefined }, relevance };
     const { cell } = await pixelsOf(await explain(model('resize', 4), [dense]));
     const { cell: without } = await pixelsOf(await explain(model('resize', 4), [{ ...turn, stats: dense.stats }]));

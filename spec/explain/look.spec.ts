@@ -8,6 +8,8 @@ const image = (tokens: number, ...kept: number[]) => ({
 });
 const rows = (...layers: number[][]) => layers.map((layer) => Int32Array.from(layer));
 
+const place = (image: number, col: number) => ({ image, row: 0, col });
+
 describe('looksOf', () => {
   it('gives rows back to the cells of the pictures that they came from', () => {
     const looks = looksOf([
@@ -42,7 +44,12 @@ describe('looksOf', () => {
 
   it('lays relevance on cells, 0 where they were pruned', () => {
     const stats = { images: [image(4, 1, 3), image(2, 0)], retrieved: undefined };
-    const [turn] = looksOf([{ stats, relevance: [Float32Array.of(0.5, 0.25, 0.125)] }]);
+    const [turn] = looksOf([
+      {
+        stats,
+        relevance: [{ scores: Float32Array.of(0.5, 0.25, 0.125), places: [place(0, 1), place(0, 3), place(1, 0)] }],
+      },
+    ]);
     expect(turn?.map(({ relevance }) => relevance?.map((layer) => [...layer]))).toEqual([
       [[0, 0.5, 0, 0.25]],
       [[0.125, 0]],
@@ -52,9 +59,14 @@ describe('looksOf', () => {
   it('refuses a conversation whose beginning is missing', () => {
     const invalid = expect.objectContaining({ code: 'ERR_OPTION_INVALID' });
     expect(() => looksOf([{ stats: { images: [image(4, 1)], retrieved: rows([1]) } }])).toThrow(invalid);
-    expect(() => looksOf([{ stats: { images: [], retrieved: undefined }, relevance: [Float32Array.of(1)] }])).toThrow(
-      invalid,
-    );
+    expect(() =>
+      looksOf([
+        {
+          stats: { images: [], retrieved: undefined },
+          relevance: [{ scores: Float32Array.of(1), places: [place(0, 0)] }],
+        },
+      ]),
+    ).toThrow(invalid);
   });
 });
 

@@ -10,7 +10,6 @@ import { looksOf } from '../explain/look';
 import { installOnce } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
 import { observed } from '../sparsity/observed';
-import type { SparseVilaOptions } from '../sparsity/sparse_vila';
 import { conversation, inputs } from './ask';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
@@ -83,23 +82,26 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
     const { stats } = answer;
     if (stats === undefined) continue;
     const asked = turns.length === 0 ? images : [];
-    turns.push({ question, answer: words, images: asked, stats, relevance: watched.relevance() });
+    turns.push({ question, answer: words, images: asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const png = await explain(model, turns, { title, signal });
   await write(out, png);
   if (!args.json) return void process.stdout.write(`${out}\n`);
-  const { prefillSparsity, decodeSparsity, positions } = options ?? {};
-  const ratios = { prefillSparsity, decodeSparsity, positions };
-  const result = { out, model: modelFolder(args), method: method.name, ...ratios, ...cellsOf(turns) };
+  const result = { out, model: modelFolder(args), method: method.name, ...options, ...cellsOf(turns) };
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
 }
 
-function titleOf(model: string, method: string, options: SparseVilaOptions | undefined): string {
-  if (options === undefined) return `${method} · ${model}`;
-  const { prefillSparsity = 0, decodeSparsity = 0 } = options;
+function titleOf(model: string, method: string, ratios: { prefillSparsity?: number; decodeSparsity?: number }): string {
   const percent = (share: number): string => `${Number((100 * share).toFixed(1))} %`;
-  return `${method} · ${model} · ${percent(prefillSparsity)} pruned, ${percent(decodeSparsity)} of the rest left out of each answer`;
+  const { prefillSparsity, decodeSparsity } = ratios;
+  const words = [
+    method,
+    model,
+    prefillSparsity === undefined ? '' : `${percent(prefillSparsity)} dropped in prefill`,
+    decodeSparsity === undefined ? '' : `${percent(decodeSparsity)} of the rest left out of each answer`,
+  ];
+  return words.filter((word) => word !== '').join(' · ');
 }
 
 /** For programs: each picture's cells, and each turn's per picture and layer; null: every kept one. */

@@ -1,9 +1,10 @@
 // What a conversation looked at, as a picture: for each image its salience and what was kept of it, for each turn the cells
-// that it retrieved, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
+// that it attended, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
 
 import { SparseVilaError } from '../errors';
 import type { CellGeometry, Size } from '../image/cells';
 import { decodeImage, type ImageInput } from '../image/decode';
+import type { LayerRelevance } from '../sparsity/observed';
 import { type Embedded, figure } from './figure';
 import { type LookedAt, looksOf } from './look';
 import { embed, rasterize } from './render';
@@ -18,8 +19,8 @@ export interface ExplainedTurn {
   readonly images?: readonly ImageInput[];
   /** `stats` of its answer. */
   readonly stats: LookedAt;
-  /** Per layer the relevance of every visual row, shown where all are attended; `observed(method).relevance()` after the turn. */
-  readonly relevance?: readonly Float32Array[];
+  /** Per layer, shown where all is attended: what `observed(method).takeRelevance()` gives after the turn. */
+  readonly relevance?: readonly LayerRelevance[] | undefined;
 }
 
 export interface ExplainOptions {

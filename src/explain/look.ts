@@ -1,7 +1,8 @@
 // From what a conversation's turns report to what can be drawn: for each picture its kept cells and salience, for each turn
-// and picture the cells that each layer retrieved. Knows numbers only.
+// and picture the cells that each layer attended. Knows numbers only.
 
 import { SparseVilaError } from '../errors';
+import type { LayerRelevance } from '../sparsity/observed';
 import type { Grid } from './canvas';
 
 /** The part of a turn's statistics that is looked at. */
@@ -27,27 +28,28 @@ export interface Look {
 
 /**
  * What each turn looked at, of every picture that was there by then.
- * @param turns all turns of a conversation that was never rewound, in order; `relevance` is per layer over all visual rows
- * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were retrieved that no picture of these turns has
+ * @param turns all turns of a conversation that was never rewound, in order
+ * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were attended that no picture of these turns has
  */
 export function looksOf(
-  turns: readonly { readonly stats: LookedAt; readonly relevance?: readonly Float32Array[] | undefined }[],
+  turns: readonly { readonly stats: LookedAt; readonly relevance?: readonly LayerRelevance[] | undefined }[],
 ): Look[][] {
-  const pictures: { first: number; tokens: number; kept: Int32Array }[] = [];
+  const pictures: { first: number; tokens: number; cols: number; kept: Int32Array }[] = [];
   let rows = 0;
-  return turns.map(({ stats, relevance }) => {
-    for (const { tokens, kept } of stats.images) {
-      pictures.push({ first: rows, tokens, kept });
+  return turns.map(({ stats: { images, retrieved }, relevance }) => {
+    for (const { tokens, grid, kept } of images) {
+      pictures.push({ first: rows, tokens, cols: grid.cols, kept });
       rows += kept.length;
     }
-    checkRows(stats.retrieved, relevance, rows);
-    const all = stats.retrieved === undefined || stats.retrieved.every(({ length }) => length === rows);
-    return pictures.map(({ first, tokens, kept }, picture) => ({
+    checkRows(retrieved, relevance, { rows, images: pictures.length });
+    const all = retrieved === undefined || retrieved.every(({ length }) => length === rows);
+    return pictures.map(({ first, tokens, cols, kept }, picture) => ({
       picture,
-      retrieved: all ? undefined : stats.retrieved?.map((layer) => cellsOf(layer, first, kept)),
-      relevance: relevance?.map((layer) => {
+      retrieved: all ? undefined : retrieved?.map((layer) => cellsOf(layer, first, kept)),
+      relevance: relevance?.map(({ scores, places }) => {
         const cells = new Float32Array(tokens);
-        for (const [i, cell] of kept.entries()) cells[cell] = layer[first + i] ?? 0;
+        for (const [i, { image, row, col }] of places.entries())
+          if (image === picture) cells[row * cols + col] = scores[i] ?? 0;
         return cells;
       }),
     }));
@@ -69,15 +71,15 @@ function cellsOf(rows: Int32Array, first: number, kept: Int32Array): number[] {
 
 function checkRows(
   retrieved: readonly Int32Array[] | undefined,
-  relevance: readonly Float32Array[] | undefined,
-  rows: number,
+  relevance: readonly LayerRelevance[] | undefined,
+  known: { readonly rows: number; readonly images: number },
 ): void {
-  const last = Math.max(-1, ...(retrieved ?? []).map((layer) => layer.at(-1) ?? -1));
-  const scored = relevance?.find(({ length }) => length !== rows)?.length;
-  if (last < rows && scored === undefined) return;
+  const row = Math.max(-1, ...(retrieved ?? []).map((layer) => layer.at(-1) ?? -1));
+  const image = Math.max(-1, ...(relevance ?? []).map(({ places }) => places.at(-1)?.image ?? -1));
+  if (row < known.rows && image < known.images) return;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
-    `Expected all turns of one conversation from its start, whose pictures have ${rows} rows so far, ` +
-      `received ${scored === undefined ? `row ${last}` : `relevance of ${scored}`}.`,
+    `Expected all turns of one conversation from its start, received row ${row} of ${known.rows} rows and image ${image} of ` +
+      `${known.images} images so far.`,
   );
 }

@@ -54,7 +54,7 @@ export function keptPanel(picture: FigurePicture): Panel {
   };
 }
 
-/** One turn on one picture: which cells its layers retrieved, or how relevant they were where all are attended. */
+/** One turn on one picture: which cells its layers attended, or how relevant they were where all are attended. */
 export function turnPanel(
   picture: FigurePicture,
   number: number,
@@ -109,7 +109,7 @@ function retrievedBody(
   const bar = countBar(layers);
   const top = bodyHeight(picture);
   return {
-    note: `${least === most ? least : `${least} to ${most}`} of ${picture.kept.length} retrieved in a layer, ${any} in any`,
+    note: `${least === most ? least : `${least} to ${most}`} of ${picture.kept.length} attended in a layer, ${any} in any`,
     body: (x, y) =>
       draw(picture, x, y, 'colour', fills) +
       bar(x, y + top + BAR.gap, canvasSize(picture).width) +
@@ -244,7 +244,7 @@ export function legend(
     );
   };
   return [
-    idle ? entry('kept, not retrieved by this turn', IDLE) : '',
+    idle ? entry('kept, not attended by this answer', IDLE) : '',
     pruned ? entry('pruned before the decoder', PRUNED) : '',
     padded ? entry('padding around the picture', { colour: PADDING, opacity: 1 }) : '',
   ].join('');

@@ -1,29 +1,38 @@
-// A method as it is, with what it is shown kept for a look afterwards: salience even where nothing is pruned, relevance even
-// where everything is attended. Keeping all is dense bit for bit, so that watching changes no answer.
+// A method as it is, with what it is shown kept for a look afterwards: salience even where it reads none, relevance even where
+// everything is attended. Attending all is dense bit for bit, so that watching changes no answer.
 
-import type { SparsityMethod } from './method';
+import type { Place, SparsityMethod } from './method';
+
+/** What a layer's retrieval was shown: the relevance of visual rows, and where these lie in their images. */
+export interface LayerRelevance {
+  readonly scores: Float32Array;
+  readonly places: readonly Place[];
+}
 
 export interface Observed {
   readonly method: SparsityMethod;
-  /** Of the last turn, per layer: the relevance of every visual row in the cache. */
-  readonly relevance: () => readonly Float32Array[];
+  /** Per layer, what the turn that has just ended was shown; undefined when it was shown nothing. Once per turn. */
+  readonly takeRelevance: () => readonly LayerRelevance[] | undefined;
 }
 
-/** `inner` with the seams that it lacks filled by keeping everything. */
+/** `inner` with salience asked for where it asks for none, and a `retrieve` of everything where it has none. */
 export function observed(inner: SparsityMethod): Observed {
-  let seen: Float32Array[] = [];
+  let seen: LayerRelevance[] = [];
+  const salience = inner.tower?.salience?.length ? inner.tower.salience : [-1];
   const method: SparsityMethod = {
     ...inner,
-    prune: (images) => inner.prune?.(images) ?? images.map(({ tokens }) => everything(tokens)),
-    retrieve: (relevance, layer) => {
-      if (layer === 0) seen = [];
-      seen[layer] = relevance.slice();
-      return inner.retrieve?.(relevance, layer) ?? everything(relevance.length);
+    tower: { ...inner.tower, salience },
+    retrieve: (relevance, layer, places) => {
+      seen[layer] = { scores: relevance.slice(), places: [...places] };
+      return inner.retrieve?.(relevance, layer, places) ?? Int32Array.from(relevance.keys());
     },
   };
-  return { method, relevance: () => seen };
-}
-
-function everything(n: number): Int32Array {
-  return Int32Array.from({ length: n }, (_, i) => i);
+  return {
+    method,
+    takeRelevance: () => {
+      const taken = seen;
+      seen = [];
+      return taken.length === 0 ? undefined : taken;
+    },
+  };
 }

@@ -15,6 +15,11 @@ export function budget(n: number, sparsity: number): number {
   return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
 }
 
+/** All indices, the largest score first; of equal scores the lower index. Throws as `topK` does. */
+export function ranked(scores: Float32Array): Int32Array {
+  return topK(scores, scores.length).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+}
+
 /**
  * Indices of the k largest scores, ascending; of equal scores the lower index wins. Takes time of O(n), whatever the scores.
  * @throws SparseVilaError `ERR_SCORES` when a score is NaN

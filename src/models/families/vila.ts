@@ -187,18 +187,20 @@ function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: Generati
 function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector) {
   const side = projector.merged(tower.grid);
   const input = { size: tower.config.imageSize, patch: tower.config.patchSize };
+  const headWidth = tower.config.hiddenSize / tower.config.heads;
   return {
     prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
       preprocess(input, config.pixels, config.mode, signal),
-    encodeImage: (async (pixels, { salienceLayer, breathe }) => {
-      const { features: patches, salience } = await tower.run(pixels.pixels, salienceLayer, breathe);
+    encodeImage: (async (pixels, { breathe, ...taps }) => {
+      const { features: patches, salience, keys } = await tower.run(pixels.pixels, taps, breathe);
       const features = projector.merge(patches, tower.grid);
       patches.dispose();
       return {
         grid: { rows: side, cols: side },
         tokens: side * side,
         features,
-        salience: salience && projector.mergeSalience(salience, tower.grid),
+        salience: salience.map((values) => projector.mergeValues(values, tower.grid)),
+        keys: keys.map((values) => ({ data: projector.mergeValues(values, tower.grid), width: headWidth })),
         dispose: () => features.dispose(),
       };
     }) satisfies VisionLanguageModel['encodeImage'],
