@@ -95,11 +95,12 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
 function titleOf(model: string, method: string, ratios: { prefillSparsity?: number; decodeSparsity?: number }): string {
   const percent = (share: number): string => `${Number((100 * share).toFixed(1))} %`;
   const { prefillSparsity, decodeSparsity } = ratios;
+  const rest = prefillSparsity === undefined ? 'the cells' : 'the rest';
   const words = [
     method,
     model,
     prefillSparsity === undefined ? '' : `${percent(prefillSparsity)} dropped in prefill`,
-    decodeSparsity === undefined ? '' : `${percent(decodeSparsity)} of the rest left out of each answer`,
+    decodeSparsity === undefined ? '' : `${percent(decodeSparsity)} of ${rest} left out of each answer`,
   ];
   return words.filter((word) => word !== '').join(' · ');
 }

@@ -48,7 +48,8 @@ export function keptPanel(picture: FigurePicture): Panel {
   const tokens = grid.rows * grid.cols;
   return {
     heading: kept.length === tokens ? `All ${tokens} cells kept` : `${kept.length} of ${tokens} cells kept`,
-    note: kept.length === tokens ? 'nothing is pruned' : 'the dark ones are pruned, whatever is asked',
+    note:
+      kept.length === tokens ? 'nothing is pruned before the decoder' : 'the dark ones are pruned, whatever is asked',
     body: (x, y) => draw(picture, x, y, 'colour', [{ ...PRUNED, cells: prunedCells(picture) }]),
     height: bodyHeight(picture),
   };
