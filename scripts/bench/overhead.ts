@@ -19,7 +19,7 @@ import { sparseVila } from '../../src/sparsity/sparse_vila';
 import { uniform } from '../../src/text/random';
 import { decoderConfig, SHAPES, type Shape } from './model';
 import { randomWeights } from './random_weights';
-import { median, time } from './timing';
+import { median } from './timing';
 
 /** SigLIP-so400m at 448 pixels: 1,024 patches, and the blocks before the layer that VILA takes features from. */
 const PATCHES = 1024;
@@ -34,21 +34,26 @@ interface Options {
   rounds: number;
 }
 
-/** Milliseconds; shares of 1. */
+/** Milliseconds, by the clock on the wall and of all processors together. */
+interface Times {
+  readonly wall: number;
+  readonly cpu: number;
+}
+
 interface Overhead {
   readonly visual: number;
   readonly questionTokens: number;
-  /** The decoder's dense prefill of the image and the question. */
-  readonly prefill: number;
-  /** The question alone, later in the conversation: dense, and what relevance and the 24 selections of `retrieve` add. */
-  readonly question: number;
-  readonly relevance: number;
+  /** The decoder's dense prefill of the image and the question, and of the question alone, later in the conversation. */
+  readonly prefill: Times;
+  readonly question: Times;
+  /** What relevance and the selections of `retrieve` in all layers add to a question; of that the selections, by the wall. */
+  readonly relevance: Times;
   readonly retrieve: number;
   /** One selection among all visual tokens, and the salience of as many images as have them unmerged. */
-  readonly prune: number;
-  readonly salience: number;
+  readonly prune: Times;
+  readonly salience: Times;
   /** Everything SparseVILA adds before the first token, of `prefill`. */
-  readonly share: number;
+  readonly share: Times;
 }
 
 export const OVERHEAD: CommandModule<object, Options> = {
@@ -69,11 +74,12 @@ async function benchOverhead({ shape, visual, rounds }: Options): Promise<void> 
   const { native } = start();
   const machine = { shape, isa: native.isa(), threads: native.threads() };
   const say = (text: string) => void process.stdout.write(`${text}\n`);
-  say(`${shape} in bf16, random weights, ${machine.isa}, ${machine.threads} threads, medians of ${rounds} rounds\n`);
+  say(`${shape} in bf16, random weights, ${machine.isa}, ${machine.threads} threads, medians of ${rounds} rounds`);
+  say('ms by the wall, ms of all processors: on a busy machine trust the latter, with SPARSEVILA_THREADS=1\n');
   const tower = benchTower(rounds);
   say(
-    `salience of ${PATCHES} patches: ${tower.alone.toFixed(1)} ms in a block of its own, ${percent(tower.shareAlone)} of the tower; ` +
-      `${tower.beside.toFixed(1)} ms beside its features, ${percent(tower.shareBeside)}\n`,
+    `salience of ${PATCHES} patches: in a block of its own${columns(tower.alone, tower.whole)} of the tower\n` +
+      `${''.padEnd(29)}beside its features ${columns(tower.beside, tower.whole)}\n`,
   );
   const rows: Overhead[] = [];
   for (const tokens of visual) {
@@ -91,28 +97,31 @@ function benchTower(rounds: number) {
   const data = visionBlockData(sizes);
   const weights = visionBlockWeights(data, sizes, keep);
   const x = keep.tensor(float32(data.x, [TOWER.n, TOWER.e]));
-  const wants = [
-    { features: true, columns: false },
-    { features: true, columns: true },
-    { features: false, columns: true },
-  ];
-  const times = wants.map((): number[] => []);
-  for (let round = -WARM_UP; round < rounds; round++)
-    for (const [i, want] of wants.entries()) {
-      const us = time(() => {
-        for (const tensor of visionBlock(x, weights, want)) tensor.dispose();
-      });
-      if (round >= 0) times[i]?.push(us / 1e3);
-    }
+  const call = (want: { features: boolean; columns: boolean }): Times =>
+    timesOf(() => {
+      for (const tensor of visionBlock(x, weights, want)) tensor.dispose();
+    });
+  const plain: Times[] = [];
+  const both: Times[] = [];
+  const alone: Times[] = [];
+  for (let round = -WARM_UP; round < rounds; round++) {
+    const [one, two, three] = [
+      call({ features: true, columns: false }),
+      call({ features: true, columns: true }),
+      call({ features: false, columns: true }),
+    ];
+    if (round < 0) continue;
+    plain.push(one);
+    both.push(two);
+    alone.push(three);
+  }
   keep.dispose();
-  const [block = 0, both = 0, alone = 0] = times.map(median);
-  const [plain = [], withColumns = []] = times;
-  const beside = median(withColumns.map((ms, i) => ms - (plain[i] ?? Number.NaN)));
-  const whole = FEATURE_BLOCKS * block;
-  return { block, both, alone, beside, shareAlone: alone / whole, shareBeside: beside / (whole + block) };
+  const block = medians(plain);
+  const whole = { wall: FEATURE_BLOCKS * block.wall, cpu: FEATURE_BLOCKS * block.cpu };
+  return { block, whole, alone: medians(alone), beside: medians(differences(both, plain)) };
 }
 
-async function benchDecoder(shape: Shape, visual: number, rounds: number, salienceMs: number): Promise<Overhead> {
+async function benchDecoder(shape: Shape, visual: number, rounds: number, perImage: Times): Promise<Overhead> {
   const config = decoderConfig(shape, visual + 512);
   const weights = randomWeights(
     'bf16',
@@ -127,9 +136,9 @@ async function benchDecoder(shape: Shape, visual: number, rounds: number, salien
   const sparse = createSession(model, { method: sparseVila({ prefillSparsity: 0 }), history: 'evict' });
   const plain = createSession(model, { method: dense(), history: 'evict' });
   await ask(sparse, true); // warms up as well
-  const { ms: whole, tokens } = await ask(plain, true);
-  const without: TurnStats[] = [];
-  const extra: TurnStats[] = [];
+  const whole = await ask(plain, true);
+  const without: Asked[] = [];
+  const extra: Asked[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {
     const turns = [await ask(plain, false), await ask(sparse, false)] as const;
     if (round < 0) continue;
@@ -137,15 +146,16 @@ async function benchDecoder(shape: Shape, visual: number, rounds: number, salien
     extra.push(turns[1]);
   }
   for (const part of [plain, sparse, base, weights]) part.dispose();
-  const question = median(without.map(({ ms }) => ms.prefill));
-  const relevance = median(extra.map(({ ms }, i) => ms.prefill - (without[i]?.ms.prefill ?? Number.NaN)));
-  const retrieve = median(extra.map(({ ms }) => ms.retrieve));
-  const prune = pruneTime(visual, rounds);
-  const salience = Math.ceil(visual / PATCHES) * salienceMs;
+  const images = Math.ceil(visual / PATCHES);
+  const relevance = medians(differences(extra, without));
+  const retrieve = median(extra.map(({ stats }) => stats.ms.retrieve));
+  const prune = pruneTimes(visual, rounds);
+  const salience = { wall: images * perImage.wall, cpu: images * perImage.cpu };
+  const share = (clock: keyof Times): number => (relevance[clock] + prune[clock] + salience[clock]) / whole[clock];
   return {
-    ...{ visual, questionTokens: tokens.prompt - visual, prefill: whole.prefill, question },
-    ...{ relevance, retrieve, prune, salience },
-    share: (relevance + retrieve + prune + salience) / whole.prefill,
+    ...{ visual, questionTokens: whole.stats.tokens.prompt - visual },
+    ...{ prefill: { wall: whole.wall, cpu: whole.cpu }, question: medians(without) },
+    ...{ relevance, retrieve, prune, salience, share: { wall: share('wall'), cpu: share('cpu') } },
   };
 }
 
@@ -172,42 +182,83 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
   };
 }
 
-async function ask(session: Session, first: boolean): Promise<TurnStats> {
-  const image = { data: new Uint8Array(3), width: 1, height: 1, channels: 3 } as const;
-  const answer = session.ask(QUESTION, { images: first ? [image] : [], maxTokens: 1 });
-  await answer.text();
-  if (answer.stats === undefined) throw new Error('Expected statistics of a complete answer.');
-  return answer.stats;
+interface Asked extends Times {
+  readonly stats: TurnStats;
 }
 
-/** Milliseconds of SparseVILA's choice among the tokens of one image. */
-function pruneTime(tokens: number, rounds: number): number {
+/** A turn of one token: all of it is prefill, head and selections. */
+async function ask(session: Session, first: boolean): Promise<Asked> {
+  const image = { data: new Uint8Array(3), width: 1, height: 1, channels: 3 } as const;
+  const answer = session.ask(QUESTION, { images: first ? [image] : [], maxTokens: 1 });
+  const begin = now();
+  await answer.text();
+  const times = since(begin);
+  if (answer.stats === undefined) throw new Error('Expected statistics of a complete answer.');
+  return { ...times, stats: answer.stats };
+}
+
+/** SparseVILA's choice among the tokens of one image. */
+function pruneTimes(tokens: number, rounds: number): Times {
   const random = uniform(2);
   const salience = Float32Array.from({ length: tokens }, random);
   const none = () => ({ data: new Float32Array(), width: 0 });
   const view = { tokens, grid: { rows: 1, cols: tokens }, salience: () => salience, keys: none, features: none };
   const method = sparseVila();
-  const times: number[] = [];
+  const times: Times[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {
-    const us = time(() => void method.prune?.([{ ...view, projected: none }]));
-    if (round >= 0) times.push(us / 1e3);
+    const taken = timesOf(() => void method.prune?.([{ ...view, projected: none }]));
+    if (round >= 0) times.push(taken);
   }
-  return median(times);
+  return medians(times);
 }
+
+function now(): Times {
+  const { user, system } = process.cpuUsage();
+  return { wall: performance.now(), cpu: (user + system) / 1e3 };
+}
+
+function since(begin: Times): Times {
+  const end = now();
+  return { wall: end.wall - begin.wall, cpu: end.cpu - begin.cpu };
+}
+
+function timesOf(body: () => void): Times {
+  const begin = now();
+  body();
+  return since(begin);
+}
+
+const medians = (times: readonly Times[]): Times => ({
+  wall: median(times.map(({ wall }) => wall)),
+  cpu: median(times.map(({ cpu }) => cpu)),
+});
+
+const differences = (a: readonly Times[], b: readonly Times[]): Times[] =>
+  a.map(({ wall, cpu }, i) => ({ wall: wall - (b[i]?.wall ?? Number.NaN), cpu: cpu - (b[i]?.cpu ?? Number.NaN) }));
 
 const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 
+/** Milliseconds and shares of a whole, by both clocks. */
+function columns({ wall, cpu }: Times, of: Times): string {
+  const column = (ms: number, whole: number): string =>
+    `${ms.toFixed(2).padStart(11)} ms${percent(ms / whole).padStart(9)}`;
+  return `${column(wall, of.wall)}${column(cpu, of.cpu)}`;
+}
+
 function describe(row: Overhead): string {
-  const part = (name: string, ms: number): string =>
-    `  ${name.padEnd(44)}${ms.toFixed(2).padStart(10)} ms${percent(ms / row.prefill).padStart(10)}\n`;
-  const turn = (row.relevance + row.retrieve) / row.question;
+  const { prefill, salience, prune, relevance, share } = row;
+  const together = { wall: share.wall * prefill.wall, cpu: share.cpu * prefill.cpu };
+  const part = (name: string, times: Times, of: Times = prefill): string =>
+    `  ${name.padEnd(46)}${columns(times, of)}\n`;
   return (
-    `${row.visual} visual tokens and a question of ${row.questionTokens}: dense prefill ${row.prefill.toFixed(0)} ms\n` +
-    part(`salience, ${Math.ceil(row.visual / PATCHES)} images`, row.salience) +
-    part('prune: one selection', row.prune) +
-    part('relevance of every visual row in every layer', row.relevance) +
-    part('retrieve: a selection in every layer', row.retrieve) +
-    part('together', row.share * row.prefill) +
-    `  a later question alone takes ${row.question.toFixed(1)} ms dense; relevance and retrieve add ${percent(turn)}\n`
+    `${row.visual} visual tokens and a question of ${row.questionTokens}: dense prefill ${prefill.wall.toFixed(0)} ms, ` +
+    `${prefill.cpu.toFixed(0)} ms of processors\n` +
+    part(`salience, ${Math.ceil(row.visual / PATCHES)} images`, salience) +
+    part('prune: one selection', prune) +
+    part('relevance, and a selection in every layer', relevance) +
+    part('together', together) +
+    `  a later question alone: ${row.question.wall.toFixed(0)} ms, ${row.question.cpu.toFixed(0)} ms of processors, ` +
+    `${row.retrieve.toFixed(1)} ms of selections\n` +
+    part('relevance and selections of that', relevance, row.question)
   );
 }
