@@ -9,19 +9,31 @@ const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
   const names = [
-    'METHODS',
-    'SPARSE_VILA_PRESETS',
-    'SparseVilaError',
-    'budget',
-    'dense',
-    'explain',
-    'load',
-    'observed',
-    'random',
-    'setup',
-    'sparseVila',
-    'topK',
-    'uniform',
+    ...[
+      'METHODS',
+      'SPARSE_VILA_PRESETS',
+      'SparseVilaError',
+      'budget',
+      'compose',
+      'dense',
+      'divPrune',
+      'explain',
+      'fastV',
+      'hiPrune',
+    ],
+    ...[
+      'load',
+      'observed',
+      'pruMerge',
+      'pruMergePlus',
+      'pyramidDrop',
+      'quest',
+      'random',
+      'setup',
+      'snapKv',
+      'sparseVila',
+    ],
+    ...['sparseVlm', 'sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

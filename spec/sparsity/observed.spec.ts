@@ -13,10 +13,10 @@ import {
   sparseVila,
 } from '../../src';
 import { scene, TINY } from '../support/assets';
-import { indicesOf, towers } from './suite';
+import { viewOf } from './views';
 
-const images = towers([9, 16], 4);
-const scores = towers([12], 7)[0]?.salience() ?? new Float32Array();
+const image = viewOf({ rows: 2, cols: 3 }, Float32Array.of(0.1, 0.3, 0.2, 0.05, 0.15, 0.2));
+const scores = Float32Array.of(0.3, 0.1, 0.4, 0.2);
 const places: Place[] = Array.from(scores, (_, col) => ({ image: 0, row: 0, col }));
 
 describe('observed', () => {
@@ -24,7 +24,7 @@ describe('observed', () => {
     const inner = sparseVila({ positions: 'compact', salienceLayer: -2 });
     const { method } = observed(inner);
     expect(method).toMatchObject({ name: 'sparsevila', positions: 'compact', tower: { salience: [-2] } });
-    expect(method.prune?.(images).map(indicesOf)).toEqual(inner.prune?.(images).map(indicesOf));
+    expect(method.prune?.([image])).toEqual(inner.prune?.([image]));
     expect(method.retrieve?.(scores, 2, places)).toEqual(inner.retrieve?.(scores, 2, places));
   });
 

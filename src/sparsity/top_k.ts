@@ -10,14 +10,14 @@ export function roundHalfEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. */
-export function budget(n: number, sparsity: number): number {
-  return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
-}
-
 /** All indices, the largest score first; of equal scores the lower index. Throws as `topK` does. */
 export function ranked(scores: Float32Array): Int32Array {
   return topK(scores, scores.length).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+}
+
+/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. */
+export function budget(n: number, sparsity: number): number {
+  return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
 }
 
 /**
