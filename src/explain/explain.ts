@@ -31,6 +31,13 @@ export interface ExplainOptions {
 
 /**
  * Draws a conversation.
+ * @example
+ * const { method, takeRelevance } = observed(sparseVila());
+ * using chat = vlm.session({ method });
+ * const [question, images] = ['Where is the A?', ['a.png']];
+ * const asked = chat.ask(question, { images });
+ * const answer = await asked.text();
+ * const png = await explain(vlm, [{ question, answer, images, stats: asked.stats, relevance: takeRelevance() }]);
  * @param model the one that was asked: it knows where the cells of its token grids lie on a picture
  * @param turns all turns of the conversation in order, none of them rewound
  * @returns the bytes of a PNG
