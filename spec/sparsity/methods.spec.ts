@@ -1,6 +1,6 @@
 // Every method of the table keeps to what all keep to; and the table says what it must.
 
-import { load, METHODS, type Model } from '../../src';
+import { compose, load, METHODS, type MethodEntry, type Model } from '../../src';
 import { TINY } from '../support/assets';
 import { methodSuite, sessionSuite } from './suite';
 
@@ -22,7 +22,27 @@ it('the table names each method once, with its stage, title and source', () => {
   for (const { title, stage, source } of METHODS) expect([title, stage, source]).not.toContain('');
 });
 
-for (const entry of METHODS) {
+/** Two of the table as one: what the first prunes and drops, what the second retrieves. */
+function composed(first: string, second: string): MethodEntry {
+  const [a, b] = [first, second].map((name) => METHODS.find((entry) => entry.name === name)) as [
+    MethodEntry,
+    MethodEntry,
+  ];
+  return {
+    ...a,
+    name: `${first}+${second}`,
+    safeForLaterTurns: a.safeForLaterTurns && b.safeForLaterTurns,
+    uses: { prefill: a.uses.prefill, decode: b.uses.decode },
+    create: (ratios) => compose(a.create(ratios), b.create(ratios)),
+  };
+}
+
+for (const entry of [
+  ...METHODS,
+  composed('visionzip', 'quest'),
+  composed('pyramiddrop', 'sparsevila'),
+  composed('vscan', 'snapkv'),
+]) {
   methodSuite(entry);
   sessionSuite(entry, () => model);
 }

@@ -189,8 +189,9 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       if (entry.safeForLaterTurns) expectSame(second, lonely);
       else {
         expect(compareBits(second.logits, lonely.logits)).not.toBe('identical');
-        expect(second.retrieved).toEqual(first.retrieved);
-        expect(second.tokens.activePrefill).toBe(first.tokens.activeDecode);
+        const { evicts, retrieve } = entry.create(ratios);
+        expect(second.tokens.activePrefill).toBe(evicts ? first.tokens.activeDecode : first.tokens.activePrefill);
+        if (evicts || !retrieve) expect(second.retrieved).toEqual(first.retrieved);
       }
       both.chat.dispose();
       alone.chat.dispose();
@@ -209,6 +210,19 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       const { prune, drop } = entry.create(HALF);
       if (prune && !drop && entry.uses.prefill) expect(turns.map(({ tokens }) => tokens.visualKept)).toEqual([2, 2, 3]);
       chat.dispose();
+    });
+
+    it('stands at original positions, or without gaps, as it is told', async () => {
+      if (!entry.stage.includes('tower')) return expect(entry.create(HALF).positions).toBeUndefined();
+      for (const positions of ['original', 'compact'] as const) {
+        const { chat, ask } = open(entry.create({ ...HALF, positions }));
+        const { tokens, logits } = await ask({ ...LOOK, images: [0, 1] });
+        const steps = logits.length - 1;
+        const gaps = positions === 'compact' ? 0 : tokens.visualSeen - tokens.visualKept;
+        expect(chat.mark().nextPosition - tokens.prompt - steps).toBe(gaps);
+        expect(tokens.visualKept).toBeLessThan(tokens.visualSeen);
+        chat.dispose();
+      }
     });
 
     it('asking again from a mark gives the same answer and cache, whatever came between', async () => {
