@@ -17,11 +17,13 @@ it('exports what the documentation names, and nothing else', () => {
       'compose',
       'dense',
       'divPrune',
+      'explain',
       'fastV',
       'hiPrune',
     ],
     ...[
       'load',
+      'observed',
       'pruMerge',
       'pruMergePlus',
       'pyramidDrop',
@@ -30,9 +32,8 @@ it('exports what the documentation names, and nothing else', () => {
       'setup',
       'snapKv',
       'sparseVila',
-      'sparseVlm',
     ],
-    ...['sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
+    ...['sparseVlm', 'sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

@@ -15,9 +15,10 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors', 'text'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
+  explain: ['errors', 'runtime', 'image', 'sparsity'],
   quantize: ['errors', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
-  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'index'],
-  index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'explain', 'index'],
+  index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
 };
 
 interface Import {

@@ -5,6 +5,8 @@ import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export { SparseVilaError } from './errors';
+export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
+export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { LoadOptions } from './models/model';
 export { setup } from './runtime/setup';
@@ -17,6 +19,7 @@ export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
 export type { DropView, Matrix, Place, Selection, SparsityMethod, TowerView } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
+export { type LayerRelevance, type Observed, observed } from './sparsity/observed';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
 export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
 export { type QuestOptions, quest } from './sparsity/quest';

@@ -13,13 +13,13 @@ import { type RandomFormat, randomWeights } from './random_weights';
 import { median } from './timing';
 
 /** hidden, layers, ffn, heads, kv heads, vocabulary. `tiny-0.39b` is Qwen2-0.5B with a 32k vocabulary. */
-const SHAPES = {
+export const SHAPES = {
   'tiny-0.39b': [896, 24, 4864, 14, 2, 32000],
   'qwen2-0.5b': [896, 24, 4864, 14, 2, 151936],
   'qwen2-1.5b': [1536, 28, 8960, 12, 2, 151936],
   'qwen2-7b': [3584, 28, 18944, 28, 4, 152064],
 } as const;
-type Shape = keyof typeof SHAPES;
+export type Shape = keyof typeof SHAPES;
 
 const CHUNK = 512;
 const DECODED = 24;
@@ -125,7 +125,7 @@ async function benchModel(o: Options): Promise<void> {
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 
-function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig {
+export function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig {
   const [hiddenSize, layers, intermediateSize, heads, kvHeads, vocabSize] = SHAPES[shape];
   return {
     ...{ hiddenSize, layers, intermediateSize, heads, kvHeads, vocabSize, maxPositions, headDim: hiddenSize / heads },

@@ -11,6 +11,7 @@ import { checkImages, openModel } from './open';
 import {
   askOptions,
   CONVERSATION_OPTIONS,
+  type ConversationArguments,
   type ConversationFlags,
   checkArguments,
   methodOf,
@@ -65,10 +66,10 @@ async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
 }
 
-/** The turns, each opened when the one before is over: all images belong to the first. */
-async function* conversation(
+/** The turns of a command, each opened when the one before is over: all images belong to the first. */
+export async function* conversation(
   session: Session,
-  args: AskArguments,
+  args: ConversationArguments & { readonly question: readonly string[] },
   images: readonly ImageInput[],
   signal: AbortSignal,
 ): AsyncGenerator<{ question: string; answer: ReturnType<Session['ask']> }> {
@@ -90,8 +91,8 @@ async function printTurns(turns: ReturnType<typeof conversation>): Promise<void>
 }
 
 /** Images and questions, `-` read from stdin, and looked at before the model is loaded. */
-async function inputs(
-  args: AskArguments,
+export async function inputs(
+  args: ConversationArguments & { readonly question: readonly string[] },
   signal: AbortSignal,
 ): Promise<{ images: (string | Buffer)[]; questions: string[] }> {
   const paths = args.image ?? [];

@@ -1,6 +1,7 @@
 // What a family's adapter gives: the interface between the session and any vision-language model.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
+import type { CellGeometry, Size } from '../image/cells';
 import type { ImageInput } from '../image/decode';
 import type { PixelValues } from '../image/preprocess';
 import type { SamplingOptions } from '../text/sampling';
@@ -44,6 +45,8 @@ export interface VisionLanguageModel {
   readonly maxNewTokens: number;
   prepareImage(input: ImageInput, signal?: AbortSignal): Promise<PixelValues>;
   encodeImage(pixels: PixelValues, options: ImageEncodeOptions): Promise<EncodedImage>;
+  /** Where the cells of an image's token grid lie on the picture, whose size is given in pixels. */
+  cellsOf(picture: Size): CellGeometry;
   /** Features of some tokens, f32 [m, width] -> rows for the decoder, f32 [m, d]. */
   project(features: Tensor): Tensor;
   /** Frees the weights. Sessions must be disposed of first. */

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../../errors';
+import { cellGeometry, type Size } from '../../image/cells';
 import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../../json';
 import { type GenerationConfig, parseGenerationConfig } from '../../text/sampling';
@@ -185,6 +186,7 @@ function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: Generati
 
 function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector) {
   const side = projector.merged(tower.grid);
+  const input = { size: tower.config.imageSize, patch: tower.config.patchSize };
   const headWidth = tower.config.hiddenSize / tower.config.heads;
   return {
     prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
@@ -202,6 +204,7 @@ function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector)
         dispose: () => features.dispose(),
       };
     }) satisfies VisionLanguageModel['encodeImage'],
+    cellsOf: (picture: Size) => cellGeometry(picture, { ...input, mode: config.mode, block: projector.block }),
     project: (features: Tensor) => projector.project(features),
   };
 }

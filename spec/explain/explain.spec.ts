@@ -1,0 +1,198 @@
+// The picture of a conversation, pixel by pixel at a hand-made case: four cells of sixteen kept, one retrieved.
+
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import sharp from 'sharp';
+import { type ExplainedTurn, explain } from '../../src';
+import { plasma, viridis } from '../../src/explain/colour';
+import { figure } from '../../src/explain/figure';
+import { cellGeometry, type Size } from '../../src/image/cells';
+import { errorOf } from '../image/fixtures';
+
+const GREY = 200;
+const MARGIN = 28;
+const PANEL = 340;
+const GAP = 26;
+/** Below a heading, an answer and a note. */
+const TOP = MARGIN + 20 + 19 + 17 + 4;
+
+const model = (mode: 'resize' | 'pad', side: number) => ({
+  cellsOf: (picture: Size) => cellGeometry(picture, { mode, size: side * 14, patch: 14, block: 1 }),
+});
+const plain = (width: number, height: number) => ({
+  ...{ data: new Uint8Array(width * height * 3).fill(GREY), width, height },
+  channels: 3 as const,
+});
+const KEPT = Int32Array.of(0, 5, 10, 15);
+const SALIENCE = Float32Array.from({ length: 16 }, (_, i) => (i === 5 ? 1 : KEPT.includes(i) ? 0.25 : 0));
+const turn: ExplainedTurn = {
+  ...{ question: 'Where?', answer: 'Here.', images: [plain(400, 400)] },
+  stats: {
+    images: [{ grid: { rows: 4, cols: 4 }, tokens: 16, kept: KEPT, salience: SALIENCE }],
+    retrieved: [Int32Array.of(1), Int32Array.of(1), Int32Array.of(2)],
+  },
+};
+
+async function pixelsOf(png: Buffer) {
+  const { data, info } = await sharp(png).raw().toBuffer({ resolveWithObject: true });
+  const at = (x: number, y: number): number[] => [
+    ...data.subarray((y * info.width + x) * info.channels).subarray(0, 3),
+  ];
+  /** The middle of a cell in a panel of the first line. */
+  const cell = (panel: number, index: number): number[] => {
+    const [row, col] = [Math.floor(index / 4), index % 4];
+    return at(MARGIN + panel * (PANEL + GAP) + Math.round((col + 0.5) * 85), TOP + Math.round((row + 0.5) * 85));
+  };
+  return { width: info.width, height: info.height, at, cell };
+}
+
+const mixed = (hex: string, share: number, under: number): number[] =>
+  [1, 3, 5].map((i) => Number.parseInt(hex.slice(i, i + 2), 16) * share + under * (1 - share));
+
+function near(actual: readonly number[], expected: readonly number[]): void {
+  for (const [i, value] of expected.entries()) expect(Math.abs((actual[i] ?? -1) - value)).toBeLessThanOrEqual(3);
+}
+
+describe('explain', () => {
+  it('shows kept cells as they are and pruned ones dark', async () => {
+    const { width, cell } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    expect(width).toBe(2 * MARGIN + 3 * PANEL + 2 * GAP);
+    for (let i = 0; i < 16; i++) {
+      if (KEPT.includes(i)) near(cell(1, i), [GREY, GREY, GREY]);
+      else expect(Math.max(...cell(1, i))).toBeLessThan(0.4 * GREY);
+    }
+  });
+
+  it('colours salience by its square root', async () => {
+    const { cell } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    // A picture of one grey stays one grey, which one does not matter: the pruned cells hold the map's first colour over it.
+    const [red = 0] = cell(0, 1);
+    const grey = (red - 0.62 * Number.parseInt(viridis(0).slice(1, 3), 16)) / 0.38;
+    for (const [i, value] of [
+      [1, 0],
+      [0, 0.5],
+      [5, 1],
+    ] as const)
+      near(cell(0, i), mixed(viridis(value), 0.62, grey));
+  });
+
+  it('frames and tints what a turn retrieved by the number of layers; darkens the rest', async () => {
+    const { cell, at } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    const [two, one] = [plasma(0.65), plasma(0.3)];
+    near(cell(2, 5), mixed(two, 0.3, GREY));
+    near(cell(2, 10), mixed(one, 0.3, GREY));
+    const [left, top] = [MARGIN + 2 * (PANEL + GAP), TOP];
+    near(at(left + 85 + 3, top + 85 + 40), mixed(two, 1, 0));
+    near(at(left + 170 + 40, top + 255 - 3), mixed(one, 1, 0));
+    const [pruned = 0] = cell(2, 1);
+    for (const idle of [0, 15]) {
+      expect(cell(2, idle)[0]).toBeGreaterThan(1.5 * pruned);
+      expect(cell(2, idle)[0]).toBeLessThan(0.6 * GREY);
+    }
+  });
+
+  it('shows relevance where everything is attended', async () => {
+    const places = [...KEPT].map((cell) => ({ image: 0, row: Math.floor(cell / 4), col: cell % 4 }));
+    const relevance = Array(2).fill({ scores: Float32Array.of(0, 1, 0.25, 0), places });
+    const dense = { ...turn, stats: { ...turn.stats, retrieved: undefined }, relevance };
+    const { cell } = await pixelsOf(await explain(model('resize', 4), [dense]));
+    const { cell: without } = await pixelsOf(await explain(model('resize', 4), [{ ...turn, stats: dense.stats }]));
+    const [high, middle, low] = [cell(2, 5), cell(2, 10), cell(2, 0)];
+    // Plasma's red rises with the value.
+    expect((high[0] ?? 0) - (middle[0] ?? 0)).toBeGreaterThan(20);
+    expect((middle[0] ?? 0) - (low[0] ?? 0)).toBeGreaterThan(20);
+    for (const kept of KEPT) near(without(2, kept), [GREY, GREY, GREY]);
+  });
+
+  it('puts cells where they lie on a padded picture', async () => {
+    // 400 x 200 on a square: the upper and the lower row of cells are padding.
+    const { cell } = await pixelsOf(await explain(model('pad', 4), [{ ...turn, images: [plain(400, 200)] }]));
+    near(cell(1, 5), [GREY, GREY, GREY]);
+    near(cell(1, 0), [154, 154, 154]);
+    near(cell(1, 15), [154, 154, 154]);
+  });
+
+  it('draws a line for each picture, and turns from when it was there', async () => {
+    const second: ExplainedTurn = {
+      ...turn,
+      stats: { ...turn.stats, retrieved: [Int32Array.of(1, 6), Int32Array.of(6), Int32Array.of(6)] },
+    };
+    const one = await pixelsOf(await explain(model('resize', 4), [turn]));
+    const two = await pixelsOf(await explain(model('resize', 4), [turn, second]));
+    expect(two.width).toBe(2 * MARGIN + 4 * PANEL + 3 * GAP);
+    expect(two.height).toBeGreaterThan(1.8 * one.height);
+    // In the second turn the first picture was looked at in one layer, and the second line has no panel for the first turn.
+    near(two.cell(3, 5), mixed(plasma(0.3), 0.3, GREY));
+    near(two.at(MARGIN + 3 * (PANEL + GAP) + 100, two.height - 200), [255, 255, 255]);
+  });
+
+  it('goes on in another line after five panels', async () => {
+    const later = { ...turn, images: [], stats: { ...turn.stats, images: [] } };
+    const { width } = await pixelsOf(await explain(model('resize', 4), [turn, later, later, later, later]));
+    expect(width).toBe(2 * MARGIN + 5 * PANEL + 4 * GAP);
+  });
+
+  it('is no higher than can be drawn, however many pictures there are', () => {
+    const { grid, kept, salience } = turn.stats.images[0] ?? {
+      grid: { rows: 0, cols: 0 },
+      kept: KEPT,
+      salience: SALIENCE,
+    };
+    const size = { width: 400, height: 400 };
+    const picture = {
+      id: 'p',
+      ...size,
+      grid,
+      kept,
+      salience,
+      cells: model('resize', 4).cellsOf(size),
+      colour: '',
+      grey: '',
+    };
+    const sizeOf = (pictures: number): number[] => {
+      const svg = figure('', Array(pictures).fill(picture), []);
+      return (/width="(\d+)" height="(\d+)"/.exec(svg) ?? []).slice(1).map(Number);
+    };
+    const [width = 0, height = 0] = sizeOf(1);
+    expect([width, height < 1000]).toEqual([2 * MARGIN + 2 * PANEL + GAP, true]);
+    expect(sizeOf(2)[0]).toBe(width);
+    expect(sizeOf(100)[1]).toBe(32_000);
+    expect(sizeOf(100)[0]).toBeLessThan(width);
+  });
+
+  it.each([
+    ['no picture', [{ ...turn, images: [], stats: { images: [], retrieved: undefined } }], /at least one image/],
+    ['an image that the turn was not asked with', [{ ...turn, images: [] }], /the 1 images of each turn.*received 0/],
+    ['no turns', [], /at least one image/],
+  ])('refuses %s', async (_name, turns, message) => {
+    const error = await errorOf(() => explain(model('resize', 4), turns as ExplainedTurn[]));
+    expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) });
+  });
+
+  it('stops when told to', async () => {
+    const signal = AbortSignal.abort();
+    const stopped = explain(model('resize', 4), [turn], { signal });
+    await expect(stopped).rejects.toMatchObject({ name: 'AbortError' });
+  });
+});
+
+it('has letters on a machine without fonts', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'no-fonts-'));
+  const config = join(folder, 'fonts.conf');
+  writeFileSync(config, `<fontconfig><dir>${folder}/none</dir><cachedir>${folder}/cache</cachedir></fontconfig>`);
+  const script = `
+    const { rasterize } = require(${JSON.stringify(resolve(__dirname, '../../src/explain/render.js'))});
+    const sharp = require('sharp');
+    const svg = (text) => '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40" font-family="DejaVu Sans"><text x="9" y="25">' + text + '</text></svg>';
+    const inked = async (text) => (await sharp(await rasterize(svg(text))).trim().toBuffer({ resolveWithObject: true })).info.width;
+    Promise.all(['iiii', 'WWWW'].map(inked)).then((widths) => console.log(JSON.stringify(widths)));`;
+  const output = execFileSync(process.execPath, ['-e', script], {
+    env: { ...process.env, FONTCONFIG_FILE: config },
+    encoding: 'utf8',
+  });
+  const [narrow = 0, wide = 0] = JSON.parse(output) as number[];
+  // Boxes that stand for missing letters would be equally wide.
+  expect(wide).toBeGreaterThan(2 * narrow);
+});

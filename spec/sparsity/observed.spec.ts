@@ -1,0 +1,98 @@
+// A watched method chooses as it does unwatched, and shows what it was shown; every method of the table can be drawn.
+
+import sharp from 'sharp';
+import {
+  dense,
+  explain,
+  load,
+  METHODS,
+  type Model,
+  observed,
+  type Place,
+  type SparsityMethod,
+  sparseVila,
+} from '../../src';
+import { scene, TINY } from '../support/assets';
+import { viewOf } from './views';
+
+const image = viewOf({ rows: 2, cols: 3 }, Float32Array.of(0.1, 0.3, 0.2, 0.05, 0.15, 0.2));
+const scores = Float32Array.of(0.3, 0.1, 0.4, 0.2);
+const places: Place[] = Array.from(scores, (_, col) => ({ image: 0, row: 0, col }));
+
+describe('observed', () => {
+  it('chooses as the method itself', () => {
+    const inner = sparseVila({ positions: 'compact', salienceLayer: -2 });
+    const { method } = observed(inner);
+    expect(method).toMatchObject({ name: 'sparsevila', positions: 'compact', tower: { salience: [-2] } });
+    expect(method.prune?.([image])).toEqual(inner.prune?.([image]));
+    expect(method.retrieve?.(scores, 2, places)).toEqual(inner.retrieve?.(scores, 2, places));
+  });
+
+  it('asks for salience and retrieves everything where the method does neither', () => {
+    const retrieving: SparsityMethod = { name: 'retrieving', retrieve: () => Int32Array.of(3) };
+    for (const inner of [dense(), retrieving]) {
+      const { method } = observed(inner);
+      expect([method.tower?.salience, method.prune]).toEqual([[-1], undefined]);
+      expect([...(method.retrieve?.(scores, 0, places) ?? [])]).toEqual(
+        inner === retrieving ? [3] : [...scores.keys()],
+      );
+    }
+  });
+
+  it('gives the relevance of each turn once', () => {
+    const { method, takeRelevance } = observed(dense());
+    const turn = (scale: number): void => {
+      for (let layer = 0; layer < 3; layer++)
+        method.retrieve?.(Float32Array.of(scale, layer), layer, places.slice(0, 2));
+    };
+    expect(takeRelevance()).toBeUndefined();
+    turn(1);
+    const first = takeRelevance();
+    expect(takeRelevance()).toBeUndefined();
+    turn(2);
+    expect(first?.map((layer) => [...layer.scores])).toEqual([
+      [1, 0],
+      [1, 1],
+      [1, 2],
+    ]);
+    expect(takeRelevance()?.[2]).toEqual({ scores: Float32Array.of(2, 2), places: places.slice(0, 2) });
+  });
+});
+
+describe('a watched conversation', () => {
+  let model: Model;
+  beforeAll(async () => {
+    model = await load(TINY);
+  });
+  afterAll(() => model.dispose());
+
+  const RATIOS = { prefillSparsity: 0.6, decodeSparsity: 0.75 };
+  const QUESTIONS = ['What is at b4?', 'How many cyan objects are there?'];
+
+  it.each(METHODS.map((entry) => [entry.name, entry] as const))(
+    'of %s says and attends the same, and can be drawn',
+    async (_, entry) => {
+      const watched = observed(entry.create(RATIOS));
+      using plain = model.session({ method: entry.create(RATIOS) });
+      using chat = model.session({ method: watched.method });
+      const turns = [];
+      for (const [i, question] of QUESTIONS.entries()) {
+        const pictures = i === 0 ? [scene(0)] : [];
+        const [expected, answer] = [plain, chat].map((session) => session.ask(question, { images: pictures }));
+        const [said, watchedSaid = ''] = [await expected?.text(), await answer?.text()];
+        expect(watchedSaid).toBe(said);
+        const stats = answer?.stats;
+        if (stats === undefined) throw new Error('no statistics');
+        expect([stats.tokens, stats.images[0]?.kept]).toEqual([
+          expected?.stats?.tokens,
+          expected?.stats?.images[0]?.kept,
+        ]);
+        if (i === 0) expect(stats.images[0]?.salience).toHaveLength(100);
+        turns.push({ question, answer: watchedSaid, images: pictures, stats, relevance: watched.takeRelevance() });
+      }
+      const { width, height } = await sharp(await explain(model, turns)).metadata();
+      // Salience, kept cells and two turns.
+      expect([width, (height ?? 0) > 400]).toEqual([1494, true]);
+    },
+  );
+});

@@ -1,0 +1,153 @@
+// `sparsevila explain`: holds a conversation about images as `ask` does, and draws what it looked at.
+
+import { existsSync } from 'node:fs';
+import { access, constants, mkdir, writeFile } from 'node:fs/promises';
+import { basename, dirname, extname, resolve } from 'node:path';
+import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
+import { messageOf, SparseVilaError } from '../errors';
+import { type ExplainedTurn, explain } from '../explain/explain';
+import { looksOf } from '../explain/look';
+import { installOnce } from '../runtime/atomic';
+import type { TurnStats } from '../session/session';
+import { observed } from '../sparsity/observed';
+import { conversation, inputs } from './ask';
+import { interruptible } from './interrupt';
+import { openModel } from './open';
+import {
+  CONVERSATION_OPTIONS,
+  type ConversationFlags,
+  checkArguments,
+  methodOf,
+  modelFolder,
+  QUESTION_OPTION,
+  sessionOptions,
+} from './options';
+import { turnRecord } from './turn';
+
+const OUT_OPTION = {
+  out: {
+    type: 'string',
+    requiresArg: true,
+    demandOption: true,
+    group: 'Conversation:',
+    describe: 'New PNG file',
+  },
+} as const;
+
+type ExplainFlags = ConversationFlags &
+  InferredOptionTypes<typeof QUESTION_OPTION> &
+  InferredOptionTypes<typeof OUT_OPTION> & { json: boolean };
+type ExplainArguments = ArgumentsCamelCase<ExplainFlags>;
+
+export const explainCommand: CommandModule<object, ExplainFlags> = {
+  command: 'explain',
+  describe: 'Draw what a conversation looked at',
+  builder: (yargs) =>
+    yargs
+      .options(QUESTION_OPTION)
+      .options(OUT_OPTION)
+      .options(CONVERSATION_OPTIONS)
+      .option('json', {
+        type: 'boolean',
+        default: false,
+        group: 'Conversation:',
+        describe: 'Print one JSON object with every cell at the end',
+      })
+      .epilogue('A file name - is stdin; --question - asks each of its lines.')
+      .check(checkArguments)
+      .example('$0 explain --image a.png --question "Where is the A?" --out explain.png', 'One question')
+      .example(
+        '$0 explain --image a.png --question "Where?" --question "Why?" --decode-sparsity 0.9 --out e.png',
+        'Two questions, a tenth of the kept cells each',
+      )
+      .example('$0 explain --image a.png --question "What?" --method dense --out e.png', 'Relevance without sparsity'),
+  handler: async (args) => {
+    await interruptible((signal) => run(args, signal));
+  },
+};
+
+async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
+  const { method, options } = methodOf(args);
+  const { images, questions } = await inputs(args, signal);
+  if (images.length === 0)
+    throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image with a picture to explain, received none.');
+  const out = resolve(args.out);
+  await checkOutput(out);
+  const watched = observed(method);
+  using model = await openModel(args, signal);
+  using session = model.session(sessionOptions(args, watched.method));
+  const turns: (ExplainedTurn & { readonly stats: TurnStats })[] = [];
+  for await (const { question, answer } of conversation(session, { ...args, question: questions }, images, signal)) {
+    const words = await answer.text();
+    const { stats } = answer;
+    if (stats === undefined) continue;
+    const asked = turns.length === 0 ? images : [];
+    turns.push({ question, answer: words, images: asked, stats, relevance: watched.takeRelevance() });
+  }
+  const title = titleOf(basename(modelFolder(args)), method.name, options);
+  const png = await explain(model, turns, { title, signal });
+  await write(out, png);
+  if (!args.json) return void process.stdout.write(`${out}\n`);
+  const result = { out, model: modelFolder(args), method: method.name, ...options, ...cellsOf(turns) };
+  process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+}
+
+function titleOf(model: string, method: string, ratios: { prefillSparsity?: number; decodeSparsity?: number }): string {
+  const percent = (share: number): string => `${Number((100 * share).toFixed(1))} %`;
+  const { prefillSparsity, decodeSparsity } = ratios;
+  const rest = prefillSparsity === undefined ? 'the cells' : 'the rest';
+  const words = [
+    method,
+    model,
+    prefillSparsity === undefined ? '' : `${percent(prefillSparsity)} dropped in prefill`,
+    decodeSparsity === undefined ? '' : `${percent(decodeSparsity)} of ${rest} left out of each answer`,
+  ];
+  return words.filter((word) => word !== '').join(' · ');
+}
+
+/** For programs: each picture's cells, and each turn's per picture and layer; null: every kept one. */
+function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })[]) {
+  const looks = looksOf(turns);
+  return {
+    pictures: turns.flatMap(({ stats }) =>
+      stats.images.map(({ grid, kept, salience }) => ({ grid, kept: [...kept], salience: [...(salience ?? [])] })),
+    ),
+    turns: turns.map(({ question, answer, stats }, i) => ({
+      ...turnRecord(question, answer, stats),
+      retrieved: looks[i]?.map(({ retrieved }) => retrieved ?? null) ?? [],
+    })),
+  };
+}
+
+/** Before the model is loaded: a new name, in a folder that can be written. */
+async function checkOutput(out: string): Promise<void> {
+  if (extname(out).toLowerCase() !== '.png')
+    throw new SparseVilaError('ERR_OPTION_INVALID', `Expected a name that ends in .png for --out, received ${out}.`);
+  if (existsSync(out)) throw exists(out);
+  try {
+    await mkdir(dirname(out), { recursive: true });
+    await access(dirname(out), constants.W_OK);
+  } catch (cause) {
+    throw unwritable(out, cause);
+  }
+}
+
+async function write(out: string, png: Buffer): Promise<void> {
+  let installed = false;
+  try {
+    installed = await installOnce(out, (temporary) => writeFile(temporary, png));
+  } catch (cause) {
+    throw unwritable(out, cause);
+  }
+  if (!installed) throw exists(out);
+}
+
+function exists(out: string): SparseVilaError {
+  const message = `Expected a new file as output, but ${out} exists. Give another name or remove it.`;
+  return new SparseVilaError('ERR_OUTPUT_EXISTS', message);
+}
+
+function unwritable(out: string, cause: unknown): SparseVilaError {
+  const message = `Expected a folder that can be written for ${out}, but: ${messageOf(cause)}. Give another name.`;
+  return new SparseVilaError('ERR_OUTPUT_UNWRITABLE', message, { cause });
+}

@@ -1,0 +1,45 @@
+// The colour bars below pictures: what a colour stands for. Knows nothing of pictures.
+
+import { type ColourMap, plasma } from './colour';
+import { FAINT, textAt } from './text';
+
+export const BAR = { gap: 12, height: 10 };
+/** From the picture's lower edge to below the labels. */
+export const BAR_HEIGHT = BAR.gap + BAR.height + 22;
+const BAR_LABEL = { size: 11, fill: FAINT };
+
+export type Bar = (x: number, y: number, width: number) => string;
+
+/** The map from 0 to `most` times the average, evenly in the square root: a few cells hold most of what there is. */
+export function gradientBar(map: ColourMap, most: number): Bar {
+  const steps = 64;
+  const times = (share: number): string => `${(share * most).toFixed(share * most < 10 ? 1 : 0)}×`;
+  return (x, y, width) => {
+    const boxes = Array.from({ length: steps }, (_, i) => {
+      const [from, to] = [Math.round((width * i) / steps), Math.round((width * (i + 1)) / steps)];
+      return `<rect x="${x + from}" y="${y}" width="${to - from}" height="${BAR.height}" fill="${map(i / (steps - 1))}"/>`;
+    });
+    const middle = textAt(x + width / 2, y + BAR.height + 13, times(0.25), { ...BAR_LABEL, anchor: 'middle' });
+    return boxes.join('') + middle + barLabels(x, y, width, '0', `${times(1)} average`);
+  };
+}
+
+/** One box per number of layers. */
+export function countBar(layers: number): Bar {
+  return (x, y, width) => {
+    const boxes = Array.from({ length: layers }, (_, i) => {
+      const [from, to] = [Math.round((width * i) / layers), Math.round((width * (i + 1)) / layers)];
+      return `<rect x="${x + from}" y="${y}" width="${to - from - (layers <= 12 ? 2 : 0)}" height="${BAR.height}" fill="${countColour(i + 1, layers)}"/>`;
+    });
+    return boxes.join('') + barLabels(x, y, width, 'in 1 layer', layers === 1 ? '' : `in all ${layers}`);
+  };
+}
+
+function barLabels(x: number, y: number, width: number, low: string, high: string): string {
+  const below = y + BAR.height + 13;
+  return textAt(x, below, low, BAR_LABEL) + textAt(x + width, below, high, { ...BAR_LABEL, anchor: 'end' });
+}
+
+/** From a purple that is still told from the veils to yellow. */
+export const countColour = (count: number, layers: number): string =>
+  plasma(layers === 1 ? 0.8 : 0.3 + (0.7 * (count - 1)) / (layers - 1));

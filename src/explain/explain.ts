@@ -1,0 +1,79 @@
+// What a conversation looked at, as a picture: for each image its salience and what was kept of it, for each turn the cells
+// that it attended, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
+
+import { SparseVilaError } from '../errors';
+import type { CellGeometry, Size } from '../image/cells';
+import { decodeImage, type ImageInput } from '../image/decode';
+import type { LayerRelevance } from '../sparsity/observed';
+import { type Embedded, figure } from './figure';
+import { type LookedAt, looksOf } from './look';
+import { embed, rasterize } from './render';
+
+export type { LookedAt } from './look';
+
+/** A turn as it was asked and answered. */
+export interface ExplainedTurn {
+  readonly question: string;
+  readonly answer: string;
+  /** The images that it was asked with. */
+  readonly images?: readonly ImageInput[];
+  /** `stats` of its answer. */
+  readonly stats: LookedAt;
+  /** Per layer, shown where all is attended: what `observed(method).takeRelevance()` gives after the turn. */
+  readonly relevance?: readonly LayerRelevance[] | undefined;
+}
+
+export interface ExplainOptions {
+  /** A line above the panels. */
+  readonly title?: string;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Draws a conversation.
+ * @example
+ * const { method, takeRelevance } = observed(sparseVila());
+ * using chat = vlm.session({ method });
+ * const [question, images] = ['Where is the A?', ['a.png']];
+ * const asked = chat.ask(question, { images });
+ * const answer = await asked.text();
+ * const png = await explain(vlm, [{ question, answer, images, stats: asked.stats, relevance: takeRelevance() }]);
+ * @param model the one that was asked: it knows where the cells of its token grids lie on a picture
+ * @param turns all turns of the conversation in order, none of them rewound
+ * @returns the bytes of a PNG
+ * @throws SparseVilaError `ERR_OPTION_INVALID` when there is no picture, or turns are missing; what decoding the images throws;
+ *   `signal.reason`
+ */
+export async function explain(
+  model: { cellsOf(picture: Size): CellGeometry },
+  turns: readonly ExplainedTurn[],
+  { title = '', signal }: ExplainOptions = {},
+): Promise<Buffer> {
+  const looks = looksOf(turns);
+  const pictures: Embedded[] = [];
+  for (const { images = [], stats } of turns) {
+    if (images.length !== stats.images.length)
+      throw invalid(`the ${stats.images.length} images of each turn`, `${images.length}`);
+    for (const [i, input] of images.entries()) {
+      const seen = stats.images[i];
+      if (seen === undefined) continue;
+      const image = await decodeImage(input, signal === undefined ? {} : { signal });
+      const { width, height } = image;
+      const { grid, kept, salience } = seen;
+      pictures.push({
+        ...{ id: `picture-${pictures.length}`, width, height, grid, kept, salience },
+        ...{ cells: model.cellsOf({ width, height }), ...(await embed(image)) },
+      });
+      signal?.throwIfAborted();
+    }
+  }
+  if (pictures.length === 0) throw invalid('at least one image in a turn', 'none');
+  const asked = turns.map(({ question, answer }, i) => ({ question, answer, looks: looks[i] ?? [] }));
+  const png = await rasterize(figure(title, pictures, asked));
+  signal?.throwIfAborted();
+  return png;
+}
+
+function invalid(expected: string, received: string): SparseVilaError {
+  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} to explain, received ${received}.`);
+}

@@ -1,0 +1,118 @@
+// The figure: panels of each picture in lines, headings aligned, one legend for all. Pure: numbers and words in, SVG out; the
+// pictures themselves come in as data URIs.
+
+import type { Look } from './look';
+import {
+  canvasSize,
+  type FigurePicture,
+  keptPanel,
+  legend,
+  PANEL,
+  type Panel,
+  saliencePanel,
+  turnPanel,
+} from './panels';
+import { FAINT, INK, textAt, wrap } from './text';
+
+export interface FigureTurn {
+  readonly question: string;
+  readonly answer: string;
+  /** What it saw of each picture that was there. */
+  readonly looks: readonly Look[];
+}
+
+/** A picture as it is embedded, in colour and in grey. */
+export interface Embedded extends FigurePicture {
+  readonly colour: string;
+  readonly grey: string;
+}
+
+const MARGIN = 28;
+const GAP = 26;
+const MOST_COLUMNS = 5;
+/** Pixels that an SVG can be drawn with; what would be higher, as of a long video, is drawn smaller. */
+const LARGEST = 32_000;
+const LINE = { heading: 20, answer: 19, note: 17 };
+const FONT = { title: 16, heading: 15, answer: 14, note: 12 };
+
+/** The figure as SVG. */
+export function figure(title: string, pictures: readonly Embedded[], turns: readonly FigureTurn[]): string {
+  const column = Math.max(PANEL.least, ...pictures.map((picture) => canvasSize(picture).width));
+  const rows = pictures.map((picture, i) => panelsOf(picture, i, turns));
+  const columns = Math.min(MOST_COLUMNS, Math.max(...rows.map(({ length }) => length)));
+  const width = 2 * MARGIN + columns * column + (columns - 1) * GAP;
+  const titles = wrap(title, width - 2 * MARGIN, FONT.title, 'bold', 3);
+  let y = MARGIN;
+  const parts: string[] = [];
+  for (const line of titles) {
+    if (line === '') continue;
+    parts.push(textAt(MARGIN, y + FONT.title, line, { size: FONT.title, weight: 'bold' }));
+    y += FONT.title + 8;
+  }
+  if (parts.length > 0) y += 10;
+  for (const panels of rows)
+    for (let first = 0; first < panels.length; first += columns) {
+      const line = drawLine(panels.slice(first, first + columns), y, column);
+      parts.push(line.svg);
+      y += line.height + GAP;
+    }
+  const entries = legend(pictures, turns, MARGIN, y + 4);
+  parts.push(entries);
+  const height = Math.ceil(entries === '' ? y - GAP + MARGIN : y + MARGIN);
+  return document(width, height, pictures, parts);
+}
+
+/** The panels of one picture: its salience, what was kept of it, and the turns since it was there. */
+function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureTurn[]): Panel[] {
+  const seen = turns.flatMap(({ question, answer, looks }, turn) => {
+    const look = looks.find((one) => one.picture === index);
+    return look === undefined ? [] : [turnPanel(picture, turn + 1, { question, answer }, look)];
+  });
+  return [saliencePanel(picture), keptPanel(picture), ...seen].filter((panel) => panel !== undefined);
+}
+
+/** Panels side by side: their words end at one height, where their pictures begin. */
+function drawLine(panels: readonly Panel[], y: number, column: number): { svg: string; height: number } {
+  const texts = panels.map(({ heading, answer, note }) => ({
+    heading: wrap(heading, column, FONT.heading, 'bold'),
+    answer: answer === undefined ? [] : wrap(`→ ${answer}`, column, FONT.answer),
+    note: wrap(note, column, FONT.note),
+  }));
+  const heights = texts.map(
+    (text) => text.heading.length * LINE.heading + text.answer.length * LINE.answer + text.note.length * LINE.note,
+  );
+  const words = Math.max(...heights) + 4;
+  const svg = panels.map((panel, i) => {
+    const x = MARGIN + i * (column + GAP);
+    const text = texts[i];
+    let at = y + words - 4 - (heights[i] ?? 0);
+    const write = (lines: readonly string[] = [], step: number, style: Parameters<typeof textAt>[3]): string =>
+      lines
+        .map((line) => {
+          at += step;
+          return textAt(x, at - 4, line, style);
+        })
+        .join('');
+    return (
+      write(text?.heading, LINE.heading, { size: FONT.heading, weight: 'bold' }) +
+      write(text?.answer, LINE.answer, { size: FONT.answer, fill: INK }) +
+      write(text?.note, LINE.note, { size: FONT.note, fill: FAINT }) +
+      panel.body(x, y + words)
+    );
+  });
+  return { svg: svg.join(''), height: words + Math.max(...panels.map(({ height }) => height)) };
+}
+
+function document(width: number, height: number, pictures: readonly Embedded[], parts: readonly string[]): string {
+  const images = pictures.flatMap(({ id, colour, grey }) => [
+    `<image id="${id}-colour" width="1" height="1" preserveAspectRatio="none" href="${colour}"/>`,
+    `<image id="${id}-grey" width="1" height="1" preserveAspectRatio="none" href="${grey}"/>`,
+  ]);
+  const scale = Math.min(1, LARGEST / height);
+  const [shownWidth, shownHeight] = [Math.round(width * scale), Math.round(height * scale)];
+  return (
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${shownWidth}" height="${shownHeight}" ` +
+    `viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans, sans-serif">` +
+    `<defs>${images.join('')}</defs><rect width="${width}" height="${height}" fill="#ffffff"/>${parts.join('')}</svg>`
+  );
+}

@@ -1,0 +1,252 @@
+// The panels of a figure: a heading, a picture with its cells, and what explains its colours. Knows what the cells mean, and
+// nothing about where a panel stands.
+
+import { BAR, BAR_HEIGHT, countBar, countColour, gradientBar } from './bars';
+import { type CanvasPicture, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
+import { type ColourMap, plasma, viridis } from './colour';
+import { type Look, layerCounts } from './look';
+import { FAINT, textAt, textWidth } from './text';
+
+/** What is known of a picture. */
+export interface FigurePicture extends CanvasPicture {
+  readonly kept: Int32Array;
+  readonly salience: Float32Array | undefined;
+}
+
+export interface Panel {
+  readonly heading: string;
+  /** What the model said, under the heading. */
+  readonly answer?: string;
+  readonly note: string;
+  /** SVG below the text, its top left corner at (x, y), and its height. */
+  readonly body: (x: number, y: number) => string;
+  readonly height: number;
+}
+
+/** Sizes in pixels. */
+export const PANEL = { width: 340, height: 440, least: 250 };
+
+/** Veils over grey or colour: a cell that was pruned, and one that was kept and not retrieved. */
+const PRUNED = { colour: '#0b0d12', opacity: 0.78 };
+const IDLE = { colour: '#0b0d12', opacity: 0.5 };
+/** How much of a cell is its colour; the rest is the picture. */
+const HEAT = 0.62;
+const TINT = 0.3;
+
+export function saliencePanel(picture: FigurePicture): Panel | undefined {
+  const { salience } = picture;
+  if (salience === undefined) return undefined;
+  return {
+    heading: 'Salience',
+    note: 'attention in the vision tower',
+    ...heatBody(picture, salience, all(salience.length), viridis),
+  };
+}
+
+export function keptPanel(picture: FigurePicture): Panel {
+  const { kept, grid } = picture;
+  const tokens = grid.rows * grid.cols;
+  return {
+    heading: kept.length === tokens ? `All ${tokens} cells kept` : `${kept.length} of ${tokens} cells kept`,
+    note:
+      kept.length === tokens ? 'nothing is pruned before the decoder' : 'the dark ones are pruned, whatever is asked',
+    body: (x, y) => draw(picture, x, y, 'colour', [{ ...PRUNED, cells: prunedCells(picture) }]),
+    height: bodyHeight(picture),
+  };
+}
+
+/** One turn on one picture: which cells its layers attended, or how relevant they were where all are attended. */
+export function turnPanel(
+  picture: FigurePicture,
+  number: number,
+  turn: { question: string; answer: string },
+  look: Look,
+): Panel {
+  const words = { heading: `${number}. ${turn.question}`, answer: turn.answer };
+  const { retrieved, relevance } = look;
+  if (retrieved !== undefined) return { ...words, ...retrievedBody(picture, retrieved) };
+  const everything = 'every kept cell is attended';
+  if (relevance === undefined)
+    return { ...words, note: everything, body: keptPanel(picture).body, height: bodyHeight(picture) };
+  const mean = relevance[0]?.map(
+    (_, cell) => relevance.reduce((sum, layer) => sum + (layer[cell] ?? 0), 0) / relevance.length,
+  );
+  const kept = Array.from(picture.kept);
+  const whole = heatBody(picture, mean ?? new Float32Array(), kept, plasma);
+  const small = multiples(
+    picture,
+    relevance.map((layer) => heatFills(picture, layer, kept, plasma)),
+  );
+  return {
+    ...words,
+    note: 'all attended; colour: relevance to the question',
+    body: (x, y) => whole.body(x, y) + small.body(x, y + whole.height),
+    height: whole.height + small.height,
+  };
+}
+
+function retrievedBody(
+  picture: FigurePicture,
+  retrieved: readonly (readonly number[])[],
+): Pick<Panel, 'note' | 'body' | 'height'> {
+  const counts = layerCounts(retrieved, picture.grid.rows * picture.grid.cols);
+  const any = counts.filter((count) => count > 0).length;
+  const [least, most] = [
+    Math.min(...retrieved.map(({ length }) => length)),
+    Math.max(...retrieved.map(({ length }) => length)),
+  ];
+  const layers = retrieved.length;
+  const fills = retrievedFills(picture, counts, (count) => ({
+    colour: countColour(count, layers),
+    opacity: TINT,
+    framed: true,
+  }));
+  const small = multiples(
+    picture,
+    retrieved.map((cells) =>
+      retrievedFills(picture, layerCounts([cells], counts.length), () => ({ colour: plasma(0.8), opacity: 0.85 })),
+    ),
+  );
+  const bar = countBar(layers);
+  const top = bodyHeight(picture);
+  return {
+    note: `${least === most ? least : `${least} to ${most}`} of ${picture.kept.length} attended in a layer, ${any} in any`,
+    body: (x, y) =>
+      draw(picture, x, y, 'colour', fills) +
+      bar(x, y + top + BAR.gap, canvasSize(picture).width) +
+      small.body(x, y + top + BAR_HEIGHT),
+    height: top + BAR_HEIGHT + small.height,
+  };
+}
+
+/** Dark where nothing was retrieved, darker where it was pruned, `paint` of the count elsewhere. */
+function retrievedFills(
+  picture: FigurePicture,
+  counts: Int32Array,
+  paint: (count: number) => Omit<Fill, 'cells'>,
+): Fill[] {
+  const byCount = groupBy(Array.from(picture.kept), (cell) => counts[cell] ?? 0);
+  const fills = [...byCount].map(([count, cells]) => ({ ...(count === 0 ? IDLE : paint(count)), cells }));
+  return [{ ...PRUNED, cells: prunedCells(picture) }, ...fills];
+}
+
+function groupBy<Key>(cells: readonly number[], keyOf: (cell: number) => Key): Map<Key, number[]> {
+  const groups = new Map<Key, number[]>();
+  for (const cell of cells) {
+    const key = keyOf(cell);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [cell]);
+    else group.push(cell);
+  }
+  return groups;
+}
+
+/** Every cell coloured by its value, largest brightest, and the scale in multiples of the average. */
+function heatBody(
+  picture: FigurePicture,
+  values: Float32Array,
+  cells: readonly number[],
+  map: ColourMap,
+): Pick<Panel, 'body' | 'height'> {
+  const fills = heatFills(picture, values, cells, map);
+  const { most, mean } = scaleOf(values, cells);
+  const top = bodyHeight(picture);
+  const bar = gradientBar(map, mean === 0 ? 0 : most / mean);
+  return {
+    body: (x, y) => draw(picture, x, y, 'grey', fills) + bar(x, y + top + BAR.gap, canvasSize(picture).width),
+    height: top + BAR_HEIGHT,
+  };
+}
+
+function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly number[], map: ColourMap): Fill[] {
+  const { most } = scaleOf(values, cells);
+  const byColour = groupBy(cells, (cell) => map(most === 0 ? 0 : Math.sqrt((values[cell] ?? 0) / most)));
+  const heat = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: HEAT }));
+  return cells.length === values.length ? heat : [{ ...PRUNED, cells: prunedCells(picture) }, ...heat];
+}
+
+function scaleOf(values: Float32Array, cells: readonly number[]): { most: number; mean: number } {
+  const shown = cells.map((cell) => values[cell] ?? 0);
+  return {
+    most: Math.max(0, ...shown),
+    mean: shown.reduce((sum, value) => sum + value, 0) / Math.max(1, shown.length),
+  };
+}
+
+/** A small canvas per layer, numbered. */
+function multiples(
+  picture: FigurePicture,
+  layers: readonly (readonly Fill[])[],
+): { body: Panel['body']; height: number } {
+  const columns = layers.length <= 4 ? 4 : layers.length <= 12 ? 6 : 8;
+  const gap = 6;
+  const label = 15;
+  const width = (canvasSize(picture).width - (columns - 1) * gap) / columns;
+  const scale = width / picture.cells.canvas.width;
+  const step = Math.ceil(picture.cells.canvas.height * scale) + label + gap;
+  const write = (x: number, y: number, words: string): string => textAt(x, y + 11, words, { size: 11, fill: FAINT });
+  const roomy = layers.length <= 4;
+  const first = roomy ? 0 : label;
+  return {
+    body: (x, y) => {
+      const drawn = layers.map((fills, layer) => {
+        const left = Math.round(x + (layer % columns) * (width + gap));
+        const top = Math.round(y + first + Math.floor(layer / columns) * step);
+        const canvas = drawCanvas(picture, { x: left, y: top + label, scale, look: 'grey', fills });
+        return write(left, top, roomy ? `layer ${layer}` : String(layer)) + canvas;
+      });
+      return (roomy ? '' : write(x, y, 'layer by layer')) + drawn.join('');
+    },
+    height: first + Math.ceil(layers.length / columns) * step,
+  };
+}
+
+const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+function prunedCells({ kept, grid }: FigurePicture): number[] {
+  const alive = new Set(kept);
+  return all(grid.rows * grid.cols).filter((cell) => !alive.has(cell));
+}
+
+const panelScale = ({ cells }: FigurePicture): number => scaleInto(cells, PANEL.width, PANEL.height);
+
+export function canvasSize(picture: FigurePicture): { width: number; height: number } {
+  const scale = panelScale(picture);
+  const { width, height } = picture.cells.canvas;
+  return { width: Math.round(width * scale), height: Math.round(height * scale) };
+}
+
+const bodyHeight = (picture: FigurePicture): number => canvasSize(picture).height;
+
+function draw(picture: FigurePicture, x: number, y: number, look: 'colour' | 'grey', fills: readonly Fill[]): string {
+  return drawCanvas(picture, { x, y, scale: panelScale(picture), look, fills });
+}
+
+/** What the dark cells of turns mean, in one line; nothing where there are none. */
+export function legend(
+  pictures: readonly FigurePicture[],
+  turns: readonly { readonly looks: readonly Look[] }[],
+  x: number,
+  y: number,
+): string {
+  const pruned = pictures.some((picture) => prunedCells(picture).length > 0);
+  const padded = pictures.some(
+    ({ width, height, cells: { canvas } }) => canvas.width > width || canvas.height > height,
+  );
+  const idle = turns.some(({ looks }) => looks.some(({ retrieved }) => retrieved !== undefined));
+  let at = x;
+  const entry = (words: string, { colour, opacity }: Omit<Fill, 'cells'>): string => {
+    const left = at;
+    at += 20 + textWidth(words, 12) + 24;
+    return (
+      `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="#b9bcc0"/>` +
+      `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="${colour}" fill-opacity="${opacity}"/>` +
+      textAt(left + 20, y, words, { size: 12, fill: FAINT })
+    );
+  };
+  return [
+    idle ? entry('kept, not attended by this answer', IDLE) : '',
+    pruned ? entry('pruned before the decoder', PRUNED) : '',
+    padded ? entry('padding around the picture', { colour: PADDING, opacity: 1 }) : '',
+  ].join('');
+}
