@@ -12,6 +12,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ops: ['errors', 'runtime'],
   image: ['errors'],
   text: ['errors', 'json'],
+  scenes: ['errors', 'runtime', 'text'],
   models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
