@@ -8,7 +8,19 @@ import { withoutLeak } from './support/leaks';
 const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
-  const names = ['SPARSE_VILA_PRESETS', 'SparseVilaError', 'budget', 'dense', 'load', 'setup', 'sparseVila', 'topK'];
+  const names = [
+    'METHODS',
+    'SPARSE_VILA_PRESETS',
+    'SparseVilaError',
+    'budget',
+    'dense',
+    'load',
+    'random',
+    'setup',
+    'sparseVila',
+    'topK',
+    'uniform',
+  ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });
 

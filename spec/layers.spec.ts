@@ -14,7 +14,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   text: ['errors', 'json'],
   scenes: ['errors', 'runtime', 'text'],
   models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
-  sparsity: ['errors'],
+  sparsity: ['errors', 'text'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   quantize: ['errors', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
   cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'index'],

@@ -12,8 +12,11 @@ export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
 export { dense } from './sparsity/dense';
 export type { SparsityMethod, TowerView } from './sparsity/method';
+export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
+export { type RandomOptions, random } from './sparsity/random';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
 export { budget, topK } from './sparsity/top_k';
+export { type UniformOptions, uniform } from './sparsity/uniform';
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

@@ -19,6 +19,9 @@ export interface TurnStats {
     readonly visualKept: number;
     /** Visual rows that this turn's decoding attends in each layer. */
     readonly visualRetrieved: number;
+    /** Visual rows that the question's prefill attends, and that decoding attends: means over the layers. */
+    readonly activePrefill: number;
+    readonly activeDecode: number;
     /** Rows that this turn's prompt put into the cache. */
     readonly prompt: number;
     readonly generated: number;
@@ -120,6 +123,8 @@ function summary(
       visualSeen: images.reduce((sum, image) => sum + image.tokens, 0),
       visualKept: conversation.visual.length,
       visualRetrieved: view?.retrieved?.[0]?.length ?? conversation.visual.length,
+      activePrefill: conversation.visual.length,
+      activeDecode: mean(view?.retrieved?.map(({ length }) => length) ?? [conversation.visual.length]),
       prompt: promptRows,
       generated: tokens,
     },
@@ -128,4 +133,8 @@ function summary(
     images: images.map(({ grid, tokens: seen, kept, salience }) => ({ grid, tokens: seen, kept, salience })),
     retrieved: view?.retrieved,
   };
+}
+
+function mean(counts: readonly number[]): number {
+  return counts.reduce((sum, count) => sum + count, 0) / counts.length;
 }

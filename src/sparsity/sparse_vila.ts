@@ -2,8 +2,8 @@
 // whatever will be asked; at decode, each turn and layer attends only to the retained rows most relevant to the question.
 // Nothing retained is lost: the next turn may retrieve other rows.
 
-import { SparseVilaError } from '../errors';
 import type { SparsityMethod, TowerView } from './method';
+import { checkOptions, LAYER, oneOf, POSITIONS, SHARE } from './options';
 import { budget, topK } from './top_k';
 
 export interface SparseVilaOptions {
@@ -27,26 +27,21 @@ export const SPARSE_VILA_PRESETS = {
   videoReasoning: { prefillSparsity: 0.7, decodeSparsity: 0.85 },
 } as const;
 
-const KEYS = ['prefillSparsity', 'decodeSparsity', 'salienceLayer', 'positions', 'budget'];
-
 /**
  * The method with these ratios; the image preset where a ratio is not given.
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option or a value out of range
  */
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
-  for (const key of Object.keys(options))
-    if (!KEYS.includes(key)) throw invalid(key, `one of the options ${KEYS.join(', ')}`, key);
+  checkOptions('sparseVila', options, {
+    prefillSparsity: SHARE,
+    decodeSparsity: SHARE,
+    salienceLayer: LAYER,
+    positions: POSITIONS,
+    budget: oneOf('perImage', 'global'),
+  });
   const { image } = SPARSE_VILA_PRESETS;
   const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = options;
   const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
-  for (const [name, value] of Object.entries({ prefillSparsity, decodeSparsity })) {
-    if (typeof value !== 'number' || !(value >= 0 && value < 1))
-      throw invalid(name, 'a share of at least 0 and below 1', value);
-  }
-  if (!Number.isInteger(salienceLayer)) throw invalid('salienceLayer', 'a layer number', salienceLayer);
-  if (positions !== 'original' && positions !== 'compact')
-    throw invalid('positions', "'original' or 'compact'", positions);
-  if (scope !== 'perImage' && scope !== 'global') throw invalid('budget', "'perImage' or 'global'", scope);
   return {
     name: 'sparsevila',
     salienceLayer,
@@ -69,11 +64,4 @@ function pruneTogether(images: readonly TowerView[], sparsity: number): Int32Arr
     start += tokens;
     return kept.filter((i) => i >= from && i < from + tokens).map((i) => i - from);
   });
-}
-
-function invalid(option: string, expected: string, received: unknown): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_OPTION_INVALID',
-    `sparseVila: expected ${expected} for ${option}, received ${String(received)}.`,
-  );
 }

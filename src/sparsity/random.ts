@@ -1,0 +1,41 @@
+// Baseline: tokens and rows drawn by lot. What a method must beat to have chosen at all.
+// Query-aware: no. Safe for later turns: yes. Source: none.
+
+import { uniform as uniformNumbers } from '../text/random';
+import type { SparsityMethod } from './method';
+import { checkOptions, POSITIONS, SEED, SHARE } from './options';
+import { budget, topK } from './top_k';
+
+export interface RandomOptions {
+  /** Share of visual tokens dropped after the tower; default 0. */
+  readonly prefillSparsity?: number;
+  /** Share of the retained visual rows that a turn's decoding leaves out; default 0. */
+  readonly decodeSparsity?: number;
+  readonly positions?: 'original' | 'compact';
+  /** Default 0. */
+  readonly seed?: number;
+}
+
+/** Every image has its own draw, and so has every layer; the same seed and the same sizes give the same again. */
+export function random(options: RandomOptions = {}): SparsityMethod {
+  checkOptions('random', options, {
+    prefillSparsity: SHARE,
+    decodeSparsity: SHARE,
+    positions: POSITIONS,
+    seed: SEED,
+  });
+  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original', seed = 0 } = options;
+  return {
+    name: 'random',
+    positions,
+    prune: (images) => {
+      const draw = uniformNumbers(seed);
+      return images.map(({ tokens }) => drawn(tokens, prefillSparsity, draw));
+    },
+    retrieve: ({ length }, layer) => drawn(length, decodeSparsity, uniformNumbers(seed + 1 + layer)),
+  };
+}
+
+function drawn(n: number, sparsity: number, draw: () => number): Int32Array {
+  return topK(Float32Array.from({ length: n }, draw), budget(n, sparsity));
+}

@@ -1,0 +1,30 @@
+// Baseline: every so many-th token and row, whatever the picture and the question.
+// Query-aware: no. Safe for later turns: yes. Source: none.
+
+import type { SparsityMethod } from './method';
+import { checkOptions, POSITIONS, SHARE } from './options';
+import { budget } from './top_k';
+
+export interface UniformOptions {
+  /** Share of visual tokens dropped after the tower; default 0. */
+  readonly prefillSparsity?: number;
+  /** Share of the retained visual rows that a turn's decoding leaves out; default 0. */
+  readonly decodeSparsity?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+export function uniform(options: UniformOptions = {}): SparsityMethod {
+  checkOptions('uniform', options, { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS });
+  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original' } = options;
+  return {
+    name: 'uniform',
+    positions,
+    prune: (images) => images.map(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))),
+    retrieve: ({ length }) => strided(length, budget(length, decodeSparsity)),
+  };
+}
+
+/** k of 0 .. n - 1, ascending, each in the middle of its k-th part: floor((i + 1/2) n / k). */
+export function strided(n: number, k: number): Int32Array {
+  return Int32Array.from({ length: k }, (_, i) => Math.floor(((i + 0.5) * n) / k));
+}
