@@ -29,7 +29,7 @@ const JOBS = {
   }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
-    setup: ['ask', 'chat', 'quantize', 'convert'].includes(args[0]),
+    setup: ['ask', 'chat', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
   build: () => ({ command: undefined, setup: true }),
 };

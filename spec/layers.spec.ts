@@ -17,7 +17,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   sparsity: ['errors', 'text'],
   session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   quantize: ['errors', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
-  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'index'],
+  evaluate: ['errors', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
+  cli: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'quantize', 'evaluate', 'index'],
   index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
 };
 

@@ -8,6 +8,7 @@ import { chatCommand } from './chat';
 import { convertCommand } from './convert';
 import { doctorCommand } from './doctor';
 import { errorLine } from './error_line';
+import { evaluateCommand } from './evaluate';
 import { STOPPED } from './interrupt';
 import { quantizeCommand } from './quantize';
 import { setupCommand } from './setup';
@@ -26,6 +27,7 @@ export async function main(args: readonly string[]): Promise<number> {
       .usage(USAGE)
       .command(askCommand)
       .command(chatCommand)
+      .command(evaluateCommand)
       .command(quantizeCommand)
       .command(convertCommand)
       .command(setupCommand)
