@@ -11,7 +11,7 @@ export { setup } from './runtime/setup';
 export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
 export { dense } from './sparsity/dense';
-export type { SparsityMethod, TowerView } from './sparsity/method';
+export type { DropView, Matrix, Place, Selection, SparsityMethod, TowerView } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
 export { type RandomOptions, random } from './sparsity/random';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';

@@ -184,7 +184,7 @@ async function visionTile(rounds: number): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i <= rounds; i++) {
     const begin = performance.now();
-    (await tower.run(pixels, undefined, breathe)).features.dispose();
+    (await tower.run(pixels, {}, breathe)).features.dispose();
     times.push(performance.now() - begin);
   }
   weights.dispose();

@@ -48,7 +48,7 @@ async function seen(model: string, count = 24): Promise<{ features: Float32Array
   for (const picture of pixels.slice(0, count)) {
     const output = await runTower(model, picture);
     for (const value of output.features.dataSync<'float32'>()) features.push(value);
-    salience.push(...(output.salience ?? []));
+    salience.push(...(output.salience[0] ?? []));
     output.features.dispose();
   }
   return { features: Float32Array.from(features), salience: Float32Array.from(salience) };

@@ -1,16 +1,13 @@
 // The sparsity methods on hand-made numbers: budgets per image and over all, options, presets, and what every method keeps to.
 
 import { budget, dense, SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila, type TowerView } from '../../src';
-import { methodSuite, towers } from './suite';
+import { indicesOf, methodSuite, towers, viewOf } from './suite';
 
 const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-const image = (...salience: number[]): TowerView => ({
-  tokens: salience.length,
-  grid: { rows: 1, cols: salience.length },
-  salience: Float32Array.from(salience),
-});
+const image = (...salience: number[]): TowerView =>
+  viewOf({ rows: 1, cols: salience.length }, Float32Array.from(salience));
 const prune = (options: SparseVilaOptions, ...images: TowerView[]): number[][] =>
-  (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(kept));
+  (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
 
 methodSuite('dense', { make: dense, kept: undefined, retrieved: undefined });
 methodSuite('sparseVila', {
@@ -43,8 +40,8 @@ describe('sparseVila', () => {
   it('with no sparsity keeps everything', () => {
     const method = sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
     const [first, second] = method.prune?.(towers([9, 25], 3)) ?? [];
-    expect([Array.from(first ?? []), Array.from(second ?? [])]).toEqual([all(9), all(25)]);
-    expect(Array.from(method.retrieve?.(Float32Array.of(3, 1, 2), 0) ?? [])).toEqual(all(3));
+    expect([Array.from(indicesOf(first)), Array.from(indicesOf(second))]).toEqual([all(9), all(25)]);
+    expect(Array.from(method.retrieve?.(Float32Array.of(3, 1, 2), 0, []) ?? [])).toEqual(all(3));
   });
 
   it('counts the budget in each image, or over all of them', () => {
@@ -68,25 +65,25 @@ describe('sparseVila', () => {
 
   it('retrieves by relevance alone, whatever the layer', () => {
     const { retrieve } = sparseVila({ decodeSparsity: 0.5 });
-    expect(Array.from(retrieve?.(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0) ?? [])).toEqual([1, 2]);
-    expect(Array.from(retrieve?.(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3) ?? [])).toEqual([0, 3]);
-    expect(Array.from(retrieve?.(new Float32Array(), 0) ?? [])).toEqual([]);
+    expect(Array.from(retrieve?.(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0, []) ?? [])).toEqual([1, 2]);
+    expect(Array.from(retrieve?.(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3, []) ?? [])).toEqual([0, 3]);
+    expect(Array.from(retrieve?.(new Float32Array(), 0, []) ?? [])).toEqual([]);
   });
 
   it('refuses scores that are no numbers', () => {
     const scores = expect.objectContaining({ code: 'ERR_SCORES' });
     expect(() => prune({}, image(1, Number.NaN))).toThrow(scores);
     expect(() => prune({ budget: 'global' }, image(1), image(Number.NaN))).toThrow(scores);
-    expect(() => sparseVila().retrieve?.(Float32Array.of(Number.NaN), 0)).toThrow(scores);
+    expect(() => sparseVila().retrieve?.(Float32Array.of(Number.NaN), 0, [])).toThrow(scores);
   });
 
   it('takes the image preset, and one ratio alone leaves the other at it', () => {
     const counts = (options?: SparseVilaOptions): number[] => {
       const method = sparseVila(options);
-      const salience = towers([100], 1)[0]?.salience ?? new Float32Array();
+      const images = towers([100], 1);
       return [
-        method.prune?.([{ tokens: 100, grid: { rows: 10, cols: 10 }, salience }])[0]?.length ?? -1,
-        method.retrieve?.(salience, 0).length ?? -1,
+        indicesOf(method.prune?.(images)[0]).length,
+        method.retrieve?.(images[0]?.salience() ?? new Float32Array(), 0, []).length ?? -1,
       ];
     };
     expect(counts()).toEqual([40, 25]);
@@ -104,10 +101,10 @@ describe('sparseVila', () => {
   });
 
   it('has original positions and the last tower layer by default', () => {
-    expect(sparseVila()).toMatchObject({ name: 'sparsevila', positions: 'original', salienceLayer: -1 });
+    expect(sparseVila()).toMatchObject({ name: 'sparsevila', positions: 'original', tower: { salience: [-1] } });
     expect(sparseVila({ positions: 'compact', salienceLayer: 2 })).toMatchObject({
       positions: 'compact',
-      salienceLayer: 2,
+      tower: { salience: [2] },
     });
   });
 

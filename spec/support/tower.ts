@@ -19,7 +19,7 @@ export async function runTower(folder: string, pixels: Float32Array): Promise<To
     const config = parseSiglipConfig(readJson(file), file);
     const tower = await siglipTower(config, weights, Number(selectLayer), async () => undefined);
     weights.close();
-    return { ...(await tower.run(pixels, -1, breather())), grid: tower.grid };
+    return { ...(await tower.run(pixels, { salience: [-1] }, breather())), grid: tower.grid };
   } finally {
     weights.dispose();
   }

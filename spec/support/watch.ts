@@ -9,6 +9,7 @@ import { floats } from '../../src/ops/run';
 
 /** One call of `decoder.forward`. */
 export interface Call {
+  /** Rows before it in the first layer. */
   readonly length: number;
   readonly positions: readonly number[];
   /** Per layer, gathered rows and where the contiguous rest begins; undefined when everything is attended. */
@@ -76,7 +77,7 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
 function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['forward'] {
   return (x, positions, kv, options) => {
     const call: Call = {
-      length: options.length,
+      length: (typeof options.length === 'number' ? options.length : options.length[0]) ?? 0,
       positions: Array.from(positions),
       views: options.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
       columns: [],

@@ -23,13 +23,15 @@ export interface LayerView {
 }
 
 export interface ForwardOptions {
-  /** Rows in the cache before x. */
-  readonly length: number;
+  /** Rows in the cache before x: in every layer, or one number per layer. */
+  readonly length: number | readonly number[];
+  /** Runs layers from .. to - 1 only; default all. */
+  readonly layers?: { readonly from: number; readonly to: number } | undefined;
   /** One per layer; absent: everything. */
   readonly views?: readonly LayerView[] | undefined;
   /** Receives each layer's column mean over all its rows (mean over heads and rows of x). */
   readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
-  /** Receives the hidden state that enters each layer, and last the one that leaves them. Not to be disposed of. */
+  /** Receives the hidden state that enters each layer run, and last the one that leaves them. Not to be disposed of. */
   readonly onHidden?: ((layer: number, x: Tensor) => void) | undefined;
   readonly breathe: () => Promise<void>;
 }
@@ -40,7 +42,7 @@ export interface Decoder {
   allocate(capacity: number, type: KvType): Tensor[];
   /** Rows of the embedding table, f32 [n, d]. */
   embed(ids: readonly number[] | Int32Array): Tensor;
-  /** Runs x, f32 [t, d], at `positions` through all layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
+  /** Runs x, f32 [t, d], at `positions` through the layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
   forward(x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], options: ForwardOptions): Promise<Tensor>;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
@@ -112,19 +114,21 @@ async function forward(
   options: ForwardOptions,
 ): Promise<Tensor> {
   const { length, views, onColumns, onHidden, breathe } = options;
+  const { from, to } = options.layers ?? { from: 0, to: layers.length };
   const everything = int32([]);
-  const ranges = new Map<number, Tensor>();
-  const rangeFrom = (tail: number): Tensor => {
-    let range = ranges.get(tail);
+  const ranges = new Map<string, Tensor>();
+  const rangeOf = (tail: number, before: number): Tensor => {
+    const key = `${tail} ${before}`;
+    let range = ranges.get(key);
     if (range === undefined) {
-      range = int32([tail, length, onColumns === undefined ? 0 : 1]);
-      ranges.set(tail, range);
+      range = int32([tail, before, onColumns === undefined ? 0 : 1]);
+      ranges.set(key, range);
     }
     return range;
   };
   let h = x.clone();
   try {
-    for (const [i, layer] of layers.entries()) {
+    for (let i = from; i < to; i++) {
       onHidden?.(i, h);
       const view = views?.[i];
       const [y, columns] = decoderLayer(
@@ -132,8 +136,8 @@ async function forward(
         cache[i] as Tensor,
         table,
         view?.rows ?? everything,
-        rangeFrom(view?.tail ?? 0),
-        layer,
+        rangeOf(view?.tail ?? 0, typeof length === 'number' ? length : (length[i] as number)),
+        layers[i] as DecoderLayerWeights,
       );
       onColumns?.(i, floats(columns));
       columns.dispose();
@@ -141,7 +145,7 @@ async function forward(
       h = y;
       await breathe();
     }
-    onHidden?.(layers.length, h);
+    onHidden?.(to, h);
     return h;
   } catch (error) {
     h.dispose();

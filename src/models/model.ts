@@ -7,6 +7,7 @@ import type { SamplingOptions } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
 import type { Decoder } from './decoder';
+import type { TowerTaps } from './vit';
 
 /** One image after the tower, at the granularity of the tokens that the decoder sees. */
 export interface EncodedImage {
@@ -15,14 +16,14 @@ export interface EncodedImage {
   readonly tokens: number;
   /** f32 [tokens, width], what `project` takes. */
   readonly features: Tensor;
-  /** Query-agnostic importance of each token, f32 [tokens], when a salience layer was asked for. */
-  readonly salience: Float32Array | undefined;
+  /** For each layer asked for, the mean attention that each token receives, f32 [tokens]. */
+  readonly salience: readonly Float32Array[];
+  /** For each layer asked for, the keys of the tokens, f32 [tokens, e]; of a token of several patches, their mean. */
+  readonly keys: readonly Float32Array[];
   dispose(): void;
 }
 
-export interface ImageEncodeOptions {
-  /** Tower layer whose attention gives the salience; negative counts from the last. */
-  readonly salienceLayer?: number | undefined;
+export interface ImageEncodeOptions extends TowerTaps {
   readonly breathe: () => Promise<void>;
 }
 

@@ -27,8 +27,8 @@ export interface Projector {
   merge(features: Tensor, grid: number): Tensor;
   /** f32 [m, e block^2] -> f32 [m, d]. */
   project(rows: Tensor): Tensor;
-  /** Mean of the patch values of each merged token; patches that are only padding do not count. */
-  mergeSalience(salience: Float32Array, grid: number): Float32Array;
+  /** Means of the patches' values, flat [grid^2, w], over each merged token; patches that are only padding do not count. */
+  mergeValues(values: Float32Array, grid: number): Float32Array;
 }
 
 type Step = (x: Tensor) => Tensor;
@@ -51,7 +51,7 @@ export function vilaProjector(type: ProjectorType, e: number, d: number, weights
       }
       return x;
     },
-    mergeSalience: (salience, grid) => blockMean(salience, grid, block),
+    mergeValues: (values, grid) => (block === 1 ? values : blockMean(values, grid, block)),
   };
 }
 
@@ -80,15 +80,20 @@ function projectorSteps(type: ProjectorType, width: number, e: number, d: number
   return [norm('layers.1', width), dense('layers.2', d, width, 'gelu'), dense('layers.4', d, d)];
 }
 
-function blockMean(salience: Float32Array, grid: number, block: number): Float32Array {
+function blockMean(values: Float32Array, grid: number, block: number): Float32Array {
   const side = Math.ceil(grid / block);
-  const sums = new Float64Array(side * side);
+  const width = values.length / (grid * grid);
+  const sums = new Float64Array(side * side * width);
   const counts = new Float64Array(side * side);
   for (let row = 0; row < grid; row++)
     for (let col = 0; col < grid; col++) {
       const token = Math.floor(row / block) * side + Math.floor(col / block);
-      sums[token] = (sums[token] as number) + (salience[row * grid + col] as number);
+      const patch = row * grid + col;
       counts[token] = (counts[token] as number) + 1;
+      for (let c = 0; c < width; c++) {
+        const at = token * width + c;
+        sums[at] = (sums[at] as number) + (values[patch * width + c] as number);
+      }
     }
-  return Float32Array.from(sums, (sum, i) => sum / (counts[i] as number));
+  return Float32Array.from(sums, (sum, i) => sum / (counts[Math.floor(i / width)] as number));
 }

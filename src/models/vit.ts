@@ -1,10 +1,11 @@
 // The SigLIP vision tower: patch embedding, learned positions, pre-norm blocks. Gives the features of a chosen hidden state
-// and the salience of a chosen layer. Knows no projector and no decoder.
+// and, of layers that are asked for, salience and keys. Knows no projector and no decoder.
 // Source: transformers 5.18 `modeling_siglip.py`.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { linear } from '../ops/linear';
+import { layerNorm } from '../ops/norm';
 import { float32, floats } from '../ops/run';
 import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
 import type { PackedMatrix } from '../ops/weights';
@@ -12,23 +13,31 @@ import { start } from '../runtime/start';
 import type { SiglipConfig } from './config';
 import type { Weights } from './weights';
 
+/**
+ * What is wanted of which layers: integers, negative from the last; or, between 0 and 1, shares of the depth, rounded. They
+ * may lie above the features' layer.
+ */
+export interface TowerTaps {
+  readonly salience?: readonly number[];
+  readonly keys?: readonly number[];
+}
+
 /** What a tower gives for one image. */
 export interface TowerOutput {
   /** f32 [n, e]; the caller disposes of it. */
   readonly features: Tensor;
-  /** Column mean of the salience layer's attention over heads and rows, f32 [n]; sums to 1. Undefined when not asked for. */
-  readonly salience: Float32Array | undefined;
+  /** For each layer asked for, the column mean of its attention over heads and rows, f32 [n]; sums to 1. */
+  readonly salience: readonly Float32Array[];
+  /** For each layer asked for, its keys, all heads side by side, f32 [n, e]. */
+  readonly keys: readonly Float32Array[];
 }
 
 export interface VisionTower {
   readonly config: SiglipConfig;
   /** Patches per side. */
   readonly grid: number;
-  /**
-   * @param pixels f32 [3, size, size], normalised
-   * @param salienceLayer layer whose attention is averaged; negative counts from the last. It may lie above the features'.
-   */
-  run(pixels: Float32Array, salienceLayer: number | undefined, breathe: () => Promise<void>): Promise<TowerOutput>;
+  /** @param pixels f32 [3, size, size], normalised */
+  run(pixels: Float32Array, taps: TowerTaps, breathe: () => Promise<void>): Promise<TowerOutput>;
 }
 
 /** Names that published towers hold and no one reads. */
@@ -64,18 +73,22 @@ export async function siglipTower(
   return {
     config,
     grid,
-    async run(pixels, salienceLayer, breathe) {
-      const salient = salienceLayer === undefined ? -1 : salienceIndex(salienceLayer, layers);
+    async run(pixels, taps, breathe) {
+      const salient = (taps.salience ?? []).map((layer) => layerIndex(layer, layers));
+      const keyed = (taps.keys ?? []).map((layer) => layerIndex(layer, layers));
+      const last = Math.max(depth - 1, ...salient, ...keyed);
+      const salience = new Map<number, Float32Array>();
+      const keys = new Map<number, Float32Array>();
       let x = embedPatches(pixels, config, grid, embedding, embeddingBias, positions);
-      let salience: Float32Array | undefined;
       let features = depth === 0 ? x.clone() : undefined;
       try {
-        for (const [i, block] of blocks.entries()) {
-          if (i >= depth && i > salient) break;
+        for (const [i, block] of blocks.slice(0, last + 1).entries()) {
           await breathe();
-          const columns = i === salient;
-          const [y, mean] = visionBlock(x, block, { features: i < Math.max(depth, salient), columns });
-          if (columns) salience = floats(mean);
+          if (keyed.includes(i)) keys.set(i, blockKeys(x, block, e));
+          const columns = salient.includes(i);
+          if (i === last && i >= depth && !columns) break;
+          const [y, mean] = visionBlock(x, block, { features: i < Math.max(depth, last), columns });
+          if (columns) salience.set(i, floats(mean));
           mean.dispose();
           x.dispose();
           x = y;
@@ -88,20 +101,36 @@ export async function siglipTower(
         x.dispose();
       }
       if (features === undefined) throw new Error('a tower without features');
-      return { features, salience };
+      const of = (found: Map<number, Float32Array>) => (i: number) => found.get(i) ?? new Float32Array();
+      return { features, salience: salient.map(of(salience)), keys: keyed.map(of(keys)) };
     },
   };
 }
 
-function salienceIndex(layer: number, layers: number): number {
-  const index = layer < 0 ? layers + layer : layer;
+function layerIndex(layer: number, layers: number): number {
+  const isShare = layer > 0 && layer < 1;
+  const index = isShare ? Math.min(layers - 1, Math.round(layer * layers)) : layer < 0 ? layers + layer : layer;
   if (!Number.isInteger(index) || index < 0 || index >= layers) {
     throw new SparseVilaError(
       'ERR_OPTION_INVALID',
-      `Expected salienceLayer between ${-layers} and ${layers - 1} (the tower has ${layers} layers), received ${layer}.`,
+      `Expected a layer between ${-layers} and ${layers - 1} (the tower has ${layers} layers) for salienceLayer, or a share ` +
+        `of the depth between 0 and 1, received ${layer}.`,
     );
   }
   return index;
+}
+
+/** The keys of a block that x, f32 [n, e], enters: f32 [n, e]. As the block itself makes them. */
+function blockKeys(x: Tensor, { norm1, norm1Bias, qkv, qkvBias, eps }: VisionBlockWeights, e: number): Float32Array {
+  const { tf } = start();
+  const normalised = layerNorm(x, norm1, norm1Bias, eps);
+  const all = linear(normalised, qkv, qkvBias);
+  const keys = tf.slice(all as ReturnType<typeof tf.tensor2d>, [0, e], [x.shape[0] as number, e]);
+  try {
+    return floats(keys).slice();
+  } finally {
+    for (const tensor of [normalised, all, keys]) tensor.dispose();
+  }
 }
 
 function blockWeights(config: SiglipConfig, weights: Weights, i: number): VisionBlockWeights {

@@ -4,7 +4,8 @@
 import { totalmem } from 'node:os';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
-import { run, runEffect, withInt32 } from './run';
+import { start } from '../runtime/start';
+import { int32, run, runEffect, withInt32 } from './run';
 
 export type KvType = 'bf16' | 'f32';
 
@@ -33,6 +34,25 @@ export function appendKv(kv: Tensor, k: Tensor, v: Tensor, at: number): void {
 /** Rows begin .. end - 1 as f32 [2, kvHeads, end - begin, c]. */
 export function readKv(kv: Tensor, begin: number, end: number, c: number): Tensor {
   return withInt32([begin, end, c], (range) => run('SvKvRead', [kv, range]));
+}
+
+/** Of rows begin .. end - 1, keeps only those at begin + kept[i], ascending, and moves them together; c is the head width. */
+export function keepKvRows(
+  kv: Tensor,
+  { begin, end, c }: { begin: number; end: number; c: number },
+  kept: Int32Array,
+): void {
+  const { tf } = start();
+  const rows = readKv(kv, begin, end, c);
+  const indices = int32(kept);
+  const gathered = tf.gather(rows, indices as Parameters<typeof tf.gather>[1], 2);
+  const byRow = tf.transpose(gathered, [0, 2, 1, 3]);
+  const [k, v] = tf.unstack(byRow) as [Tensor, Tensor];
+  try {
+    appendKv(kv, k, v, begin);
+  } finally {
+    for (const tensor of [rows, indices, gathered, byRow, k, v]) tensor.dispose();
+  }
 }
 
 /** x rounded to the nearest bf16, ties to even: what storing in a bf16 cache does to a value. */

@@ -8,8 +8,10 @@ import { breather } from '../models/breath';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
 import { startConversation } from '../session/conversation';
-import { openingRows, type PrefillContext, seeImages } from '../session/prefill';
+import { seeImages } from '../session/images';
+import type { PrefillContext } from '../session/prefill';
 import { turnPrompt } from '../session/prompt';
+import { type Rows, rowsOf } from '../session/rows';
 import { createSession } from '../session/session';
 import { dense } from '../sparsity/dense';
 import { turnPieces } from '../text/template';
@@ -146,12 +148,12 @@ export async function sequenceOf(
   const parts: Float32Array[] = [];
   const positions: number[] = [];
   const answers: { row: number; next: number }[] = [];
-  const add = (rows: ReturnType<typeof openingRows>): void => {
-    for (const row of rows.visual) conversation.visual.push(conversation.length + row);
+  const visualRows: number[] = [];
+  const add = (rows: Rows): void => {
+    for (const row of rows.visual) visualRows.push(positions.length + row);
     positions.push(...rows.positions);
     parts.push(floats(rows.x).slice());
     rows.x.dispose();
-    conversation.length += rows.positions.length;
     conversation.nextPosition += rows.span;
   };
   const [end] = model.tokenizer.encode(pieces.endOfAnswer);
@@ -161,17 +163,17 @@ export async function sequenceOf(
     const images = await seeImages(context, inputs);
     const ids = model.tokenizer.encode(answer);
     try {
-      add(openingRows(context, [...prompt.opening, prompt.question], images));
+      add(rowsOf(context, [...prompt.opening, prompt.question], images));
     } finally {
       for (const { rows } of images) rows.dispose();
     }
     const said = end === undefined ? ids : [...ids, end];
-    for (const [j, next] of said.entries()) answers.push({ row: conversation.length - 1 + j, next });
-    if (ids.length > 0) add(openingRows(context, [ids], []));
+    for (const [j, next] of said.entries()) answers.push({ row: positions.length - 1 + j, next });
+    if (ids.length > 0) add(rowsOf(context, [ids], []));
     conversation.phase = { at: 'answered', pending: [] };
   }
   const visual = new Uint8Array(positions.length);
-  for (const row of conversation.visual) visual[row] = 1;
+  for (const row of visualRows) visual[row] = 1;
   return { x: concat(parts), positions, visual, answers };
 }
 

@@ -128,7 +128,7 @@ async function embeddedPictures(
     const embedding = await siglipTower({ ...config, layers: 0 }, weights, 0, breathe);
     const states: Float32Array[] = [];
     for (const picture of pixels) {
-      const { features } = await embedding.run(picture, undefined, breathe);
+      const { features } = await embedding.run(picture, {}, breathe);
       states.push(floats(features).slice());
       features.dispose();
     }

@@ -1,10 +1,11 @@
-// What a conversation has in its KV cache: how many rows, at which positions, which of them are visual, and where the chat
-// template stands. Truncating is all that rewinding takes, because rows are only ever appended.
+// What a conversation has in its KV cache: how many rows in each layer, which of them are visual, the next position, and where
+// the chat template stands. Truncating is all that rewinding takes: what is there when a turn begins is never changed by it.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
 import type { KvType } from '../ops/kv_cache';
+import type { Place } from '../sparsity/method';
 
 /**
  * Where the template stands: nothing yet; inside a user's turn whose images are in the cache (`opened` is its text so far,
@@ -20,22 +21,34 @@ export interface Mark {
   /** The conversation, and how often it had been rewound. */
   readonly of: object;
   readonly rewinds: number;
+  /** Rows in the layer that has most. */
   readonly length: number;
+  readonly layers: readonly { readonly length: number; readonly visual: number }[];
   readonly nextPosition: number;
   readonly visual: number;
+  readonly images: number;
   readonly ids: number;
   readonly phase: Phase;
+}
+
+/** One layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
+export interface CacheLayer {
+  length: number;
+  /** Rows that hold visual tokens, ascending. */
+  readonly visual: number[];
+  /** Which of the conversation's visual tokens they hold. */
+  readonly tokens: number[];
 }
 
 export interface Conversation {
   readonly capacity: number;
   readonly cache: readonly Tensor[];
-  /** Rows in the cache. */
-  length: number;
+  readonly layers: readonly CacheLayer[];
   /** Position of the next text row; pruned tokens have taken theirs along. */
   nextPosition: number;
-  /** Cache rows that hold visual tokens, ascending. */
-  readonly visual: number[];
+  /** Where each visual token lies. */
+  readonly places: Place[];
+  images: number;
   /** Ids seen and generated so far, for the repetition penalty. */
   readonly ids: number[];
   phase: Phase;
@@ -45,12 +58,14 @@ export interface Conversation {
 }
 
 export function startConversation(decoder: Decoder, capacity: number, kv: KvType): Conversation {
+  const cache = decoder.allocate(capacity, kv);
   return {
     capacity,
-    cache: decoder.allocate(capacity, kv),
-    length: 0,
+    cache,
+    layers: cache.map(() => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
-    visual: [],
+    places: [],
+    images: 0,
     ids: [],
     phase: { at: 'start' },
     rewinds: 0,
@@ -58,24 +73,47 @@ export function startConversation(decoder: Decoder, capacity: number, kv: KvType
   };
 }
 
+/** Rows in the layer that has most. */
+export function lengthOf({ layers }: Conversation): number {
+  return layers.reduce((most, { length }) => Math.max(most, length), 0);
+}
+
+export function lengthsOf({ layers }: Conversation): number[] {
+  return layers.map(({ length }) => length);
+}
+
+/** Where the visual rows of a layer lie, from the from-th on. */
+export function placesOf(c: Conversation, layer: number, from = 0): Place[] {
+  return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as Place);
+}
+
 export function mark(c: Conversation): Mark {
-  const { length, nextPosition, phase, rewinds } = c;
-  return { of: c, rewinds, length, nextPosition, visual: c.visual.length, ids: c.ids.length, phase };
+  const { nextPosition, phase, rewinds, images } = c;
+  const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
+  const counts = { nextPosition, visual: c.places.length, images, ids: c.ids.length };
+  return { of: c, rewinds, length: lengthOf(c), layers, ...counts, phase };
 }
 
 /** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a mark of another conversation or of rows that are gone. */
 export function rewind(c: Conversation, to: Mark): void {
+  const length = lengthOf(c);
   const gone = c.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
   if (to.of !== c || gone) {
     throw new SparseVilaError(
       'ERR_MARK',
-      `Expected a mark of the ${c.length} rows of this conversation, received one at row ${to.length} ` +
+      `Expected a mark of the ${length} rows of this conversation, received one at row ${to.length} ` +
         `${to.of === c ? 'that the session was rewound behind' : 'of another session'}. Take a new one.`,
     );
   }
-  c.length = to.length;
+  for (const [i, layer] of c.layers.entries()) {
+    const at = to.layers[i] as Mark['layers'][number];
+    layer.length = at.length;
+    layer.visual.length = at.visual;
+    layer.tokens.length = at.visual;
+  }
   c.nextPosition = to.nextPosition;
-  c.visual.length = to.visual;
+  c.places.length = to.visual;
+  c.images = to.images;
   c.ids.length = to.ids;
   c.phase = to.phase;
   while ((c.cuts.at(-1)?.length ?? -1) >= to.length) c.cuts.pop();
@@ -84,11 +122,12 @@ export function rewind(c: Conversation, to: Mark): void {
 
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` when `rows` more rows, spanning `positions`, and one answer token do not fit. */
 export function checkRoom(c: Conversation, rows: number, positions: number): void {
-  const needed = Math.max(c.length + rows, c.nextPosition + positions) + 1;
+  const length = lengthOf(c);
+  const needed = Math.max(length + rows, c.nextPosition + positions) + 1;
   if (needed <= c.capacity) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
-    `The conversation needs ${needed} tokens of context (${c.length} so far, ${rows} in this turn, 1 for an answer) but has ` +
+    `The conversation needs ${needed} tokens of context (${length} so far, ${rows} in this turn, 1 for an answer) but has ` +
       `${c.capacity}. Ask in a new session, rewind, evict turns (history: 'evict'), use fewer images, or raise contextLength.`,
   );
 }

@@ -4,7 +4,7 @@ import type { VisionLanguageModel } from '../models/model';
 import type { Sampler } from '../text/sampling';
 import { stopMatcher } from '../text/stop';
 import { textStream } from '../text/tokenizer';
-import type { Conversation } from './conversation';
+import { type Conversation, lengthOf, lengthsOf } from './conversation';
 import type { TurnView } from './view';
 
 export type FinishReason = 'stop' | 'length' | 'stopString';
@@ -42,7 +42,7 @@ export async function* generate(
   let pending: number[] = [];
   let finish: FinishReason = 'length';
   try {
-    while (tokens < maxTokens && Math.max(c.length, c.nextPosition) < c.capacity) {
+    while (tokens < maxTokens && Math.max(lengthOf(c), c.nextPosition) < c.capacity) {
       const begin = performance.now();
       const id = sampler.sample(logits, c.ids);
       if (model.stopIds.includes(id)) {
@@ -84,11 +84,11 @@ async function step(
   const x = model.decoder.embed([id]);
   try {
     const y = await model.decoder.forward(x, [c.nextPosition], c.cache, {
-      length: c.length,
+      length: lengthsOf(c),
       views: view.layers,
       breathe,
     });
-    c.length++;
+    for (const layer of c.layers) layer.length++;
     c.nextPosition++;
     const logits = model.decoder.logits(y);
     y.dispose();

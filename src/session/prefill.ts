@@ -1,150 +1,35 @@
-// From a turn's prompt to rows in the cache: tower, prune, projector, then the decoder in chunks. Leaves the question's
-// relevance of every visual row in every layer, and the logits that follow the prompt.
+// From a turn's prompt to rows in the cache: all its rows through the decoder, in chunks and in stages between which a method may
+// drop visual rows. Leaves the question's relevance of every visual row in every layer, and the logits that follow the prompt.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
-import type { ImageInput } from '../image/decode';
-import type { EncodedImage, VisionLanguageModel } from '../models/model';
-import { int32 } from '../ops/run';
+import type { ForwardOptions } from '../models/decoder';
 import { start } from '../runtime/start';
-import type { SparsityMethod } from '../sparsity/method';
-import { type Conversation, checkRoom } from './conversation';
-import type { Opening, TurnPrompt } from './prompt';
-import { checkSelection } from './selection';
+import { type CacheLayer, type Conversation, checkRoom } from './conversation';
+import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
+import type { ImageContext, PrunedImage } from './images';
+import type { TurnPrompt } from './prompt';
+import { type Rows, rowsOf } from './rows';
 
 /** Rows of one op call: bounds scratch memory and the time between breaths. */
 const CHUNK = 512;
 
-/** Rows for the decoder, with the positions they stand at. */
-interface Rows {
-  readonly x: Tensor;
-  readonly positions: number[];
-  /** Indices of visual rows among them. */
-  readonly visual: number[];
-  readonly ids: number[];
-  /** Positions taken, those of pruned tokens included. */
-  readonly span: number;
-}
-
-/** An image's surviving tokens. */
-export interface PrunedImage {
-  readonly grid: { readonly rows: number; readonly cols: number };
-  readonly tokens: number;
-  readonly kept: Int32Array;
-  /** f32 [tokens], where the method asked for it. */
-  readonly salience: Float32Array | undefined;
-  /** f32 [kept, d] */
-  readonly rows: Tensor;
-}
-
-export interface StageTimes {
-  image: number;
-  tower: number;
-  project: number;
-  prefill: number;
-  retrieve: number;
-}
-
-/** Runs `work` and adds its milliseconds to a stage. */
-export async function timed<T>(times: StageTimes, stage: keyof StageTimes, work: () => Promise<T> | T): Promise<T> {
-  const begin = performance.now();
-  try {
-    return await work();
-  } finally {
-    times[stage] += performance.now() - begin;
-  }
-}
-
-export interface PrefillContext {
-  readonly model: VisionLanguageModel;
-  readonly method: SparsityMethod;
+export interface PrefillContext extends ImageContext {
   readonly conversation: Conversation;
-  readonly times: StageTimes;
-  readonly signal: AbortSignal | undefined;
-  readonly breathe: () => Promise<void>;
 }
 
-/** Decodes, encodes, prunes and projects images. The caller disposes of the rows. */
-export async function seeImages(context: PrefillContext, inputs: readonly ImageInput[]): Promise<PrunedImage[]> {
-  const { model, method, times, breathe } = context;
-  const encoded: EncodedImage[] = [];
-  const seen: PrunedImage[] = [];
-  try {
-    for (const input of inputs) {
-      const pixels = await timed(times, 'image', () => model.prepareImage(input, context.signal));
-      const salienceLayer = method.prune && (method.salienceLayer ?? -1);
-      encoded.push(await timed(times, 'tower', () => model.encodeImage(pixels, { salienceLayer, breathe })));
-    }
-    const kept = await timed(times, 'retrieve', () =>
-      method.prune?.(
-        encoded.map(({ tokens, grid, salience }) => ({ tokens, grid, salience: salience ?? new Float32Array(tokens) })),
-      ),
-    );
-    for (const [i, { grid, tokens, features, salience }] of encoded.entries()) {
-      const indices =
-        method.prune === undefined
-          ? Int32Array.from({ length: tokens }, (_, token) => token)
-          : checkSelection(method.name, `prune, for image ${i},`, kept?.[i], tokens);
-      const rows = await timed(times, 'project', () => projectKept(model, features, indices, tokens));
-      seen.push({ grid, tokens, kept: indices, salience, rows });
-      await breathe();
-    }
-    return seen;
-  } catch (error) {
-    for (const { rows } of seen) rows.dispose();
-    throw error;
-  } finally {
-    for (const image of encoded) image.dispose();
-  }
-}
-
-function projectKept(model: VisionLanguageModel, features: Tensor, kept: Int32Array, tokens: number): Tensor {
-  if (kept.length === tokens) return model.project(features);
-  const { tf } = start();
-  const indices = int32(kept);
-  const gathered = tf.gather(features, indices as Parameters<typeof tf.gather>[1]);
-  const rows = model.project(gathered);
-  indices.dispose();
-  gathered.dispose();
-  return rows;
-}
-
-/** Text and images of an opening, and the question, as rows. The caller disposes of x. */
-export function openingRows(context: PrefillContext, opening: Opening, images: readonly PrunedImage[]): Rows {
-  const { model, method } = context;
-  const pieces: Tensor[] = [];
-  const positions: number[] = [];
-  const visual: number[] = [];
-  const ids: number[] = [];
-  let next = context.conversation.nextPosition;
-  let image = 0;
-  const addText = (text: readonly number[]): void => {
-    if (text.length === 0) return;
-    pieces.push(model.decoder.embed(text));
-    for (const id of text) {
-      positions.push(next++);
-      ids.push(id);
-    }
-  };
-  for (const part of opening) {
-    if (part !== null) {
-      addText(part);
-      continue;
-    }
-    const { rows, kept, tokens } = images[image++] as PrunedImage;
-    pieces.push(rows.clone());
-    const compact = method.positions === 'compact';
-    for (const [i, token] of kept.entries()) {
-      visual.push(positions.length);
-      positions.push(next + (compact ? i : token));
-    }
-    next += compact ? kept.length : tokens;
-    if (model.imageMarker.id < model.decoder.config.vocabSize) ids.push(model.imageMarker.id);
-    addText(model.endOfImage);
-  }
-  const { tf } = start();
-  const x = pieces.length === 1 ? (pieces[0] as Tensor).clone() : tf.concat(pieces);
-  for (const piece of pieces) piece.dispose();
-  return { x, positions, visual, ids, span: next - context.conversation.nextPosition };
+/** The rows of a turn while they run. Indices are among all rows of the turn. */
+interface Run {
+  readonly rows: Rows;
+  /** Where the question's rows begin, and of these where those begin whose relevance counts. */
+  readonly question: number;
+  readonly window: number;
+  /** Whether a row is visual. */
+  readonly isVisual: Uint8Array;
+  /** Rows that still live, ascending, and per layer those that it put into the cache. */
+  living: Int32Array;
+  readonly written: Int32Array[];
+  /** Per layer, f32 [visual rows in the cache]. */
+  readonly relevance: Float32Array[];
 }
 
 /** Appends the opening and the question to the cache; returns the next token's logits and the question's relevance per layer. */
@@ -153,69 +38,161 @@ export async function prefill(
   prompt: TurnPrompt,
   images: readonly PrunedImage[],
   afterOpening: () => void,
-): Promise<{ logits: Float32Array; relevance: Float32Array[] }> {
-  const { conversation: c, method } = context;
+): Promise<{ logits: Float32Array; relevance: readonly Float32Array[] }> {
+  const { conversation: c, method, model } = context;
   const kept = images.reduce((sum, image) => sum + image.kept.length, 0);
   const texts = prompt.opening.reduce(
-    (sum, part) => sum + (part?.length ?? context.model.endOfImage.length),
+    (sum, part) => sum + (part?.length ?? model.endOfImage.length),
     prompt.question.length,
   );
   const pruned =
     method.positions === 'compact' ? 0 : images.reduce((sum, image) => sum + image.tokens - image.kept.length, 0);
   checkRoom(c, kept + texts, kept + texts + pruned);
-  if (prompt.opening.some((part) => part === null || part.length > 0)) {
-    (await appendRows(context, openingRows(context, prompt.opening, images), undefined)).dispose();
-  }
-  afterOpening();
-  const relevance = c.cache.map(() => new Float32Array(c.visual.length));
-  const wanted = method.retrieve !== undefined && c.visual.length > 0;
-  const question = openingRows(context, [prompt.question], []);
-  const last = await appendRows(context, question, wanted ? relevance : undefined);
-  const logits = context.model.decoder.logits(last);
-  last.dispose();
-  return { logits, relevance };
-}
-
-/** Runs rows through the decoder in chunks; disposes of them; returns the last chunk's hidden state. */
-async function appendRows(
-  context: PrefillContext,
-  rows: Rows,
-  relevance: readonly Float32Array[] | undefined,
-): Promise<Tensor> {
-  const { conversation: c, model, breathe } = context;
-  const { tf } = start();
-  const [t, d] = rows.x.shape as [number, number];
-  const visualBefore = [...c.visual];
-  let hidden: Tensor | undefined;
+  const rows = rowsOf(context, [...prompt.opening, prompt.question], images);
   try {
-    for (let at = 0; at < t; at += CHUNK) {
-      const n = Math.min(CHUNK, t - at);
-      const x = n === t ? rows.x.clone() : tf.slice(rows.x, [at, 0], [n, d]);
-      hidden?.dispose();
-      const onColumns =
-        relevance &&
-        ((layer: number, columns: Float32Array): void => {
-          const sums = relevance[layer] as Float32Array;
-          for (const [i, row] of visualBefore.entries())
-            sums[i] = (sums[i] as number) + ((columns[row] as number) * n) / t;
-        });
-      try {
-        hidden = await model.decoder.forward(x, rows.positions.slice(at, at + n), c.cache, {
-          length: c.length,
-          onColumns,
-          breathe,
-        });
-      } finally {
-        x.dispose();
-      }
-      for (const row of rows.visual) if (row >= at && row < at + n) c.visual.push(c.length + row - at);
-      c.length += n;
-    }
+    const run = startRun(context, rows, prompt.question.length);
+    const logits = await runRows(context, run);
+    append(c, run, { from: 0, to: run.question });
+    c.places.push(...rows.places);
+    c.images += images.length;
+    c.ids.push(...rows.ids.slice(0, -prompt.question.length));
+    c.nextPosition += rows.span - prompt.question.length;
+    afterOpening();
+    append(c, run, { from: run.question, to: rows.positions.length });
+    c.ids.push(...prompt.question);
+    c.nextPosition += prompt.question.length;
+    return { logits, relevance: run.relevance };
   } finally {
     rows.x.dispose();
   }
-  c.nextPosition += rows.span;
-  for (const id of rows.ids) c.ids.push(id);
-  if (hidden === undefined) throw new Error('a turn without rows');
-  return hidden;
+}
+
+function startRun({ conversation, method }: PrefillContext, rows: Rows, words: number): Run {
+  const t = rows.positions.length;
+  const isVisual = new Uint8Array(t);
+  for (const row of rows.visual) isVisual[row] = 1;
+  const wanted = method.retrieve !== undefined && (rows.visual.length > 0 || conversation.places.length > 0);
+  return {
+    rows,
+    question: t - words,
+    window: wanted ? t - Math.min(words, method.window ?? words) : t,
+    isVisual,
+    living: Int32Array.from({ length: t }, (_, row) => row),
+    written: [],
+    relevance: [],
+  };
+}
+
+/** Runs a turn's rows through all layers, stage by stage; returns the logits that follow the last. */
+async function runRows(context: PrefillContext, run: Run): Promise<Float32Array> {
+  const { model, method } = context;
+  const scored = scoredRows(method, run.rows, run.question);
+  let x = run.rows.x.clone();
+  try {
+    for (const stage of dropStages(method, scored, model.decoder.config.layers)) {
+      const { y, scores } = await runStage(context, run, x, stage);
+      x.dispose();
+      x = y;
+      if (stage.drop === undefined) continue;
+      const after = survivors(method, stage.drop, { ...run, x, scores });
+      x.dispose();
+      x = after.x;
+      run.living = after.living;
+    }
+    return model.decoder.logits(x);
+  } finally {
+    x.dispose();
+  }
+}
+
+/** Runs the living rows through a stage's layers; returns their hidden states; of the last layer only those of the last chunk. */
+async function runStage(
+  { conversation: c, model, breathe }: PrefillContext,
+  run: Run,
+  x: Tensor,
+  stage: Stage,
+): Promise<{ y: Tensor; scores: Float32Array }> {
+  const { tf } = start();
+  const { rows, living } = run;
+  const { from, to, scored } = stage;
+  const { scores, onColumns } = columnSums(c, run, stage);
+  const gone = rows.positions.length - living.length;
+  const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
+  const outputs: Tensor[] = [];
+  try {
+    for (const { begin, end } of chunks(living.length, cuts)) {
+      const isAll = end - begin === living.length;
+      const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
+      const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
+      const length = c.layers.map((layer) => layer.length + begin);
+      const options = { length, layers: { from, to }, onColumns: onColumns(begin + gone, end - begin), breathe };
+      try {
+        outputs.push(await model.decoder.forward(part, positions, c.cache, options));
+      } finally {
+        part.dispose();
+      }
+      if (to === model.decoder.config.layers && outputs.length > 1) outputs.shift()?.dispose();
+    }
+    return { y: outputs.length === 1 ? (outputs[0] as Tensor).clone() : tf.concat(outputs), scores };
+  } finally {
+    for (const output of outputs) output.dispose();
+  }
+}
+
+/** 0 .. n - 1 in chunks that none of `cuts` lies inside of. */
+function chunks(n: number, cuts: readonly number[]): { begin: number; end: number }[] {
+  const borders = [...new Set([0, ...cuts, n])].filter((row) => row >= 0 && row <= n).sort((a, b) => a - b);
+  return borders.slice(1).flatMap((end, i) => {
+    const first = borders[i] as number;
+    const count = Math.ceil((end - first) / CHUNK);
+    return Array.from({ length: count }, (_, j) => ({
+      begin: first + j * CHUNK,
+      end: Math.min(end, first + (j + 1) * CHUNK),
+    }));
+  });
+}
+
+/** Sums of a stage's columns: relevance over the window's rows, in every layer; scores over the scored rows, over own visual rows. */
+function columnSums(c: Conversation, { rows, living, isVisual, question, window, ...run }: Run, stage: Stage) {
+  const t = rows.positions.length;
+  const own = Array.from(living.keys()).filter((i) => isVisual[living[i] as number] === 1);
+  const scores = new Float32Array(own.length);
+  for (let layer = stage.from; layer < stage.to; layer++) {
+    run.written[layer] = living;
+    run.relevance[layer] = new Float32Array((c.layers[layer] as CacheLayer).visual.length + own.length);
+  }
+  const add = (sums: Float32Array, share: number, values: (i: number) => number): void => {
+    for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + values(i) * share;
+  };
+  /** What takes the columns of n rows, the first of which is `row` of the turn; undefined when they do not count. */
+  const onColumns = (row: number, n: number): ForwardOptions['onColumns'] => {
+    const isRelevant = row >= window;
+    const isScored = stage.scored.includes(row);
+    if (row < question || !(isRelevant || isScored)) return undefined;
+    return (layer, columns) => {
+      const { length, visual } = c.layers[layer] as CacheLayer;
+      const ownColumn = (i: number): number => columns[length + (own[i] as number)] as number;
+      if (isScored) add(scores, n / stage.scored.length, ownColumn);
+      const of = (i: number): number =>
+        i < visual.length ? (columns[visual[i] as number] as number) : ownColumn(i - visual.length);
+      if (isRelevant) add(run.relevance[layer] as Float32Array, n / (t - window), of);
+    };
+  };
+  return { scores, onColumns };
+}
+
+/** Takes rows from .. to - 1 of a run, which are in the cache, into the conversation. */
+function append(c: Conversation, { rows, isVisual, written }: Run, { from, to }: { from: number; to: number }): void {
+  const firstToken = c.places.length;
+  const tokenOf = new Map(rows.visual.filter((row) => row >= from && row < to).map((row, i) => [row, firstToken + i]));
+  for (const [i, layer] of c.layers.entries()) {
+    for (const row of written[i] ?? []) {
+      if (row < from || row >= to) continue;
+      if (isVisual[row] === 1) {
+        layer.visual.push(layer.length);
+        layer.tokens.push(tokenOf.get(row) as number);
+      }
+      layer.length++;
+    }
+  }
 }

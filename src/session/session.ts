@@ -8,7 +8,7 @@ import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { turnPieces } from '../text/template';
-import { type Mark, mark, rewind, startConversation } from './conversation';
+import { lengthOf, type Mark, mark, rewind, startConversation } from './conversation';
 import { type AskOptions, checkAskOptions, checkSessionOptions, type SessionOptions, samplingOf } from './options';
 import { turnPrompt } from './prompt';
 import { runTurn, type TurnStats } from './turn';
@@ -28,7 +28,7 @@ export interface Answer extends AsyncIterable<string> {
 export interface Session {
   readonly model: VisionLanguageModel;
   readonly method: SparsityMethod;
-  /** Rows in the cache. */
+  /** Rows in the cache; where layers differ, of that which has most. */
   readonly length: number;
   /**
    * Asks. Bad arguments throw at once; the answer's iteration throws `ERR_BUSY` while another answer runs,
@@ -82,7 +82,7 @@ export function createSession(model: VisionLanguageModel, options: SessionOption
     model,
     method,
     get length() {
-      return conversation.length;
+      return lengthOf(conversation);
     },
     ask(question, ask = {}) {
       if (state === 'disposed') throw notIdle(state);

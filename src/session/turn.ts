@@ -4,29 +4,32 @@
 import type { ImageInput } from '../image/decode';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
-import { mark, rewind } from './conversation';
+import { lengthOf, type Mark, mark, rewind } from './conversation';
+import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
+import { type PrunedImage, seeImages } from './images';
 import { type AskOptions, type History, samplingOf } from './options';
-import { type PrefillContext, type PrunedImage, prefill, type StageTimes, seeImages, timed } from './prefill';
+import { type PrefillContext, prefill } from './prefill';
 import { turnPrompt } from './prompt';
+import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 
 export interface TurnStats {
   readonly tokens: {
     /** Visual tokens of this turn's images. */
     readonly visualSeen: number;
-    /** Visual rows in the cache, of all turns so far. */
+    /** Visual tokens that entered the decoder, of all turns so far. */
     readonly visualKept: number;
-    /** Visual rows that this turn's decoding attends in each layer. */
+    /** Visual rows that this turn's decoding attends in each layer; where layers differ, their mean, rounded. */
     readonly visualRetrieved: number;
-    /** Visual rows that the question's prefill attends, and that decoding attends: means over the layers. */
+    /** Visual rows that the layers hold after the prefill, and that decoding attends: means over the layers. */
     readonly activePrefill: number;
     readonly activeDecode: number;
     /** Rows that this turn's prompt put into the cache. */
     readonly prompt: number;
     readonly generated: number;
   };
-  /** Milliseconds. `retrieve` holds both selections; `perToken` is the mean decoder step. */
+  /** Milliseconds. `retrieve` holds the selections of prune and retrieve; `perToken` is the mean decoder step. */
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
   readonly finish: FinishReason;
   /** What was kept of each image of this turn. */
@@ -44,8 +47,9 @@ interface Progress {
   images: PrunedImage[];
   view: TurnView | undefined;
   /** Where the conversation goes back to when the turn's text is evicted: after its images. */
-  anchor: ReturnType<typeof mark>;
+  anchor: Mark;
   promptRows: number;
+  activePrefill: number;
 }
 
 /** Yields the answer's text; `done` receives the statistics of a complete turn. */
@@ -59,7 +63,7 @@ export async function* runTurn(
   const { conversation: c } = context;
   const begin = performance.now();
   const before = mark(c);
-  const progress: Progress = { images: [], view: undefined, anchor: before, promptRows: 0 };
+  const progress: Progress = { images: [], view: undefined, anchor: before, promptRows: 0, activePrefill: 0 };
   let failed = false;
   try {
     const logits = await prepare(context, pieces, question, options.images ?? [], progress);
@@ -86,7 +90,7 @@ async function prepare(
 ): Promise<Float32Array> {
   const { conversation: c, method, model, times } = context;
   context.signal?.throwIfAborted();
-  const rowsBefore = c.length;
+  const before = progress.anchor;
   const prompt = turnPrompt(model, pieces, c, question, inputs.length);
   progress.images = await seeImages(context, inputs);
   const { logits, relevance } = await timed(times, 'prefill', () =>
@@ -96,7 +100,11 @@ async function prepare(
       progress.anchor = mark(c);
     }),
   );
-  progress.promptRows = c.length - rowsBefore;
+  progress.promptRows = lengthOf(c) - before.length;
+  progress.activePrefill = mean(c.layers.map(({ visual }) => visual.length));
+  progress.anchor = await timed(times, 'retrieve', () =>
+    evict(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
+  );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
   return logits;
 }
@@ -113,18 +121,19 @@ function answer(
 }
 
 function summary(
-  { conversation, times }: PrefillContext,
-  { images, view, promptRows }: Progress,
+  { conversation: c, times }: PrefillContext,
+  { images, view, promptRows, activePrefill }: Progress,
   { tokens, steps, ms, finish }: Generated,
   total: number,
 ): TurnStats {
+  const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [c.places.length]);
   return {
     tokens: {
       visualSeen: images.reduce((sum, image) => sum + image.tokens, 0),
-      visualKept: conversation.visual.length,
-      visualRetrieved: view?.retrieved?.[0]?.length ?? conversation.visual.length,
-      activePrefill: conversation.visual.length,
-      activeDecode: mean(view?.retrieved?.map(({ length }) => length) ?? [conversation.visual.length]),
+      visualKept: c.places.length,
+      visualRetrieved: Math.round(activeDecode),
+      activePrefill,
+      activeDecode,
       prompt: promptRows,
       generated: tokens,
     },

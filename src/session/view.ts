@@ -1,40 +1,33 @@
 // The turn's view: per layer, which cache rows its decoding attends. All text rows, the retrieved visual rows, and the
-// contiguous rest that grows with the answer. Nothing is copied; dropping the view restores everything.
+// contiguous rest that grows with the answer. Nothing is copied; dropping the view restores everything. A method that evicts has
+// no view: what it leaves out is taken out of the cache.
 
 import type { LayerView } from '../models/decoder';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
-import type { Conversation } from './conversation';
+import { type CacheLayer, type Conversation, placesOf } from './conversation';
 import { checkSelection } from './selection';
 
 export interface TurnView {
   readonly layers: readonly LayerView[] | undefined;
-  /** Per layer, indices into the conversation's visual rows; undefined when all are attended. */
+  /** Per layer, which of the conversation's visual tokens are attended; undefined when all are in every layer. */
   readonly retrieved: readonly Int32Array[] | undefined;
   dispose(): void;
 }
 
-/** Retrieves for every layer. With no `retrieve`, or nothing visual, everything is attended. */
+/** Retrieves for every layer. With no `retrieve`, one that evicts, or nothing visual, all that is in the cache is attended. */
 export function turnView(method: SparsityMethod, c: Conversation, relevance: readonly Float32Array[]): TurnView {
-  const last = c.visual.at(-1);
-  if (method.retrieve === undefined || last === undefined) {
-    return { layers: undefined, retrieved: undefined, dispose: () => undefined };
+  if (method.retrieve === undefined || method.evicts || c.places.length === 0) {
+    const isWhole = c.layers.every(({ tokens }) => tokens.length === c.places.length);
+    const retrieved = isWhole ? undefined : c.layers.map(({ tokens }) => Int32Array.from(tokens));
+    return { layers: undefined, retrieved, dispose: () => undefined };
   }
-  const tail = last + 1;
-  const isVisual = new Uint8Array(tail);
-  for (const row of c.visual) isVisual[row] = 1;
-  const retrieved = relevance.map((scores, layer) =>
-    checkSelection(method.name, 'retrieve', method.retrieve?.(scores, layer), c.visual.length),
-  );
-  const layers = retrieved.map((indices) => {
-    const attended = isVisual.map((visual) => 1 - visual);
-    for (const i of indices) attended[c.visual[i] as number] = 1;
-    const rows: number[] = [];
-    attended.forEach((yes, row) => {
-      if (yes === 1) rows.push(row);
-    });
-    return { rows: int32(rows), tail };
+  const selections = relevance.map((scores, layer) => {
+    const places = placesOf(c, layer);
+    return checkSelection(method.name, 'retrieve', method.retrieve?.(scores, layer, places), places.length);
   });
+  const layers = selections.map((selection, i) => layerView(c.layers[i] as CacheLayer, selection));
+  const retrieved = selections.map((selection, i) => selection.map((at) => c.layers[i]?.tokens[at] as number));
   return {
     layers,
     retrieved,
@@ -42,4 +35,16 @@ export function turnView(method: SparsityMethod, c: Conversation, relevance: rea
       for (const { rows } of layers) rows.dispose();
     },
   };
+}
+
+function layerView({ visual }: CacheLayer, selection: Int32Array): LayerView {
+  const tail = (visual.at(-1) ?? -1) + 1;
+  const attended = new Uint8Array(tail).fill(1);
+  for (const row of visual) attended[row] = 0;
+  for (const i of selection) attended[visual[i] as number] = 1;
+  const rows: number[] = [];
+  attended.forEach((yes, row) => {
+    if (yes === 1) rows.push(row);
+  });
+  return { rows: int32(rows), tail };
 }

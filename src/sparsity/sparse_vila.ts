@@ -44,19 +44,19 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
   const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
   return {
     name: 'sparsevila',
-    salienceLayer,
+    tower: { salience: [salienceLayer] },
     positions,
     prune: (images) =>
       scope === 'global'
         ? pruneTogether(images, prefillSparsity)
-        : images.map(({ salience }) => topK(salience, budget(salience.length, prefillSparsity))),
+        : images.map((image) => topK(image.salience(), budget(image.tokens, prefillSparsity))),
     retrieve: (relevance) => topK(relevance, budget(relevance.length, decodeSparsity)),
   };
 }
 
 /** One budget for all images. Each image's salience is an attention distribution, so scores are on one scale. */
 function pruneTogether(images: readonly TowerView[], sparsity: number): Int32Array[] {
-  const all = Float32Array.from(images.flatMap(({ salience }) => [...salience]));
+  const all = Float32Array.from(images.flatMap((image) => [...image.salience()]));
   const kept = topK(all, budget(all.length, sparsity));
   let start = 0;
   return images.map(({ tokens }) => {

@@ -188,15 +188,16 @@ function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector)
   return {
     prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
       preprocess(input, config.pixels, config.mode, signal),
-    encodeImage: (async (pixels, { salienceLayer, breathe }) => {
-      const { features: patches, salience } = await tower.run(pixels.pixels, salienceLayer, breathe);
+    encodeImage: (async (pixels, { breathe, ...taps }) => {
+      const { features: patches, salience, keys } = await tower.run(pixels.pixels, taps, breathe);
       const features = projector.merge(patches, tower.grid);
       patches.dispose();
       return {
         grid: { rows: side, cols: side },
         tokens: side * side,
         features,
-        salience: salience && projector.mergeSalience(salience, tower.grid),
+        salience: salience.map((values) => projector.mergeValues(values, tower.grid)),
+        keys: keys.map((values) => projector.mergeValues(values, tower.grid)),
         dispose: () => features.dispose(),
       };
     }) satisfies VisionLanguageModel['encodeImage'],

@@ -1,0 +1,117 @@
+// Dropping visual rows between decoder layers: where a prefill stops for it, whose attention the method sees, and what lives on.
+// Runs no layer itself.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { SparseVilaError } from '../errors';
+import { float32 } from '../ops/run';
+import { start } from '../runtime/start';
+import type { DropView, SparsityMethod } from '../sparsity/method';
+import { gatherRows, matrix } from './images';
+import type { Rows } from './rows';
+import { checkMerged } from './selection';
+
+/** Layers from .. to - 1 of a prefill, run over the same rows. */
+export interface Stage {
+  readonly from: number;
+  readonly to: number;
+  /** Rows of the turn, ascending, whose attention in the stage (of one layer) the method sees. */
+  readonly scored: readonly number[];
+  /** What may be dropped after it. */
+  readonly drop?: Pick<DropView, 'stage' | 'starts' | 'layers'>;
+}
+
+/** The stages of a prefill through `layers` layers. Nothing to look at, or no `drop`: one stage. */
+export function dropStages(method: SparsityMethod, scored: readonly number[], layers: number): Stage[] {
+  const starts = method.drop === undefined || scored.length === 0 ? [] : dropStarts(method, layers);
+  const stages: Stage[] = [];
+  let from = 0;
+  for (const [stage, to] of starts.entries()) {
+    if (to - 1 > from) stages.push({ from, to: to - 1, scored: [] });
+    stages.push({ from: to - 1, to, scored, drop: { stage, starts, layers } });
+    from = to;
+  }
+  return [...stages, { from, to: layers, scored: [] }];
+}
+
+/** `dropFrom` as layers: shares of the depth rounded, at least 1 and strictly ascending, those at the depth or beyond left out. */
+function dropStarts({ name, dropFrom = [] }: SparsityMethod, layers: number): number[] {
+  const starts: number[] = [];
+  for (const layer of dropFrom) {
+    const floor = (starts.at(-1) ?? 0) + 1;
+    const isShare = layer > 0 && layer < 1;
+    const at = isShare ? Math.max(floor, Math.round(layer * layers)) : layer < 0 ? layers + layer : layer;
+    if (!Number.isInteger(at) || at < floor) {
+      throw new SparseVilaError(
+        'ERR_OPTION_INVALID',
+        `${name}: expected ascending layers from 1, or shares of the depth between 0 and 1, to drop from, received ${dropFrom.join(', ')}.`,
+      );
+    }
+    if (at < layers) starts.push(at);
+  }
+  return starts;
+}
+
+/** Rows of a turn whose attention `drop` sees: the last one, or the method's raters. Empty without visual rows. */
+export function scoredRows(method: SparsityMethod, { x, visual, positions }: Rows, question: number): number[] {
+  const last = positions.length - 1;
+  if (method.drop === undefined || visual.length === 0) return [];
+  if (method.raters === undefined) return [last];
+  const rowsAt = (rows: readonly number[]) => {
+    const gathered = gatherRows(x, Int32Array.from(rows));
+    const values = matrix(gathered);
+    gathered.dispose();
+    return values;
+  };
+  const words = Array.from({ length: positions.length - question }, (_, i) => question + i);
+  const raters = Array.from(method.raters(rowsAt(words), rowsAt(visual)), (i) => question + i);
+  const isValid = raters.every((row, i) => row > (raters[i - 1] ?? question - 1) && row <= last);
+  if (isValid) return raters.length === 0 ? [last] : raters;
+  throw new SparseVilaError(
+    'ERR_SELECTION',
+    `Expected raters of method ${JSON.stringify(method.name)} to be ascending indices below ${words.length}, received ` +
+      `${raters.map((row) => row - question).join(', ')}.`,
+  );
+}
+
+/** Rows at which runs of `scored` begin and end. */
+export function flips(scored: readonly number[]): number[] {
+  return scored.flatMap((row, i) => [
+    ...(scored[i - 1] === row - 1 ? [] : [row]),
+    ...(scored[i + 1] === row + 1 ? [] : [row + 1]),
+  ]);
+}
+
+/** The rows that live on after a stage, and their hidden states; x itself is not disposed of. */
+export function survivors(
+  method: SparsityMethod,
+  drop: Pick<DropView, 'stage' | 'starts' | 'layers'>,
+  { x, living, isVisual, scores }: { x: Tensor; living: Int32Array; isVisual: Uint8Array; scores: Float32Array },
+): { x: Tensor; living: Int32Array } {
+  // Of the visual rows, where they stand among the living.
+  const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
+  const hidden = () => {
+    const gathered = gatherRows(x, own);
+    const values = matrix(gathered);
+    gathered.dispose();
+    return values;
+  };
+  const total = isVisual.reduce((sum, one) => sum + one, 0);
+  const selection = method.drop?.({ ...drop, total, scores, hidden });
+  const size = { n: own.length, width: x.shape[1] as number };
+  const { kept, rows } = checkMerged(method.name, `drop, from layer ${drop.starts[drop.stage]} on,`, selection, size);
+  const lives = living.map((row) => 1 - (isVisual[row] as number));
+  for (const i of kept) lives[own[i] as number] = 1;
+  const at = lives.map((_, i) => i).filter((i) => lives[i] === 1);
+  const shorter = gatherRows(x, at);
+  const left = at.map((i) => living[i] as number);
+  if (rows === undefined) return { x: shorter, living: left };
+  const { tf } = start();
+  const cells = Array.from(left.keys()).filter((i) => isVisual[left[i] as number] === 1);
+  const indices = tf.tensor2d(cells, [cells.length, 1], 'int32');
+  const merged = float32(rows, [kept.length, size.width]);
+  try {
+    return { x: tf.tensorScatterUpdate(shorter, indices, merged), living: left };
+  } finally {
+    for (const tensor of [shorter, indices, merged]) tensor.dispose();
+  }
+}

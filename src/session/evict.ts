@@ -1,0 +1,57 @@
+// What a method whose `retrieve` decides for good does to the cache: rows of this turn's images that it leaves out are taken out,
+// in every layer, and what follows them moves up. Rows from before the turn stay as they are, so that marks do.
+
+import type { Decoder } from '../models/decoder';
+import { keepKvRows } from '../ops/kv_cache';
+import type { SparsityMethod } from '../sparsity/method';
+import { type CacheLayer, type Conversation, type Mark, placesOf } from './conversation';
+import { checkSelection } from './selection';
+
+/**
+ * Asks about the visual rows that came after `before`, once in each layer. Returns where `anchor`, a mark between them and the end,
+ * then lies.
+ */
+export function evict(
+  decoder: Decoder,
+  method: SparsityMethod,
+  c: Conversation,
+  relevance: readonly Float32Array[],
+  { before, anchor }: { before: Mark; anchor: Mark },
+): Mark {
+  if (!method.evicts || c.places.length === before.visual) return anchor;
+  const layers = anchor.layers.map(({ length, visual }, i) => {
+    const old = before.layers[i]?.visual ?? 0;
+    const places = placesOf(c, i, old);
+    const scores = (relevance[i] as Float32Array).slice(old);
+    const kept = checkSelection(method.name, 'retrieve', method.retrieve?.(scores, i, places), places.length);
+    const gone = places.length - kept.length;
+    if (gone > 0) keepVisual(decoder, c, i, { old, kept });
+    return { length: length - gone, visual: visual - gone };
+  });
+  return { ...anchor, layers, length: Math.max(...layers.map(({ length }) => length)) };
+}
+
+/** Of a layer's visual rows from the old-th on, keeps the `kept`. */
+function keepVisual(
+  decoder: Decoder,
+  c: Conversation,
+  i: number,
+  { old, kept }: { old: number; kept: Int32Array },
+): void {
+  const layer = c.layers[i] as CacheLayer;
+  const { visual, tokens, length } = layer;
+  const begin = visual[old] as number;
+  const stays = new Uint8Array(length - begin).fill(1);
+  for (const row of visual.slice(old)) stays[row - begin] = 0;
+  for (const at of kept) stays[(visual[old + at] as number) - begin] = 1;
+  const rows = Int32Array.from(stays.keys()).filter((row) => stays[row] === 1);
+  keepKvRows(c.cache[i] as Conversation['cache'][number], { begin, end: length, c: decoder.config.headDim }, rows);
+  const moved = new Map(Array.from(rows, (row, to) => [begin + row, begin + to]));
+  for (const [to, at] of kept.entries()) {
+    visual[old + to] = moved.get(visual[old + at] as number) as number;
+    tokens[old + to] = tokens[old + at] as number;
+  }
+  visual.length = old + kept.length;
+  tokens.length = old + kept.length;
+  layer.length = begin + rows.length;
+}
