@@ -58,6 +58,8 @@ describe('ask --json', () => {
     ]);
     for (const { tokens, ms } of output.turns) {
       expect(Object.keys(tokens).sort()).toEqual([
+        'activeDecode',
+        'activePrefill',
         'generated',
         'prompt',
         'visualKept',

@@ -61,9 +61,7 @@ async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
     const words = await answer.text();
     if (answer.stats !== undefined) records.push(turnRecord(question, words, answer.stats));
   }
-  const { prefillSparsity, decodeSparsity, positions } = options ?? {};
-  const ratios = { prefillSparsity, decodeSparsity, positions };
-  const result = { model: modelFolder(args), method: method.name, ...ratios, turns: records };
+  const result = { model: modelFolder(args), method: method.name, ...options, turns: records };
   process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
 }
 

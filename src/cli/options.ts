@@ -8,8 +8,8 @@ import { SparseVilaError } from '../errors';
 import type { LoadOptions } from '../models/model';
 import { packageFolder } from '../runtime/paths';
 import type { AskOptions, SessionOptions } from '../session/session';
-import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
+import { METHODS, type MethodEntry } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 
 const { image: PRESET } = SPARSE_VILA_PRESETS;
@@ -37,14 +37,14 @@ export const CONVERSATION_OPTIONS = {
   method: {
     ...text,
     ...sparsity,
-    choices: ['dense', 'sparsevila'] as const,
-    default: 'sparsevila' as const,
-    describe: 'Attend every visual token, or prune and retrieve them',
+    choices: METHODS.map(({ name }) => name),
+    default: 'sparsevila',
+    describe: 'How visual tokens are dropped; dense drops none',
   },
   'prefill-sparsity': {
     ...number,
     ...sparsity,
-    describe: 'Share of visual tokens dropped after the vision tower',
+    describe: 'Share of visual tokens dropped during prefill',
     defaultDescription: String(PRESET.prefillSparsity),
   },
   'decode-sparsity': {
@@ -136,22 +136,40 @@ export function modelFolder({ model }: Pick<ConversationArguments, 'model'>): st
 }
 
 /**
- * The sparsity method and the options it was made with.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or sparsity options with `--method dense`
+ * The sparsity method and the ratios and positions it was made with; where a ratio is not given, the image preset's.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or an option that the method has no use for
  */
-export function methodOf(args: ConversationArguments): { method: SparsityMethod; options?: SparseVilaOptions } {
+export function methodOf(args: ConversationArguments): {
+  method: SparsityMethod;
+  options: Pick<SparseVilaOptions, 'prefillSparsity' | 'decodeSparsity' | 'positions'>;
+} {
   const { prefillSparsity, decodeSparsity, positions, salienceLayer, budget } = args;
   const chosen = given({ prefillSparsity, decodeSparsity, positions, salienceLayer, budget });
-  if (args.method === 'sparsevila') {
-    return { method: sparseVila(chosen), options: { ...PRESET, positions: 'original', ...chosen } };
+  const entry = METHODS.find(({ name }) => name === args.method) as MethodEntry;
+  const isOurs = entry.name === 'sparsevila';
+  const hasPlaces = entry.stage.includes('tower');
+  const { uses } = entry;
+  const taken = {
+    prefillSparsity: uses.prefill,
+    decodeSparsity: uses.decode,
+    positions: hasPlaces,
+    salienceLayer: isOurs,
+    budget: isOurs,
+  };
+  const useless = Object.keys(chosen).find((name) => !taken[name as keyof typeof taken]);
+  if (useless !== undefined) {
+    const option = useless.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected no --${option} with --method ${entry.name}, which has no use for it. Leave it out, or use --method sparsevila.`,
+    );
   }
-  const [name] = Object.keys(chosen);
-  if (name === undefined) return { method: dense() };
-  const option = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-  throw new SparseVilaError(
-    'ERR_OPTION_INVALID',
-    `Expected no --${option} with --method dense, which drops nothing. Leave it out, or use --method sparsevila.`,
-  );
+  const options = given({
+    prefillSparsity: uses.prefill ? (prefillSparsity ?? PRESET.prefillSparsity) : undefined,
+    decodeSparsity: uses.decode ? (decodeSparsity ?? PRESET.decodeSparsity) : undefined,
+    positions: hasPlaces ? ((positions ?? 'original') as 'original' | 'compact') : undefined,
+  });
+  return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
 }
 
 export function loadOptions({ weights, precision }: ModelArguments): LoadOptions {

@@ -3,11 +3,12 @@
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
+import { gatheredSparseAttention } from '../ops/attention';
 import { type DecoderLayerWeights, decoderLayer } from '../ops/decoder_layer';
-import { allocKv, type KvType } from '../ops/kv_cache';
+import { allocKv, appendKv, type KvType } from '../ops/kv_cache';
 import { embed, linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
-import { ropeTable } from '../ops/rope';
+import { rope, ropeTable } from '../ops/rope';
 import { floats, int32 } from '../ops/run';
 import type { PackedMatrix } from '../ops/weights';
 import { start } from '../runtime/start';
@@ -44,6 +45,11 @@ export interface Decoder {
   embed(ids: readonly number[] | Int32Array): Tensor;
   /** Runs x, f32 [t, d], at `positions` through the layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
   forward(x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], options: ForwardOptions): Promise<Tensor>;
+  /**
+   * What the last row of x, f32 [t, d], would attend in a layer, without running it: mean over heads of the softmax over all rows
+   * in the cache, x's own included: f32 [length + t]. Leaves x's keys and values behind the `length` rows of the layer's cache.
+   */
+  look(layer: number, x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], length: number): Float32Array;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
   /** Final norm and head of the last row, or of all rows: f32 [rows, vocabulary]. */
@@ -73,6 +79,11 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     allocate: (capacity, type) => layers.map(() => allocKv(kvHeads, capacity, headDim, type)),
     embed: (ids) => embed(table, ids),
     forward: (x, positions, cache, options) => forward(x, ropeTable(positions, frequencies), layers, cache, options),
+    look: (layer, x, positions, cache, length) =>
+      look(x, ropeTable(positions, frequencies), layers[layer] as DecoderLayerWeights, cache[layer] as Tensor, {
+        config,
+        length,
+      }),
     norm: (x) => rmsNorm(x, norm, eps),
     logits: (x, all = false) => headLogits(x, norm, eps, head, none, all),
   };
@@ -153,6 +164,34 @@ async function forward(
   } finally {
     for (const range of ranges.values()) range.dispose();
     everything.dispose();
+    table.dispose();
+  }
+}
+
+/** The first half of a layer, as `decoderLayer` computes it, and the last row's attention. */
+function look(
+  x: Tensor,
+  table: Tensor,
+  w: DecoderLayerWeights,
+  kv: Tensor,
+  { config, length }: { config: DecoderConfig; length: number },
+): Float32Array {
+  const { tf } = start();
+  const { heads, kvHeads, headDim: c } = config;
+  const t = x.shape[0] as number;
+  const columns = tf.tidy(() => {
+    const qkv = linear(rmsNorm(x, w.inputNorm, w.eps), w.qkv, w.qkvBias) as ReturnType<typeof tf.tensor2d>;
+    const headsOf = (from: number, count: number): Tensor =>
+      tf.reshape(tf.slice(qkv, [0, from * c], [t, count * c]), [t, count, c]);
+    appendKv(kv, rope(headsOf(heads, kvHeads), table), headsOf(heads + kvHeads, kvHeads), length);
+    const q = tf.slice(rope(headsOf(0, heads), table), [t - 1, 0, 0], [1, heads, c]);
+    const attended = gatheredSparseAttention(q, kv, int32([]), { tail: 0, length: length + t, columns: true });
+    return attended.columns;
+  });
+  try {
+    return floats(columns).slice();
+  } finally {
+    columns.dispose();
     table.dispose();
   }
 }

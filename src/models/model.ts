@@ -18,8 +18,8 @@ export interface EncodedImage {
   readonly features: Tensor;
   /** For each layer asked for, the mean attention that each token receives, f32 [tokens]. */
   readonly salience: readonly Float32Array[];
-  /** For each layer asked for, the keys of the tokens, f32 [tokens, e]; of a token of several patches, their mean. */
-  readonly keys: readonly Float32Array[];
+  /** For each layer asked for, the keys of the tokens, f32 [tokens, heads, width]; of a token of several patches, their mean. */
+  readonly keys: readonly { readonly data: Float32Array; readonly width: number }[];
   dispose(): void;
 }
 

@@ -18,6 +18,8 @@ export interface Stage {
   readonly scored: readonly number[];
   /** What may be dropped after it. */
   readonly drop?: Pick<DropView, 'stage' | 'starts' | 'layers'>;
+  /** Whether the method sees the attention of the layer after it instead. */
+  readonly looksAhead?: boolean;
 }
 
 /** The stages of a prefill through `layers` layers. Nothing to look at, or no `drop`: one stage. */
@@ -26,6 +28,11 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
   const stages: Stage[] = [];
   let from = 0;
   for (const [stage, to] of starts.entries()) {
+    if (method.scoresOf === 'next') {
+      stages.push({ from, to, scored: [], drop: { stage, starts, layers }, looksAhead: true });
+      from = to;
+      continue;
+    }
     if (to - 1 > from) stages.push({ from, to: to - 1, scored: [] });
     stages.push({ from: to - 1, to, scored, drop: { stage, starts, layers } });
     from = to;

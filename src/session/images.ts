@@ -80,10 +80,7 @@ function towerView(model: VisionLanguageModel, method: SparsityMethod, image: En
     tokens,
     grid,
     salience: (i = 0) => declared(image.salience, i, 'salience'),
-    keys: (i = 0) => {
-      const data = declared(image.keys, i, 'keys');
-      return { data, width: data.length / tokens };
-    },
+    keys: (i = 0) => declared(image.keys, i, 'keys'),
     features: () => matrix(features),
     projected: () => {
       const rows = model.project(features);

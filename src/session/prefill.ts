@@ -90,10 +90,11 @@ async function runRows(context: PrefillContext, run: Run): Promise<Float32Array>
   let x = run.rows.x.clone();
   try {
     for (const stage of dropStages(method, scored, model.decoder.config.layers)) {
-      const { y, scores } = await runStage(context, run, x, stage);
+      const { y, scores: own } = await runStage(context, run, x, stage);
       x.dispose();
       x = y;
       if (stage.drop === undefined) continue;
+      const scores = stage.looksAhead ? await lookAhead(context, run, x, stage.to) : own;
       const after = survivors(method, stage.drop, { ...run, x, scores });
       x.dispose();
       x = after.x;
@@ -137,6 +138,27 @@ async function runStage(
   } finally {
     for (const output of outputs) output.dispose();
   }
+}
+
+/** What the last row attends in a layer that x, all living rows, is about to enter: of the turn's own visual rows. */
+async function lookAhead(
+  { conversation: c, model, breathe }: PrefillContext,
+  { rows, living, isVisual }: Run,
+  x: Tensor,
+  layer: number,
+): Promise<Float32Array> {
+  const { tf } = start();
+  const before = c.layers[layer]?.length ?? 0;
+  let columns = new Float32Array();
+  for (const { begin, end } of chunks(living.length, [])) {
+    const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
+    const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
+    columns = model.decoder.look(layer, part, positions, c.cache, before + begin) as typeof columns;
+    part.dispose();
+    await breathe();
+  }
+  const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
+  return Float32Array.from(own, (i) => columns[before + i] as number);
 }
 
 /** 0 .. n - 1 in chunks that none of `cuts` lies inside of. */

@@ -16,7 +16,7 @@ export interface TowerView {
   readonly grid: { readonly rows: number; readonly cols: number };
   /** Mean attention (over heads and rows) that each token receives in the i-th layer of `tower.salience`, f32 [tokens]; i = 0 by default. */
   salience(i?: number): Float32Array;
-  /** Keys in the i-th layer of `tower.keys`, all heads side by side, f32 [tokens, e]. */
+  /** Keys in the i-th layer of `tower.keys`, f32 [tokens, heads, width]. */
   keys(i?: number): Matrix;
   /** What the projector would be given, f32 [tokens, width]. */
   features(): Matrix;
@@ -26,7 +26,7 @@ export interface TowerView {
 
 /** What a method sees of a turn between two layers of the decoder. */
 export interface DropView {
-  /** Which of the `starts` this is, where fewer rows may begin: the layer before it has just run. */
+  /** Which of the `starts` comes next. */
   readonly stage: number;
   /** Layers from which on there may be fewer rows, ascending. */
   readonly starts: readonly number[];
@@ -35,8 +35,8 @@ export interface DropView {
   /** Visual rows that the turn's images began with. */
   readonly total: number;
   /**
-   * For each visual row of the turn's images that still lives, the attention it received in the layer that has just run, from
-   * the question's last row (or the raters), full-row softmax, mean over heads (and raters): f32 [living].
+   * For each visual row of the turn's images that still lives, the attention it receives from the question's last row (or the
+   * raters) in the layer that has just run (or comes next), full-row softmax, mean over heads (and raters): f32 [living].
    */
   readonly scores: Float32Array;
   /** Hidden states of these rows, f32 [living, d]. */
@@ -71,6 +71,11 @@ export interface SparsityMethod {
    * rounded, at least 1 and each above the one before it. What does not fit below the depth is left out.
    */
   readonly dropFrom?: readonly number[];
+  /**
+   * Whose attention `drop` sees: that of the layer which has just run ('previous', the default), or that of the layer which comes
+   * next, of the rows before anything is dropped ('next'; only of the last row).
+   */
+  readonly scoresOf?: 'previous' | 'next';
   /**
    * The question's rows whose attention `drop` sees, as indices among them, from embeddings f32 [rows, d] of the question and of
    * the turn's visual tokens. Default: the last one.

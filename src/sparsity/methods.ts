@@ -1,10 +1,20 @@
 // The table of methods: what evaluation, the command line and the suite read. A further method is its file and a row here.
 
 import { dense } from './dense';
+import { divPrune } from './div_prune';
+import { fastV } from './fast_v';
+import { hiPrune } from './hi_prune';
 import type { SparsityMethod } from './method';
+import { pruMerge, pruMergePlus } from './pru_merge';
+import { pyramidDrop } from './pyramid_drop';
+import { quest } from './quest';
 import { random } from './random';
+import { snapKv } from './snap_kv';
 import { sparseVila } from './sparse_vila';
+import { sparseVlm, sparseVlmPlus } from './sparse_vlm';
 import { uniform } from './uniform';
+import { vScan } from './v_scan';
+import { visionZip } from './vision_zip';
 
 export interface MethodRatios {
   /** Share of visual tokens dropped during prefill, 0 <= p < 1; for methods that drop between layers, the mean over layers. */
@@ -36,7 +46,7 @@ export const METHODS: readonly MethodEntry[] = [
     stage: 'none',
     queryAware: false,
     safeForLaterTurns: true,
-    source: '-',
+    source: 'baseline',
     uses: { prefill: false, decode: false },
     create: () => dense(),
   },
@@ -48,8 +58,127 @@ export const METHODS: readonly MethodEntry[] = [
     safeForLaterTurns: true,
     source: 'Khaki et al., arXiv 2510.17777',
     uses: { prefill: true, decode: true },
-    create: ({ prefillSparsity, decodeSparsity, positions = 'original' }) =>
-      sparseVila({ prefillSparsity, decodeSparsity, positions }),
+    create: ({ seed: _, ...ratios }) => sparseVila(ratios),
+  },
+  {
+    name: 'visionzip',
+    title: 'VisionZip',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Yang et al., arXiv 2412.04467',
+    uses: { prefill: true, decode: false },
+    create: tower(visionZip),
+  },
+  {
+    name: 'prumerge',
+    title: 'PruMerge',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Shang et al., arXiv 2403.15388',
+    uses: { prefill: true, decode: false },
+    create: tower(pruMerge),
+  },
+  {
+    name: 'prumerge+',
+    title: 'PruMerge+',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Shang et al., arXiv 2403.15388',
+    uses: { prefill: true, decode: false },
+    create: tower(pruMergePlus),
+  },
+  {
+    name: 'divprune',
+    title: 'DivPrune',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Alvar et al., arXiv 2503.02175',
+    uses: { prefill: true, decode: false },
+    create: tower(divPrune),
+  },
+  {
+    name: 'hiprune',
+    title: 'HiPrune',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Liu et al., arXiv 2508.00553',
+    uses: { prefill: true, decode: false },
+    create: tower(hiPrune),
+  },
+  {
+    name: 'fastv',
+    title: 'FastV',
+    stage: 'prefill',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Chen et al., arXiv 2403.06764',
+    uses: { prefill: true, decode: false },
+    create: ({ prefillSparsity }) => fastV({ prefillSparsity }),
+  },
+  {
+    name: 'pyramiddrop',
+    title: 'PyramidDrop',
+    stage: 'prefill',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Xing et al., arXiv 2410.17247',
+    uses: { prefill: true, decode: false },
+    create: ({ prefillSparsity }) => pyramidDrop({ prefillSparsity }),
+  },
+  {
+    name: 'sparsevlm',
+    title: 'SparseVLM',
+    stage: 'prefill',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Zhang et al., arXiv 2410.04417',
+    uses: { prefill: true, decode: false },
+    create: ({ prefillSparsity }) => sparseVlm({ prefillSparsity }),
+  },
+  {
+    name: 'sparsevlm+',
+    title: 'SparseVLM+',
+    stage: 'prefill',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Zhang et al., arXiv 2410.04417',
+    uses: { prefill: true, decode: false },
+    create: ({ prefillSparsity }) => sparseVlmPlus({ prefillSparsity }),
+  },
+  {
+    name: 'vscan',
+    title: 'VScan',
+    stage: 'tower + prefill',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Zhang et al., arXiv 2505.22654',
+    uses: { prefill: true, decode: false },
+    create: tower(vScan),
+  },
+  {
+    name: 'snapkv',
+    title: 'SnapKV',
+    stage: 'decode',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Li et al., arXiv 2404.14469',
+    uses: { prefill: false, decode: true },
+    create: ({ decodeSparsity }) => snapKv({ decodeSparsity }),
+  },
+  {
+    name: 'quest',
+    title: 'Quest-style pages',
+    stage: 'decode',
+    queryAware: true,
+    safeForLaterTurns: true,
+    source: 'after Tang et al., arXiv 2406.10774',
+    uses: { prefill: false, decode: true },
+    create: ({ decodeSparsity }) => quest({ decodeSparsity }),
   },
   {
     name: 'random',
@@ -69,7 +198,13 @@ export const METHODS: readonly MethodEntry[] = [
     safeForLaterTurns: true,
     source: 'baseline',
     uses: { prefill: true, decode: true },
-    create: ({ prefillSparsity, decodeSparsity, positions = 'original' }) =>
-      uniform({ prefillSparsity, decodeSparsity, positions }),
+    create: ({ seed: _, ...ratios }) => uniform(ratios),
   },
 ];
+
+/** A method's row that has a seam for the prefill ratio and for positions only. */
+function tower(
+  make: (options: { prefillSparsity: number; positions?: 'original' | 'compact' }) => SparsityMethod,
+): MethodEntry['create'] {
+  return ({ decodeSparsity: _, seed: _s, ...options }) => make(options);
+}

@@ -185,6 +185,7 @@ function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: Generati
 
 function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector) {
   const side = projector.merged(tower.grid);
+  const headWidth = tower.config.hiddenSize / tower.config.heads;
   return {
     prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
       preprocess(input, config.pixels, config.mode, signal),
@@ -197,7 +198,7 @@ function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector)
         tokens: side * side,
         features,
         salience: salience.map((values) => projector.mergeValues(values, tower.grid)),
-        keys: keys.map((values) => projector.mergeValues(values, tower.grid)),
+        keys: keys.map((values) => ({ data: projector.mergeValues(values, tower.grid), width: headWidth })),
         dispose: () => features.dispose(),
       };
     }) satisfies VisionLanguageModel['encodeImage'],

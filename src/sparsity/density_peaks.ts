@@ -1,0 +1,63 @@
+// Clusters around density peaks, as SparseVLM recycles rows (Zhang et al., arXiv 2410.04417; density peaks with nearest neighbours
+// after Du, Ding and Jia 2016).
+
+import type { Matrix, Selection } from './method';
+import { ranked } from './top_k';
+import { meansOf, takeRows } from './vectors';
+
+/** Keeps `best` as they are, and `pool` as the means of `clusters` clusters, each at its centre's place. */
+export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, clusters: number): Selection {
+  const members = clustersOf({ data: takeRows(rows, pool), width: rows.width }, clusters).map(({ centre, of }) => ({
+    at: pool[centre] as number,
+    of: of.map((i) => pool[i] as number),
+  }));
+  const kept = Int32Array.from([...best, ...members.map(({ at }) => at)]).sort();
+  const merged = takeRows(rows, kept);
+  for (const { at, of } of members) {
+    merged.set(meansOf(rows, [of]), kept.indexOf(at) * rows.width);
+  }
+  return { kept, rows: merged };
+}
+
+/**
+ * d_ij = |x_i - x_j| / sqrt(width); density = exp(-mean of d^2 to the k nearest), k = clusters; each row's peak distance is that to
+ * the nearest row of higher density (of equal density the lower index ranks higher), the densest's the largest of all. Centres: the
+ * most of density times peak distance; every row joins the nearest centre.
+ */
+export function clustersOf({ data, width }: Matrix, clusters: number): { centre: number; of: number[] }[] {
+  const n = data.length / width;
+  const squares = new Float64Array(n * n);
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j < i; j++) {
+      let sum = 0;
+      for (let c = 0; c < width; c++) sum += ((data[i * width + c] as number) - (data[j * width + c] as number)) ** 2;
+      squares[i * n + j] = sum / width;
+      squares[j * n + i] = sum / width;
+    }
+  const to = (i: number, j: number): number => squares[i * n + j] as number;
+  const rows = Array.from({ length: n }, (_, i) => i);
+  const density = rows.map((i) => {
+    const sorted = Float64Array.from(squares.subarray(i * n, (i + 1) * n)).sort();
+    // The nearest one is the row itself, which counts, as in the released code.
+    const near = sorted.subarray(0, clusters);
+    return Math.exp(-near.reduce((sum, d) => sum + d, 0) / near.length);
+  });
+  const farthest = Math.sqrt(squares.reduce((a, b) => Math.max(a, b), 0));
+  const peaks = rows.map((i) => {
+    const higher = rows.filter(
+      (j) => (density[j] as number) > (density[i] as number) || (density[j] === density[i] && j < i),
+    );
+    const distance = higher.length === 0 ? farthest : Math.sqrt(Math.min(...higher.map((j) => to(i, j))));
+    return distance * (density[i] as number);
+  });
+  const found = Array.from(ranked(Float32Array.from(peaks)).subarray(0, clusters), (centre) => ({
+    centre,
+    of: [centre],
+  }));
+  const centres = new Set(found.map(({ centre }) => centre));
+  for (const i of rows) {
+    if (centres.has(i)) continue;
+    found.reduce((a, b) => (to(i, b.centre) < to(i, a.centre) ? b : a)).of.push(i);
+  }
+  return found;
+}

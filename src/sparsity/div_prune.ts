@@ -1,0 +1,54 @@
+// DivPrune (Alvar et al., arXiv 2503.02175): the subset of tokens whose smallest distance to each other is largest, greedily.
+// Stage: tower (on projected tokens). Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
+// Here: positions stay by default; the published code renumbers ('compact').
+
+import type { Matrix, SparsityMethod } from './method';
+import { checkOptions, POSITIONS, SHARE } from './options';
+import { budget } from './top_k';
+import { dot, unitRows } from './vectors';
+
+export interface DivPruneOptions {
+  /** Share of visual tokens dropped; default 0.902. */
+  readonly prefillSparsity?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+/** D_ij = 1 - cos(x_i, x_j); first argmax_j min_{i != j} D_ij, then argmax_j min_{i in S} D_ij. Compares all pairs of an image: O(n^2 d). */
+export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
+  checkOptions('divPrune', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const { prefillSparsity = 0.902, positions = 'original' } = options;
+  return {
+    name: 'divprune',
+    positions,
+    prune: (images) => images.map((image) => diverse(image, budget(image.tokens, prefillSparsity))),
+  };
+}
+
+function diverse(image: { readonly tokens: number; projected(): Matrix }, kept: number): Int32Array {
+  const { tokens: n } = image;
+  if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
+  const x = unitRows(image.projected());
+  const distance = (i: number, j: number): number => 1 - dot(x, i, j);
+  const toNearest = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j < i; j++) {
+      const d = distance(i, j);
+      toNearest[i] = Math.min(toNearest[i] as number, d);
+      toNearest[j] = Math.min(toNearest[j] as number, d);
+    }
+  const chosen = [farthest(toNearest)];
+  const toChosen = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
+  while (chosen.length < kept) {
+    const last = chosen.at(-1) as number;
+    // Below every distance: one that is chosen is not chosen again, even among copies of itself.
+    toChosen[last] = Number.NEGATIVE_INFINITY;
+    for (let j = 0; j < n; j++) toChosen[j] = Math.min(toChosen[j] as number, distance(last, j));
+    chosen.push(farthest(toChosen));
+  }
+  return Int32Array.from(chosen).sort();
+}
+
+/** Index of the largest value; of equal ones the lowest. */
+function farthest(values: Float64Array): number {
+  return values.reduce((best, value, i) => (value > (values[best] as number) ? i : best), 0);
+}

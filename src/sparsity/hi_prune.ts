@@ -1,0 +1,58 @@
+// HiPrune (Liu et al., arXiv 2508.00553): anchors where a middle tower layer looks, their neighbours in the grid as buffers, and
+// registers where a deep layer looks.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
+// Here: neighbours outside the grid do not count, where the published code wraps rows; the deep layer is the one that features
+// come from (-2).
+
+import type { SparsityMethod, TowerView } from './method';
+import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { budget, roundHalfEven, topK } from './top_k';
+
+export interface HiPruneOptions {
+  /** Share of visual tokens dropped after the tower; default 2/3. */
+  readonly prefillSparsity?: number;
+  /** Share of the budget for anchors with their four buffers; default 0.1. */
+  readonly alpha?: number;
+  /** Tower layer of the anchors; default 1/3 of the depth, the ninth of 24. */
+  readonly objectLayer?: number;
+  /** Tower layer of the registers; default -2. */
+  readonly deepLayer?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+/** Anchors: top round(T alpha / 5) of the object layer's column mean; buffers around them; filled to T by the deep layer's. */
+export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
+  checkOptions('hiPrune', options, {
+    prefillSparsity: SHARE,
+    alpha: SHARE,
+    objectLayer: LAYER,
+    deepLayer: LAYER,
+    positions: POSITIONS,
+  });
+  const { prefillSparsity = 2 / 3, alpha = 0.1, objectLayer = 1 / 3, deepLayer = -2, positions = 'original' } = options;
+  return {
+    name: 'hiprune',
+    tower: { salience: [objectLayer, deepLayer] },
+    positions,
+    prune: (images) => images.map((image) => hierarchical(image, budget(image.tokens, prefillSparsity), alpha)),
+  };
+}
+
+function hierarchical(image: TowerView, kept: number, alpha: number): Int32Array {
+  const { cols, rows } = image.grid;
+  const anchors = topK(image.salience(0), roundHalfEven((kept * alpha) / 5));
+  // Means of softmax values are at most 1, so that 2 more rank above every register, and 4 more above every buffer.
+  const ranks = image.salience(1).slice();
+  const raise = (token: number, by: number): void => {
+    ranks[token] = Math.max(ranks[token] as number, (image.salience(1)[token] as number) + by);
+  };
+  for (const anchor of anchors) {
+    const [row, col] = [Math.floor(anchor / cols), anchor % cols];
+    raise(anchor, 4);
+    if (col > 0) raise(anchor - 1, 2);
+    if (col < cols - 1) raise(anchor + 1, 2);
+    if (row > 0) raise(anchor - cols, 2);
+    if (row < rows - 1) raise(anchor + cols, 2);
+  }
+  return topK(ranks, kept);
+}

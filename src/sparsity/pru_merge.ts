@@ -1,0 +1,82 @@
+// LLaVA-PruMerge and PruMerge+ (Shang et al., arXiv 2403.15388): the most attended tokens, for + also evenly spread ones; each
+// takes in its nearest tokens by keys, weighted by attention, and one more token takes in all that was pruned.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
+// Here: towers without a CLS token give the column mean over heads and rows, scaled to sum 1, in place of the CLS row of one wide
+// head; kept tokens are in raster order, the extra one at the place of the most attended pruned token.
+
+import type { Selection, SparsityMethod, TowerView } from './method';
+import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { budget, topK } from './top_k';
+import { strided } from './uniform';
+import { addRow, dot, takeRows, unitRows, without } from './vectors';
+
+export interface PruMergeOptions {
+  /** Share of visual tokens dropped after the tower. Default: as many stay as are outliers of attention, a > Q3 + 1.5 (Q3 - Q1). */
+  readonly prefillSparsity?: number;
+  /** Tower layer of attention and keys; default -1. */
+  readonly layer?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+/** Tokens that a kept one takes in. */
+const NEIGHBOURS = 32;
+
+/** x_i' = x_i + sum over its 32 nearest t of a_t x_t; one more token = sum over the pruned t of a_t x_t. */
+export function pruMerge(options: PruMergeOptions = {}): SparsityMethod {
+  return method('prumerge', options, 0);
+}
+
+/** With three evenly spread tokens for each most attended one. */
+export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
+  return method('prumerge+', options, 3);
+}
+
+function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
+  checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
+  const { prefillSparsity, layer = -1, positions = 'original' } = options;
+  const prune = (image: TowerView): Selection => {
+    const sum = image.salience().reduce((total, s) => total + s, 0);
+    const a = image.salience().map((s) => s / sum);
+    const adaptive = Math.max(1, outliers(a)) * (1 + spread) + 1;
+    const kept = Math.min(a.length, prefillSparsity === undefined ? adaptive : budget(a.length, prefillSparsity));
+    return kept === a.length ? without(kept, []) : merge(image, a, choose(a, Math.max(1, kept - 1), spread), kept);
+  };
+  return { name, tower: { salience: [layer], keys: [layer] }, positions, prune: (images) => images.map(prune) };
+}
+
+/** The most attended tokens and, for each, `spread` others that lie evenly. */
+function choose(a: Float32Array, count: number, spread: number): Int32Array {
+  const salient = topK(a, Math.max(1, Math.round(count / (1 + spread))));
+  const rest = without(a.length, salient);
+  const even = strided(rest.length, count - salient.length).map((i) => rest[i] as number);
+  return Int32Array.from([...salient, ...even]).sort();
+}
+
+/** The chosen tokens with what they take in, and the extra one, where the budget has room for it. */
+function merge(image: TowerView, a: Float32Array, chosen: Int32Array, kept: number): Selection {
+  const features = image.features();
+  const { data } = image.keys();
+  const keys = unitRows({ data, width: data.length / a.length });
+  const pruned = without(a.length, chosen);
+  const extra = pruned.reduce((best, t) => ((a[t] as number) > (a[best] as number) ? t : best));
+  const indices = kept > chosen.length ? Int32Array.from([...chosen, extra]).sort() : chosen;
+  const rows = takeRows(features, indices);
+  for (const [at, i] of indices.entries()) {
+    const likeness = a.map((_, t) => (t === i ? Number.NEGATIVE_INFINITY : dot(keys, i, t)));
+    if (i === extra) rows.fill(0, at * features.width, (at + 1) * features.width);
+    const taken = i === extra ? pruned : topK(likeness, Math.min(NEIGHBOURS, a.length - 1));
+    for (const t of taken) addRow(rows, at, features, t, a[t] as number);
+  }
+  return { kept: indices, rows };
+}
+
+/** How many values lie above Q3 + 1.5 (Q3 - Q1), quartiles interpolated. */
+function outliers(values: Float32Array): number {
+  const sorted = values.slice().sort();
+  const quartile = (q: number): number => {
+    const at = (q / 4) * (sorted.length - 1);
+    const low = sorted[Math.floor(at)] as number;
+    return low + ((sorted[Math.ceil(at)] as number) - low) * (at % 1);
+  };
+  return values.filter((value) => value > 2.5 * quartile(3) - 1.5 * quartile(1)).length;
+}

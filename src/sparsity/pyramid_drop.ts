@@ -1,0 +1,26 @@
+// PyramidDrop (Xing et al., arXiv 2410.17247): at a quarter, half and three quarters of the depth, visual rows that the last row
+// attends least are dropped, by the same factor each time.
+// Stage: prefill. Query-aware: yes. Safe for later turns: no.
+// Here: rows keep their positions, where the published code renumbers them.
+
+import type { SparsityMethod } from './method';
+import { checkOptions, SHARE } from './options';
+import { stageBudget } from './stages';
+import { topK } from './top_k';
+
+export interface PyramidDropOptions {
+  /** Share of visual rows dropped, mean over all layers; default 17/32, lambda = 1/2. */
+  readonly prefillSparsity?: number;
+}
+
+/** Before layers L/4, L/2, 3L/4: lambda, lambda^2, lambda^3 of the rows, by that layer's attention, mean over heads, last row. */
+export function pyramidDrop(options: PyramidDropOptions = {}): SparsityMethod {
+  checkOptions('pyramidDrop', options, { prefillSparsity: SHARE });
+  const { prefillSparsity = 17 / 32 } = options;
+  return {
+    name: 'pyramiddrop',
+    dropFrom: [1 / 4, 1 / 2, 3 / 4],
+    scoresOf: 'next',
+    drop: (view) => topK(view.scores, stageBudget(view, [1 / 2, 1 / 4, 1 / 8], 1 - prefillSparsity)),
+  };
+}

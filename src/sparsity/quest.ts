@@ -1,0 +1,42 @@
+// Quest-style pages (after Tang et al., arXiv 2406.10774): retrieval by whole pages, a page being one row of an image's grid.
+// Stage: decode. Query-aware: yes. Safe for later turns: yes, nothing is evicted.
+// Here: a page's score is the largest relevance in it, once per turn, for all heads, not Quest's bound from channelwise extremes of
+// its keys at every step and head; the last page is cut to the budget, by relevance.
+
+import type { Place, SparsityMethod } from './method';
+import { checkOptions, SHARE } from './options';
+import { budget, ranked, topK } from './top_k';
+
+export interface QuestOptions {
+  /** Share of the visual rows that a turn's decoding leaves out; default 0.75. */
+  readonly decodeSparsity?: number;
+}
+
+export function quest(options: QuestOptions = {}): SparsityMethod {
+  checkOptions('quest', options, { decodeSparsity: SHARE });
+  const { decodeSparsity = 0.75 } = options;
+  return {
+    name: 'quest',
+    retrieve: (relevance, _, places) => topPages(relevance, places, budget(relevance.length, decodeSparsity)),
+  };
+}
+
+function topPages(relevance: Float32Array, places: readonly Place[], kept: number): Int32Array {
+  const pages = new Map<string, number[]>();
+  for (const [i, { image, row }] of places.entries()) {
+    const key = `${image} ${row}`;
+    pages.set(key, [...(pages.get(key) ?? []), i]);
+  }
+  const members = [...pages.values()];
+  const scores = Float32Array.from(members, (page) => Math.max(...page.map((i) => relevance[i] as number)));
+  const chosen: number[] = [];
+  for (const at of ranked(scores)) {
+    const page = members[at] as number[];
+    const best = topK(
+      Float32Array.from(page, (i) => relevance[i] as number),
+      Math.min(page.length, kept - chosen.length),
+    );
+    chosen.push(...Array.from(best, (i) => page[i] as number));
+  }
+  return Int32Array.from(chosen).sort();
+}

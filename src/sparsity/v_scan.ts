@@ -1,0 +1,76 @@
+// VScan (Zhang et al., arXiv 2505.22654). Stage 1, in the tower: half of the tokens by a shallow layer, spread over windows, half by
+// a deep layer, and every other token merged into its likest. Stage 2, in the decoder: rows that the last row attends least.
+// Stage: tower + prefill. Query-aware: stage 2. Safe for later turns: no (stage 1 alone is).
+// Here: the form for towers without CLS (column mean, 4 x 4 windows, greedy with a cap); rows keep their positions.
+
+import type { Selection, SparsityMethod, TowerView } from './method';
+import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { stageBudget } from './stages';
+import { budget, ranked, topK } from './top_k';
+import { meansOf, nearest, unitRows, without } from './vectors';
+
+export interface VScanOptions {
+  /** Share of visual rows dropped, mean over the decoder's layers, by both stages; default 8/9: 96 of 576, then 32. */
+  readonly prefillSparsity?: number;
+  /** Tower layer of the local half; default 5/24 of the depth. */
+  readonly localLayer?: number;
+  /** Tower layer of the global half; default -2. */
+  readonly globalLayer?: number;
+  /** Decoder layer of stage 2; default half of the depth. */
+  readonly layer?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+const WINDOW = 4;
+
+/** Stage 1 keeps T = 1.5 of the mean, stage 2 then a third, where it lies at half of the depth. */
+export function vScan(options: VScanOptions = {}): SparsityMethod {
+  checkOptions('vScan', options, {
+    prefillSparsity: SHARE,
+    localLayer: LAYER,
+    globalLayer: LAYER,
+    layer: LAYER,
+    positions: POSITIONS,
+  });
+  const { prefillSparsity = 8 / 9, localLayer = 5 / 24, globalLayer = -2, layer = 1 / 2 } = options;
+  const keep = 1 - prefillSparsity;
+  const first = Math.min(1, 1.5 * keep);
+  return {
+    name: 'vscan',
+    tower: { salience: [localLayer, globalLayer] },
+    positions: options.positions ?? 'original',
+    merges: 'projected',
+    prune: (images) => images.map((image) => scan(image, budget(image.tokens, 1 - first))),
+    dropFrom: [layer],
+    scoresOf: 'next',
+    drop: (view) => topK(view.scores, stageBudget(view, [1 / 3], keep / first)),
+  };
+}
+
+/** x' = (x + sum of those merged into it) / (1 + their number), on projected tokens. */
+function scan(image: TowerView, kept: number): Selection {
+  const local = localTokens(image, Math.floor(kept / 2));
+  const scores = image.salience(1).slice();
+  for (const token of local) scores[token] = Number.POSITIVE_INFINITY;
+  const indices = topK(scores, kept);
+  if (kept === image.tokens) return indices;
+  const projected = image.projected();
+  const unit = unitRows(projected);
+  const groups = Array.from(indices, (token) => [token]);
+  for (const token of without(image.tokens, indices)) groups[nearest(unit, token, indices)]?.push(token);
+  return { kept: indices, rows: meansOf(projected, groups) };
+}
+
+/** The best tokens of the shallow layer, at most ceil(count / windows) of each window. */
+function localTokens({ grid, salience }: TowerView, count: number): Int32Array {
+  const across = Math.ceil(grid.cols / WINDOW);
+  const cap = Math.ceil(count / (across * Math.ceil(grid.rows / WINDOW)));
+  const taken = new Map<number, number>();
+  const best = ranked(salience(0)).filter((token) => {
+    const [row, col] = [Math.floor(token / grid.cols), token % grid.cols];
+    const window = Math.floor(row / WINDOW) * across + Math.floor(col / WINDOW);
+    taken.set(window, (taken.get(window) ?? 0) + 1);
+    return (taken.get(window) as number) <= cap;
+  });
+  return best.subarray(0, count);
+}

@@ -1,0 +1,61 @@
+// Rows of numbers, for methods that compare and merge tokens.
+
+import type { Matrix } from './method';
+
+/** Rows of a matrix, copied: f32 [rows, width]. */
+export function takeRows({ data, width }: Matrix, rows: Int32Array): Float32Array {
+  const taken = new Float32Array(rows.length * width);
+  for (const [i, row] of rows.entries()) taken.set(data.subarray(row * width, (row + 1) * width), i * width);
+  return taken;
+}
+
+/** target[at] += scale * m[row], rows of m's width. */
+export function addRow(target: Float32Array, at: number, { data, width }: Matrix, row: number, scale: number): void {
+  for (let c = 0; c < width; c++)
+    target[at * width + c] = (target[at * width + c] as number) + scale * (data[row * width + c] as number);
+}
+
+/** The mean of each group of rows, f32 [groups, width]; of none, zeros. */
+export function meansOf({ data, width }: Matrix, groups: readonly (readonly number[])[]): Float32Array {
+  const means = new Float32Array(groups.length * width);
+  for (const [i, rows] of groups.entries())
+    for (let c = 0; rows.length > 0 && c < width; c++)
+      means[i * width + c] = rows.reduce((sum, row) => sum + (data[row * width + c] as number), 0) / rows.length;
+  return means;
+}
+
+/** Every row divided by its length; a row of zeros stays. */
+export function unitRows({ data, width }: Matrix): Matrix {
+  const unit = data.slice();
+  for (let at = 0; at < unit.length; at += width) {
+    const row = unit.subarray(at, at + width);
+    const length = Math.sqrt(row.reduce((sum, x) => sum + x * x, 0));
+    if (length > 0) for (const [c, x] of row.entries()) row[c] = x / length;
+  }
+  return { data: unit, width };
+}
+
+/** Inner product of two rows: the cosine, where they are unit rows. */
+export function dot({ data, width }: Matrix, i: number, j: number): number {
+  let sum = 0;
+  for (let c = 0; c < width; c++) sum += (data[i * width + c] as number) * (data[j * width + c] as number);
+  return sum;
+}
+
+/** The one of `candidates` with the largest inner product with row i; of equal ones the first. */
+export function nearest(m: Matrix, i: number, candidates: ArrayLike<number>): number {
+  let best = 0;
+  let most = Number.NEGATIVE_INFINITY;
+  for (let at = 0; at < candidates.length; at++) {
+    const product = dot(m, i, candidates[at] as number);
+    if (product > most) [best, most] = [at, product];
+  }
+  return best;
+}
+
+/** 0 .. n - 1 without `taken`, ascending. */
+export function without(n: number, taken: Iterable<number>): Int32Array {
+  const isTaken = new Uint8Array(n);
+  for (const i of taken) isTaken[i] = 1;
+  return Int32Array.from(isTaken.keys()).filter((i) => isTaken[i] === 0);
+}

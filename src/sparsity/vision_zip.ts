@@ -1,0 +1,64 @@
+// VisionZip (Yang et al., arXiv 2412.04467): dominant tokens by the tower's attention, and contextual tokens into which the others
+// are merged by the likeness of their keys.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
+// Here: towers without a CLS token give the column mean, as the paper has it for them; contextual tokens stand at their targets'
+// places, in raster order, not behind the dominant ones.
+
+import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
+import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { budget, roundHalfEven, topK } from './top_k';
+import { addRow, meansOf, nearest, takeRows, unitRows, without } from './vectors';
+
+export interface VisionZipOptions {
+  /** Share of visual tokens dropped after the tower; default 8/9, 64 of 576. */
+  readonly prefillSparsity?: number;
+  /** Share of the kept tokens that are contextual; default 10/64. */
+  readonly contextual?: number;
+  /** Tower layer of attention and keys; default -2. */
+  readonly layer?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+/** Dominant: top D of s. Of the M others, every floor(M / C)-th is a target t, the rest go to the most similar: h_t + mean of h. */
+export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
+  checkOptions('visionZip', options, {
+    prefillSparsity: SHARE,
+    contextual: SHARE,
+    layer: LAYER,
+    positions: POSITIONS,
+  });
+  const { prefillSparsity = 8 / 9, contextual = 10 / 64, layer = -2, positions = 'original' } = options;
+  return {
+    name: 'visionzip',
+    tower: { salience: [layer], keys: [layer] },
+    positions,
+    prune: (images) => images.map((image) => zip(image, budget(image.tokens, prefillSparsity), contextual)),
+  };
+}
+
+function zip(image: TowerView, kept: number, contextual: number): Selection {
+  const targetCount = Math.min(kept - 1, roundHalfEven(kept * contextual));
+  const dominant = topK(image.salience(), kept - targetCount);
+  const others = without(image.tokens, dominant);
+  if (targetCount <= 0 || others.length === targetCount)
+    return Int32Array.from([...dominant, ...others.subarray(0, Math.max(0, targetCount))]).sort();
+  const step = Math.floor(others.length / targetCount);
+  const targets = others.filter((_, i) => i % step === 0).subarray(0, targetCount);
+  const indices = Int32Array.from([...dominant, ...targets]).sort();
+  const features = image.features();
+  const keys = unitRows(headMean(image.keys(), image.tokens));
+  const groups: number[][] = Array.from(targets, () => []);
+  for (const token of without(image.tokens, indices)) groups[nearest(keys, token, targets)]?.push(token);
+  const rows = takeRows(features, indices);
+  const means = { data: meansOf(features, groups), width: features.width };
+  for (const [i, target] of targets.entries()) addRow(rows, indices.indexOf(target), means, i, 1);
+  return { kept: indices, rows };
+}
+
+/** Mean over heads, f32 [tokens, c]. */
+function headMean(keys: Matrix, tokens: number): Matrix {
+  const heads = keys.data.length / keys.width / tokens;
+  const mean = new Float32Array(tokens * keys.width);
+  for (let i = 0; i < tokens * heads; i++) addRow(mean, Math.floor(i / heads), keys, i, 1 / heads);
+  return { data: mean, width: keys.width };
+}
