@@ -2,7 +2,7 @@
 // stderr, Ctrl-C stops, the same command continues.
 
 import { createHash } from 'node:crypto';
-import { join, relative } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { PROTOCOLS, type Protocol } from '../evaluate/converse';
@@ -18,7 +18,6 @@ import {
   parseRatios,
   type Ratios,
   ratiosForShare,
-  type Setting,
   settingsOf,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
@@ -113,7 +112,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
     reporter.stop();
     const result = { seed, scenes: data.conversations.length, turns: data.turns, rows };
     replaceFile(join(folder, 'rows.json'), `${JSON.stringify(result, null, 2)}\n`);
-    const plots = await writePlots(folder, rows, subtitleOf(args, data, settings));
+    const plots = await writePlots(folder, rows, subtitleOf(args, data));
     process.stdout.write(`${formatTable(rows)}\n${plots.map((file) => relative('', file)).join('\n')}\n`);
     if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
   } finally {
@@ -173,11 +172,10 @@ function configurationOf(args: Arguments, { key }: DataSet): Record<string, unkn
   return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens };
 }
 
-function subtitleOf(args: Arguments, { conversations }: DataSet, settings: readonly Setting[]): string {
+/** What the plots say below their titles. */
+function subtitleOf(args: Arguments, { conversations }: DataSet): string[] {
   const questions = conversations.reduce((sum, { turns }) => sum + turns.length, 0);
-  const set = args.data ?? `generated scenes, seed ${args.seed}`;
-  const protocol = { evict: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' }[
-    args.protocol
-  ];
-  return `${settings.length} settings, ${questions} questions in ${conversations.length} conversations (${set}); ${protocol}`;
+  const set = args.data === undefined ? `generated scenes, seed ${args.seed}` : basename(args.data);
+  const protocol = { evict: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' };
+  return [`${questions} questions in ${conversations.length} conversations`, `${set}; ${protocol[args.protocol]}`];
 }

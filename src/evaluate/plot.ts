@@ -29,7 +29,7 @@ const CONFIG = {
 const SCALE = 2;
 
 /** Writes `accuracy-by-tokens` and `accuracy-by-turn`, each as .svg and .png; returns the paths. */
-export async function writePlots(folder: string, rows: readonly Row[], subtitle: string): Promise<string[]> {
+export async function writePlots(folder: string, rows: readonly Row[], subtitle: readonly string[]): Promise<string[]> {
   const files: string[] = [];
   for (const [name, spec] of [
     ['accuracy-by-tokens', tokensPlot(rows, subtitle)],
@@ -61,77 +61,60 @@ async function renderSvg(spec: TopLevelSpec): Promise<string> {
   }
 }
 
-/** `SparseVILA 60/75`, with what else tells rows apart. */
-function labelOf({ method, prefillSparsity, decodeSparsity, positions, protocol }: Row): string {
-  const ratios = method === 'dense' ? '' : ` ${percent(prefillSparsity)}/${percent(decodeSparsity)}`;
+/** `sparsevila 60/75`, with what else tells rows apart. */
+function labelOf({ method, prefillSparsity, decodeSparsity, positions, protocol }: Row, withRatios = true): string {
+  const ratios = method === 'dense' || !withRatios ? '' : ` ${percent(prefillSparsity)}/${percent(decodeSparsity)}`;
   return `${method}${ratios}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
 }
 
-/** A line per method over its ratios; dense as a level. */
-function tokensPlot(rows: readonly Row[], subtitle: string): TopLevelSpec {
+/** Two panels, over the tokens active at prefill and at decode: a line per method over its ratios, dense as a level. */
+function tokensPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
   const sparse = byAccuracy(rows).filter(({ method }) => method !== 'dense');
   const values = sparse.map((row) => ({
-    line: labelOf({ ...row, prefillSparsity: 0, decodeSparsity: 0 }).replace(' 0/0', ''),
-    label: labelOf(row),
-    active: row.activeDecode,
+    line: labelOf(row, false),
+    activePrefill: row.activePrefill,
+    activeDecode: row.activeDecode,
     accuracy: row.accuracy * 100,
   }));
-  const lines = [...new Set(values.map(({ line }) => line))];
   const dense = rows
     .filter(({ method }) => method === 'dense')
     .map((row) => ({ accuracy: row.accuracy * 100, label: labelOf(row) }));
-  const x = {
-    field: 'active',
-    type: 'quantitative',
-    title: 'visual tokens that an answer attends (mean over layers)',
-    scale: { zero: true, nice: true },
-  } as const;
-  const y = {
-    field: 'accuracy',
-    type: 'quantitative',
-    title: 'right answers, %',
-    scale: { zero: false, nice: true },
-  } as const;
-  const color = {
-    field: 'line',
-    type: 'nominal',
-    title: null,
-    sort: lines,
-    scale: { range: colorsOf(lines) },
-  } as const;
+  const lines = [...new Set(values.map(({ line }) => line))];
+  const panel = (field: 'activePrefill' | 'activeDecode', title: string) => {
+    const x = {
+      field,
+      type: 'quantitative',
+      title,
+      scale: { zero: true, nice: true },
+      axis: { tickCount: 6 },
+    } as const;
+    const y = { field: 'accuracy', type: 'quantitative', title: 'right answers, %', scale: { zero: false } } as const;
+    const byLine = { field: 'line', type: 'nominal', title: null, sort: lines } as const;
+    const color = { ...byLine, scale: { range: colorsOf(lines) } };
+    const level = { type: 'rule', strokeDash: [5, 4], color: '#444', strokeWidth: 1.2 } as const;
+    const name = { type: 'text', align: 'left', baseline: 'bottom', dx: 4, dy: -2, color: '#444', font: FONT } as const;
+    return {
+      width: 380,
+      height: 400,
+      layer: [
+        { data: { values: dense }, mark: level, encoding: { y } },
+        { data: { values: dense }, mark: name, encoding: { y, x: { value: 0 }, text: { field: 'label' } } },
+        { data: { values }, mark: { type: 'line', strokeWidth: 1.6, opacity: 0.7 }, encoding: { x, y, color } },
+        {
+          data: { values },
+          mark: { type: 'point', filled: true, size: 90, opacity: 0.95 },
+          encoding: { x, y, color, shape: byLine },
+        },
+      ],
+    };
+  };
   return {
-    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
-    title: { text: 'Accuracy against active visual tokens', subtitle },
-    width: 620,
-    height: 380,
+    title: { text: 'Accuracy against active visual tokens', subtitle: [...subtitle] },
     config: CONFIG,
-    layer: [
-      {
-        data: { values: dense },
-        layer: [
-          { mark: { type: 'rule', strokeDash: [5, 4], color: '#444', strokeWidth: 1.2 }, encoding: { y } },
-          {
-            mark: { type: 'text', align: 'left', dx: 4, dy: -7, color: '#444', fontSize: 12, font: FONT },
-            encoding: { y, x: { value: 0 }, text: { field: 'label' } },
-          },
-        ],
-      },
-      {
-        data: { values },
-        layer: [
-          { mark: { type: 'line', strokeWidth: 1.6, opacity: 0.75 }, encoding: { x, y, color } },
-          {
-            mark: { type: 'point', filled: true, size: 80, opacity: 0.95 },
-            encoding: {
-              x,
-              y,
-              color,
-              shape: { field: 'line', type: 'nominal', title: null, sort: lines },
-              tooltip: { field: 'label' },
-            },
-          },
-        ],
-      },
+    spacing: 36,
+    hconcat: [
+      panel('activePrefill', 'visual tokens attended while the question is read'),
+      panel('activeDecode', 'visual tokens attended while the answer is written'),
     ],
   } as TopLevelSpec;
 }
@@ -165,7 +148,7 @@ function colorsOf(lines: readonly string[]): string[] {
 }
 
 /** A table of colours: a row per setting, a column per turn and one for all, the number in each cell. */
-function turnsPlot(rows: readonly Row[], subtitle: string): TopLevelSpec {
+function turnsPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
   const sorted = byAccuracy(rows);
   const values = sorted.flatMap((row) => [
     ...row.accuracyByTurn.map((accuracy, i) => ({
@@ -181,7 +164,7 @@ function turnsPlot(rows: readonly Row[], subtitle: string): TopLevelSpec {
     field: 'setting',
     type: 'nominal',
     title: null,
-    sort: sorted.map(labelOf),
+    sort: sorted.map((row) => labelOf(row)),
     axis: { domain: false, ticks: false, labelLimit: 300, labelPadding: 8 },
   } as const;
   const x = {
@@ -193,8 +176,7 @@ function turnsPlot(rows: readonly Row[], subtitle: string): TopLevelSpec {
   } as const;
   const middle = least + (100 - least) * 0.55;
   return {
-    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
-    title: { text: 'Right answers by turn, %', subtitle },
+    title: { text: 'Right answers by turn, %', subtitle: [...subtitle] },
     width: { step: 64 },
     height: { step: 28 },
     config: CONFIG,
