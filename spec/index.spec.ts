@@ -9,17 +9,30 @@ const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
   const names = [
-    'METHODS',
-    'SPARSE_VILA_PRESETS',
-    'SparseVilaError',
-    'budget',
-    'dense',
-    'load',
-    'random',
-    'setup',
-    'sparseVila',
-    'topK',
-    'uniform',
+    ...[
+      'METHODS',
+      'SPARSE_VILA_PRESETS',
+      'SparseVilaError',
+      'budget',
+      'compose',
+      'dense',
+      'divPrune',
+      'fastV',
+      'hiPrune',
+    ],
+    ...[
+      'load',
+      'pruMerge',
+      'pruMergePlus',
+      'pyramidDrop',
+      'quest',
+      'random',
+      'setup',
+      'snapKv',
+      'sparseVila',
+      'sparseVlm',
+    ],
+    ...['sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

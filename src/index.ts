@@ -10,13 +10,24 @@ export type { LoadOptions } from './models/model';
 export { setup } from './runtime/setup';
 export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
+export { compose } from './sparsity/compose';
 export { dense } from './sparsity/dense';
+export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
+export { type FastVOptions, fastV } from './sparsity/fast_v';
+export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
 export type { DropView, Matrix, Place, Selection, SparsityMethod, TowerView } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
+export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
+export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
+export { type QuestOptions, quest } from './sparsity/quest';
 export { type RandomOptions, random } from './sparsity/random';
+export { type SnapKvOptions, snapKv } from './sparsity/snap_kv';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
+export { type SparseVlmOptions, sparseVlm, sparseVlmPlus } from './sparsity/sparse_vlm';
 export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';
+export { type VScanOptions, vScan } from './sparsity/v_scan';
+export { type VisionZipOptions, visionZip } from './sparsity/vision_zip';
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

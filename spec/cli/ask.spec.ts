@@ -91,6 +91,16 @@ describe('ask --json', () => {
     expect(stopped.turns[0]?.answer).toBe('blue X');
   });
 
+  test('a method of the table, with the ratio it has a use for', async () => {
+    const snapkv = await ask([...ASK, '--method', 'snapkv', '--decode-sparsity', '0.6']);
+    expect(snapkv).toMatchObject({ method: 'snapkv', decodeSparsity: 0.6 });
+    expect(Object.keys(snapkv).sort()).toEqual(['decodeSparsity', 'method', 'model', 'turns']);
+    expect(snapkv.turns.map(({ tokens }) => [tokens.activePrefill, tokens.activeDecode])).toEqual([
+      [100, 40],
+      [40, 40],
+    ]);
+  });
+
   test('several images belong to the first question', async () => {
     const images = ['--image', picture(20), picture(19)];
     const output = await ask(['ask', ...images, '--question', 'Where is the yellow A?', '--question', 'Read row 7.']);

@@ -34,6 +34,16 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
     /ERR_OPTION_INVALID: Expected no --decode-sparsity with --method dense/,
   ],
   [
+    'a decode ratio with a method that only prunes',
+    ['ask', ...QUESTION, '--method', 'divprune', '--decode-sparsity', '0.5'],
+    /ERR_OPTION_INVALID: Expected no --decode-sparsity with --method divprune/,
+  ],
+  [
+    'positions with a method that drops between layers',
+    ['chat', '--method', 'fastv', '--positions', 'compact'],
+    /ERR_OPTION_INVALID: Expected no --positions with --method fastv/,
+  ],
+  [
     'unknown method',
     ['chat', '--method', 'magic'],
     /Invalid values: Argument: method, Given: "magic", Choices: "dense"/,

@@ -5,7 +5,7 @@ import { gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
 import { filledCache } from '../../src/ops/cases/kv_cache';
-import { appendKv, readKv } from '../../src/ops/kv_cache';
+import { appendKv, keepKvRows, readKv } from '../../src/ops/kv_cache';
 import { float32, floats, int32 } from '../../src/ops/run';
 import { nmse, within } from '../../src/ops/tolerance';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
@@ -58,6 +58,19 @@ describe.each(levels())('at %s', (level) => {
         expect(within(nmse([means.reduce((a, b) => a + b, 0)], [1]), 'f32')).toBe(true);
       });
   });
+});
+
+test.each(['f32', 'bf16'] as const)('rows that are kept of a %s cache move together, those before stay', (type) => {
+  const [k, v] = ['k', 'v'].map((name) => noise(`kept ${name}`, CAPACITY * KV_HEADS * C)) as [
+    Float32Array,
+    Float32Array,
+  ];
+  const kv = keep.tensor(filledCache(k, v, { kvHeads: KV_HEADS, c: C, type }));
+  const row = (at: number): readonly Uint32Array[] => bitsOf([readKv(kv, at, at + 1, C)]);
+  const before = Array.from({ length: CAPACITY }, (_, at) => row(at));
+  keepKvRows(kv, { begin: 4, end: 31, c: C }, Int32Array.of(0, 3, 4, 20, 26));
+  const expected = [0, 1, 2, 3, 4, 7, 8, 24, 30].map((at) => before[at]);
+  expect(expected.map((_, at) => row(at))).toEqual(expected);
 });
 
 test('two caches do not share rows', () => {

@@ -1,131 +1,48 @@
-// The sparsity methods on hand-made numbers: budgets per image and over all, options, presets, and what every method keeps to.
+// Every method of the table keeps to what all keep to; and the table says what it must.
 
-import { budget, dense, SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila, type TowerView } from '../../src';
-import { indicesOf, methodSuite, towers, viewOf } from './suite';
+import { compose, load, METHODS, type MethodEntry, type Model } from '../../src';
+import { TINY } from '../support/assets';
+import { methodSuite, sessionSuite } from './suite';
 
-const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-const image = (...salience: number[]): TowerView =>
-  viewOf({ rows: 1, cols: salience.length }, Float32Array.from(salience));
-const prune = (options: SparseVilaOptions, ...images: TowerView[]): number[][] =>
-  (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
-
-methodSuite('dense', { make: dense, kept: undefined, retrieved: undefined });
-methodSuite('sparseVila', {
-  make: () => sparseVila(),
-  kept: (tokens) => tokens.map((n) => budget(n, 0.6)),
-  retrieved: (rows) => budget(rows, 0.75),
+let model: Model;
+beforeAll(async () => {
+  model = await load(TINY);
+  // The first turn makes what is made once per process.
+  using warm = model.session();
+  await warm.ask('Hi').text();
 });
-methodSuite('sparseVila, half', {
-  make: () => sparseVila({ prefillSparsity: 0.5, decodeSparsity: 0.5 }),
-  kept: (tokens) => tokens.map((n) => budget(n, 0.5)),
-  retrieved: (rows) => budget(rows, 0.5),
-});
-methodSuite('sparseVila, global', {
-  make: () => sparseVila({ budget: 'global' }),
-  kept: () => 'any',
-  keptInAll: (tokens) =>
-    budget(
-      tokens.reduce((a, b) => a + b),
-      0.6,
+afterAll(() => model.dispose());
+
+it('the table names each method once, with its stage, title and source', () => {
+  expect(METHODS.map(({ name }) => name)).toEqual(
+    'dense sparsevila visionzip prumerge prumerge+ divprune hiprune fastv pyramiddrop sparsevlm sparsevlm+ vscan snapkv quest random uniform'.split(
+      ' ',
     ),
-  retrieved: (rows) => budget(rows, 0.75),
-});
-methodSuite('sparseVila, nothing dropped', {
-  make: () => sparseVila({ prefillSparsity: 0, decodeSparsity: 0 }),
-  kept: (tokens) => [...tokens],
-  retrieved: (rows) => rows,
+  );
+  for (const { title, stage, source } of METHODS) expect([title, stage, source]).not.toContain('');
 });
 
-describe('sparseVila', () => {
-  it('with no sparsity keeps everything', () => {
-    const method = sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
-    const [first, second] = method.prune?.(towers([9, 25], 3)) ?? [];
-    expect([Array.from(indicesOf(first)), Array.from(indicesOf(second))]).toEqual([all(9), all(25)]);
-    expect(Array.from(method.retrieve?.(Float32Array.of(3, 1, 2), 0, []) ?? [])).toEqual(all(3));
-  });
+/** Two of the table as one: what the first prunes and drops, what the second retrieves. */
+function composed(first: string, second: string): MethodEntry {
+  const [a, b] = [first, second].map((name) => METHODS.find((entry) => entry.name === name)) as [
+    MethodEntry,
+    MethodEntry,
+  ];
+  return {
+    ...a,
+    name: `${first}+${second}`,
+    safeForLaterTurns: a.safeForLaterTurns && b.safeForLaterTurns,
+    uses: { prefill: a.uses.prefill, decode: b.uses.decode },
+    create: (ratios) => compose(a.create(ratios), b.create(ratios)),
+  };
+}
 
-  it('counts the budget in each image, or over all of them', () => {
-    const images = [image(0.4, 0.3, 0.2, 0.1), image(0.27, 0.26, 0.24, 0.23)];
-    expect(prune({ prefillSparsity: 0.5 }, ...images)).toEqual([
-      [0, 1],
-      [0, 1],
-    ]);
-    // The best four of all eight: 0.4, 0.3, 0.27, 0.26.
-    expect(prune({ prefillSparsity: 0.5, budget: 'global' }, ...images)).toEqual([
-      [0, 1],
-      [0, 1],
-    ]);
-    // The best two of all: both in the first picture, so that nothing of the second is left.
-    expect(prune({ prefillSparsity: 0.75, budget: 'global' }, ...images)).toEqual([[0, 1], []]);
-    expect(prune({ prefillSparsity: 0.75 }, ...images)).toEqual([[0], [0]]);
-    // Equal scores across images: the earlier image wins.
-    expect(prune({ prefillSparsity: 0.5, budget: 'global' }, image(1, 1), image(1, 1))).toEqual([[0, 1], []]);
-    expect(prune({ budget: 'global' })).toEqual([]);
-  });
-
-  it('retrieves by relevance alone, whatever the layer', () => {
-    const { retrieve } = sparseVila({ decodeSparsity: 0.5 });
-    expect(Array.from(retrieve?.(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0, []) ?? [])).toEqual([1, 2]);
-    expect(Array.from(retrieve?.(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3, []) ?? [])).toEqual([0, 3]);
-    expect(Array.from(retrieve?.(new Float32Array(), 0, []) ?? [])).toEqual([]);
-  });
-
-  it('refuses scores that are no numbers', () => {
-    const scores = expect.objectContaining({ code: 'ERR_SCORES' });
-    expect(() => prune({}, image(1, Number.NaN))).toThrow(scores);
-    expect(() => prune({ budget: 'global' }, image(1), image(Number.NaN))).toThrow(scores);
-    expect(() => sparseVila().retrieve?.(Float32Array.of(Number.NaN), 0, [])).toThrow(scores);
-  });
-
-  it('takes the image preset, and one ratio alone leaves the other at it', () => {
-    const counts = (options?: SparseVilaOptions): number[] => {
-      const method = sparseVila(options);
-      const images = towers([100], 1);
-      return [
-        indicesOf(method.prune?.(images)[0]).length,
-        method.retrieve?.(images[0]?.salience() ?? new Float32Array(), 0, []).length ?? -1,
-      ];
-    };
-    expect(counts()).toEqual([40, 25]);
-    expect(counts({})).toEqual([40, 25]);
-    expect(counts({ prefillSparsity: 0 })).toEqual([100, 25]);
-    expect(counts({ decodeSparsity: 0 })).toEqual([40, 100]);
-    expect(counts(SPARSE_VILA_PRESETS.document)).toEqual([55, 25]);
-    expect(counts(SPARSE_VILA_PRESETS.longVideo)).toEqual([25, 10]);
-    expect(counts(SPARSE_VILA_PRESETS.videoReasoning)).toEqual([30, 15]);
-  });
-
-  it('takes an option that is undefined for one that is not given', () => {
-    const undefinedRatio = { prefillSparsity: undefined } as unknown as SparseVilaOptions;
-    expect(prune(undefinedRatio, image(...all(10)))).toEqual([[6, 7, 8, 9]]);
-  });
-
-  it('has original positions and the last tower layer by default', () => {
-    expect(sparseVila()).toMatchObject({ name: 'sparsevila', positions: 'original', tower: { salience: [-1] } });
-    expect(sparseVila({ positions: 'compact', salienceLayer: 2 })).toMatchObject({
-      positions: 'compact',
-      tower: { salience: [2] },
-    });
-  });
-
-  it.each([
-    [{ sparsity: 0.5 }, /sparsity/],
-    [{ prefillSparcity: 0.5 }, /prefillSparcity/],
-    [{ prefillSparsity: 1 }, /prefillSparsity.*received 1/],
-    [{ prefillSparsity: -0.1 }, /prefillSparsity.*received -0\.1/],
-    [{ prefillSparsity: Number.NaN }, /prefillSparsity.*received NaN/],
-    [{ prefillSparsity: '0.5' }, /prefillSparsity/],
-    [{ prefillSparsity: null }, /prefillSparsity.*received null/],
-    [{ decodeSparsity: 1 }, /decodeSparsity.*received 1/],
-    [{ decodeSparsity: Number.NaN }, /decodeSparsity.*received NaN/],
-    [{ decodeSparsity: Number.NEGATIVE_INFINITY }, /decodeSparsity.*received -Infinity/],
-    [{ salienceLayer: 1.5 }, /salienceLayer.*received 1\.5/],
-    [{ salienceLayer: Number.NaN }, /salienceLayer.*received NaN/],
-    [{ positions: 'packed' }, /'original' or 'compact'.*received packed/],
-    [{ budget: 'all' }, /'perImage' or 'global'.*received all/],
-  ])('refuses %j', (options, message) => {
-    expect(() => sparseVila(options as SparseVilaOptions)).toThrow(
-      expect.objectContaining({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) }),
-    );
-  });
-});
+for (const entry of [
+  ...METHODS,
+  composed('visionzip', 'quest'),
+  composed('pyramiddrop', 'sparsevila'),
+  composed('vscan', 'snapkv'),
+]) {
+  methodSuite(entry);
+  sessionSuite(entry, () => model);
+}

@@ -1,99 +1,266 @@
-// What holds for every sparsity method, whatever it selects by.
+// What holds for every sparsity method, whatever it selects by: on numbers, and in sessions of the packaged model.
 
-import type { Selection, SparsityMethod, TowerView } from '../../src';
-import { uniform } from '../../src/text/random';
-
-export interface MethodCase {
-  readonly make: () => SparsityMethod;
-  /** Visual tokens kept of images with so many tokens; undefined when nothing is pruned. */
-  readonly kept: ((tokens: readonly number[]) => number[] | 'any') | undefined;
-  /** Rows retrieved of so many; undefined when everything is attended. */
-  readonly retrieved: ((rows: number) => number) | undefined;
-  /** How many are kept of all images together. */
-  readonly keptInAll?: (tokens: readonly number[]) => number;
-}
+import { budget, dense, type MethodEntry, type Model, type Selection, type SparsityMethod } from '../../src';
+import type { KvType } from '../../src/ops/kv_cache';
+import { createSession } from '../../src/session/session';
+import { scene } from '../support/assets';
+import { withoutLeak } from '../support/leaks';
+import { compareBits } from '../support/nmse';
+import { watch } from '../support/watch';
+import { dropThrough, indicesOf, towers } from './views';
 
 const SIZES: readonly (readonly number[])[] = [[1], [2], [9], [16, 16], [100], [25, 49, 9], [100, 100, 100]];
+const RATIOS = [
+  { prefillSparsity: 0.6, decodeSparsity: 0.75 },
+  { prefillSparsity: 0.35, decodeSparsity: 0.5 },
+  { prefillSparsity: 0.9, decodeSparsity: 0.9 },
+];
+const HALF = { prefillSparsity: 0.5, decodeSparsity: 0.5 };
+const KEEP_ALL = { prefillSparsity: 0, decodeSparsity: 0 };
+const ONE_LEFT = { prefillSparsity: 0.9999, decodeSparsity: 0.9999 };
 
-/** Images with seeded salience that sums to 1, with ties. */
-export function towers(sizes: readonly number[], seed: number): TowerView[] {
-  const random = uniform(seed);
-  return sizes.map((tokens) => {
-    const raw = Float32Array.from({ length: tokens }, () => 1 + Math.floor(random() * 50));
-    const sum = raw.reduce((a, b) => a + b);
-    const side = Math.sqrt(tokens);
-    const salience = raw.map((value) => value / sum);
-    return viewOf({ rows: side, cols: side }, salience);
-  });
-}
-
-/** An image's view with these saliences, one for each layer, and nothing else. */
-export function viewOf(grid: TowerView['grid'], ...saliences: Float32Array[]): TowerView {
-  const none = { data: new Float32Array(), width: 0 };
-  const salience = (i = 0): Float32Array => saliences[i] ?? new Float32Array();
-  return { tokens: salience().length, grid, salience, keys: () => none, features: () => none, projected: () => none };
-}
-
-export function indicesOf(selection: Selection | undefined): Int32Array {
-  if (selection instanceof Int32Array) return selection;
-  return selection?.kept ?? new Int32Array();
-}
-
-function expectSelection(selection: Int32Array, n: number): void {
-  const values = Array.from(selection);
+function expectSelection(selection: Selection, n: number): void {
+  const values = Array.from(indicesOf(selection));
   expect(values).toEqual([...new Set(values)].sort((a, b) => a - b));
   for (const value of values) expect(value >= 0 && value < n).toBe(true);
+  if (!(selection instanceof Int32Array)) {
+    expect(selection.rows.length % Math.max(1, values.length)).toBe(0);
+    expect(selection.rows.every(Number.isFinite)).toBe(true);
+  }
 }
 
-export function methodSuite(name: string, { make, kept, retrieved, keptInAll }: MethodCase): void {
-  describe(`${name}: as every method`, () => {
-    it('has a name and only the seams that it needs', () => {
-      const method = make();
-      expect(method.name).not.toBe('');
-      expect([method.prune === undefined, method.retrieve === undefined]).toEqual([
-        kept === undefined,
-        retrieved === undefined,
+const places = (rows: number) =>
+  Array.from({ length: rows }, (_, i) => ({ image: 0, row: Math.floor(i / 10), col: i % 10 }));
+const relevanceOf = (rows: number, seed: number): Float32Array =>
+  towers([rows], seed)[0]?.salience() ?? new Float32Array();
+
+/** All that a method says about seeded numbers. */
+function said(method: SparsityMethod) {
+  return {
+    pruned: method.prune?.(towers([36, 64], 8)),
+    dropped: dropThrough(method, 60, 32, 4).drops.map(({ selection }) => selection),
+    retrieved: method.retrieve?.(relevanceOf(64, 8), 1, places(64)),
+  };
+}
+
+/** What every method does with numbers. */
+export function methodSuite(entry: MethodEntry): void {
+  describe(`${entry.name}: as every method`, () => {
+    it('has its name and the seams that the table says', () => {
+      const method = entry.create(HALF);
+      expect(method.name).toBe(entry.name);
+      expect([method.prune !== undefined || method.drop !== undefined, method.retrieve !== undefined]).toEqual([
+        entry.uses.prefill,
+        entry.uses.decode,
       ]);
+      expect(method.evicts === true || method.drop !== undefined).toBe(!entry.safeForLaterTurns);
     });
 
-    it.each(SIZES.map((sizes) => [sizes]))(
-      'prunes images of %j tokens: ascending, within each, as many as budgeted',
-      (sizes) => {
-        const images = towers(sizes, 5);
-        const selections = make().prune?.(images).map(indicesOf);
-        if (selections === undefined) return expect(kept).toBeUndefined();
-        expect(selections).toHaveLength(images.length);
-        for (const [i, selection] of selections.entries()) expectSelection(selection, sizes[i] ?? 0);
-        const counts = selections.map(({ length }) => length);
-        const wanted = kept?.(sizes);
-        if (wanted !== 'any') expect(counts).toEqual(wanted);
-        if (keptInAll) expect(counts.reduce((a, b) => a + b)).toBe(keptInAll(sizes));
-      },
-    );
-
-    it('retrieves ascending rows, as many as budgeted, in every layer', () => {
-      const { retrieve } = make();
-      if (retrieve === undefined) return expect(retrieved).toBeUndefined();
-      for (const rows of [1, 2, 10, 40, 100])
-        for (const layer of [0, 3]) {
-          const relevance = towers([rows], rows + layer)[0]?.salience() ?? new Float32Array();
-          const selection = retrieve(relevance, layer, []);
-          expectSelection(selection, rows);
-          expect(selection).toHaveLength(retrieved?.(rows) ?? -1);
+    it.each(SIZES.map((sizes) => [sizes]))('prunes images of %j tokens: ascending, each once, as budgeted', (sizes) => {
+      for (const ratios of RATIOS)
+        for (const equal of [false, true]) {
+          const method = entry.create(ratios);
+          const selections = method.prune?.(towers(sizes, 5, equal));
+          if (selections === undefined) continue;
+          expect(selections).toHaveLength(sizes.length);
+          for (const [i, selection] of selections.entries()) expectSelection(selection, sizes[i] ?? 0);
+          if (method.drop !== undefined) continue;
+          expect(selections.map((one) => indicesOf(one).length)).toEqual(
+            sizes.map((n) => budget(n, ratios.prefillSparsity)),
+          );
         }
     });
 
+    it.each([4, 32])('over %i layers keeps the budget in the mean, ascending, each once', (layers) => {
+      for (const ratios of RATIOS)
+        for (const equal of [false, true]) {
+          const method = entry.create(ratios);
+          if (method.drop === undefined) continue;
+          const [image] = method.prune?.(towers([100], 5, equal)) ?? [];
+          const total = image === undefined ? 100 : indicesOf(image).length;
+          const { drops, living } = dropThrough(method, total, layers, 6, equal);
+          for (const { view, selection } of drops) expectSelection(selection, view.scores.length);
+          const mean = living.reduce((a, b) => a + b) / layers;
+          // Rows before the first stage are all there; rounding moves each stage by half a row.
+          const least = (total * (drops[0]?.view.starts[0] ?? 0) + layers - (drops[0]?.view.starts[0] ?? 0)) / layers;
+          expect(Math.abs(mean - Math.max(least, 100 * (1 - ratios.prefillSparsity)))).toBeLessThanOrEqual(1);
+        }
+    });
+
+    it('retrieves ascending rows, each once, as many as budgeted, in every layer', () => {
+      for (const ratios of RATIOS)
+        for (const rows of [1, 2, 10, 40, 100]) {
+          const method = entry.create(ratios);
+          for (const scores of [relevanceOf(rows, rows), new Float32Array(rows)])
+            for (const layer of [0, 3]) {
+              const selection = method.retrieve?.(scores, layer, places(rows));
+              if (selection === undefined) continue;
+              expectSelection(selection, rows);
+              expect(selection).toHaveLength(budget(rows, ratios.decodeSparsity));
+            }
+        }
+    });
+
+    it('keeps everything, as it is, where nothing is to be dropped', () => {
+      const method = entry.create(KEEP_ALL);
+      const all = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
+      for (const selection of method.prune?.(towers([49], 3)) ?? []) expect(selection).toEqual(all(49));
+      for (const { selection } of dropThrough(method, 49, 32, 3).drops) expect(selection).toEqual(all(49));
+      for (const rows of [1, 49])
+        expect(method.retrieve?.(relevanceOf(rows, 3), 0, places(rows)) ?? all(rows)).toEqual(all(rows));
+    });
+
     it('gives the same for the same, from a new instance too, and leaves its input as it is', () => {
-      const images = towers([36, 64], 8);
-      const before = images.map(({ salience }) => salience().slice());
-      const method = make();
-      const results = [method, method, make()].map((one) => ({
-        pruned: one.prune?.(images),
-        retrieved: one.retrieve?.(images[1]?.salience() ?? new Float32Array(), 1, []),
-      }));
+      const method = entry.create(HALF);
+      const results = [said(method), said(method), said(entry.create(HALF))];
       expect(results[1]).toEqual(results[0]);
       expect(results[2]).toEqual(results[0]);
-      expect(images.map(({ salience }) => salience())).toEqual(before);
+      const images = towers([36, 64], 8);
+      method.prune?.(images);
+      const read = (views: typeof images) =>
+        views.map((view) => [view.salience(), view.salience(1), view.keys(), view.features(), view.projected()]);
+      expect(read(images)).toEqual(read(towers([36, 64], 8)));
+    });
+
+    it.each([{ prefillSparsity: 1 }, { decodeSparsity: -0.1 }, { prefillSparsity: Number.NaN }])(
+      'refuses %j where it has a use for it',
+      (wrong) => {
+        const isUsed = 'prefillSparsity' in wrong ? entry.uses.prefill : entry.uses.decode;
+        const make = () => entry.create({ ...HALF, ...wrong });
+        if (isUsed) expect(make).toThrow(expect.objectContaining({ code: 'ERR_OPTION_INVALID' }));
+        else expect(make).not.toThrow();
+      },
+    );
+  });
+}
+
+interface Turn {
+  readonly question: string;
+  readonly images?: readonly number[];
+}
+const LOOK: Turn = { question: 'What is at b4?', images: [0] };
+const WHERE: Turn = { question: 'Where is the A?' };
+const COUNT: Turn = { question: 'How many cyan objects are there?' };
+
+/** What every method does in sessions of a model. */
+export function sessionSuite(entry: MethodEntry, model: () => Model): void {
+  /** A session's turns, each with its text, statistics, logits and relevance. */
+  function open(method: SparsityMethod, options: { kv?: KvType; history?: 'keep' | 'evict' } = {}) {
+    const watched = watch(model());
+    const chat = createSession(watched.model, { method, ...options });
+    const ask = async ({ question, images = [] }: Turn) => {
+      watched.clear();
+      const answer = chat.ask(question, { images: images.map(scene), maxTokens: 12 });
+      const text = await answer.text();
+      if (answer.stats === undefined) throw new Error('a complete answer without stats');
+      const { tokens, retrieved } = answer.stats;
+      return { text, tokens, retrieved, logits: [...watched.logits] };
+    };
+    return { chat, ask, rows: () => watched.cacheRows(chat.length) };
+  }
+  type Said = Awaited<ReturnType<ReturnType<typeof open>['ask']>>;
+  function expectSame(a: Said, b: Said): void {
+    expect([a.text, a.retrieved]).toEqual([b.text, b.retrieved]);
+    expect(compareBits(a.logits, b.logits)).toBe('identical');
+  }
+
+  describe(`${entry.name}: in a session, as every method`, () => {
+    it.each(['bf16', 'f32'] as const)('keeping everything equals dense bit for bit, %s', async (kv) => {
+      const [kept, plain] = [open(entry.create(KEEP_ALL), { kv }), open(dense(), { kv })];
+      for (const turn of [LOOK, WHERE, { ...COUNT, images: [1, 2] }, WHERE]) {
+        const [a, b] = [await kept.ask(turn), await plain.ask(turn)];
+        expect(a.text).toBe(b.text);
+        expect(compareBits(a.logits, b.logits)).toBe('identical');
+      }
+      expect(compareBits(kept.rows(), plain.rows())).toBe('identical');
+      kept.chat.dispose();
+      plain.chat.dispose();
+    });
+
+    it(`a turn ${entry.safeForLaterTurns ? 'leaves all' : 'takes from what there is'} for the next`, async () => {
+      const ratios = { prefillSparsity: 0.6, decodeSparsity: 0.75 };
+      const [both, alone] = [0, 1].map(() => open(entry.create(ratios), { history: 'evict' })) as [
+        ReturnType<typeof open>,
+        ReturnType<typeof open>,
+      ];
+      const first = await both.ask(LOOK);
+      const second = await both.ask(WHERE);
+      const lonely = await alone.ask({ ...WHERE, images: LOOK.images ?? [] });
+      if (entry.safeForLaterTurns) expectSame(second, lonely);
+      else {
+        expect(compareBits(second.logits, lonely.logits)).not.toBe('identical');
+        const { evicts, retrieve } = entry.create(ratios);
+        expect(second.tokens.activePrefill).toBe(evicts ? first.tokens.activeDecode : first.tokens.activePrefill);
+        if (evicts || !retrieve) expect(second.retrieved).toEqual(first.retrieved);
+      }
+      both.chat.dispose();
+      alone.chat.dispose();
+    });
+
+    it('with several images, and one token left: as many rows as it says', async () => {
+      const { chat, ask } = open(entry.create(ONE_LEFT));
+      const turns = [await ask({ ...LOOK, images: [0, 1] }), await ask(WHERE), await ask({ ...COUNT, images: [2] })];
+      for (const { tokens, retrieved } of turns) {
+        const counts = retrieved?.map(({ length }) => length) ?? [tokens.visualKept];
+        expect(tokens.activeDecode).toBeCloseTo(counts.reduce((a, b) => a + b) / counts.length, 9);
+        for (const count of counts) expect(count).toBeGreaterThanOrEqual(1);
+        expect(tokens.activePrefill).toBeLessThanOrEqual(tokens.visualKept);
+      }
+      // One of each image, where `prune` alone decides.
+      const { prune, drop } = entry.create(HALF);
+      if (prune && !drop && entry.uses.prefill) expect(turns.map(({ tokens }) => tokens.visualKept)).toEqual([2, 2, 3]);
+      chat.dispose();
+    });
+
+    it('stands at original positions, or without gaps, as it is told', async () => {
+      if (!entry.stage.includes('tower')) return expect(entry.create(HALF).positions).toBeUndefined();
+      for (const positions of ['original', 'compact'] as const) {
+        const { chat, ask } = open(entry.create({ ...HALF, positions }));
+        const { tokens, logits } = await ask({ ...LOOK, images: [0, 1] });
+        const steps = logits.length - 1;
+        const gaps = positions === 'compact' ? 0 : tokens.visualSeen - tokens.visualKept;
+        expect(chat.mark().nextPosition - tokens.prompt - steps).toBe(gaps);
+        expect(tokens.visualKept).toBeLessThan(tokens.visualSeen);
+        chat.dispose();
+      }
+    });
+
+    it('asking again from a mark gives the same answer and cache, whatever came between', async () => {
+      const { chat, ask, rows } = open(entry.create({ prefillSparsity: 0.6, decodeSparsity: 0.75 }));
+      const start = chat.mark();
+      const first = await ask(LOOK);
+      const point = chat.mark();
+      const second = await ask({ ...COUNT, images: [1] });
+      const end = chat.mark();
+      const cache = rows();
+      await ask({ ...WHERE, images: [2] });
+      chat.rewind(point);
+      expectSame(await ask({ ...COUNT, images: [1] }), second);
+      expect(chat.mark()).toEqual({ ...end, rewinds: chat.mark().rewinds });
+      for (const [i, { length }] of end.layers.entries())
+        expect(compareBits(upTo(rows()[i], length), upTo(cache[i], length))).toBe('identical');
+      chat.rewind(start);
+      expectSame(await ask(LOOK), first);
+      chat.dispose();
+    });
+
+    it('frees all it took', async () => {
+      await withoutLeak(async () => {
+        const { chat, ask } = open(entry.create(HALF), { history: 'evict' });
+        await ask({ ...LOOK, images: [0, 1] });
+        await ask(WHERE);
+        chat.dispose();
+      });
     });
   });
+
+  /** The first rows of f32 [2 g, rows, c]. */
+  function upTo(values: Float32Array | undefined, length: number): Float32Array[] {
+    const { kvHeads, headDim } = model().decoder.config;
+    const stride = (values?.length ?? 0) / (2 * kvHeads);
+    return Array.from(
+      { length: 2 * kvHeads },
+      (_, i) => values?.slice(i * stride, i * stride + length * headDim) ?? new Float32Array(),
+    );
+  }
 }

@@ -11,7 +11,7 @@ import { stageBudget } from './stages';
 import { topK } from './top_k';
 
 export interface SparseVlmOptions {
-  /** Share of visual rows dropped, mean over all layers; default 2/3, 192 of 576. */
+  /** Share of visual rows dropped, mean over all layers; default that of the released counts for 192 of 576. */
   readonly prefillSparsity?: number;
 }
 
@@ -28,11 +28,12 @@ export function sparseVlmPlus(options: SparseVlmOptions = {}): SparsityMethod {
 function method(
   name: string,
   options: SparseVlmOptions,
-  shares: readonly number[],
+  shares: readonly [number, number, number],
   select: (view: DropView, kept: number) => Selection,
 ): SparsityMethod {
   checkOptions(name, options, { prefillSparsity: SHARE });
-  const { prefillSparsity = 2 / 3 } = options;
+  const [a, b, c] = shares;
+  const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32 } = options;
   return {
     name,
     // After layers 2, 6 and 15 of 32, counted from 0.

@@ -10,14 +10,14 @@ export function roundHalfEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. */
-export function budget(n: number, sparsity: number): number {
-  return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
-}
-
 /** All indices, the largest score first; of equal scores the lower index. Throws as `topK` does. */
 export function ranked(scores: Float32Array): Int32Array {
   return topK(scores, scores.length).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+}
+
+/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. */
+export function budget(n: number, sparsity: number): number {
+  return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
 }
 
 /**
@@ -25,22 +25,16 @@ export function ranked(scores: Float32Array): Int32Array {
  * @throws SparseVilaError `ERR_SCORES` when a score is NaN
  */
 export function topK(scores: Float32Array, k: number): Int32Array {
-  const n = scores.length;
-  const chosen = new Int32Array(Math.min(k, n));
-  const nan = scores.findIndex(Number.isNaN);
-  if (nan >= 0) {
-    throw new SparseVilaError(
-      'ERR_SCORES',
-      `Expected numbers to rank, received NaN at ${nan} of ${n}. Are the weights right?`,
-    );
-  }
-  if (k >= n) return chosen.map((_, i) => i);
-  // The k-th largest, and how many of those equal to it belong. Typed arrays sort numbers fast.
-  const least = scores.slice().sort()[n - k] ?? Number.POSITIVE_INFINITY;
-  let ties = k - scores.reduce((above, score) => above + Number(score > least), 0);
-  let at = 0;
-  for (const [i, score] of scores.entries()) {
-    if (score > least || (score === least && ties-- > 0)) chosen[at++] = i;
-  }
-  return chosen;
+  const order = Int32Array.from(scores, (score, i) => {
+    if (Number.isNaN(score)) {
+      throw new SparseVilaError(
+        'ERR_SCORES',
+        `Expected numbers to rank, received NaN at ${i} of ${scores.length}. Are the weights right?`,
+      );
+    }
+    return i;
+  });
+  if (k >= scores.length) return order;
+  order.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
+  return order.subarray(0, k).sort();
 }

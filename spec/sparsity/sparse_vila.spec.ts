@@ -1,0 +1,104 @@
+// SparseVILA on hand-made numbers: budgets per image and over all, options, presets.
+
+import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila, type TowerView } from '../../src';
+import { indicesOf, towers, viewOf } from './views';
+
+const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+const image = (...salience: number[]): TowerView =>
+  viewOf({ rows: 1, cols: salience.length }, Float32Array.from(salience));
+const prune = (options: SparseVilaOptions, ...images: TowerView[]): number[][] =>
+  (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
+
+describe('sparseVila', () => {
+  it('with no sparsity keeps everything', () => {
+    const method = sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
+    const [first, second] = method.prune?.(towers([9, 25], 3)) ?? [];
+    expect([Array.from(indicesOf(first)), Array.from(indicesOf(second))]).toEqual([all(9), all(25)]);
+    expect(Array.from(method.retrieve?.(Float32Array.of(3, 1, 2), 0, []) ?? [])).toEqual(all(3));
+  });
+
+  it('counts the budget in each image, or over all of them', () => {
+    const images = [image(0.4, 0.3, 0.2, 0.1), image(0.27, 0.26, 0.24, 0.23)];
+    expect(prune({ prefillSparsity: 0.5 }, ...images)).toEqual([
+      [0, 1],
+      [0, 1],
+    ]);
+    // The best four of all eight: 0.4, 0.3, 0.27, 0.26.
+    expect(prune({ prefillSparsity: 0.5, budget: 'global' }, ...images)).toEqual([
+      [0, 1],
+      [0, 1],
+    ]);
+    // The best two of all: both in the first picture, so that nothing of the second is left.
+    expect(prune({ prefillSparsity: 0.75, budget: 'global' }, ...images)).toEqual([[0, 1], []]);
+    expect(prune({ prefillSparsity: 0.75 }, ...images)).toEqual([[0], [0]]);
+    // Equal scores across images: the earlier image wins.
+    expect(prune({ prefillSparsity: 0.5, budget: 'global' }, image(1, 1), image(1, 1))).toEqual([[0, 1], []]);
+    expect(prune({ budget: 'global' })).toEqual([]);
+  });
+
+  it('retrieves by relevance alone, whatever the layer', () => {
+    const { retrieve } = sparseVila({ decodeSparsity: 0.5 });
+    expect(Array.from(retrieve?.(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0, []) ?? [])).toEqual([1, 2]);
+    expect(Array.from(retrieve?.(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3, []) ?? [])).toEqual([0, 3]);
+    expect(Array.from(retrieve?.(new Float32Array(), 0, []) ?? [])).toEqual([]);
+  });
+
+  it('refuses scores that are no numbers', () => {
+    const scores = expect.objectContaining({ code: 'ERR_SCORES' });
+    expect(() => prune({}, image(1, Number.NaN))).toThrow(scores);
+    expect(() => prune({ budget: 'global' }, image(1), image(Number.NaN))).toThrow(scores);
+    expect(() => sparseVila().retrieve?.(Float32Array.of(Number.NaN), 0, [])).toThrow(scores);
+  });
+
+  it('takes the image preset, and one ratio alone leaves the other at it', () => {
+    const counts = (options?: SparseVilaOptions): number[] => {
+      const method = sparseVila(options);
+      const images = towers([100], 1);
+      return [
+        indicesOf(method.prune?.(images)[0]).length,
+        method.retrieve?.(images[0]?.salience() ?? new Float32Array(), 0, []).length ?? -1,
+      ];
+    };
+    expect(counts()).toEqual([40, 25]);
+    expect(counts({})).toEqual([40, 25]);
+    expect(counts({ prefillSparsity: 0 })).toEqual([100, 25]);
+    expect(counts({ decodeSparsity: 0 })).toEqual([40, 100]);
+    expect(counts(SPARSE_VILA_PRESETS.document)).toEqual([55, 25]);
+    expect(counts(SPARSE_VILA_PRESETS.longVideo)).toEqual([25, 10]);
+    expect(counts(SPARSE_VILA_PRESETS.videoReasoning)).toEqual([30, 15]);
+  });
+
+  it('takes an option that is undefined for one that is not given', () => {
+    const undefinedRatio = { prefillSparsity: undefined } as unknown as SparseVilaOptions;
+    expect(prune(undefinedRatio, image(...all(10)))).toEqual([[6, 7, 8, 9]]);
+  });
+
+  it('has original positions and the last tower layer by default', () => {
+    expect(sparseVila()).toMatchObject({ name: 'sparsevila', positions: 'original', tower: { salience: [-1] } });
+    expect(sparseVila({ positions: 'compact', salienceLayer: 2 })).toMatchObject({
+      positions: 'compact',
+      tower: { salience: [2] },
+    });
+  });
+
+  it.each([
+    [{ sparsity: 0.5 }, /sparsity/],
+    [{ prefillSparcity: 0.5 }, /prefillSparcity/],
+    [{ prefillSparsity: 1 }, /prefillSparsity.*received 1/],
+    [{ prefillSparsity: -0.1 }, /prefillSparsity.*received -0\.1/],
+    [{ prefillSparsity: Number.NaN }, /prefillSparsity.*received NaN/],
+    [{ prefillSparsity: '0.5' }, /prefillSparsity/],
+    [{ prefillSparsity: null }, /prefillSparsity.*received null/],
+    [{ decodeSparsity: 1 }, /decodeSparsity.*received 1/],
+    [{ decodeSparsity: Number.NaN }, /decodeSparsity.*received NaN/],
+    [{ decodeSparsity: Number.NEGATIVE_INFINITY }, /decodeSparsity.*received -Infinity/],
+    [{ salienceLayer: 1.5 }, /salienceLayer.*received 1\.5/],
+    [{ salienceLayer: Number.NaN }, /salienceLayer.*received NaN/],
+    [{ positions: 'packed' }, /'original' or 'compact'.*received packed/],
+    [{ budget: 'all' }, /'perImage' or 'global'.*received all/],
+  ])('refuses %j', (options, message) => {
+    expect(() => sparseVila(options as SparseVilaOptions)).toThrow(
+      expect.objectContaining({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) }),
+    );
+  });
+});
