@@ -12,6 +12,7 @@ import { evaluateCommand } from './evaluate';
 import { STOPPED } from './interrupt';
 import { quantizeCommand } from './quantize';
 import { setupCommand } from './setup';
+import { tuneCommand } from './tune';
 
 const USAGE = `$0 <command> [options]
 
@@ -28,6 +29,7 @@ export async function main(args: readonly string[]): Promise<number> {
       .command(askCommand)
       .command(chatCommand)
       .command(evaluateCommand)
+      .command(tuneCommand)
       .command(quantizeCommand)
       .command(convertCommand)
       .command(setupCommand)
