@@ -23,7 +23,7 @@ import {
 import { formatTable } from '../evaluate/table';
 import { progressReporter } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
-import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, modelKey } from './evaluate_options';
+import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 
@@ -102,7 +102,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const results = openResults(join(folder, 'results.jsonl'), configuration);
   const reporter = progressReporter();
   try {
-    using model = await openModel(args, signal);
+    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
     const { seed, maxTokens } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter };

@@ -32,6 +32,9 @@ export const EVALUATE_OPTIONS = {
 export type EvaluateFlags = InferredOptionTypes<typeof EVALUATE_OPTIONS>;
 export type EvaluateArguments = ArgumentsCamelCase<EvaluateFlags>;
 
+/** Every method looks at the same pictures: what the tower made of them is remembered, up to so many bytes. */
+export const IMAGE_CACHE = 512e6;
+
 /** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
 export function dataSetOf(args: EvaluateArguments, defaultScenes: number): DataSet {
   const { scenes, turns, frames, seed } = args;

@@ -2,6 +2,7 @@
 
 import { readImage } from '../image/source';
 import type { Model } from '../index';
+import type { LoadOptions } from '../models/model';
 import { progressReporter } from '../runtime/progress';
 import { loadOptions, type ModelArguments, modelFolder } from './options';
 
@@ -9,7 +10,11 @@ import { loadOptions, type ModelArguments, modelFolder } from './options';
 const QUIET_MS = 2000;
 
 /** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
-export async function openModel(args: ModelArguments, signal: AbortSignal): Promise<Model> {
+export async function openModel(
+  args: ModelArguments,
+  signal: AbortSignal,
+  more: Pick<LoadOptions, 'imageCache'> = {},
+): Promise<Model> {
   const folder = modelFolder(args);
   const { load } = await import('../index.js');
   const reporter = progressReporter();
@@ -17,6 +22,7 @@ export async function openModel(args: ModelArguments, signal: AbortSignal): Prom
   try {
     return await load(folder, {
       ...loadOptions(args),
+      ...more,
       signal,
       onProgress: (progress) => {
         if (process.stderr.isTTY && performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });

@@ -6,7 +6,7 @@ import { methodEntry, POSITION_MODES, percent } from '../evaluate/settings';
 import { type Goal, type Tuned, tune } from '../evaluate/tune';
 import { progressReporter } from '../runtime/progress';
 import { METHODS } from '../sparsity/methods';
-import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags } from './evaluate_options';
+import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 
@@ -57,7 +57,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const method = methodEntry(args.method);
   const reporter = progressReporter();
   try {
-    using model = await openModel(args, signal);
+    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
     const { seed, maxTokens, positions } = args;
     const tuned = await tune({ model, data, method, positions, goal, seed, maxTokens, signal, onProgress: reporter });
     reporter.stop();

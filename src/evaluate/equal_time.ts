@@ -3,7 +3,7 @@
 
 import type { OnProgress } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
-import { type ConverseOptions, converse } from './converse';
+import { type ConverseOptions, converse, sharedTowerTimes } from './converse';
 import type { DataSet } from './data_set';
 import { mean, median } from './rows';
 import { effectiveRatios, methodEntry, type Positions, type Ratios, ratiosForShare, type Setting } from './settings';
@@ -62,8 +62,9 @@ async function measure(settings: readonly Setting[], options: EqualTimeOptions):
   for (const [i, conversation] of conversations.entries()) {
     onProgress({ step: 'measure times', done: i, total: conversations.length, unit: 'conversations' });
     const images = conversation.images();
+    const withTower = sharedTowerTimes();
     for (const [j, setting] of settings.entries()) {
-      const results = await converse({ ...options, conversation, images, setting });
+      const results = withTower(setting, await converse({ ...options, conversation, images, setting }));
       // The first conversation only warms up, where there are others.
       if (i > 0 || conversations.length === 1) times[j]?.push(results.reduce((sum, { ms }) => sum + ms.total, 0));
     }

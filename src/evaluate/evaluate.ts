@@ -2,7 +2,7 @@
 
 import type { VisionLanguageModel } from '../models/model';
 import type { OnProgress } from '../runtime/progress';
-import { converse, type Protocol, type TurnResult } from './converse';
+import { converse, type Protocol, sharedTowerTimes, type TurnResult } from './converse';
 import type { DataSet } from './data_set';
 import type { ResultsFile } from './results_file';
 import { type Row, rowOf } from './rows';
@@ -33,12 +33,13 @@ export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
     const open = parts.filter((part) => !results.pieces.has(pieceOf(i, part)));
     if (open.length === 0) continue;
     const images = conversation.images();
+    const withTower = sharedTowerTimes();
     for (const part of open) {
       const ask = { ...options, ...part, conversation, images, signal: options.signal };
       // The first conversation of a process pays for what every other one finds ready: it is held twice.
-      if (cold) await converse(ask);
+      if (cold) withTower(part.setting, await converse(ask));
       cold = false;
-      const turns = await converse(ask);
+      const turns = withTower(part.setting, await converse(ask));
       results.append(pieceOf(i, part), turns);
     }
   }
