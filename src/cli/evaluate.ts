@@ -62,11 +62,14 @@ const OPTIONS = {
 type Flags = EvaluateFlags & InferredOptionTypes<typeof OPTIONS>;
 type Arguments = ArgumentsCamelCase<Flags>;
 
-const EPILOGUE = `Every method that prunes before the decoder, inside it, or retrieves per turn answers the same questions; an answer is right when it
-equals the true one. With --equal active=0.1, methods with one stage leave a tenth of the visual tokens there (90/0 or 0/90), methods with two
-keep 40 % at prefill and a quarter of these at decode (60/75); in general share^0.4 at prefill. --equal time measures a few conversations at
-seven ratios, fits each method's time as a line, and takes the ratio where it meets SparseVILA's. A run that was stopped is continued by the same
-command; a finished one is only shown again.`;
+const EPILOGUE =
+  'Every method that prunes before the decoder, inside it, or retrieves per turn answers the same ' +
+  'questions; an answer is right when it equals the true one. With --equal active=0.1, methods with one ' +
+  'stage leave a tenth of the visual tokens there (90/0 or 0/90), methods with two keep 40 % at prefill ' +
+  'and a quarter of these at decode (60/75); in general share^0.4 at prefill. --equal time measures a ' +
+  "few conversations at seven ratios, fits each method's time as a line, and takes the ratio where it " +
+  "meets SparseVILA's. A run that was stopped is continued by the same command; a finished one is only " +
+  'shown again.';
 
 export const evaluateCommand: CommandModule<object, Flags> = {
   command: 'evaluate',
@@ -92,7 +95,7 @@ export const evaluateCommand: CommandModule<object, Flags> = {
 };
 
 async function run(args: Arguments, signal: AbortSignal): Promise<void> {
-  const data = dataSetOf(args, 100);
+  const data = dataSetOf(args);
   const methods = parseMethods(args.methods);
   const request = requestOf(args);
   const configuration = configurationOf(args, data);

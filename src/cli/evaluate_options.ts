@@ -22,7 +22,7 @@ export const EVALUATE_OPTIONS = {
     describe: 'JSON lines of {"images": [paths], "turns": [{"question", "answer", "kind"}]}',
     defaultDescription: 'generated scenes, which the packaged model was made for',
   },
-  scenes: { ...number, ...data, describe: 'Generated scenes, each a conversation' },
+  scenes: { ...number, ...data, describe: 'Generated scenes, each a conversation', defaultDescription: '100' },
   turns: { ...number, ...data, describe: 'Questions about each scene', defaultDescription: '6' },
   frames: { ...number, ...data, describe: 'Pictures of each scene', defaultDescription: '1' },
   seed: { ...number, ...data, default: 1, describe: 'Of the scenes, and of methods that draw' },
@@ -36,11 +36,11 @@ export type EvaluateArguments = ArgumentsCamelCase<EvaluateFlags>;
 export const IMAGE_CACHE = 512e6;
 
 /** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
-export function dataSetOf(args: EvaluateArguments, defaultScenes: number): DataSet {
+export function dataSetOf(args: EvaluateArguments): DataSet {
   const { scenes, turns, frames, seed } = args;
   if (!Number.isSafeInteger(args.maxTokens) || args.maxTokens < 1) throw invalid('max-tokens', args.maxTokens);
   if (args.data === undefined)
-    return scenesSet({ scenes: scenes ?? defaultScenes, turns: turns ?? 6, frames: frames ?? 1, seed });
+    return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, frames: frames ?? 1, seed });
   const stray = Object.entries({ scenes, turns, frames }).find(([, value]) => value !== undefined);
   if (stray === undefined) return readDataSet(args.data);
   throw new SparseVilaError(

@@ -41,7 +41,7 @@ export const tuneCommand: CommandModule<object, Flags> = {
       .epilogue(
         'Each turn forgets the ones before, as in evaluate. Most aggressive: the least sum of the shares of visual tokens active while the ' +
           'question is read and while the answer is written. The share of answers kept is that of this set: on few questions it is known ' +
-          'roughly (of 240, to about 2 points), so leave a margin or ask more.',
+          'roughly (of 600, to about 1.5 points), so leave a margin or ask more.',
       )
       .example('$0 tune --model assets/tiny-nvila --keep agreement=0.95', 'On generated scenes')
       .example('$0 tune --model nvila --data mine.jsonl --keep accuracy=0.8', 'Your model, your questions')
@@ -53,7 +53,7 @@ export const tuneCommand: CommandModule<object, Flags> = {
 
 async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const goal = goalOf(args.keep);
-  const data = dataSetOf(args, 40);
+  const data = dataSetOf(args);
   const method = methodEntry(args.method);
   const reporter = progressReporter();
   try {
