@@ -80,15 +80,23 @@ function tokensPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevel
     .filter(({ method }) => method === 'dense')
     .map((row) => ({ accuracy: row.accuracy * 100, label: labelOf(row) }));
   const lines = [...new Set(values.map(({ line }) => line))];
+  // The best is drawn last, over the others.
+  values.reverse();
   const panel = (field: 'activePrefill' | 'activeDecode', title: string) => {
+    const most = Math.max(...values.map((value) => value[field]));
     const x = {
       field,
       type: 'quantitative',
       title,
-      scale: { zero: true, nice: true },
+      scale: { domain: [0, most * 1.05], nice: false },
       axis: { tickCount: 6 },
     } as const;
-    const y = { field: 'accuracy', type: 'quantitative', title: 'right answers, %', scale: { zero: false } } as const;
+    const y = {
+      field: 'accuracy',
+      type: 'quantitative',
+      title: 'right answers, %',
+      scale: { zero: false, padding: 8 },
+    } as const;
     const byLine = { field: 'line', type: 'nominal', title: null, sort: lines } as const;
     const color = { ...byLine, scale: { range: colorsOf(lines) } };
     const level = { type: 'rule', strokeDash: [5, 4], color: '#444', strokeWidth: 1.2 } as const;
