@@ -11,7 +11,7 @@ import { openResults } from '../../src/evaluate/results_file';
 import type { Row } from '../../src/evaluate/rows';
 import { DENSE, methodEntry, type Setting } from '../../src/evaluate/settings';
 import { tune } from '../../src/evaluate/tune';
-import { cli, startCli } from '../cli/run';
+import { brokenImage, cli, startCli } from '../cli/run';
 import { scene, TINY } from '../support/assets';
 
 let folder: string;
@@ -163,6 +163,35 @@ describe('command line', () => {
     ]);
     const [row] = (JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { rows: Row[] }).rows;
     expect(row).toMatchObject({ accuracy: 1, accuracyByKind: { at: 1 } });
+  });
+
+  it('names the line of a picture that cannot be decoded', async () => {
+    const turns = [{ question: 'What is at b4?', answer: 'red F' }];
+    const lines = [scene(0), brokenImage('truncated.png')].map((path) => JSON.stringify({ images: [path], turns }));
+    writeFileSync(at('broken.jsonl'), lines.join('\n'));
+    const { code, stderr } = await cli([
+      'evaluate',
+      '--data',
+      at('broken.jsonl'),
+      '--methods',
+      'dense',
+      '--out',
+      at('broken'),
+    ]);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/ERR_DATA_SET: .*broken\.jsonl:2: .*corrupt or truncated/),
+    ]);
+  });
+
+  it('measures ratios of equal time once, and keeps them', async () => {
+    const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
+    const run = async () => (await cli([...args, '--out', at('time')])).stdout.trim().split('\n').at(-1);
+    const first = await run();
+    const { rows } = JSON.parse(first ?? '') as { rows: Row[] };
+    expect(rows).toHaveLength(2);
+    expect(rows[1]).toMatchObject({ method: 'visionzip', decodeSparsity: 0 });
+    expect(await run()).toBe(first);
   });
 
   it.each([
