@@ -32,6 +32,7 @@ describe('drops between layers', () => {
       [1, 2, 3],
       [3, 7, 16],
     ]);
+    expect(starts(pyramidDrop({ layers: [2, 3, 0.9] }), 8)).toEqual([2, 3, 7]);
     expect(starts(fastV({ layer: 3 }), 4)).toEqual([3]);
     expect(starts(fastV({ layer: -1 }), 4)).toEqual([3]);
   });

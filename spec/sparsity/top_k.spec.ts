@@ -50,6 +50,20 @@ describe('topK', () => {
     }
   });
 
+  it('equals a full sort of numbers that differ in their last bits only, of both signs', () => {
+    const random = uniform(12);
+    for (const n of [2, 255, 1000]) {
+      const bits = Int32Array.from(
+        { length: n },
+        () => Math.floor(random() * 300) + (random() < 0.5 ? 0x3f800000 : -0x40800000),
+      );
+      const values = new Float32Array(bits.buffer);
+      const order = Array.from(values.keys()).sort((a, b) => (values[b] ?? 0) - (values[a] ?? 0) || a - b);
+      for (const k of [1, n >> 2, n >> 1, n - 1])
+        expect(Array.from(topK(values, k))).toEqual(order.slice(0, k).sort((a, b) => a - b));
+    }
+  });
+
   it('leaves the scores as they are', () => {
     const values = scores(3, 1, 2);
     topK(values, 2);

@@ -20,6 +20,12 @@ export const LAYER: Check = {
   accepts: (value) => Number.isInteger(value) || (typeof value === 'number' && value > 0 && value < 1),
 };
 
+/** Where three stages begin: as many layers, ascending. */
+export const THREE_LAYERS: Check = {
+  expected: 'three layers, each a number or a share of the depth between 0 and 1,',
+  accepts: (value) => Array.isArray(value) && value.length === 3 && value.every(LAYER.accepts),
+};
+
 export const COUNT: Check = {
   expected: 'an integer of at least 1',
   accepts: (value) => Number.isInteger(value) && (value as number) >= 1,

@@ -4,22 +4,24 @@
 // Here: rows keep their positions, where the published code renumbers them.
 
 import type { SparsityMethod } from './method';
-import { checkOptions, SHARE } from './options';
+import { checkOptions, SHARE, THREE_LAYERS } from './options';
 import { stageBudget } from './stages';
 import { topK } from './top_k';
 
 export interface PyramidDropOptions {
   /** Share of visual rows dropped, mean over all layers; default 17/32, lambda = 1/2. */
   readonly prefillSparsity?: number;
+  /** Decoder layers where the stages begin; default 1/4, 1/2 and 3/4 of the depth. */
+  readonly layers?: readonly [number, number, number];
 }
 
-/** Before layers L/4, L/2, 3L/4: lambda, lambda^2, lambda^3 of the rows, by that layer's attention, mean over heads, last row. */
+/** From three layers on: lambda, lambda^2, lambda^3 of the rows, by that layer's attention, mean over heads, last row. */
 export function pyramidDrop(options: PyramidDropOptions = {}): SparsityMethod {
-  checkOptions('pyramidDrop', options, { prefillSparsity: SHARE });
-  const { prefillSparsity = 17 / 32 } = options;
+  checkOptions('pyramidDrop', options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
+  const { prefillSparsity = 17 / 32, layers = [1 / 4, 1 / 2, 3 / 4] } = options;
   return {
     name: 'pyramiddrop',
-    dropFrom: [1 / 4, 1 / 2, 3 / 4],
+    dropFrom: layers,
     scoresOf: 'next',
     drop: (view) => topK(view.scores, stageBudget(view, [1 / 2, 1 / 4, 1 / 8], 1 - prefillSparsity)),
   };

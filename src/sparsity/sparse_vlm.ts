@@ -6,13 +6,15 @@
 
 import { recycle } from './density_peaks';
 import type { DropView, Matrix, Selection, SparsityMethod } from './method';
-import { checkOptions, SHARE } from './options';
+import { checkOptions, SHARE, THREE_LAYERS } from './options';
 import { stageBudget } from './stages';
 import { topK } from './top_k';
 
 export interface SparseVlmOptions {
   /** Share of visual rows dropped, mean over all layers; default that of the released counts for 192 of 576. */
   readonly prefillSparsity?: number;
+  /** Decoder layers where the stages begin; default 3/32, 7/32 and 16/32 of the depth: after 2, 6 and 15 of 32. */
+  readonly layers?: readonly [number, number, number];
 }
 
 /** v1, with recycling. */
@@ -31,13 +33,12 @@ function method(
   shares: readonly [number, number, number],
   select: (view: DropView, kept: number) => Selection,
 ): SparsityMethod {
-  checkOptions(name, options, { prefillSparsity: SHARE });
+  checkOptions(name, options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
   const [a, b, c] = shares;
-  const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32 } = options;
+  const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32, layers = [3 / 32, 7 / 32, 16 / 32] } = options;
   return {
     name,
-    // After layers 2, 6 and 15 of 32, counted from 0.
-    dropFrom: [3 / 32, 7 / 32, 16 / 32],
+    dropFrom: layers,
     raters,
     drop: (view) => select(view, stageBudget(view, shares, 1 - prefillSparsity)),
   };

@@ -1,4 +1,4 @@
-// Exact top-k on scores, and the rounding that budgets use.
+// Exact top-k on scores, by radix selection, and the rounding that budgets use.
 
 import { SparseVilaError } from '../errors';
 
@@ -21,20 +21,57 @@ export function budget(n: number, sparsity: number): number {
 }
 
 /**
- * Indices of the k largest scores, ascending; of equal scores the lower index wins.
+ * Indices of the k largest scores, ascending; of equal scores the lower index wins. Takes time of O(n), whatever the scores.
  * @throws SparseVilaError `ERR_SCORES` when a score is NaN
  */
 export function topK(scores: Float32Array, k: number): Int32Array {
-  const order = Int32Array.from(scores, (score, i) => {
-    if (Number.isNaN(score)) {
+  const keys = sortableKeys(scores);
+  if (k >= scores.length) return Int32Array.from(keys.keys());
+  const chosen = new Int32Array(k);
+  if (k === 0) return chosen;
+  const threshold = kthLargest(keys, k);
+  let ties = threshold.equal;
+  let at = 0;
+  for (let i = 0; i < keys.length; i++) {
+    const key = keys[i] as number;
+    if (key > threshold.key || (key === threshold.key && ties-- > 0)) chosen[at++] = i;
+  }
+  return chosen;
+}
+
+/** uint32 in the order of the scores: an IEEE 754 number's bits, the sign flipped, of a negative one all of them; -0 is 0. */
+function sortableKeys(scores: Float32Array): Uint32Array {
+  const keys = new Uint32Array(scores.slice().buffer);
+  for (let i = 0; i < keys.length; i++) {
+    if (Number.isNaN(scores[i])) {
       throw new SparseVilaError(
         'ERR_SCORES',
         `Expected numbers to rank, received NaN at ${i} of ${scores.length}. Are the weights right?`,
       );
     }
-    return i;
-  });
-  if (k >= scores.length) return order;
-  order.sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
-  return order.subarray(0, k).sort();
+    const bits = keys[i] as number;
+    keys[i] = bits > 0x80000000 ? ~bits : bits | 0x80000000;
+  }
+  return keys;
+}
+
+/** The k-th largest key, found byte by byte from the top, and how many of its equals are among the k largest. */
+function kthLargest(keys: Uint32Array, k: number): { key: number; equal: number } {
+  const counts = new Uint32Array(256);
+  let equal = k;
+  let prefix = 0;
+  for (let shift = 24; shift >= 0; shift -= 8) {
+    counts.fill(0);
+    for (let i = 0; i < keys.length; i++) {
+      const key = keys[i] as number;
+      if (shift === 24 || key >>> (shift + 8) === prefix) {
+        const byte = (key >>> shift) & 255;
+        counts[byte] = (counts[byte] as number) + 1;
+      }
+    }
+    let byte = 255;
+    while ((counts[byte] as number) < equal) equal -= counts[byte--] as number;
+    prefix = prefix * 256 + byte;
+  }
+  return { key: prefix, equal };
 }
