@@ -29,7 +29,7 @@ const JOBS = {
   }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
-    setup: ['ask', 'chat', 'explain', 'quantize', 'convert'].includes(args[0]),
+    setup: ['ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
   build: () => ({ command: undefined, setup: true }),
 };

@@ -8,10 +8,12 @@ import { chatCommand } from './chat';
 import { convertCommand } from './convert';
 import { doctorCommand } from './doctor';
 import { errorLine } from './error_line';
+import { evaluateCommand } from './evaluate';
 import { explainCommand } from './explain';
 import { STOPPED } from './interrupt';
 import { quantizeCommand } from './quantize';
 import { setupCommand } from './setup';
+import { tuneCommand } from './tune';
 
 const USAGE = `$0 <command> [options]
 
@@ -28,6 +30,8 @@ export async function main(args: readonly string[]): Promise<number> {
       .command(askCommand)
       .command(chatCommand)
       .command(explainCommand)
+      .command(evaluateCommand)
+      .command(tuneCommand)
       .command(quantizeCommand)
       .command(convertCommand)
       .command(setupCommand)

@@ -2,14 +2,19 @@
 
 import { readImage } from '../image/source';
 import type { Model } from '../index';
+import type { LoadOptions } from '../models/model';
 import { progressReporter } from '../runtime/progress';
-import { type ConversationArguments, loadOptions, modelFolder } from './options';
+import { loadOptions, type ModelArguments, modelFolder } from './options';
 
 /** Loading shorter than this shows nothing, and none does without a terminal: there stderr is for errors. */
 const QUIET_MS = 2000;
 
 /** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
-export async function openModel(args: ConversationArguments, signal: AbortSignal): Promise<Model> {
+export async function openModel(
+  args: ModelArguments,
+  signal: AbortSignal,
+  more: Pick<LoadOptions, 'imageCache'> = {},
+): Promise<Model> {
   const folder = modelFolder(args);
   const { load } = await import('../index.js');
   const reporter = progressReporter();
@@ -17,6 +22,7 @@ export async function openModel(args: ConversationArguments, signal: AbortSignal
   try {
     return await load(folder, {
       ...loadOptions(args),
+      ...more,
       signal,
       onProgress: (progress) => {
         if (process.stderr.isTTY && performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });

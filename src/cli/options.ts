@@ -108,6 +108,8 @@ export const QUESTION_OPTION = {
 /** As yargs takes them from the record, and as it hands them to a command. */
 export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>;
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
+/** Those of them that say which model. */
+export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'>;
 
 /** For yargs' `check`: numbers are numbers, and an option that takes one value is given once. */
 export function checkArguments(args: Readonly<Record<string, unknown>>): true {
@@ -127,7 +129,7 @@ export function packagedModel(): string | undefined {
 }
 
 /** The folder to load. @throws SparseVilaError `ERR_OPTION_MISSING` when none is given and none is packaged */
-export function modelFolder({ model }: ConversationArguments): string {
+export function modelFolder({ model }: Pick<ConversationArguments, 'model'>): string {
   const folder = model ?? packagedModel();
   if (folder !== undefined) return folder;
   throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --model with a checkpoint folder, received none.');
@@ -170,7 +172,7 @@ export function methodOf(args: ConversationArguments): {
   return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
 }
 
-export function loadOptions({ weights, precision }: ConversationArguments): LoadOptions {
+export function loadOptions({ weights, precision }: ModelArguments): LoadOptions {
   return given({ weights, precision });
 }
 

@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { readJson } from '../json';
 import { loadVila, VILA_MODEL_TYPES } from './families/vila';
+import { withImageCache } from './image_cache';
 import type { LoadOptions, VisionLanguageModel } from './model';
 
 /** One row per family: the model types it reads and its loader. */
@@ -12,10 +13,17 @@ const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila
 
 /**
  * Loads the checkpoint folder `path`.
- * @throws SparseVilaError `ERR_MODEL_MISSING` (no folder or no config.json), `ERR_MODEL_TYPE` (no family reads it), and what
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_MISSING` (no folder or no config.json), `ERR_MODEL_TYPE` (no family reads it), and what
  *   reading its files throws; `signal.reason` once aborted.
  */
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<VisionLanguageModel> {
+  const { imageCache = 0 } = options;
+  if (!(Number.isFinite(imageCache) && imageCache >= 0)) {
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected a number of bytes, 0 or more, for imageCache, received ${String(imageCache)}.`,
+    );
+  }
   const folder = resolve(path);
   const file = join(folder, 'config.json');
   if (!existsSync(folder) || !statSync(folder).isDirectory() || !existsSync(file)) {
@@ -34,5 +42,6 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     );
   }
   options.signal?.throwIfAborted();
-  return family.load(folder, json, options);
+  const model = await family.load(folder, json, options);
+  return imageCache === 0 ? model : withImageCache(model, imageCache);
 }

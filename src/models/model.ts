@@ -61,6 +61,11 @@ export interface LoadOptions {
    * (fast, NMSE 1e-4).
    */
   readonly precision?: 'exact' | 'fast';
+  /**
+   * Bytes of what the tower made of pictures to remember, so that sessions about the same picture share it; the longest unused
+   * is forgotten first. Default 0: none.
+   */
+  readonly imageCache?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { step: string; done: number; total: number; unit?: string }) => void;
 }

@@ -34,7 +34,7 @@ export interface TurnStats {
   readonly finish: FinishReason;
   /** What was kept of each image of this turn. */
   readonly images: readonly Omit<PrunedImage, 'rows'>[];
-  /** Per layer, which of all kept visual rows were attended, as indices among them; undefined: all. */
+  /** Per layer, which of the `visualKept` visual tokens were attended, as indices among them; undefined: all in every layer. */
   readonly retrieved: readonly Int32Array[] | undefined;
 }
 

@@ -1,0 +1,64 @@
+// A user's own set of questions: what it reads as, and errors that name the line.
+
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { readDataSet, scenesSet } from '../../src/evaluate/data_set';
+import { scene } from '../support/assets';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'sparsevila-data-'));
+  copyFileSync(scene(0), join(folder, 'a.png'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(...lines: readonly unknown[]): string {
+  const path = join(folder, 'set.jsonl');
+  writeFileSync(path, lines.map((line) => (typeof line === 'string' ? line : JSON.stringify(line))).join('\n'));
+  return path;
+}
+
+const TURN = { question: 'What is at b4?', answer: 'red F', kind: 'at' };
+const GOOD = { images: ['a.png'], turns: [TURN] };
+
+test('conversations with pictures beside the file; a kind may be left out; blank lines do not count', () => {
+  const { turns, conversations, key } = readDataSet(
+    file(GOOD, '', { ...GOOD, turns: [TURN, { question: 'q', answer: 'a' }] }),
+  );
+  expect(turns).toBe(2);
+  expect(conversations.map((one) => one.images())).toEqual([[join(folder, 'a.png')], [join(folder, 'a.png')]]);
+  expect(conversations[0]?.turns).toEqual([TURN]);
+  expect(conversations[1]?.turns[1]).toEqual({ question: 'q', answer: 'a', kind: 'other' });
+  expect(conversations[1]?.place).toMatch(/set\.jsonl:3$/);
+  expect(readDataSet(file(GOOD)).key).not.toBe(key);
+});
+
+test.each([
+  ['{"images": [', /set\.jsonl:2: expected a JSON object, but /],
+  ['[]', /set\.jsonl:2: expected a conversation to be a JSON object, received \[\]/],
+  [{ ...GOOD, image: 'a.png' }, /:2: expected a conversation to have only "images", "turns", received "image"/],
+  [{ turns: [TURN] }, /:2: expected "images": \[paths\] of at least one picture, received nothing/],
+  [{ ...GOOD, images: [7] }, /:2: expected "images": \[paths\]/],
+  [{ ...GOOD, images: ['b.png'] }, /:2: expected the picture .*b\.png to be there .*received no such file/],
+  [{ ...GOOD, turns: [] }, /:2: expected "turns": .* of at least one turn, received \[\]/],
+  [{ ...GOOD, turns: [TURN, { question: 'q' }] }, /:2: expected "answer" of turn 2 to be a text .*, received nothing/],
+  [{ ...GOOD, turns: [{ ...TURN, question: ' ' }] }, /:2: expected "question" of turn 1 to be a text/],
+  [{ ...GOOD, turns: [{ ...TURN, truth: 'x' }] }, /:2: expected turn 1 to have only .* received "truth"/],
+])('refuses the line %j', (line, message) => {
+  expect(() => readDataSet(file(GOOD, line))).toThrow(expect.objectContaining({ code: 'ERR_DATA_SET' }));
+  expect(() => readDataSet(file(GOOD, line))).toThrow(message);
+});
+
+test('refuses what is not there or empty', () => {
+  expect(() => readDataSet(join(folder, 'none.jsonl'))).toThrow(/none\.jsonl: cannot be read/);
+  expect(() => readDataSet(file(''))).toThrow(/expected at least one conversation/);
+});
+
+test('scenes are the same set for the same seed only', () => {
+  const set = (seed: number) => scenesSet({ scenes: 2, turns: 3, frames: 2, seed });
+  expect(set(1).conversations.map(({ turns }) => turns)).toEqual(set(1).conversations.map(({ turns }) => turns));
+  expect(set(1).key).not.toBe(set(2).key);
+  expect(set(1).conversations[0]?.images()).toHaveLength(2);
+  expect(() => scenesSet({ scenes: 0, turns: 3, frames: 1, seed: 1 })).toThrow(/at least 1 for scenes, received 0/);
+});

@@ -1,0 +1,271 @@
+// `evaluate` and `tune` on the packaged model: rows, interruption, what they print, and what they write.
+
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { load, METHODS, type Model } from '../../src';
+import { scenesSet } from '../../src/evaluate/data_set';
+import { type EvaluateOptions, evaluate } from '../../src/evaluate/evaluate';
+import { openResults } from '../../src/evaluate/results_file';
+import type { Row } from '../../src/evaluate/rows';
+import { DENSE, methodEntry, type Setting } from '../../src/evaluate/settings';
+import { tune } from '../../src/evaluate/tune';
+import { brokenImage, cli, startCli } from '../cli/run';
+import { scene, TINY } from '../support/assets';
+
+let folder: string;
+let model: Model;
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'sparsevila-evaluate-'));
+  model = await load(TINY);
+});
+afterAll(() => {
+  model.dispose();
+  rmSync(folder, { recursive: true });
+});
+
+const at = (...names: string[]): string => join(folder, ...names);
+const DATA = scenesSet({ scenes: 4, turns: 3, frames: 1, seed: 1 });
+const SPARSE: Setting = { method: 'sparsevila', prefillSparsity: 0.6, decodeSparsity: 0.75, positions: 'original' };
+const KEEP_ALL: Setting = { ...SPARSE, prefillSparsity: 0, decodeSparsity: 0 };
+const RANDOM: Setting = { ...SPARSE, method: 'random' };
+const ROW_KEYS = [
+  ...['method', 'prefillSparsity', 'decodeSparsity', 'positions', 'accuracy', 'accuracyByTurn', 'accuracyByKind'],
+  ...['agreement', 'activePrefill', 'activeDecode', 'ms'],
+];
+
+function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<Row[]> {
+  const results = openResults(at(name, 'results.jsonl'), { seed: 1 });
+  const settings = [DENSE, SPARSE, KEEP_ALL, RANDOM];
+  return evaluate({ model, data: DATA, settings, protocols: ['evict'], seed: 1, maxTokens: 64, results, ...more });
+}
+
+const withoutTimes = (rows: readonly Row[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
+
+describe('rows', () => {
+  it('count what is right, what agrees with dense, and what was active', async () => {
+    const [dense, sparse, keepAll, random] = await run('rows');
+    expect(Object.keys(dense ?? {})).toEqual(ROW_KEYS);
+    expect(dense).toMatchObject({ method: 'dense', agreement: 1, activePrefill: 100, activeDecode: 100 });
+    expect(keepAll).toMatchObject({ accuracy: dense?.accuracy, agreement: 1, activeDecode: 100 });
+    expect(sparse).toMatchObject({ activePrefill: 40, activeDecode: 10 });
+    expect(dense?.accuracy).toBeGreaterThanOrEqual(10 / 12);
+    expect(sparse?.accuracy).toBeGreaterThan(random?.accuracy ?? 1);
+    for (const row of [dense, sparse]) {
+      expect(row?.accuracyByTurn).toHaveLength(3);
+      const mean = (row?.accuracyByTurn ?? []).reduce((sum, share) => sum + share / 3, 0);
+      expect(mean).toBeCloseTo(row?.accuracy ?? Number.NaN, 3);
+      const { conversation = 0, total = 0, tower = 0 } = row?.ms ?? {};
+      expect(conversation).toBeGreaterThan(total);
+      expect(total).toBeGreaterThan(tower);
+    }
+  });
+
+  it('are those of an exact count of the recorded answers', async () => {
+    const [, sparse] = await run('rows');
+    const lines = readFileSync(at('rows', 'results.jsonl'), 'utf8').trim().split('\n').slice(1);
+    const answers = lines
+      .map((line) => JSON.parse(line) as { name: string; value: { answer: string }[] })
+      .filter(({ name }) => name.endsWith('sparsevila 60/75 original'))
+      .flatMap(({ value }) => value.map(({ answer }) => answer));
+    const truths = DATA.conversations.flatMap(({ turns }) => turns.map(({ answer }) => answer));
+    expect(answers).toHaveLength(12);
+    const right = answers.filter((answer, i) => answer === truths[i]).length;
+    expect(sparse?.accuracy).toBeCloseTo(right / 12, 4);
+  });
+
+  it('in the chat protocol see what was said before', async () => {
+    const settings = [DENSE];
+    const rows = await run('both', { settings, protocols: ['evict', 'chat'] });
+    expect(rows.map(({ protocol, method }) => [protocol, method])).toEqual([
+      ['evict', 'dense'],
+      ['chat', 'dense'],
+    ]);
+  });
+});
+
+describe('interruption', () => {
+  it('gives the same rows, asks nothing twice, and drops a line that was not finished', async () => {
+    const whole = await run('whole');
+    const controller = new AbortController();
+    const stop = ({ done }: { done: number }): void => {
+      if (done === 2) controller.abort();
+    };
+    await expect(run('cut', { signal: controller.signal, onProgress: stop })).rejects.toThrow();
+    const file = at('cut', 'results.jsonl');
+    const before = readFileSync(file, 'utf8');
+    expect(before.trim().split('\n')).toHaveLength(1 + 2 * 4);
+    appendFileSync(file, '{"name":"2 evict dense 0/0 orig');
+    expect(withoutTimes(await run('cut'))).toEqual(withoutTimes(whole));
+    expect(readFileSync(file, 'utf8').startsWith(before)).toBe(true);
+    const asked = await run('cut', { model: new Proxy(model, { get: () => expect(false).toBe(true) }) });
+    expect(withoutTimes(asked)).toEqual(withoutTimes(whole));
+  });
+
+  it('refuses to continue something else, saying what', () => {
+    openResults(at('other', 'results.jsonl'), { seed: 1, methods: 'all' });
+    expect(() => openResults(at('other', 'results.jsonl'), { seed: 2, methods: 'all' })).toThrow(
+      /holds the results of another evaluation: seed is 1 there and 2 here\. .*another --out/,
+    );
+  });
+});
+
+describe('command line', () => {
+  const EVALUATE = ['evaluate', '--scenes', '3', '--turns', '2', '--methods', 'sparsevila,uniform', '--seed', '3'];
+
+  it('prints a table and, as its last line, JSON; writes plots', async () => {
+    const { code, stdout } = await cli([...EVALUATE, '--json', '--out', at('cli')]);
+    expect(code).toBe(0);
+    const lines = stdout.trim().split('\n');
+    const json = JSON.parse(lines.at(-1) ?? '') as { rows: Row[] };
+    expect(Object.keys(json)).toEqual(['seed', 'scenes', 'turns', 'rows']);
+    expect(json).toMatchObject({ seed: 3, scenes: 3, turns: 2 });
+    expect(json.rows.map(({ method }) => method)).toEqual(['dense', 'sparsevila', 'uniform']);
+    for (const row of json.rows) expect(Object.keys(row)).toEqual(ROW_KEYS);
+    expect(lines[0]).toMatch(/^method +ratios +positions +right +turn 1 +later/);
+    expect(lines[1]).toMatch(/^dense +0\/0 /);
+    for (const name of ['accuracy-by-tokens', 'accuracy-by-turn']) {
+      expect(readFileSync(at('cli', `${name}.svg`), 'utf8')).toMatch(/^<svg[\s\S]*sparsevila[\s\S]*<\/svg>$/);
+      const { width = 0, height = 0, format } = await sharp(at('cli', `${name}.png`)).metadata();
+      expect([format, width > 400, height > 200]).toEqual(['png', true, true]);
+    }
+    expect(readdirSync(at('cli')).filter((name) => name.endsWith('.new'))).toEqual([]);
+    const other = await cli([...EVALUATE, '--out', at('cli'), '--protocol', 'chat']);
+    expect([other.code, other.stderr]).toEqual([
+      1,
+      expect.stringMatching(/ERR_RESUME_MISMATCH.*protocol is "evict" there/),
+    ]);
+  });
+
+  it('is stopped by Ctrl-C, and says how to go on', async () => {
+    const long = ['evaluate', '--scenes', '400', '--turns', '2', '--methods', 'sparsevila', '--out', at('stopped')];
+    const { child, ended, shows } = startCli(long);
+    await shows(/evaluate: 0 %/);
+    child.kill('SIGINT');
+    const { code, stderr } = await ended;
+    expect(code).toBe(130);
+    expect(stderr).toContain('The same command continues where it was.');
+  });
+
+  it("asks a user's own questions", async () => {
+    const turns = [{ question: 'What is at b4?', answer: 'red F', kind: 'at' }];
+    writeFileSync(at('set.jsonl'), JSON.stringify({ images: [scene(0)], turns }));
+    const { stdout } = await cli([
+      'evaluate',
+      '--data',
+      at('set.jsonl'),
+      '--methods',
+      'dense',
+      '--json',
+      '--out',
+      at('own'),
+    ]);
+    const [row] = (JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { rows: Row[] }).rows;
+    expect(row).toMatchObject({ accuracy: 1, accuracyByKind: { at: 1 } });
+  });
+
+  it('names the line of a picture that cannot be decoded', async () => {
+    const turns = [{ question: 'What is at b4?', answer: 'red F' }];
+    const lines = [scene(0), brokenImage('truncated.png')].map((path) => JSON.stringify({ images: [path], turns }));
+    writeFileSync(at('broken.jsonl'), lines.join('\n'));
+    const { code, stderr } = await cli([
+      'evaluate',
+      '--data',
+      at('broken.jsonl'),
+      '--methods',
+      'dense',
+      '--out',
+      at('broken'),
+    ]);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/ERR_DATA_SET: .*broken\.jsonl:2: .*corrupt or truncated/),
+    ]);
+  });
+
+  it('measures ratios of equal time once, and keeps them', async () => {
+    const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
+    const run = async () => (await cli([...args, '--out', at('time')])).stdout.trim().split('\n').at(-1);
+    const first = await run();
+    const { rows } = JSON.parse(first ?? '') as { rows: Row[] };
+    expect(rows).toHaveLength(2);
+    expect(rows[1]).toMatchObject({ method: 'visionzip', decodeSparsity: 0 });
+    expect(await run()).toBe(first);
+  });
+
+  it.each([
+    [['--equal', 'active=2'], /ERR_OPTION_INVALID: Expected active=SHARES/],
+    [['--equal', 'speed'], /Expected active=SHARES.*received speed/],
+    [['--methods', 'none'], /Expected methods among dense, .*received none/],
+    [['--ratios', '60'], /Expected ratios PREFILL\/DECODE.*received 60/],
+    [['--data', 'x.jsonl', '--scenes', '3'], /Expected no --scenes with --data/],
+    [['--max-tokens', '0'], /for --max-tokens, received 0/],
+  ])('refuses %j', async (args, message) => {
+    const { code, stderr } = await cli(['evaluate', ...args]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+  });
+});
+
+describe('tune', () => {
+  const grid = { prefill: [0, 0.6, 0.9], decode: [0, 0.75, 0.9] };
+  const options = {
+    data: DATA,
+    method: methodEntry('sparsevila'),
+    positions: 'original',
+    seed: 1,
+    maxTokens: 64,
+    grid,
+  } as const;
+
+  it('walks the border of the grid and takes the most aggressive ratios that keep the goal', async () => {
+    const tuned = await tune({ model, ...options, goal: { measure: 'agreement', least: 0.8 } });
+    expect(tuned?.best.value).toBeGreaterThanOrEqual(0.8);
+    expect(tuned?.tried.length).toBeLessThanOrEqual(5);
+    const active = ({ prefillSparsity: p, decodeSparsity: d }: { prefillSparsity: number; decodeSparsity: number }) =>
+      1 - p + (1 - p) * (1 - d);
+    for (const one of tuned?.tried ?? [])
+      if (one.value !== undefined) expect(active(one)).toBeGreaterThanOrEqual(active(tuned?.best ?? one));
+    const { prefillSparsity = 0, decodeSparsity = 0, value } = tuned?.best ?? {};
+    const [, row] = await run('tuned', { settings: [DENSE, { ...SPARSE, prefillSparsity, decodeSparsity }] });
+    expect(row?.agreement).toBeCloseTo(value ?? Number.NaN, 4);
+  });
+
+  it('keeps everything where only that equals dense, and says when nothing will do', async () => {
+    const all = await tune({
+      model,
+      ...options,
+      goal: { measure: 'agreement', least: 1 },
+      grid: { prefill: [0, 0.99], decode: [0, 0.99] },
+    });
+    expect(all?.best).toEqual({ prefillSparsity: 0, decodeSparsity: 0, value: 1 });
+    const data = {
+      ...DATA,
+      conversations: DATA.conversations.map((one) => ({
+        ...one,
+        turns: one.turns.map((turn) => ({ ...turn, answer: 'x' })),
+      })),
+    };
+    expect(await tune({ model, ...options, data, goal: { measure: 'accuracy', least: 0.5 } })).toBeUndefined();
+  });
+
+  it('leaves alone the stage that a method does not have', async () => {
+    const method = METHODS.find(({ uses }) => uses.prefill && !uses.decode);
+    if (method === undefined) throw new Error('expected a method that only prunes');
+    const tuned = await tune({ model, ...options, method, goal: { measure: 'agreement', least: 0.1 } });
+    for (const { decodeSparsity } of tuned?.tried ?? []) expect(decodeSparsity).toBe(0);
+  });
+
+  it('prints what to paste', async () => {
+    const { code, stdout } = await cli(['tune', '--scenes', '2', '--turns', '2', '--keep', 'agreement=0.5']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /sparseVila\(\{ prefillSparsity: [\d.]+, decodeSparsity: [\d.]+, positions: 'original' \}\)/,
+    );
+    expect(stdout).toMatch(
+      /sparsevila ask --method sparsevila --prefill-sparsity [\d.]+ --decode-sparsity [\d.]+ --positions original/,
+    );
+    const wrong = await cli(['tune', '--keep', 'speed=2']);
+    expect(wrong.stderr).toMatch(/Expected agreement=SHARE or accuracy=SHARE.*received speed=2/);
+  });
+});

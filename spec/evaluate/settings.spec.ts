@@ -1,0 +1,60 @@
+// From names and ratios to settings, and the line that equal times are read from.
+
+import { shareAt } from '../../src/evaluate/equal_time';
+import { nameOf, parseMethods, parseRatios, ratiosForShare, settingsOf } from '../../src/evaluate/settings';
+import { METHODS } from '../../src/sparsity/methods';
+
+test('a share of active tokens: all in the one stage a method has, 60/75 at a tenth where it has two', () => {
+  for (const entry of METHODS) {
+    for (const share of [0.025, 0.1, 0.25, 1]) {
+      const { prefillSparsity: p, decodeSparsity: d } = ratiosForShare(entry, share);
+      const { prefill, decode } = entry.uses;
+      expect([p, d].every((sparsity) => sparsity >= 0 && sparsity < 1)).toBe(true);
+      if (prefill || decode) expect((1 - p) * (1 - d)).toBeCloseTo(share, 3);
+      if (!prefill) expect(p).toBe(0);
+      if (!decode) expect(d).toBe(0);
+      if (prefill && decode && share === 0.1) expect([p, d]).toEqual([0.6, 0.75]);
+    }
+  }
+});
+
+test('settings: dense first, each once, only the stages that a method has', () => {
+  const methods = parseMethods('sparsevila,visionzip,dense');
+  const names = settingsOf(methods, () => parseRatios('60/75,60/90,0/50'), ['original', 'compact']).map(nameOf);
+  expect(names).toEqual([
+    'dense 0/0 original',
+    'sparsevila 60/75 original',
+    'sparsevila 60/75 compact',
+    'sparsevila 60/90 original',
+    'sparsevila 60/90 compact',
+    'sparsevila 0/50 original',
+    'visionzip 60/0 original',
+    'visionzip 60/0 compact',
+    'visionzip 0/0 original',
+  ]);
+  expect(parseMethods('all')).toEqual(METHODS);
+});
+
+test.each(['60', '60/', '/75', '60/100', '-1/0', 'a/b', '60/75/80', '60/75,'])('refuses the ratios %s', (list) => {
+  expect(() => parseRatios(list)).toThrow(/Expected ratios PREFILL\/DECODE/);
+});
+
+test('refuses a method that is not there', () => {
+  expect(() => parseMethods('sparsevila,none')).toThrow(/among dense, sparsevila.*, received none/);
+});
+
+test('equal time: where the fitted line meets the target, within what was measured', () => {
+  const line = [0.05, 0.5, 1].map((share) => ({ share, ms: 10 + 40 * share }));
+  expect(shareAt(line, 30)).toBe(0.5);
+  expect(shareAt(line, 1)).toBe(0.05);
+  expect(shareAt(line, 100)).toBe(0.999);
+  expect(
+    shareAt(
+      [
+        { share: 0.1, ms: 9 },
+        { share: 1, ms: 8 },
+      ],
+      8,
+    ),
+  ).toBe(0.999);
+});

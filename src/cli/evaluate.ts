@@ -1,0 +1,184 @@
+// `sparsevila evaluate`: methods side by side on questions with known answers. A table, a JSON line, two plots. Progress goes to
+// stderr, Ctrl-C stops, the same command continues.
+
+import { createHash } from 'node:crypto';
+import { basename, join, relative } from 'node:path';
+import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
+import { SparseVilaError } from '../errors';
+import { PROTOCOLS, type Protocol } from '../evaluate/converse';
+import type { DataSet } from '../evaluate/data_set';
+import { equalTimeRatios } from '../evaluate/equal_time';
+import { evaluate } from '../evaluate/evaluate';
+import { writePlots } from '../evaluate/plot';
+import { openResults, type ResultsFile, replaceFile } from '../evaluate/results_file';
+import {
+  POSITION_MODES,
+  type Positions,
+  parseMethods,
+  parseRatios,
+  type Ratios,
+  ratiosForShare,
+  settingsOf,
+} from '../evaluate/settings';
+import { formatTable } from '../evaluate/table';
+import { progressReporter } from '../runtime/progress';
+import type { MethodEntry } from '../sparsity/methods';
+import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
+import { interruptible } from './interrupt';
+import { openModel } from './open';
+
+const text = { type: 'string', requiresArg: true, group: 'Methods:' } as const;
+
+const OPTIONS = {
+  ...EVALUATE_OPTIONS,
+  methods: { ...text, default: 'all', describe: 'Names with commas between, or all. Dense always runs' },
+  ratios: { ...text, describe: 'PREFILL/DECODE sparsity in percent, with commas between' },
+  equal: {
+    ...text,
+    describe: "active=SHARES: ratios at which these shares are active at decode. time: as long as SparseVILA's 60/75",
+    defaultDescription: 'active=0.1 without --ratios',
+  },
+  positions: {
+    ...text,
+    choices: [...POSITION_MODES, 'both'] as const,
+    default: 'original' as const,
+    describe: 'Where kept tokens stand',
+  },
+  protocol: {
+    ...text,
+    choices: [...PROTOCOLS, 'both'] as const,
+    default: 'evict' as const,
+    describe: 'evict: each turn forgets the ones before. chat: they stay',
+  },
+  out: {
+    ...text,
+    group: 'Output:',
+    describe: 'Folder of results and plots',
+    defaultDescription: 'evaluations/ and a name made of all options',
+  },
+  json: { type: 'boolean', default: false, group: 'Output:', describe: 'Print the rows as one JSON line at the end' },
+} satisfies Record<string, Options>;
+
+type Flags = EvaluateFlags & InferredOptionTypes<typeof OPTIONS>;
+type Arguments = ArgumentsCamelCase<Flags>;
+
+const EPILOGUE =
+  'Every method that prunes before the decoder, inside it, or retrieves per turn answers the same ' +
+  'questions; an answer is right when it equals the true one. With --equal active=0.1, methods with one ' +
+  'stage leave a tenth of the visual tokens there (90/0 or 0/90), methods with two keep 40 % at prefill ' +
+  'and a quarter of these at decode (60/75); in general share^0.4 at prefill. --equal time measures a ' +
+  "few conversations at seven ratios, fits each method's time as a line, and takes the ratio where it " +
+  "meets SparseVILA's. A run that was stopped is continued by the same command; a finished one is only " +
+  'shown again.';
+
+export const evaluateCommand: CommandModule<object, Flags> = {
+  command: 'evaluate',
+  describe: 'Compare methods and ratios on questions with known answers',
+  builder: (yargs) =>
+    yargs
+      .options(OPTIONS)
+      .epilogue(EPILOGUE)
+      .example(
+        '$0 evaluate --scenes 300 --turns 6 --methods all --seed 1',
+        'All methods with a tenth of the tokens active',
+      )
+      .example(
+        '$0 evaluate --methods sparsevila --ratios 60/75,75/90,90/0 --positions both',
+        'Ratios and positions of one method',
+      )
+      .example('$0 evaluate --methods all --equal active=0.05,0.1,0.2,0.4', 'Methods as curves')
+      .example('$0 evaluate --model nvila --data mine.jsonl --equal time', 'Your model, your questions, equal speed'),
+  handler: async (args) => {
+    const finished = await interruptible((signal) => run(args, signal).then(() => true));
+    if (finished === undefined) process.stderr.write('The same command continues where it was.\n');
+  },
+};
+
+async function run(args: Arguments, signal: AbortSignal): Promise<void> {
+  const data = dataSetOf(args);
+  const methods = parseMethods(args.methods);
+  const request = requestOf(args);
+  const configuration = configurationOf(args, data);
+  const folder =
+    args.out ??
+    join('evaluations', createHash('sha256').update(JSON.stringify(configuration)).digest('hex').slice(0, 12));
+  const results = openResults(join(folder, 'results.jsonl'), configuration);
+  const reporter = progressReporter();
+  try {
+    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
+    const { seed, maxTokens } = args;
+    const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
+    const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
+    const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'evict' });
+    const settings = settingsOf(methods, points, request.positions);
+    const rows = await evaluate({ ...common, settings, protocols, results });
+    reporter.stop();
+    const result = { seed, scenes: data.conversations.length, turns: data.turns, rows };
+    replaceFile(join(folder, 'rows.json'), `${JSON.stringify(result, null, 2)}\n`);
+    const plots = await writePlots(folder, rows, subtitleOf(args, data));
+    process.stdout.write(`${formatTable(rows)}\n${plots.map((file) => relative('', file)).join('\n')}\n`);
+    if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  } finally {
+    reporter.stop();
+  }
+}
+
+interface Request {
+  readonly ratios: readonly Ratios[];
+  readonly shares: readonly number[];
+  readonly time: boolean;
+  readonly positions: readonly Positions[];
+}
+
+/** What points are asked for. @throws SparseVilaError `ERR_OPTION_INVALID` */
+function requestOf({ ratios, equal, positions }: Arguments): Request {
+  const modes = positions === 'both' ? POSITION_MODES : [positions];
+  const given = ratios === undefined ? [] : parseRatios(ratios);
+  const wanted = equal ?? (ratios === undefined ? 'active=0.1' : undefined);
+  if (wanted === undefined) return { ratios: given, shares: [], time: false, positions: modes };
+  if (wanted === 'time') return { ratios: given, shares: [], time: true, positions: modes };
+  const [name, list = ''] = wanted.split('=');
+  const shares = list.split(',').map((share) => (share.trim() === '' ? Number.NaN : Number(share)));
+  if (name !== 'active' || !shares.every((share) => share > 0 && share <= 1)) {
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected active=SHARES, each above 0 and at most 1, such as active=0.1, or time, for --equal, received ${wanted}.`,
+    );
+  }
+  return { ratios: given, shares, time: false, positions: modes };
+}
+
+/** For each method the ratios it runs at. Those measured for equal time are kept, so that a continued run has the same. */
+async function pointsOf(
+  methods: readonly MethodEntry[],
+  { ratios, shares, time, positions }: Request,
+  results: ResultsFile,
+  options: Omit<Parameters<typeof equalTimeRatios>[1], 'positions'>,
+): Promise<(entry: MethodEntry) => readonly Ratios[]> {
+  let measured: Readonly<Record<string, Ratios>> = {};
+  if (time) {
+    const known = results.pieces.get('equal time') as typeof measured | undefined;
+    const [mode = 'original'] = positions;
+    measured = known ?? Object.fromEntries(await equalTimeRatios(methods, { ...options, positions: mode }));
+    if (known === undefined) results.append('equal time', measured);
+  }
+  return (entry) => [
+    ...ratios,
+    ...shares.map((share) => ratiosForShare(entry, share)),
+    ...(measured[entry.name] === undefined ? [] : [measured[entry.name] as Ratios]),
+  ];
+}
+
+/** Of what the results depend on. */
+function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
+  const { methods, ratios, equal, positions, protocol, seed, maxTokens } = args;
+  return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens };
+}
+
+/** What the plots say below their titles. */
+function subtitleOf(args: Arguments, { conversations }: DataSet): string[] {
+  const questions = conversations.reduce((sum, { turns }) => sum + turns.length, 0);
+  const set = args.data === undefined ? `generated scenes, seed ${args.seed}` : basename(args.data);
+  const protocol = { evict: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' };
+  return [`${questions} questions in ${conversations.length} conversations`, `${set}; ${protocol[args.protocol]}`];
+}

@@ -1,0 +1,70 @@
+// The options that `evaluate` and `tune` share, and the objects that they name.
+
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
+import { SparseVilaError } from '../errors';
+import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
+import { CONVERSATION_OPTIONS, modelFolder } from './options';
+
+const number = { type: 'number', requiresArg: true } as const;
+const text = { type: 'string', requiresArg: true } as const;
+const data = { group: 'Questions:' } as const;
+
+export const EVALUATE_OPTIONS = {
+  model: { ...CONVERSATION_OPTIONS.model, group: 'Model:' },
+  weights: { ...CONVERSATION_OPTIONS.weights, group: 'Model:' },
+  precision: { ...CONVERSATION_OPTIONS.precision, group: 'Model:' },
+  data: {
+    ...text,
+    ...data,
+    describe: 'JSON lines of {"images": [paths], "turns": [{"question", "answer", "kind"}]}',
+    defaultDescription: 'generated scenes, which the packaged model was made for',
+  },
+  scenes: { ...number, ...data, describe: 'Generated scenes, each a conversation', defaultDescription: '100' },
+  turns: { ...number, ...data, describe: 'Questions about each scene', defaultDescription: '6' },
+  frames: { ...number, ...data, describe: 'Pictures of each scene', defaultDescription: '1' },
+  seed: { ...number, ...data, default: 1, describe: 'Of the scenes, and of methods that draw' },
+  'max-tokens': { ...number, ...data, default: 64, describe: 'Most tokens of an answer' },
+} satisfies Record<string, Options>;
+
+export type EvaluateFlags = InferredOptionTypes<typeof EVALUATE_OPTIONS>;
+export type EvaluateArguments = ArgumentsCamelCase<EvaluateFlags>;
+
+/** Every method looks at the same pictures: what the tower made of them is remembered, up to so many bytes. */
+export const IMAGE_CACHE = 512e6;
+
+/** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
+export function dataSetOf(args: EvaluateArguments): DataSet {
+  const { scenes, turns, frames, seed } = args;
+  if (!Number.isSafeInteger(args.maxTokens) || args.maxTokens < 1) throw invalid('max-tokens', args.maxTokens);
+  if (args.data === undefined)
+    return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, frames: frames ?? 1, seed });
+  const stray = Object.entries({ scenes, turns, frames }).find(([, value]) => value !== undefined);
+  if (stray === undefined) return readDataSet(args.data);
+  throw new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `Expected no --${stray[0]} with --data, whose file says what is asked. Leave one of them out.`,
+  );
+}
+
+function invalid(name: string, value: unknown): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `Expected an integer of at least 1 for --${name}, received ${value}.`,
+  );
+}
+
+/** What tells one checkpoint from another: its files' names, sizes and times, and its config. */
+export function modelKey(args: EvaluateArguments): string {
+  const folder = modelFolder(args);
+  const hash = createHash('sha256').update(JSON.stringify([args.weights, args.precision]));
+  for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
+    const file = join(folder, name);
+    const { size, mtimeMs } = statSync(file);
+    if (/\.safetensors$/.test(name)) hash.update(JSON.stringify([name, size, mtimeMs]));
+    if (/config\.json$/.test(name)) hash.update(name).update(readFileSync(file));
+  }
+  return hash.digest('hex').slice(0, 16);
+}

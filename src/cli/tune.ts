@@ -1,0 +1,118 @@
+// `sparsevila tune`: the most aggressive ratios that keep a given quality, as a configuration to paste.
+
+import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
+import { SparseVilaError } from '../errors';
+import { methodEntry, POSITION_MODES, percent } from '../evaluate/settings';
+import { type Goal, type Tuned, tune } from '../evaluate/tune';
+import { progressReporter } from '../runtime/progress';
+import { METHODS } from '../sparsity/methods';
+import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './evaluate_options';
+import { interruptible } from './interrupt';
+import { openModel } from './open';
+
+const text = { type: 'string', requiresArg: true, group: 'Goal:' } as const;
+
+const OPTIONS = {
+  ...EVALUATE_OPTIONS,
+  keep: {
+    ...text,
+    default: 'agreement=0.97',
+    describe: 'agreement=SHARE with the answers of dense, or accuracy=SHARE',
+  },
+  method: {
+    ...text,
+    choices: METHODS.filter(({ uses }) => uses.prefill || uses.decode).map(({ name }) => name),
+    default: 'sparsevila',
+    describe: 'Whose ratios',
+  },
+  positions: { ...text, choices: POSITION_MODES, default: 'original' as const, describe: 'Where kept tokens stand' },
+  json: { type: 'boolean', default: false, group: 'Goal:', describe: 'Print the result as one JSON line' },
+} satisfies Record<string, Options>;
+
+type Flags = EvaluateFlags & InferredOptionTypes<typeof OPTIONS>;
+type Arguments = ArgumentsCamelCase<Flags>;
+
+export const tuneCommand: CommandModule<object, Flags> = {
+  command: 'tune',
+  describe: 'Find the most aggressive ratios that keep a given quality',
+  builder: (yargs) =>
+    yargs
+      .options(OPTIONS)
+      .epilogue(
+        'Each turn forgets the ones before, as in evaluate. Most aggressive: the least sum of the shares of visual tokens active while the ' +
+          'question is read and while the answer is written. The share of answers kept is that of this set: on few questions it is known ' +
+          'roughly (of 600, to about 1.5 points), so leave a margin or ask more.',
+      )
+      .example('$0 tune --model assets/tiny-nvila --keep agreement=0.95', 'On generated scenes')
+      .example('$0 tune --model nvila --data mine.jsonl --keep accuracy=0.8', 'Your model, your questions')
+      .example('$0 tune --model nvila --data mine.jsonl --method visionzip', 'Another method'),
+  handler: async (args) => {
+    await interruptible((signal) => run(args, signal));
+  },
+};
+
+async function run(args: Arguments, signal: AbortSignal): Promise<void> {
+  const goal = goalOf(args.keep);
+  const data = dataSetOf(args);
+  const method = methodEntry(args.method);
+  const reporter = progressReporter();
+  try {
+    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
+    const { seed, maxTokens, positions } = args;
+    const tuned = await tune({ model, data, method, positions, goal, seed, maxTokens, signal, onProgress: reporter });
+    reporter.stop();
+    if (tuned === undefined) throw unreachable(goal);
+    const { best, tried } = tuned;
+    const result = { method: method.name, positions, goal, ...best, tried };
+    process.stdout.write(args.json ? `${JSON.stringify(result)}\n` : report(args, goal, tuned));
+  } finally {
+    reporter.stop();
+  }
+}
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+function goalOf(keep: string): Goal {
+  const [measure, value = '', ...more] = keep.split('=');
+  const least = value.trim() === '' ? Number.NaN : Number(value);
+  if ((measure === 'agreement' || measure === 'accuracy') && least > 0 && least <= 1 && more.length === 0)
+    return { measure, least };
+  throw new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `Expected agreement=SHARE or accuracy=SHARE, above 0 and at most 1, for --keep, received ${keep}.`,
+  );
+}
+
+function unreachable({ measure, least }: Goal): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_GOAL',
+    `Expected some ratios to keep ${measure} ${least}, but none of the grid do. Ask for less; ` +
+      '`sparsevila evaluate --methods dense` tells what the model has without sparsity.',
+  );
+}
+
+function report(args: Arguments, { measure, least }: Goal, { best, tried }: Tuned): string {
+  const lines = tried.map(({ prefillSparsity, decodeSparsity, value }) => {
+    const kept = value === undefined ? `below ${percent(least)}` : percent(value);
+    return `${`${percent(prefillSparsity)}/${percent(decodeSparsity)}`.padEnd(8)} ${measure} ${kept} %`;
+  });
+  const { prefillSparsity, decodeSparsity } = best;
+  const options = `{ prefillSparsity: ${prefillSparsity}, decodeSparsity: ${decodeSparsity}, positions: '${args.positions}' }`;
+  const code =
+    args.method === 'sparsevila'
+      ? `sparseVila(${options})`
+      : `METHODS.find(({ name }) => name === '${args.method}')?.create(${options})`;
+  const { uses } = methodEntry(args.method);
+  const flags = [
+    `--method ${args.method}`,
+    ...(uses.prefill ? [`--prefill-sparsity ${prefillSparsity}`] : []),
+    ...(uses.decode ? [`--decode-sparsity ${decodeSparsity}`] : []),
+    `--positions ${args.positions}`,
+  ].join(' ');
+  return `${lines.join('\n')}\n
+${percent(prefillSparsity)}/${percent(decodeSparsity)} keeps ${measure} ${percent(best.value)} %:
+
+  vlm.session({ method: ${code} })
+
+  sparsevila ask ${flags} …
+`;
+}

@@ -1,0 +1,96 @@
+// One conversation with one setting: the answers, what was attended, and what it took. Judges nothing.
+
+import { codeOf, messageOf, SparseVilaError } from '../errors';
+import type { ImageInput } from '../image/decode';
+import type { VisionLanguageModel } from '../models/model';
+import { createSession } from '../session/session';
+import type { TurnStats } from '../session/turn';
+import type { TrueConversation } from './data_set';
+import { createMethod, type Setting } from './settings';
+
+/** evict: every turn sees the pictures and nothing of earlier turns. chat: earlier questions and answers stay. */
+export const PROTOCOLS = ['evict', 'chat'] as const;
+export type Protocol = (typeof PROTOCOLS)[number];
+
+export const STAGES = ['image', 'tower', 'project', 'prefill', 'retrieve', 'decode', 'total'] as const;
+/** Milliseconds. `prefill` contains what a method does inside it; `retrieve` holds the selections outside. */
+export type Times = Readonly<Record<(typeof STAGES)[number], number>>;
+
+export interface TurnResult {
+  readonly answer: string;
+  /** Visual tokens that the question's prefill and the decoding attend: means over the layers. */
+  readonly activePrefill: number;
+  readonly activeDecode: number;
+  readonly ms: Times;
+}
+
+export interface ConverseOptions {
+  readonly model: VisionLanguageModel;
+  readonly conversation: TrueConversation;
+  readonly images: readonly ImageInput[];
+  readonly setting: Setting;
+  readonly protocol: Protocol;
+  readonly seed: number;
+  /** Most tokens of an answer. */
+  readonly maxTokens: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Asks all questions, greedily.
+ * @throws SparseVilaError `ERR_DATA_SET` for a picture that cannot be decoded; other errors as they are; `signal.reason`
+ */
+export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
+  const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
+  const history = protocol === 'evict' ? 'evict' : 'keep';
+  const session = createSession(model, { method: createMethod(setting, seed), history });
+  try {
+    const results: TurnResult[] = [];
+    for (const [i, { question }] of conversation.turns.entries()) {
+      const first = i === 0 ? { images } : {};
+      const answer = session.ask(question, { ...first, temperature: 0, maxTokens, ...(signal && { signal }) });
+      const text = await answer.text();
+      results.push(resultOf(text.trim(), answer.stats as TurnStats));
+    }
+    return results;
+  } catch (cause) {
+    if (!/^ERR_IMAGE/.test(codeOf(cause) ?? '')) throw cause;
+    throw new SparseVilaError('ERR_DATA_SET', `${conversation.place}: ${messageOf(cause)}`, { cause });
+  } finally {
+    session.dispose();
+  }
+}
+
+/**
+ * For models that remember images: where a conversation found its pictures encoded already, its first turn is given the tower's time of
+ * the conversation that had them encoded, with the same layers looked at. A new one for every set of pictures.
+ */
+export function sharedTowerTimes(): (setting: Setting, results: readonly TurnResult[]) => TurnResult[] {
+  const times = new Map<string, number>();
+  return (setting, results) => {
+    const [first, ...later] = results;
+    if (first === undefined) return [];
+    const layers = JSON.stringify(createMethod(setting, 0).tower ?? {});
+    const { tower: own, total } = first.ms;
+    const tower = Math.max(own, times.get(layers) ?? 0);
+    times.set(layers, tower);
+    return [{ ...first, ms: rounded({ ...first.ms, tower, total: total + tower - own }) }, ...later];
+  };
+}
+
+function resultOf(answer: string, { tokens, ms }: TurnStats): TurnResult {
+  const { image, tower, project, prefill, retrieve, total } = ms;
+  const decode = Math.max(0, total - image - tower - project - prefill - retrieve);
+  const { activePrefill, activeDecode } = tokens;
+  return {
+    answer,
+    activePrefill,
+    activeDecode,
+    ms: rounded({ image, tower, project, prefill, retrieve, decode, total }),
+  };
+}
+
+/** To the microsecond. */
+function rounded(times: Times): Times {
+  return Object.fromEntries(Object.entries(times).map(([stage, ms]) => [stage, Math.round(ms * 1000) / 1000])) as Times;
+}

@@ -1,0 +1,84 @@
+// From answers to the rows of the table: exact match with the truth, overall, by turn and by kind; agreement with dense; medians of
+// times. Knows no model.
+
+import { type Protocol, STAGES, type Times, type TurnResult } from './converse';
+import type { TrueTurn } from './data_set';
+import type { Setting } from './settings';
+
+export interface Row extends Setting {
+  /** Only where several protocols were asked for. */
+  readonly protocol?: Protocol;
+  /** Share of answers that equal the truth. */
+  readonly accuracy: number;
+  readonly accuracyByTurn: readonly number[];
+  readonly accuracyByKind: Readonly<Record<string, number>>;
+  /** Share of answers that equal dense's. */
+  readonly agreement: number;
+  /** Visual tokens attended while the question is read, and while the answer is written: means over layers and turns. */
+  readonly activePrefill: number;
+  readonly activeDecode: number;
+  /** Milliseconds of a turn: of each stage the median over conversations of the mean over turns. `conversation`: all turns. */
+  readonly ms: Times & { readonly conversation: number };
+}
+
+/** One answered conversation, beside the truth and dense's answers. */
+export interface Answered {
+  readonly turns: readonly TrueTurn[];
+  readonly results: readonly TurnResult[];
+  readonly dense: readonly TurnResult[];
+}
+
+export function rowOf(setting: Setting, answered: readonly Answered[]): Row {
+  const judged = answered.flatMap(({ turns, results, dense }) =>
+    results.map((result, turn) => ({
+      turn,
+      kind: turns[turn]?.kind ?? '',
+      isRight: isRight(result, turns[turn]),
+      agrees: result.answer === dense[turn]?.answer,
+      result,
+    })),
+  );
+  const share = (of: typeof judged, test: (one: (typeof judged)[number]) => boolean): number =>
+    digits(mean(of.map((one) => Number(test(one)))));
+  const right = (of: typeof judged): number => share(of, ({ isRight: yes }) => yes);
+  const longest = Math.max(...answered.map(({ turns }) => turns.length));
+  const kinds = [...new Set(judged.map(({ kind }) => kind))].sort();
+  return {
+    ...setting,
+    accuracy: right(judged),
+    accuracyByTurn: Array.from({ length: longest }, (_, t) => right(judged.filter(({ turn }) => turn === t))),
+    accuracyByKind: Object.fromEntries(kinds.map((kind) => [kind, right(judged.filter((one) => one.kind === kind))])),
+    agreement: share(judged, ({ agrees }) => agrees),
+    activePrefill: digits(mean(judged.map(({ result }) => result.activePrefill))),
+    activeDecode: digits(mean(judged.map(({ result }) => result.activeDecode))),
+    ms: timesOf(answered),
+  };
+}
+
+/** Exact match, blanks around either aside. */
+export function isRight({ answer }: TurnResult, turn: TrueTurn | undefined): boolean {
+  return answer === turn?.answer.trim();
+}
+
+function timesOf(answered: readonly Answered[]): Row['ms'] {
+  const stage = (name: keyof Times): number =>
+    median(answered.map(({ results }) => mean(results.map(({ ms }) => ms[name]))));
+  const stages = Object.fromEntries(STAGES.map((name) => [name, digits(stage(name))])) as Times;
+  const conversation = median(answered.map(({ results }) => results.reduce((sum, { ms }) => sum + ms.total, 0)));
+  return { ...stages, conversation: digits(conversation) };
+}
+
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const [low = 0, high = 0] = [sorted[sorted.length % 2 === 0 ? middle - 1 : middle], sorted[middle]];
+  return (low + high) / 2;
+}
+
+function digits(value: number): number {
+  return Math.round(value * 10_000) / 10_000;
+}

@@ -1,0 +1,104 @@
+// Which methods run at which ratios: from what a user names to a list of settings. Knows no model.
+
+import { SparseVilaError } from '../errors';
+import type { SparsityMethod } from '../sparsity/method';
+import { METHODS, type MethodEntry } from '../sparsity/methods';
+
+export const POSITION_MODES = ['original', 'compact'] as const;
+export type Positions = (typeof POSITION_MODES)[number];
+
+export interface Ratios {
+  readonly prefillSparsity: number;
+  readonly decodeSparsity: number;
+}
+
+/** A method at one point: a row of the table. */
+export interface Setting extends Ratios {
+  readonly method: string;
+  readonly positions: Positions;
+}
+
+export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };
+
+/** What SparseVILA's image preset, 60/75, keeps at prefill: 0.4 is this power of the 0.1 that it attends at decode. */
+const PREFILL_POWER = Math.log(0.4) / Math.log(0.1);
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` for a name that is in no row of METHODS */
+export function methodEntry(name: string): MethodEntry {
+  const entry = METHODS.find((method) => method.name === name);
+  if (entry !== undefined) return entry;
+  const names = METHODS.map((method) => method.name).join(', ');
+  throw new SparseVilaError('ERR_OPTION_INVALID', `Expected methods among ${names}, received ${name}.`);
+}
+
+/** The methods of a comma-separated list, or all. */
+export function parseMethods(list: string): MethodEntry[] {
+  if (list === 'all') return [...METHODS];
+  return [...new Set(list.split(','))].map((name) => methodEntry(name.trim()));
+}
+
+/** `60/75,75/90` as shares. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function parseRatios(list: string): Ratios[] {
+  return list.split(',').map((pair) => {
+    const [prefill, decode, ...more] = pair.split('/').map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
+    const fits = (value: number | undefined): value is number => value !== undefined && value >= 0 && value < 100;
+    if (fits(prefill) && fits(decode) && more.length === 0)
+      return { prefillSparsity: prefill / 100, decodeSparsity: decode / 100 };
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected ratios PREFILL/DECODE in percent, each at least 0 and below 100, such as 60/75,75/90, received ${pair}.`,
+    );
+  });
+}
+
+/**
+ * Ratios at which `share` of the visual tokens is active at decode. A method with one stage gets it all there; one with two keeps
+ * share^0.398 at prefill and the rest of the way at decode, which is SparseVILA's 60/75 at 0.1.
+ */
+export function ratiosForShare({ uses }: MethodEntry, share: number): Ratios {
+  const rounded = (x: number): number => Math.round(x * 1000) / 1000;
+  const kept = uses.prefill ? (uses.decode ? share ** PREFILL_POWER : share) : 1;
+  const prefillSparsity = rounded(1 - kept);
+  return { prefillSparsity, decodeSparsity: uses.decode ? rounded(1 - share / (1 - prefillSparsity)) : 0 };
+}
+
+/** The ratios that count for a method: those of stages that it does not have are 0. */
+export function effectiveRatios({ uses }: MethodEntry, { prefillSparsity, decodeSparsity }: Ratios): Ratios {
+  return {
+    prefillSparsity: uses.prefill ? prefillSparsity : 0,
+    decodeSparsity: uses.decode ? decodeSparsity : 0,
+  };
+}
+
+/** Dense first, then every method at its points in every position mode, each once. */
+export function settingsOf(
+  methods: readonly MethodEntry[],
+  pointsOf: (entry: MethodEntry) => readonly Ratios[],
+  positions: readonly Positions[],
+): Setting[] {
+  const settings = methods.flatMap((entry) =>
+    pointsOf(entry).flatMap((ratios) =>
+      positions.map((mode) => {
+        const effective = effectiveRatios(entry, ratios);
+        // Renumbering changes nothing where nothing is dropped.
+        return { method: entry.name, ...effective, positions: effective.prefillSparsity === 0 ? 'original' : mode };
+      }),
+    ),
+  );
+  return [...new Map([DENSE, ...settings].map((setting) => [nameOf(setting), setting])).values()] as Setting[];
+}
+
+/** The setting as a method for a session. */
+export function createMethod({ method, ...ratios }: Setting, seed: number): SparsityMethod {
+  return methodEntry(method).create({ ...ratios, seed });
+}
+
+/** One line that tells settings apart: `sparsevila 60/75 original`. */
+export function nameOf({ method, prefillSparsity, decodeSparsity, positions }: Setting): string {
+  return `${method} ${percent(prefillSparsity)}/${percent(decodeSparsity)} ${positions}`;
+}
+
+/** A share as a number of percent with at most one digit after the point. */
+export function percent(share: number): string {
+  return String(Math.round(share * 1000) / 10);
+}

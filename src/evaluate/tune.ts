@@ -1,0 +1,109 @@
+// The most aggressive ratios of a method that keep a given quality on a small set: a walk along the border of the grid of ratios, which
+// asks far fewer settings than the grid has, because quality falls where either ratio grows.
+
+import type { VisionLanguageModel } from '../models/model';
+import type { OnProgress } from '../runtime/progress';
+import type { MethodEntry } from '../sparsity/methods';
+import { type ConverseOptions, converse, type TurnResult } from './converse';
+import type { DataSet } from './data_set';
+import { isRight } from './rows';
+import { DENSE, type Positions, type Ratios, type Setting } from './settings';
+
+/** What must be kept: agreement with dense's answers, or accuracy; a share. */
+export interface Goal {
+  readonly measure: 'agreement' | 'accuracy';
+  readonly least: number;
+}
+
+export const PREFILL_GRID: readonly number[] = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
+export const DECODE_GRID: readonly number[] = [0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
+
+export interface TuneOptions {
+  readonly model: VisionLanguageModel;
+  readonly data: DataSet;
+  readonly method: MethodEntry;
+  readonly positions: Positions;
+  readonly goal: Goal;
+  readonly seed: number;
+  readonly maxTokens: number;
+  /** Default: PREFILL_GRID and DECODE_GRID. */
+  readonly grid?: { readonly prefill: readonly number[]; readonly decode: readonly number[] };
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+}
+
+/** Ratios that were asked; `value` is undefined where it was given up as soon as the goal was out of reach. */
+export interface Tried extends Ratios {
+  readonly value: number | undefined;
+}
+
+export interface Tuned {
+  /** Of the ratios that keep the goal those with the least sum of the shares of visual tokens active at prefill and at decode. */
+  readonly best: Ratios & { readonly value: number };
+  readonly tried: readonly Tried[];
+}
+
+/**
+ * Tunes. Undefined when not even sparsity 0 keeps the goal, which only happens for accuracy that dense itself does not have.
+ * @throws what `converse` throws
+ */
+export async function tune(options: TuneOptions): Promise<Tuned | undefined> {
+  const { method, data, grid = { prefill: PREFILL_GRID, decode: DECODE_GRID }, onProgress = () => undefined } = options;
+  const prefill = method.uses.prefill ? grid.prefill : [0];
+  const decode = method.uses.decode ? grid.decode : [0];
+  const [steps, images] = [prefill.length + decode.length, data.conversations.map(({ images }) => images())];
+  const ask = (setting: Setting, i: number): Promise<TurnResult[]> => answersOf(options, setting, i, images[i] ?? []);
+  const dense: TurnResult[][] = [];
+  for (const i of data.conversations.keys()) {
+    onProgress({ step: 'ask the dense model', done: i, total: images.length, unit: 'conversations' });
+    dense.push(await ask(DENSE, i));
+  }
+  onProgress({ step: 'ask the dense model', done: images.length, total: images.length, unit: 'conversations' });
+  const tried: Tried[] = [];
+  // From no pruning and all retrieved to the border, then along it: once a decode ratio fails at one prefill ratio it fails at all higher ones.
+  for (let p = 0, d = decode.length - 1; p < prefill.length && d >= 0; ) {
+    onProgress({ step: 'try ratios', done: tried.length, total: steps, unit: 'ratios' });
+    const ratios = { prefillSparsity: prefill[p] as number, decodeSparsity: decode[d] as number };
+    const value = await quality(options, { method: method.name, ...ratios, positions: options.positions }, dense, ask);
+    tried.push({ ...ratios, value });
+    if (value === undefined) d--;
+    else p++;
+  }
+  onProgress({ step: 'try ratios', done: steps, total: steps, unit: 'ratios' });
+  const [best] = tried.filter((one): one is Tuned['best'] => one.value !== undefined).sort(byActive);
+  return best && { best, tried };
+}
+
+function byActive(a: Ratios, b: Ratios): number {
+  const active = ({ prefillSparsity: p, decodeSparsity: d }: Ratios): number => 1 - p + (1 - p) * (1 - d);
+  return active(a) - active(b);
+}
+
+function answersOf(
+  { model, data, seed, maxTokens, signal }: TuneOptions,
+  setting: Setting,
+  i: number,
+  images: ConverseOptions['images'],
+): Promise<TurnResult[]> {
+  const conversation = data.conversations[i] as DataSet['conversations'][number];
+  return converse({ model, conversation, images, setting, protocol: 'evict', seed, maxTokens, signal });
+}
+
+/** The share of answers that are as wanted, undefined once too many are not. */
+async function quality(
+  { data, goal }: TuneOptions,
+  setting: Setting,
+  dense: readonly TurnResult[][],
+  ask: (setting: Setting, i: number) => Promise<TurnResult[]>,
+): Promise<number | undefined> {
+  const total = data.conversations.reduce((sum, { turns }) => sum + turns.length, 0);
+  let misses = 0;
+  for (const [i, { turns }] of data.conversations.entries()) {
+    const results = await ask(setting, i);
+    misses += results.filter((result, t) =>
+      goal.measure === 'accuracy' ? !isRight(result, turns[t]) : result.answer !== dense[i]?.[t]?.answer,
+    ).length;
+    if ((total - misses) / total < goal.least) return undefined;
+  }
+  return (total - misses) / total;
+}

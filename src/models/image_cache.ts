@@ -1,0 +1,70 @@
+// A model that remembers what its tower made of the pictures it saw last, by their pixels: sessions that look at the same picture share
+// the work. Knows no sessions.
+
+import { createHash } from 'node:crypto';
+import type { EncodedImage, VisionLanguageModel } from './model';
+
+interface Entry {
+  readonly image: EncodedImage;
+  readonly bytes: number;
+}
+
+/**
+ * `model` with a memory of at most `bytes` of encoded images, the longest unused of which are forgotten first. An image is known again when
+ * its prepared pixels are equal and the same layers are asked for; its numbers are then the very same. Disposing of the model frees all.
+ */
+export function withImageCache(model: VisionLanguageModel, bytes: number): VisionLanguageModel {
+  // A Map keeps the order of insertion: the first entry is the longest unused.
+  const entries = new Map<string, Entry>();
+  let held = 0;
+  const forget = (key: string, { image, bytes: size }: Entry): void => {
+    entries.delete(key);
+    held -= size;
+    image.dispose();
+  };
+  return {
+    ...model,
+    async encodeImage(pixels, options) {
+      const { breathe: _, ...taps } = options;
+      const key = createHash('sha256').update(JSON.stringify(taps)).update(bytesOf(pixels.pixels)).digest('base64');
+      const known = entries.get(key);
+      if (known !== undefined) {
+        entries.delete(key);
+        entries.set(key, known);
+        return copy(known.image);
+      }
+      const image = await model.encodeImage(pixels, options);
+      const size = sizeOf(image);
+      // Another session may have been as quick with the same picture.
+      if (size > bytes || entries.has(key)) return image;
+      entries.set(key, { image, bytes: size });
+      held += size;
+      const given = copy(image);
+      for (const [oldest, entry] of entries) {
+        if (held <= bytes) break;
+        forget(oldest, entry);
+      }
+      return given;
+    },
+    dispose() {
+      for (const [key, entry] of entries) forget(key, entry);
+      model.dispose();
+    },
+  };
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
+/** The image over the same memory; each copy is disposed of by itself. */
+function copy(image: EncodedImage): EncodedImage {
+  const features = image.features.clone();
+  return { ...image, features, dispose: () => features.dispose() };
+}
+
+function sizeOf({ features, salience, keys }: EncodedImage): number {
+  const taps = [...salience, ...keys.map(({ data }) => data)];
+  const numbers = taps.reduce((sum, { length }) => sum + length, features.size);
+  return numbers * Float32Array.BYTES_PER_ELEMENT;
+}

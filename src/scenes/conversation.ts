@@ -1,0 +1,51 @@
+// A seeded conversation: scenes as pictures, and turns about them with true answers. What evaluation asks when no one brings
+// a set of their own. Knows no model.
+
+import { SparseVilaError } from '../errors';
+import { type Question, questionsAbout } from './questions';
+import { randomFrom } from './random';
+import { renderFrame, type ScenePixels } from './render';
+import { type Frame, sampleFrame } from './scene';
+
+export interface SceneOptions {
+  /** Integer in [0, 2^31). */
+  readonly seed: number;
+  /** Which conversation of that seed, in [0, 2^20). */
+  readonly index: number;
+  /** Pictures; default 1. */
+  readonly frames?: number;
+  /** Questions; default 6. */
+  readonly turns?: number;
+}
+
+export interface SceneConversation {
+  readonly frames: readonly Frame[];
+  readonly turns: readonly Question[];
+  /** Draws the pictures; equal options give equal pixels, whatever `turns` is. */
+  render(): ScenePixels[];
+}
+
+const LIMITS = { seed: 2 ** 31, index: 2 ** 20, frames: 1000, turns: 1000 } as const;
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function sceneConversation({ seed, index, frames = 1, turns = 6 }: SceneOptions): SceneConversation {
+  for (const [name, value] of Object.entries({ seed, index, frames, turns })) {
+    const [least, limit] = [name === 'seed' || name === 'index' ? 0 : 1, LIMITS[name as keyof typeof LIMITS]];
+    if (Number.isInteger(value) && value >= least && value < limit) continue;
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected an integer from ${least} to ${limit - 1} for ${name}, received ${value}.`,
+    );
+  }
+  const stream = (seed * LIMITS.index + index) * 2;
+  const random = randomFrom(stream);
+  const drawn = Array.from({ length: frames }, () => sampleFrame(random));
+  return {
+    frames: drawn,
+    turns: questionsAbout(random, drawn, turns),
+    render: () => {
+      const pixels = randomFrom(stream + 1);
+      return drawn.map((frame) => renderFrame(frame, pixels));
+    },
+  };
+}
