@@ -5,6 +5,7 @@
 import { DISPATCH } from './bench/dispatch';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
+import { PACK } from './bench/pack';
 
 async function main(): Promise<void> {
   const { default: yargs } = await import('yargs');
@@ -15,7 +16,8 @@ async function main(): Promise<void> {
     .command(OPS)
     .command(DISPATCH)
     .command(MODEL)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch or model.')
+    .command(PACK)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch, model or pack.')
     .strict()
     .help()
     .version(false)
