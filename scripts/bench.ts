@@ -6,6 +6,7 @@ import { DISPATCH } from './bench/dispatch';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
+import { PACK } from './bench/pack';
 
 async function main(): Promise<void> {
   const { default: yargs } = await import('yargs');
@@ -17,7 +18,8 @@ async function main(): Promise<void> {
     .command(DISPATCH)
     .command(MODEL)
     .command(OVERHEAD)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch, model or overhead.')
+    .command(PACK)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead or pack.')
     .strict()
     .help()
     .version(false)

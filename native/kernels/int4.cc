@@ -5,7 +5,6 @@
 
 #include <stdexcept>
 
-
 #include "linear.h"
 #include "pool.h"
 
@@ -20,25 +19,22 @@ int64_t total_strips(const Int4Part* parts, int count) {
   return n;
 }
 
-/** One decoded strip -> tiles. */
-void pack_strip(const Int4Strip& s, int64_t k, int64_t group, char* out) {
-  const int64_t groups = int4_groups(k, group), vectors = group / 8, tile = int4_tile_bytes(group);
-  for (int64_t g = 0; g < groups; g++) {
-    char* to = out + g * tile;
-    for (int64_t j = 0; j < vectors; j++)
-      for (int r = 0; r < kLanes; r++)
-        for (int b = 0; b < 4; b++) {
-          const int64_t low = g * group + 4 * j + b, high = low + group / 2;
-          const int lo = low < k ? s.q[r * k + low] : 0, hi = high < k ? s.q[r * k + high] : 0;
-          to[j * 64 + r * 4 + b] = (char)(lo | hi << 4);
-        }
-    uint16_t* end = (uint16_t*)(to + tile - 64);
+/** A decoded tile -> the internal form, four inputs of an output at a time. */
+void pack_tile(const Int4Tile& tile, int64_t group, char* out) {
+  for (int64_t j = 0; j < group / 8; j++)
     for (int r = 0; r < kLanes; r++) {
-      end[r] = s.scale[r * groups + g];
-      end[16 + r] = s.zero[r * groups + g];
+      uint32_t low, high;
+      memcpy(&low, tile.q[r] + 4 * j, 4);
+      memcpy(&high, tile.q[r] + 4 * j + group / 2, 4);
+      low |= high << 4;
+      memcpy(out + j * 64 + r * 4, &low, 4);
     }
-  }
+  memcpy(out + group * 8, tile.scale, sizeof tile.scale);
+  memcpy(out + group * 8 + sizeof tile.scale, tile.zero, sizeof tile.zero);
 }
+
+/** Strips that are packed side by side: layouts with the outputs innermost then read whole cache lines. */
+constexpr int64_t kBlock = 8;
 
 float scale_of(const PackedHeader& h, uint16_t bits) {
   float out;
@@ -48,7 +44,7 @@ float scale_of(const PackedHeader& h, uint16_t bits) {
 
 }  // namespace
 
-int64_t packed_int4_bytes(const Int4Part* parts, int count, int64_t k, int64_t group, bool) {
+int64_t packed_int4_bytes(const Int4Part* parts, int count, int64_t k, int64_t group) {
   return (int64_t)sizeof(PackedHeader) + total_strips(parts, count) * int4_groups(k, group) * int4_tile_bytes(group);
 }
 
@@ -72,20 +68,22 @@ void pack_int4(const Int4Part* parts, int count, int64_t k, int64_t group, bool 
   h.planes = planes;
   memcpy(out, &h, sizeof h);
   char* base = static_cast<char*>(out) + sizeof h;
-  const int64_t groups = int4_groups(k, group), bytes = kLanes * (k + 4 * groups);
-  reserve_thread_scratch(kTileSlot, bytes / 4 + 16);
-  parallel(h.strips, 1, [&](int64_t begin, int64_t end, int thread) {
-    char* memory = (char*)thread_scratch(thread, kTileSlot);
-    Int4Strip strip = {nullptr, (uint16_t*)memory, (uint16_t*)memory + kLanes * groups};
-    strip.q = (uint8_t*)(memory + 4 * kLanes * groups);
-    for (int64_t s = begin; s < end; s++) {
-      int part = gated ? (int)(s % 2) : 0;
-      int64_t local = gated ? s / 2 : s;
-      if (!gated) while (local >= strips_of(parts[part].rows)) local -= strips_of(parts[part++].rows);
-      memset(memory, 0, (size_t)bytes);
-      parts[part].decode(parts[part].part, local, strip);
-      pack_strip(strip, k, group, base + s * h.strip_bytes);
-    }
+  const int64_t groups = int4_groups(k, group), tile = int4_tile_bytes(group);
+  const int step = gated ? 2 : 1;  // gate and up take turns
+  parallel((h.strips + kBlock * step - 1) / (kBlock * step), 1, [&](int64_t begin, int64_t end, int) {
+    Int4Tile decoded;
+    for (int64_t block = begin; block < end; block++)
+      for (int part = 0; part < step; part++)
+        for (int64_t g = 0; g < groups; g++)
+          for (int64_t i = 0; i < kBlock; i++) {
+            const int64_t s = (block * kBlock + i) * step + part;
+            if (s >= h.strips) break;
+            int source = part;
+            int64_t local = gated ? s / 2 : s;
+            if (!gated) while (local >= strips_of(parts[source].rows)) local -= strips_of(parts[source++].rows);
+            parts[source].decode(parts[source].part, local, g, &decoded);
+            pack_tile(decoded, group, base + s * h.strip_bytes + g * tile);
+          }
   });
 }
 

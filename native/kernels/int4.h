@@ -15,18 +15,18 @@
 
 namespace sv {
 
-/** What one strip of a source matrix holds, decoded: q [16][k], scale and zero [16][groups]; rows past n are zero. */
-struct Int4Strip { uint8_t* q; uint16_t *scale, *zero; };
+/** One tile of a source matrix, decoded: 16 outputs by `group` inputs. What lies past the matrix is zero. */
+struct Int4Tile { uint8_t q[16][128]; uint16_t scale[16], zero[16]; };
 
-/** Fills a strip from some format. `strip` counts 16 outputs each of the part. */
-using Int4Decode = void (*)(const void* part, int64_t strip, Int4Strip out);
+/** Fills the tile of 16 outputs from 16 `strip` on and of the inputs of group `group` from some format. */
+using Int4Decode = void (*)(const void* part, int64_t strip, int64_t group, Int4Tile* out);
 
 /** A matrix (or one of several stacked by rows, or gate and up) to pack. rows a multiple of 16 except in the last part. */
 struct Int4Part { const void* part; Int4Decode decode; int64_t rows; };
 
 inline int64_t int4_tile_bytes(int64_t group) { return 16 * group / 2 + 64; }
 inline int64_t int4_groups(int64_t k, int64_t group) { return (k + group - 1) / group; }
-int64_t packed_int4_bytes(const Int4Part* parts, int count, int64_t k, int64_t group, bool gated);
+int64_t packed_int4_bytes(const Int4Part* parts, int count, int64_t k, int64_t group);
 void pack_int4(const Int4Part* parts, int count, int64_t k, int64_t group, bool gated, bool scale_bf16, bool zero_scaled,
                int planes, void* out);
 

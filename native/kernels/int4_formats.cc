@@ -33,12 +33,6 @@ uint64_t spread(uint64_t w) {
   return (w | w << 4) & 0x0f0f0f0f0f0f0f0full;
 }
 
-/** Entries k .. k + 7 of a row of nibbles, as far as the row goes. */
-inline void store(uint64_t bytes, uint8_t* row, int64_t k, int64_t end) {
-  if (k + 8 <= end) memcpy(row + k, &bytes, 8);
-  else memcpy(row + k, &bytes, (size_t)(end - k));
-}
-
 /** Nibble j of word i <-> nibble i of word j, in the low and in the high words of eight pairs. */
 inline void transpose_nibbles(uint64_t* x) {
   auto swap = [x](int a, int b, int shift, uint64_t mask) {
@@ -54,43 +48,44 @@ inline void transpose_nibbles(uint64_t* x) {
 constexpr int kGemmOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};    // output of nibble i
 constexpr int kGemmInverse[8] = {0, 4, 1, 5, 2, 6, 3, 7};  // nibble of output j
 
-// --- nibbles: lanes of a strip are rows first .. first + 15, of which `lanes` exist ---------------------------
+// --- nibbles: rows first .. first + lanes - 1, inputs from .. end - 1, at most a group of them, eight at a time ---
 
-void gemm_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
+void store(uint64_t bytes, uint8_t* to) { memcpy(to, &bytes, 8); }
+
+void gemm_nibbles(const File& f, int64_t first, int lanes, int64_t from, int64_t end, Int4Tile* out) {
   const int64_t stride = f.rows / 2;  // bytes
-  const char* at = f.weight + first / 2;
-  for (int64_t k = 0; k < f.k; k += 8) {
-    const int64_t depth = f.k - k < 8 ? f.k - k : 8;
+  const char* at = f.weight + from * stride + first / 2;
+  for (int64_t k = from; k < end; k += 8) {
+    const int64_t depth = end - k < 8 ? end - k : 8;
     uint64_t pairs[8] = {};  // of words: outputs 0 to 7 and 8 to 15
     for (int64_t i = 0; i < depth; i++, at += stride)
       pairs[i] = lanes == kLanes ? load<uint64_t>(at, 0) : load<uint32_t>(at, 0);
     transpose_nibbles(pairs);
     for (int i = 0; i < 8; i++) {
-      uint8_t* row = q + kGemmOrder[i] * f.k;
-      store(spread((uint32_t)pairs[i]), row, k, f.k);
-      if (lanes == kLanes) store(spread(pairs[i] >> 32), row + 8 * f.k, k, f.k);
+      store(spread((uint32_t)pairs[i]), out->q[kGemmOrder[i]] + k - from);
+      store(spread(pairs[i] >> 32), out->q[kGemmOrder[i] + 8] + k - from);
     }
   }
 }
 
-void row_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
+void row_nibbles(const File& f, int64_t first, int lanes, int64_t from, int64_t end, Int4Tile* out) {
   const int64_t words = ceil_div(f.k, 8);
   for (int r = 0; r < lanes; r++)
-    for (int64_t w = 0; w < words; w++)
-      store(spread(load<uint32_t>(f.weight, (first + r) * words + w)), q + r * f.k, 8 * w, f.k);
+    for (int64_t k = from; k < end; k += 8)
+      store(spread(load<uint32_t>(f.weight, (first + r) * words + k / 8)), out->q[r] + k - from);
 }
 
-void gptq_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
-  for (int64_t w = 0; w < f.k / 8; w++)
+void gptq_nibbles(const File& f, int64_t first, int lanes, int64_t from, int64_t end, Int4Tile* out) {
+  for (int64_t k = from; k < end; k += 8)
     for (int r = 0; r < lanes; r++)
-      store(spread(load<uint32_t>(f.weight, w * f.rows + first + r)), q + r * f.k, 8 * w, f.k);
+      store(spread(load<uint32_t>(f.weight, k / 8 * f.rows + first + r)), out->q[r] + k - from);
 }
 
 /** Row n, input k: word [n/4][64 (k/64) + 16 (n%4) + 8 (k/32 % 2) + k%8], nibble k/8 % 4. */
-void gemv_fast_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
+void gemv_fast_nibbles(const File& f, int64_t first, int lanes, int64_t from, int64_t end, Int4Tile* out) {
   for (int r = 0; r < lanes; r++) {
     const char* row = f.weight + (first + r) / 4 * f.k * 2;
-    for (int64_t k = 0; k < f.k; k += 32) {
+    for (int64_t k = from; k < end; k += 32) {
       const int64_t at = k / 64 * 64 + (first + r) % 4 * 16 + k / 32 % 2 * 8;
       const uint64_t low = load<uint64_t>(row + at * 2, 0), high = load<uint64_t>(row + at * 2, 1);
       for (int j = 0; j < 4; j++) {
@@ -99,7 +94,7 @@ void gemv_fast_nibbles(const File& f, int64_t first, int lanes, uint8_t* q) {
           w = (w | w >> 8) & 0x0000ffff0000ffffull;
           return (w | w >> 16) & 0xffffffffull;
         };
-        store(four(low) | four(high) << 32, q + r * f.k, k + 8 * j, f.k);
+        store(four(low) | four(high) << 32, out->q[r] + k - from + 8 * j);
       }
     }
   }
@@ -154,31 +149,29 @@ int zero_at(const File& f, int64_t row, int64_t group) {
   }
 }
 
-void scales_and_zeros(const File& f, int64_t first, int lanes, const Int4Strip& out) {
-  const int64_t groups = int4_groups(f.k, f.stored);
-  uint16_t integers[17];
-  for (int z = 0; z <= 16; z++) integers[z] = (uint16_t)exact_f16((float)z);
-  for (int64_t g = 0; g < groups; g++) {
-    const int64_t from = g * f.stored / f.group;
-    for (int r = 0; r < lanes; r++) {
-      const int64_t index = scale_index(f, first + r, from);
-      out.scale[r * groups + g] = scale_at(f, index);
-      out.zero[r * groups + g] =
-          f.format == kAwqGemvFast ? load<uint16_t>(f.zero, index) : integers[zero_at(f, first + r, from)];
-    }
+void scales_and_zeros(const File& f, int64_t first, int lanes, int64_t group, Int4Tile* out) {
+  static const uint16_t kIntegers[17] = {0,      0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800,
+                                         0x4880, 0x4900, 0x4980, 0x4a00, 0x4a80, 0x4b00, 0x4b80, 0x4c00};  // as f16
+  const int64_t from = group * f.stored / f.group;
+  for (int r = 0; r < lanes; r++) {
+    const int64_t index = scale_index(f, first + r, from);
+    out->scale[r] = scale_at(f, index);
+    out->zero[r] =
+        f.format == kAwqGemvFast ? load<uint16_t>(f.zero, index) : kIntegers[zero_at(f, first + r, from)];
   }
 }
 
-template <void (*Nibbles)(const File&, int64_t, int, uint8_t*)>
-void decode(const void* part, int64_t strip, Int4Strip out) {
+template <void (*Nibbles)(const File&, int64_t, int, int64_t, int64_t, Int4Tile*)>
+void decode(const void* part, int64_t strip, int64_t group, Int4Tile* out) {
   const auto& f = *static_cast<const File*>(part);
-  const int64_t first = strip * kLanes, left = f.rows - first, groups = int4_groups(f.k, f.stored);
+  const int64_t first = strip * kLanes, left = f.rows - first, from = group * f.stored;
+  const int64_t end = from + f.stored < f.k ? from + f.stored : f.k;
   const int lanes = (int)(left < kLanes ? left : kLanes);
-  Nibbles(f, first, lanes, out.q);
-  scales_and_zeros(f, first, lanes, out);
-  memset(out.q + lanes * f.k, 0, (size_t)((kLanes - lanes) * f.k));
-  memset(out.scale + lanes * groups, 0, (size_t)((kLanes - lanes) * groups) * 2);
-  memset(out.zero + lanes * groups, 0, (size_t)((kLanes - lanes) * groups) * 2);
+  if (lanes < kLanes || end < from + f.stored) memset(out, 0, sizeof *out);
+  Nibbles(f, first, lanes, from, end, out);
+  // The last word of a row may hold more than the row does.
+  for (int r = 0; r < lanes && end % 8; r++) memset(out->q[r] + (end - from), 0, (size_t)(8 - end % 8));
+  scales_and_zeros(f, first, lanes, group, out);
 }
 
 }  // namespace

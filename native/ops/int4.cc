@@ -102,7 +102,7 @@ void pack_int4_op(Op& op) {
   const bool bf16 = narrow_scales(files);
   std::vector<Int4Part> parts;
   for (const Int4File& f : files) parts.push_back({&f, int4_decoder(f.format), f.rows});
-  const View out = op.packed_output(0, packed_int4_bytes(parts.data(), count, r[3], r[5], r[1]));
+  const View out = op.packed_output(0, packed_int4_bytes(parts.data(), count, r[3], r[5]));
   pack_int4(parts.data(), count, r[3], r[5], r[1], bf16, int4_zero_scaled(r[0]), r[2], out.data);
 }
 

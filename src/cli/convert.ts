@@ -1,7 +1,8 @@
-// `sparsevila convert`: writes a checkpoint in another 4-bit layout or float type, verified tensor by tensor.
+// `sparsevila convert`: writes a checkpoint in another 4-bit format, float type or layout, verified tensor by tensor.
 
 import type { CommandModule } from 'yargs';
 import { convert, TARGET_DTYPES, TARGET_FORMATS } from '../quantize/convert';
+import { LAYOUTS, type Layout } from '../quantize/layout';
 import { progressReporter } from '../runtime/progress';
 import { interruptible } from './interrupt';
 
@@ -10,31 +11,35 @@ interface ConvertArguments {
   readonly out: string;
   readonly format: (typeof TARGET_FORMATS)[number] | undefined;
   readonly dtype: (typeof TARGET_DTYPES)[number] | undefined;
+  readonly layout: Layout | undefined;
   readonly json: boolean;
 }
 
 export const convertCommand: CommandModule<object, ConvertArguments> = {
   command: 'convert',
-  describe: 'Write a checkpoint in another 4-bit layout or float type',
+  describe: 'Write a checkpoint in another 4-bit format, float type or layout',
   builder: (yargs) =>
     yargs
       .option('model', { type: 'string', demandOption: true, describe: 'Folder of the checkpoint' })
       .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
-      .option('format', { choices: TARGET_FORMATS, describe: 'Layout of 4-bit matrices; float undoes them' })
+      .option('format', { choices: TARGET_FORMATS, describe: 'Of 4-bit matrices; float undoes them' })
       .option('dtype', { choices: TARGET_DTYPES, describe: 'Type of float tensors' })
+      .option('layout', { choices: LAYOUTS, describe: "VILA's folders of parts, or one folder as the NVILA -hf ports" })
       .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
       .example('$0 convert --model m-awq --out m-ct --format compressed-tensors', 'AutoAWQ as compressed-tensors')
       .example('$0 convert --model m-awq --out m-f16 --format float', 'The float checkpoint it stands for')
-      .example('$0 convert --model m --out m-f16 --dtype f16', 'Another float type'),
+      .example('$0 convert --model m --out m-f16 --dtype f16', 'Another float type')
+      .example('$0 convert --model gptq --out awq --format autoawq', 'GPTQ as AutoAWQ')
+      .example('$0 convert --model nvila --out nvila-hf --layout hf', 'Names and configs of the -hf ports'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },
 };
 
-async function run({ model, out, format, dtype, json }: ConvertArguments, signal: AbortSignal): Promise<void> {
+async function run({ model, out, format, dtype, layout, json }: ConvertArguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
-    const result = await convert({ model, out, format, dtype, signal, onProgress: reporter });
+    const result = await convert({ model, out, format, dtype, layout, signal, onProgress: reporter });
     reporter.stop();
     const { converted, verified } = result;
     if (json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);

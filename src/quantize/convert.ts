@@ -1,18 +1,23 @@
-// Converts a checkpoint folder: AutoAWQ to compressed-tensors and back (a permutation, nothing lost), 4-bit to float, and one float
-// type to another. What was written is read again and compared tensor by tensor before it gets its name.
+// Converts a checkpoint folder: any 4-bit layout that is read to AutoAWQ or compressed-tensors (a permutation, nothing lost) or to
+// floats, one float type to another, VILA's folders to the one folder of the NVILA -hf ports and back. What was written is read again
+// and compared tensor by tensor before it gets its name.
 
-import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { SparseVilaError } from '../errors';
-import { type Json, readJson } from '../json';
+import { codeOf, SparseVilaError } from '../errors';
+import type { Json } from '../json';
+import { readQuantization } from '../models/quantized_config';
 import type { OnProgress } from '../runtime/progress';
-import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
+import { type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
 import { copyTree, isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from './export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
 import type { FloatDtype } from './half';
-import { openTensors, type Tensors } from './tensors';
-import { openWorkFolder } from './work_folder';
+import { type Checkpoint, configFiles, LAYOUTS, type Layout, movedFile, openParts, type Part, placeOf } from './layout';
+import type { TensorSource } from './safetensors_writer';
+import { openTensors, type Tensors, withPrefix } from './tensors';
+import { openWorkFolder, type WorkFolder } from './work_folder';
 
 export const TARGET_FORMATS = ['float', ...QUANTIZED_FORMATS] as const;
 export type TargetFormat = (typeof TARGET_FORMATS)[number];
@@ -28,6 +33,8 @@ export interface ConvertOptions {
   readonly format?: TargetFormat | undefined;
   /** Type of float tensors. Default: as it is; f16 for what was 4-bit. */
   readonly dtype?: (typeof TARGET_DTYPES)[number] | undefined;
+  /** Folders of parts, or one folder as the NVILA -hf ports. Default: as it is. */
+  readonly layout?: Layout | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
 }
@@ -39,53 +46,110 @@ export interface ConvertResult {
   readonly verified: number;
 }
 
-/** The folders of a VILA checkpoint that hold weights; the root itself where a checkpoint is one folder. */
-const PARTS = ['llm', 'vision_tower', 'mm_projector', '.'] as const;
+/** A part and what is written for it. */
+interface PartPlan {
+  readonly part: Part;
+  readonly plan: Plan;
+}
 
 /**
- * Converts `model` into the new folder `out`.
+ * Converts `model` into the new folder `out`. Interrupted, the same call continues: finished shards are not written again.
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_NOT_QUANTIZED` (a 4-bit format asked of float weights);
- *   `ERR_WEIGHT_FORMAT` (a 4-bit format that is not read); `ERR_CONVERT_LOSS` (what was written is not what was read);
- *   `ERR_OUTPUT_EXISTS`, `ERR_DISK_FULL`; `signal.reason`
+ *   `ERR_WEIGHT_…` (weights that are not read, or that the other form cannot hold); `ERR_CONVERT_LOSS` (what was written is not
+ *   what was read); `ERR_MODEL_TYPE` (no such layout for this model); `ERR_OUTPUT_EXISTS`, `ERR_BUSY`, `ERR_DISK_FULL`; `signal.reason`
  */
 export async function convert(options: ConvertOptions): Promise<ConvertResult> {
   const { model, out, signal, onProgress = () => undefined } = options;
   checkOptions(options);
-  const parts = PARTS.filter((part) => hasWeights(join(model, part)));
-  if (parts.length === 0) {
-    throw new SparseVilaError('ERR_MODEL_MISSING', `Expected a checkpoint with safetensors at ${model}, found none.`);
-  }
-  const plans = parts.map((part) => planPart(join(model, part), options));
-  const total = plans.reduce((sum, plan) => sum + 2 * plan.bytes, 0);
+  const checkpoint = openParts(model);
+  const layout = options.layout ?? checkpoint.layout;
+  if (options.layout !== undefined && checkpoint.layout === undefined) throw noLayout(model);
+  const plans = checkpoint.parts.map((part): PartPlan => ({ part, plan: planPart(part, options) }));
+  const total = plans.reduce((sum, { plan }) => sum + 2 * plan.bytes, 0);
   let done = 0;
   const onBytes = (bytes: number): void => {
     done += bytes;
     onProgress({ step: 'convert', done, total, unit: 'B' });
   };
-  const work = openWorkFolder(out, 'convert');
-  let verified = 0;
+  const key = keyOf(options, checkpoint);
+  const work = openWorkFolder(out, key);
+  const made = join(work.folder, `made-${key.slice(0, 16)}`);
   try {
+    const folders = await writeParts(made, checkpoint, plans, { layout, model, onBytes, signal });
+    let verified = 0;
+    for (const { part, plan } of plans) {
+      const { folder, prefix } = placeOf(part.name, layout);
+      verified += await plan.verify(withPrefix(folders.get(folder) as Tensors, prefix), onBytes, signal);
+    }
     await work.install(async (folder) => {
-      const rewritten = new Set(
-        parts.flatMap((part) => (existsSync(join(model, part, 'config.json')) ? [join(part, 'config.json')] : [])),
-      );
-      await copyTree(model, folder, (path) => rewritten.has(path) || isWeightFile(path), signal);
-      for (const [i, part] of parts.entries()) {
-        const plan = plans[i] as Plan;
-        await mkdir(join(folder, part), { recursive: true });
-        const config = join(part, 'config.json');
-        if (rewritten.has(config)) await writeJson(join(folder, config), configOf(readJson(join(model, config)), plan));
-        await writeCheckpoint(join(folder, part), plan.sources, { onBytes, signal });
-        verified += await plan.verify(openTensors(join(folder, part)), onBytes, signal);
-      }
+      for (const name of await readdir(made)) await rename(join(made, name), join(folder, name));
     });
-    return { out: resolve(out), converted: plans.reduce((sum, plan) => sum + plan.converted, 0), verified };
+    return { out: resolve(out), converted: plans.reduce((sum, { plan }) => sum + plan.converted, 0), verified };
+  } catch (error) {
+    await keepForLater(error, work, made);
+    throw error;
   } finally {
     work.close();
   }
 }
 
-function checkOptions({ format, dtype }: ConvertOptions): void {
+/** What was stopped, or found the disk full, can go on; what is wrong leaves nothing. */
+async function keepForLater(error: unknown, work: WorkFolder, made: string): Promise<void> {
+  const stopped = !(error instanceof SparseVilaError) || codeOf(error) === 'ERR_DISK_FULL';
+  if (stopped) work.finish('begun', true);
+  else await rm(made, { recursive: true, force: true });
+}
+
+interface Writing {
+  readonly layout: Layout | undefined;
+  readonly model: string;
+  readonly onBytes: (bytes: number) => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Writes configs, other files and weights below `made`; the weights read back, by folder. */
+async function writeParts(
+  made: string,
+  checkpoint: Checkpoint,
+  plans: readonly PartPlan[],
+  { layout, model, onBytes, signal }: Writing,
+): Promise<Map<string, Tensors>> {
+  const configs = new Map<Part['name'], Json>();
+  for (const { part, plan } of plans)
+    if (part.config !== undefined) configs.set(part.name, configOf(part.config, plan, part.tensors));
+  const sources = new Map<string, TensorSource[]>();
+  for (const { part, plan } of plans) {
+    const { folder, prefix } = placeOf(part.name, layout);
+    const named = plan.sources.map((source) => ({ ...source, name: prefix + source.name }));
+    sources.set(folder, [...(sources.get(folder) ?? []), ...named]);
+  }
+  const files = configFiles(checkpoint, configs, layout);
+  const owned = new Set(['config.json', ...checkpoint.parts.map(({ name }) => join(name, 'config.json'))]);
+  const move = (path: string): string => movedFile(path, checkpoint.layout, layout);
+  await mkdir(made, { recursive: true });
+  await copyTree(model, made, (path) => owned.has(path) || isWeightFile(path), signal, move);
+  const written = new Map<string, Tensors>();
+  for (const folder of sources.keys()) await mkdir(join(made, folder), { recursive: true });
+  for (const [path, json] of files) await writeJson(join(made, path), json);
+  for (const [folder, tensors] of sources) {
+    await writeCheckpoint(join(made, folder), tensors, { onBytes, signal, resume: true });
+    written.set(folder, openTensors(join(made, folder)));
+  }
+  return written;
+}
+
+/** Of what a conversion depends on: what is continued must be the same. */
+function keyOf({ model, format, dtype, layout }: ConvertOptions, { parts }: Checkpoint): string {
+  const hash = createHash('sha256').update(JSON.stringify([resolve(model), format, dtype, layout]));
+  const files = new Set(parts.flatMap(({ tensors }) => [...tensors.entries.values()].map(({ file }) => file)));
+  for (const file of [...files].sort()) {
+    const { size, mtimeMs } = statSync(file);
+    hash.update(JSON.stringify([file, size, mtimeMs]));
+  }
+  return hash.digest('hex');
+}
+
+function checkOptions({ format, dtype, layout }: ConvertOptions): void {
   const wrong = (name: string, values: readonly string[], received: string): SparseVilaError =>
     new SparseVilaError(
       'ERR_OPTION_INVALID',
@@ -93,27 +157,43 @@ function checkOptions({ format, dtype }: ConvertOptions): void {
     );
   if (format !== undefined && !TARGET_FORMATS.includes(format)) throw wrong('format', TARGET_FORMATS, format);
   if (dtype !== undefined && !TARGET_DTYPES.includes(dtype)) throw wrong('dtype', TARGET_DTYPES, dtype);
-  if (format === undefined && dtype === undefined)
-    throw new SparseVilaError('ERR_OPTION_INVALID', 'Expected a format or a dtype to convert to, received neither.');
+  if (layout !== undefined && !LAYOUTS.includes(layout)) throw wrong('layout', LAYOUTS, layout);
+  if (format === undefined && dtype === undefined && layout === undefined) {
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      'Expected a format, a dtype or a layout to convert to, received none of them.',
+    );
+  }
 }
 
-function hasWeights(folder: string): boolean {
-  return ['model.safetensors', 'model.safetensors.index.json'].some((name) => existsSync(join(folder, name)));
+function noLayout(model: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_MODEL_TYPE',
+    `${model}: expected a VILA checkpoint (llm/, vision_tower/, mm_projector/, or model_type nvila or nvila_lite) to change ` +
+      'the layout of, found another kind. Leave --layout out.',
+  );
 }
 
-function planPart(folder: string, { format, dtype }: ConvertOptions): Plan {
-  const tensors = openTensors(folder);
-  const modules = quantizedModules(tensors, configAt(folder));
+function planPart({ tensors, name }: Part, { format, dtype }: ConvertOptions): Plan {
+  const modules = quantizedModules(tensors, readQuantization(tensors.folder));
   const target = dtype && DTYPE[dtype];
-  if (modules.length === 0) {
+  const [first] = modules;
+  if (first === undefined) {
     // Towers and projectors are float in 4-bit checkpoints too; a decoder is not.
-    if (format !== undefined && format !== 'float' && isDecoder(tensors)) throw notQuantized(folder, format);
+    if (format !== undefined && format !== 'float' && isDecoder(tensors, name))
+      throw notQuantized(tensors.folder, format);
     return planFloats(tensors, target);
   }
-  return planQuantized(tensors, modules, format ?? (modules[0] as Module4).format, target);
+  const to = format ?? first.format;
+  if (to !== undefined) return planQuantized(tensors, modules, to, target);
+  throw new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${tensors.folder}: ${first.layout} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
+  );
 }
 
-const isDecoder = ({ entries }: Tensors): boolean =>
+const isDecoder = ({ entries }: Tensors, part: Part['name']): boolean =>
+  part !== 'vision_tower' &&
   [...entries.keys()].some((name) => /(^|\.)layers\.\d+\.mlp\./.test(name) && !/vision/.test(name));
 
 function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError {
@@ -123,16 +203,19 @@ function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError 
   );
 }
 
-function configAt(folder: string): Json {
-  const file = join(folder, 'config.json');
-  return existsSync(file) ? readJson(file) : {};
-}
-
 /** The config of a converted part: its type, and how it is quantised. */
-function configOf(config: Json, { dtype, quantization }: Plan): Json {
+function configOf(config: Json, { dtype, quantization }: Plan, { entries }: Tensors): Json {
   if (quantization !== undefined) return quantizedConfig(config, quantization);
-  const { quantization_config: _, compression_config: __, ...rest } = config;
-  if (dtype === undefined) return rest;
+  const { quantization_config: settings, compression_config: older, ...rest } = config;
+  // 8-bit weights stay what they are.
+  const bytes = [...entries.values()].some((entry) => entry.dtype === 'I8');
+  const kept = bytes
+    ? {
+        ...(settings != null && { quantization_config: settings }),
+        ...(older != null && { compression_config: older }),
+      }
+    : {};
+  if (dtype === undefined) return { ...rest, ...kept };
   const key = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
-  return { ...rest, [key]: TORCH_DTYPE[dtype] };
+  return { ...rest, [key]: TORCH_DTYPE[dtype], ...kept };
 }

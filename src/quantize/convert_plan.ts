@@ -2,10 +2,12 @@
 // comes, so that only one is in memory. Knows no folders' layout.
 
 import { SparseVilaError } from '../errors';
-import type { Json } from '../json';
 import { breather } from '../models/breath';
+import type { QuantizedModule } from '../models/quantized';
+import type { QuantizationConfig } from '../models/quantized_config';
 import type { TensorEntry } from '../models/safetensors';
 import type { QuantizationFacts } from './export';
+import { foreignModule, readForeign } from './foreign_formats';
 import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from './formats';
 import { encodeFloats, type FloatDtype } from './half';
 import { dequantizeMatrix, type QuantizedMatrix } from './round';
@@ -15,7 +17,10 @@ import { readBytes, readFloats, type Tensors } from './tensors';
 /** A 4-bit matrix of a checkpoint. */
 export interface Module4 {
   readonly name: string;
-  readonly format: QuantizedFormat;
+  /** Undefined: one that is read but not written. */
+  readonly format: QuantizedFormat | undefined;
+  /** The layout's name. */
+  readonly layout: string;
   readonly suffixes: readonly string[];
   readonly group: number;
   read(): QuantizedMatrix;
@@ -40,30 +45,33 @@ const SUFFIXES: Readonly<Record<QuantizedFormat, readonly string[]>> = {
 const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16: 2, BF16: 2 };
 const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BYTES, dtype);
 
-/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_FORMAT` for layouts that are not read */
-export function quantizedModules(tensors: Tensors, config: Json): Module4[] {
-  const settings = (config.quantization_config ?? config.compression_config ?? {}) as Json;
-  const version = String(settings.version ?? 'gemm').toLowerCase();
-  const method = String(settings.quant_method ?? '');
+/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for layouts that are not read */
+export function quantizedModules(tensors: Tensors, config: QuantizationConfig | undefined): Module4[] {
   const modules: Module4[] = [];
   for (const name of tensors.entries.keys()) {
     const [, module, suffix] = /^(.*)\.(qweight|weight_packed)$/.exec(name) ?? [];
     if (module === undefined) continue;
-    if (suffix === 'qweight' && (version !== 'gemm' || method === 'gptq' || tensors.has(`${module}.g_idx`)))
-      throw unread(tensors.folder, method === 'gptq' ? 'GPTQ' : `AutoAWQ ${version}`);
-    if (tensors.has(`${module}.weight_g_idx`)) throw unread(tensors.folder, 'compressed-tensors with activation order');
-    modules.push(
-      moduleOf(tensors, module, suffix === 'qweight' ? 'autoawq' : 'compressed-tensors', groupSizeIn(settings)),
-    );
+    if (tensors.has(`${module}.weight_g_idx`)) throw ordered(tensors.folder);
+    const foreign = suffix === 'qweight' ? foreignModule(tensors, module, config) : undefined;
+    const format = suffix === 'qweight' ? 'autoawq' : 'compressed-tensors';
+    const group = config?.groupSizes.find((size) => size > 0);
+    modules.push(foreign === undefined ? moduleOf(tensors, module, format, group) : fromForeign(foreign));
   }
   return modules;
 }
 
-function unread(folder: string, what: string): SparseVilaError {
+function ordered(folder: string): SparseVilaError {
   return new SparseVilaError(
     'ERR_WEIGHT_FORMAT',
-    `${folder}: expected AutoAWQ gemm or compressed-tensors pack-quantized, found ${what}, which convert does not read.`,
+    `${folder}: inputs are reordered (actorder), which no other layout can hold. Quantise without it.`,
   );
+}
+
+function fromForeign(module: QuantizedModule): Module4 {
+  const { name, group, tensors } = module;
+  const entries = [tensors.weight, tensors.scales, tensors.zeros, tensors.groupIndex];
+  const suffixes = entries.flatMap((entry) => (entry === undefined ? [] : [entry.name.slice(name.length + 1)]));
+  return { name, format: undefined, layout: module.format, suffixes, group, read: () => readForeign(module) };
 }
 
 function moduleOf(tensors: Tensors, name: string, format: QuantizedFormat, groupSize: number | undefined): Module4 {
@@ -75,20 +83,11 @@ function moduleOf(tensors: Tensors, name: string, format: QuantizedFormat, group
     ]);
     return unpackQuantized(new Map(parts), format, groupSize);
   };
-  return { name, format, suffixes, group: groupSize ?? read().group, read };
+  return { name, format, layout: format, suffixes, group: groupSize ?? read().group, read };
 }
 
 function raw(entry: TensorEntry): RawTensor {
   return { name: entry.name, dtype: entry.dtype as RawTensor['dtype'], shape: entry.shape, bytes: readBytes(entry) };
-}
-
-/** `group_size`, at the top or in the only config group. */
-function groupSizeIn(settings: Json): number | undefined {
-  const groups = Object.values(
-    (settings.config_groups ?? {}) as Record<string, { weights?: { group_size?: unknown } }>,
-  );
-  const size = settings.group_size ?? settings.q_group_size ?? groups[0]?.weights?.group_size;
-  return typeof size === 'number' && size > 0 ? size : undefined;
 }
 
 /** Float tensors in another type; others as they are. */
@@ -111,6 +110,7 @@ export function planQuantized(
   const partOf = new Map<string, Module4>(
     modules.flatMap((module) => module.suffixes.map((s) => [`${module.name}.${s}`, module] as const)),
   );
+  if (format !== 'float') checkGroups(tensors, modules);
   const seen = new Set<Module4>();
   const symmetric = format !== 'float' && modules.every((module) => module.read().zero.every((zero) => zero === 8));
   const tasks: Task[] = [];
@@ -123,9 +123,21 @@ export function planQuantized(
     }
   }
   const groupSize = modules[0]?.group ?? 128;
-  const ignore = [...tensors.entries.keys()].filter((name) => name === 'lm_head.weight').map(() => 'lm_head');
+  const ignore = modules.some(({ name }) => name === 'lm_head') ? [] : ['lm_head'];
   if (format === 'float') return plan(tensors, tasks, dtype ?? 'F16', undefined);
   return plan(tensors, tasks, dtype, { format, groupSize, symmetric, ignore });
+}
+
+/** Configs have one group size for all. @throws SparseVilaError `ERR_WEIGHT_FORMAT` */
+function checkGroups({ folder }: Tensors, modules: readonly Module4[]): void {
+  const [first] = modules;
+  const other = modules.find(({ group }) => group !== first?.group);
+  if (first === undefined || other === undefined) return;
+  throw new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${folder}: expected one group size, received groups of ${first.group} for "${first.name}" and of ${other.group} for ` +
+      `"${other.name}". Only --format float takes both.`,
+  );
 }
 
 /** One tensor or matrix: what to write, and whether what was written is right. */
@@ -192,8 +204,19 @@ function floatTask(module: Module4, dtype: FloatDtype): Task {
   return { sources: [source], converted: true, check: (written) => sameBytes(bytes(), bytesIn(written, name)) };
 }
 
+function zeroOf16({ name, layout }: Module4): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_VALUE',
+    `"${name}" has zero points of 16, which ${layout} alone can hold: other layouts have 0 to 15. Use --format float.`,
+  );
+}
+
 function packTask(module: Module4, format: QuantizedFormat, symmetric: boolean): Task {
-  const pack = (): RawTensor[] => packQuantized(module.read(), format, symmetric);
+  const pack = (): RawTensor[] => {
+    const matrix = module.read();
+    if (matrix.zero.includes(16)) throw zeroOf16(module);
+    return packQuantized(matrix, format, symmetric);
+  };
   const sources = pack().map(
     ({ name, dtype, shape, bytes }, i): TensorSource => ({
       ...{ name: `${module.name}.${name}`, dtype, shape, byteLength: bytes.byteLength },

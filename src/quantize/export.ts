@@ -1,7 +1,7 @@
 // Writes a checkpoint folder that differs from another in some tensors and configs: everything else is copied. Shards are written
 // one after the other, each tensor when its turn comes. Knows no quantisation beyond what its tensors are called.
 
-import { constants } from 'node:fs';
+import { constants, existsSync } from 'node:fs';
 import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import type { Json } from '../json';
@@ -20,15 +20,23 @@ export function asSource({ name, dtype, shape, bytes }: RawTensor, prefix = ''):
 export async function writeCheckpoint(
   folder: string,
   tensors: readonly TensorSource[],
-  options: WriteOptions & { readonly shardBytes?: number } = {},
+  options: WriteOptions & {
+    readonly shardBytes?: number;
+    /** Shards that are there, whole, are left alone: a file has its name only when it is complete. */
+    readonly resume?: boolean;
+  } = {},
 ): Promise<void> {
+  const write = async (file: string, part: readonly TensorSource[]): Promise<void> => {
+    if (options.resume !== true || !existsSync(file)) return writeSafetensors(file, part, options);
+    options.onBytes?.(part.reduce((sum, { byteLength }) => sum + byteLength, 0));
+  };
   const shards = shardsOf(tensors, options.shardBytes ?? SHARD_BYTES);
-  if (shards.length === 1) return writeSafetensors(join(folder, 'model.safetensors'), tensors, options);
+  if (shards.length === 1) return write(join(folder, 'model.safetensors'), tensors);
   const weightMap: Record<string, string> = {};
   for (const [i, shard] of shards.entries()) {
     const number = (n: number): string => String(n).padStart(5, '0');
     const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
-    await writeSafetensors(join(folder, file), shard, options);
+    await write(join(folder, file), shard);
     for (const { name } of shard) weightMap[name] = file;
   }
   const total = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
@@ -50,16 +58,17 @@ function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource
   return shards;
 }
 
-/** Copies a folder's files, links as what they point to, except those that `skip` names by their path in the folder. */
+/** Copies a folder's files, links as what they point to, except those that `skip` names by their path in the folder, to where `move` says. */
 export async function copyTree(
   from: string,
   to: string,
   skip: (path: string) => boolean,
   signal?: AbortSignal,
+  move: (path: string) => string = (path) => path,
 ): Promise<void> {
   for (const name of await readdir(from, { recursive: true })) {
     signal?.throwIfAborted();
-    const [source, target] = [join(from, name), join(to, name)];
+    const [source, target] = [join(from, name), join(to, move(name))];
     if (!(await stat(source)).isFile() || skip(relative(from, source))) continue;
     await mkdir(dirname(target), { recursive: true });
     await copyFile(source, target, constants.COPYFILE_FICLONE);
@@ -88,7 +97,7 @@ export function quantizedConfig(config: Json, facts: QuantizationFacts): Json {
   return { ...rest, [typeKey]: 'float16', quantization_config: quantizationOf(facts) };
 }
 
-function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
+export function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
   if (format === 'autoawq') {
     // Symmetric matrices are written with zero points of 8: the layout has no other way.
     const common = { quant_method: 'awq', bits: 4, group_size: groupSize, zero_point: true, version: 'gemm' };

@@ -3,7 +3,7 @@
 // Source: AutoAWQ `awq/modules/linear/gemm.py`, `utils/packing_utils.py`; compressed-tensors `pack_quantized.py`.
 
 import { SparseVilaError } from '../errors';
-import { fromBf16Bits, fromF16Bits, toF16Bits } from './half';
+import { decodeFloats, toF16Bits } from './half';
 import type { QuantizedMatrix } from './round';
 
 export const QUANTIZED_FORMATS = ['autoawq', 'compressed-tensors'] as const;
@@ -91,7 +91,7 @@ function fromAutoAwq(parts: QuantizedParts): QuantizedMatrix {
   const zero = new Uint8Array(rows * groups);
   for (let n = 0; n < rows; n++)
     for (let g = 0; g < groups; g++) zero[n * groups + g] = nibbleAt(zeros, words, g, n, true);
-  const bits = readHalves(scales);
+  const bits = readScales(scales);
   const scale = Float32Array.from(
     { length: rows * groups },
     (_, i) => bits[(i % groups) * rows + Math.floor(i / groups)] as number,
@@ -152,7 +152,7 @@ function fromCompressedTensors(parts: QuantizedParts, groupSize: number | undefi
       for (let g = 0; g < groups; g++)
         zero[n * groups + g] = ((words32[(n >> 3) * groups + g] as number) >>> (4 * (n & 7))) & 15;
   }
-  return { rows, cols, group, q, scale: readHalves(scales), zero };
+  return { rows, cols, group, q, scale: readScales(scales), zero };
 }
 
 /** The parts of a quantised matrix in a format, named by suffix. `symmetric` leaves zero points out where a format can. */
@@ -165,10 +165,9 @@ export function unpackQuantized(parts: QuantizedParts, format: QuantizedFormat, 
   return format === 'autoawq' ? fromAutoAwq(parts) : fromCompressedTensors(parts, groupSize);
 }
 
-function readHalves(tensor: RawTensor): Float32Array {
-  if (tensor.dtype !== 'F16' && tensor.dtype !== 'BF16') throw wrongPart(tensor, 'F16 or BF16');
-  const bits = new Uint16Array(tensor.bytes.slice().buffer);
-  return Float32Array.from(bits, tensor.dtype === 'F16' ? fromF16Bits : fromBf16Bits);
+function readScales({ dtype, bytes, ...tensor }: RawTensor): Float32Array {
+  if (dtype === 'F16' || dtype === 'BF16' || dtype === 'F32') return decodeFloats(bytes.slice(), dtype);
+  throw wrongPart({ dtype, bytes, ...tensor }, 'F16, BF16 or F32');
 }
 
 function part(parts: QuantizedParts, suffix: string): RawTensor {

@@ -22,8 +22,16 @@ export interface Tensors {
 const PIECE_BYTES = 64 * 2 ** 20;
 
 /** Opens the safetensors of `folder`. Reads headers only. */
-export function openTensors(folder: string): Tensors {
-  const entries = openCheckpoint(folder);
+export const openTensors = (folder: string): Tensors => tensorsOf(folder, openCheckpoint(folder));
+
+/** Those whose names begin with `prefix`, named without it. */
+export function withPrefix({ folder, entries }: Tensors, prefix: string): Tensors {
+  const chosen = [...entries.values()].filter(({ name }) => name.startsWith(prefix));
+  const named = chosen.map((entry) => ({ ...entry, name: entry.name.slice(prefix.length) }));
+  return tensorsOf(folder, new Map(named.map((entry) => [entry.name, entry])));
+}
+
+function tensorsOf(folder: string, entries: ReadonlyMap<string, TensorEntry>): Tensors {
   const find = (name: string): TensorEntry => {
     const entry = entries.get(name);
     if (entry !== undefined) return entry;

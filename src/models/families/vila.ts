@@ -1,4 +1,4 @@
-// VILA and NVILA in their native folder layout (llm/, vision_tower/, mm_projector/): SigLIP tower, VILA projectors, a Llama
+// VILA and NVILA, in folders (llm/, vision_tower/, mm_projector/) or in one as their -hf ports: SigLIP tower, VILA projectors, a Llama
 // or Qwen2 decoder. `resize` and `pad` image modes.
 // Source: NVlabs/VILA `llava/model/llava_arch.py`, `llava/mm_utils.py`, `llava/model/encoders/image/basic.py`.
 
@@ -14,18 +14,20 @@ import { loadChatTemplate, turnPieces } from '../../text/template';
 import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
 import { breather } from '../breath';
 import { parseDecoderConfig, parseSiglipConfig } from '../config';
-import { decoder, UNUSED_DECODER_WEIGHTS } from '../decoder';
+import { decoder } from '../decoder';
 import type { LoadOptions, VisionLanguageModel } from '../model';
 import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
-import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS, type VisionTower } from '../vit';
-import { type OpenOptions, openWeights, type Weights } from '../weights';
+import { type PartConfig, type VilaLayout, type VilaPart, vilaLayout } from '../vila_layout';
+import { siglipTower, type VisionTower } from '../vit';
+import { openWeights, type Weights } from '../weights';
 
 /** `model_type`s that this adapter reads. */
-export const VILA_MODEL_TYPES = ['llava_llama', 'vila'] as const;
+export const VILA_MODEL_TYPES = ['llava_llama', 'vila', 'nvila', 'nvila_lite'] as const;
 
 const DEFAULT_NEW_TOKENS = 1024;
 
 interface VilaConfig {
+  readonly layout: VilaLayout;
   readonly root: ConfigReader;
   readonly mode: 'resize' | 'pad';
   readonly selectLayer: number;
@@ -34,11 +36,13 @@ interface VilaConfig {
 
 /** Loads the checkpoint in `folder`, whose root config is `json`. */
 export async function loadVila(folder: string, json: Json, options: LoadOptions): Promise<VisionLanguageModel> {
-  const config = parseConfig(folder, json);
+  const layout = vilaLayout(folder, json);
+  const config = parseConfig(folder, layout);
   const breathe = breather(options.signal);
   const opened: Weights[] = [];
-  const open = (part: string, more: OpenOptions): Weights => {
-    const weights = openWeights(join(folder, part), { type: options.weights, precision: options.precision, ...more });
+  const open = (part: VilaPart): Weights => {
+    const { folder: source, options: more } = layout.weights(part);
+    const weights = openWeights(source, { type: options.weights, precision: options.precision, ...more });
     opened.push(weights);
     return weights;
   };
@@ -49,16 +53,16 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     await breathe();
   };
   try {
-    const towerConfig = subConfig(folder, 'vision_tower', parseSiglipConfig);
-    const decoderConfig = subConfig(folder, 'llm', parseDecoderConfig);
+    const towerConfig = subConfig(layout, 'vision_tower', parseSiglipConfig);
+    const decoderConfig = subConfig(layout, 'llm', parseDecoderConfig);
     checkSizes(config, towerConfig.imageSize, folder);
     checkSelectLayer(config, towerConfig.layers);
-    const towerWeights = open('vision_tower', { rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
-    const projectorWeights = open('mm_projector', {});
-    const decoderWeights = open('llm', { ignore: UNUSED_DECODER_WEIGHTS });
+    const towerWeights = open('vision_tower');
+    const projectorWeights = open('mm_projector');
+    const decoderWeights = open('llm');
     const tower = await siglipTower(towerConfig, towerWeights, config.selectLayer, report);
     const [e, d] = [towerConfig.hiddenSize, decoderConfig.hiddenSize];
-    const projector = vilaProjector(projectorType(folder), e, d, projectorWeights);
+    const projector = vilaProjector(projectorType(layout), e, d, projectorWeights);
     const llm = await decoder(decoderConfig, decoderWeights, report);
     for (const weights of opened) weights.close();
     await report();
@@ -66,7 +70,7 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
       family: config.root.string('model_type'),
       path: folder,
       decoder: llm,
-      ...textSide(folder, config),
+      ...textSide(config),
       ...imageSide(config, tower, projector),
       dispose: () => {
         for (const weights of opened) weights.dispose();
@@ -78,16 +82,17 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
   }
 }
 
-function parseConfig(folder: string, json: Json): VilaConfig {
-  const root = configReader(json, join(folder, 'config.json'));
+function parseConfig(folder: string, layout: VilaLayout): VilaConfig {
+  const root = configReader(layout.root, join(folder, 'config.json'));
   const mode = root.oneOf('image_aspect_ratio', ['resize', 'pad'] as const, 'resize');
   if (root.boolean('s2', false) || root.boolean('dynamic_s2', false))
     throw root.wrong('s2', 'false: scales are not supported');
   root.oneOf('mm_vision_select_feature', ['cls_patch', 'patch'] as const, 'cls_patch');
-  const file = join(folder, 'vision_tower', 'preprocessor_config.json');
+  const file = layout.preprocessorFile;
   const pixels = parsePreprocessorConfig(readJson(file), file);
   // VILA's own resize is Pillow's default, bicubic, whatever the processor says; the processor's filter counts after padding.
   return {
+    layout,
     root,
     mode,
     selectLayer: root.number('mm_vision_select_layer', -2),
@@ -95,14 +100,14 @@ function parseConfig(folder: string, json: Json): VilaConfig {
   };
 }
 
-function subConfig<T>(folder: string, part: string, parse: (json: Json, file: string) => T): T {
-  const file = join(folder, part, 'config.json');
-  return parse(readJson(file), file);
+function subConfig<T>({ configs }: VilaLayout, part: VilaPart, parse: (json: Json, file: string) => T): T {
+  const { json, file } = configs[part];
+  return parse(json, file);
 }
 
-function projectorType(folder: string): (typeof PROJECTOR_TYPES)[number] {
-  const file = join(folder, 'mm_projector', 'config.json');
-  return configReader(readJson(file), file).oneOf('mm_projector_type', PROJECTOR_TYPES);
+function projectorType({ configs }: VilaLayout): (typeof PROJECTOR_TYPES)[number] {
+  const { json, file } = configs.mm_projector;
+  return configReader(json, file).oneOf('mm_projector_type', PROJECTOR_TYPES);
 }
 
 function checkSizes({ pixels }: VilaConfig, imageSize: number, folder: string): void {
@@ -122,8 +127,9 @@ function checkSelectLayer({ root, selectLayer }: VilaConfig, layers: number): vo
   );
 }
 
-function textSide(folder: string, { root }: VilaConfig) {
-  const llm = join(folder, 'llm');
+function textSide({ root, layout }: VilaConfig) {
+  const llm = layout.textFolder;
+  const config = layout.configs.llm;
   const tokenizer = loadTokenizer(llm);
   const template = loadChatTemplate(llm);
   const generationFile = join(llm, 'generation_config.json');
@@ -134,8 +140,8 @@ function textSide(folder: string, { root }: VilaConfig) {
     tokenizer,
     template,
     imageMarker: imageMarker(root, tokenizer),
-    endOfImage: endOfImage(root, tokenizer, join(llm, 'config.json')),
-    stopIds: stopIds(tokenizer, turnPieces(template).endOfAnswer, generation, join(llm, 'config.json')),
+    endOfImage: endOfImage(root, tokenizer, config),
+    stopIds: stopIds(tokenizer, turnPieces(template).endOfAnswer, generation, config),
     sampling: generation.sampling,
     maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
   };
@@ -153,13 +159,13 @@ function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; 
  * What VILA puts after each image: the encoder's `end_tokens`, "\n" unless it says otherwise. Checkpoints from before encoders
  * were configured (VILA-1.5) had none.
  */
-function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llmFile: string): number[] {
+function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llm: PartConfig): number[] {
   let text: unknown = '\n';
   if (root.has('image_encoder')) {
     const source = root.json.image_encoder;
     const encoder = typeof source === 'string' ? parsed(root, 'image_encoder', source) : source;
     if (typeof encoder === 'object' && encoder !== null && 'end_tokens' in encoder) text = encoder.end_tokens;
-  } else if (configReader(readJson(llmFile), llmFile).string('model_type') !== 'qwen2') text = null;
+  } else if (configReader(llm.json, llm.file).string('model_type') !== 'qwen2') text = null;
   return typeof text === 'string' ? tokenizer.encode(text) : [];
 }
 
@@ -173,8 +179,8 @@ function parsed(config: ConfigReader, key: string, text: string): unknown {
 }
 
 /** eos of the generation config and the decoder's config, and the template's own end of turn. */
-function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llmFile: string): number[] {
-  const eos: unknown = readJson(llmFile).eos_token_id;
+function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llm: PartConfig): number[] {
+  const eos: unknown = llm.json.eos_token_id;
   const ids = new Set([
     ...generation.stopIds,
     ...(Array.isArray(eos) ? eos : [eos]).filter((id) => Number.isInteger(id)),

@@ -1,0 +1,159 @@
+// A VILA checkpoint's parts in either of its layouts, folders or the one folder of the NVILA -hf ports, and how each becomes the
+// other: names, configs and which file goes where. Knows nothing of what tensors hold.
+// Source: src/models/vila_layout.ts.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { type Json, readJson } from '../json';
+import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from '../models/vila_layout';
+import { openTensors, type Tensors, withPrefix } from './tensors';
+
+export const LAYOUTS = ['folders', 'hf'] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
+/** One part of a checkpoint: a folder's weights, or those of one prefix. '.' is a folder of no known layout. */
+export interface Part {
+  readonly name: VilaPart | '.';
+  readonly tensors: Tensors;
+  /** Undefined where the part has none. */
+  readonly config: Json | undefined;
+}
+
+export interface Checkpoint {
+  /** Undefined: a plain folder of weights. */
+  readonly layout: Layout | undefined;
+  readonly root: Json;
+  readonly parts: readonly Part[];
+}
+
+const CONFIG_KEYS = { llm: 'text_config', vision_tower: 'vision_config', mm_projector: 'projector_config' } as const;
+const FOLDER_KEYS = { llm_cfg: 'llm', vision_tower_cfg: 'vision_tower', mm_projector_cfg: 'mm_projector' } as const;
+const HF_ARCHITECTURES = { nvila: 'NVILAForConditionalGeneration', nvila_lite: 'NVILALiteForConditionalGeneration' };
+const PREPROCESSOR = 'preprocessor_config.json';
+/** What `llm/` holds besides weights and config. */
+const TEXT_FILES =
+  /^(tokenizer.*|vocab\..*|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\..*)$/;
+
+const jsonAt = (file: string): Json | undefined => (existsSync(file) ? readJson(file) : undefined);
+const hasWeights = (folder: string): boolean =>
+  ['model.safetensors', 'model.safetensors.index.json'].some((name) => existsSync(join(folder, name)));
+
+/** Opens every part. @throws SparseVilaError `ERR_MODEL_MISSING` where there are no weights */
+export function openParts(model: string): Checkpoint {
+  const root = jsonAt(join(model, 'config.json')) ?? {};
+  if (isHfType(root.model_type)) {
+    const all = openTensors(model);
+    const parts = VILA_PARTS.map(
+      (name): Part => ({
+        name,
+        tensors: withPrefix(all, HF_PREFIXES[name]),
+        config: (root[CONFIG_KEYS[name]] ?? impliedConfig(name, root)) as Json | undefined,
+      }),
+    );
+    return { layout: 'hf', root, parts };
+  }
+  const named = VILA_PARTS.filter((part) => hasWeights(join(model, part)));
+  const folders: Part[] = named.map((name) => ({
+    name,
+    tensors: openTensors(join(model, name)),
+    config: jsonAt(join(model, name, 'config.json')),
+  }));
+  if (named.length === VILA_PARTS.length) return { layout: 'folders', root, parts: folders };
+  const own: Part[] = hasWeights(model) ? [{ name: '.', tensors: openTensors(model), config: root }] : [];
+  const parts = [...folders, ...own];
+  if (parts.length > 0) return { layout: undefined, root, parts };
+  throw new SparseVilaError('ERR_MODEL_MISSING', `Expected a checkpoint with safetensors at ${model}, found none.`);
+}
+
+function impliedConfig(part: VilaPart, { model_type: type }: Json): Json | undefined {
+  if (part !== 'mm_projector' || !isHfType(type)) return undefined;
+  return {
+    architectures: ['MultimodalProjector'],
+    mm_projector_type: HF_TYPES[type].projector,
+    model_type: 'v2l_projector',
+  };
+}
+
+/** Where part `name` is written: a folder, and what precedes its tensors' names. */
+export function placeOf(name: Part['name'], layout: Layout | undefined): { folder: string; prefix: string } {
+  if (layout === 'hf' && name !== '.') return { folder: '.', prefix: HF_PREFIXES[name] };
+  return { folder: name, prefix: '' };
+}
+
+/** The path in the new layout of another file, by its path in the old one. */
+export function movedFile(path: string, from: Layout | undefined, to: Layout | undefined): string {
+  if (from === to) return path;
+  if (to === 'hf')
+    return path.startsWith('llm/') || path === join('vision_tower', PREPROCESSOR) ? path.replace(/^\w+\//, '') : path;
+  if (path === PREPROCESSOR) return join('vision_tower', path);
+  return TEXT_FILES.test(path) ? join('llm', path) : path;
+}
+
+/**
+ * The config files of a checkpoint in `layout`, by path.
+ * @param configs of its parts, as they are to be
+ * @throws SparseVilaError `ERR_MODEL_TYPE` for a projector that no `-hf` model type has, `ERR_WEIGHT_FORMAT` for a tower in 8 bits
+ */
+export function configFiles(
+  { layout: from, root }: Checkpoint,
+  configs: ReadonlyMap<Part['name'], Json>,
+  layout: Layout | undefined,
+): Map<string, Json> {
+  const files = new Map<string, Json>();
+  if (layout === 'hf') return files.set('config.json', hfConfig(root, configs));
+  const foldered = from === 'hf' ? foldersConfig(root) : root;
+  if (!configs.has('.') && Object.keys(foldered).length > 0) files.set('config.json', foldered);
+  for (const [part, config] of configs) files.set(join(part, 'config.json'), config);
+  return files;
+}
+
+function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
+  const [text = {}, vision = {}, projector = {}] = VILA_PARTS.map((part) => configs.get(part));
+  const type = Object.entries(HF_TYPES).find(([, known]) => known.projector === projector.mm_projector_type)?.[0];
+  if (!isHfType(type)) {
+    throw new SparseVilaError(
+      'ERR_MODEL_TYPE',
+      `Expected the projector ${Object.values(HF_TYPES)
+        .map((known) => known.projector)
+        .join(' or ')} for the hf layout, received ` +
+        `${String(projector.mm_projector_type)}, for which there is no -hf port. Keep --layout folders.`,
+    );
+  }
+  if (vision.quantization_config != null) {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_FORMAT',
+      'The hf layout has one quantization_config and cannot hold a vision tower quantised in its own way. Keep --layout folders.',
+    );
+  }
+  const { quantization_config: quantization, ...plain } = text;
+  const kept = Object.entries(root).filter(([key]) => !Object.hasOwn(FOLDER_KEYS, key));
+  return {
+    ...Object.fromEntries(kept),
+    ...{ architectures: [HF_ARCHITECTURES[type]], model_type: type },
+    ...{ text_config: plain, vision_config: vision, projector_config: projector },
+    ...(quantization != null && { quantization_config: wholeModel(quantization as Json) }),
+  };
+}
+
+/** The decoder's quantisation as that of the whole model, of which the other parts stay in floating point. */
+function wholeModel(quantization: Json): Json {
+  const others = [HF_PREFIXES.vision_tower, HF_PREFIXES.mm_projector].map((prefix) => prefix.slice(0, -1));
+  const list = (key: string): string[] => (Array.isArray(quantization[key]) ? (quantization[key] as string[]) : []);
+  if (quantization.quant_method === 'awq')
+    return { ...quantization, modules_to_not_convert: [...list('modules_to_not_convert'), ...others] };
+  const own = list('ignore').map((name) => `${HF_PREFIXES.llm}${name}`);
+  return { ...quantization, ignore: [...own, ...others.map((part) => `re:${part}\\..*`)] };
+}
+
+function foldersConfig(root: Json): Json {
+  const dropped: readonly string[] = [...Object.values(CONFIG_KEYS), 'quantization_config', 'compression_config'];
+  const kept = Object.entries(root).filter(([key]) => !dropped.includes(key));
+  const type = root.model_type;
+  return {
+    ...(isHfType(type) && { image_aspect_ratio: HF_TYPES[type].images }),
+    ...Object.fromEntries(kept),
+    ...{ architectures: ['LlavaLlamaModel'], model_type: 'llava_llama' },
+    ...FOLDER_KEYS,
+  };
+}
