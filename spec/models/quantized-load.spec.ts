@@ -207,3 +207,21 @@ async function reasonOf(folder: string): Promise<string> {
   }
   return 'no error';
 }
+
+test('biases that the model does not have may lie beside 4-bit layers when they are all zero', async () => {
+  const name = 'model.layers.0.mlp.down_proj';
+  const withBias = (values: readonly number[], run: (copy: string) => Promise<unknown>): Promise<unknown> =>
+    withCopy(folderOf('checkpoint-gemm'), (copy) => {
+      changeTensors(join(copy, LLM), (tensors) => {
+        const data = new Uint8Array(Float32Array.from(values).buffer);
+        tensors.set(`${name}.bias`, { dtype: 'F32', shape: [values.length], data });
+      });
+      return run(copy);
+    });
+  const plain = await logitsOf(folderOf('checkpoint-gemm'));
+  expect(await withBias([0, -0, 0], (copy) => logitsOf(copy))).toEqual(plain);
+  await expect(withBias([0, 1, 0], (copy) => logitsOf(copy))).rejects.toMatchObject({
+    code: 'ERR_WEIGHT_EXTRA',
+    message: expect.stringContaining(`${name}.bias`),
+  });
+});

@@ -4,7 +4,7 @@ import { feedbackRound, inverseFactor } from '../../src/quantize/feedback';
 import { addToGram, emptyGram, type Gram, gramOf } from '../../src/quantize/gram';
 import { roundToF16 } from '../../src/quantize/half';
 import { dequantizeMatrix, type Matrix, quantizeMatrix, roundEven, roundMatrix } from '../../src/quantize/round';
-import { candidateScale, meanShare, roundScaled, searchScale } from '../../src/quantize/scale_search';
+import { candidateScale, meanShare, scaleColumns, searchScale } from '../../src/quantize/scale_search';
 import type { Rows } from '../../src/quantize/statistics';
 import { noise, randomMatrix } from './matrices';
 
@@ -88,7 +88,17 @@ describe('scales', () => {
   });
 
   it('of one change nothing', () => {
-    expect(roundScaled(matrix, new Float32Array(32).fill(1), round)).toEqual(roundMatrix(matrix, round));
+    expect(roundMatrix(matrix, round, new Float32Array(32).fill(1))).toEqual(roundMatrix(matrix, round));
+  });
+
+  it.each([false, true])('rounding with them is scaling, rounding and scaling back; symmetric %s', (symmetric) => {
+    const options = { group: 12, symmetric };
+    const s = Float32Array.from({ length: 32 }, (_, c) => 0.5 + c / 7);
+    const plain = dequantizeMatrix(quantizeMatrix(scaleColumns(matrix, s), options));
+    const exact = plain.values.map((w, i) => w / (s[i % 32] as number));
+    // The plain way rounds to f32 before it divides, too.
+    for (const [i, w] of roundMatrix(matrix, options, s).values.entries()) expect(w).toBeCloseTo(exact[i] as number, 6);
+    expect(roundMatrix(matrix, options)).toEqual(dequantizeMatrix(quantizeMatrix(matrix, options)));
   });
 
   it('found are never worse than none', async () => {

@@ -3,16 +3,13 @@
 import type { CommandModule } from 'yargs';
 import { convert, TARGET_DTYPES, TARGET_FORMATS } from '../quantize/convert';
 import { LAYOUTS, type Layout } from '../quantize/layout';
-import { progressReporter } from '../runtime/progress';
+import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
 
-interface ConvertArguments {
-  readonly model: string;
-  readonly out: string;
+interface ConvertArguments extends CheckpointArguments {
   readonly format: (typeof TARGET_FORMATS)[number] | undefined;
   readonly dtype: (typeof TARGET_DTYPES)[number] | undefined;
   readonly layout: Layout | undefined;
-  readonly json: boolean;
 }
 
 export const convertCommand: CommandModule<object, ConvertArguments> = {
@@ -20,12 +17,10 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
   describe: 'Write a checkpoint in another 4-bit format, float type or layout',
   builder: (yargs) =>
     yargs
-      .option('model', { type: 'string', demandOption: true, describe: 'Folder of the checkpoint' })
-      .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
+      .options(CHECKPOINT_OPTIONS)
       .option('format', { choices: TARGET_FORMATS, describe: 'Of 4-bit matrices; float undoes them' })
       .option('dtype', { choices: TARGET_DTYPES, describe: 'Type of float tensors' })
       .option('layout', { choices: LAYOUTS, describe: "VILA's folders of parts, or one folder as the NVILA -hf ports" })
-      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
       .example('$0 convert --model m-awq --out m-ct --format compressed-tensors', 'AutoAWQ as compressed-tensors')
       .example('$0 convert --model m-awq --out m-f16 --format float', 'The float checkpoint it stands for')
       .example('$0 convert --model m --out m-f16 --dtype f16', 'Another float type')
@@ -36,15 +31,11 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
   },
 };
 
-async function run({ model, out, format, dtype, layout, json }: ConvertArguments, signal: AbortSignal): Promise<void> {
-  const reporter = progressReporter();
-  try {
-    const result = await convert({ model, out, format, dtype, layout, signal, onProgress: reporter });
-    reporter.stop();
-    const { converted, verified } = result;
-    if (json) process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
-    else process.stdout.write(`${result.out}\n${converted} tensors converted, ${verified} verified\n`);
-  } finally {
-    reporter.stop();
-  }
+function run({ json, ...options }: ConvertArguments, signal: AbortSignal): Promise<void> {
+  const { model, out, format, dtype, layout } = options;
+  return printResult(
+    json,
+    (reporter) => convert({ model, out, format, dtype, layout, signal, onProgress: reporter }),
+    ({ out: made, converted, verified }) => `${made}\n${converted} tensors converted, ${verified} verified\n`,
+  );
 }

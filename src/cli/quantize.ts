@@ -5,12 +5,10 @@ import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
 import { METHODS, MODULES, type Module, ROUNDINGS, type Rounding } from '../quantize/options';
 import { formatReport, report } from '../quantize/report';
 import { quantizeWithTower, TOWER_FORMATS, type TowerFormat } from '../quantize/smooth_quantize';
-import { progressReporter } from '../runtime/progress';
+import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
 
-interface QuantizeArguments {
-  readonly model: string;
-  readonly out: string;
+interface QuantizeArguments extends CheckpointArguments {
   readonly format: QuantizedFormat;
   readonly 'group-size': number;
   readonly symmetric: boolean;
@@ -22,7 +20,6 @@ interface QuantizeArguments {
   readonly samples: number | undefined;
   readonly report: boolean;
   readonly evaluation: string | undefined;
-  readonly json: boolean;
 }
 
 export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
@@ -30,8 +27,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
   describe: 'Make a 4-bit checkpoint with AWQ',
   builder: (yargs) =>
     yargs
-      .option('model', { type: 'string', demandOption: true, describe: 'Folder of the float checkpoint' })
-      .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
+      .options(CHECKPOINT_OPTIONS)
       .option('format', { choices: QUANTIZED_FORMATS, default: 'autoawq' as const, describe: 'Layout of the weights' })
       .option('group-size', { type: 'number', default: 128, describe: 'Inputs that share a scale' })
       .option('symmetric', { type: 'boolean', default: false, describe: 'No zero points' })
@@ -41,7 +37,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         choices: MODULES,
         array: true,
         default: ['decoder'] as Module[],
-        describe: 'What to quantise',
+        describe: 'What to quantise; towers: --tower',
       })
       .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits; default: left alone' })
       .option('calibration', {
@@ -55,7 +51,6 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         describe: 'Compare float, round-to-nearest and AWQ afterwards',
       })
       .option('evaluation', { type: 'string', describe: 'Conversations for the report; default the packaged scenes' })
-      .option('json', { type: 'boolean', default: false, describe: 'Print the result as JSON' })
       .example('$0 quantize --model nvila --out nvila-awq --calibration photos.jsonl', 'AutoAWQ, groups of 128')
       .example('$0 quantize --model assets/tiny-nvila --out tiny-awq --report', 'The packaged model, with its quality')
       .example(
@@ -68,19 +63,18 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
   },
 };
 
-async function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
+function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
   const { model, out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
   const { calibration, samples, evaluation, tower } = args;
-  const reporter = progressReporter();
-  const common = { groupSize, symmetric, signal, onProgress: reporter };
-  try {
-    const decoder = { model, out, format, method, rounding, modules, calibration, samples };
-    const result = await quantizeWithTower({ ...decoder, tower, ...common });
-    const quality = args.report ? await report({ model, quantized: result.out, evaluation, ...common }) : undefined;
-    reporter.stop();
-    if (args.json) process.stdout.write(`${JSON.stringify({ ...result, report: quality }, null, 2)}\n`);
-    else process.stdout.write(`${result.out}\n${quality === undefined ? '' : formatReport(quality, result.layers)}`);
-  } finally {
-    reporter.stop();
-  }
+  return printResult(
+    args.json,
+    async (onProgress) => {
+      const common = { groupSize, symmetric, signal, onProgress };
+      const decoder = { model, out, format, method, rounding, modules, calibration, samples };
+      const result = await quantizeWithTower({ ...decoder, tower, ...common });
+      const quality = args.report ? await report({ model, quantized: result.out, evaluation, ...common }) : undefined;
+      return { ...result, report: quality };
+    },
+    (result) => `${result.out}\n${result.report === undefined ? '' : formatReport(result.report, result.layers)}`,
+  );
 }

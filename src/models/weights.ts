@@ -20,7 +20,7 @@ import { start } from '../runtime/start';
 import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
 import { readQuantization } from './quantized_config';
 import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';
-import { openCheckpoint, type TensorEntry } from './safetensors';
+import { openCheckpoint, readTensor, type TensorEntry } from './safetensors';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
@@ -167,7 +167,11 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     },
     close: () => {
       unmap();
-      if (unread.size > 0) throw extra(folder, [...unread.values()]);
+      // AutoGPTQ writes a bias beside every linear layer, of zeros where the model has none.
+      const isIdle = (entry: TensorEntry, name: string): boolean =>
+        name.endsWith('.bias') && isQuantized(find, name.slice(0, -'.bias'.length)) && isZero(entry);
+      const left = [...unread].filter(([entry, name]) => !isIdle(entry, name)).map(([, name]) => name);
+      if (left.length > 0) throw extra(folder, left);
     },
     dispose: () => {
       unmap();
@@ -239,11 +243,19 @@ function findEntry(
   return entry;
 }
 
+/** Whether every value of a vector is 0; other types than those of weights are not. */
+function isZero(entry: TensorEntry): boolean {
+  return entry.dtype in WEIGHT_TYPES && readTensor(entry).every((value) => value === 0);
+}
+
 function extra(folder: string, names: readonly string[]): SparseVilaError {
   const shown = names.slice(0, 5).join(', ');
   return new SparseVilaError(
     'ERR_WEIGHT_EXTRA',
     `${folder}: ${names.length} tensors that this model has no use for: ${shown}${names.length > 5 ? ', …' : ''}. ` +
-      'Running without them would be a different model; is the model type right?',
+      'Running without them would be a different model; is the model type right?' +
+      (names.every((name) => name.endsWith('.bias'))
+        ? ' (Biases of 4-bit layers may be there when they are all zero.)'
+        : ''),
   );
 }

@@ -246,8 +246,11 @@ export function formatReport(
     line('tokens as float', ({ tokens }) => `${(100 * tokens).toFixed(2)} %`),
     line('KL of next token, nats', ({ kl }) => kl.toExponential(2)),
     ...Array.from({ length: last + 1 }, (_, i) =>
-      line(`error after layer ${i}`, ({ hidden }) => (hidden[i] ?? 0).toExponential(2)),
+      line(`NMSE after layer ${i}`, ({ hidden }) => (hidden[i] ?? 0).toExponential(2)),
     ),
+    ...(layers.length > 0
+      ? ['', 'NMSE of the output of each group of matrices that is scaled together, on the calibration rows']
+      : []),
     ...layers.flatMap(({ layer, errors }) =>
       errors.map(({ group, rtn, chosen }) =>
         row(`  layer ${layer}, ${group}`, '', rtn.toExponential(2), chosen.toExponential(2)),

@@ -30,17 +30,17 @@ export interface RoundOptions {
   readonly symmetric: boolean;
 }
 
-const { ceil, max, min, round } = Math;
+const { ceil, fround, max, min } = Math;
 
 /** Below this, a scale would not survive as a binary16 number. */
 const SMALLEST_SCALE = 2 ** -24;
 const SMALLEST_RANGE = 1e-5;
 
-/** Nearest integer, ties to even, as torch rounds. */
-export function roundEven(x: number): number {
-  const nearest = round(x);
-  return nearest - x === 0.5 && nearest % 2 !== 0 ? nearest - 1 : nearest;
-}
+/** From here on doubles are whole: adding it rounds. */
+const WHOLE = 1.5 * 2 ** 52;
+
+/** Nearest integer, ties to even, as torch rounds; |x| < 2^51. */
+export const roundEven = (x: number): number => x + WHOLE - WHOLE;
 
 const clampNibble = (x: number): number => min(15, max(0, x));
 
@@ -96,7 +96,32 @@ export function dequantizeMatrix({ rows, cols, group, q, scale, zero }: Quantize
   return { rows, cols, values };
 }
 
-/** Both at once: the nearest matrix that 4 bits can hold. */
-export function roundMatrix(matrix: Matrix, options: RoundOptions): Matrix {
-  return dequantizeMatrix(quantizeMatrix(matrix, options));
+/**
+ * Both at once, in one pass: the nearest matrix that 4 bits can hold, or with `s` Q(W diag(s)) diag(1 / s), what takes the place of W
+ * when its input is not touched.
+ */
+export function roundMatrix(matrix: Matrix, { group, symmetric }: RoundOptions, s?: Float32Array): Matrix {
+  const { rows, cols, values } = matrix;
+  const rounded = new Float32Array(rows * cols);
+  const scaled = new Float32Array(min(cols, group));
+  const divisors = s ?? new Float32Array(cols).fill(1);
+  for (let row = 0, at = 0; row < rows; row++)
+    for (let begin = 0; begin < cols; begin += group) {
+      const size = min(group, cols - begin);
+      let low = Number.POSITIVE_INFINITY;
+      let high = Number.NEGATIVE_INFINITY;
+      for (let j = 0; j < size; j++) {
+        const w = fround((values[at + j] as number) * (divisors[begin + j] as number));
+        scaled[j] = w;
+        if (w < low) low = w;
+        if (w > high) high = w;
+      }
+      const { scale, zero } = groupScale(low, high, symmetric);
+      for (let j = 0; j < size; j++, at++) {
+        const nearest = roundEven((scaled[j] as number) / scale) + zero;
+        const q = nearest < 0 ? 0 : nearest > 15 ? 15 : nearest;
+        rounded[at] = ((q - zero) * scale) / (divisors[begin + j] as number);
+      }
+    }
+  return { rows, cols, values: rounded };
 }

@@ -1,9 +1,9 @@
 // AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding hurts the channels that
 // matter less. Source: AWQ (arXiv 2306.00978, section 3.2), AutoAWQ `awq/quantize/quantizer.py` (duo scaling).
 
-import { eachGroup, type Matrix, quantizeMatrix, type RoundOptions } from './round';
+import { eachGroup, type Matrix, type RoundOptions, roundMatrix } from './round';
 
-const { abs, floor, max, min, sqrt } = Math;
+const { abs, max, min, sqrt } = Math;
 
 /** Points of the grid: exponents i / 20. */
 export const GRID = 20;
@@ -52,19 +52,12 @@ export function scaleColumns({ rows, cols, values }: Matrix, s: Float32Array, in
 
 /** Rows divided by s. */
 export function divideRows({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
-  return { rows, cols, values: values.map((w, i) => w / (s[floor(i / cols)] as number)) };
-}
-
-/** Q(W diag(s)) diag(1 / s): the matrix that takes the place of W when its input is not touched. */
-export function roundScaled(matrix: Matrix, s: Float32Array, options: RoundOptions): Matrix {
-  const { rows, cols } = matrix;
-  const { q, scale, zero } = quantizeMatrix(scaleColumns(matrix, s), options);
-  const values = new Float32Array(rows * cols);
-  eachGroup(rows, cols, options.group, (index, begin, end) => {
-    const [step, middle] = [scale[index] as number, zero[index] as number];
-    for (let i = begin; i < end; i++) values[i] = (((q[i] as number) - middle) * step) / (s[i % cols] as number);
-  });
-  return { rows, cols, values };
+  const divided = new Float32Array(values.length);
+  for (let row = 0, i = 0; row < rows; row++) {
+    const divisor = s[row] as number;
+    for (let c = 0; c < cols; c++, i++) divided[i] = (values[i] as number) / divisor;
+  }
+  return { rows, cols, values: divided };
 }
 
 export interface ScaleSearch {
@@ -96,7 +89,7 @@ export async function searchScale(matrices: readonly Matrix[], options: ScaleSea
   const meanAbs = tie(options.meanAbs);
   const share = tie(meanShare(matrices, round.group));
   const ones = new Float32Array(meanAbs.length).fill(1);
-  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundScaled(matrix, s, round)));
+  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundMatrix(matrix, round, s)));
   const plainLoss = tryScale(ones);
   let best: Omit<ScaleSearch, 'plainLoss'> = { scale: ones, ratio: undefined, loss: plainLoss };
   for (let i = 0; i < GRID; i++) {

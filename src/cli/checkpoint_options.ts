@@ -1,0 +1,33 @@
+// What the commands that write checkpoints have in common: the options of input and output, and a progress bar that is gone before
+// anything is printed.
+
+import type { Options } from 'yargs';
+import { type ProgressReporter, progressReporter } from '../runtime/progress';
+
+export const CHECKPOINT_OPTIONS = {
+  model: { type: 'string', demandOption: true, describe: 'Folder of the checkpoint' },
+  out: { type: 'string', demandOption: true, describe: 'New folder' },
+  json: { type: 'boolean', default: false, describe: 'Print the result as JSON' },
+} as const satisfies Record<string, Options>;
+
+export interface CheckpointArguments {
+  readonly model: string;
+  readonly out: string;
+  readonly json: boolean;
+}
+
+/** Prints what `work` gives, `text` of it or JSON. */
+export async function printResult<T>(
+  json: boolean,
+  work: (reporter: ProgressReporter) => Promise<T>,
+  text: (result: T) => string,
+): Promise<void> {
+  const reporter = progressReporter();
+  try {
+    const result = await work(reporter);
+    reporter.stop();
+    process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
+  } finally {
+    reporter.stop();
+  }
+}
