@@ -43,6 +43,26 @@ describe('sparseVila', () => {
     expect(Array.from(retrieve?.(new Float32Array(), 0, []) ?? [])).toEqual([]);
   });
 
+  it('spreads a share of the budget evenly among the tokens of low salience', () => {
+    // Of 10 tokens 4 stay: the two best, 8 and 9, and of the others, 0 to 7, those in the middle of each half.
+    expect(prune({ prefillSparsity: 0.6, spread: 0.5 }, image(...all(10)))).toEqual([[2, 6, 8, 9]]);
+    expect(
+      prune({ prefillSparsity: 0.6, spread: 0.5, budget: 'global' }, image(...all(5)), image(5, 6, 7, 8, 9)),
+    ).toEqual([[2], [1, 3, 4]]);
+    expect(prune({ prefillSparsity: 0, spread: 0.5 }, image(...all(10)))).toEqual([all(10)]);
+    expect(prune({ prefillSparsity: 0.9, spread: 0.5 }, image(...all(10)))).toEqual([[9]]);
+  });
+
+  it('leaves the first layers dense where asked to', () => {
+    const { retrieve } = sparseVila({ decodeSparsity: 0.5, denseLayers: 2 });
+    const kept = [0, 1, 2].map((layer) => Array.from(retrieve?.(Float32Array.of(1, 2, 3, 4), layer, []) ?? []));
+    expect(kept).toEqual([
+      [0, 1, 2, 3],
+      [0, 1, 2, 3],
+      [2, 3],
+    ]);
+  });
+
   it('refuses scores that are no numbers', () => {
     const scores = expect.objectContaining({ code: 'ERR_SCORES' });
     expect(() => prune({}, image(1, Number.NaN))).toThrow(scores);
@@ -85,6 +105,8 @@ describe('sparseVila', () => {
     [{ sparsity: 0.5 }, /sparsity/],
     [{ prefillSparcity: 0.5 }, /prefillSparcity/],
     [{ prefillSparsity: 1 }, /prefillSparsity.*received 1/],
+    [{ spread: 1 }, /spread.*received 1/],
+    [{ denseLayers: 0.5 }, /denseLayers.*received 0\.5/],
     [{ prefillSparsity: -0.1 }, /prefillSparsity.*received -0\.1/],
     [{ prefillSparsity: Number.NaN }, /prefillSparsity.*received NaN/],
     [{ prefillSparsity: '0.5' }, /prefillSparsity/],

@@ -96,7 +96,8 @@ export function methodSuite(entry: MethodEntry): void {
               const selection = method.retrieve?.(scores, layer, places(rows));
               if (selection === undefined) continue;
               expectSelection(selection, rows);
-              expect(selection).toHaveLength(budget(rows, ratios.decodeSparsity));
+              const sparsity = layer < (entry.denseLayers ?? 0) ? 0 : ratios.decodeSparsity;
+              expect(selection).toHaveLength(budget(rows, sparsity));
             }
         }
     });

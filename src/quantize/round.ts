@@ -119,7 +119,7 @@ export function roundMatrix(matrix: Matrix, { group, symmetric }: RoundOptions, 
       const { scale, zero } = groupScale(low, high, symmetric);
       for (let j = 0; j < size; j++, at++) {
         const nearest = roundEven((scaled[j] as number) / scale) + zero;
-        const q = nearest < 0 ? 0 : nearest > 15 ? 15 : nearest;
+        const q = Math.min(15, Math.max(0, nearest));
         rounded[at] = ((q - zero) * scale) / (divisors[begin + j] as number);
       }
     }

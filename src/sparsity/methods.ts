@@ -36,6 +36,8 @@ export interface MethodEntry {
   readonly source: string;
   /** Which of the ratios it has a seam for; the other is ignored. */
   readonly uses: { readonly prefill: boolean; readonly decode: boolean };
+  /** First decoder layers that attend all retained rows, whatever the decode ratio; none when not given. */
+  readonly denseLayers?: number;
   create(ratios: MethodRatios): SparsityMethod;
 }
 
@@ -59,6 +61,20 @@ export const METHODS: readonly MethodEntry[] = [
     source: 'Khaki et al., arXiv 2510.17777',
     uses: { prefill: true, decode: true },
     create: ({ seed: _, ...ratios }) => sparseVila(ratios),
+  },
+  {
+    name: 'sparsevila+',
+    title: 'SparseVILA, half spread, first layer dense',
+    stage: 'tower + decode',
+    queryAware: true,
+    safeForLaterTurns: true,
+    source: 'options of ours on arXiv 2510.17777',
+    uses: { prefill: true, decode: true },
+    denseLayers: 1,
+    create: ({ seed: _, ...ratios }) => ({
+      ...sparseVila({ ...ratios, spread: 0.5, denseLayers: 1 }),
+      name: 'sparsevila+',
+    }),
   },
   {
     name: 'visionzip',

@@ -31,6 +31,11 @@ export const COUNT: Check = {
   accepts: (value) => Number.isInteger(value) && (value as number) >= 1,
 };
 
+export const NATURAL: Check = {
+  expected: 'an integer of at least 0',
+  accepts: (value) => Number.isInteger(value) && (value as number) >= 0,
+};
+
 export const SEED: Check = {
   expected: 'an integer from 0 to 2^53 - 1',
   accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 0,

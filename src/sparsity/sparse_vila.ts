@@ -1,10 +1,13 @@
 // SparseVILA (Khaki et al., arXiv 2510.17777): at prefill, tokens of low salience in the tower's own attention are dropped,
 // whatever will be asked; at decode, each turn and layer attends only to the retained rows most relevant to the question.
 // Nothing retained is lost: the next turn may retrieve other rows.
+// `spread` and `denseLayers` are ours: on the packaged model, the retrieval of the first decoder layer alone costs all that decoding
+// loses (deeper layers choose well, the first does not know the question yet), and the decoder leans on plain background too.
 
 import type { SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, oneOf, POSITIONS, SHARE } from './options';
-import { budget, topK } from './top_k';
+import { checkOptions, LAYER, NATURAL, oneOf, POSITIONS, SHARE } from './options';
+import { budget, roundHalfEven, topK } from './top_k';
+import { strided } from './uniform';
 
 export interface SparseVilaOptions {
   /** Share of visual tokens dropped after the tower, 0 <= p < 1. */
@@ -17,6 +20,10 @@ export interface SparseVilaOptions {
   readonly positions?: 'original' | 'compact';
   /** Whether the prefill budget is counted in each image or over all images of a turn. Default 'perImage'. */
   readonly budget?: 'perImage' | 'global';
+  /** Share of the prefill budget given to tokens spread evenly among those of low salience, 0 <= s < 1; default 0, as in the paper. */
+  readonly spread?: number;
+  /** So many of the first decoder layers attend all retained rows; default 0, as in the paper. Quest does so with two. */
+  readonly denseLayers?: number;
 }
 
 /** Ratios that the paper uses, by kind of task. */
@@ -38,26 +45,39 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     salienceLayer: LAYER,
     positions: POSITIONS,
     budget: oneOf('perImage', 'global'),
+    spread: SHARE,
+    denseLayers: NATURAL,
   });
   const { image } = SPARSE_VILA_PRESETS;
   const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = options;
   const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
+  const { spread = 0, denseLayers = 0 } = options;
+  const prune = (salience: Float32Array): Int32Array =>
+    keep(salience, budget(salience.length, prefillSparsity), spread);
   return {
     name: 'sparsevila',
     tower: { salience: [salienceLayer] },
     positions,
     prune: (images) =>
-      scope === 'global'
-        ? pruneTogether(images, prefillSparsity)
-        : images.map((image) => topK(image.salience(), budget(image.tokens, prefillSparsity))),
-    retrieve: (relevance) => topK(relevance, budget(relevance.length, decodeSparsity)),
+      scope === 'global' ? pruneTogether(images, prune) : images.map((image) => prune(image.salience())),
+    retrieve: (relevance, layer) => topK(relevance, budget(relevance.length, layer < denseLayers ? 0 : decodeSparsity)),
   };
 }
 
+/** The k - e most salient of n tokens and, evenly spread among the others, e = round(spread k). */
+function keep(salience: Float32Array, k: number, spread: number): Int32Array {
+  const even = roundHalfEven(spread * k);
+  const top = topK(salience, k - even);
+  if (even === 0) return top;
+  const isTop = new Set(top);
+  const others = Array.from(salience.keys()).filter((i) => !isTop.has(i));
+  const spreadOut = strided(others.length, even).map((i) => others[i] as number);
+  return Int32Array.from([...top, ...spreadOut]).sort();
+}
+
 /** One budget for all images. Each image's salience is an attention distribution, so scores are on one scale. */
-function pruneTogether(images: readonly TowerView[], sparsity: number): Int32Array[] {
-  const all = Float32Array.from(images.flatMap((image) => [...image.salience()]));
-  const kept = topK(all, budget(all.length, sparsity));
+function pruneTogether(images: readonly TowerView[], prune: (salience: Float32Array) => Int32Array): Int32Array[] {
+  const kept = prune(Float32Array.from(images.flatMap((image) => [...image.salience()])));
   let start = 0;
   return images.map(({ tokens }) => {
     const from = start;
