@@ -76,7 +76,7 @@ class Op {
     View v = output(i, TF_UINT8, {bytes});
 #if defined(__linux__)
     const uintptr_t page = 4096, begin = ((uintptr_t)v.data + page - 1) / page * page, end = ((uintptr_t)v.data + (uintptr_t)bytes) / page * page;
-    if (end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // advice: failing is no error
+    if (bytes >= 4 << 20 && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // advice: failing is no error
 #endif
     return v;
   }
