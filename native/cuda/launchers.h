@@ -36,6 +36,8 @@ void move(GpuStream, void* to, const void* from, int64_t bytes);
 
 // table.cu
 const char* last_error();
+/** What last_error says next: an argument that a kernel cannot take. The text lives for ever. */
+void refuse(const char* why);
 
 }  // namespace gpu
 }  // namespace sv
