@@ -138,7 +138,7 @@ class UploadRing {
 
   bool allocate() {
     void* memory = nullptr;
-    if (cudaMallocHost(&memory, (size_t)(kPartBytes * kParts)) != cudaSuccess) return false;  // last_error tells
+    if (cudaHostAlloc(&memory, (size_t)(kPartBytes * kParts), cudaHostAllocDefault) != cudaSuccess) return false;  // last_error tells
     for (cudaEvent_t& done : done_)
       if (cudaEventCreateWithFlags(&done, cudaEventDisableTiming) != cudaSuccess) return false;
     memory_ = static_cast<char*>(memory);
