@@ -4,6 +4,7 @@
 #include "../kernels/int8.h"
 #include "fragments.cuh"
 #include "launchers.h"
+#include "mma.h"
 
 namespace sv {
 namespace gpu {
@@ -16,7 +17,7 @@ __device__ float int4_weight(const PackedHeader& h, const char* strip, int lane,
   const uint32_t byte = (uint8_t)tile[in % half / 4 * 64 + lane * 4 + in % 4];
   const uint16_t* end = (const uint16_t*)(tile + bytes - 64);
   const float q = (float)(in < half ? byte & 15 : byte >> 4), zero = half_to_float(end[kLanes + lane]);
-  const float scale = h.scale_bf16 ? bf16_to_float(end[lane]) : half_to_float(end[lane]);
+  const float scale = h.scale_bf16 ? bf16_low(end[lane]) : half_to_float(end[lane]);
   return h.zero_scaled ? q * scale + zero : (q - zero) * scale;  // q s is exact: fused or not is the same
 }
 
@@ -25,7 +26,7 @@ __device__ float weight(const PackedHeader& h, const char* strip, int lane, int6
   switch (h.type) {
     case kF32: return ((const float*)strip)[input * kLanes + lane];
     case kF16: return half_to_float(half[input * kLanes + lane]);
-    case kBf16: return bf16_to_float(half[(input / 2 * kLanes + lane) * 2 + input % 2]);
+    case kBf16: return bf16_low(half[(input / 2 * kLanes + lane) * 2 + input % 2]);
     case kInt4: return int4_weight(h, strip, lane, input);
     default: {
       const float scale = ((const float*)(strip + (h.k + 3) / 4 * 64))[lane];

@@ -23,13 +23,6 @@ __device__ __forceinline__ float half_to_float(uint32_t half) {
   const float f = magnitude >= 0x0f800000 ? __uint_as_float(magnitude | 0x7f800000) : __uint_as_float(magnitude) * 0x1p112f;
   return __uint_as_float(__float_as_uint(f) | (half & 0x8000) << 16);
 }
-__device__ __forceinline__ float bf16_to_float(uint32_t bits) { return __uint_as_float(bits << 16); }
-/** Round to nearest even; NaN stays NaN. */
-__device__ __forceinline__ uint32_t to_bf16(float f) {
-  const uint32_t u = __float_as_uint(f);
-  if ((u & 0x7fffffff) > 0x7f800000) return (u >> 16) | 64;
-  return (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-}
 
 /** A lane's part of eight rows by one step. */
 template <int Planes>

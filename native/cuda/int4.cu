@@ -20,7 +20,7 @@ template <int Planes>
 struct Int4 {
   using Sum = float;
   static constexpr int kLaneBytes = 8 * Planes;
-  static __device__ __forceinline__ int64_t units(const Product& p) { return (p.k + p.group - 1) / p.group; }
+  static __device__ __forceinline__ int64_t units(const Product& p) { return p.groups; }
   static __device__ __forceinline__ int64_t steps(const Product& p) { return units(p) * (p.group / 16); }
 
   /** out += s (acc - m X) + b X for the lane's two outputs, and the rows 2t, 2t + 1 of each block. */
@@ -32,7 +32,7 @@ struct Int4 {
     for (int n = 0; n < N; n++) {
       const int64_t block = tile.row / kRowBlock + n;
       x[n] = make_float2(0, 0);
-      if (block * kRowBlock < p.rows) x[n] = *(const float2*)(p.sums + (block * units(p) + group) * kRowBlock + tile.t * 2);
+      if (block * kRowBlock < p.rows) x[n] = *(const float2*)(p.sums + (block * p.groups + group) * kRowBlock + tile.t * 2);
     }
 #pragma unroll
     for (int s = 0; s < S; s++) {
@@ -41,7 +41,7 @@ struct Int4 {
 #pragma unroll
       for (int o = 0; o < 2; o++) {
         const uint32_t bits = o ? scales >> 16 : scales & 0xffff;
-        const float factor = p.scale_bf16 ? bf16_to_float(bits) : half_to_float(bits);
+        const float factor = p.scale_bf16 ? bf16_low(bits) : half_to_float(bits);
         const float zero = half_to_float(o ? zeros >> 16 : zeros & 0xffff);
         const float m = p.zero_scaled ? 128.f : 128.f + zero, b = p.zero_scaled ? zero : 0.f;
 #pragma unroll
@@ -62,7 +62,7 @@ struct Int4 {
     const int half = p.group / 32;  // steps in the low nibbles; as many follow in the high ones
     for (int64_t group = begin; group < end; group++) {
       float acc[S][N][4] = {};
-#pragma unroll (N <= 2 ? 4 : 1)
+#pragma unroll (S * N == 1 ? 4 : N == 1 ? 2 : 1)
       for (int i = 0; i < half; i++) {
         uint2 w[S];  // four inputs low, four high, of outputs 2g and 2g + 1
 #pragma unroll
@@ -91,7 +91,7 @@ struct Int4 {
 }  // namespace
 
 void multiply_int4(GpuStream stream, const Product& p, int planes) {
-  prepare_planes(stream, p, planes, ceil_div(p.k, p.group) * (p.group / 16), p.group / 16);
+  prepare_planes(stream, p, planes, p.groups * (p.group / 16), p.group / 16);
   if (planes == 1) multiply<Int4<1>>(stream, p);
   else multiply<Int4<2>>(stream, p);
 }

@@ -46,7 +46,8 @@ void linear(GpuStream stream, GpuScratch scratch, const float* x, int64_t ldx, i
   if (rows <= 0 || strips == 0) return;
   Product p = {};
   p.w = matrix->body, p.strip_bytes = h.strip_bytes, p.strips = strips, p.k = h.k;
-  p.group = h.group, p.scale_bf16 = h.scale_bf16, p.zero_scaled = h.zero_scaled, p.gated = h.gated;
+  p.group = h.group, p.groups = h.type == kInt4 ? int4_groups(h.k, h.group) : 0;
+  p.scale_bf16 = h.scale_bf16, p.zero_scaled = h.zero_scaled, p.gated = h.gated;
   p.ldx = ldx, p.n = h.n, p.ldy = ldy;
   p.bias = e->bias, p.activation = e->activation, p.residual_ld = e->residual_ld;
   const BlockScratch need = block_scratch(h);

@@ -2,6 +2,7 @@
 // gives the sum of what the planes hold.
 #pragma once
 #include "fragments.cuh"
+#include "mma.h"
 
 namespace sv {
 namespace gpu {
@@ -20,13 +21,13 @@ static __global__ void round_to_planes(Product p, int64_t steps, int64_t groups,
     for (int i = 0; i < 4; i++) {
       const int64_t input = step * 16 + t * 4 + i;
       const float v = row < p.rows && input < p.k ? p.x[row * p.ldx + input] : 0;
-      const uint32_t high = to_bf16(v);
+      const uint32_t high = bf16_bits(v);
       planes[0][i] = high;
-      float held = bf16_to_float(high);
+      float held = bf16_low(high);
       if (Planes == 2) {
-        const uint32_t low = (high & 0x7f80) == 0x7f80 ? 0 : to_bf16(v - held);  // nothing is left of infinity
+        const uint32_t low = (high & 0x7f80) == 0x7f80 ? 0 : bf16_bits(v - held);  // nothing is left of infinity
         planes[Planes - 1][i] = low;
-        held += bf16_to_float(low);
+        held += bf16_low(low);
       }
       sum += held;
     }

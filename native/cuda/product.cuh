@@ -26,7 +26,7 @@ __device__ __forceinline__ int row_of(int lane, int i) { return lane % 4 * 2 + i
 
 /** A block is S strips by at most 8 N rows, a warp one segment of the inputs. */
 template <class Format, int S, int N>
-__global__ void __launch_bounds__(kSegments* kWarp, 2) multiply_few(Product p) {
+__global__ void __launch_bounds__(kSegments* kWarp, S* N < 4 ? 2 : 1) multiply_few(Product p) {
   using Sum = typename Format::Sum;
   __shared__ Sum part[kSegments][S][N][4][kWarp];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;

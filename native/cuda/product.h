@@ -9,7 +9,7 @@ namespace gpu {
 /** By value to a kernel; pointers are device memory. */
 struct Product {
   const char* w;             // strips, as kernels/kernels.h, int4.h and int8.h lay them out
-  int64_t strip_bytes, strips, k;
+  int64_t strip_bytes, strips, k, groups;  // groups: int4
   int32_t group, scale_bf16, zero_scaled, gated;
   const float* x;            // [rows][ldx]
   int64_t ldx, rows;
