@@ -62,7 +62,8 @@ struct Int8 {
     }
   }
   static __device__ __forceinline__ float value(const Product& p, int32_t sum, const char* strip, int out, int64_t row) {
-    return (float)sum * (((const float*)(strip + quads(p) * 64))[out] * p.sums[row]);
+    const float scale = ((const float*)(strip + quads(p) * 64))[out];
+    return __fmul_rn((float)sum, scale * p.sums[row]);  // the bias is added to a rounded product, as on the processor
   }
 };
 
