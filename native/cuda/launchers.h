@@ -12,7 +12,7 @@ void layer_norm(GpuStream, const float* x, int64_t ldx, const float* w, const fl
 void rope(GpuStream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y, int64_t ldy);
 void space_to_depth(GpuStream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y);
 
-// linear.cu
+// linear.cu, decode.cu
 void linear(GpuStream, GpuScratch, const float* x, int64_t ldx, int64_t rows, const GpuMatrix*, const Epilogue*, float* y, int64_t ldy, int64_t strips);
 void gather_rows(GpuStream, const GpuMatrix*, const int32_t* ids, int64_t count, float* y);
 void dequantize(GpuStream, const GpuMatrix*, int64_t row, int64_t rows, float* y);
