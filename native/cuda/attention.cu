@@ -13,8 +13,9 @@
 #define SV_UNROLL
 #define SV_UNROLL_BY(n)
 #else
-#define SV_UNROLL _Pragma("unroll")
-#define SV_UNROLL_BY(n) _Pragma("unroll n")
+#define SV_PRAGMA(text) _Pragma(#text)
+#define SV_UNROLL SV_PRAGMA(unroll)
+#define SV_UNROLL_BY(n) SV_PRAGMA(unroll n)
 #endif
 
 namespace sv {
