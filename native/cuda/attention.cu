@@ -23,7 +23,7 @@ namespace gpu {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kChunk = (int)kAttentionChunk, kGroups = kChunk / 32;  // a lane's keys of a chunk
+constexpr int kChunk = (int)kAttentionChunk, kGroups = kChunk / 32;  // a lane's keys of a chunk: 4
 constexpr int kSlice = 32, kSliceStride = kSlice + 1;                // words of a row in shared memory: odd, no bank conflicts
 constexpr int kEnoughBlocks = 264;                                   // two for each multiprocessor of a large GPU
 constexpr int64_t kMostPartials = 16 << 20;                          // floats of partial outputs at a time
@@ -245,11 +245,11 @@ __device__ __forceinline__ void sum_values(const uint32_t* tile, float* p, const
     SV_UNROLL
     for (int n = 0; n < Word<T>::kValues; n++) sum[j][n] = 0;
   }
-  SV_UNROLL
+  SV_UNROLL_BY(1)  // else the code is four times as long, and so is compiling it
   for (int i = 0; i < kGroups; i++) {
     __syncwarp();
     SV_UNROLL
-    for (int j = 0; j < Q; j++) p[lane * Q + j] = s[j][i];
+    for (int j = 0; j < Q; j++) p[lane * Q + j] = i < 2 ? i ? s[j][1] : s[j][0] : i == 2 ? s[j][2] : s[j][3];
     __syncwarp();
     const int all = within(least - 32 * i, 0, 32), some = within(most - 32 * i, 0, 32);
     weigh_values<T, Q, false>(tile, p, 0, all, 32 * i, seen, sum);
