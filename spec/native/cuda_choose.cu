@@ -88,6 +88,9 @@ void sample_cases() {
             sample_case(*x, {temperature, top_k, top_p, u < 0.1f ? 0 : u > 0.9f ? almost : u}, "sample");
           }
   }
+  // Different logits of equal weight: half of the lower ones, which come first, make up top-p exactly.
+  const std::vector<float> close = {1, 1, 1, 1, 1.0000001f, 1.0000001f, 1.0000001f, 1.0000001f};
+  for (float u = 0; u < 1; u += 0.0625f) sample_case(close, {17, 0, 0.75f, u}, "sample");
   sample_case(std::vector<float>(200000, 1.f), {1, 0, 0.999999f, almost}, "sample");
   in_every_order("sample", [&] {
     std::vector<int32_t> ids;

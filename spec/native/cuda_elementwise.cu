@@ -1,4 +1,6 @@
 // Broadcast arithmetic, strided copies, gathers and transfers on the GPU, against plain loops.
+#include <unistd.h>
+
 #include "cuda_testing.h"
 
 using namespace testing;
@@ -67,21 +69,24 @@ void gather_case(int64_t outer, int64_t n, const std::vector<int32_t>& ids, int6
   check(same_bits(y.host(), expected), "gather of rows of " + std::to_string(row) + " bytes");
 }
 
-/** The source changes as soon as `upload` returns; copies go in order. */
+/** The source changes as soon as `upload` returns, while the device is busy with something else; copies go in order. */
 void transfers() {
   Random random(13);
   cudaStream_t stream = nullptr;
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   for (int64_t bytes : {(int64_t)1, (int64_t)255, ((int64_t)1 << 20) + 5, (int64_t)3 << 20}) {
-    std::vector<uint8_t> host((size_t)bytes);
-    for (uint8_t& byte : host) byte = (uint8_t)random.bits();
-    const std::vector<uint8_t> expected = host;
-    Device<uint8_t> first((size_t)bytes), second((size_t)bytes);
+    const int64_t parts = 14;  // of the largest, more than the ring holds
+    std::vector<uint8_t> host((size_t)bytes), expected((size_t)(parts * bytes));
+    for (uint8_t& byte : expected) byte = (uint8_t)random.bits();
+    Device<uint8_t> first((size_t)(parts * bytes)), second((size_t)(parts * bytes));
     cudaDeviceSynchronize();
-    for (int i = 0; i < 14; i++) sv::gpu::upload(stream, second.data, expected.data(), bytes);  // more than the ring holds
-    sv::gpu::upload(stream, first.data, host.data(), bytes);
-    memset(host.data(), 0, (size_t)bytes);
-    sv::gpu::move(stream, second.data, first.data, bytes);
+    cudaLaunchHostFunc(stream, [](void*) { usleep(200000); }, nullptr);
+    for (int64_t i = 0; i < parts; i++) {
+      memcpy(host.data(), expected.data() + i * bytes, (size_t)bytes);
+      sv::gpu::upload(stream, first.data + i * bytes, host.data(), bytes);
+      memset(host.data(), 0, (size_t)bytes);
+    }
+    sv::gpu::move(stream, second.data, first.data, parts * bytes);
     cudaStreamSynchronize(stream);
     check(same_bits(first.host(), expected) && same_bits(second.host(), expected), "upload of " + std::to_string(bytes) + " bytes");
   }
