@@ -35,7 +35,7 @@ const PACKAGES = [
   {
     project: 'nvidia-cuda-nvcc',
     version: CUDA_VERSION,
-    files: /^bin\/(?!nvlink$|bin2c$)/,
+    files: /^(bin\/(?!nvlink$|bin2c$)|include\/)/,
     x64: ['manylinux_2_17_x86_64', 37_384_532, '56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03'],
     arm64: ['manylinux_2_17_aarch64', 32_455_430, 'c7ff28f86a24effdc6c034fa15230c549a273e4771b10a7fec14996f8cf3307f'],
   },

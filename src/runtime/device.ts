@@ -23,6 +23,11 @@ export function deviceWish(env: Environment = process.env): DeviceWish {
   );
 }
 
+const SETUP = 'Run `npx sparsevila setup`.';
+/** After a build that failed. */
+export const MEND =
+  'Mend what the row `GPU library` of `npx sparsevila doctor` says, then run `npx sparsevila setup --gpu`.';
+
 /** Why the GPU is not used. */
 export interface Reason {
   readonly why: string;
@@ -72,22 +77,21 @@ function isOlder(version: string, than: string): boolean {
   return at >= 0 && (a?.[at] ?? 0) < (b?.[at] ?? 0);
 }
 
-export interface DeviceFacts {
-  readonly wish: DeviceWish;
+/** What decides whether the GPU can be used. */
+export interface GpuFacts {
   readonly nvidia: Nvidia;
-  /** The library for the wish: the stand-in's for `standin`, else the GPU's. */
+  /** The GPU's library, if it is built. */
   readonly library: DeviceLibrary | undefined;
+  /** Why it could not be built. */
   readonly failure: GpuFailure | undefined;
   /** The CUDA that the library is or would be built with. */
   readonly cuda: string;
 }
 
 /** Looks at the machine and the cache. Runs nvidia-smi and nvcc, so not for every start. */
-export function deviceFacts(libtensorflow: Libtensorflow | undefined, env: Environment = process.env): DeviceFacts {
-  const wish = deviceWish(env);
-  const library = libtensorflow && wishedLibrary(wish, libtensorflow, env);
+export function gpuFacts(libtensorflow: Libtensorflow | undefined, env: Environment = process.env): GpuFacts {
+  const library = libtensorflow && findDeviceLibrary('gpu', libtensorflow, env);
   return {
-    wish,
     nvidia: nvidia(env),
     library,
     failure: libtensorflow && gpuFailure(libtensorflow, env),
@@ -105,27 +109,24 @@ export function wishedLibrary(
   return findDeviceLibrary(wish === 'standin' ? 'standin' : 'gpu', libtensorflow, env);
 }
 
-/** Why no device library is loaded, or undefined when one is to be: then only the library itself can tell. */
-export function whyNotLoaded({ wish, nvidia, library, failure, cuda }: DeviceFacts): Reason | undefined {
+/** Why TensorFlow is on the CPU. `said` is what the library said when it was loaded; empty when it was not. */
+export function whyCpu(wish: DeviceWish, facts: GpuFacts, said: string): Reason {
   if (wish === 'cpu') return { why: 'SPARSEVILA_DEVICE=cpu' };
-  if (library !== undefined) return undefined;
   if (wish === 'standin') {
-    return { why: 'the stand-in of the GPU is not built', advice: 'It is for the tests: `npm test` builds it.' };
+    const advice = 'It is for the tests: `npm test` builds it.';
+    return { why: said || 'the stand-in of the GPU is not built', advice };
   }
+  const { nvidia, library, failure, cuda } = facts;
   const amiss = unfit(nvidia, cuda);
   if (amiss !== undefined) return amiss;
+  if (library !== undefined) {
+    return { why: said || 'the GPU library found no device', advice: 'See `nvidia-smi`, and CUDA_VISIBLE_DEVICES.' };
+  }
   if (failure !== undefined) {
-    const advice = 'Mend what it says, then run `npx sparsevila setup --gpu`.';
-    return { why: `the GPU library could not be built: ${failure.message}`, advice };
+    const [first = ''] = failure.message.split('\n');
+    return { why: `the GPU library could not be built: ${first}`, advice: MEND };
   }
-  return { why: 'the GPU library is not built', advice: 'Run `npx sparsevila setup`.' };
-}
-
-/** Why a library that was loaded has no device. `said` is its own reason. */
-export function whyNoDevice({ nvidia, cuda }: DeviceFacts, said: string): Reason {
-  const amiss = unfit(nvidia, cuda);
-  if (amiss !== undefined) return amiss;
-  return { why: said || 'the GPU library found no device', advice: 'See `nvidia-smi`, and CUDA_VISIBLE_DEVICES.' };
+  return { why: 'the GPU library is not built', advice: SETUP };
 }
 
 /** The error of a wish that cannot be fulfilled. */

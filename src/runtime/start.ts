@@ -5,7 +5,7 @@ import nodeUtil from 'node:util';
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { messageOf, SparseVilaError } from '../errors';
 import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
-import { deviceFacts, deviceWish, noDevice, whyNoDevice, whyNotLoaded, wishedLibrary } from './device';
+import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
 import { isaLevel, processor, tensorflowDefaults } from './machine';
 import { cacheFolder } from './paths';
 import { findInstallation, type Installation } from './setup';
@@ -127,7 +127,7 @@ function load(): Runtime {
   const device = backend.isUsingGpuDevice ? 'GPU' : 'CPU';
   const wish = deviceWish();
   if (device === 'CPU' && (wish === 'gpu' || wish === 'standin')) {
-    throw noDevice(wish, whyNoDevice(deviceFacts(installation.libtensorflow), deviceReport));
+    throw noDevice(wish, whyCpu(wish, gpuFacts(installation.libtensorflow), deviceReport));
   }
   return { tf, backend, native, device, deviceReport };
 }
@@ -138,8 +138,7 @@ function loadDevice(native: NativeAddon, { libtensorflow }: Installation): strin
   const library = wishedLibrary(wish, libtensorflow);
   if (library === undefined) {
     if (wish === 'auto' || wish === 'cpu') return '';
-    const reason = whyNotLoaded(deviceFacts(libtensorflow));
-    throw noDevice(wish, reason ?? { why: 'its library is not built' });
+    throw noDevice(wish, whyCpu(wish, gpuFacts(libtensorflow), ''));
   }
   try {
     native.loadDevice(library.path);
