@@ -4,7 +4,7 @@
 //   threadIdx blockIdx blockDim gridDim, warpSize, __syncthreads __syncwarp __shfl_sync __shfl_xor_sync __shfl_down_sync
 //   __shfl_up_sync __ballot_sync __any_sync __all_sync, __popc __clz __ffs, atomicAdd Max Min CAS Exch on 32 bits (Add on
 //   float too), __threadfence, __ldg, int2 int4 uint2 uint4 float2 float4 with make_..., __float_as_uint and its kin,
-//   fmaf expf ... of <math.h>, __fdividef __expf, __dp4a; SV_LAUNCH and SV_DYNAMIC_SHARED below; mma.h.
+//   fmaf expf ... of <math.h>, __fdividef __expf __fmul_rn, __dp4a __byte_perm; SV_LAUNCH and SV_DYNAMIC_SHARED below; mma.h.
 // Every thread of a block that has not returned must reach each __syncthreads, every lane of a warp each warp function.
 #pragma once
 #if defined(SV_STANDIN)

@@ -290,6 +290,15 @@ inline unsigned __float_as_uint(float x) { return sv_standin_bits<unsigned>(x); 
 inline int __float_as_int(float x) { return sv_standin_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return sv_standin_bits<float>(x); }
 inline float __int_as_float(int x) { return sv_standin_bits<float>(x); }
+/** Rounded by itself: never fused with a sum. */
+inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
+/** Bytes of b:a, chosen by the selector's hexadecimal digits, lowest first. */
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  const uint64_t both = uint64_t(b) << 32 | a;
+  unsigned out = 0;
+  for (int i = 0; i < 4; i++) out |= unsigned(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+  return out;
+}
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __expf(float x) { return expf(x); }
 inline int __dp4a(int a, int b, int c) {

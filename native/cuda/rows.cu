@@ -1,0 +1,85 @@
+// Norms, rotary embedding and space to depth. A norm is one block per row, so a row's result does not depend on the others.
+// Knows nothing of matrices.
+#include "launch.h"
+#include "launchers.h"
+
+namespace sv {
+namespace gpu {
+namespace {
+
+__global__ void rms_norm_rows(const float* x, int64_t ldx, const float* w, const float* eps, int64_t d, float* y, int64_t ldy) {
+  __shared__ float shared[kWarp];
+  x += blockIdx.x * ldx;
+  y += blockIdx.x * ldy;
+  float s = 0;
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) s = fmaf(x[i], x[i], s);
+  const float inverse = 1.f / sqrtf(block_reduce(s, Sum(), shared) / (float)d + *eps);
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) y[i] = x[i] * inverse * w[i];
+}
+
+/** The variance from centred values. */
+__global__ void layer_norm_rows(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t d, float* y,
+                                int64_t ldy) {
+  __shared__ float shared[kWarp];
+  x += blockIdx.x * ldx;
+  y += blockIdx.x * ldy;
+  float s = 0, q = 0;
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) s += x[i];
+  const float mean = block_reduce(s, Sum(), shared) / (float)d;
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) {
+    const float v = x[i] - mean;
+    q = fmaf(v, v, q);
+  }
+  const float inverse = 1.f / sqrtf(block_reduce(q, Sum(), shared) / (float)d + *eps);
+  for (int64_t i = threadIdx.x; i < d; i += blockDim.x) y[i] = fmaf((x[i] - mean) * inverse, w[i], b[i]);
+}
+
+/** A thread per rotated pair: it reads both of its elements before it writes them, so y may be x. */
+__global__ void rope_pairs(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t pairs, int64_t heads,
+                           int64_t half, float* y, int64_t ldy) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= pairs) return;
+  const int64_t i = at % half, head = at / half % heads, token = at / half / heads, in = head * 2 * half + i;
+  const float a = x[token * ldx + in], b = x[token * ldx + in + half];
+  const float c = cos[token * half + i], s = sin[token * half + i];
+  y[token * ldy + in] = a * c - b * s;
+  y[token * ldy + in + half] = b * c + a * s;
+}
+
+__global__ void space_to_depth_elements(const float* x, int64_t h, int64_t w, int64_t c, int64_t k, int64_t cols, int64_t total,
+                                        float* y) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= total) return;
+  const int64_t channel = at % c, patch = at / c % (k * k), token = at / c / (k * k);
+  const int64_t r = token / cols * k + patch / k, s = token % cols * k + patch % k;
+  y[at] = r < h && s < w ? x[(r * w + s) * c + channel] : 0;
+}
+
+}  // namespace
+
+void rms_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y,
+              int64_t ldy) {
+  if (rows > 0 && d > 0) SV_LAUNCH(rms_norm_rows, (unsigned)rows, row_threads(d), 0, stream_of(stream), x, ldx, w, eps, d, y, ldy);
+}
+
+void layer_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows,
+                int64_t d, float* y, int64_t ldy) {
+  if (rows > 0 && d > 0)
+    SV_LAUNCH(layer_norm_rows, (unsigned)rows, row_threads(d), 0, stream_of(stream), x, ldx, w, b, eps, d, y, ldy);
+}
+
+void rope(GpuStream stream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c,
+          float* y, int64_t ldy) {
+  const int64_t pairs = t * heads * (c / 2);
+  if (pairs > 0)
+    SV_LAUNCH(rope_pairs, (unsigned)ceil_div(pairs, 256), 256, 0, stream_of(stream), x, ldx, cos, sin, pairs, heads, c / 2, y, ldy);
+}
+
+void space_to_depth(GpuStream stream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y) {
+  const int64_t cols = ceil_div(w, k), total = ceil_div(h, k) * cols * k * k * c;
+  if (total > 0)
+    SV_LAUNCH(space_to_depth_elements, (unsigned)ceil_div(total, 256), 256, 0, stream_of(stream), x, h, w, c, k, cols, total, y);
+}
+
+}  // namespace gpu
+}  // namespace sv
