@@ -21,7 +21,10 @@ beforeAll(async () => {
     return;
   }
   const standin = readdirSync(join(NATIVE, 'standin')).filter((name) => name.endsWith('.cc'));
-  const sources = [...standin.map((name) => join(NATIVE, 'standin', name)), join(packageFolder(), 'spec/native/standin.cu')];
+  const sources = [
+    ...standin.map((name) => join(NATIVE, 'standin', name)),
+    join(packageFolder(), 'spec/native/standin.cu'),
+  ];
   const flags = ['-std=c++17', '-O0', '-pthread', '-DSV_STANDIN', `-I${NATIVE}`];
   const compile = (source: string, index: number): Promise<unknown> =>
     promisify(execFile)(compiler, [...flags, '-x', 'c++', '-c', source, '-o', join(folder, `${index}.o`)]);
@@ -32,7 +35,10 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Runs the program; `settings` as in SPARSEVILA_STANDIN. */
-function standin(args: readonly string[], settings = ''): { signal: string | null; status: number | null; text: string } {
+function standin(
+  args: readonly string[],
+  settings = '',
+): { signal: string | null; status: number | null; text: string } {
   const env = { ...process.env, SPARSEVILA_STANDIN: settings };
   const { signal, status, stdout, stderr } = spawnSync(program, args, { env, encoding: 'utf8' });
   return { signal, status, text: stdout + stderr };
@@ -49,12 +55,20 @@ test('threads, warps, atomics, tensor cores, memory, streams and events are as i
 test.each([
   ['read', 'SIGSEGV', /the host touched device memory as if it were the host's .* byte 12 of an allocation of 400\./],
   ['write', 'SIGSEGV', /the host touched device memory as if it were the host's .* byte 12 of an allocation of 400\./],
-  ['overrun', 'SIGSEGV', /write_at, block \(0, 0, 0\), thread .* touched device memory out of bounds .* byte 512 of an all/],
+  [
+    'overrun',
+    'SIGSEGV',
+    /write_at, block \(0, 0, 0\), thread .* touched device memory out of bounds .* byte 512 of an all/,
+  ],
   ['underrun', 'SIGSEGV', /write_at, .* touched device memory out of bounds/],
   ['freed', 'SIGSEGV', /write_at, .* touched device memory out of bounds/],
   ['shared', 'SIGSEGV', /past_shared, .* which is no device memory: .* dynamic shared memory out of bounds/],
   ['damage', 'SIGABRT', /something wrote past the 400 bytes of device memory/],
-  ['deadlock', 'SIGABRT', /block_alone, block \(0, 0, 0\): its threads wait .*\n.*thread \(0, 0, 0\), warp 0: __syncthreads\n/],
+  [
+    'deadlock',
+    'SIGABRT',
+    /block_alone, block \(0, 0, 0\): its threads wait .*\n.*thread \(0, 0, 0\), warp 0: __syncthreads\n/,
+  ],
   ['mask', 'SIGABRT', /wrong_mask: lane 0 calls __shfl_sync with mask 000000fe, which leaves it out/],
 ])('%s ends the process with %s and says why', (how, signal, message) => {
   if (isMissing) return;
