@@ -2,9 +2,9 @@
 // threads; each call sets its device first. Knows no op and no kernel. With SV_STANDIN the same source runs on a processor.
 // Interface: tensorflow/c/experimental/stream_executor/stream_executor.h.
 //
-//   SPARSEVILA_GPU_MEMORY     how much memory to use at most: bytes (40G), or a share (0.5). Unset: what is free. TensorFlow takes
-//                             it in growing regions as needed, never gives it back, and keeps about a twentieth free.
-//   SPARSEVILA_GPU_GUARD=1    every tensor is an allocation of its own, so that the stand-in or compute-sanitizer sees its ends. Slow.
+// TensorFlow takes memory in growing regions as needed, up to about nineteen twentieths of what SPARSEVILA_GPU_MEMORY allows (see
+// devices.h), and never gives it back. With SPARSEVILA_GPU_GUARD=1 every tensor is an allocation of its own, so that the stand-in
+// or compute-sanitizer sees its ends; that is slow.
 //
 // A CUDA error becomes a TF_Status that says what failed and what to try. Some cannot be undone: then every later call fails
 // with the same error. TensorFlow itself ends the process when a copy fails, so ops report errors of their launches first.
@@ -15,9 +15,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <mutex>
-#include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "../cuda/cuda.h"
@@ -40,10 +41,10 @@ struct Counters {
 
 struct Device {
   Gpu gpu;
-  int64_t limit;  // bytes
   std::atomic<int64_t> allocations{0}, used{0}, peak{0}, largest{0};
-  std::mutex mutex;              // for the two below
-  cudaEvent_t order = nullptr;   // recorded and waited for at once, again and again
+  std::mutex mutex;               // for the three below
+  std::unordered_map<void*, int64_t> sizes;  // of what is allocated: TensorFlow does not always tell when it gives back
+  cudaEvent_t order = nullptr;    // recorded and waited for at once, again and again
   cudaStream_t copies = nullptr;  // for copies that the caller waits for
 };
 
@@ -102,8 +103,8 @@ void allocate(const SP_Device* device, uint64_t size, int64_t, SP_DeviceMemoryBa
   *memory = {SP_DEVICE_MEMORY_BASE_STRUCT_SIZE, nullptr, nullptr, 0, 0};
   const int64_t bytes = int64_t(size);
   if (size == 0) return;
-  if (size > uint64_t(d.limit) || d.used.fetch_add(bytes) > d.limit - bytes) {
-    if (size <= uint64_t(d.limit)) d.used -= bytes;
+  if (size > uint64_t(d.gpu.limit) || d.used.fetch_add(bytes) > d.gpu.limit - bytes) {
+    if (size <= uint64_t(d.gpu.limit)) d.used -= bytes;
     return;  // TensorFlow tries less, then reports that memory is exhausted
   }
   void* pointer = nullptr;
@@ -115,6 +116,10 @@ void allocate(const SP_Device* device, uint64_t size, int64_t, SP_DeviceMemoryBa
   }
   memory->opaque = pointer;
   memory->size = size;
+  {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    d.sizes[pointer] = bytes;
+  }
   d.allocations++;
   raise_to(d.peak, d.used);
   raise_to(d.largest, bytes);
@@ -124,10 +129,16 @@ void allocate(const SP_Device* device, uint64_t size, int64_t, SP_DeviceMemoryBa
 
 void deallocate(const SP_Device* device, SP_DeviceMemoryBase* memory) {
   if (!memory->opaque) return;
-  if (attempt(device, "freeing memory", [&] { return cudaFree(memory->opaque); })) {
-    of(device).used -= int64_t(memory->size);
-    counters.bytes -= int64_t(memory->size);
+  Device& d = of(device);
+  int64_t bytes = 0;
+  {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    const auto it = d.sizes.find(memory->opaque);
+    if (it != d.sizes.end()) bytes = it->second, d.sizes.erase(it);
   }
+  attempt(device, "freeing memory", [&] { return cudaFree(memory->opaque); });
+  d.used -= bytes;
+  counters.bytes -= bytes;
   memory->opaque = nullptr;
   memory->size = 0;
 }
@@ -150,7 +161,7 @@ TF_Bool get_allocator_stats(const SP_Device* device, SP_AllocatorStats* stats) {
   stats->peak_bytes_in_use = stats->peak_bytes_reserved = d.peak;
   stats->largest_alloc_size = d.largest;
   stats->has_bytes_limit = stats->has_bytes_reservable_limit = 1;
-  stats->bytes_limit = stats->bytes_reservable_limit = d.limit;
+  stats->bytes_limit = stats->bytes_reservable_limit = d.gpu.limit;
   return 1;
 }
 
@@ -159,8 +170,8 @@ TF_Bool device_memory_usage(const SP_Device* device, int64_t* free, int64_t* tot
   const Device& d = of(device);
   size_t free_now = 0, all = 0;
   if (!attempt(device, "asking for free memory", [&] { return cudaMemGetInfo(&free_now, &all); })) return 0;
-  *total = d.limit;
-  *free = std::max<int64_t>(0, std::min(int64_t(free_now), d.limit - d.used));
+  *total = d.gpu.limit;
+  *free = std::max<int64_t>(0, std::min(int64_t(free_now), d.gpu.limit - d.used));
   return 1;
 }
 
@@ -289,7 +300,7 @@ void memcpy_htod(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase*
 void memcpy_dtod(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* to, const SP_DeviceMemoryBase* from, uint64_t size,
                  TF_Status* status) {
   count(counters.on_device, size);
-  attempt(device, status, "copying on the device", [&] { return cudaMemcpyAsync(to->opaque, from->opaque, size, cudaMemcpyDefault, of(stream)); });
+  attempt(device, status, "copying on the device", [&] { return cudaMemcpyAsync(to->opaque, from->opaque, size, cudaMemcpyDeviceToDevice, of(stream)); });
 }
 
 /** cudaMemcpy returns before some copies have ended and waits for other streams; this does neither. */
@@ -308,7 +319,7 @@ void sync_memcpy_htod(const SP_Device* device, SP_DeviceMemoryBase* to, const vo
 }
 void sync_memcpy_dtod(const SP_Device* device, SP_DeviceMemoryBase* to, const SP_DeviceMemoryBase* from, uint64_t size, TF_Status* status) {
   count(counters.on_device, size);
-  attempt(device, status, "copying on the device", [&] { return copy_now(of(device), to->opaque, from->opaque, size, cudaMemcpyDefault); });
+  attempt(device, status, "copying on the device", [&] { return copy_now(of(device), to->opaque, from->opaque, size, cudaMemcpyDeviceToDevice); });
 }
 
 void set_bytes(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* at, uint8_t pattern, uint64_t size, TF_Status* status) {
@@ -350,15 +361,16 @@ TF_Bool host_callback(const SP_Device* device, SP_Stream stream, SE_StatusCallba
 
 // --- the platform ------------------------------------------------------------------------------------------
 
+/** At most one: of several, tfjs-node makes its tensors on the last and TensorFlow runs ops on the first, with a copy between them
+ * for each. CUDA_VISIBLE_DEVICES says which one is the first. */
 void get_device_count(const SP_Platform*, int* count, TF_Status* status) {
-  *count = int(gpus().usable.size());
+  *count = gpus().usable.empty() ? 0 : 1;
   TF_SetStatus(status, TF_OK, "");
 }
 
 void create_device(const SP_Platform*, SE_CreateDeviceParams* params, TF_Status* status) {
   auto* made = new Device;
   made->gpu = gpus().usable[size_t(params->ordinal)];
-  made->limit = memory_limit(getenv("SPARSEVILA_GPU_MEMORY"), made->gpu.memory);
   SP_Device* device = params->device;
   device->struct_size = SP_DEVICE_STRUCT_SIZE;
   device->ordinal = params->ordinal;
@@ -435,14 +447,8 @@ void destroy_platform_fns(SP_PlatformFns*) {}
 
 #define SV_EXPORT extern "C" __attribute__((visibility("default")))
 
-/** TensorFlow's way in. A setting that makes no sense is an error; a machine without a GPU is not. */
+/** TensorFlow's way in. It ends the process when this reports an error, so what is amiss is a reason to have no devices. */
 SV_EXPORT void SE_InitPlugin(SE_PlatformRegistrationParams* params, TF_Status* status) {
-  try {
-    sv::memory_limit(getenv("SPARSEVILA_GPU_MEMORY"), INT64_MAX);
-  } catch (const std::invalid_argument& error) {
-    TF_SetStatus(status, TF_INVALID_ARGUMENT, error.what());
-    return;
-  }
   const char* guard = getenv("SPARSEVILA_GPU_GUARD");
   params->struct_size = SE_PLATFORM_REGISTRATION_PARAMS_STRUCT_SIZE;
   params->major_version = SE_MAJOR;

@@ -26,6 +26,21 @@ std::string why_none(cudaError_t error, int driver, int runtime) {
   return std::string("The NVIDIA driver does not start: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + "). Look at `nvidia-smi`.";
 }
 
+/** The bytes of a GPU's memory that the setting allows, of `all`. Throws std::invalid_argument saying what is wrong with it. */
+int64_t memory_limit(const char* setting, int64_t all) {
+  if (!setting || !*setting) return all;
+  char* end;
+  double value = strtod(setting, &end);
+  const char* units = "KMGT";
+  const char* unit = *end ? strchr(units, *end) : nullptr;
+  if (unit && end != setting) value = ldexp(value, 10 * int(unit - units + 1)), end++;
+  if (end == setting || *end || !(value > 0) || !(value < 1e18))
+    throw std::invalid_argument("Expected bytes such as 40G, or a share of the GPU's memory such as 0.5, for SPARSEVILA_GPU_MEMORY but received '" +
+                                std::string(setting) + "'. Unset it to use what is free.");
+  const int64_t bytes = int64_t(unit || value > 1 ? value : value * double(all));
+  return bytes < all ? bytes : all;
+}
+
 Gpus look() {
   Gpus found = {};
   cudaDriverGetVersion(&found.driver);
@@ -39,7 +54,7 @@ Gpus look() {
     error = cudaGetDeviceProperties(&p, i);
     if (error == cudaSuccess) error = cudaDeviceGetPCIBusId(bus, sizeof bus, i);
     if (error != cudaSuccess) break;
-    if (p.major >= kOldest) found.usable.push_back({i, p.name, bus, p.major, p.minor, p.multiProcessorCount, int64_t(p.totalGlobalMem)});
+    if (p.major >= kOldest) found.usable.push_back({i, p.name, bus, p.major, p.minor, p.multiProcessorCount, int64_t(p.totalGlobalMem), 0});
     else old += (old.empty() ? "" : ", ") + std::string(p.name) + " has " + std::to_string(p.major) + "." + std::to_string(p.minor);
   }
   if (error != cudaSuccess) {
@@ -49,6 +64,12 @@ Gpus look() {
   } else if (found.usable.empty()) {
     found.reason = old.empty() ? why_none(cudaErrorNoDevice, found.driver, found.runtime)
                                : "A GPU of compute capability 8.0 or newer is needed (Ampere, 2020), but " + old + ". Use the CPU.";
+  }
+  try {
+    for (Gpu& gpu : found.usable) gpu.limit = memory_limit(getenv("SPARSEVILA_GPU_MEMORY"), gpu.memory);
+  } catch (const std::invalid_argument& error) {
+    found.usable.clear();
+    found.reason = error.what();
   }
   return found;
 }
@@ -81,20 +102,6 @@ const Gpus& gpus() {
 
 std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
-int64_t memory_limit(const char* setting, int64_t all) {
-  if (!setting || !*setting) return all;
-  char* end;
-  double value = strtod(setting, &end);
-  const char* units = "KMGT";
-  const char* unit = *end ? strchr(units, *end) : nullptr;
-  if (unit && end != setting) value = ldexp(value, 10 * int(unit - units + 1)), end++;
-  if (end == setting || *end || !(value > 0) || !(value < 1e18))
-    throw std::invalid_argument("Expected bytes such as 40G, or a share of the GPU's memory such as 0.5, for SPARSEVILA_GPU_MEMORY but received '" +
-                                std::string(setting) + "'. Unset it to use what is free.");
-  const int64_t bytes = int64_t(unit || value > 1 ? value : value * double(all));
-  return bytes < all ? bytes : all;
-}
-
 }  // namespace sv
 
 #define SV_EXPORT extern "C" __attribute__((visibility("default")))
@@ -106,7 +113,7 @@ SV_EXPORT const char* sparsevila_gpu_reason() {
 }
 
 /** Writes {"driver": "13.0" | null, "runtime": "13.0", "devices": [{name, memory, free (bytes or null), capability, multiprocessors,
- * bus}]} as JSON, as much as fits and a zero; returns its length. */
+ * bus}]} as JSON, the first device being the one in use; as much as fits and a zero; returns its length. */
 SV_EXPORT int sparsevila_gpu_devices(char* json, int64_t size) {
   const sv::Gpus& all = sv::gpus();
   std::string text = "{\"driver\":" + (all.driver == 0 ? "null" : "\"" + sv::version_text(all.driver) + "\"") + ",\"runtime\":\"" +

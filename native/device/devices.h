@@ -1,4 +1,7 @@
 // Which GPUs of this machine can be used, and why none can. Knows nothing of TensorFlow.
+//
+//   SPARSEVILA_GPU_MEMORY  how much memory of each to use at most: bytes, with K, M, G or T (1024s) after them if you like (40G),
+//                          or up to 1 a share (0.5). Unset: what is free.
 #pragma once
 #include <stdint.h>
 
@@ -11,7 +14,7 @@ struct Gpu {
   int index;  // CUDA's number of it
   std::string name, bus;
   int major, minor, multiprocessors;
-  int64_t memory;
+  int64_t memory, limit;  // bytes: in all; that this process may use
 };
 
 struct Gpus {
@@ -24,9 +27,5 @@ const Gpus& gpus();
 
 /** "13.0" of 13000. */
 std::string version_text(int version);
-
-/** The bytes that `setting` allows of a GPU's memory: `all` when null. A number above 1 is bytes, with K, M, G or T (1024s) after
- * it if you like; a number up to 1 is a share. Throws std::invalid_argument saying what is wrong. */
-int64_t memory_limit(const char* setting, int64_t all);
 
 }  // namespace sv
