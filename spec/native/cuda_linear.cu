@@ -452,6 +452,7 @@ int main() {
   }
   // A matrix wide enough for blocks of two strips, an odd number of them; inputs enough for every warp to have several units.
   for (const int i : {4, 8, 13, 15}) check_product(kKinds[i], i == 4 ? 1025 * 16 : 48, i == 4 ? 17 : 2400, round++);
+  check_product(kKinds[4], 3, 300000, 1);  // activations that fill the scratch: 64 rows, then one more
   for (const int64_t d : {1, 33, 128, 1000}) check_norms(d == 128 ? 7 : 3, d);
   check_norms(0, 5);
   check_rope(5, 3, 14);
