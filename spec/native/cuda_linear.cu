@@ -273,6 +273,10 @@ void check_product(const Kind& kind, int64_t n, int64_t k, int round) {
   if (!kind.gated && round % 2) in.bias = random_floats(n, -1, 1.5f);
   if (!kind.gated && round % 3) in.residual = random_floats(kRows * n, -1.5f, 1);
   if (!kind.gated && kind.type != kInt8) in.activation = round % 5;
+  if (kind.type == kInt8 && round % 2) {  // steps of 1, and values half-way between them
+    for (float& v : in.x) v = (float)((int)(bits32() % 509) - 254) * 0.5f;
+    for (int64_t r = 0; r < kRows; r++) in.x[r * k + r % k] = 127;
+  }
   double touched = 0;
   const Floats all = product(m, in, kRows, -1, &touched);
   if (kind.type == kInt8) {  // the portable product of the processor, to the last bit
