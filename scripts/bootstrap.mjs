@@ -26,6 +26,7 @@ const JOBS = {
       ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`],
     ],
     setup: true,
+    standin: true,
   }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
@@ -137,7 +138,7 @@ function removeOrphans() {
 
 const load = (path) => import(pathToFileURL(at('dist/src/runtime', path)).href);
 
-async function setUp() {
+async function setUp(standin) {
   const { setup } = await load('setup.js');
   const { progressReporter } = await load('progress.js');
   const reporter = progressReporter();
@@ -145,7 +146,9 @@ async function setUp() {
   const abort = () => controller.abort();
   process.on('SIGINT', abort).on('SIGTERM', abort);
   try {
-    await setup({ signal: controller.signal, onProgress: reporter });
+    const { gpuFailure } = await setup({ signal: controller.signal, onProgress: reporter, standin });
+    reporter.stop();
+    if (gpuFailure !== undefined) say(`bootstrap: no GPU, everything runs on the CPU. ${gpuFailure}`);
   } catch (error) {
     reporter.stop();
     if (controller.signal.aborted) {
@@ -170,7 +173,7 @@ if (job === undefined) {
 }
 await installPackages();
 await compile();
-if (job.setup) await setUp();
+if (job.setup) await setUp(job.standin === true);
 if (job.command !== undefined) {
   // In the real environment, since jest gives its specs a copy that TensorFlow does not see.
   const { tensorflowDefaults } = await load('machine.js');

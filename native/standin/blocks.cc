@@ -4,6 +4,7 @@
 
 #include "blocks.h"
 
+#include <link.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,10 +25,7 @@
 
 namespace sv_standin {
 
-#define SV_STANDIN_THREAD __thread __attribute__((tls_model("initial-exec")))
-SV_STANDIN_THREAD uint3 thread_index, block_index;
-SV_STANDIN_THREAD uint3 block_size, grid_size;
-SV_STANDIN_THREAD unsigned char* shared_memory;
+__thread Current current;
 
 Schedule schedule = {2, 0, 0};
 
@@ -102,8 +100,10 @@ struct Warp {
   std::vector<std::unique_ptr<Meeting>> meetings;
 };
 
+}  // namespace
+
 /** One OS thread's way to run blocks. Stacks and meetings are kept for the next. */
-class Runner {
+struct Runner {
  public:
   Runner() {
     stacks_ = map(kThreads * kStack);
@@ -164,10 +164,8 @@ class Runner {
   int threads_ = 0, live_ = 0, arrived_ = 0, current_ = 0;
 };
 
-thread_local std::unique_ptr<Runner> runner;
-
 void Runner::entry() {
-  Runner& self = *runner;
+  Runner& self = *current.runner;
   self.grid_->thread();
   self.end();
 }
@@ -194,18 +192,18 @@ void Runner::leave_to(Context& from) {
   }
   if (to < 0) stuck();
   current_ = to;
-  thread_index = fibers_[size_t(to)].index;
+  current.thread = fibers_[size_t(to)].index;
   if (&fibers_[size_t(to)].context != &from) change(from, fibers_[size_t(to)].context);
 }
 
 void Runner::run(const Grid& grid, uint3 block) {
   grid_ = &grid;
-  block_index = block;
-  block_size = {grid.block.x, grid.block.y, grid.block.z};
-  grid_size = {grid.grid.x, grid.grid.y, grid.grid.z};
+  current.block = block;
+  current.block_size = {grid.block.x, grid.block.y, grid.block.z};
+  current.grid_size = {grid.grid.x, grid.grid.y, grid.grid.z};
   const size_t room = (grid.shared + 15) / 16 * 16;
-  shared_memory = reinterpret_cast<unsigned char*>(shared_) + kShared - room;
-  memset(shared_memory, 0xff, room);
+  current.shared = reinterpret_cast<unsigned char*>(shared_) + kShared - room;
+  memset(current.shared, 0xff, room);
   threads_ = live_ = int(grid.block.x * grid.block.y * grid.block.z);
   arrived_ = 0;
   uint3 index = {0, 0, 0};
@@ -304,8 +302,8 @@ void Runner::end() {
 }
 
 void Runner::stuck() {
-  fprintf(stderr, "stand-in: %s, block (%u, %u, %u): its threads wait for each other for ever.\n", grid_->name, block_index.x, block_index.y,
-          block_index.z);
+  fprintf(stderr, "stand-in: %s, block (%u, %u, %u): its threads wait for each other for ever.\n", grid_->name, current.block.x,
+          current.block.y, current.block.z);
   int lines = 0;
   for (int i = 0; i < threads_; i++) {
     if (!(warps_[i / 32].live >> i % 32 & 1)) continue;
@@ -319,7 +317,36 @@ void Runner::stuck() {
   abort();
 }
 
+namespace {
+
 // --- a grid ------------------------------------------------------------------------------------------------
+
+/** Where __shared__ variables lie: in the thread-local memory of this library, of which nothing else but `current` is used by
+ * OS threads that run blocks. */
+struct ThreadMemory {
+  size_t bytes = 0, before = 0;  // in all; before `current`
+  ThreadMemory() {
+    dl_iterate_phdr(look, this);
+    if (bytes == 0) fprintf(stderr, "stand-in: shared memory not found among the loaded libraries\n"), abort();
+  }
+  static int look(dl_phdr_info* library, size_t, void* self) {
+    auto* found = static_cast<ThreadMemory*>(self);
+    const char *own = reinterpret_cast<const char*>(&current), *begin = static_cast<const char*>(library->dlpi_tls_data);
+    for (int i = 0; begin && i < library->dlpi_phnum; i++) {
+      if (library->dlpi_phdr[i].p_type != PT_TLS || own < begin || own >= begin + library->dlpi_phdr[i].p_memsz) continue;
+      found->bytes = library->dlpi_phdr[i].p_memsz;
+      found->before = size_t(own - begin);
+    }
+    return 0;
+  }
+};
+/** So that no kernel finds in a __shared__ variable what a kernel before it left there. */
+void forget_shared() {
+  static const ThreadMemory memory;
+  char* own = reinterpret_cast<char*>(&current);
+  memset(own - memory.before, 0xff, memory.before);
+  memset(own + sizeof current, 0xff, memory.bytes - memory.before - sizeof current);
+}
 
 /** A grid whose blocks several OS threads take one after the other. */
 struct Shared {
@@ -330,10 +357,11 @@ struct Shared {
     for (step = count * 5 / 8 | 1; std::gcd(step, count) != 1;) step += 2;
   }
   void work() {
-    if (!runner) runner = std::make_unique<Runner>();
+    if (!current.runner) current.runner = new Runner;
+    forget_shared();
     for (int64_t i; (i = next.fetch_add(1)) < count;) {
       const int64_t at = schedule.blocks == 0 ? i : schedule.blocks == 1 ? count - 1 - i : int64_t(__int128(i) * step % count);
-      runner->run(grid, {unsigned(at % grid.grid.x), unsigned(at / grid.grid.x % grid.grid.y), unsigned(at / grid.grid.x / grid.grid.y)});
+      current.runner->run(grid, {unsigned(at % grid.grid.x), unsigned(at / grid.grid.x % grid.grid.y), unsigned(at / grid.grid.x / grid.grid.y)});
     }
   }
 };
@@ -390,18 +418,24 @@ void run_grid(const Grid& grid) {
   else job.work();
 }
 
-void running(char* text, size_t size) {
-  const Grid* grid = runner ? runner->grid() : nullptr;
-  if (!grid) snprintf(text, size, "the host");
-  else
-    snprintf(text, size, "%s, block (%u, %u, %u), thread (%u, %u, %u),", grid->name, block_index.x, block_index.y, block_index.z, thread_index.x,
-             thread_index.y, thread_index.z);
+void end_thread() {
+  delete current.runner;
+  current.runner = nullptr;
+}
+
+bool running(char* text, size_t size) {
+  const Grid* grid = current.runner ? current.runner->grid() : nullptr;
+  snprintf(text, size, "the host");
+  if (grid)
+    snprintf(text, size, "%s, block (%u, %u, %u), thread (%u, %u, %u),", grid->name, current.block.x, current.block.y, current.block.z,
+             current.thread.x, current.thread.y, current.thread.z);
+  return grid != nullptr;
 }
 
 void warp_together(const char* function, uint32_t mask, void* data, size_t bytes, void (*finish)(Lanes&)) {
-  runner->together(function, mask, data, bytes, finish);
+  current.runner->together(function, mask, data, bytes, finish);
 }
-void sync_threads() { runner->sync_threads(); }
-unsigned lane() { return runner->lane(); }
+void sync_threads() { current.runner->sync_threads(); }
+unsigned lane() { return current.runner->lane(); }
 
 }  // namespace sv_standin

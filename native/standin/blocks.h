@@ -24,7 +24,10 @@ extern Schedule schedule;
 /** Runs the whole grid and returns when its last block has ended. */
 void run_grid(const Grid& grid);
 
-/** What this OS thread runs, for a message: a thread of a kernel, or "the host". */
-void running(char* text, size_t size);
+/** Gives back what this OS thread has kept for its next grid. */
+void end_thread();
+
+/** What this OS thread runs, for a message: a thread of a kernel (true), or "the host". */
+bool running(char* text, size_t size);
 
 }  // namespace sv_standin

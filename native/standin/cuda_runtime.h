@@ -5,7 +5,7 @@
 //
 // Device pointers cannot be read by the host: a launch gives the kernel a copy of its arguments in which every aligned word
 // that is an address of device memory, also inside structs, points to the memory itself. So device memory that holds
-// pointers is not supported. __shared__ variables keep what the block before left in them; dynamic shared memory is 0xFF.
+// pointers is not supported. All shared memory is 0xFF when a grid starts, dynamic shared memory also when a block does.
 //
 // SPARSEVILA_STANDIN, comma-separated, read once: devices=1, memory=8589934592 (bytes of each), capability=90, driver=13000,
 // threads=<OS threads that share a grid's blocks>, blocks=forward|reverse|shuffled, fibers=forward|reverse (order of running).
@@ -142,12 +142,16 @@ void sparsevila_standin_fail(int32_t error);
 
 namespace sv_standin {
 
-// The executor sets these at each switch. In the first block of thread-local memory, so that reading them is one instruction.
-#define SV_STANDIN_THREAD extern __thread __attribute__((tls_model("initial-exec"), visibility("hidden")))
-SV_STANDIN_THREAD uint3 thread_index, block_index;
-SV_STANDIN_THREAD uint3 block_size, grid_size;
-SV_STANDIN_THREAD unsigned char* shared_memory;
-#undef SV_STANDIN_THREAD
+/** What an OS thread runs now, and what CUDA keeps per host thread. */
+struct Current {
+  uint3 thread, block, block_size, grid_size;
+  unsigned char* shared;
+  struct Runner* runner;
+  cudaError_t last_error;
+  int device;
+  bool in_host_function;
+};
+extern __thread Current current __attribute__((visibility("hidden")));
 
 /** What the lanes of a warp bring to a warp function, and take away from it. */
 struct Lanes {
@@ -210,14 +214,14 @@ inline uint32_t ballot(const char* function, uint32_t mask, bool predicate) {
 }  // namespace sv_standin
 
 /** Dynamic shared memory of a kernel, 16-byte aligned. Its end is the end of a page. */
-#define SV_DYNAMIC_SHARED(name) unsigned char* const name = ::sv_standin::shared_memory
+#define SV_DYNAMIC_SHARED(name) unsigned char* const name = ::sv_standin::current.shared
 #define SV_LAUNCH(kernel, grid, block, shared, stream, ...) \
   ::sv_standin::launch(#kernel, kernel, (grid), (block), (shared), (stream))(__VA_ARGS__)
 
-#define threadIdx (::sv_standin::thread_index)
-#define blockIdx (::sv_standin::block_index)
-#define blockDim (::sv_standin::block_size)
-#define gridDim (::sv_standin::grid_size)
+#define threadIdx (::sv_standin::current.thread)
+#define blockIdx (::sv_standin::current.block)
+#define blockDim (::sv_standin::current.block_size)
+#define gridDim (::sv_standin::current.grid_size)
 constexpr int warpSize = 32;
 
 inline void __syncthreads() { ::sv_standin::sync_threads(); }

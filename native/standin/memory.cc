@@ -109,10 +109,10 @@ void on_fault(int signal, siginfo_t* info, void*) {
   Memory& m = memory();
   char* at = static_cast<char*>(info->si_addr);
   const bool device = at >= m.device && at < m.device + kRange, real = at >= m.real && at < m.real + kRange;
+  char who[300], where[120] = "before every live allocation";
+  const bool kernel = running(who, sizeof who);
   if (device || real) {
     const size_t offset = size_t(at - (device ? m.device : m.real));
-    char who[200], where[120] = "before every live allocation";
-    running(who, sizeof who);
     if (m.mutex.try_lock()) {
       auto after = m.live.upper_bound(offset);  // the allocation it lies in, or is past
       if (after != m.live.begin()) {
@@ -122,6 +122,9 @@ void on_fault(int signal, siginfo_t* info, void*) {
     }
     dprintf(2, "stand-in: %s touched %s at %p: %s.\n", who, device ? "device memory as if it were the host's" : "device memory out of bounds",
             static_cast<void*>(m.device + offset), where);
+  } else if (kernel) {
+    dprintf(2, "stand-in: %s touched %p, which is no device memory: a host pointer, dynamic shared memory out of bounds, or a full stack.\n",
+            who, static_cast<void*>(at));
   }
   sigaction(signal, &before, nullptr);
 }

@@ -72,19 +72,16 @@ const Settings& settings() {
 
 // --- errors ------------------------------------------------------------------------------------------------
 
-thread_local cudaError_t last_error = cudaSuccess;
-thread_local int current_device = 0;
-thread_local bool in_host_function = false;
 std::atomic<int> sticky{0};
 
 cudaError_t fail(cudaError_t error) {
-  if (error != cudaSuccess) last_error = error;
+  if (error != cudaSuccess) current.last_error = error;
   return error;
 }
 
 /** What every call that needs a working device begins with. */
 cudaError_t begin() {
-  if (in_host_function) return cudaErrorNotPermitted;
+  if (current.in_host_function) return cudaErrorNotPermitted;
   if (settings().driver < kRuntime) return cudaErrorInsufficientDriver;
   if (settings().devices == 0) return cudaErrorNoDevice;
   return cudaError_t(sticky.load());
@@ -149,7 +146,7 @@ struct Queue {
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
       changed.wait(lock, [this] { return closed || !waiting.empty(); });
-      if (waiting.empty()) return;
+      if (waiting.empty()) return end_thread();
       {
         const std::function<void()> work = std::move(waiting.front());
         waiting.pop_front();
@@ -216,7 +213,7 @@ bool is_live(cudaEvent_t event) {
   return false;
 }
 cudaStream_t default_stream(int device) { return world().streams[size_t(device)]; }
-cudaStream_t resolve(cudaStream_t stream) { return stream ? stream : default_stream(current_device); }
+cudaStream_t resolve(cudaStream_t stream) { return stream ? stream : default_stream(current.device); }
 
 /** Makes `later` wait until all that is now in `earlier` is done. */
 void order(Queue& earlier, Queue& later) {
@@ -284,13 +281,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaGetDevice(int* device) {
   SV_BEGIN();
-  *device = current_device;
+  *device = current.device;
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
   SV_BEGIN();
   if (device < 0 || device >= settings().devices) return fail(cudaErrorInvalidDevice);
-  current_device = device;
+  current.device = device;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
@@ -330,7 +327,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int device) {
 }
 cudaError_t cudaDeviceSynchronize() {
   SV_BEGIN();
-  drain(current_device);
+  drain(current.device);
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -345,14 +342,14 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   SV_BEGIN();
   std::lock_guard<std::mutex> lock(world().mutex);
   *total = settings().memory;
-  *free = *total - world().used[size_t(current_device)];
+  *free = *total - world().used[size_t(current.device)];
   return cudaSuccess;
 }
 
-cudaError_t cudaPeekAtLastError() { return sticky ? cudaError_t(sticky.load()) : last_error; }
+cudaError_t cudaPeekAtLastError() { return sticky ? cudaError_t(sticky.load()) : current.last_error; }
 cudaError_t cudaGetLastError() {
   const cudaError_t error = cudaPeekAtLastError();
-  last_error = cudaSuccess;
+  current.last_error = cudaSuccess;
   return error;
 }
 namespace {
@@ -390,17 +387,17 @@ cudaError_t sv_standin_malloc(void** pointer, size_t bytes) {
   World& w = world();
   {
     std::lock_guard<std::mutex> lock(w.mutex);
-    size_t& used = w.used[size_t(current_device)];
+    size_t& used = w.used[size_t(current.device)];
     if (bytes > settings().memory - used) return fail(cudaErrorMemoryAllocation);
     used += bytes;
   }
   *pointer = take_memory(bytes);
   std::lock_guard<std::mutex> lock(w.mutex);
   if (!*pointer) {
-    w.used[size_t(current_device)] -= bytes;
+    w.used[size_t(current.device)] -= bytes;
     return fail(cudaErrorMemoryAllocation);
   }
-  w.owner[*pointer] = current_device;
+  w.owner[*pointer] = current.device;
   w.counters[kAllocations]++;
   w.counters[kBytes] += int64_t(bytes);
   return cudaSuccess;
@@ -481,7 +478,7 @@ cudaError_t cudaMemset(void* to, int value, size_t bytes) { return cudaMemsetAsy
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   SV_BEGIN();
-  *stream = new CUstream_st(current_device, flags != cudaStreamNonBlocking);
+  *stream = new CUstream_st(current.device, flags != cudaStreamNonBlocking);
   std::lock_guard<std::mutex> lock(world().mutex);
   world().streams.push_back(*stream);
   return cudaSuccess;
@@ -518,16 +515,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data) {
   if (const cudaError_t error = check_stream(stream)) return error;
   push(stream, [=] {
-    in_host_function = true;
+    current.in_host_function = true;
     function(data);
-    in_host_function = false;
+    current.in_host_function = false;
   });
   return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   SV_BEGIN();
-  *event = new CUevent_st{current_device, (flags & cudaEventDisableTiming) == 0, nullptr};
+  *event = new CUevent_st{current.device, (flags & cudaEventDisableTiming) == 0, nullptr};
   std::lock_guard<std::mutex> lock(world().mutex);
   world().events.push_back(*event);
   return cudaSuccess;
@@ -585,7 +582,7 @@ namespace sv_standin {
 
 void launch_grid(const char* name, const void* kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> thread) {
   if (check_stream(stream) != cudaSuccess) return;
-  if (stream->device != current_device) {
+  if (stream->device != current.device) {
     fail(cudaErrorInvalidResourceHandle);
     return;
   }

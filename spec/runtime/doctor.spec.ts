@@ -9,7 +9,8 @@ const MAIN = join(__dirname, '../../src/cli/main.js');
 
 const NAMES = [
   ...['Node', 'npm', 'pip', 'compiler', 'CMake', 'processor', 'cores', 'memory', 'cache'],
-  ...['tfjs-node-gpu', 'libtensorflow', 'native modules', 'TensorFlow', 'GPU'],
+  ...['tfjs-node-gpu', 'libtensorflow', 'native modules'],
+  ...['NVIDIA driver', 'GPUs', 'CUDA compiler', 'GPU library', 'TensorFlow', 'device'],
 ];
 
 describe('doctor', () => {
@@ -21,6 +22,8 @@ describe('doctor', () => {
     for (const { status, advice } of report.rows) expect(advice === undefined).toBe(status === 'ok');
     const tensorflow = report.rows.find(({ name }) => name === 'TensorFlow');
     expect(tensorflow?.value).toMatch(/^2\.21\.0, tfjs 4\.22\.0, device (CPU|GPU)/);
+    const device = report.rows.find(({ name }) => name === 'device');
+    expect(device?.value).toMatch(/^(GPU: .|CPU: .)/);
     const printed = JSON.parse(
       execFileSync(process.execPath, [MAIN, 'doctor', '--json'], { encoding: 'utf8' }),
     ) as Report;

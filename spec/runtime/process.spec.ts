@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { percentOf } from '../../src/runtime/native';
+import { percentOf } from '../../src/runtime/cmake';
 import { findProgram, run } from '../../src/runtime/process';
 
 const node = (script: string) => ['-e', script] as const;

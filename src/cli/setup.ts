@@ -1,4 +1,4 @@
-// `sparsevila setup`: fetches libtensorflow and compiles the native modules. Shows progress on stderr.
+// `sparsevila setup`: fetches libtensorflow and compiles the native modules and the GPU's library. Shows progress on stderr.
 
 import type { CommandModule } from 'yargs';
 import { progressReporter } from '../runtime/progress';
@@ -6,6 +6,7 @@ import { setup } from '../runtime/setup';
 
 interface SetupArguments {
   readonly json: boolean;
+  readonly gpu: boolean | undefined;
 }
 
 export const setupCommand: CommandModule<object, SetupArguments> = {
@@ -13,22 +14,30 @@ export const setupCommand: CommandModule<object, SetupArguments> = {
   describe: 'Fetch libtensorflow and compile the native modules',
   builder: (yargs) =>
     yargs
+      .option('gpu', {
+        type: 'boolean',
+        describe: 'Build the GPU library: by default where there is an NVIDIA GPU; --no-gpu leaves it out',
+      })
       .option('json', { type: 'boolean', default: false, describe: 'Print what is installed, as JSON' })
       .example('$0 setup', 'Set up; does nothing when all is there')
+      .example('$0 setup --gpu', 'Build the GPU library on a machine without a GPU too')
       .example(
         'SPARSEVILA_LIBTENSORFLOW=/opt/libtensorflow $0 setup',
         'Use the libtensorflow in a folder; fetch nothing',
       ),
-  handler: async ({ json }) => {
+  handler: async ({ json, gpu }) => {
     const controller = new AbortController();
     const abort = () => controller.abort();
     process.once('SIGINT', abort).once('SIGTERM', abort);
     const reporter = progressReporter();
     try {
-      const installation = await setup({ signal: controller.signal, onProgress: reporter });
+      const installation = await setup({ gpu, signal: controller.signal, onProgress: reporter });
       reporter.stop();
       if (json) process.stdout.write(`${JSON.stringify(installation, null, 2)}\n`);
       else process.stderr.write(`Ready: ${installation.cache}\n`);
+      if (installation.gpuFailure !== undefined) {
+        process.stderr.write(`warning: no GPU library, everything runs on the CPU. ${installation.gpuFailure}\n`);
+      }
     } finally {
       reporter.stop();
       process.off('SIGINT', abort).off('SIGTERM', abort);

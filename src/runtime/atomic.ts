@@ -45,7 +45,7 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 /** What may go, and after how long without use: temporaries of killed processes, and what old sources compiled to. */
 const STALE: readonly (readonly [name: RegExp, afterMs: number])[] = [
   [/\.tmp-[0-9a-f]{16}$/, DAY_MS],
-  [/^(native|build)-[0-9a-f-]+(\.log|\.lock)?$/, 30 * DAY_MS],
+  [/^(native|gpu|standin|build)-[0-9a-f-]+(\.log|\.lock|\.failed)?$/, 30 * DAY_MS],
 ];
 
 /** Removes what is stale in `folder`, and returns the names. */

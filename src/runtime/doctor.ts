@@ -5,9 +5,12 @@ import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../errors';
+import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
+import { deviceWish, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
-import { cores, cpuQuota, isaLevel, memoryBytes, nvidia, processor } from './machine';
+import { cores, cpuQuota, isaLevel, memoryBytes, processor } from './machine';
 import { findNative, type NativeModules, tfjsNodeFolder } from './native';
+import type { Nvidia } from './nvidia';
 import { cacheFolder, TENSORFLOW_VERSION } from './paths';
 import type { Probe } from './probe';
 import { findCompiler, findPip, findProgram, versionLine } from './process';
@@ -37,6 +40,7 @@ export async function diagnose(): Promise<Report> {
   const libtensorflow = attempt(() => findLibtensorflow());
   const native = attempt(() => (libtensorflow.value ? findNative(libtensorflow.value) : undefined));
   const installed = native.value !== undefined;
+  const facts = gpuFacts(libtensorflow.value);
   const rows = [
     nodeRow(),
     ...toolRows(installed, libtensorflow.value !== undefined),
@@ -47,7 +51,8 @@ export async function diagnose(): Promise<Report> {
     tfjsNodeRow(),
     libtensorflowRow(libtensorflow),
     nativeRow(native),
-    ...backendRows(installed),
+    ...gpuRows(facts),
+    ...backendRows(installed, facts),
   ];
   return { ok: rows.every(({ status }) => status !== 'fail'), rows };
 }
@@ -166,34 +171,62 @@ function nativeRow({ value, error }: Attempt<NativeModules | undefined>): Row {
   return row('native modules', value ? 'ok' : 'fail', found, error ?? SETUP);
 }
 
-function backendRows(installed: boolean): Row[] {
-  if (!installed) return [row('TensorFlow', 'fail', 'not started: set-up is not complete', SETUP), gpuRow(undefined)];
+/** TensorFlow, and the device that it uses. */
+function backendRows(installed: boolean, facts: GpuFacts): Row[] {
+  if (!installed) return [row('TensorFlow', 'fail', 'not started: set-up is not complete', SETUP)];
   const probe = runProbe();
   if (!probe.ok) {
-    const advice = 'Remove the cache folder and run `npx sparsevila setup`; if that does not help, report this.';
-    return [row('TensorFlow', 'fail', probe.message, advice), gpuRow(undefined)];
+    const advice =
+      'If the message says nothing to do, remove the cache folder and run `npx sparsevila setup`; then report this.';
+    return [row('TensorFlow', 'fail', probe.message, advice)];
   }
   const value = `${probe.tensorflow}, tfjs ${probe.tfjs}, device ${probe.device}; 40 + 2 = 42`;
-  return [row('TensorFlow', 'ok', value, ''), gpuRow(probe.device)];
+  return [row('TensorFlow', 'ok', value, ''), deviceRow(probe, facts)];
 }
 
-function gpuRow(device: 'CPU' | 'GPU' | undefined): Row {
-  if (device === 'GPU') return row('GPU', 'ok', 'in use', '');
-  const { devices, driver } = nvidia();
-  if (devices.length === 0) {
-    const missing = ['no NVIDIA device (/dev/nvidia0)', ...(driver ? [] : ['no NVIDIA driver (libcuda.so.1)'])];
-    return row('GPU', 'ok', `none: ${missing.join(', ')}; everything runs on the CPU`, '');
-  }
-  if (driver === undefined) {
-    const advice = 'Install the driver, or start the container with the GPU (`docker run --gpus all`).';
-    return row('GPU', 'warn', `${devices.join(', ')}, but no NVIDIA driver (libcuda.so.1)`, advice);
-  }
-  return row(
-    'GPU',
-    'warn',
-    `${devices.join(', ')} is not used`,
-    'This build has no CUDA device yet; everything runs on the CPU.',
+function deviceRow({ device, deviceReport }: Extract<Probe, { ok: true }>, facts: GpuFacts): Row {
+  if (device === 'GPU') return row('device', 'ok', `GPU: ${deviceReport}`, '');
+  const { why, advice } = whyCpu(deviceWish(), facts, deviceReport);
+  return row('device', advice === undefined ? 'ok' : 'warn', `CPU: ${why}`, advice ?? '');
+}
+
+function gpuRows(facts: GpuFacts): Row[] {
+  return [driverRow(facts.nvidia), hardwareRow(facts.nvidia), cudaRow(), libraryRow(facts)];
+}
+
+function driverRow({ driver, version, devices }: Nvidia): Row {
+  if (driver === undefined) return row('NVIDIA driver', 'ok', 'none (no libcuda.so.1)', '');
+  const idle = devices.length === 0 ? ', but no device for it' : '';
+  return row('NVIDIA driver', 'ok', `${version ?? 'version unknown'}, ${driver}${idle}`, '');
+}
+
+function hardwareRow({ gpus, devices }: Nvidia): Row {
+  const listed = gpus.map(
+    ({ name, memoryBytes: bytes, capability }) =>
+      `${name}, ${(bytes / 1e9).toFixed(0)} GB, compute capability ${capability}`,
   );
+  const unnamed = devices.length === 0 ? 'none' : `${devices.join(', ')} (nvidia-smi does not say which)`;
+  return row('GPUs', 'ok', listed.join('\n') || unnamed, '');
+}
+
+function cudaRow(): Row {
+  const cuda = findCuda();
+  const tooOld = installedCuda().filter(({ version }) => !isRecentCuda(version));
+  const passed = tooOld.map(({ nvcc, version }) => `\nnot used: ${nvcc} is CUDA ${version}, older than 12.4`).join('');
+  const found =
+    cuda === undefined
+      ? `not found; set-up fetches CUDA ${CUDA_VERSION} from PyPI when it builds the GPU library`
+      : `CUDA ${cuda.version} from ${cuda.source}, ${cuda.nvcc}`;
+  return row('CUDA compiler', 'ok', found + passed, '');
+}
+
+function libraryRow({ nvidia, library, failure, cuda }: GpuFacts): Row {
+  if (library) return row('GPU library', 'ok', `${library.path} (CUDA ${library.cuda})`, '');
+  if (failure) return row('GPU library', 'warn', `could not be built: ${failure.message}`, MEND);
+  // What keeps the machine from using it is told under `device`.
+  return unfit(nvidia, cuda)
+    ? row('GPU library', 'ok', 'not built', '')
+    : row('GPU library', 'warn', 'not built', SETUP);
 }
 
 function runProbe(): Probe {

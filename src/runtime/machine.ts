@@ -1,9 +1,8 @@
-// What this machine has: processor and its features, cores and memory we may use, NVIDIA device and driver.
-// Reads /proc, /sys and /dev on Linux; elsewhere says what Node knows. Changes nothing.
+// What this machine has: processor and its features, cores and memory we may use.
+// Reads /proc and /sys on Linux; elsewhere says what Node knows. Changes nothing.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
@@ -110,23 +109,4 @@ export function isaLevel(
     'ERR_BAD_ISA',
     `Expected one of ${possible.join(', ')} for SPARSEVILA_ISA on this processor but received '${asked}'. Unset it for the best.`,
   );
-}
-
-export interface Nvidia {
-  readonly devices: readonly string[];
-  /** Path of the driver's libcuda, if found. */
-  readonly driver: string | undefined;
-}
-
-const LIBRARY_FOLDERS = [
-  ...['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/lib64'],
-  ...['/usr/local/nvidia/lib64', '/usr/local/cuda/compat', '/usr/lib/wsl/lib', '/run/opengl-driver/lib'],
-];
-
-/** NVIDIA device files and driver library of this machine. Starts no driver. */
-export function nvidia(env: Environment = process.env): Nvidia {
-  const devices = existsSync('/dev') ? readdirSync('/dev').filter((name) => /^nvidia\d+$/.test(name)) : [];
-  const folders = [...(env.LD_LIBRARY_PATH ?? '').split(':').filter((folder) => folder !== ''), ...LIBRARY_FOLDERS];
-  const driver = folders.map((folder) => join(folder, 'libcuda.so.1')).find((path) => existsSync(path));
-  return { devices: devices.map((name) => join('/dev', name)), driver };
 }

@@ -1,10 +1,21 @@
-// Makes this machine ready to run: libtensorflow and the native modules in the cache. Every step is done when
-// its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
+// Makes this machine ready to run: libtensorflow, the native modules and, where there is a GPU, its library in the cache.
+// Every step is done when its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
 
 import { mkdir } from 'node:fs/promises';
+import { codeOf, messageOf } from '../errors';
 import { markUsed, removeStale } from './atomic';
+import { CUDA_VERSION, findCuda } from './cuda';
+import { deviceWish, unfit } from './device';
+import {
+  type DeviceLibrary,
+  ensureDeviceLibrary,
+  findDeviceLibrary,
+  gpuFailure,
+  noteGpuFailure,
+} from './device-library';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
 import { ensureNative, findNative, type NativeModules, requireBuildTools } from './native';
+import { nvidia } from './nvidia';
 import { cacheFolder, type Environment } from './paths';
 import type { OnProgress } from './progress';
 
@@ -15,7 +26,22 @@ export interface Installation {
   readonly native: NativeModules;
 }
 
+/** What set-up made. */
+export interface SetupResult extends Installation {
+  /** The GPU's library, where one was wanted and is there. */
+  readonly gpu?: DeviceLibrary;
+  /** Why there is none though one was wanted: all runs on the CPU. */
+  readonly gpuFailure?: string;
+}
+
 export interface SetupOptions {
+  /**
+   * Whether to build the GPU's library. By default it is built where there is an NVIDIA GPU that it can run on, unless
+   * SPARSEVILA_DEVICE=cpu, and what goes wrong is told in `gpuFailure`; with true it is built anywhere, or is an error.
+   */
+  readonly gpu?: boolean | undefined;
+  /** Build the GPU's stand-in for the tests as well. */
+  readonly standin?: boolean;
   /** Stops set-up; what is complete stays, the rest is removed. */
   readonly signal?: AbortSignal;
   /** Called while something is fetched, unpacked or compiled; never when all is there. */
@@ -23,11 +49,12 @@ export interface SetupOptions {
 }
 
 /**
- * Fetches libtensorflow and compiles the native modules, as far as they are not there.
+ * Fetches libtensorflow and compiles the native modules and the GPU's library, as far as they are not there.
  * Throws `SparseVilaError` saying what is missing, or the signal's reason when stopped.
  */
-export async function setup(options: SetupOptions = {}): Promise<Installation> {
+export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
   options.signal?.throwIfAborted();
+  const wish = deviceWish();
   const cache = cacheFolder();
   await mkdir(cache, { recursive: true });
   await removeStale(cache);
@@ -36,7 +63,35 @@ export async function setup(options: SetupOptions = {}): Promise<Installation> {
   options.signal?.throwIfAborted();
   const native = await ensureNative(libtensorflow, options);
   await markUsed(native.folder);
-  return { cache, libtensorflow, native };
+  if (options.standin) await markUsed((await ensureDeviceLibrary('standin', libtensorflow, options)).folder);
+  const gpu = (options.gpu ?? wish !== 'cpu') ? await setUpGpu(libtensorflow, options) : {};
+  return { cache, libtensorflow, native, ...gpu };
+}
+
+/** Builds the GPU's library if it is asked for or can be used here. */
+async function setUpGpu(
+  libtensorflow: Libtensorflow,
+  options: SetupOptions,
+): Promise<Pick<SetupResult, 'gpu' | 'gpuFailure'>> {
+  const forced = options.gpu === true;
+  const found = findDeviceLibrary('gpu', libtensorflow);
+  if (found === undefined && !forced) {
+    if (unfit(nvidia(), findCuda()?.version ?? CUDA_VERSION) !== undefined) return {};
+    const before = gpuFailure(libtensorflow);
+    // The same sources would fail again, minutes later; what could not be fetched may be there now.
+    if (before?.code === 'ERR_COMPILE') return { gpuFailure: before.message };
+  }
+  try {
+    const gpu = found ?? (await ensureDeviceLibrary('gpu', libtensorflow, options));
+    await markUsed(gpu.folder);
+    await noteGpuFailure(libtensorflow, undefined);
+    return { gpu };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    await noteGpuFailure(libtensorflow, { code: codeOf(error) ?? '', message: messageOf(error) });
+    if (forced) throw error;
+    return { gpuFailure: messageOf(error) };
+  }
 }
 
 /** What set-up has made, without making anything; undefined when it has to run (again). */

@@ -3,11 +3,12 @@
 
 import nodeUtil from 'node:util';
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { SparseVilaError } from '../errors';
+import { messageOf, SparseVilaError } from '../errors';
 import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
+import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
 import { isaLevel, processor, tensorflowDefaults } from './machine';
 import { cacheFolder } from './paths';
-import { findInstallation } from './setup';
+import { findInstallation, type Installation } from './setup';
 
 /** An attribute of an op. `type` is one of the binding's `TF_ATTR_…` numbers. */
 export interface OpAttr {
@@ -63,6 +64,10 @@ export interface NativeAddon {
   /** Threads in use, the calling one included; with a number, changes them first. */
   threads(count?: number): number;
   scratchBytes(): number;
+  /** Loads a device library, before tfjs-node is; once per process. Throws what it says when it cannot be used. */
+  loadDevice(path: string): void;
+  /** What the loaded device library says of its devices, or why it has none. */
+  deviceReport(): string;
   /** Bytes or operations per second of this machine, at the level and threads in use. */
   measure(what: 'read' | 'f32' | 'bf16' | 'int8'): number;
 }
@@ -72,14 +77,20 @@ export interface Runtime {
   readonly tf: typeof import('@tensorflow/tfjs-core');
   readonly backend: Backend;
   readonly native: NativeAddon;
+  /** Where TensorFlow runs what has a kernel there. */
   readonly device: 'CPU' | 'GPU';
+  /** What the device library said, about its devices or about why there is none; empty when none was loaded. */
+  readonly deviceReport: string;
 }
 
 let runtime: Runtime | undefined;
 
 /**
- * TensorFlow with our ops, started at the first call; later calls return the same.
- * Throws `ERR_NOT_SET_UP` when set-up has not run for the present sources.
+ * TensorFlow with our ops, started at the first call; later calls return the same. It runs on the device that
+ * SPARSEVILA_DEVICE asks for (`auto`, `cpu`, `gpu`, `standin`): auto is the GPU where set-up has built its library and
+ * there is one, else the CPU.
+ * @throws SparseVilaError `ERR_NOT_SET_UP` when set-up has not run for the present sources; `ERR_BAD_DEVICE`;
+ *   `ERR_NO_GPU` when a GPU is asked for and cannot be used, saying why
  */
 export function start(): Runtime {
   runtime ??= load();
@@ -102,6 +113,7 @@ function load(): Runtime {
   loadNative(installation.native.preload);
   // Ours before tfjs: its binding picks its device when it is loaded.
   const native = loadNative(installation.native.addon) as NativeAddon;
+  const deviceReport = loadDevice(native, installation);
   require('@tensorflow/tfjs-node-gpu');
   const tf = require(resolveCore()) as Runtime['tf'];
   const backend = tf.findBackend('tensorflow') as unknown as Backend | null;
@@ -112,5 +124,30 @@ function load(): Runtime {
         'Is another copy of @tensorflow/tfjs-core installed? See `npm ls @tensorflow/tfjs-core`.',
     );
   }
-  return { tf, backend, native, device: backend.isUsingGpuDevice ? 'GPU' : 'CPU' };
+  const device = backend.isUsingGpuDevice ? 'GPU' : 'CPU';
+  const wish = deviceWish();
+  if (device === 'CPU' && (wish === 'gpu' || wish === 'standin')) {
+    throw noDevice(wish, whyCpu(wish, gpuFacts(installation.libtensorflow), deviceReport));
+  }
+  return { tf, backend, native, device, deviceReport };
+}
+
+/** Loads the device library that is asked for, and returns what it says; empty when there is none to load. */
+function loadDevice(native: NativeAddon, { libtensorflow }: Installation): string {
+  const wish = deviceWish();
+  const library = wishedLibrary(wish, libtensorflow);
+  if (library === undefined) {
+    if (wish === 'auto' || wish === 'cpu') return '';
+    throw noDevice(wish, whyCpu(wish, gpuFacts(libtensorflow), ''));
+  }
+  try {
+    native.loadDevice(library.path);
+    return native.deviceReport();
+  } catch (error) {
+    if (wish === 'auto') return messageOf(error); // the CPU does; doctor says why
+    throw noDevice(wish, {
+      why: messageOf(error),
+      advice: `Remove ${library.folder} and run \`npx sparsevila setup\`.`,
+    });
+  }
 }

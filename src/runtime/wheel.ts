@@ -1,5 +1,5 @@
-// Fetches the pinned Python wheel that carries libtensorflow, with pip, by name: so whatever index, mirror,
-// proxy or certificate pip is configured for is used. No Python code of the wheel is ever run.
+// Fetches pinned Python wheels that carry native files, with pip, by name: so whatever index, mirror, proxy or certificate
+// pip is configured for is used. No Python code of a wheel is ever run. Knows which wheel has libtensorflow.
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -18,7 +18,11 @@ export interface Wheel {
   readonly platform: string;
   readonly bytes: number;
   readonly sha256: string;
+  /** What to do where it cannot be fetched; ends a sentence. */
+  readonly otherwise: string;
 }
+
+const TENSORFLOW_OTHERWISE = 'point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow';
 
 /** One wheel per processor. Any Python's would do; cp311's are pinned. aarch64 has no `tensorflow-cpu` of its own. */
 const WHEELS: Readonly<Record<string, Wheel>> = {
@@ -28,6 +32,7 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
     platform: 'manylinux_2_27_x86_64',
     bytes: 273_829_956,
     sha256: '2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c',
+    otherwise: TENSORFLOW_OTHERWISE,
   },
   'linux-arm64': {
     project: 'tensorflow',
@@ -35,10 +40,12 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
     platform: 'manylinux_2_27_aarch64',
     bytes: 281_828_020,
     sha256: '4b24aca16d527a3cf1c37f720c04c484c3d20f4d0fdfa98632ac8b9f3be6eb5c',
+    otherwise: TENSORFLOW_OTHERWISE,
   },
 };
 
-const SPACE_NEEDED = 1.7e9; // the wheel, pip's copy of it, and what is unpacked
+/** Free space that is asked for per byte of a wheel: itself, pip's copy of it, and what is unpacked. */
+const SPACE_FACTOR = 6.2;
 const POLL_MS = 200;
 
 /** The wheel for this machine. Throws `ERR_NO_WHEEL` where there is none. */
@@ -71,7 +78,7 @@ export async function fetchWheel(wheel: Wheel, options: FetchOptions = {}): Prom
   await installOnce(folder, async (temporary) => {
     const downloads = join(temporary, 'downloads');
     await mkdir(downloads, { recursive: true });
-    await checkSpace(temporary);
+    await checkSpace(temporary, wheel.bytes * SPACE_FACTOR);
     await download(wheel, downloads, options);
     const file = await onlyWheelIn(downloads);
     await verifyWheel(wheel, file, options);
@@ -101,7 +108,7 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
         'ERR_FETCH',
         `Expected pip to fetch ${wheel.project}==${wheel.version} (${wheel.platform}) but it failed:\n` +
           `${result.tail.join('\n')}\nCheck the network and pip's index (\`pip config list\`), then run set-up again; ` +
-          'or point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow.',
+          `or ${wheel.otherwise}.`,
       );
     }
     await rm(log, { force: true });
@@ -111,13 +118,13 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
   report(wheel.bytes);
 }
 
-async function checkSpace(folder: string): Promise<void> {
+async function checkSpace(folder: string, needed: number): Promise<void> {
   const disk = await statfs(folder);
   const free = disk.bavail * disk.bsize;
-  if (free >= SPACE_NEEDED) return;
+  if (free >= needed) return;
   throw new SparseVilaError(
     'ERR_NO_SPACE',
-    `Expected ${SPACE_NEEDED / 1e9} GB free for set-up in ${dirname(folder)} but found ${(free / 1e9).toFixed(1)} GB. ` +
+    `Expected ${(needed / 1e9).toFixed(1)} GB free for set-up in ${dirname(folder)} but found ${(free / 1e9).toFixed(1)} GB. ` +
       'Free some, or set SPARSEVILA_CACHE to a folder on another disk.',
   );
 }

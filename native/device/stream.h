@@ -1,0 +1,8 @@
+// What an op's kernel finds behind TF_GetStream on our device: TensorFlow leaves this type to the device. Needs no CUDA header.
+#pragma once
+#include <stdint.h>
+
+struct SP_Stream_st {
+  void* stream;    // a cudaStream_t
+  int32_t device;  // CUDA's number of the device: cudaSetDevice it before any launch
+};

@@ -1,0 +1,108 @@
+// What must hold on a device before anything is computed on it: bits survive the way there and back, ops run in order, memory
+// comes back; and what calls and copies cost. `node dist/scripts/gpu/device_checks.js`, on whatever SPARSEVILA_DEVICE says.
+// The last line is JSON; exit code 1 when something does not hold. Knows none of our ops.
+
+import type { Tensor } from '@tensorflow/tfjs-core';
+import { type Runtime, start } from '../../src/runtime/start';
+import { medianTime, time } from '../bench/timing';
+
+const SIZES = [1, 3, 1000, 65_537, 4_194_305];
+const COPIED = 16_777_216; // floats: 64 MiB
+const STEPS = 300;
+
+interface Check {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly what: string;
+}
+
+/** Any bits: numbers of all sizes, infinities, NaNs with payloads, both zeros. */
+function anyBits(length: number): Float32Array {
+  const bits = new Uint32Array(length);
+  let state = 2463534242;
+  for (let i = 0; i < length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    bits[i] = state;
+  }
+  bits.set([0x7fc01234, 0x80000000, 0xff800000].slice(0, length));
+  return new Float32Array(bits.buffer);
+}
+
+const sameBits = (a: Float32Array, b: Float32Array) => Buffer.from(a.buffer).equals(Buffer.from(b.slice().buffer));
+
+/** To the device and back; there it is copied once, so that the answer cannot be the host's own. */
+function roundTrips({ tf, backend }: Runtime): Check[] {
+  const attrs = [{ name: 'T', type: backend.binding.TF_ATTR_TYPE, value: backend.binding.TF_FLOAT }];
+  return SIZES.map((length) => {
+    const sent = anyBits(length);
+    const come = tf.tidy(
+      () => backend.executeSingleOutput('Identity', attrs, [tf.tensor1d(sent)]).dataSync() as Float32Array,
+    );
+    return { name: `round trip of ${length}`, ok: sameBits(sent, come), what: 'bits survive' };
+  });
+}
+
+/** Each result is the next one's input, and what was used is given back at once for others to take. */
+function order({ tf }: Runtime): Check {
+  let x: Tensor = tf.zeros([1021]);
+  for (let i = 1; i <= STEPS; i++) {
+    const next = tf.tidy(() => tf.add(tf.mul(x, 0.5), i));
+    x.dispose();
+    x = next;
+  }
+  let expected = 0;
+  for (let i = 1; i <= STEPS; i++) expected = Math.fround(Math.fround(expected * 0.5) + i);
+  const values = x.dataSync();
+  x.dispose();
+  const wrong = values.findIndex((value) => value !== expected);
+  const what = wrong < 0 ? `${STEPS} steps in order` : `expected ${expected}, received ${values[wrong]} at ${wrong}`;
+  return { name: 'order', ok: wrong < 0, what };
+}
+
+function costs({ tf }: Runtime): Record<string, number> {
+  const small = tf.zeros([256]);
+  const call = medianTime(() => tf.add(small, small).dispose());
+  const answer = medianTime(() => {
+    const sum = tf.add(small, small);
+    sum.dataSync();
+    sum.dispose();
+  });
+  const floats = anyBits(COPIED);
+  const ways = [0, 1, 2].map(() => {
+    let x: Tensor | undefined;
+    // A tensor goes to the device when it is first used; the one element that is read waits for all of it.
+    const there = time(() => {
+      x = tf.tensor1d(floats);
+      tf.tidy(() => tf.slice(x as Tensor, [COPIED - 1], [1]).dataSync());
+    });
+    const back = time(() => tf.tidy(() => tf.reshape(x as Tensor, [2, COPIED / 2]).dataSync()));
+    x?.dispose();
+    return { there, back };
+  });
+  small.dispose();
+  const gigabytes = (microseconds: number) => (COPIED * 4) / microseconds / 1e3;
+  return {
+    callMicroseconds: call,
+    callAndReadMicroseconds: answer,
+    toDeviceGBs: gigabytes(Math.min(...ways.map(({ there }) => there))),
+    toHostGBs: gigabytes(Math.min(...ways.map(({ back }) => back))),
+  };
+}
+
+function main(): void {
+  const runtime = start();
+  const before = runtime.tf.memory().numTensors;
+  const checks = [...roundTrips(runtime), order(runtime)];
+  const measured = costs(runtime);
+  const left = runtime.tf.memory().numTensors - before;
+  checks.push({ name: 'tensors', ok: left === 0, what: `${left} left over` });
+  for (const { name, ok, what } of checks) process.stdout.write(`${ok ? 'ok  ' : 'FAIL'}  ${name}: ${what}\n`);
+  for (const [name, value] of Object.entries(measured)) process.stdout.write(`      ${name}: ${value.toFixed(2)}\n`);
+  const { device, deviceReport } = runtime;
+  process.stdout.write(`${JSON.stringify({ device, deviceReport, checks, ...measured })}\n`);
+  if (checks.some(({ ok }) => !ok)) process.exitCode = 1;
+}
+
+main();

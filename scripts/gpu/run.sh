@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# The first run on a real GPU, in order, each step whatever became of the one before: scripts/gpu/run.sh [options], from a clone.
+# Writes gpu-run.log and gpu-run.json. Exit code 1 when a step failed. Where Node or the registries are missing, carry the
+# folder that scripts/gpu/pack.sh makes, and hand it over first, in as many trips as it takes: scripts/gpu/run.sh --take FOLDER.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+
+readonly root=/tmp/sparsevila-gpu # pack.sh built for this path: it is in the names of the builds
+readonly all='smi kernels doctor ops device demo decode'
+limit=280 # seconds for a step
+out=.
+only=$all
+device=gpu
+
+usage() {
+  cat >&2 <<TEXT
+Usage: scripts/gpu/run.sh [--only 'STEP ...'] [--out FOLDER] [--limit SECONDS] [--standin]
+       scripts/gpu/run.sh --take FOLDER     keeps the parts of a pack that FOLDER has; unpacks it when all are there
+Steps: $all
+--standin: on the GPU's stand-in, to try this script on a machine without a GPU
+TEXT
+  exit 2
+}
+
+# Copies a trip's parts, and unpacks what is complete. kernels.tar.xz is of use by itself.
+take() {
+  local from=$1 missing=()
+  mkdir -p "$root/parts"
+  cp "$from"/* "$root/parts/" || return 1
+  cd "$root/parts" || return 1
+  if [ -f kernels.tar.xz ] && [ ! -d "$root/kernels" ]; then unpack "$root" kernels.tar.xz || return 1; fi
+  while read -r _ name; do [ -f "$name" ] || missing+=("$name"); done <SHA256SUMS
+  if [ "${#missing[@]}" -gt 0 ]; then
+    echo "have $(find . -type f | wc -l) files, still missing: ${missing[*]}"
+    return 0
+  fi
+  sha256sum --quiet -c SHA256SUMS && unpack "$root" rest.tar.xz.* && echo "complete: $root"
+}
+
+unpack() {
+  local to=$1
+  shift
+  if command -v xz >/dev/null; then
+    cat "$@" | xz -dc | tar -x -C "$to"
+  else
+    cat "$@" | python3 -c 'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1])' "$to"
+  fi
+}
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --take) [ $# -eq 2 ] || usage; take "$2"; exit $? ;;
+    --only) [ $# -gt 1 ] || usage; only=$2; shift ;;
+    --out) [ $# -gt 1 ] || usage; out=$2; shift ;;
+    --limit) [ $# -gt 1 ] || usage; limit=$2; shift ;;
+    --standin) device=standin ;;
+    *) usage ;;
+  esac
+  shift
+done
+
+mkdir -p "$out" || exit 1
+out=$(cd "$out" && pwd)
+readonly log=$out/gpu-run.log json=$out/gpu-run.json
+: >"$log"
+steps=()
+failed=0
+
+# step NAME COMMAND...: runs it if it is asked for, and notes how it ended; a last line that is JSON is its result.
+step() {
+  local name=$1 began=$SECONDS code last
+  shift
+  case " $only " in *" $name "*) ;; *) return ;; esac
+  printf '\n=== %s: %s\n' "$name" "$*" | tee -a "$log"
+  timeout "$limit" "$@" 2>&1 | tee -a "$log"
+  code=${PIPESTATUS[0]}
+  last=$(tail -n 1 "$log")
+  case $last in '{'*'}') ;; *) last=null ;; esac
+  printf '=== %s ended with %s after %s s\n' "$name" "$code" "$((SECONDS - began))" | tee -a "$log"
+  steps+=("{\"step\":\"$name\",\"code\":$code,\"seconds\":$((SECONDS - began)),\"result\":$last}")
+  [ "$code" -eq 0 ] || failed=1
+  write_json # after every step: what follows may take the machine with it
+}
+
+write_json() {
+  local IFS=,
+  printf '{"device":"%s","commit":"%s","steps":[%s]}\n' "$device" "$commit" "${steps[*]}" >"$json"
+}
+
+if ! commit=$(git rev-parse --short HEAD 2>/dev/null); then commit=unknown; fi
+readonly commit
+clone=$PWD
+
+# --- what needs neither Node nor TensorFlow -----------------------------------------------------------------
+if [ "$device" = gpu ]; then
+  step smi nvidia-smi
+  kernels=$(find "$root/kernels" "${SPARSEVILA_CACHE:-$HOME/.cache/sparsevila}" -name sparsevila_kernels.so 2>/dev/null | head -n 1)
+  step kernels python3 scripts/gpu/test_kernels.py "${kernels:-sparsevila_kernels.so}"
+fi
+
+# --- all else: from the pack, or set up here ----------------------------------------------------------------
+if [ -x "$root/node/bin/node" ]; then
+  export PATH="$root/node/bin:$PATH" SPARSEVILA_CACHE="$root/cache"
+  tar -c --exclude=./node_modules --exclude=./dist --exclude=./.git . | tar -x -C "$root/app" && cd "$root/app" || exit 1
+elif command -v node >/dev/null; then
+  if [ "$device" = gpu ]; then gpu=--gpu; else gpu=--no-gpu; fi
+  node scripts/bootstrap.mjs cli setup "$gpu" || exit 1
+else
+  echo "run.sh: expected Node in PATH or a pack taken with --take; found neither. Only the kernels were tried." | tee -a "$log"
+  exit 1
+fi
+export SPARSEVILA_DEVICE=$device
+
+step doctor node dist/src/cli/main.js doctor
+step device node dist/scripts/gpu/device_checks.js
+step ops node node_modules/jest/bin/jest.js --config jest.config.js --runInBand dist/spec/ops
+step demo node dist/scripts/demo.js
+step decode node dist/scripts/bench.js model --shape qwen2-7b --weights awq --head awq --precision fast --context 8448 --visual 8192
+
+cd "$clone" || exit 1
+echo "log: $log, results: $json"
+exit "$failed"

@@ -1,0 +1,83 @@
+// What a build's name in the cache depends on: what it compiles and includes, and nothing else.
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { deviceKey } from '../../src/runtime/device-library';
+import { nativeKey } from '../../src/runtime/native';
+import { packageFolder } from '../../src/runtime/paths';
+import { sourceHashes, sourceKey } from '../../src/runtime/sources';
+
+let native: string;
+beforeEach(() => {
+  native = mkdtempSync(join(tmpdir(), 'sparsevila-sources-'));
+});
+afterEach(() => rmSync(native, { recursive: true }));
+
+function write(name: string, text: string): void {
+  mkdirSync(dirname(join(native, name)), { recursive: true });
+  writeFileSync(join(native, name), text);
+}
+
+describe('sourceHashes', () => {
+  const set = { roots: /^ops\/[^/]+\.cc$/, without: /^standin\// };
+  const names = () => Object.keys(sourceHashes(set, native)).map((path) => path.slice(native.length + 1));
+
+  test('follows includes: beside the file, and from native/', () => {
+    write(
+      'ops/a.cc',
+      '#include "checks.h"\n  #  include "kernels/rows.inl"\n#include <vector>\n#include "../kernels/b.h"\n',
+    );
+    write('ops/checks.h', '#include "../standin/cuda_runtime.h"\n#include "no_such.h"\n#include "ops/a.cc"\n');
+    write('kernels/rows.inl', '');
+    write('kernels/b.h', '#include "c.h"');
+    write('kernels/c.h', '');
+    write('kernels/unused.h', '');
+    write('standin/cuda_runtime.h', '');
+    expect(names()).toEqual(['kernels/b.h', 'kernels/c.h', 'kernels/rows.inl', 'ops/a.cc', 'ops/checks.h']);
+  });
+
+  test('a key changes with content and inputs', () => {
+    write('ops/a.cc', '#include "b.h"');
+    write('ops/b.h', '1');
+    const key = sourceKey(set, ['x'], native);
+    expect(sourceKey(set, ['x'], native)).toBe(key);
+    expect(sourceKey(set, ['y'], native)).not.toBe(key);
+    write('ops/b.h', '2');
+    expect(sourceKey(set, ['x'], native)).not.toBe(key);
+  });
+});
+
+describe('of native/', () => {
+  const libtensorflow = { lib: '/l', include: '/i', source: 'given' } as const;
+  const keys = () => ({
+    native: nativeKey(libtensorflow, native),
+    gpu: deviceKey('gpu', libtensorflow, native),
+    standin: deviceKey('standin', libtensorflow, native),
+  });
+  const change = (name: string) => write(name, `${readFileSync(join(native, name), 'utf8')}\n// changed\n`);
+
+  test.each([
+    ['cuda/new.cu', ['gpu', 'standin']],
+    ['device/new.cc', ['gpu', 'standin']],
+    ['device/exports.map', ['gpu', 'standin']],
+    ['cuda/cuda.h', ['gpu', 'standin']],
+    ['standin/new.cc', ['standin']],
+    ['kernels/attention.h', ['gpu', 'native', 'standin']],
+    ['kernels/attention.inl', ['native']],
+    ['kernels/new.cc', ['native']],
+    ['addon.cc', ['native']],
+    ['CMakeLists.txt', ['native']],
+    ['kernels/unused.h', []],
+  ])('%s belongs to %j', (name, builds) => {
+    cpSync(join(packageFolder(), 'native'), native, { recursive: true });
+    write('cuda/table.cu', '#include "cuda.h"\n#include "kernels.h"\n');
+    for (const file of ['cuda/new.cu', 'device/new.cc', 'standin/new.cc', 'kernels/new.cc', 'kernels/unused.h']) {
+      write(file, '');
+    }
+    const before = keys();
+    change(name);
+    const after = keys();
+    const changed = (Object.keys(before) as (keyof typeof before)[]).filter((build) => before[build] !== after[build]);
+    expect(changed.sort()).toEqual(builds);
+  });
+});

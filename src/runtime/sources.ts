@@ -1,0 +1,48 @@
+// Which files of native/ something is made of, and hashes of them: what a build's name in the cache says. Follows
+// includes, so that a build is called for by a change of what it reads, and by nothing else.
+
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { packageFolder } from './paths';
+
+export interface SourceSet {
+  /** The files that are compiled or configure the build, as paths within native/. */
+  readonly roots: RegExp;
+  /** Files that are included but not read by this build. */
+  readonly without?: RegExp;
+}
+
+/**
+ * The paths of a set's files, sorted, and hashes of their content: the roots, and all that they include with quotes from
+ * native/.
+ */
+export function sourceHashes(
+  { roots, without }: SourceSet,
+  native: string = join(packageFolder(), 'native'),
+): Readonly<Record<string, string>> {
+  const all = readdirSync(native, { recursive: true, encoding: 'utf8' });
+  const names = new Set(all.filter((name) => roots.test(name)));
+  const hashes = new Map<string, string>();
+  for (const name of names) {
+    const content = readFileSync(join(native, name), 'utf8');
+    hashes.set(join(native, name), createHash('sha256').update(content).digest('hex'));
+    for (const [, included = ''] of content.matchAll(/^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"/gm)) {
+      const found = [join(dirname(name), included), normalize(included)].find((path) => existsSync(join(native, path)));
+      if (found !== undefined && !found.startsWith('..') && !without?.test(found)) names.add(found);
+    }
+  }
+  return Object.fromEntries([...hashes].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** A hash of a set's files and of `inputs`, short enough for a file's name. */
+export function sourceKey(
+  set: SourceSet,
+  inputs: readonly string[],
+  native: string = join(packageFolder(), 'native'),
+): string {
+  const hash = createHash('sha256');
+  for (const [path, content] of Object.entries(sourceHashes(set, native)))
+    hash.update(`${path.slice(native.length)} ${content}\0`);
+  return hash.update(inputs.join('\0')).digest('hex').slice(0, 16);
+}
