@@ -12,6 +12,7 @@ void register_decoder_layer();
 void register_vision_block();
 void register_int4();
 void register_sample();
+void register_quantize();
 
 void register_all_ops() {
   static const bool once = [] {
@@ -24,6 +25,7 @@ void register_all_ops() {
     register_vision_block();
     register_int4();
     register_sample();
+    register_quantize();
     return true;
   }();
   (void)once;

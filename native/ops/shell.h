@@ -106,6 +106,12 @@ inline Port on_device(const char* spec) {
   port.host = false;
   return port;
 }
+/** A port of any type that the host computes with on every device. */
+inline Port on_host(const char* spec) {
+  Port port(spec);
+  port.host = true;
+  return port;
+}
 
 using OpBody = void (*)(Op&);
 using Compute = void (*)(void*, TF_OpKernelContext*);
