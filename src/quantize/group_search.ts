@@ -133,10 +133,13 @@ function unscaled<Site extends string>(
 /** Sum of squared differences to `target` over the sum of its squares, over all parts together. */
 export function outputError(outputs: readonly Float32Array[], targets: readonly Float32Array[]): number {
   let [error, size] = [0, 0];
-  for (const [part, target] of targets.entries())
-    for (const [i, value] of target.entries()) {
-      error += (value - (outputs[part]?.[i] as number)) ** 2;
+  for (const [part, target] of targets.entries()) {
+    const output = outputs[part] ?? new Float32Array();
+    for (let i = 0; i < target.length; i++) {
+      const value = target[i] as number;
+      error += (value - (output[i] as number)) ** 2;
       size += value ** 2;
     }
+  }
   return size === 0 ? 0 : error / size;
 }

@@ -148,7 +148,7 @@ function project(
   const first = layers[from] as ProjectorLayer;
   const width = first.kind === 'norm' ? first.width : first.cols;
   const vector = (values: Float32Array | undefined): Tensor => float32(values ?? [], [values?.length ?? 0]);
-  return tf.tidy(() => {
+  const output = tf.tidy(() => {
     let x = float32(rows, [rows.length / width, width]);
     for (const layer of layers.slice(from)) {
       const { name } = layer;
@@ -160,8 +160,11 @@ function project(
       const w = packArrays([(matrices[name] as Matrix).values], layer.cols);
       x = linear(x, w, vector(biases[name]), layer.activation);
     }
-    return floats(x).slice();
+    return x;
   });
+  const values = floats(output).slice();
+  output.dispose();
+  return values;
 }
 
 interface QuantizedProjector {
