@@ -2,8 +2,10 @@
 // feedback. The search itself is the decoder's; here the layers are any, and all rows count alike. Knows no architecture.
 // Source: AWQ (arXiv 2306.00978).
 
+import { clipMatrix } from './clip_search';
+import { feedbackRound } from './feedback';
 import { addToGram, emptyGram, type Gram } from './gram';
-import { type GroupError, refine } from './quantize_layer';
+import type { GroupError } from './quantize_layer';
 import { dequantizeMatrix, type Matrix, type QuantizedMatrix, quantizeMatrix, type RoundOptions } from './round';
 import { divideRows, scaleColumns, searchScale } from './scale_search';
 
@@ -92,14 +94,42 @@ export async function searchGroups<Site extends string, Name extends string>(
   const applied = each((name) => scaledMatrix(linears[name], scales));
   const quantized = each((name) => quantizeMatrix(applied[name], round));
   const errors: GroupError[] = [];
-  for (const [i, { site, linears: members, isClipped, statistics, loss }] of groups.entries()) {
+  for (const [i, group] of groups.entries()) {
     const meant = (name: Name): Matrix => unscaled(dequantizeMatrix(quantized[name]), linears[name], scales);
-    const judged = { isClipped, applied, inputs: statistics.gram, s: scales[site] };
-    const measure = (): number => loss(members.map(meant));
-    const chosen = await refine(quantized, { linears: members, ...judged, measure, round, feedback, breathe });
-    errors.push({ group: site, rtn: found[i]?.rtn ?? 0, chosen, ratio: found[i]?.ratio ?? null });
+    const measure = (): number => group.loss(group.linears.map(meant));
+    const s = scales[group.site] ?? new Float32Array(group.statistics.gram.width).fill(1);
+    const chosen = await refine(group, applied, quantized, measure, s, { round, feedback, breathe });
+    errors.push({ group: group.site, rtn: found[i]?.rtn ?? 0, chosen, ratio: found[i]?.ratio ?? null });
   }
   return { linears: quantized, scales, errors };
+}
+
+/**
+ * Clips ranges and rounds with feedback, matrix by matrix, keeping each where `measure` is less. Changes `quantized`; returns what is
+ * left.
+ * @param s what the inputs are divided by
+ */
+async function refine<Site extends string, Name extends string>(
+  { linears, isClipped, statistics: { gram } }: SearchedGroup<Site, Name>,
+  applied: Readonly<Record<Name, Matrix>>,
+  quantized: Record<Name, QuantizedMatrix>,
+  measure: () => number,
+  s: Float32Array,
+  { round, feedback, breathe }: SearchContext,
+): Promise<number> {
+  let least = measure();
+  const attempt = (name: Name, candidate: QuantizedMatrix): void => {
+    const before = quantized[name];
+    quantized[name] = candidate;
+    const after = measure();
+    if (after < least) least = after;
+    else quantized[name] = before;
+  };
+  for (const name of linears) {
+    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(applied[name], gram, s, round, breathe), round));
+    if (feedback) attempt(name, await feedbackRound(applied[name], quantized[name], gram, s, breathe));
+  }
+  return least;
 }
 
 type Scales<Site extends string> = Readonly<Partial<Record<Site, Float32Array>>>;

@@ -11,7 +11,6 @@ import { start } from '../runtime/start';
 import type { Sequence } from './calibration';
 import { clipMatrix } from './clip_search';
 import { feedbackRound } from './feedback';
-import type { Gram } from './gram';
 import { roundToF16 } from './half';
 import { attend, type LayerWeights, LINEARS, type Linear, packAttention, product, type Site } from './layer';
 import { dequantizeMatrix, type Matrix, type QuantizedMatrix, quantizeMatrix, type RoundOptions } from './round';
@@ -75,7 +74,7 @@ export async function awqLayer(
   statistics: LayerStatistics,
   context: LayerContext,
 ): Promise<QuantizedLayer> {
-  const { round, feedback, breathe, config } = context;
+  const { round, breathe, config } = context;
   const scales: Scales = {};
   const found: { group: Group; loss: Loss; rtn: number; ratio: number | undefined }[] = [];
   for (const group of GROUPS) {
@@ -92,42 +91,35 @@ export async function awqLayer(
   const errors: GroupError[] = [];
   for (const { group, loss, rtn, ratio } of found) {
     const measure = (): number => loss(group.linears.map((name) => unscaled(name, quantized[name], scales, config)));
-    const { site, linears } = group;
-    const judged = { isClipped, applied: applied.linears, inputs: statistics.grams[site], s: scales[site], measure };
-    const chosen = await refine(quantized, { linears, ...judged, round, feedback, breathe });
-    errors.push({ group: site, rtn, chosen, ratio: ratio ?? null });
+    const chosen = await refine(group, applied, quantized, measure, { statistics, scales, context });
+    errors.push({ group: group.site, rtn, chosen, ratio: ratio ?? null });
   }
   return { ...applied, linears: quantized, errors };
 }
 
 type Scales = Partial<Record<Site, Float32Array>>;
 
-/** A group's matrices as they are to be rounded, and what judges how. */
-export interface Refinement<Name extends string> {
-  readonly linears: readonly Name[];
-  readonly isClipped: (name: Name) => boolean;
-  readonly applied: Readonly<Record<Name, Matrix>>;
-  readonly inputs: Gram;
-  /** What the inputs are divided by; default nothing. */
-  readonly s: Float32Array | undefined;
-  /** The loss of what is rounded now. */
-  readonly measure: () => number;
-  readonly round: RoundOptions;
-  readonly feedback: boolean;
-  readonly breathe: () => Promise<void>;
+interface Refinement {
+  readonly statistics: LayerStatistics;
+  readonly scales: Scales;
+  readonly context: LayerContext;
 }
 
 /**
  * Clips ranges and rounds with feedback, matrix by matrix, keeping each where it helps: both see one matrix, and what counts is
  * the module's output. Changes `quantized`; returns its loss.
  */
-export async function refine<Name extends string>(
-  quantized: Record<Name, QuantizedMatrix>,
-  { linears, isClipped, applied, inputs, measure, round, feedback, breathe, ...given }: Refinement<Name>,
+async function refine(
+  { site, linears }: Group,
+  applied: LayerWeights,
+  quantized: Record<Linear, QuantizedMatrix>,
+  measure: () => number,
+  { statistics, scales, context: { round, feedback, breathe } }: Refinement,
 ): Promise<number> {
-  const s = given.s ?? new Float32Array(inputs.width).fill(1);
+  const inputs = statistics.grams[site];
+  const s = scales[site] ?? new Float32Array(inputs.width).fill(1);
   let loss = measure();
-  const attempt = (name: Name, candidate: QuantizedMatrix): void => {
+  const attempt = (name: Linear, candidate: QuantizedMatrix): void => {
     const before = quantized[name];
     quantized[name] = candidate;
     const after = measure();
@@ -135,7 +127,7 @@ export async function refine<Name extends string>(
     else quantized[name] = before;
   };
   for (const name of linears) {
-    const matrix = applied[name];
+    const matrix = applied.linears[name];
     if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(matrix, inputs, s, round, breathe), round));
     if (feedback) attempt(name, await feedbackRound(matrix, quantized[name], inputs, s, breathe));
   }
