@@ -2,6 +2,7 @@
 // exports a yargs CommandModule; a new one adds its file and one line here. Progress and tables go to stdout as text; the
 // last line is JSON.
 
+import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
@@ -19,7 +20,8 @@ async function main(): Promise<void> {
     .command(MODEL)
     .command(OVERHEAD)
     .command(PACK)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead or pack.')
+    .command(CHECKPOINT)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack or checkpoint.')
     .strict()
     .help()
     .version(false)

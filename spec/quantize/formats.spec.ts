@@ -1,6 +1,7 @@
 // The layouts of 4-bit checkpoints: there and back is the identity, and single nibbles lie where the formats' closed forms say.
+
+import { type QuantizedMatrix, quantizeMatrix } from '../../src/ops/quantize';
 import { packQuantized, type RawTensor, unpackQuantized } from '../../src/quantize/formats';
-import { type QuantizedMatrix, quantizeMatrix } from '../../src/quantize/round';
 import { randomMatrix } from './matrices';
 
 const partsOf = (tensors: readonly RawTensor[]) => new Map(tensors.map((tensor) => [tensor.name, tensor]));

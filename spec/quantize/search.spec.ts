@@ -1,12 +1,25 @@
-// Rounding, scales, clipping and feedback against their definitions.
-import { clipMatrix } from '../../src/quantize/clip_search';
-import { feedbackRound, inverseFactor } from '../../src/quantize/feedback';
-import { addToGram, emptyGram, type Gram, gramOf } from '../../src/quantize/gram';
+// Rounding, scales, clipping and feedback against their definitions, and the ops against plain TypeScript, bit for bit.
+import { clipLimits, feedbackRound, packQuantizedMatrices, packRounded, quantizeMatrix } from '../../src/ops/quantize';
+import { floats } from '../../src/ops/run';
+import { dequantize, type PackedMatrix } from '../../src/ops/weights';
+import { addToGram, emptyGram, type Gram, gramOf, gramsOf } from '../../src/quantize/gram';
 import { roundToF16 } from '../../src/quantize/half';
-import { dequantizeMatrix, type Matrix, quantizeMatrix, roundEven, roundMatrix } from '../../src/quantize/round';
-import { candidateScale, meanShare, scaleColumns, searchScale } from '../../src/quantize/scale_search';
+import { dequantizeMatrix, type Matrix, roundEven } from '../../src/quantize/round';
+import { candidateScale, meanShare, searchScale } from '../../src/quantize/scale_search';
 import type { Rows } from '../../src/quantize/statistics';
+import { start } from '../../src/runtime/start';
+import { levels } from '../ops/levels';
 import { noise, randomMatrix } from './matrices';
+import {
+  clipReference,
+  divideRows,
+  feedbackReference,
+  inverseFactor,
+  quantizeReference,
+  roundMatrix,
+  scaleColumns,
+  scaled,
+} from './reference';
 
 const breathe = async (): Promise<void> => undefined;
 const round = { group: 16, symmetric: false };
@@ -26,6 +39,14 @@ function rowsOf(rows: number, width: number, seed: number): Rows {
     (x, i) => (x * 0.4 + (shared[Math.floor(i / width)] as number)) * (1 + 4 * Number(i % 7 === 0)),
   );
   return { values, rows, width, weights: new Float32Array(rows).fill(1 / rows) };
+}
+
+/** Values at most as large as their group's limit. */
+function clampedTo({ rows, cols, values }: Matrix, limits: Float32Array, group: number): Matrix {
+  const groups = Math.ceil(cols / group);
+  const limitOf = (i: number): number =>
+    limits[Math.floor(i / cols) * groups + Math.floor((i % cols) / group)] as number;
+  return { rows, cols, values: values.map((w, i) => Math.min(limitOf(i), Math.max(-limitOf(i), w))) };
 }
 
 /** Mean squared output error of replacing `from` by `to`. */
@@ -108,11 +129,11 @@ describe('scales', () => {
       for (let t = 0; t < 64; t++) sum += Math.abs(x.values[t * 32 + c] as number);
       return sum / 64;
     });
-    const loss = ([to]: readonly Matrix[]): number => outputError(matrix, to as Matrix, x);
-    const found = await searchScale([matrix], { meanAbs: magnitude, round, loss, breathe });
-    expect(found.plainLoss).toBe(loss([roundMatrix(matrix, round)]));
+    const loss = (s: Float32Array): number => outputError(matrix, roundMatrix(matrix, round, s), x);
+    const found = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss, breathe });
+    expect(found.plainLoss).toBe(outputError(matrix, roundMatrix(matrix, round), x));
     expect(found.loss).toBeLessThan(found.plainLoss);
-    const worst = await searchScale([matrix], { meanAbs: magnitude, round, loss: () => 1, breathe });
+    const worst = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss: () => 1, breathe });
     expect(worst.ratio).toBeUndefined();
     expect(worst.scale).toEqual(new Float32Array(32).fill(1));
   });
@@ -141,8 +162,9 @@ describe('clipping and feedback', () => {
     }
   });
 
-  it('clipping lowers the sum of the groups errors and only shrinks', async () => {
-    const clipped = await clipMatrix(matrix, gramFrom(x), ones, round, breathe);
+  it('clipping lowers the sum of the groups errors and only shrinks', () => {
+    const limits = clipLimits(matrix, round, {}, gramsOf(gramFrom(x), ones, 16));
+    const clipped = clampedTo(matrix, limits, 16);
     expect(clipped.values.every((w, i) => Math.abs(w) <= Math.abs(matrix.values[i] as number) + 1e-6)).toBe(true);
     const groupwise = (to: Matrix): number =>
       [0, 16, 32].reduce((sum, begin) => {
@@ -175,11 +197,105 @@ describe('clipping and feedback', () => {
       }
   });
 
-  it('feedback keeps the grid and at least halves the output error of inputs that move together', async () => {
+  it('feedback keeps the grid and at least halves the output error of inputs that move together', () => {
     const nearest = quantizeMatrix(matrix, round);
-    const better = await feedbackRound(matrix, nearest, gramFrom(x), ones, breathe);
+    const inputs = gramFrom(x);
+    const better = feedbackRound(matrix, nearest, {}, inputs.block, gramsOf(inputs, ones, inputs.block));
     expect([better.scale, better.zero]).toEqual([nearest.scale, nearest.zero]);
     const error = (to: typeof better): number => outputError(matrix, dequantizeMatrix(to), x);
     expect(error(better)).toBeLessThan(error(nearest) / 2);
   });
 });
+
+// The loops know no more than three levels.
+const LEVELS = levels().filter((level) => /^(portable|avx2|avx512)$/.test(level));
+
+describe.each(LEVELS)('the ops have the bits of plain TypeScript: %s', (level) => {
+  const { native } = start();
+  const before = native.isa();
+  beforeAll(() => {
+    native.isa(level);
+  });
+  afterAll(() => {
+    native.isa(before);
+  });
+
+  // More rows than feedback takes at once, groups that do not divide the columns, columns of several blocks.
+  const cols = 700;
+  const matrix = withSpecialGroups(randomMatrix(37, cols, 11));
+  const scaling = {
+    columns: noise(cols, 12).map((x) => 2 ** x),
+    rows: noise(37, 13).map((x) => 2 ** x),
+  };
+  const s = scaling.columns;
+  const applied = scaled(matrix, scaling);
+  const rounds = [16, 128, 24].flatMap((group) => [false, true].map((symmetric) => ({ group, symmetric })));
+
+  it.each(rounds)('rounding %j', (options) => {
+    expect(quantizeMatrix(matrix, options)).toEqual(quantizeReference(matrix, options));
+    expect(quantizeMatrix(matrix, options, { columns: s })).toEqual(
+      quantizeReference(scaleColumns(matrix, s), options),
+    );
+    expect(quantizeMatrix(matrix, options, scaling)).toEqual(quantizeReference(applied, options));
+    const limits = noise(37 * Math.ceil(cols / options.group), 14).map((x) => Math.abs(x) + 0.1);
+    expect(quantizeMatrix(matrix, options, scaling, limits)).toEqual(
+      quantizeReference(clampedTo(applied, limits, options.group), options),
+    );
+  });
+
+  it.each(rounds)('packing what a search tries %j', (options) => {
+    const other = randomMatrix(20, cols, 15);
+    const stacked = packRounded([matrix, other], options, s);
+    const expected = [matrix, other].flatMap((one) => [...roundMatrix(one, options, s).values]);
+    expect(unpacked(stacked)).toEqual(Float32Array.from(expected));
+  });
+
+  it.each(rounds)('packing what was found %j', (options) => {
+    const other = quantizeReference(randomMatrix(20, cols, 15), options);
+    const quantized = quantizeReference(applied, options);
+    const rows = Float32Array.from([...scaling.rows.map((x) => 1 / x), ...new Float32Array(20).fill(1)]);
+    const expected = [
+      divideRows(scaleColumns(dequantizeMatrix(quantized), s, true), rows.subarray(0, 37)),
+      scaleColumns(dequantizeMatrix(other), s, true),
+    ].flatMap(({ values }) => [...values]);
+    expect(unpacked(packQuantizedMatrices([quantized, other], { columns: s, rows }))).toEqual(
+      Float32Array.from(expected),
+    );
+    expect(unpacked(packQuantizedMatrices([quantized], {}))).toEqual(dequantizeMatrix(quantized).values);
+  });
+
+  it.each(rounds)('clipping and feedback %j', (options) => {
+    const inputs = emptyGram(cols, options.group);
+    const { values, weights } = rowsOf(90, cols, 16);
+    addToGram(inputs, values, weights);
+    const limits = clipLimits(matrix, options, scaling, gramsOf(inputs, s, options.group));
+    const clipped = clampedTo(applied, limits, options.group);
+    expect(clipped).toEqual(clipReference(applied, inputs, s, options));
+    expect(clipped).not.toEqual(applied);
+    const grid = quantizeReference(clipped, options);
+    const found = feedbackRound(matrix, grid, scaling, inputs.block, gramsOf(inputs, s, inputs.block));
+    expect(found).toEqual(feedbackReference(applied, grid, inputs, s));
+    expect(found.q).not.toEqual(grid.q);
+  });
+});
+
+/** Groups whose rounding is special: zeros, a constant, one sign, very small, and very large values. */
+function withSpecialGroups({ rows, cols, values }: Matrix): Matrix {
+  const changed = values.slice();
+  for (let c = 0; c < 300; c++) {
+    changed[c] = c < 100 ? 0 : 3;
+    changed[cols + c] = Math.abs(values[cols + c] as number) + 1;
+    changed[2 * cols + c] = (values[2 * cols + c] as number) * 1e-7;
+    changed[3 * cols + c] = (values[3 * cols + c] as number) * 1e4;
+    changed[4 * cols + c] = Math.round(8 * (values[4 * cols + c] as number)) / 8; // ties
+  }
+  return { rows, cols, values: changed };
+}
+
+function unpacked(matrix: PackedMatrix): Float32Array {
+  const rows = dequantize(matrix);
+  const values = floats(rows).slice();
+  rows.dispose();
+  matrix.tensor.dispose();
+  return values;
+}

@@ -18,6 +18,7 @@ interface QuantizeArguments extends CheckpointArguments {
   readonly tower: TowerFormat | undefined;
   readonly calibration: string | undefined;
   readonly samples: number | undefined;
+  readonly rows: number | undefined;
   readonly report: boolean;
   readonly evaluation: string | undefined;
 }
@@ -45,6 +46,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         describe: 'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes',
       })
       .option('samples', { type: 'number', describe: 'Most conversations of it (128)' })
+      .option('rows', { type: 'number', describe: 'Most rows of its conversations that the search compares (4096)' })
       .option('report', {
         type: 'boolean',
         default: false,
@@ -66,11 +68,11 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
 
 function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
   const { model, out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
-  const { calibration, samples, evaluation, tower } = args;
+  const { calibration, samples, rows, evaluation, tower } = args;
   return printResult(
     args.json,
     async (onProgress) => {
-      const what = { model, groupSize, symmetric, modules, calibration, samples, tower, signal, onProgress };
+      const what = { model, groupSize, symmetric, modules, calibration, samples, rows, tower, signal, onProgress };
       const result = await quantizeParts({ ...what, out, format, method, rounding });
       const quality = args.report ? await report({ ...what, quantized: result.out, evaluation }) : undefined;
       return { ...result, report: quality };

@@ -37,12 +37,15 @@ export interface ForwardOptions {
   readonly breathe: () => Promise<void>;
 }
 
-export interface Decoder {
+export interface EmbeddingTable {
   readonly config: DecoderConfig;
-  /** One KV tensor per layer. */
-  allocate(capacity: number, type: KvType): Tensor[];
   /** Rows of the embedding table, f32 [n, d]. */
   embed(ids: readonly number[] | Int32Array): Tensor;
+}
+
+export interface Decoder extends EmbeddingTable {
+  /** One KV tensor per layer. */
+  allocate(capacity: number, type: KvType): Tensor[];
   /** Runs x, f32 [t, d], at `positions` through the layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
   forward(x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], options: ForwardOptions): Promise<Tensor>;
   /**
@@ -58,10 +61,20 @@ export interface Decoder {
 
 export const UNUSED_DECODER_WEIGHTS = [/rotary_emb\.inv_freq$/];
 
+const TABLE = 'model.embed_tokens.weight';
+/** The tensors of a decoder that its embedding does without. */
+export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
+
+/** The embedding alone. */
+export async function embeddingTable(config: DecoderConfig, weights: Weights): Promise<EmbeddingTable> {
+  const table = weights.matrix([TABLE], [config.vocabSize], config.hiddenSize);
+  return { config, embed: (ids) => embed(table, ids) };
+}
+
 /** Builds the decoder; `loaded` is awaited after each layer's weights. */
 export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
   const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
-  const table = weights.matrix(['model.embed_tokens.weight'], [vocabSize], d);
+  const table = weights.matrix([TABLE], [vocabSize], d);
   const layers: DecoderLayerWeights[] = [];
   for (let i = 0; i < config.layers; i++) {
     layers.push(layerWeights(config, weights, i));

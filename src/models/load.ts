@@ -3,13 +3,13 @@
 import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { readJson } from '../json';
-import { loadVila, VILA_MODEL_TYPES } from './families/vila';
+import { type Json, readJson } from '../json';
+import { loadVila, loadVilaRows, VILA_MODEL_TYPES } from './families/vila';
 import { withImageCache } from './image_cache';
-import type { LoadOptions, VisionLanguageModel } from './model';
+import type { LoadOptions, RowModel, VisionLanguageModel } from './model';
 
-/** One row per family: the model types it reads and its loader. */
-const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila }];
+/** One row per family: the model types it reads and its loaders. */
+const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila, loadRows: loadVilaRows }];
 
 /**
  * Loads the checkpoint folder `path`.
@@ -24,6 +24,20 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
       `Expected a number of bytes, 0 or more, for imageCache, received ${String(imageCache)}.`,
     );
   }
+  const { folder, json, family } = openFolder(path);
+  options.signal?.throwIfAborted();
+  const model = await family.load(folder, json, options);
+  return imageCache === 0 ? model : withImageCache(model, imageCache);
+}
+
+/** Loads what turns pictures and words into the decoder's rows; of the decoder the embedding only. Throws as `loadModel`. */
+export async function loadRowModel(path: string, options: Omit<LoadOptions, 'imageCache'> = {}): Promise<RowModel> {
+  const { folder, json, family } = openFolder(path);
+  options.signal?.throwIfAborted();
+  return family.loadRows(folder, json, options);
+}
+
+function openFolder(path: string): { folder: string; json: Json; family: (typeof FAMILIES)[number] } {
   const folder = resolve(path);
   const file = join(folder, 'config.json');
   if (!existsSync(folder) || !statSync(folder).isDirectory() || !existsSync(file)) {
@@ -41,7 +55,5 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
         `received ${JSON.stringify(json.model_type)}. CONTRIBUTING.md says how to add a family.`,
     );
   }
-  options.signal?.throwIfAborted();
-  const model = await family.load(folder, json, options);
-  return imageCache === 0 ? model : withImageCache(model, imageCache);
+  return { folder, json, family };
 }

@@ -7,7 +7,7 @@ import type { PixelValues } from '../image/preprocess';
 import type { SamplingOptions } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
-import type { Decoder } from './decoder';
+import type { Decoder, EmbeddingTable } from './decoder';
 import type { TowerTaps } from './vit';
 
 /** One image after the tower, at the granularity of the tokens that the decoder sees. */
@@ -51,6 +51,11 @@ export interface VisionLanguageModel {
   project(features: Tensor): Tensor;
   /** Frees the weights. Sessions must be disposed of first. */
   dispose(): void;
+}
+
+/** A model without the decoder's layers and head: what turns pictures and words into rows. */
+export interface RowModel extends Omit<VisionLanguageModel, 'decoder'> {
+  readonly decoder: EmbeddingTable;
 }
 
 export interface LoadOptions {

@@ -5,13 +5,12 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
-import type { VisionLanguageModel } from '../models/model';
+import type { RowModel, VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
 import { startConversation } from '../session/conversation';
-import { seeImages } from '../session/images';
-import type { PrefillContext } from '../session/prefill';
+import { type ImageContext, seeImages } from '../session/images';
 import { turnPrompt } from '../session/prompt';
-import { type Rows, rowsOf } from '../session/rows';
+import { type Rows, type RowsContext, rowsOf } from '../session/rows';
 import { createSession } from '../session/session';
 import { dense } from '../sparsity/dense';
 import { turnPieces } from '../text/template';
@@ -109,13 +108,16 @@ export function spread<T>(samples: readonly T[], count: number): T[] {
   return Array.from({ length: count }, (_, i) => samples[Math.floor((i * samples.length) / count)] as T);
 }
 
+/** Whether every answer of a sample is given, so that no one has to be asked. */
+export const isComplete = ({ turns }: CalibrationSample): boolean => turns.every(({ answer }) => answer !== undefined);
+
 /** The model's own answers where a sample has none. */
 export async function completeSample(
   model: VisionLanguageModel,
   sample: CalibrationSample,
   signal?: AbortSignal,
 ): Promise<CalibrationSample> {
-  if (sample.turns.every(({ answer }) => answer !== undefined)) return sample;
+  if (isComplete(sample)) return sample;
   const session = createSession(model);
   try {
     const turns: CalibrationTurn[] = [];
@@ -134,17 +136,19 @@ export async function completeSample(
  * The rows of one conversation whose answers are given.
  * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_QUESTION`; `signal.reason`
  */
-export async function sequenceOf(
-  model: VisionLanguageModel,
-  sample: CalibrationSample,
-  signal?: AbortSignal,
-): Promise<Sequence> {
+export async function sequenceOf(model: RowModel, sample: CalibrationSample, signal?: AbortSignal): Promise<Sequence> {
   const pieces = turnPieces(model.template);
   // Rows are laid out as a session would, but no cache is filled.
-  const layout = { ...model.decoder, allocate: () => [] };
-  const conversation = startConversation(layout, model.decoder.config.maxPositions, 'f32');
+  const conversation = startConversation({ allocate: () => [] }, model.decoder.config.maxPositions, 'f32');
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-  const context: PrefillContext = { model, method: dense(), conversation, times, signal, breathe: breather(signal) };
+  const context: ImageContext & RowsContext = {
+    model,
+    method: dense(),
+    conversation,
+    times,
+    signal,
+    breathe: breather(signal),
+  };
   const parts: Float32Array[] = [];
   const positions: number[] = [];
   const answers: { row: number; next: number }[] = [];

@@ -39,7 +39,8 @@ export function addToGram({ width, block, parts }: Gram, x: Float32Array, weight
     const packed = packArrays([transposed], rows);
     const input = float32(transposed, [size, rows]);
     const product = linear(input, packed, none);
-    for (const [j, value] of floats(product).entries()) sum[j] = (sum[j] as number) + value;
+    const values = floats(product);
+    for (let j = 0; j < values.length; j++) sum[j] = (sum[j] as number) + (values[j] as number);
     for (const tensor of [packed.tensor, input, product]) tensor.dispose();
   }
   none.dispose();
@@ -59,4 +60,16 @@ export function gramOf({ width, block, parts }: Gram, s: Float32Array, begin: nu
         (s[begin + i] as number) /
         (s[begin + j] as number);
   return scaled;
+}
+
+/** All blocks of `size` columns, which divide the Gram matrix's own, one after the other: each as `gramOf` gives it. */
+export function gramsOf(gram: Gram, s: Float32Array, size: number): Float32Array {
+  const rest = gram.width % size;
+  const all = new Float32Array(((gram.width - rest) / size) * size * size + rest * rest);
+  for (let begin = 0, at = 0; begin < gram.width; begin += size) {
+    const part = gramOf(gram, s, begin, Math.min(gram.width, begin + size));
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

@@ -2,12 +2,11 @@
 // feedback. The search itself is the decoder's; here the layers are any, and all rows count alike. Knows no architecture.
 // Source: AWQ (arXiv 2306.00978).
 
-import { clipMatrix } from './clip_search';
-import { feedbackRound } from './feedback';
-import { addToGram, emptyGram, type Gram } from './gram';
+import { clipLimits, feedbackRound, quantizeMatrix, type Scaling } from '../ops/quantize';
+import { addToGram, emptyGram, type Gram, gramsOf } from './gram';
 import type { GroupError } from './quantize_layer';
-import { dequantizeMatrix, type Matrix, type QuantizedMatrix, quantizeMatrix, type RoundOptions } from './round';
-import { divideRows, scaleColumns, searchScale } from './scale_search';
+import { dequantizeMatrix, type Matrix, type QuantizedMatrix, type RoundOptions } from './round';
+import { searchScale } from './scale_search';
 
 /** What a search knows of the inputs of some linear layers. */
 export interface InputStatistics {
@@ -78,86 +77,84 @@ export async function searchGroups<Site extends string, Name extends string>(
   const found: { rtn: number; ratio: number | undefined }[] = [];
   for (const { site, linears: names, scaled, statistics, loss } of groups) {
     const matrices = names.map((name) => linears[name].matrix);
+    const rounded = (columns?: Float32Array): number =>
+      loss(matrices.map((matrix) => unscaled(quantizeMatrix(matrix, round, { columns }), { columns })));
     if (scaled) {
-      const search = { meanAbs: statistics.meanAbs, round, loss, breathe };
+      const search = { meanAbs: statistics.meanAbs, group: round.group, loss: rounded, breathe };
       const { scale, ratio, plainLoss } = await searchScale(matrices, search);
       if (ratio !== undefined) scales[site] = scale;
       found.push({ rtn: plainLoss, ratio });
-    } else {
-      const rtn = loss(matrices.map((matrix) => dequantizeMatrix(quantizeMatrix(matrix, round))));
-      found.push({ rtn, ratio: undefined });
-    }
+    } else found.push({ rtn: rounded(), ratio: undefined });
   }
   const names = Object.keys(linears) as Name[];
-  const each = <T>(make: (name: Name) => T) =>
-    Object.fromEntries(names.map((name) => [name, make(name)])) as Record<Name, T>;
-  const applied = each((name) => scaledMatrix(linears[name], scales));
-  const quantized = each((name) => quantizeMatrix(applied[name], round));
+  const scaling = ({ input, output }: SearchedLinear<Site>): Scaling => ({
+    columns: scales[input],
+    rows: output && scales[output],
+  });
+  const made = names.map((name) => [name, quantizeMatrix(linears[name].matrix, round, scaling(linears[name]))]);
+  const quantized = Object.fromEntries(made) as Record<Name, QuantizedMatrix>;
   const errors: GroupError[] = [];
   for (const [i, group] of groups.entries()) {
-    const meant = (name: Name): Matrix => unscaled(dequantizeMatrix(quantized[name]), linears[name], scales);
-    const measure = (): number => group.loss(group.linears.map(meant));
-    const s = scales[group.site] ?? new Float32Array(group.statistics.gram.width).fill(1);
-    const chosen = await refine(group, applied, quantized, measure, s, { round, feedback, breathe });
+    const meant = (name: Name): Matrix => unscaled(quantized[name], scaling(linears[name]));
+    const judged = {
+      matrix: (name: Name): Matrix => linears[name].matrix,
+      scaling: (name: Name): Scaling => scaling(linears[name]),
+      measure: (): number => group.loss(group.linears.map(meant)),
+    };
+    const chosen = await refine(group, quantized, judged, { round, feedback, breathe });
     errors.push({ group: group.site, rtn: found[i]?.rtn ?? 0, chosen, ratio: found[i]?.ratio ?? null });
   }
   return { linears: quantized, scales, errors };
 }
 
+/** A group's matrices, what they are scaled by, and the loss of what is rounded now. */
+interface Judged<Name> {
+  matrix(name: Name): Matrix;
+  scaling(name: Name): Scaling;
+  measure(): number;
+}
+
 /**
  * Clips ranges and rounds with feedback, matrix by matrix, keeping each where `measure` is less. Changes `quantized`; returns what is
  * left.
- * @param s what the inputs are divided by
  */
 async function refine<Site extends string, Name extends string>(
   { linears, isClipped, statistics: { gram } }: SearchedGroup<Site, Name>,
-  applied: Readonly<Record<Name, Matrix>>,
   quantized: Record<Name, QuantizedMatrix>,
-  measure: () => number,
-  s: Float32Array,
+  { matrix, scaling, measure }: Judged<Name>,
   { round, feedback, breathe }: SearchContext,
 ): Promise<number> {
   let least = measure();
-  const attempt = (name: Name, candidate: QuantizedMatrix): void => {
+  const attempt = async (name: Name, candidate: QuantizedMatrix): Promise<void> => {
     const before = quantized[name];
     quantized[name] = candidate;
     const after = measure();
     if (after < least) least = after;
     else quantized[name] = before;
+    await breathe();
   };
   for (const name of linears) {
-    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(applied[name], gram, s, round, breathe), round));
-    if (feedback) attempt(name, await feedbackRound(applied[name], quantized[name], gram, s, breathe));
+    const [w, by] = [matrix(name), scaling(name)];
+    const s = by.columns ?? new Float32Array(gram.width).fill(1);
+    if (isClipped(name)) {
+      const limits = clipLimits(w, round, by, gramsOf(gram, s, round.group));
+      await attempt(name, quantizeMatrix(w, round, by, limits));
+    }
+    if (!feedback) continue;
+    const grams = gramsOf(gram, s, gram.block);
+    await attempt(name, feedbackRound(w, quantized[name], by, gram.block, grams));
   }
   return least;
 }
 
-type Scales<Site extends string> = Readonly<Partial<Record<Site, Float32Array>>>;
-
-/** diag(1 / s_output) W diag(s_input) */
-function scaledMatrix<Site extends string>(
-  { matrix, input, output }: SearchedLinear<Site>,
-  scales: Scales<Site>,
-): Matrix {
-  const [columns, rows] = [scales[input], output && scales[output]];
-  const wide = columns === undefined ? matrix : scaleColumns(matrix, columns);
-  return rows === undefined ? wide : divideRows(wide, rows);
-}
-
-/** What a scaled matrix stands for in terms of unscaled inputs and outputs. */
-function unscaled<Site extends string>(
-  matrix: Matrix,
-  { input, output }: SearchedLinear<Site>,
-  scales: Scales<Site>,
-): Matrix {
-  const [columns, rows] = [scales[input], output && scales[output]];
-  const narrow = columns === undefined ? matrix : scaleColumns(matrix, columns, true);
-  return rows === undefined
-    ? narrow
-    : divideRows(
-        narrow,
-        rows.map((s) => 1 / s),
-      );
+/** What a quantised matrix stands for in terms of unscaled inputs and outputs: w rows[output] / columns[input]. */
+function unscaled(quantized: QuantizedMatrix, { columns, rows: multipliers }: Scaling): Matrix {
+  const { rows, cols, values } = dequantizeMatrix(quantized);
+  for (let row = 0, i = 0; row < rows; row++) {
+    const multiplier = multipliers?.[row] ?? 1;
+    for (let c = 0; c < cols; c++, i++) values[i] = ((values[i] as number) * multiplier) / (columns?.[c] ?? 1);
+  }
+  return { rows, cols, values };
 }
 
 /** Sum of squared differences to `target` over the sum of its squares, over all parts together. */

@@ -69,21 +69,10 @@ export function readLayer(tensors: Tensors, config: DecoderConfig, i: number): L
   };
 }
 
-/** x W^T + b of one matrix or several stacked, f32 [t, outputs]. Frees what it packs. */
-export function product(x: Tensor, matrices: readonly Matrix[], bias: readonly Float32Array[] = []): Tensor {
-  const packed = pack(matrices);
-  const joined = bias.length === 0 ? float32([], [0]) : vector(bias);
-  try {
-    return linear(x, packed, joined);
-  } finally {
-    packed.tensor.dispose();
-    joined.dispose();
-  }
-}
-
-function pack(matrices: readonly Matrix[]): PackedMatrix {
+/** Matrices stacked by rows. */
+export function packMatrices(matrices: readonly Matrix[]): PackedMatrix {
   const [first] = matrices;
-  if (first === undefined) throw new Error('a product with nothing');
+  if (first === undefined) throw new Error('expected a matrix to pack');
   return packArrays(
     matrices.map(({ values }) => values),
     first.cols,
@@ -110,9 +99,9 @@ export function packAttention({ linears, biases }: Pick<LayerWeights, 'linears' 
     ({ rows }, i) => biases[(['q', 'k', 'v'] as const)[i] ?? 'q'] ?? new Float32Array(rows),
   );
   const parts = {
-    qkv: pack([q, k, v]),
+    qkv: packMatrices([q, k, v]),
     qkvBias: vector(qkvBias),
-    o: pack([o]),
+    o: packMatrices([o]),
     oBias: vector([biases.o ?? new Float32Array()]),
   };
   return {
@@ -150,7 +139,12 @@ export interface FloatLayer {
 export function floatLayer(weights: LayerWeights, config: DecoderConfig): FloatLayer {
   const { tf } = start();
   const { gate, up, down } = weights.linears;
-  const packed = { attention: packAttention(weights), gate: pack([gate]), up: pack([up]), down: pack([down]) };
+  const packed = {
+    attention: packAttention(weights),
+    gate: packMatrices([gate]),
+    up: packMatrices([up]),
+    down: packMatrices([down]),
+  };
   const constants = {
     inputNorm: vector([weights.inputNorm]),
     postNorm: vector([weights.postNorm]),

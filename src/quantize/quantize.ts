@@ -9,10 +9,20 @@ import { resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
-import { loadModel } from '../models/load';
+import { loadModel, loadRowModel } from '../models/load';
+import type { LoadOptions } from '../models/model';
 import { ropeTable } from '../ops/rope';
 import { float32, floats } from '../ops/run';
-import { completeSample, readCalibration, type Sequence, sequenceOf, spread, withSample } from './calibration';
+import {
+  type CalibrationSample,
+  completeSample,
+  isComplete,
+  readCalibration,
+  type Sequence,
+  sequenceOf,
+  spread,
+  withSample,
+} from './calibration';
 import { finishCheckpoint, writeLayer } from './checkpoint';
 import { floatLayer, type LayerWeights, readLayer } from './layer';
 import {
@@ -134,20 +144,27 @@ async function quantizeLayers(run: Run, first: number): Promise<QuantizeResult['
 async function calibrationSequences({ options, signal, onProgress }: Run): Promise<Sequence[]> {
   const { calibration: file } = options;
   const samples = spread(file === undefined ? packagedScenes('calibration') : readCalibration(file), options.samples);
-  const model = await loadModel(options.model, { onProgress, ...(signal === undefined ? {} : { signal }) });
+  const load = { onProgress, ...(signal === undefined ? {} : { signal }) };
+  const { model, complete } = samples.every(isComplete)
+    ? { model: await loadRowModel(options.model, load), complete: async (sample: CalibrationSample) => sample }
+    : await wholeModel(options.model, load);
   try {
     const sequences: Sequence[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: 'read calibration set', done: i, total: samples.length, unit: 'conversations' });
-      sequences.push(
-        await withSample(sample, async () => sequenceOf(model, await completeSample(model, sample, signal), signal)),
-      );
+      sequences.push(await withSample(sample, async () => sequenceOf(model, await complete(sample), signal)));
     }
     onProgress({ step: 'read calibration set', done: samples.length, total: samples.length, unit: 'conversations' });
     return sequences;
   } finally {
     model.dispose();
   }
+}
+
+/** The model with its decoder, to be asked for answers. */
+async function wholeModel(path: string, load: LoadOptions) {
+  const model = await loadModel(path, load);
+  return { model, complete: (sample: CalibrationSample) => completeSample(model, sample, load.signal) };
 }
 
 /** Runs every sequence through float layer `i`, in place. */

@@ -2,20 +2,24 @@
 // the outputs of the inspected modules. Knows no files.
 // Source: AWQ (arXiv 2306.00978); AutoAWQ `awq/models/{llama,qwen2}.py` for the groups.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
-import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
-import { linear } from '../ops/linear';
-import { ropeTable } from '../ops/rope';
-import { float32, floats } from '../ops/run';
-import { start } from '../runtime/start';
+import type { DecoderConfig } from '../models/config';
+import {
+  clipLimits,
+  feedbackRound,
+  packQuantizedMatrices,
+  packRounded,
+  quantizeMatrix,
+  type Scaling,
+} from '../ops/quantize';
+import type { PackedMatrix } from '../ops/weights';
 import type { Sequence } from './calibration';
-import { clipMatrix } from './clip_search';
-import { feedbackRound } from './feedback';
+import { gramsOf } from './gram';
 import { roundToF16 } from './half';
-import { attend, type LayerWeights, LINEARS, type Linear, packAttention, product, type Site } from './layer';
-import { dequantizeMatrix, type Matrix, type QuantizedMatrix, quantizeMatrix, type RoundOptions } from './round';
-import { divideRows, scaleColumns, searchScale } from './scale_search';
-import type { LayerStatistics, Rows } from './statistics';
+import { type LayerWeights, LINEARS, type Linear, type Site } from './layer';
+import { groupLoss, type Loss } from './layer_loss';
+import type { Matrix, QuantizedMatrix, RoundOptions } from './round';
+import { type ScaleSearch, searchScale } from './scale_search';
+import type { LayerStatistics } from './statistics';
 
 export type Method = 'awq' | 'rtn';
 
@@ -23,6 +27,8 @@ export type Method = 'awq' | 'rtn';
 interface Group {
   readonly site: Site;
   readonly linears: readonly Linear[];
+  /** The same, those together that one product runs. */
+  readonly stacks: readonly (readonly Linear[])[];
 }
 
 /** What a group's rounding does to the output of its inspected module: squared error over squared output (NMSE). */
@@ -47,10 +53,10 @@ export interface QuantizedLayer {
 
 /** Llama's and Qwen2's groups, in the order of their search. */
 const GROUPS: readonly Group[] = [
-  { site: 'qkv', linears: ['q', 'k', 'v'] },
-  { site: 'o', linears: ['o'] },
-  { site: 'mlp', linears: ['gate', 'up'] },
-  { site: 'down', linears: ['down'] },
+  { site: 'qkv', linears: ['q', 'k', 'v'], stacks: [['q', 'k', 'v']] },
+  { site: 'o', linears: ['o'], stacks: [['o']] },
+  { site: 'mlp', linears: ['gate', 'up'], stacks: [['gate'], ['up']] },
+  { site: 'down', linears: ['down'], stacks: [['down']] },
 ];
 
 export interface LayerContext {
@@ -74,32 +80,55 @@ export async function awqLayer(
   statistics: LayerStatistics,
   context: LayerContext,
 ): Promise<QuantizedLayer> {
-  const { round, breathe, config } = context;
+  const { round, config } = context;
   const scales: Scales = {};
   const found: { group: Group; loss: Loss; rtn: number; ratio: number | undefined }[] = [];
-  for (const group of GROUPS) {
-    const loss = groupLoss(group, weights, statistics, context);
-    const matrices = group.linears.map((name) => weights.linears[name]);
-    const tie = group.site === 'o' ? (values: Float64Array) => tieHeads(values, config) : undefined;
-    const search = { meanAbs: statistics.meanAbs[group.site], tie, round, loss, breathe };
-    const { scale, ratio, plainLoss } = await searchScale(matrices, search);
-    scales[group.site] = storable(scale, group.site, weights);
-    found.push({ group, loss, rtn: plainLoss, ratio });
+  try {
+    for (const group of GROUPS) {
+      const loss = groupLoss(group, weights, statistics, context);
+      found.push({ group, loss, rtn: 0, ratio: undefined });
+      const { scale, ratio, plainLoss } = await searchGroup(group, loss, weights, statistics, context);
+      scales[group.site] = storable(scale, group.site, weights);
+      found[found.length - 1] = { group, loss, rtn: plainLoss, ratio };
+    }
+    const quantized = mapLinears((name) =>
+      quantizeMatrix(weights.linears[name], round, scalingOf(name, scales, config)),
+    );
+    const errors: GroupError[] = [];
+    for (const { group, loss, rtn, ratio } of found) {
+      const chosen = await refine(group, quantized, loss, { weights, statistics, scales, context });
+      errors.push({ group: group.site, rtn, chosen, ratio: ratio ?? null });
+    }
+    return { ...scaledVectors(weights, scales, config), linears: quantized, errors };
+  } finally {
+    for (const { loss } of found) loss.dispose();
   }
-  const applied = applyScales(weights, scales, config);
-  const quantized = mapLinears((name) => quantizeMatrix(applied.linears[name], round));
-  const errors: GroupError[] = [];
-  for (const { group, loss, rtn, ratio } of found) {
-    const measure = (): number => loss(group.linears.map((name) => unscaled(name, quantized[name], scales, config)));
-    const chosen = await refine(group, applied, quantized, measure, { statistics, scales, context });
-    errors.push({ group: group.site, rtn, chosen, ratio: ratio ?? null });
-  }
-  return { ...applied, linears: quantized, errors };
+}
+
+function searchGroup(
+  { site, linears, stacks }: Group,
+  loss: Loss,
+  weights: LayerWeights,
+  { meanAbs }: LayerStatistics,
+  { round, breathe, config }: LayerContext,
+): Promise<ScaleSearch> {
+  const tie = site === 'o' ? (values: Float64Array) => tieHeads(values, config) : undefined;
+  const matrices = (names: readonly Linear[]): Matrix[] => names.map((name) => weights.linears[name]);
+  const measure = (s: Float32Array): number => {
+    const packed = stacks.map((names) => packRounded(matrices(names), round, s));
+    try {
+      return loss.measure(packed);
+    } finally {
+      for (const { tensor } of packed) tensor.dispose();
+    }
+  };
+  return searchScale(matrices(linears), { meanAbs: meanAbs[site], tie, group: round.group, loss: measure, breathe });
 }
 
 type Scales = Partial<Record<Site, Float32Array>>;
 
 interface Refinement {
+  readonly weights: LayerWeights;
   readonly statistics: LayerStatistics;
   readonly scales: Scales;
   readonly context: LayerContext;
@@ -110,28 +139,52 @@ interface Refinement {
  * the module's output. Changes `quantized`; returns its loss.
  */
 async function refine(
-  { site, linears }: Group,
-  applied: LayerWeights,
+  { site, linears, stacks }: Group,
   quantized: Record<Linear, QuantizedMatrix>,
-  measure: () => number,
-  { statistics, scales, context: { round, feedback, breathe } }: Refinement,
+  loss: Loss,
+  { weights, statistics, scales, context: { config, round, feedback, breathe } }: Refinement,
 ): Promise<number> {
   const inputs = statistics.grams[site];
   const s = scales[site] ?? new Float32Array(inputs.width).fill(1);
-  let loss = measure();
-  const attempt = (name: Linear, candidate: QuantizedMatrix): void => {
-    const before = quantized[name];
+  const pack = (names: readonly Linear[]): PackedMatrix =>
+    packQuantizedMatrices(
+      names.map((name) => quantized[name]),
+      inverseScaling(names, quantized, scales, config),
+    );
+  const packed = stacks.map(pack);
+  let least = loss.measure(packed);
+  const attempt = async (name: Linear, candidate: QuantizedMatrix): Promise<void> => {
+    const stack = stacks.findIndex((names) => names.includes(name));
+    const [before, packedBefore] = [quantized[name], packed[stack] as PackedMatrix];
     quantized[name] = candidate;
-    const after = measure();
-    if (after < loss) loss = after;
-    else quantized[name] = before;
+    packed[stack] = pack(stacks[stack] as readonly Linear[]);
+    const after = loss.measure(packed);
+    if (after < least) {
+      least = after;
+      packedBefore.tensor.dispose();
+    } else {
+      quantized[name] = before;
+      packed[stack]?.tensor.dispose();
+      packed[stack] = packedBefore;
+    }
+    await breathe();
   };
-  for (const name of linears) {
-    const matrix = applied.linears[name];
-    if (isClipped(name)) attempt(name, quantizeMatrix(await clipMatrix(matrix, inputs, s, round, breathe), round));
-    if (feedback) attempt(name, await feedbackRound(matrix, quantized[name], inputs, s, breathe));
+  try {
+    for (const name of linears) {
+      const matrix = weights.linears[name];
+      const scaling = scalingOf(name, scales, config);
+      if (isClipped(name)) {
+        const limits = clipLimits(matrix, round, scaling, gramsOf(inputs, s, round.group));
+        await attempt(name, quantizeMatrix(matrix, round, scaling, limits));
+      }
+      if (!feedback) continue;
+      const grams = gramsOf(inputs, s, inputs.block);
+      await attempt(name, feedbackRound(matrix, quantized[name], scaling, inputs.block, grams));
+    }
+    return least;
+  } finally {
+    for (const { tensor } of packed) tensor.dispose();
   }
-  return loss;
 }
 
 /** q and k are not clipped: their errors meet in a product, which the search does not see. */
@@ -173,29 +226,18 @@ function perValueHead(scale: Float32Array, { heads, kvHeads, headDim }: DecoderC
   );
 }
 
-function applyScales(weights: LayerWeights, scales: Scales, config: DecoderConfig): LayerWeights {
-  const { qkv, o, mlp, down } = scales;
-  const columns = (name: Linear, s: Float32Array | undefined): Matrix =>
-    s === undefined ? weights.linears[name] : scaleColumns(weights.linears[name], s);
+/** What is folded into norms and biases. */
+function scaledVectors(
+  { inputNorm, postNorm, biases }: LayerWeights,
+  { qkv, o, mlp }: Scales,
+  config: DecoderConfig,
+): Pick<QuantizedLayer, 'inputNorm' | 'postNorm' | 'biases'> {
   const quotient = (values: Float32Array, s: Float32Array | undefined): Float32Array =>
     s === undefined ? values : values.map((value, i) => value / (s[i] as number));
-  const values = o && perValueHead(o, config);
-  const v = columns('v', qkv);
-  const up = columns('up', mlp);
   return {
-    inputNorm: quotient(weights.inputNorm, qkv),
-    postNorm: quotient(weights.postNorm, mlp),
-    linears: {
-      q: columns('q', qkv),
-      k: columns('k', qkv),
-      v: values === undefined ? v : divideRows(v, values),
-      o: columns('o', o),
-      gate: columns('gate', mlp),
-      up: down === undefined ? up : divideRows(up, down),
-      down: columns('down', down),
-    },
-    biases:
-      weights.biases.v === undefined ? weights.biases : { ...weights.biases, v: quotient(weights.biases.v, values) },
+    inputNorm: quotient(inputNorm, qkv),
+    postNorm: quotient(postNorm, mlp),
+    biases: biases.v === undefined ? biases : { ...biases, v: quotient(biases.v, o && perValueHead(o, config)) },
   };
 }
 
@@ -209,89 +251,35 @@ const SITES_OF: Readonly<Record<Linear, { readonly input: Site; readonly output?
   down: { input: 'down' },
 };
 
-/** What a quantised matrix stands for in terms of unscaled inputs and outputs. */
-function unscaled(name: Linear, quantized: QuantizedMatrix, scales: Scales, config: DecoderConfig): Matrix {
+/** How a matrix takes its input's scales up and its output's scales in. */
+function scalingOf(name: Linear, scales: Scales, config: DecoderConfig): Scaling {
   const { input, output } = SITES_OF[name];
-  const columns = scales[input];
   const given = output && scales[output];
-  const rows = output === 'o' && given ? perValueHead(given, config) : given;
-  const plain = dequantizeMatrix(quantized);
-  const narrowed = columns === undefined ? plain : scaleColumns(plain, columns, true);
-  return rows === undefined
-    ? narrowed
-    : divideRows(
-        narrowed,
-        rows.map((s) => 1 / s),
-      );
+  return { columns: scales[input], rows: output === 'o' && given ? perValueHead(given, config) : given };
 }
 
-/** NMSE of the inspected module's output when the group's matrices are replaced. */
-type Loss = (replaced: readonly Matrix[]) => number;
-
-function groupLoss(group: Group, weights: LayerWeights, statistics: LayerStatistics, context: LayerContext): Loss {
-  if (group.site === 'qkv') return attentionLoss(weights, statistics, context);
-  const { linears } = weights;
-  const x = statistics.rows[group.site];
-  const run = (input: Tensor, matrices: readonly Matrix[]): Tensor => {
-    const [first, second] = matrices;
-    if (first === undefined || second === undefined) return product(input, matrices);
-    const { tf } = start();
-    const [gate, up] = [product(input, [first]), product(input, [second])];
-    const lifted = tf.tidy(() => tf.mul(tf.mul(gate, tf.sigmoid(gate)), up));
-    const out = product(lifted, [linears.down]);
-    for (const tensor of [gate, up, lifted]) tensor.dispose();
-    return out;
-  };
-  const evaluate = (matrices: readonly Matrix[]): Float32Array => {
-    const input = float32(x.values, [x.rows, x.width]);
-    const out = run(input, matrices);
-    const values = floats(out).slice();
-    input.dispose();
-    out.dispose();
-    return values;
-  };
-  const target = evaluate(group.linears.map((name) => linears[name]));
-  const size = weightedSquares(target, undefined, x);
-  return (replaced) => weightedSquares(evaluate(replaced), target, x) / size;
+/** What undoes the scaling of matrices that share an input, stacked. */
+function inverseScaling(
+  names: readonly Linear[],
+  quantized: Record<Linear, QuantizedMatrix>,
+  scales: Scales,
+  config: DecoderConfig,
+): Scaling {
+  const [first = 'q'] = names;
+  const rows = names.map(
+    (name) => scalingOf(name, scales, config).rows?.map((s) => 1 / s) ?? new Float32Array(quantized[name].rows).fill(1),
+  );
+  return { columns: scales[SITES_OF[first].input], rows: joined(rows) };
 }
 
-function attentionLoss(weights: LayerWeights, { whole }: LayerStatistics, context: LayerContext): Loss {
-  const { config, sequences } = context;
-  const frequencies = ropeInverseFrequencies(config);
-  const evaluate = (linears: LayerWeights['linears']): Float32Array[] => {
-    const packed = packAttention({ linears, biases: weights.biases });
-    const outputs = whole.map(({ sequence, rows }) => {
-      const n = float32(rows.values, [rows.rows, rows.width]);
-      const table = ropeTable(sequences[sequence]?.positions ?? [], frequencies);
-      const mixed = attend(n, table, packed, config);
-      const out = linear(mixed, packed.o, packed.oBias);
-      const values = floats(out).slice();
-      for (const tensor of [n, table, mixed, out]) tensor.dispose();
-      return values;
-    });
-    packed.dispose();
-    return outputs;
-  };
-  const targets = evaluate(weights.linears);
-  const total = (outputs: readonly Float32Array[], against: readonly Float32Array[] | undefined): number =>
-    whole.reduce((sum, { rows }, i) => sum + weightedSquares(outputs[i] as Float32Array, against?.[i], rows), 0);
-  const size = total(targets, undefined);
-  return ([q, k, v]) => total(evaluate({ ...weights.linears, ...(q && k && v ? { q, k, v } : {}) }), targets) / size;
-}
-
-/** Sum over rows of weight times squared difference (or square, without `against`). */
-function weightedSquares(values: Float32Array, against: Float32Array | undefined, { rows, weights }: Rows): number {
-  const width = values.length / rows;
-  let total = 0;
-  for (let row = 0; row < rows; row++) {
-    let sum = 0;
-    for (let i = row * width; i < (row + 1) * width; i++) {
-      const difference = (values[i] as number) - (against?.[i] ?? 0);
-      sum += difference * difference;
-    }
-    total += sum * (weights[row] as number);
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
   }
-  return total;
+  return all;
 }
 
 function mapLinears<T>(make: (name: Linear) => T): Record<Linear, T> {

@@ -13,6 +13,7 @@ import { PROJECTOR_NORM_EPS, PROJECTOR_TYPES, type ProjectorLayer, projectorLaye
 import { readQuantization } from '../models/quantized_config';
 import { linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
+import { quantizeMatrix } from '../ops/quantize';
 import { float32, floats } from '../ops/run';
 import { packArrays } from '../ops/weights';
 import { start } from '../runtime/start';
@@ -22,7 +23,7 @@ import { packQuantized } from './formats';
 import { collectInputs, outputError, type SearchedGroup, searchGroups } from './group_search';
 import { type CheckedOptions, checkShapes } from './options';
 import type { GroupError } from './quantize_layer';
-import { type Matrix, type QuantizedMatrix, quantizeMatrix } from './round';
+import type { Matrix, QuantizedMatrix } from './round';
 import type { TensorSource } from './safetensors_writer';
 import { dividedNorm, type Norm } from './smooth';
 import { openTensors, type Tensors } from './tensors';

@@ -21,7 +21,7 @@ import { type QuantizePartsOptions, quantizeParts } from './quantize_parts';
 /** The checkpoint's options that rounding to nearest shares. A tower in 8 bits is the same in both. */
 type SharedOptions = Pick<
   QuantizePartsOptions,
-  'model' | 'groupSize' | 'symmetric' | 'modules' | 'tower' | 'calibration' | 'samples'
+  'model' | 'groupSize' | 'symmetric' | 'modules' | 'tower' | 'calibration' | 'samples' | 'rows'
 >;
 
 export interface ReportOptions extends SharedOptions {

@@ -1,7 +1,7 @@
 // AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding hurts the channels that
 // matter less. Source: AWQ (arXiv 2306.00978, section 3.2), AutoAWQ `awq/quantize/quantizer.py` (duo scaling).
 
-import { eachGroup, type Matrix, type RoundOptions, roundMatrix } from './round';
+import type { Matrix } from './round';
 
 const { abs, max, min, sqrt } = Math;
 
@@ -14,12 +14,13 @@ export function meanShare(matrices: readonly Matrix[], group: number): Float64Ar
   const cols = matrices[0]?.cols ?? 0;
   const sums = new Float64Array(cols);
   for (const { rows, values } of matrices)
-    eachGroup(rows, cols, group, (_, begin, end) => {
-      let top = 0;
-      for (let i = begin; i < end; i++) top = max(top, abs(values[i] as number));
-      for (let i = begin; i < end; i++)
-        sums[i % cols] = (sums[i % cols] as number) + abs(values[i] as number) / (top + 1e-6);
-    });
+    for (let row = 0, at = 0; row < rows; row++, at += cols)
+      for (let begin = 0; begin < cols; begin += group) {
+        const end = min(cols, begin + group);
+        let top = 0;
+        for (let c = begin; c < end; c++) top = max(top, abs(values[at + c] as number));
+        for (let c = begin; c < end; c++) sums[c] = (sums[c] as number) + abs(values[at + c] as number) / (top + 1e-6);
+      }
   const rows = matrices.reduce((sum, matrix) => sum + matrix.rows, 0);
   return sums.map((sum) => sum / rows);
 }
@@ -41,25 +42,6 @@ export function candidateScale(meanAbs: Float64Array, share: Float64Array, ratio
   });
 }
 
-/** Columns times s. */
-export function scaleColumns({ rows, cols, values }: Matrix, s: Float32Array, inverse = false): Matrix {
-  const scaled = new Float32Array(values.length);
-  for (let row = 0, i = 0; row < rows; row++)
-    for (let c = 0; c < cols; c++, i++)
-      scaled[i] = inverse ? (values[i] as number) / (s[c] as number) : (values[i] as number) * (s[c] as number);
-  return { rows, cols, values: scaled };
-}
-
-/** Rows divided by s. */
-export function divideRows({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
-  const divided = new Float32Array(values.length);
-  for (let row = 0, i = 0; row < rows; row++) {
-    const divisor = s[row] as number;
-    for (let c = 0; c < cols; c++, i++) divided[i] = (values[i] as number) / divisor;
-  }
-  return { rows, cols, values: divided };
-}
-
 export interface ScaleSearch {
   readonly scale: Float32Array;
   /** Exponent of the best; undefined when no scaling was best. */
@@ -74,9 +56,10 @@ export interface ScaleSearchOptions {
   readonly meanAbs: Float64Array;
   /** Makes channels that must share a scale equal. */
   readonly tie?: ((values: Float64Array) => Float64Array) | undefined;
-  readonly round: RoundOptions;
-  /** What replacing the matrices does to the inspected module's output. */
-  readonly loss: (replaced: readonly Matrix[]) => number;
+  /** Inputs that share a scale. */
+  readonly group: number;
+  /** What rounding the matrices with scales `s` does to the inspected module's output. */
+  readonly loss: (s: Float32Array) => number;
   readonly breathe: () => Promise<void>;
 }
 
@@ -85,17 +68,16 @@ export interface ScaleSearchOptions {
  * @param matrices that share the input
  */
 export async function searchScale(matrices: readonly Matrix[], options: ScaleSearchOptions): Promise<ScaleSearch> {
-  const { round, loss, breathe, tie = (values) => values } = options;
+  const { group, loss, breathe, tie = (values) => values } = options;
   const meanAbs = tie(options.meanAbs);
-  const share = tie(meanShare(matrices, round.group));
+  const share = tie(meanShare(matrices, group));
   const ones = new Float32Array(meanAbs.length).fill(1);
-  const tryScale = (s: Float32Array): number => loss(matrices.map((matrix) => roundMatrix(matrix, round, s)));
-  const plainLoss = tryScale(ones);
+  const plainLoss = loss(ones);
   let best: Omit<ScaleSearch, 'plainLoss'> = { scale: ones, ratio: undefined, loss: plainLoss };
   for (let i = 0; i < GRID; i++) {
     await breathe();
     const scale = candidateScale(meanAbs, share, i / GRID);
-    const found = tryScale(scale);
+    const found = loss(scale);
     if (found < best.loss) best = { scale, ratio: i / GRID, loss: found };
   }
   return { ...best, plainLoss };

@@ -9,8 +9,8 @@ import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
 import { breather } from '../models/breath';
 import { parseSiglipConfig, type SiglipConfig } from '../models/config';
-import { loadModel } from '../models/load';
-import type { VisionLanguageModel } from '../models/model';
+import { loadRowModel } from '../models/load';
+import type { RowModel } from '../models/model';
 import { readQuantization } from '../models/quantized_config';
 import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS } from '../models/vit';
 import { openWeights } from '../models/weights';
@@ -71,7 +71,7 @@ export function checkedTowerConfig(model: string): SiglipConfig {
  */
 export async function fromPictures<T>(
   { model: folder, samples, signal, onProgress = () => undefined }: PictureOptions,
-  see: (model: VisionLanguageModel, path: string) => Promise<T>,
+  see: (model: RowModel, path: string) => Promise<T>,
 ): Promise<T[]> {
   const paths = [...new Set(samples.flatMap(({ images }) => images))];
   if (paths.length === 0) {
@@ -81,7 +81,7 @@ export async function fromPictures<T>(
     );
   }
   const found: T[] = [];
-  const model = await loadModel(folder, { onProgress, ...(signal === undefined ? {} : { signal }) });
+  const model = await loadRowModel(folder, { onProgress, ...(signal === undefined ? {} : { signal }) });
   try {
     for (const path of paths) {
       onProgress({ step: 'read pictures', done: found.length, total: paths.length, unit: 'pictures' });

@@ -57,7 +57,7 @@ export interface Conversation {
   readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
-export function startConversation(decoder: Decoder, capacity: number, kv: KvType): Conversation {
+export function startConversation(decoder: Pick<Decoder, 'allocate'>, capacity: number, kv: KvType): Conversation {
   const cache = decoder.allocate(capacity, kv);
   return {
     capacity,

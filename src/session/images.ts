@@ -3,7 +3,7 @@
 import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
-import type { EncodedImage, VisionLanguageModel } from '../models/model';
+import type { EncodedImage, RowModel } from '../models/model';
 import { float32, floats, int32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
@@ -22,7 +22,7 @@ export interface PrunedImage {
 }
 
 export interface ImageContext {
-  readonly model: VisionLanguageModel;
+  readonly model: RowModel;
   readonly method: SparsityMethod;
   readonly times: StageTimes;
   readonly signal: AbortSignal | undefined;
@@ -65,7 +65,7 @@ export async function seeImages(context: ImageContext, inputs: readonly ImageInp
 }
 
 /** What `prune` sees of an image, computed when it looks. */
-function towerView(model: VisionLanguageModel, method: SparsityMethod, image: EncodedImage): TowerView {
+function towerView(model: RowModel, method: SparsityMethod, image: EncodedImage): TowerView {
   const { tokens, grid, features } = image;
   const declared = <T>(values: readonly T[], i: number, what: string): T => {
     const value = values[i];
@@ -100,7 +100,7 @@ export function matrix(tensor: Tensor): Matrix {
 
 /** Rows for the decoder: the kept features projected, or what the method merged them into. */
 function project(
-  model: VisionLanguageModel,
+  model: RowModel,
   { merges }: SparsityMethod,
   { features, tokens }: EncodedImage,
   { kept, rows }: { kept: Int32Array; rows?: Float32Array },

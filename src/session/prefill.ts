@@ -3,6 +3,7 @@
 
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { ForwardOptions } from '../models/decoder';
+import type { VisionLanguageModel } from '../models/model';
 import { start } from '../runtime/start';
 import { type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
@@ -14,6 +15,7 @@ import { type Rows, rowsOf } from './rows';
 const CHUNK = 512;
 
 export interface PrefillContext extends ImageContext {
+  readonly model: VisionLanguageModel;
   readonly conversation: Conversation;
 }
 

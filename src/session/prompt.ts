@@ -2,7 +2,7 @@
 // The whole turn is encoded at once, so that ids are those of the rendered prompt.
 
 import { SparseVilaError } from '../errors';
-import type { VisionLanguageModel } from '../models/model';
+import type { RowModel } from '../models/model';
 import type { TurnPieces } from '../text/template';
 import type { Conversation } from './conversation';
 
@@ -25,7 +25,7 @@ export interface TurnPrompt {
  * @throws SparseVilaError `ERR_QUESTION` when the words are empty or contain the image marker
  */
 export function turnPrompt(
-  model: VisionLanguageModel,
+  model: RowModel,
   pieces: TurnPieces,
   { phase }: Conversation,
   words: string,

@@ -1,7 +1,7 @@
 // A turn's text and images as rows for the decoder: embeddings, positions, and which rows are visual tokens.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
-import type { VisionLanguageModel } from '../models/model';
+import type { RowModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Place, SparsityMethod } from '../sparsity/method';
 import type { Conversation } from './conversation';
@@ -22,7 +22,7 @@ export interface Rows {
 }
 
 export interface RowsContext {
-  readonly model: VisionLanguageModel;
+  readonly model: RowModel;
   readonly method: SparsityMethod;
   readonly conversation: Conversation;
 }

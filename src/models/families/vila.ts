@@ -13,9 +13,9 @@ import { type GenerationConfig, parseGenerationConfig } from '../../text/samplin
 import { loadChatTemplate, turnPieces } from '../../text/template';
 import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
 import { breather } from '../breath';
-import { parseDecoderConfig, parseSiglipConfig } from '../config';
-import { decoder } from '../decoder';
-import type { LoadOptions, VisionLanguageModel } from '../model';
+import { type DecoderConfig, parseDecoderConfig, parseSiglipConfig } from '../config';
+import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from '../decoder';
+import type { LoadOptions, RowModel, VisionLanguageModel } from '../model';
 import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
 import { type PartConfig, type VilaLayout, type VilaPart, vilaLayout } from '../vila_layout';
 import { siglipTower, type VisionTower } from '../vit';
@@ -35,14 +35,28 @@ interface VilaConfig {
 }
 
 /** Loads the checkpoint in `folder`, whose root config is `json`. */
-export async function loadVila(folder: string, json: Json, options: LoadOptions): Promise<VisionLanguageModel> {
+export const loadVila = (folder: string, json: Json, options: LoadOptions): Promise<VisionLanguageModel> =>
+  loadParts<Decoder>(folder, json, options, decoder, []);
+
+/** The same without the decoder's layers and head, of which nothing is read. */
+export const loadVilaRows = (folder: string, json: Json, options: LoadOptions): Promise<RowModel> =>
+  loadParts<EmbeddingTable>(folder, json, options, embeddingTable, BEYOND_EMBEDDING);
+
+async function loadParts<D extends EmbeddingTable>(
+  folder: string,
+  json: Json,
+  options: LoadOptions,
+  build: (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>,
+  unread: readonly RegExp[],
+): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
   const layout = vilaLayout(folder, json);
   const config = parseConfig(folder, layout);
   const breathe = breather(options.signal);
   const opened: Weights[] = [];
-  const open = (part: VilaPart): Weights => {
+  const open = (part: VilaPart, unread: readonly RegExp[] = []): Weights => {
     const { folder: source, options: more } = layout.weights(part);
-    const weights = openWeights(source, { type: options.weights, precision: options.precision, ...more });
+    const ignore = [...(more.ignore ?? []), ...unread];
+    const weights = openWeights(source, { type: options.weights, precision: options.precision, ...more, ignore });
     opened.push(weights);
     return weights;
   };
@@ -59,11 +73,11 @@ export async function loadVila(folder: string, json: Json, options: LoadOptions)
     checkSelectLayer(config, towerConfig.layers);
     const towerWeights = open('vision_tower');
     const projectorWeights = open('mm_projector');
-    const decoderWeights = open('llm');
+    const decoderWeights = open('llm', unread);
     const tower = await siglipTower(towerConfig, towerWeights, config.selectLayer, report);
     const [e, d] = [towerConfig.hiddenSize, decoderConfig.hiddenSize];
     const projector = vilaProjector(projectorType(layout), e, d, projectorWeights);
-    const llm = await decoder(decoderConfig, decoderWeights, report);
+    const llm = await build(decoderConfig, decoderWeights, report);
     for (const weights of opened) weights.close();
     await report();
     return {

@@ -1,0 +1,324 @@
+// Rounding, the search for ranges and feedback over whole matrices, on all threads. See quantize.h.
+#include "quantize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "linear.h"
+#include "pool.h"
+
+namespace sv {
+namespace {
+
+const QuantizeKernels& loops() {
+#if defined(__x86_64__)
+  const Kernels* level = &kernels();
+  if (level == &kernels_avx2) return quantize_avx2;
+  if (level != &kernels_portable) return quantize_avx512;
+#endif
+  return quantize_portable;
+}
+
+int64_t groups_of(int64_t k, int64_t group) { return (k + group - 1) / group; }
+
+// --- the grid of a group -------------------------------------------------------------------------------------
+
+/** The binary16 number nearest to x >= 0, as float; beyond 65,504 infinity. */
+float nearest_f16(double x) {
+  float f = (float)x;
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  if (u >= 0x477ff000) return INFINITY;
+  if (u < 0x38800000) return (float)(x + 0.5) - 0.5f;  // multiples of 2^-24: the adder rounds
+  u = (u + 0xfff + (u >> 13 & 1)) & ~0x1fffu;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+struct Step { float step; int zero; };
+
+Step grid_of(float low, float high, bool symmetric) {
+  constexpr double kSmallestRange = 1e-5;
+  constexpr float kSmallestStep = 5.9604644775390625e-8f;  // 2^-24: less would not survive as binary16
+  if (symmetric) {
+    const double top = std::max({-(double)low, (double)high, kSmallestRange});
+    return {std::max(nearest_f16(top / 7), kSmallestStep), 8};
+  }
+  const double range = std::max((double)high - (double)low, kSmallestRange);
+  const float step = std::max(nearest_f16(range / 15), kSmallestStep);
+  const double zero = -nearbyint((double)low / (double)step);
+  return {step, (int)(zero > 0 ? std::min(zero, 15.0) : 0.0)};
+}
+
+/** Rounds n values to their own grid. */
+Step round_to_own(const float* w, int64_t n, bool symmetric, uint8_t* q) {
+  float low, high;
+  loops().range(w, n, &low, &high);
+  const Step grid = grid_of(low, high, symmetric);
+  loops().round(w, n, grid.step, grid.zero, q);
+  return grid;
+}
+
+/** Columns begin .. begin + n - 1 of a row, scaled and clamped. */
+void scaled_part(const ScaledMatrix& m, int64_t group, int64_t row, int64_t begin, int64_t n, float* out) {
+  const float limit = m.limits ? m.limits[row * groups_of(m.k, group) + begin / group] : INFINITY;
+  loops().scale(m.w + row * m.k + begin, m.columns ? m.columns + begin : nullptr, m.divisors ? m.divisors[row] : 1.f,
+                limit, n, out);
+}
+
+// --- packing -------------------------------------------------------------------------------------------------
+
+/** A packed f32 matrix whose rows `fill(row, thread, to)` makes. */
+template <class Fill>
+void pack_rows(int64_t rows, int64_t k, void* out, Fill&& fill) {
+  PackedHeader h = {};
+  h.magic = kPackedMagic;
+  h.type = kF32;
+  h.n = rows;
+  h.k = k;
+  h.strips = (rows + kLanes - 1) / kLanes;
+  const int64_t kp = padded_k(k);
+  h.strip_bytes = kLanes * kp * 4;
+  memcpy(out, &h, sizeof h);
+  char* base = static_cast<char*>(out) + sizeof h;
+  reserve_thread_scratch(kTileSlot, kp * kLanes);
+  parallel(h.strips, 1, [&](int64_t begin, int64_t end, int thread) {
+    float* wide = thread_scratch(thread, kTileSlot);
+    memset(wide, 0, (size_t)(kp * kLanes) * 4);
+    const uint32_t* lanes[kLanes];
+    for (int r = 0; r < kLanes; r++) lanes[r] = (const uint32_t*)(wide + r * kp);
+    for (int64_t s = begin; s < end; s++) {
+      for (int r = 0; r < kLanes; r++) {
+        if (s * kLanes + r < rows) fill(s * kLanes + r, thread, wide + r * kp);
+        else memset(wide + r * kp, 0, (size_t)kp * 4);
+      }
+      kernels().transpose_words(lanes, kp, (uint32_t*)(base + s * h.strip_bytes), kLanes);
+    }
+  });
+}
+
+/** The part that a row of stacked parts lies in; `row` becomes that within it. */
+template <class Part>
+const Part& part_of(const Part* parts, int64_t* row) {
+  while (*row >= parts->rows) *row -= parts++->rows;
+  return *parts;
+}
+
+// --- the factor of feedback ----------------------------------------------------------------------------------
+
+/** l [n, n]: the lower Cholesky factor of (H + lambda I)^-1, lambda a hundredth of H's mean diagonal. */
+void inverse_factor(const float* gram, int64_t n, double* t, double* inverse, double* l) {
+  double trace = 0;
+  for (int64_t i = 0; i < n; i++) trace += gram[i * n + i];
+  const double damping = std::max(0.01 * trace / (double)n, ldexp(4.9406564584124654e-324, 60));
+  for (int64_t j = 0; j < n; j++) {
+    for (int64_t i = j; i < n; i++) t[j * n + i] = gram[i * n + j];
+    t[j * n + j] += damping;
+  }
+  loops().cholesky(t, n);
+  memset(inverse, 0, (size_t)(n * n) * 8);
+  loops().invert(t, n, inverse);
+  memset(t, 0, (size_t)(n * n) * 8);
+  loops().square(inverse, n, t);
+  loops().cholesky(t, n);
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = 0; i <= j; i++) l[j * n + i] = t[i * n + j];
+}
+
+/** Sums of n^2 over the blocks before block b. */
+int64_t squares_before(int64_t b, int64_t block) { return b * block * block; }
+
+}  // namespace
+
+void quantize(const ScaledMatrix& m, const Rounding& r, uint8_t* q, Grid grid) {
+  const int64_t groups = groups_of(m.k, r.group);
+  reserve_thread_scratch(kTileSlot, r.group);
+  parallel(m.rows, 4, [&](int64_t begin, int64_t end, int thread) {
+    float* scaled = thread_scratch(thread, kTileSlot);
+    for (int64_t row = begin; row < end; row++)
+      for (int64_t g = 0; g < groups; g++) {
+        const int64_t from = g * r.group, n = std::min(r.group, m.k - from);
+        scaled_part(m, r.group, row, from, n, scaled);
+        const Step own = round_to_own(scaled, n, r.symmetric, q + row * m.k + from);
+        grid.step[row * groups + g] = own.step;
+        grid.zero[row * groups + g] = (uint8_t)own.zero;
+      }
+  });
+}
+
+int64_t packed_rounded_bytes(int64_t rows, int64_t k) {
+  const WeightPart part = {nullptr, kF32, rows};
+  return packed_bytes(&part, 1, k, kF32, false);
+}
+
+void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, const float* columns, const float* divisors,
+               void* out) {
+  int64_t rows = 0;
+  for (int i = 0; i < count; i++) rows += parts[i].rows;
+  const int64_t groups = groups_of(k, group);
+  pack_rows(rows, k, out, [&](int64_t row, int, float* to) {
+    const float divisor = divisors ? divisors[row] : 1.f;
+    const GridMatrix& m = part_of(parts, &row);
+    for (int64_t g = 0; g < groups; g++) {
+      const int64_t from = g * group, n = std::min(group, k - from), at = row * groups + g;
+      loops().restore(m.q + row * k + from, n, m.step[at], m.zero[at], columns ? columns + from : nullptr, divisor, to + from);
+    }
+  });
+}
+
+void pack_rounded(const ScaledMatrix* parts, int count, const Rounding& r, void* out) {
+  int64_t rows = 0;
+  for (int i = 0; i < count; i++) rows += parts[i].rows;
+  const int64_t k = parts[0].k;
+  reserve_thread_scratch(kStripSlot, r.group * 2);
+  pack_rows(rows, k, out, [&](int64_t row, int thread, float* to) {
+    float* scaled = thread_scratch(thread, kStripSlot);
+    auto* q = (uint8_t*)(scaled + r.group);
+    const ScaledMatrix& m = part_of(parts, &row);
+    for (int64_t from = 0; from < k; from += r.group) {
+      const int64_t n = std::min(r.group, k - from);
+      scaled_part(m, r.group, row, from, n, scaled);
+      const Step own = round_to_own(scaled, n, r.symmetric, q);
+      loops().restore(q, n, own.step, own.zero, m.columns ? m.columns + from : nullptr, 1.f, to + from);
+    }
+  });
+}
+
+namespace {
+
+constexpr int64_t kClipRows = 48;
+constexpr int kClipSteps = 10;
+
+/** What clipping one group of up to kClipRows rows works with. */
+struct ClipTile {
+  int64_t n, ld, ldw;  // values, stride of rows (padded), stride of weighed rows
+  float *part, *clamped, *change, *weighed;
+  uint8_t* q;
+};
+
+int64_t clip_tile_floats(int64_t group) {
+  const int64_t ld = padded_k(group), ldw = (group + kLanes - 1) / kLanes * kLanes;
+  return kClipRows * (2 * ld + ldw) + 2 * group;
+}
+
+/** The share of each row's top that costs least: limits of one group. `products`: its packed Gram matrix. */
+void clip_rows(const ClipTile& t, int64_t rows, bool symmetric, const char* products, float* limits, int64_t stride) {
+  const auto& h = *reinterpret_cast<const PackedHeader*>(products);
+  float tops[kClipRows];
+  double best[kClipRows];
+  for (int64_t r = 0; r < rows; r++) {
+    float low, high;
+    loops().range(t.part + r * t.ld, t.n, &low, &high);
+    tops[r] = limits[r * stride] = std::max(fabsf(low), fabsf(high));
+    best[r] = INFINITY;
+  }
+  for (int step = 0; step < kClipSteps; step++) {
+    const double keep = 1 - (double)step / 20;
+    for (int64_t r = 0; r < rows; r++) {
+      float *from = t.part + r * t.ld, *to = t.change + r * t.ld;
+      loops().scale(from, nullptr, 1.f, (float)((double)tops[r] * keep), t.n, t.clamped);
+      const Step own = round_to_own(t.clamped, t.n, symmetric, t.q);
+      loops().restore(t.q, t.n, own.step, own.zero, nullptr, 1.f, to);
+      for (int64_t i = 0; i < t.n; i++) to[i] -= from[i];
+    }
+    kernels().matmul[kF32](t.change, t.ld * 4, rows, products + sizeof h, h.strip_bytes, h.k, h.strips, t.weighed, t.ldw * 4);
+    double errors[kClipRows] = {};
+    for (int64_t i = 0; i < t.n; i++)
+      for (int64_t r = 0; r < rows; r++) errors[r] += (double)t.change[r * t.ld + i] * (double)t.weighed[r * t.ldw + i];
+    for (int64_t r = 0; r < rows; r++) {
+      if (!(errors[r] < best[r])) continue;
+      best[r] = errors[r];
+      limits[r * stride] = (float)((double)tops[r] * keep);
+    }
+  }
+}
+
+}  // namespace
+
+void clip_limits(const ScaledMatrix& m, const Rounding& r, const float* grams, float* limits) {
+  const int64_t groups = groups_of(m.k, r.group), tiles = (m.rows + kClipRows - 1) / kClipRows;
+  const int64_t each = (packed_rounded_bytes(r.group, r.group) + 63) / 64 * 64, floats = clip_tile_floats(r.group);
+  std::vector<char> packed((size_t)(groups * each) + 64);
+  char* products = packed.data() + (64 - (uintptr_t)packed.data() % 64) % 64;
+  for (int64_t g = 0; g < groups; g++) {
+    const int64_t n = std::min(r.group, m.k - g * r.group);
+    const WeightPart gram = {grams + squares_before(g, r.group), kF32, n};
+    pack(&gram, 1, n, kF32, false, false, products + g * each);
+  }
+  reserve_thread_scratch(kStripSlot, floats);
+  parallel(groups * tiles, 1, [&](int64_t begin, int64_t end, int thread) {
+    float* scratch = thread_scratch(thread, kStripSlot);
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t g = i / tiles, row = i % tiles * kClipRows, rows = std::min(kClipRows, m.rows - row);
+      ClipTile t = {};
+      t.n = std::min(r.group, m.k - g * r.group);
+      t.ld = padded_k(r.group);
+      t.ldw = (r.group + kLanes - 1) / kLanes * kLanes;
+      memset(scratch, 0, (size_t)floats * 4);
+      t.weighed = scratch;
+      t.part = t.weighed + kClipRows * t.ldw;
+      t.change = t.part + kClipRows * t.ld;
+      t.clamped = t.change + kClipRows * t.ld;
+      t.q = (uint8_t*)(t.clamped + r.group);
+      for (int64_t j = 0; j < rows; j++) scaled_part(m, r.group, row + j, g * r.group, t.n, t.part + j * t.ld);
+      clip_rows(t, rows, r.symmetric, products + g * each, limits + row * groups + g, groups);
+    }
+  });
+}
+
+namespace {
+
+/** Up to kFeedbackRows rows of one block of n columns. scratch: feedback_bytes. */
+void feedback_tile(const ScaledMatrix& m, const Rounding& r, const float* step, const uint8_t* zero, int64_t row,
+                   int64_t from, int64_t n, const double* l, char* scratch, uint8_t* q) {
+  constexpr int64_t R = kFeedbackRows;
+  const int64_t all = groups_of(m.k, r.group), first = from / r.group, groups = groups_of(n, r.group);
+  auto* w = (double*)scratch;
+  double *steps = w + n * R, *zeros = steps + groups * R;
+  auto* line = (float*)(zeros + groups * R);
+  auto* tile = (uint8_t*)(line + n);
+  memset(w, 0, (size_t)(n * R) * 8);
+  for (int64_t i = 0; i < R; i++) {
+    const bool there = row + i < m.rows;
+    for (int64_t g = 0; g < groups; g++) {
+      steps[g * R + i] = there ? step[(row + i) * all + first + g] : 1;
+      zeros[g * R + i] = there ? zero[(row + i) * all + first + g] : 0;
+    }
+    if (!there) continue;
+    for (int64_t c = 0; c < n; c += r.group) scaled_part(m, r.group, row + i, from + c, std::min(r.group, n - c), line + c);
+    for (int64_t c = 0; c < n; c++) w[c * R + i] = line[c];
+  }
+  loops().feedback(w, n, l, r.group, steps, zeros, tile);
+  for (int64_t i = 0; i < R && row + i < m.rows; i++)
+    for (int64_t c = 0; c < n; c++) q[(row + i) * m.k + from + c] = tile[c * R + i];
+}
+
+}  // namespace
+
+void feedback_round(const ScaledMatrix& m, const Rounding& r, const float* step, const uint8_t* zero, int64_t block,
+                    const float* grams, uint8_t* q) {
+  const int64_t blocks = groups_of(m.k, block), tiles = (m.rows + kFeedbackRows - 1) / kFeedbackRows;
+  std::vector<double> factors((size_t)squares_before(blocks, block));
+  reserve_thread_scratch(kStripSlot, 4 * block * block);
+  parallel(blocks, 1, [&](int64_t begin, int64_t end, int thread) {
+    auto* t = (double*)thread_scratch(thread, kStripSlot);
+    for (int64_t b = begin; b < end; b++) {
+      const int64_t n = std::min(block, m.k - b * block);
+      inverse_factor(grams + squares_before(b, block), n, t, t + block * block, factors.data() + squares_before(b, block));
+    }
+  });
+  const int64_t per_column = kFeedbackRows * (8 * 3 + 1) + 4;  // at most a group per column
+  reserve_thread_scratch(kStripSlot, block * per_column / 4 + 64);
+  parallel(blocks * tiles, 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t b = i / tiles, n = std::min(block, m.k - b * block);
+      feedback_tile(m, r, step, zero, i % tiles * kFeedbackRows, b * block, n, factors.data() + squares_before(b, block),
+                    (char*)thread_scratch(thread, kStripSlot), q);
+    }
+  });
+}
+
+}  // namespace sv

@@ -1,0 +1,72 @@
+// Making 4-bit matrices: rounding to groups of 16 steps, the search for tighter ranges, and rounding with error feedback.
+// Row-major matrices in and out; knows neither file formats nor which layer a matrix belongs to.
+// The definitions are spec/quantize/reference.ts, whose bits these have at every instruction-set level.
+#pragma once
+#include "kernels.h"
+
+namespace sv {
+
+/** Inputs that share a step; zero: range -8 .. 7 around 0 where symmetric, else between the group's ends. */
+struct Rounding { int64_t group; bool symmetric; };
+
+/** The f32 matrix [rows, k] that is rounded: w columns[i] / divisors[row], each at most its group's limit in magnitude. */
+struct ScaledMatrix {
+  const float* w;
+  int64_t rows, k;
+  const float* columns;   // [k], or null for 1
+  const float* divisors;  // [rows], or null for 1
+  const float* limits;    // [rows, groups], or null for none
+};
+
+/** Per row and group a step (a binary16 number) and the nibble that stands for 0: w ~ (q - zero) step. */
+struct Grid { float* step; uint8_t* zero; };
+
+/** q [rows, k], one nibble per byte, to nearest. */
+void quantize(const ScaledMatrix&, const Rounding&, uint8_t* q, Grid);
+
+/** The matrix that nibbles stand for, with what it was scaled by undone: (q - zero) step / columns[i] / divisors[row]. */
+struct GridMatrix { const uint8_t* q; const float* step; const uint8_t* zero; int64_t rows; };
+int64_t packed_rounded_bytes(int64_t rows, int64_t k);
+/** Parts stacked by rows -> a packed f32 matrix; divisors [all rows], or null. */
+void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, const float* columns, const float* divisors, void* out);
+/** Q(W diag(columns)) diag(1 / columns), packed likewise; the parts have columns of their own no more than divisors. */
+void pack_rounded(const ScaledMatrix* parts, int count, const Rounding&, void* out);
+
+/**
+ * limits [rows, groups]: the largest magnitude of each group times the one of 1, 0.95 .. 0.55 whose rounding costs least by
+ * d^T H d, d what clamping and rounding change. grams: per group its H, f32 [n, n], one after the other.
+ */
+void clip_limits(const ScaledMatrix&, const Rounding&, const float* grams, float* limits);
+
+/**
+ * Rounds to a given grid; what a weight loses is made up for by the following ones of its block of inputs.
+ * grams: per block of `block` inputs its H, f32 [n, n], one after the other. (GPTQ, arXiv 2210.17323.)
+ */
+void feedback_round(const ScaledMatrix&, const Rounding&, const float* step, const uint8_t* zero, int64_t block,
+                    const float* grams, uint8_t* q);
+
+/** Rows that feedback rounds side by side. */
+constexpr int64_t kFeedbackRows = 32;
+
+/** The loops of one instruction-set level; one group of n values, or one block of columns. */
+struct QuantizeKernels {
+  /** out = w columns / divisor, clamped to +-limit. */
+  void (*scale)(const float* w, const float* columns, float divisor, float limit, int64_t n, float* out);
+  void (*range)(const float* w, int64_t n, float* low, float* high);
+  void (*round)(const float* w, int64_t n, float step, int zero, uint8_t* q);
+  void (*restore)(const uint8_t* q, int64_t n, float step, int zero, const float* columns, float divisor, float* out);
+  /** w [n][kFeedbackRows] is used up; l [n, n]: the factor's transpose; step and zero [n / group][kFeedbackRows]; q as w. */
+  void (*feedback)(double* w, int64_t n, const double* l, int64_t group, const double* step, const double* zero, uint8_t* q);
+  /** Lower Cholesky factor, transposed: t[j][i] = L[i][j]. Of t its upper triangle is read. */
+  void (*cholesky)(double* t, int64_t n);
+  /** inverse [n, n] = L^-1, zero on entry. */
+  void (*invert)(const double* t, int64_t n, double* inverse);
+  /** t[j][i] += sum_k inverse[k][i] inverse[k][j], i >= j. */
+  void (*square)(const double* inverse, int64_t n, double* t);
+};
+extern const QuantizeKernels quantize_portable;
+#if defined(__x86_64__)
+extern const QuantizeKernels quantize_avx2, quantize_avx512;
+#endif
+
+}  // namespace sv

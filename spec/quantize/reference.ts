@@ -1,0 +1,279 @@
+// Rounding, clipping and feedback written out plainly: the definitions that the ops of src/ops/quantize.ts are held to, bit for bit.
+// Sources: AWQ (arXiv 2306.00978), llm-awq `pseudo_quantize_tensor` and `awq/quantize/auto_clip.py`; GPTQ (arXiv 2210.17323, sections
+// 3.2 and 3.3).
+import { linear } from '../../src/ops/linear';
+import type { Matrix, QuantizedMatrix, RoundOptions, Scaling } from '../../src/ops/quantize';
+import { float32, floats } from '../../src/ops/run';
+import { type PackedMatrix, packArrays } from '../../src/ops/weights';
+import { type Gram, gramOf } from '../../src/quantize/gram';
+import { roundToF16 } from '../../src/quantize/half';
+import { eachGroup, roundEven } from '../../src/quantize/round';
+
+const { abs, ceil, floor, fround, max, min, sqrt } = Math;
+
+/** Below this, a scale would not survive as a binary16 number. */
+const SMALLEST_SCALE = 2 ** -24;
+const SMALLEST_RANGE = 1e-5;
+
+const clampNibble = (x: number): number => min(15, max(0, x));
+
+/** Scale and zero point of values between `low` and `high`. The range need not contain 0. */
+export function groupScale(low: number, high: number, symmetric: boolean): { scale: number; zero: number } {
+  if (symmetric) {
+    const scale = max(roundToF16(max(-low, high, SMALLEST_RANGE) / 7), SMALLEST_SCALE);
+    return { scale, zero: 8 };
+  }
+  const scale = max(roundToF16(max(high - low, SMALLEST_RANGE) / 15), SMALLEST_SCALE);
+  return { scale, zero: clampNibble(-roundEven(low / scale)) };
+}
+
+/** Rounds a matrix to the nearest 4-bit one. */
+export function quantizeReference({ rows, cols, values }: Matrix, { group, symmetric }: RoundOptions): QuantizedMatrix {
+  const groups = rows * ceil(cols / group);
+  const made = { q: new Uint8Array(rows * cols), scale: new Float32Array(groups), zero: new Uint8Array(groups) };
+  eachGroup(rows, cols, group, (index, begin, end) => {
+    let low = Number.POSITIVE_INFINITY;
+    let high = Number.NEGATIVE_INFINITY;
+    for (let i = begin; i < end; i++) {
+      const w = values[i] as number;
+      if (w < low) low = w;
+      if (w > high) high = w;
+    }
+    const { scale, zero } = groupScale(low, high, symmetric);
+    made.scale[index] = scale;
+    made.zero[index] = zero;
+    for (let i = begin; i < end; i++) made.q[i] = clampNibble(roundEven((values[i] as number) / scale) + zero);
+  });
+  return { rows, cols, group, ...made };
+}
+
+/**
+ * Both at once, in one pass: the nearest matrix that 4 bits can hold, or with `s` Q(W diag(s)) diag(1 / s), what takes the place of W
+ * when its input is not touched.
+ */
+export function roundMatrix(matrix: Matrix, { group, symmetric }: RoundOptions, s?: Float32Array): Matrix {
+  const { rows, cols, values } = matrix;
+  const rounded = new Float32Array(rows * cols);
+  const scaled = new Float32Array(min(cols, group));
+  const divisors = s ?? new Float32Array(cols).fill(1);
+  for (let row = 0, at = 0; row < rows; row++)
+    for (let begin = 0; begin < cols; begin += group) {
+      const size = min(group, cols - begin);
+      let low = Number.POSITIVE_INFINITY;
+      let high = Number.NEGATIVE_INFINITY;
+      for (let j = 0; j < size; j++) {
+        const w = fround((values[at + j] as number) * (divisors[begin + j] as number));
+        scaled[j] = w;
+        if (w < low) low = w;
+        if (w > high) high = w;
+      }
+      const { scale, zero } = groupScale(low, high, symmetric);
+      for (let j = 0; j < size; j++, at++) {
+        const nearest = roundEven((scaled[j] as number) / scale) + zero;
+        const q = Math.min(15, Math.max(0, nearest));
+        rounded[at] = ((q - zero) * scale) / (divisors[begin + j] as number);
+      }
+    }
+  return { rows, cols, values: rounded };
+}
+
+/** Columns times s. */
+export function scaleColumns({ rows, cols, values }: Matrix, s: Float32Array, inverse = false): Matrix {
+  const scaled = new Float32Array(values.length);
+  for (let row = 0, i = 0; row < rows; row++)
+    for (let c = 0; c < cols; c++, i++)
+      scaled[i] = inverse ? (values[i] as number) / (s[c] as number) : (values[i] as number) * (s[c] as number);
+  return { rows, cols, values: scaled };
+}
+
+/** Rows divided by s. */
+export function divideRows({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
+  const divided = new Float32Array(values.length);
+  for (let row = 0, i = 0; row < rows; row++) {
+    const divisor = s[row] as number;
+    for (let c = 0; c < cols; c++, i++) divided[i] = (values[i] as number) / divisor;
+  }
+  return { rows, cols, values: divided };
+}
+
+/** W diag(columns), rows divided, each step in f32. */
+export function scaled(matrix: Matrix, { columns, rows }: Scaling): Matrix {
+  const wide = columns === undefined ? matrix : scaleColumns(matrix, columns);
+  return rows === undefined ? wide : divideRows(wide, rows);
+}
+
+const STEPS = 10;
+const SHRINK_GRID = 20;
+
+/**
+ * The matrix with each group's values clamped to the range that rounds best.
+ * @param matrix already scaled
+ * @param inputs of its inputs before scaling, with `s` what they are divided by
+ */
+export function clipReference(matrix: Matrix, inputs: Gram, s: Float32Array, options: RoundOptions): Matrix {
+  const clipped = { ...matrix, values: matrix.values.slice() };
+  for (let begin = 0; begin < matrix.cols; begin += options.group) {
+    const end = min(matrix.cols, begin + options.group);
+    const products = packArrays([gramOf(inputs, s, begin, end)], end - begin);
+    try {
+      clipColumns(clipped, begin, end, products, options);
+    } finally {
+      products.tensor.dispose();
+    }
+  }
+  return clipped;
+}
+
+/** Clamps columns begin .. end - 1 of all rows in place. */
+function clipColumns(matrix: Matrix, begin: number, end: number, products: PackedMatrix, options: RoundOptions): void {
+  const { rows, cols, values } = matrix;
+  const width = end - begin;
+  const part = new Float32Array(rows * width);
+  const tops = new Float32Array(rows);
+  for (let row = 0; row < rows; row++)
+    for (let c = 0; c < width; c++) {
+      const w = values[row * cols + begin + c] as number;
+      part[row * width + c] = w;
+      tops[row] = max(tops[row] as number, abs(w));
+    }
+  const best = new Float64Array(rows).fill(Number.POSITIVE_INFINITY);
+  const limits = tops.slice();
+  for (let step = 0; step < STEPS; step++) {
+    const keep = 1 - step / SHRINK_GRID;
+    const errors = roundingErrors(clamp(part, width, tops, keep), part, width, products, options);
+    for (let row = 0; row < rows; row++)
+      if ((errors[row] as number) < (best[row] as number)) {
+        best[row] = errors[row] as number;
+        limits[row] = (tops[row] as number) * keep;
+      }
+  }
+  for (let row = 0; row < rows; row++)
+    for (let c = begin; c < end; c++) {
+      const [at, limit] = [row * cols + c, limits[row] as number];
+      values[at] = min(limit, max(-limit, values[at] as number));
+    }
+}
+
+function clamp(part: Float32Array, width: number, tops: Float32Array, keep: number): Float32Array {
+  return part.map((w, i) => {
+    const limit = (tops[floor(i / width)] as number) * keep;
+    return min(limit, max(-limit, w));
+  });
+}
+
+/** d^T H d per row, where d is what rounding `clamped` leaves of `part`. */
+function roundingErrors(
+  clamped: Float32Array,
+  part: Float32Array,
+  width: number,
+  products: PackedMatrix,
+  options: RoundOptions,
+): Float64Array {
+  const rows = part.length / width;
+  const { values } = roundMatrix({ rows, cols: width, values: clamped }, options);
+  for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) - (part[i] as number);
+  const [input, none] = [float32(values, [rows, width]), float32([], [0])];
+  const product = linear(input, products, none);
+  const weighed = floats(product);
+  const errors = new Float64Array(rows);
+  for (let i = 0; i < values.length; i++) {
+    const row = floor(i / width);
+    errors[row] = (errors[row] as number) + (values[i] as number) * (weighed[i] as number);
+  }
+  for (const tensor of [input, none, product]) tensor.dispose();
+  return errors;
+}
+
+/** Share of the mean diagonal added to it, so that the inverse exists. */
+const DAMPING = 0.01;
+
+/**
+ * Rounds `matrix` to the grid of `grid`: the same scales and zero points, other nibbles.
+ * @param inputs of the matrix's inputs before scaling, with `s` what they are divided by
+ */
+export function feedbackReference(
+  matrix: Matrix,
+  grid: QuantizedMatrix,
+  inputs: Gram,
+  s: Float32Array,
+): QuantizedMatrix {
+  const q = new Uint8Array(matrix.values.length);
+  for (let begin = 0; begin < matrix.cols; begin += inputs.block) {
+    const end = min(matrix.cols, begin + inputs.block);
+    const factor = inverseFactor(gramOf(inputs, s, begin, end), end - begin);
+    for (let row = 0; row < matrix.rows; row++) roundRow(matrix, grid, row, begin, end, factor, q);
+  }
+  return { ...grid, q };
+}
+
+function roundRow(
+  { cols, values }: Matrix,
+  { group, scale, zero }: QuantizedMatrix,
+  row: number,
+  begin: number,
+  end: number,
+  factor: Float64Array,
+  q: Uint8Array,
+): void {
+  const width = end - begin;
+  const groups = Math.ceil(cols / group);
+  const w = Float64Array.from(values.subarray(row * cols + begin, row * cols + end));
+  for (let j = 0; j < width; j++) {
+    const index = row * groups + floor((begin + j) / group);
+    const [step, middle] = [scale[index] as number, zero[index] as number];
+    const nibble = min(15, max(0, roundEven((w[j] as number) / step) + middle));
+    q[row * cols + begin + j] = nibble;
+    const error = ((w[j] as number) - (nibble - middle) * step) / (factor[j * width + j] as number);
+    for (let k = j + 1; k < width; k++) w[k] = (w[k] as number) - error * (factor[j * width + k] as number);
+  }
+}
+
+/** The upper Cholesky factor U of the damped inverse: (H + λ I)^-1 = U^T U, row-major [n, n]. */
+export function inverseFactor(products: Float32Array, n: number): Float64Array {
+  let trace = 0;
+  for (let i = 0; i < n; i++) trace += products[i * n + i] as number;
+  const damping = max((DAMPING * trace) / n, Number.MIN_VALUE * 2 ** 60);
+  const damped = Float64Array.from(products);
+  for (let i = 0; i < n; i++) damped[i * n + i] = (damped[i * n + i] as number) + damping;
+  // With H = L L^T, H^-1 = L^-T L^-1; its lower Cholesky factor transposed is U.
+  const inverse = invertLower(cholesky(damped, n), n);
+  const product = new Float64Array(n * n);
+  for (let k = 0; k < n; k++)
+    for (let i = 0; i <= k; i++) {
+      const left = inverse[k * n + i] as number;
+      for (let j = 0; j <= k; j++)
+        product[i * n + j] = (product[i * n + j] as number) + left * (inverse[k * n + j] as number);
+    }
+  return transpose(cholesky(product, n), n);
+}
+
+/** L of A = L L^T, lower, row-major. */
+function cholesky(a: Float64Array, n: number): Float64Array {
+  const l = new Float64Array(n * n);
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j <= i; j++) {
+      let sum = a[i * n + j] as number;
+      for (let k = 0; k < j; k++) sum -= (l[i * n + k] as number) * (l[j * n + k] as number);
+      l[i * n + j] = i === j ? sqrt(max(sum, Number.MIN_VALUE)) : sum / (l[j * n + j] as number);
+    }
+  return l;
+}
+
+function invertLower(l: Float64Array, n: number): Float64Array {
+  const inverse = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    const diagonal = l[i * n + i] as number;
+    for (let k = 0; k < i; k++) {
+      const factor = l[i * n + k] as number;
+      for (let j = 0; j <= k; j++)
+        inverse[i * n + j] = (inverse[i * n + j] as number) - factor * (inverse[k * n + j] as number);
+    }
+    for (let j = 0; j < i; j++) inverse[i * n + j] = (inverse[i * n + j] as number) / diagonal;
+    inverse[i * n + i] = 1 / diagonal;
+  }
+  return inverse;
+}
+
+function transpose(a: Float64Array, n: number): Float64Array {
+  return a.map((_, i) => a[(i % n) * n + floor(i / n)] as number);
+}
