@@ -8,7 +8,7 @@ import { readJson } from '../../src/json';
 import { openCheckpoint, readTensor } from '../../src/models/safetensors';
 import { decodeFloats, encodeFloats } from '../../src/quantize/half';
 import { packagedScenes } from '../../src/quantize/options';
-import { quantizeWithTower, type TowerQuantizeOptions } from '../../src/quantize/smooth_quantize';
+import { type QuantizePartsOptions, quantizeParts } from '../../src/quantize/quantize_parts';
 import { type SmoothTowerOptions, smoothTower } from '../../src/quantize/smooth_tower';
 import { conversations, scene, TINY } from '../support/assets';
 import { changeTensors, type Stored } from '../support/checkpoint';
@@ -205,8 +205,8 @@ describe('refused', () => {
 });
 
 describe('quantize with a tower', () => {
-  const quick = (out: string, more: Partial<TowerQuantizeOptions> = {}) =>
-    quantizeWithTower({ model: TINY, out: at(out), tower: 'w8a8', samples: 2, rows: 128, ...more });
+  const quick = (out: string, more: Partial<QuantizePartsOptions> = {}) =>
+    quantizeParts({ model: TINY, out: at(out), tower: 'w8a8', samples: 2, rows: 128, ...more });
   const bytes = (name: string, part: string): Buffer => readFileSync(join(at(name), part, 'model.safetensors'));
 
   it('gives one checkpoint, which answers', async () => {
@@ -223,7 +223,7 @@ describe('quantize with a tower', () => {
 
   it('stopped in the decoder, continues to the same bytes, and refuses other options', async () => {
     const controller = new AbortController();
-    const onProgress: TowerQuantizeOptions['onProgress'] = ({ step, done }) => {
+    const onProgress: QuantizePartsOptions['onProgress'] = ({ step, done }) => {
       if (step === 'quantise layers' && done > 1.2) controller.abort();
     };
     await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
@@ -238,7 +238,7 @@ describe('quantize with a tower', () => {
 
   it('stopped in the tower, leaves nothing', async () => {
     const controller = new AbortController();
-    const onProgress: TowerQuantizeOptions['onProgress'] = ({ step }) => {
+    const onProgress: QuantizePartsOptions['onProgress'] = ({ step }) => {
       if (step === 'quantise tower') controller.abort();
     };
     await expect(quick('early', { signal: controller.signal, onProgress })).rejects.toMatchObject({

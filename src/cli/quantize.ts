@@ -3,8 +3,8 @@
 import type { CommandModule } from 'yargs';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
 import { METHODS, MODULES, type Module, ROUNDINGS, type Rounding } from '../quantize/options';
+import { quantizeParts, searchedGroups, TOWER_FORMATS, type TowerFormat } from '../quantize/quantize_parts';
 import { formatReport, report } from '../quantize/report';
-import { quantizeWithTower, TOWER_FORMATS, type TowerFormat } from '../quantize/smooth_quantize';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
 
@@ -25,7 +25,7 @@ interface QuantizeArguments extends CheckpointArguments {
 
 export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
   command: 'quantize',
-  describe: 'Make a 4-bit checkpoint with AWQ',
+  describe: 'Make a 4-bit checkpoint with AWQ; vision tower and projector on request',
   builder: (yargs) =>
     yargs
       .options(CHECKPOINT_OPTIONS)
@@ -38,9 +38,9 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         choices: MODULES,
         array: true,
         default: ['decoder'] as Module[],
-        describe: 'What to quantise; towers: --tower',
+        describe: 'What to put into 4 bits',
       })
-      .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits; default: left alone' })
+      .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits instead' })
       .option('calibration', {
         type: 'string',
         describe: 'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes',
@@ -55,6 +55,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
       .option('evaluation', { type: 'string', describe: 'Conversations for the report; default the packaged scenes' })
       .example('$0 quantize --model nvila --out nvila-awq --calibration photos.jsonl', 'AutoAWQ, groups of 128')
       .example('$0 quantize --model assets/tiny-nvila --out tiny-awq --report', 'The packaged model, with its quality')
+      .example('$0 quantize --model m --out m4 --modules decoder tower projector', 'Vision tower and projector as well')
       .example(
         '$0 quantize --model m --out m4 --format compressed-tensors --group-size 32 --symmetric',
         'As llm-compressor',
@@ -71,12 +72,12 @@ function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
   return printResult(
     args.json,
     async (onProgress) => {
-      const common = { groupSize, symmetric, signal, onProgress };
-      const decoder = { model, out, format, method, rounding, modules, calibration, samples, rows };
-      const result = await quantizeWithTower({ ...decoder, tower, ...common });
-      const quality = args.report ? await report({ model, quantized: result.out, evaluation, ...common }) : undefined;
+      const what = { model, groupSize, symmetric, modules, calibration, samples, rows, tower, signal, onProgress };
+      const result = await quantizeParts({ ...what, out, format, method, rounding });
+      const quality = args.report ? await report({ ...what, quantized: result.out, evaluation }) : undefined;
       return { ...result, report: quality };
     },
-    (result) => `${result.out}\n${result.report === undefined ? '' : formatReport(result.report, result.layers)}`,
+    (result) =>
+      `${result.out}\n${result.report === undefined ? '' : formatReport(result.report, searchedGroups(result))}`,
   );
 }

@@ -6,7 +6,6 @@ import type { Tensor } from '@tensorflow/tfjs-core';
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
 import { spaceToDepth } from '../ops/space_to_depth';
-import type { PackedMatrix } from '../ops/weights';
 import type { Weights } from './weights';
 
 export const PROJECTOR_TYPES = [
@@ -31,13 +30,24 @@ export interface Projector {
   mergeValues(values: Float32Array, grid: number): Float32Array;
 }
 
+/** One step of a projector: a LayerNorm, or a linear layer [outputs, inputs] with a bias and what it ends with. */
+export type ProjectorLayer =
+  | { readonly kind: 'norm'; readonly name: string; readonly width: number }
+  | {
+      readonly kind: 'linear';
+      readonly name: string;
+      readonly rows: number;
+      readonly cols: number;
+      readonly activation: Activation;
+    };
+
 type Step = (x: Tensor) => Tensor;
-const NORM_EPS = 1e-5;
+export const PROJECTOR_NORM_EPS = 1e-5;
 
 /** e: tower width; d: decoder width. */
 export function vilaProjector(type: ProjectorType, e: number, d: number, weights: Weights): Projector {
-  const block = type === 'mlp_downsample_3x3_fix' ? 3 : type.startsWith('mlp_downsample') ? 2 : 1;
-  const steps = projectorSteps(type, e * block * block, e, d, weights);
+  const block = blockSide(type);
+  const steps = projectorLayers(type, e, d).map((layer) => projectorStep(layer, weights));
   return {
     block,
     merged: (grid) => Math.ceil(grid / block),
@@ -55,16 +65,15 @@ export function vilaProjector(type: ProjectorType, e: number, d: number, weights
   };
 }
 
-function projectorSteps(type: ProjectorType, width: number, e: number, d: number, weights: Weights): Step[] {
-  const dense = (name: string, n: number, k: number, activation: Activation = 'none'): Step => {
-    const w: PackedMatrix = weights.matrix([`${name}.weight`], [n], k);
-    const bias = weights.tensor(`${name}.bias`, [n]);
-    return (x) => linear(x, w, bias, activation);
-  };
-  const norm = (name: string, n: number): Step => {
-    const [w, b] = [weights.tensor(`${name}.weight`, [n]), weights.tensor(`${name}.bias`, [n])];
-    const eps = weights.constant([NORM_EPS]);
-    return (x) => layerNorm(x, w, b, eps);
+const blockSide = (type: ProjectorType): number =>
+  type === 'mlp_downsample_3x3_fix' ? 3 : type.startsWith('mlp_downsample') ? 2 : 1;
+
+/** What `project` of a type does, in order; e: tower width, d: decoder width. */
+export function projectorLayers(type: ProjectorType, e: number, d: number): readonly ProjectorLayer[] {
+  const width = e * blockSide(type) ** 2;
+  const norm = (name: string, n: number): ProjectorLayer => ({ kind: 'norm', name, width: n });
+  const dense = (name: string, rows: number, cols: number, activation: Activation = 'none'): ProjectorLayer => {
+    return { kind: 'linear', name, rows, cols, activation };
   };
   if (type === 'linear') return [dense('layers', d, width)];
   if (type === 'mlp2x_gelu') return [dense('layers.0', d, width, 'gelu'), dense('layers.2', d, d)];
@@ -78,6 +87,20 @@ function projectorSteps(type: ProjectorType, width: number, e: number, d: number
     ];
   }
   return [norm('layers.1', width), dense('layers.2', d, width, 'gelu'), dense('layers.4', d, d)];
+}
+
+function projectorStep(layer: ProjectorLayer, weights: Weights): Step {
+  const { name } = layer;
+  if (layer.kind === 'norm') {
+    const { width } = layer;
+    const [w, b] = [weights.tensor(`${name}.weight`, [width]), weights.tensor(`${name}.bias`, [width])];
+    const eps = weights.constant([PROJECTOR_NORM_EPS]);
+    return (x) => layerNorm(x, w, b, eps);
+  }
+  const { rows, cols, activation } = layer;
+  const w = weights.matrix([`${name}.weight`], [rows], cols);
+  const bias = weights.tensor(`${name}.bias`, [rows]);
+  return (x) => linear(x, w, bias, activation);
 }
 
 function blockMean(values: Float32Array, grid: number, block: number): Float32Array {

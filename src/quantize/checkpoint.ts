@@ -8,7 +8,7 @@ import { readJson } from '../json';
 import type { DecoderConfig } from '../models/config';
 import { quantizeMatrix } from '../ops/quantize';
 import type { OnProgress } from '../runtime/progress';
-import { asSource, copyTree, isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from './export';
+import { asSource, copyTree, isWeightFile, mergedTensors, quantizedConfig, writeCheckpoint, writeJson } from './export';
 import { packQuantized, type RawTensor } from './formats';
 import { encodeFloats } from './half';
 import { type LayerWeights, LINEAR_NAMES, LINEARS, type Linear } from './layer';
@@ -108,19 +108,4 @@ function headTensors({ format, groupSize, symmetric }: CheckedOptions, tensors: 
   const [rows, cols] = entry.shape as [number, number];
   const quantized = quantizeMatrix(tensors.matrix(entry.name, rows, cols), { group: groupSize, symmetric });
   return packQuantized(quantized, format, symmetric).map((part) => asSource(part, `${HEAD}.`));
-}
-
-/** The original's tensors in order, each module's quantised parts in the place of its weight. */
-function mergedTensors(tensors: Tensors, replaced: ReadonlyMap<string, TensorSource>): TensorSource[] {
-  const partsOf = new Map<string, TensorSource[]>();
-  for (const source of replaced.values()) {
-    const module = source.name.slice(0, source.name.lastIndexOf('.'));
-    partsOf.set(module, [...(partsOf.get(module) ?? []), source]);
-  }
-  return [...tensors.entries.keys()].flatMap((name) => {
-    const same = replaced.get(name);
-    if (same !== undefined) return [same];
-    const parts = name.endsWith('.weight') ? partsOf.get(name.slice(0, -'.weight'.length)) : undefined;
-    return parts?.filter((part) => !tensors.has(part.name)) ?? [tensors.copy(name)];
-  });
 }

@@ -10,13 +10,14 @@ import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import { readQuantization } from '../models/quantized_config';
 import type { OnProgress } from '../runtime/progress';
-import { type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
+import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
 import { copyTree, isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from './export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
 import type { FloatDtype } from './half';
 import { type Checkpoint, configFiles, LAYOUTS, type Layout, movedFile, openParts, type Part, placeOf } from './layout';
 import type { TensorSource } from './safetensors_writer';
 import { openTensors, type Tensors, withPrefix } from './tensors';
+import { headLinears } from './tower';
 import { openWorkFolder, type WorkFolder } from './work_folder';
 
 export const TARGET_FORMATS = ['float', ...QUANTIZED_FORMATS] as const;
@@ -64,7 +65,7 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
   const checkpoint = openParts(model);
   const layout = options.layout ?? checkpoint.layout;
   if (options.layout !== undefined && checkpoint.layout === undefined) throw noLayout(model);
-  const plans = checkpoint.parts.map((part): PartPlan => ({ part, plan: planPart(part, options) }));
+  const plans = planParts(checkpoint, options);
   const total = plans.reduce((sum, { plan }) => sum + 2 * plan.bytes, 0);
   let done = 0;
   const onBytes = (bytes: number): void => {
@@ -174,27 +175,40 @@ function noLayout(model: string): SparseVilaError {
   );
 }
 
-function planPart({ tensors, name }: Part, { format, dtype }: ConvertOptions): Plan {
-  const modules = quantizedModules(tensors, readQuantization(tensors.folder));
+function planParts({ parts }: Checkpoint, { model, format, dtype }: ConvertOptions): PartPlan[] {
+  const found = parts.map((part) => ({
+    part,
+    modules: quantizedModules(part.tensors, readQuantization(part.tensors.folder)),
+  }));
+  // Of a 4-bit checkpoint some parts are float.
+  if (format !== undefined && format !== 'float' && found.every(({ modules }) => modules.length === 0))
+    throw notQuantized(model, format);
   const target = dtype && DTYPE[dtype];
+  return found.map(({ part, modules }) => ({ part, plan: planPart(part, modules, format, target) }));
+}
+
+function planPart(
+  { tensors, name }: Part,
+  modules: readonly Module4[],
+  format: TargetFormat | undefined,
+  dtype: FloatDtype | undefined,
+): Plan {
   const [first] = modules;
-  if (first === undefined) {
-    // Towers and projectors are float in 4-bit checkpoints too; a decoder is not.
-    if (format !== undefined && format !== 'float' && isDecoder(tensors, name))
-      throw notQuantized(tensors.folder, format);
-    return planFloats(tensors, target);
-  }
+  if (first === undefined) return planFloats(tensors, dtype);
   const to = format ?? first.format;
-  if (to !== undefined) return planQuantized(tensors, modules, to, target);
+  if (to !== undefined) return planQuantized(tensors, modules, to, dtype, floatLinears(name, tensors, modules));
   throw new SparseVilaError(
     'ERR_WEIGHT_FORMAT',
     `${tensors.folder}: ${first.layout} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
   );
 }
 
-const isDecoder = ({ entries }: Tensors, part: Part['name']): boolean =>
-  part !== 'vision_tower' &&
-  [...entries.keys()].some((name) => /(^|\.)layers\.\d+\.mlp\./.test(name) && !/vision/.test(name));
+/** Linear layers of a 4-bit part that are in floating point: an output head, a tower's pooling head. */
+function floatLinears(part: Part['name'], tensors: Tensors, modules: readonly Module4[]): string[] {
+  if (part === 'mm_projector') return [];
+  if (part === 'vision_tower') return headLinears(tensors);
+  return modules.some(({ name }) => name === 'lm_head') ? [] : ['lm_head'];
+}
 
 function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError {
   return new SparseVilaError(

@@ -100,12 +100,16 @@ export function planFloats(tensors: Tensors, dtype: FloatDtype | undefined): Pla
   );
 }
 
-/** 4-bit matrices in another layout, or as floats (f16 unless `dtype` says otherwise); the rest cast to `dtype`. */
+/**
+ * 4-bit matrices in another layout, or as floats (f16 unless `dtype` says otherwise); the rest cast to `dtype`.
+ * @param ignore linear layers left in floating point, for the config
+ */
 export function planQuantized(
   tensors: Tensors,
   modules: readonly Module4[],
   format: 'float' | QuantizedFormat,
   dtype: FloatDtype | undefined,
+  ignore: readonly string[],
 ): Plan {
   const partOf = new Map<string, Module4>(
     modules.flatMap((module) => module.suffixes.map((s) => [`${module.name}.${s}`, module] as const)),
@@ -123,7 +127,6 @@ export function planQuantized(
     }
   }
   const groupSize = modules[0]?.group ?? 128;
-  const ignore = modules.some(({ name }) => name === 'lm_head') ? [] : ['lm_head'];
   if (format === 'float') return plan(tensors, tasks, dtype ?? 'F16', undefined);
   return plan(tensors, tasks, dtype, { format, groupSize, symmetric, ignore });
 }

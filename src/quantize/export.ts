@@ -7,6 +7,7 @@ import { dirname, join, relative } from 'node:path';
 import type { Json } from '../json';
 import type { QuantizedFormat, RawTensor } from './formats';
 import { type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
+import type { Tensors } from './tensors';
 
 /** Bytes of a shard, as Hugging Face writes them. */
 const SHARD_BYTES = 4 * 2 ** 30;
@@ -56,6 +57,20 @@ function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource
     bytes += tensor.byteLength;
   }
   return shards;
+}
+
+/** The original's tensors in order, some replaced by others of their name; a module's new parts stand beside or instead of its weight. */
+export function mergedTensors(tensors: Tensors, replaced: ReadonlyMap<string, TensorSource>): TensorSource[] {
+  const partsOf = new Map<string, TensorSource[]>();
+  for (const source of replaced.values()) {
+    if (tensors.has(source.name)) continue;
+    const weight = source.name.replace(/\.[^.]*$/, '.weight');
+    partsOf.set(weight, [...(partsOf.get(weight) ?? []), source]);
+  }
+  return [...tensors.entries.keys()].flatMap((name) => {
+    const [same, parts] = [replaced.get(name), partsOf.get(name) ?? []];
+    return same !== undefined ? [same, ...parts] : parts.length > 0 ? parts : [tensors.copy(name)];
+  });
 }
 
 /** Copies a folder's files, links as what they point to, except those that `skip` names by their path in the folder, to where `move` says. */

@@ -4,6 +4,7 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
 import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from '../models/vila_layout';
@@ -93,7 +94,8 @@ export function movedFile(path: string, from: Layout | undefined, to: Layout | u
 /**
  * The config files of a checkpoint in `layout`, by path.
  * @param configs of its parts, as they are to be
- * @throws SparseVilaError `ERR_MODEL_TYPE` for a projector that no `-hf` model type has, `ERR_WEIGHT_FORMAT` for a tower in 8 bits
+ * @throws SparseVilaError `ERR_MODEL_TYPE` for a projector that no `-hf` model type has, `ERR_WEIGHT_FORMAT` for parts that are
+ *   quantised in different ways
  */
 export function configFiles(
   { layout: from, root }: Checkpoint,
@@ -120,30 +122,60 @@ function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
         `${String(projector.mm_projector_type)}, for which there is no -hf port. Keep --layout folders.`,
     );
   }
-  if (vision.quantization_config != null) {
-    throw new SparseVilaError(
-      'ERR_WEIGHT_FORMAT',
-      'The hf layout has one quantization_config and cannot hold a vision tower quantised in its own way. Keep --layout folders.',
-    );
-  }
-  const { quantization_config: quantization, ...plain } = text;
+  const plain = ({ quantization_config: _, ...rest }: Json): Json => rest;
   const kept = Object.entries(root).filter(([key]) => !Object.hasOwn(FOLDER_KEYS, key));
+  const quantization = wholeModel(configs);
   return {
     ...Object.fromEntries(kept),
     ...{ architectures: [HF_ARCHITECTURES[type]], model_type: type },
-    ...{ text_config: plain, vision_config: vision, projector_config: projector },
-    ...(quantization != null && { quantization_config: wholeModel(quantization as Json) }),
+    ...{ text_config: plain(text), vision_config: plain(vision), projector_config: plain(projector) },
+    ...(quantization !== undefined && { quantization_config: quantization }),
   };
 }
 
-/** The decoder's quantisation as that of the whole model, of which the other parts stay in floating point. */
-function wholeModel(quantization: Json): Json {
-  const others = [HF_PREFIXES.vision_tower, HF_PREFIXES.mm_projector].map((prefix) => prefix.slice(0, -1));
-  const list = (key: string): string[] => (Array.isArray(quantization[key]) ? (quantization[key] as string[]) : []);
-  if (quantization.quant_method === 'awq')
-    return { ...quantization, modules_to_not_convert: [...list('modules_to_not_convert'), ...others] };
-  const own = list('ignore').map((name) => `${HF_PREFIXES.llm}${name}`);
-  return { ...quantization, ignore: [...own, ...others.map((part) => `re:${part}\\..*`)] };
+/**
+ * One quantisation for the whole model from those of its parts, of which some are in floating point; undefined where all are.
+ * @throws SparseVilaError `ERR_WEIGHT_FORMAT` where they differ in more than which layers they leave out
+ */
+function wholeModel(configs: ReadonlyMap<Part['name'], Json>): Json | undefined {
+  const found = VILA_PARTS.flatMap((part) => {
+    const quantization = configs.get(part)?.quantization_config as Json | null | undefined;
+    return quantization == null ? [] : [{ part, quantization }];
+  });
+  const [first, ...others] = found;
+  if (first === undefined) return undefined;
+  const eight = found.find(({ quantization }) => quantization.format === 'int-quantized');
+  if (eight !== undefined) throw inItsOwnWay(`${eight.part} is of 8 bits`);
+  const settings = ({ modules_to_not_convert: _, ignore: __, ...rest }: Json): Json => rest;
+  const other = others.find(
+    ({ quantization }) => !isDeepStrictEqual(settings(quantization), settings(first.quantization)),
+  );
+  if (other !== undefined) {
+    const told = [first, other].map(
+      ({ part, quantization }) => `${part} has ${JSON.stringify(settings(quantization))}`,
+    );
+    throw inItsOwnWay(told.join(', '), ', give --format for one layout of both, or quantise both with one group size');
+  }
+  const list = ({ quantization }: (typeof found)[number], key: string): string[] =>
+    Array.isArray(quantization[key]) ? (quantization[key] as string[]) : [];
+  const float = VILA_PARTS.filter((part) => found.every((one) => one.part !== part)).map((part) =>
+    HF_PREFIXES[part].slice(0, -1),
+  );
+  if (first.quantization.quant_method === 'awq') {
+    // Readers look for these anywhere in a name.
+    const own = found.flatMap((one) => list(one, 'modules_to_not_convert'));
+    return { ...first.quantization, modules_to_not_convert: [...own, ...float] };
+  }
+  const own = found.flatMap((one) => list(one, 'ignore').map((name) => `${HF_PREFIXES[one.part]}${name}`));
+  return { ...first.quantization, ignore: [...own, ...float.map((part) => `re:${part}\\..*`)] };
+}
+
+function inItsOwnWay(why: string, instead = ''): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `The hf layout has one quantization_config and cannot hold parts that are quantised each in its own way: ${why}. ` +
+      `Keep --layout folders${instead}.`,
+  );
 }
 
 function foldersConfig(root: Json): Json {

@@ -13,8 +13,10 @@ import { LINEARS, linearShapes } from './layer';
 import type { Method } from './quantize_layer';
 
 export const METHODS = ['awq', 'rtn'] as const satisfies readonly Method[];
-/** What can be quantised. Towers and projectors stay as they are: every public 4-bit vision-language model leaves them alone. */
-export const MODULES = ['decoder', 'head'] as const;
+/** What can be quantised to 4 bits: of the decoder its layers and its head, and the other parts. */
+export const MODULES = ['decoder', 'head', 'tower', 'projector'] as const;
+/** Those that `quantize` takes: the rest are `quantizeParts`'. */
+export const DECODER_MODULES = ['decoder', 'head'] as const satisfies readonly Module[];
 export const ROUNDINGS = ['feedback', 'nearest'] as const;
 export type Rounding = (typeof ROUNDINGS)[number];
 export type Module = (typeof MODULES)[number];
@@ -34,7 +36,7 @@ export interface QuantizeOptions {
   readonly method?: Method;
   /** How AWQ's scaled weights are rounded: 'feedback' (default) makes up for each weight's loss in the next, 'nearest' is plain AWQ. */
   readonly rounding?: Rounding;
-  /** Default decoder. The head is rounded to nearest. */
+  /** What becomes 4-bit; default the decoder's layers. The head is rounded to nearest. */
   readonly modules?: readonly Module[];
   /** JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. */
   readonly calibration?: string | undefined;
@@ -67,8 +69,11 @@ const KEYS = [
   ...['calibration', 'samples', 'rows', 'signal', 'onProgress'],
 ];
 
-/** Fills in defaults. @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
+/** Fills in defaults; `known` are the modules that may be named. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkQuantizeOptions(
+  options: QuantizeOptions,
+  known: readonly Module[] = DECODER_MODULES,
+): CheckedOptions {
   for (const key of Object.keys(options))
     if (!KEYS.includes(key)) throw invalid('quantize options', `only ${KEYS.join(', ')}`, key);
   const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = options;
@@ -76,8 +81,8 @@ export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
   if (!ROUNDINGS.includes(rounding)) throw invalid('rounding', ROUNDINGS.join(' or '), rounding);
   if (!QUANTIZED_FORMATS.includes(format)) throw invalid('format', QUANTIZED_FORMATS.join(' or '), format);
   if (!METHODS.includes(method)) throw invalid('method', METHODS.join(' or '), method);
-  const unknown = modules.find((module) => !MODULES.includes(module));
-  if (unknown !== undefined || modules.length === 0) throw invalid('modules', `some of ${MODULES.join(', ')}`, unknown);
+  const unknown = modules.find((module) => !known.includes(module));
+  if (unknown !== undefined || modules.length === 0) throw invalid('modules', `some of ${known.join(', ')}`, unknown);
   if (!Number.isInteger(groupSize) || groupSize < 8 || groupSize % 8 !== 0)
     throw invalid('groupSize', 'a multiple of 8, commonly 128, 64 or 32', groupSize);
   for (const [name, value] of Object.entries({ samples, rows }))
@@ -86,7 +91,7 @@ export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
   return { model, out, format, groupSize, symmetric, method, rounding, modules, samples, rows, calibration };
 }
 
-function invalid(name: string, expected: string, received: unknown): SparseVilaError {
+export function invalid(name: string, expected: string, received: unknown): SparseVilaError {
   return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} for ${name}, received ${String(received)}.`);
 }
 
@@ -115,7 +120,7 @@ export function decoderFolder(model: string): string {
 }
 
 /** The decoder's config. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` where the format cannot hold a matrix; `ERR_CONFIG_…` */
-export function checkedDecoderConfig(folder: string, { groupSize, format }: CheckedOptions): DecoderConfig {
+export function checkedDecoderConfig(folder: string, options: CheckedOptions): DecoderConfig {
   const file = join(folder, 'config.json');
   const json = readJson(file);
   if (json.quantization_config !== undefined && json.quantization_config !== null) {
@@ -125,16 +130,25 @@ export function checkedDecoderConfig(folder: string, { groupSize, format }: Chec
     );
   }
   const config = parseDecoderConfig(json, file);
-  for (const name of LINEARS) {
-    const [rows, cols] = linearShapes(config)[name];
+  checkShapes(Object.fromEntries(LINEARS.map((name) => [`${name}_proj`, linearShapes(config)[name]])), options);
+  return config;
+}
+
+/** Matrices [outputs, inputs] against what the format can hold. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
+export function checkShapes(
+  shapes: Readonly<Record<string, readonly [rows: number, cols: number]>>,
+  { groupSize, format }: CheckedOptions,
+): void {
+  for (const [name, [rows, cols]] of Object.entries(shapes)) {
     if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
-    const fits = [128, 64, 32, 16, 8].filter((size) => LINEARS.every((n) => linearShapes(config)[n][1] % size === 0));
+    const fits = [128, 64, 32, 16, 8].filter((size) =>
+      Object.values(shapes).every(([, inputs]) => inputs % size === 0),
+    );
     throw new SparseVilaError(
       'ERR_QUANTIZE_SHAPE',
       `Expected inputs that are a multiple of the group size ${groupSize}` +
-        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${name}_proj [${rows}, ${cols}].` +
+        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${name} [${rows}, ${cols}].` +
         `${fits.length > 0 ? ` This model takes groups of ${fits.join(', ')}.` : ''}`,
     );
   }
-  return config;
 }

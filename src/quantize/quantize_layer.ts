@@ -33,7 +33,8 @@ interface Group {
 
 /** What a group's rounding does to the output of its inspected module: squared error over squared output (NMSE). */
 export interface GroupError {
-  readonly group: Site;
+  /** The name of their input. */
+  readonly group: string;
   /** Rounding to nearest. */
   readonly rtn: number;
   /** After the search: scales and clipping. */

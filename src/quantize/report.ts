@@ -1,5 +1,5 @@
-// How much a quantised checkpoint differs from its float original, beside what rounding to nearest would have cost: hidden states
-// after each layer, the next token's distribution along the float model's own answers, and answers, right and changed.
+// How much a quantised checkpoint differs from its float original, beside what rounding to nearest would have cost: features of the
+// tower and rows of the projector, hidden states after each layer, the next token's distribution along the float model's own answers, and answers, right and changed.
 // One model is in memory at a time; what the float one gave is held for a bounded number of conversations.
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,16 +13,19 @@ import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { createSession } from '../session/session';
 import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
+import { outputError } from './group_search';
 import { packagedScenes } from './options';
-import { quantize } from './quantize';
 import type { GroupError } from './quantize_layer';
+import { type QuantizePartsOptions, quantizeParts } from './quantize_parts';
 
-export interface ReportOptions {
-  /** The float checkpoint. */
-  readonly model: string;
+/** The checkpoint's options that rounding to nearest shares. A tower in 8 bits is the same in both. */
+type SharedOptions = Pick<
+  QuantizePartsOptions,
+  'model' | 'groupSize' | 'symmetric' | 'modules' | 'tower' | 'calibration' | 'samples' | 'rows'
+>;
+
+export interface ReportOptions extends SharedOptions {
   readonly quantized: string;
-  readonly groupSize: number;
-  readonly symmetric: boolean;
   /** JSON lines as for calibration, with `truth` where accuracy is wanted; default the packaged scenes that are not calibrated on. */
   readonly evaluation?: string | undefined;
   readonly signal?: AbortSignal;
@@ -32,6 +35,8 @@ export interface ReportOptions {
 /** One 4-bit model against the float one. */
 export interface VariantReport {
   readonly name: 'round-to-nearest' | 'quantised';
+  /** NMSE of what the tower gives for the pictures, and of what tower and projector make of them. */
+  readonly features: { readonly tower: number; readonly projector: number };
   /** NMSE of the hidden state after each layer, over the rows that answers are sampled from. */
   readonly hidden: readonly number[];
   /** Mean KL(float || this) of the next token, nats. */
@@ -51,12 +56,14 @@ export interface Report {
   readonly variants: readonly VariantReport[];
 }
 
-/** Conversations whose hidden states and logits are held. */
+/** Conversations whose features, hidden states and logits are held. */
 const HELD = 32;
 
 /** What one model says to all questions, and its inner states along given answers. */
 interface Observation {
   readonly answers: readonly string[];
+  /** Per picture of the held conversations. */
+  readonly pictures: readonly { readonly tower: Float32Array; readonly projector: Float32Array }[];
   /** Per held conversation. */
   readonly traces: readonly {
     readonly hidden: readonly Float32Array[];
@@ -67,17 +74,16 @@ interface Observation {
 
 /** Compares. @throws what loading and quantising throw; `signal.reason` */
 export async function report(options: ReportOptions): Promise<Report> {
-  const { model, quantized, groupSize, symmetric, signal, evaluation } = options;
+  const { quantized, evaluation, ...shared } = options;
   const samples = evaluation === undefined ? packagedScenes('evaluation') : readCalibration(evaluation);
   const turns = samples.flatMap((sample) => sample.turns);
-  const common = { ...(signal && { signal }), ...(options.onProgress && { onProgress: options.onProgress }) };
   const folder = mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
-  const float = await observe(model, samples, undefined, 'float', options);
+  const float = await observe(options.model, samples, undefined, 'float', options);
   const said = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
   try {
     const rtn = join(folder, 'rtn');
-    await quantize({ model, out: rtn, groupSize, symmetric, method: 'rtn', format: 'compressed-tensors', ...common });
+    await quantizeParts({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });
     for (const [name, source] of [
       ['round-to-nearest', rtn],
       ['quantised', quantized],
@@ -128,10 +134,12 @@ async function observe(
       answers.push(...(await withSample(sample, () => ask(model, sample, signal))));
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
-    const traces = [];
-    for (const sample of (said ?? withAnswers(samples, answers)).slice(0, HELD))
+    const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];
+    for (const sample of (said ?? withAnswers(samples, answers)).slice(0, HELD)) {
+      for (const path of sample.images) pictures.push(await look(model, path, signal));
       traces.push(await trace(model, sample, signal));
-    return { answers, traces };
+    }
+    return { answers, pictures, traces };
   } finally {
     model.dispose();
   }
@@ -158,6 +166,18 @@ async function ask(
     return answers;
   } finally {
     session.dispose();
+  }
+}
+
+/** What the model makes of a picture. */
+async function look(model: VisionLanguageModel, path: string, signal?: AbortSignal) {
+  const encoded = await model.encodeImage(await model.prepareImage(path, signal), { breathe: breather(signal) });
+  const projected = model.project(encoded.features);
+  try {
+    return { tower: floats(encoded.features).slice(), projector: floats(projected).slice() };
+  } finally {
+    projected.dispose();
+    encoded.dispose();
   }
 }
 
@@ -191,16 +211,18 @@ function pick(values: Float32Array, rows: readonly number[], width: number): Flo
   return picked;
 }
 
-function compare(float: Observation, other: Observation): Pick<VariantReport, 'hidden' | 'kl' | 'tokens'> {
+function compare(float: Observation, other: Observation): Pick<VariantReport, 'features' | 'hidden' | 'kl' | 'tokens'> {
+  const seen = (part: 'tower' | 'projector'): number =>
+    outputError(
+      other.pictures.map((picture) => picture[part]),
+      float.pictures.map((picture) => picture[part]),
+    );
+  const features = { tower: seen('tower'), projector: seen('projector') };
   const layers = float.traces[0]?.hidden.length ?? 0;
   const hidden = Array.from({ length: layers }, (_, layer) => {
-    let [error, size] = [0, 0];
-    for (const [i, { hidden: states }] of float.traces.entries())
-      for (const [j, value] of (states[layer] as Float32Array).entries()) {
-        error += (value - (other.traces[i]?.hidden[layer]?.[j] as number)) ** 2;
-        size += value ** 2;
-      }
-    return error / size;
+    const states = ({ traces }: Observation): Float32Array[] =>
+      traces.map((one) => one.hidden[layer] ?? new Float32Array());
+    return outputError(states(other), states(float));
   });
   let [kl, agreeing, tokens] = [0, 0, 0];
   for (const [i, { logits, next }] of float.traces.entries())
@@ -212,7 +234,7 @@ function compare(float: Observation, other: Observation): Pick<VariantReport, 'h
       agreeing += theirs.every((value) => value <= (theirs[id] as number)) ? 1 : 0;
       tokens++;
     }
-  return { hidden, kl: kl / tokens, tokens: agreeing / tokens };
+  return { features, hidden, kl: kl / tokens, tokens: agreeing / tokens };
 }
 
 /** KL(softmax p || softmax q), nats. */
@@ -227,11 +249,8 @@ function logSoftmax(logits: Float32Array): Float64Array {
   return Float64Array.from(logits, (value) => value - top - Math.log(total));
 }
 
-/** The report as a table for people. */
-export function formatReport(
-  result: Report,
-  layers: readonly { layer: number; errors: readonly GroupError[] }[],
-): string {
+/** The report as a table for people; `groups` are what the searches did, named. */
+export function formatReport(result: Report, groups: readonly GroupError[]): string {
   const { questions, withTruth, float, variants } = result;
   const share = (part: number, whole: number): string => (whole === 0 ? '-' : `${((100 * part) / whole).toFixed(1)} %`);
   const row = (...cells: readonly string[]): string =>
@@ -245,17 +264,16 @@ export function formatReport(
     line('answers as float', ({ agreeing }) => share(agreeing, questions)),
     line('tokens as float', ({ tokens }) => `${(100 * tokens).toFixed(2)} %`),
     line('KL of next token, nats', ({ kl }) => kl.toExponential(2)),
+    ...(['tower', 'projector'] as const)
+      .filter((part) => variants.some(({ features }) => features[part] > 0))
+      .map((part) => line(`NMSE after the ${part}`, ({ features }) => features[part].toExponential(2))),
     ...Array.from({ length: last + 1 }, (_, i) =>
       line(`NMSE after layer ${i}`, ({ hidden }) => (hidden[i] ?? 0).toExponential(2)),
     ),
-    ...(layers.length > 0
+    ...(groups.length > 0
       ? ['', 'NMSE of the output of each group of matrices that is scaled together, on the calibration rows']
       : []),
-    ...layers.flatMap(({ layer, errors }) =>
-      errors.map(({ group, rtn, chosen }) =>
-        row(`  layer ${layer}, ${group}`, '', rtn.toExponential(2), chosen.toExponential(2)),
-      ),
-    ),
+    ...groups.map(({ group, rtn, chosen }) => row(`  ${group}`, '', rtn.toExponential(2), chosen.toExponential(2))),
   ];
   return `${lines.join('\n')}\n`;
 }
