@@ -1,5 +1,5 @@
-// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: what making a 4-bit checkpoint repeats over whole matrices.
-// Matrices come as sources, so that they stay where JavaScript has them; bytes go back four to an int32.
+// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: what making a 4-bit checkpoint does to whole matrices,
+// again and again. Matrices come as sources, so that they stay where JavaScript has them; bytes go back four to an int32.
 #include "../kernels/quantize.h"
 
 #include "checks.h"
@@ -12,7 +12,8 @@ template <class T>
 const T* whole(int32_t id, int64_t n, const char* what) {
   const Source s = source(id);
   if (s.bytes != n * (int64_t)sizeof(T))
-    fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " + std::to_string(s.bytes));
+    fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " +
+         std::to_string(s.bytes));
   return reinterpret_cast<const T*>(s.data);
 }
 
@@ -65,7 +66,7 @@ void pack_rounded_op(Op& op) {
   pack_rounded(r.matrices.data(), (int)r.matrices.size(), r.rounding, out.data);
 }
 
-/** recipe: [group, k, then per matrix: sources of q, step and zero, rows] -> packed f32 matrix, (q - zero) step / columns / divisors. */
+/** recipe: [group, k, then per matrix: sources of q, step and zero, rows] -> packed f32 (q - zero) step / columns / divisors. */
 void pack_grid_op(Op& op) {
   const View recipe = op.input(0, 1), columns = op.input(1), divisors = op.input(2);
   const int32_t* r = recipe.i32();
@@ -120,11 +121,13 @@ void feedback_round_op(Op& op) {
 
 void register_quantize() {
   const char *recipe = "recipe: int32", *columns = "columns: float", *divisors = "divisors: float";
-  register_op<quantize_op>("SvQuantize", {recipe, columns, divisors, "limits: float"}, {"q: int32", "step: float", "zero: int32"}, true);
+  register_op<quantize_op>("SvQuantize", {recipe, columns, divisors, "limits: float"},
+                           {"q: int32", "step: float", "zero: int32"}, true);
   register_op<pack_rounded_op>("SvPackRounded", {recipe, columns}, {"packed: uint8"}, true);
   register_op<pack_grid_op>("SvPackGrid", {recipe, columns, divisors}, {"packed: uint8"}, true);
   register_op<clip_limits_op>("SvClipLimits", {recipe, columns, divisors, "grams: float"}, {"limits: float"}, true);
-  register_op<feedback_round_op>("SvFeedbackRound", {recipe, columns, divisors, "grid: int32", "grams: float"}, {"q: int32"}, true);
+  register_op<feedback_round_op>("SvFeedbackRound", {recipe, columns, divisors, "grid: int32", "grams: float"},
+                                 {"q: int32"}, true);
 }
 
 }  // namespace sv
