@@ -11,9 +11,8 @@
 #include "pool.h"
 
 namespace sv {
-namespace {
 
-const QuantizeKernels& loops() {
+const QuantizeKernels& quantize_kernels() {
 #if defined(__x86_64__)
   const Kernels* level = &kernels();
   if (level == &kernels_avx2) return quantize_avx2;
@@ -22,7 +21,13 @@ const QuantizeKernels& loops() {
   return quantize_portable;
 }
 
-int64_t groups_of(int64_t k, int64_t group) { return (k + group - 1) / group; }
+void scaled_part(const ScaledMatrix& m, int64_t group, int64_t row, int64_t begin, int64_t n, float* out) {
+  const float limit = m.limits ? m.limits[row * groups_of(m.k, group) + begin / group] : INFINITY;
+  quantize_kernels().scale(m.w + row * m.k + begin, m.columns ? m.columns + begin : nullptr,
+                           m.divisors ? m.divisors[row] : 1.f, limit, n, out);
+}
+
+namespace {
 
 // --- the grid of a group -------------------------------------------------------------------------------------
 
@@ -56,17 +61,10 @@ Step grid_of(float low, float high, bool symmetric) {
 /** Rounds n values to their own grid: nibbles into `level`, which is other memory. */
 Step round_to_own(const float* w, int64_t n, bool symmetric, float* level) {
   float low, high;
-  loops().range(w, n, &low, &high);
+  quantize_kernels().range(w, n, &low, &high);
   const Step grid = grid_of(low, high, symmetric);
-  loops().levels(w, n, grid.step, grid.zero, level);
+  quantize_kernels().levels(w, n, grid.step, grid.zero, level);
   return grid;
-}
-
-/** Columns begin .. begin + n - 1 of a row, scaled and clamped. */
-void scaled_part(const ScaledMatrix& m, int64_t group, int64_t row, int64_t begin, int64_t n, float* out) {
-  const float limit = m.limits ? m.limits[row * groups_of(m.k, group) + begin / group] : INFINITY;
-  loops().scale(m.w + row * m.k + begin, m.columns ? m.columns + begin : nullptr, m.divisors ? m.divisors[row] : 1.f,
-                limit, n, out);
 }
 
 // --- packing -------------------------------------------------------------------------------------------------
@@ -107,30 +105,6 @@ const Part& part_of(const Part* parts, int64_t* row) {
   return *parts;
 }
 
-// --- the factor of feedback ----------------------------------------------------------------------------------
-
-/** l [n, n]: the lower Cholesky factor of (H + lambda I)^-1, lambda a hundredth of H's mean diagonal. */
-void inverse_factor(const float* gram, int64_t n, double* t, double* inverse, double* l) {
-  double trace = 0;
-  for (int64_t i = 0; i < n; i++) trace += gram[i * n + i];
-  const double damping = std::max(0.01 * trace / (double)n, ldexp(4.9406564584124654e-324, 60));
-  for (int64_t j = 0; j < n; j++) {
-    for (int64_t i = j; i < n; i++) t[j * n + i] = gram[i * n + j];
-    t[j * n + j] += damping;
-  }
-  loops().cholesky(t, n);
-  memset(inverse, 0, (size_t)(n * n) * 8);
-  loops().invert(t, n, inverse);
-  memset(t, 0, (size_t)(n * n) * 8);
-  loops().square(inverse, n, t);
-  loops().cholesky(t, n);
-  for (int64_t j = 0; j < n; j++)
-    for (int64_t i = 0; i <= j; i++) l[j * n + i] = t[i * n + j];
-}
-
-/** Sums of n^2 over the blocks before block b. */
-int64_t squares_before(int64_t b, int64_t block) { return b * block * block; }
-
 }  // namespace
 
 void quantize(const ScaledMatrix& m, const Rounding& r, uint8_t* q, Grid grid) {
@@ -143,7 +117,7 @@ void quantize(const ScaledMatrix& m, const Rounding& r, uint8_t* q, Grid grid) {
         const int64_t from = g * r.group, n = std::min(r.group, m.k - from);
         scaled_part(m, r.group, row, from, n, scaled);
         const Step own = round_to_own(scaled, n, r.symmetric, level);
-        loops().narrow(level, n, q + row * m.k + from);
+        quantize_kernels().narrow(level, n, q + row * m.k + from);
         grid.step[row * groups + g] = own.step;
         grid.zero[row * groups + g] = (uint8_t)own.zero;
       }
@@ -165,8 +139,8 @@ void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, con
     const GridMatrix& m = part_of(parts, &row);
     for (int64_t g = 0; g < groups; g++) {
       const int64_t from = g * group, n = std::min(group, k - from), at = row * groups + g;
-      loops().widen(m.q + row * k + from, n, to + from);
-      loops().restore(to + from, n, m.step[at], m.zero[at], columns ? columns + from : nullptr, divisor, to + from);
+      quantize_kernels().widen(m.q + row * k + from, n, to + from);
+      quantize_kernels().restore(to + from, n, m.step[at], m.zero[at], columns ? columns + from : nullptr, divisor, to + from);
     }
   });
 }
@@ -183,7 +157,7 @@ void pack_rounded(const ScaledMatrix* parts, int count, const Rounding& r, void*
       const int64_t n = std::min(r.group, k - from);
       scaled_part(m, r.group, row, from, n, scaled);
       const Step own = round_to_own(scaled, n, r.symmetric, to + from);
-      loops().restore(to + from, n, own.step, own.zero, m.columns ? m.columns + from : nullptr, 1.f, to + from);
+      quantize_kernels().restore(to + from, n, own.step, own.zero, m.columns ? m.columns + from : nullptr, 1.f, to + from);
     }
   });
 }
@@ -217,7 +191,7 @@ void clip_rows(const ClipTile& t, bool symmetric, const char* products, float* l
   float lows[kClipRows], highs[kClipRows], tops[kClipRows];
   double best[kClipRows], errors[kClipRows];
   for (int64_t r = 0; r < t.rows; r++) {
-    loops().range(t.part + r * t.ld, t.n, lows + r, highs + r);
+    quantize_kernels().range(t.part + r * t.ld, t.n, lows + r, highs + r);
     tops[r] = limits[r * stride] = std::max(fabsf(lows[r]), fabsf(highs[r]));
     best[r] = INFINITY;
   }
@@ -226,10 +200,10 @@ void clip_rows(const ClipTile& t, bool symmetric, const char* products, float* l
     for (int64_t r = 0; r < t.rows; r++) {
       const float limit = (float)((double)tops[r] * keep), *from = t.part + r * t.ld;
       float* to = t.change + r * t.ld;
-      loops().scale(from, nullptr, 1.f, limit, t.n, t.clamped);
+      quantize_kernels().scale(from, nullptr, 1.f, limit, t.n, t.clamped);
       const Step own = grid_of(std::max(lows[r], -limit), std::min(highs[r], limit), symmetric);
-      loops().levels(t.clamped, t.n, own.step, own.zero, to);
-      loops().restore(to, t.n, own.step, own.zero, nullptr, 1.f, to);
+      quantize_kernels().levels(t.clamped, t.n, own.step, own.zero, to);
+      quantize_kernels().restore(to, t.n, own.step, own.zero, nullptr, 1.f, to);
       for (int64_t i = 0; i < t.n; i++) to[i] -= from[i];
     }
     kernels().matmul[kF32](t.change, t.ld * 4, t.rows, products + sizeof h, h.strip_bytes, h.k, h.strips, t.weighed, t.ldw * 4);
@@ -252,7 +226,7 @@ void clip_limits(const ScaledMatrix& m, const Rounding& r, const float* grams, f
   char* products = packed.data() + (64 - (uintptr_t)packed.data() % 64) % 64;
   for (int64_t g = 0; g < groups; g++) {
     const int64_t n = std::min(r.group, m.k - g * r.group);
-    const WeightPart gram = {grams + squares_before(g, r.group), kF32, n};
+    const WeightPart gram = {grams + g * r.group * r.group, kF32, n};
     pack(&gram, 1, n, kF32, false, false, products + g * each);
   }
   reserve_thread_scratch(kStripSlot, floats);
@@ -262,61 +236,10 @@ void clip_limits(const ScaledMatrix& m, const Rounding& r, const float* grams, f
       const int64_t g = i / tiles, row = i % tiles * kClipRows, rows = std::min(kClipRows, m.rows - row);
       memset(scratch, 0, (size_t)floats * 4);
       float *change = scratch + kClipRows * ld, *weighed = change + kClipRows * ld;
-      const ClipTile t = {rows, std::min(r.group, m.k - g * r.group), ld, ldw, scratch, change, weighed, weighed + kClipRows * ldw};
+      const int64_t n = std::min(r.group, m.k - g * r.group);
+      const ClipTile t = {rows, n, ld, ldw, scratch, change, weighed, weighed + kClipRows * ldw};
       for (int64_t j = 0; j < rows; j++) scaled_part(m, r.group, row + j, g * r.group, t.n, t.part + j * t.ld);
       clip_rows(t, r.symmetric, products + g * each, limits + row * groups + g, groups);
-    }
-  });
-}
-
-namespace {
-
-/** Up to kFeedbackRows rows of one block of n columns. scratch: feedback_bytes. */
-void feedback_tile(const ScaledMatrix& m, const Rounding& r, const float* step, const uint8_t* zero, int64_t row,
-                   int64_t from, int64_t n, const double* l, char* scratch, uint8_t* q) {
-  constexpr int64_t R = kFeedbackRows;
-  const int64_t all = groups_of(m.k, r.group), first = from / r.group, groups = groups_of(n, r.group);
-  auto* w = (double*)scratch;
-  double *steps = w + n * R, *zeros = steps + groups * R;
-  auto* line = (float*)(zeros + groups * R);
-  auto* tile = (uint8_t*)(line + n);
-  memset(w, 0, (size_t)(n * R) * 8);
-  for (int64_t i = 0; i < R; i++) {
-    const bool there = row + i < m.rows;
-    for (int64_t g = 0; g < groups; g++) {
-      steps[g * R + i] = there ? step[(row + i) * all + first + g] : 1;
-      zeros[g * R + i] = there ? zero[(row + i) * all + first + g] : 0;
-    }
-    if (!there) continue;
-    for (int64_t c = 0; c < n; c += r.group) scaled_part(m, r.group, row + i, from + c, std::min(r.group, n - c), line + c);
-    for (int64_t c = 0; c < n; c++) w[c * R + i] = line[c];
-  }
-  loops().feedback(w, n, l, r.group, steps, zeros, tile);
-  for (int64_t i = 0; i < R && row + i < m.rows; i++)
-    for (int64_t c = 0; c < n; c++) q[(row + i) * m.k + from + c] = tile[c * R + i];
-}
-
-}  // namespace
-
-void feedback_round(const ScaledMatrix& m, const Rounding& r, const float* step, const uint8_t* zero, int64_t block,
-                    const float* grams, uint8_t* q) {
-  const int64_t blocks = groups_of(m.k, block), tiles = (m.rows + kFeedbackRows - 1) / kFeedbackRows;
-  std::vector<double> factors((size_t)squares_before(blocks, block));
-  reserve_thread_scratch(kStripSlot, 4 * block * block);
-  parallel(blocks, 1, [&](int64_t begin, int64_t end, int thread) {
-    auto* t = (double*)thread_scratch(thread, kStripSlot);
-    for (int64_t b = begin; b < end; b++) {
-      const int64_t n = std::min(block, m.k - b * block);
-      inverse_factor(grams + squares_before(b, block), n, t, t + block * block, factors.data() + squares_before(b, block));
-    }
-  });
-  const int64_t per_column = kFeedbackRows * (8 * 3 + 1) + 4;  // at most a group per column
-  reserve_thread_scratch(kStripSlot, block * per_column / 4 + 64);
-  parallel(blocks * tiles, 1, [&](int64_t begin, int64_t end, int thread) {
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t b = i / tiles, n = std::min(block, m.k - b * block);
-      feedback_tile(m, r, step, zero, i % tiles * kFeedbackRows, b * block, n, factors.data() + squares_before(b, block),
-                    (char*)thread_scratch(thread, kStripSlot), q);
     }
   });
 }

@@ -28,8 +28,9 @@ void quantize(const ScaledMatrix&, const Rounding&, uint8_t* q, Grid);
 struct GridMatrix { const uint8_t* q; const float* step; const uint8_t* zero; int64_t rows; };
 int64_t packed_rounded_bytes(int64_t rows, int64_t k);
 /** Parts stacked by rows -> a packed f32 matrix; divisors [all rows], or null. */
-void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, const float* columns, const float* divisors, void* out);
-/** Q(W diag(columns)) diag(1 / columns), packed likewise; the parts have columns of their own no more than divisors. */
+void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, const float* columns, const float* divisors,
+               void* out);
+/** Q(W diag(columns)) diag(1 / columns) of parts stacked by rows, packed likewise; divisors are not looked at. */
 void pack_rounded(const ScaledMatrix* parts, int count, const Rounding&, void* out);
 
 /**
@@ -44,6 +45,10 @@ void clip_limits(const ScaledMatrix&, const Rounding&, const float* grams, float
  */
 void feedback_round(const ScaledMatrix&, const Rounding&, const float* step, const uint8_t* zero, int64_t block,
                     const float* grams, uint8_t* q);
+
+inline int64_t groups_of(int64_t k, int64_t group) { return (k + group - 1) / group; }
+/** Columns begin .. begin + n - 1 of a row, within one group, as they are rounded. */
+void scaled_part(const ScaledMatrix&, int64_t group, int64_t row, int64_t begin, int64_t n, float* out);
 
 /** Rows that feedback rounds side by side. */
 constexpr int64_t kFeedbackRows = 32;
@@ -73,5 +78,7 @@ extern const QuantizeKernels quantize_portable;
 #if defined(__x86_64__)
 extern const QuantizeKernels quantize_avx2, quantize_avx512;
 #endif
+/** Those of the level in use. */
+const QuantizeKernels& quantize_kernels();
 
 }  // namespace sv

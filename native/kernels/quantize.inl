@@ -102,7 +102,7 @@ void restore(const float* level, int64_t n, float step, int zero, const float* c
 typedef double wide __attribute__((vector_size(64), aligned(8)));
 constexpr int64_t kVectors = kFeedbackRows / 8;
 
-/** Columns j .. j + C - 1 of w less what the inputs first .. end - 1 before them lost; those inputs' rows of w hold errors by now. */
+/** Columns j .. j + C - 1 of w less what inputs first .. end - 1 lost; those inputs' rows of w hold errors by now. */
 template <int C>
 void take_losses(double* w, int64_t j, int64_t first, int64_t end, const double* l, int64_t n) {
   wide sum[C][kVectors];

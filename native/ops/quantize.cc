@@ -1,5 +1,5 @@
-// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: what making a 4-bit checkpoint repeats over whole matrices.
-// Matrices come as sources, so that they stay where JavaScript has them; bytes go back four to an int32.
+// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: what making a 4-bit checkpoint does to whole matrices,
+// again and again. Matrices come as sources, so that they stay where JavaScript has them; bytes go back four to an int32.
 #include "../kernels/quantize.h"
 
 #include "checks.h"
@@ -12,7 +12,8 @@ template <class T>
 const T* whole(int32_t id, int64_t n, const char* what) {
   const Source s = source(id);
   if (s.bytes != n * (int64_t)sizeof(T))
-    fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " + std::to_string(s.bytes));
+    fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " +
+         std::to_string(s.bytes));
   return reinterpret_cast<const T*>(s.data);
 }
 
@@ -70,7 +71,7 @@ void pack_rounded_op(Op& op) {
   packed_output(op, rows, r.k, [&](void* out) { pack_rounded(r.matrices.data(), (int)r.matrices.size(), r.rounding, out); });
 }
 
-/** recipe: [group, k, then per matrix: sources of q, step and zero, rows] -> packed f32 matrix, (q - zero) step / columns / divisors. */
+/** recipe: [group, k, then per matrix: sources of q, step and zero, rows] -> packed f32 (q - zero) step / columns / divisors. */
 void pack_grid_op(Op& op) {
   const View recipe = op.input(0, 1), columns = op.input(1), divisors = op.input(2);
   const int32_t* r = recipe.i32();

@@ -2,14 +2,15 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { loadModel } from '../../src/models/load';
+import { loadModel, loadRowModel } from '../../src/models/load';
 import { openCheckpoint, readSafetensorsHeader } from '../../src/models/safetensors';
-import { readCalibration } from '../../src/quantize/calibration';
+import { readCalibration, sequenceOf } from '../../src/quantize/calibration';
 import { packagedScenes } from '../../src/quantize/options';
 import { type QuantizeOptions, type QuantizeResult, quantize } from '../../src/quantize/quantize';
 import { writeSafetensors } from '../../src/quantize/safetensors_writer';
 import { openTensors } from '../../src/quantize/tensors';
 import { createSession } from '../../src/session/session';
+import { changeTensors, withCopy } from '../support/checkpoint';
 import { questionsAbout } from './questions';
 
 const TINY = resolve(__dirname, '../../../assets/tiny-nvila');
@@ -183,6 +184,30 @@ describe('interrupted', () => {
   });
 });
 
+describe('what the calibration set needs', () => {
+  it('rows without the decoder are those with it', async () => {
+    const [whole, rows] = [await loadModel(TINY), await loadRowModel(TINY)];
+    const [sample] = packagedScenes('calibration');
+    if (sample === undefined) throw new Error('no packaged scenes');
+    expect(await sequenceOf(rows, sample)).toEqual(await sequenceOf(whole, sample));
+    whole.dispose();
+    rows.dispose();
+  });
+
+  it('given answers: nothing of the decoder but its embedding; answers to be asked for: all of it', () =>
+    withCopy(TINY, async (model) => {
+      changeTensors(join(model, 'llm', 'model.safetensors'), (tensors) => tensors.delete('model.norm.weight'));
+      const { calibration } = await quick('no-norm', { model, samples: 1, rows: 64 });
+      expect(calibration?.conversations).toBe(1);
+      const [image] = packagedScenes('calibration')[0]?.images ?? [];
+      writeFileSync(at('asked.jsonl'), JSON.stringify({ image, turns: [{ question: 'What is at a0?' }] }));
+      await expect(quick('asked', { model, calibration: at('asked.jsonl') })).rejects.toMatchObject({
+        code: 'ERR_WEIGHT_MISSING',
+        message: expect.stringContaining('model.norm.weight'),
+      });
+    }));
+});
+
 describe('bad input', () => {
   const calibration = (name: string, text: string): string => {
     writeFileSync(at(name), text);
@@ -230,6 +255,7 @@ describe('bad input', () => {
     [{ groupSize: 96 }, 'ERR_QUANTIZE_SHAPE'],
     [{ groupSize: 0 }, 'ERR_OPTION_INVALID'],
     [{ samples: 0 }, 'ERR_OPTION_INVALID'],
+    [{ rows: 0 }, 'ERR_OPTION_INVALID'],
     [{ modules: ['head'] as const }, 'ERR_OPTION_INVALID'],
     [{ model: '/nowhere' }, 'ERR_MODEL_MISSING'],
     [{ calibration: '/nowhere.jsonl' }, 'ERR_CALIBRATION'],
