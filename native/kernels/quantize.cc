@@ -53,12 +53,12 @@ Step grid_of(float low, float high, bool symmetric) {
   return {step, (int)(zero > 0 ? std::min(zero, 15.0) : 0.0)};
 }
 
-/** Rounds n values to their own grid. */
-Step round_to_own(const float* w, int64_t n, bool symmetric, uint8_t* q) {
+/** Rounds n values to their own grid: nibbles into `level`, which is other memory. */
+Step round_to_own(const float* w, int64_t n, bool symmetric, float* level) {
   float low, high;
   loops().range(w, n, &low, &high);
   const Step grid = grid_of(low, high, symmetric);
-  loops().round(w, n, grid.step, grid.zero, q);
+  loops().levels(w, n, grid.step, grid.zero, level);
   return grid;
 }
 
@@ -135,14 +135,15 @@ int64_t squares_before(int64_t b, int64_t block) { return b * block * block; }
 
 void quantize(const ScaledMatrix& m, const Rounding& r, uint8_t* q, Grid grid) {
   const int64_t groups = groups_of(m.k, r.group);
-  reserve_thread_scratch(kTileSlot, r.group);
+  reserve_thread_scratch(kTileSlot, 2 * r.group);
   parallel(m.rows, 4, [&](int64_t begin, int64_t end, int thread) {
-    float* scaled = thread_scratch(thread, kTileSlot);
+    float *scaled = thread_scratch(thread, kTileSlot), *level = scaled + r.group;
     for (int64_t row = begin; row < end; row++)
       for (int64_t g = 0; g < groups; g++) {
         const int64_t from = g * r.group, n = std::min(r.group, m.k - from);
         scaled_part(m, r.group, row, from, n, scaled);
-        const Step own = round_to_own(scaled, n, r.symmetric, q + row * m.k + from);
+        const Step own = round_to_own(scaled, n, r.symmetric, level);
+        loops().narrow(level, n, q + row * m.k + from);
         grid.step[row * groups + g] = own.step;
         grid.zero[row * groups + g] = (uint8_t)own.zero;
       }
@@ -164,7 +165,8 @@ void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, con
     const GridMatrix& m = part_of(parts, &row);
     for (int64_t g = 0; g < groups; g++) {
       const int64_t from = g * group, n = std::min(group, k - from), at = row * groups + g;
-      loops().restore(m.q + row * k + from, n, m.step[at], m.zero[at], columns ? columns + from : nullptr, divisor, to + from);
+      loops().widen(m.q + row * k + from, n, to + from);
+      loops().restore(to + from, n, m.step[at], m.zero[at], columns ? columns + from : nullptr, divisor, to + from);
     }
   });
 }
@@ -173,16 +175,15 @@ void pack_rounded(const ScaledMatrix* parts, int count, const Rounding& r, void*
   int64_t rows = 0;
   for (int i = 0; i < count; i++) rows += parts[i].rows;
   const int64_t k = parts[0].k;
-  reserve_thread_scratch(kStripSlot, r.group * 2);
+  reserve_thread_scratch(kStripSlot, r.group);
   pack_rows(rows, k, out, [&](int64_t row, int thread, float* to) {
     float* scaled = thread_scratch(thread, kStripSlot);
-    auto* q = (uint8_t*)(scaled + r.group);
     const ScaledMatrix& m = part_of(parts, &row);
     for (int64_t from = 0; from < k; from += r.group) {
       const int64_t n = std::min(r.group, k - from);
       scaled_part(m, r.group, row, from, n, scaled);
-      const Step own = round_to_own(scaled, n, r.symmetric, q);
-      loops().restore(q, n, own.step, own.zero, m.columns ? m.columns + from : nullptr, 1.f, to + from);
+      const Step own = round_to_own(scaled, n, r.symmetric, to + from);
+      loops().restore(to + from, n, own.step, own.zero, m.columns ? m.columns + from : nullptr, 1.f, to + from);
     }
   });
 }
@@ -192,43 +193,48 @@ namespace {
 constexpr int64_t kClipRows = 48;
 constexpr int kClipSteps = 10;
 
-/** What clipping one group of up to kClipRows rows works with. */
+/** What clipping one group of up to kClipRows rows works with: rows of `ld` floats, products of `ldw`. */
 struct ClipTile {
-  int64_t n, ld, ldw;  // values, stride of rows (padded), stride of weighed rows
-  float *part, *clamped, *change, *weighed;
-  uint8_t* q;
+  int64_t rows, n, ld, ldw;
+  float *part, *change, *weighed, *clamped;
 };
 
-int64_t clip_tile_floats(int64_t group) {
-  const int64_t ld = padded_k(group), ldw = (group + kLanes - 1) / kLanes * kLanes;
-  return kClipRows * (2 * ld + ldw) + 2 * group;
+/** sums[r] = the dot product of change and weighed of row r, in ascending order. */
+void weigh_rows(const ClipTile& t, double* sums) {
+  constexpr int64_t kTogether = 8;  // independent sums
+  for (int64_t r0 = 0; r0 < kClipRows; r0 += kTogether) {
+    double sum[kTogether] = {};
+    const float *change = t.change + r0 * t.ld, *weighed = t.weighed + r0 * t.ldw;
+    for (int64_t i = 0; i < t.n; i++)
+      for (int64_t r = 0; r < kTogether; r++) sum[r] += (double)change[r * t.ld + i] * (double)weighed[r * t.ldw + i];
+    memcpy(sums + r0, sum, sizeof sum);
+  }
 }
 
 /** The share of each row's top that costs least: limits of one group. `products`: its packed Gram matrix. */
-void clip_rows(const ClipTile& t, int64_t rows, bool symmetric, const char* products, float* limits, int64_t stride) {
+void clip_rows(const ClipTile& t, bool symmetric, const char* products, float* limits, int64_t stride) {
   const auto& h = *reinterpret_cast<const PackedHeader*>(products);
-  float tops[kClipRows];
-  double best[kClipRows];
-  for (int64_t r = 0; r < rows; r++) {
-    float low, high;
-    loops().range(t.part + r * t.ld, t.n, &low, &high);
-    tops[r] = limits[r * stride] = std::max(fabsf(low), fabsf(high));
+  float lows[kClipRows], highs[kClipRows], tops[kClipRows];
+  double best[kClipRows], errors[kClipRows];
+  for (int64_t r = 0; r < t.rows; r++) {
+    loops().range(t.part + r * t.ld, t.n, lows + r, highs + r);
+    tops[r] = limits[r * stride] = std::max(fabsf(lows[r]), fabsf(highs[r]));
     best[r] = INFINITY;
   }
   for (int step = 0; step < kClipSteps; step++) {
     const double keep = 1 - (double)step / 20;
-    for (int64_t r = 0; r < rows; r++) {
-      float *from = t.part + r * t.ld, *to = t.change + r * t.ld;
-      loops().scale(from, nullptr, 1.f, (float)((double)tops[r] * keep), t.n, t.clamped);
-      const Step own = round_to_own(t.clamped, t.n, symmetric, t.q);
-      loops().restore(t.q, t.n, own.step, own.zero, nullptr, 1.f, to);
+    for (int64_t r = 0; r < t.rows; r++) {
+      const float limit = (float)((double)tops[r] * keep), *from = t.part + r * t.ld;
+      float* to = t.change + r * t.ld;
+      loops().scale(from, nullptr, 1.f, limit, t.n, t.clamped);
+      const Step own = grid_of(std::max(lows[r], -limit), std::min(highs[r], limit), symmetric);
+      loops().levels(t.clamped, t.n, own.step, own.zero, to);
+      loops().restore(to, t.n, own.step, own.zero, nullptr, 1.f, to);
       for (int64_t i = 0; i < t.n; i++) to[i] -= from[i];
     }
-    kernels().matmul[kF32](t.change, t.ld * 4, rows, products + sizeof h, h.strip_bytes, h.k, h.strips, t.weighed, t.ldw * 4);
-    double errors[kClipRows] = {};
-    for (int64_t i = 0; i < t.n; i++)
-      for (int64_t r = 0; r < rows; r++) errors[r] += (double)t.change[r * t.ld + i] * (double)t.weighed[r * t.ldw + i];
-    for (int64_t r = 0; r < rows; r++) {
+    kernels().matmul[kF32](t.change, t.ld * 4, t.rows, products + sizeof h, h.strip_bytes, h.k, h.strips, t.weighed, t.ldw * 4);
+    weigh_rows(t, errors);
+    for (int64_t r = 0; r < t.rows; r++) {
       if (!(errors[r] < best[r])) continue;
       best[r] = errors[r];
       limits[r * stride] = (float)((double)tops[r] * keep);
@@ -240,7 +246,8 @@ void clip_rows(const ClipTile& t, int64_t rows, bool symmetric, const char* prod
 
 void clip_limits(const ScaledMatrix& m, const Rounding& r, const float* grams, float* limits) {
   const int64_t groups = groups_of(m.k, r.group), tiles = (m.rows + kClipRows - 1) / kClipRows;
-  const int64_t each = (packed_rounded_bytes(r.group, r.group) + 63) / 64 * 64, floats = clip_tile_floats(r.group);
+  const int64_t each = (packed_rounded_bytes(r.group, r.group) + 63) / 64 * 64, ld = padded_k(r.group);
+  const int64_t ldw = (r.group + kLanes - 1) / kLanes * kLanes, floats = kClipRows * (2 * ld + ldw) + ld;
   std::vector<char> packed((size_t)(groups * each) + 64);
   char* products = packed.data() + (64 - (uintptr_t)packed.data() % 64) % 64;
   for (int64_t g = 0; g < groups; g++) {
@@ -253,18 +260,11 @@ void clip_limits(const ScaledMatrix& m, const Rounding& r, const float* grams, f
     float* scratch = thread_scratch(thread, kStripSlot);
     for (int64_t i = begin; i < end; i++) {
       const int64_t g = i / tiles, row = i % tiles * kClipRows, rows = std::min(kClipRows, m.rows - row);
-      ClipTile t = {};
-      t.n = std::min(r.group, m.k - g * r.group);
-      t.ld = padded_k(r.group);
-      t.ldw = (r.group + kLanes - 1) / kLanes * kLanes;
       memset(scratch, 0, (size_t)floats * 4);
-      t.weighed = scratch;
-      t.part = t.weighed + kClipRows * t.ldw;
-      t.change = t.part + kClipRows * t.ld;
-      t.clamped = t.change + kClipRows * t.ld;
-      t.q = (uint8_t*)(t.clamped + r.group);
+      float *change = scratch + kClipRows * ld, *weighed = change + kClipRows * ld;
+      const ClipTile t = {rows, std::min(r.group, m.k - g * r.group), ld, ldw, scratch, change, weighed, weighed + kClipRows * ldw};
       for (int64_t j = 0; j < rows; j++) scaled_part(m, r.group, row + j, g * r.group, t.n, t.part + j * t.ld);
-      clip_rows(t, rows, r.symmetric, products + g * each, limits + row * groups + g, groups);
+      clip_rows(t, r.symmetric, products + g * each, limits + row * groups + g, groups);
     }
   });
 }

@@ -50,11 +50,16 @@ constexpr int64_t kFeedbackRows = 32;
 
 /** The loops of one instruction-set level; one group of n values, or one block of columns. */
 struct QuantizeKernels {
-  /** out = w columns / divisor, clamped to +-limit. */
+  /** out = w columns / divisor, clamped to +-limit; no columns: 1. */
   void (*scale)(const float* w, const float* columns, float divisor, float limit, int64_t n, float* out);
   void (*range)(const float* w, int64_t n, float* low, float* high);
-  void (*round)(const float* w, int64_t n, float step, int zero, uint8_t* q);
-  void (*restore)(const uint8_t* q, int64_t n, float step, int zero, const float* columns, float divisor, float* out);
+  /** Nibbles to nearest, as floats; out is not w. */
+  void (*levels)(const float* w, int64_t n, float step, int zero, float* out);
+  /** Nibbles as bytes and back. */
+  void (*narrow)(const float* level, int64_t n, uint8_t* q);
+  void (*widen)(const uint8_t* q, int64_t n, float* level);
+  /** out = (level - zero) step / columns / divisor; out may be level. */
+  void (*restore)(const float* level, int64_t n, float step, int zero, const float* columns, float divisor, float* out);
   /** w [n][kFeedbackRows] is used up; l [n, n]: the factor's transpose; step and zero [n / group][kFeedbackRows]; q as w. */
   void (*feedback)(double* w, int64_t n, const double* l, int64_t group, const double* step, const double* zero, uint8_t* q);
   /** Lower Cholesky factor, transposed: t[j][i] = L[i][j]. Of t its upper triangle is read. */

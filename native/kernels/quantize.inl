@@ -1,75 +1,140 @@
-// The loops of quantize.h, plain C++ that the compiler vectorises: every operation rounds on its own and none is reordered, so
-// all levels give the same bits. The including file defines SV_LEVEL (the namespace) and SV_TABLE.
+// The loops of quantize.h. Every operation rounds on its own and none is fused or reordered, so all levels give the same bits.
+// The including file defines SV_LEVEL (the namespace), SV_TABLE and one of SV_AVX512, SV_AVX2, SV_PORTABLE.
 #include <math.h>
 
 #include "quantize.h"
+#include "vec.h"
 
 namespace sv {
 namespace SV_LEVEL {
 namespace {
 
-/** From here on doubles are whole: adding it rounds to nearest, ties to even. */
-constexpr double kWhole = 6755399441055744.0;  // 1.5 * 2^52
+constexpr int kWide = 16;
 
-inline float clamped(float w, float limit) {
-  w = w < -limit ? -limit : w;
-  return w > limit ? limit : w;
+/** Runs body(offset, count) over n in steps of 16 and once for the rest. */
+#define SV_EACH(n, i, m) for (int64_t i = 0, m; i < n && (m = n - i < kWide ? n - i : kWide, true); i += kWide)
+SV_INLINE vec part(const float* p, int64_t m) { return m == kWide ? load(p) : load_n(p, (int)m); }
+SV_INLINE void put(float* p, vec x, int64_t m) {
+  if (m == kWide) store(p, x);
+  else store_n(p, x, (int)m);
 }
 
 void scale(const float* w, const float* columns, float divisor, float limit, int64_t n, float* out) {
-  if (columns) for (int64_t i = 0; i < n; i++) out[i] = clamped(w[i] * columns[i] / divisor, limit);
-  else for (int64_t i = 0; i < n; i++) out[i] = clamped(w[i] / divisor, limit);
+  const bool divides = divisor != 1.f, clamps = limit < INFINITY;
+  const vec d = splat(divisor), top = splat(limit), bottom = splat(-limit);
+  SV_EACH(n, i, m) {
+    vec x = part(w + i, m);
+    if (columns) x = mul(x, part(columns + i, m));
+    if (divides) x = div(x, d);
+    if (clamps) x = min(max(x, bottom), top);
+    put(out + i, x, m);
+  }
 }
 
 void range(const float* w, int64_t n, float* low, float* high) {
-  constexpr int kWide = 16;
+  const int64_t whole = n / kWide * kWide;
+  vec least = splat(w[0]), most = least;
+  for (int64_t i = 0; i < whole; i += kWide) {
+    const vec x = load(w + i);
+    least = min(least, x);
+    most = max(most, x);
+  }
   float lows[kWide], highs[kWide];
-  for (int l = 0; l < kWide; l++) lows[l] = highs[l] = w[0];
-  int64_t i = 0;
-  for (; i + kWide <= n; i += kWide)
-    for (int l = 0; l < kWide; l++) {
-      lows[l] = w[i + l] < lows[l] ? w[i + l] : lows[l];
-      highs[l] = w[i + l] > highs[l] ? w[i + l] : highs[l];
-    }
-  for (; i < n; i++) {
-    lows[0] = w[i] < lows[0] ? w[i] : lows[0];
-    highs[0] = w[i] > highs[0] ? w[i] : highs[0];
-  }
-  for (int l = 1; l < kWide; l++) {
-    lows[0] = lows[l] < lows[0] ? lows[l] : lows[0];
-    highs[0] = highs[l] > highs[0] ? highs[l] : highs[0];
-  }
+  store(lows, least);
+  store(highs, most);
   *low = lows[0];
   *high = highs[0];
+  for (int l = 1; l < kWide; l++) {
+    *low = lows[l] < *low ? lows[l] : *low;
+    *high = highs[l] > *high ? highs[l] : *high;
+  }
+  for (int64_t i = whole; i < n; i++) {
+    *low = w[i] < *low ? w[i] : *low;
+    *high = w[i] > *high ? w[i] : *high;
+  }
 }
 
+/** Nearest whole number to a quotient, ties to even, from `zero` on, within 0 .. 15. */
 inline double nearest(double quotient, double zero) {
+  constexpr double kWhole = 6755399441055744.0;  // 1.5 * 2^52: from here on doubles are whole, adding rounds
   double x = quotient + kWhole - kWhole + zero;
   x = x > 0.0 ? x : 0.0;
   return x < 15.0 ? x : 15.0;
 }
 
-void round_group(const float* w, int64_t n, float step, int zero, uint8_t* q) {
-  const double s = step, z = zero;  // in f32 a quotient could round onto a tie
-  for (int64_t i = 0; i < n; i++) q[i] = (uint8_t)(int)nearest((double)w[i] / s, z);
+void levels(const float* w, int64_t n, float step, int zero, float* out) {
+  // Rounding to f32 keeps order and 0.5 + k is an f32 number, so a quotient in f32 is on the right side of it, or on it.
+  const vec s = splat(step), z = splat((float)zero), whole = splat(12582912.f), most = splat(32.f), least = splat(-32.f);
+  vec furthest = splat(0.f);
+  SV_EACH(n, i, m) {
+    const vec q = min(max(div(part(w + i, m), s), least), most), r = sub(add(q, whole), whole), d = sub(q, r);
+    furthest = max(furthest, max(d, sub(r, q)));
+    put(out + i, min(max(add(r, z), splat(0.f)), splat(15.f)), m);
+  }
+  float ends[kWide];
+  store(ends, furthest);
+  bool tie = false;
+  for (int l = 0; l < kWide; l++) tie |= ends[l] >= 0.5f;
+  if (!tie) return;
+  for (int64_t i = 0; i < n; i++) out[i] = (float)nearest((double)w[i] / (double)step, zero);
 }
 
-void restore(const uint8_t* q, int64_t n, float step, int zero, const float* columns, float divisor, float* out) {
-  if (columns) for (int64_t i = 0; i < n; i++) out[i] = (float)((int)q[i] - zero) * step / columns[i] / divisor;
-  else for (int64_t i = 0; i < n; i++) out[i] = (float)((int)q[i] - zero) * step / divisor;
+void narrow(const float* level, int64_t n, uint8_t* q) {
+  for (int64_t i = 0; i < n; i++) q[i] = (uint8_t)(int)level[i];
+}
+
+void widen(const uint8_t* q, int64_t n, float* level) {
+  for (int64_t i = 0; i < n; i++) level[i] = (float)(int)q[i];
+}
+
+void restore(const float* level, int64_t n, float step, int zero, const float* columns, float divisor, float* out) {
+  const bool divides = divisor != 1.f;
+  const vec s = splat(step), z = splat((float)zero), d = splat(divisor);
+  SV_EACH(n, i, m) {
+    vec x = mul(sub(part(level + i, m), z), s);
+    if (columns) x = div(x, part(columns + i, m));
+    if (divides) x = div(x, d);
+    put(out + i, x, m);
+  }
+}
+
+/** Eight rows; four of these are what feedback rounds side by side. */
+typedef double wide __attribute__((vector_size(64), aligned(8)));
+constexpr int64_t kVectors = kFeedbackRows / 8;
+
+/** Columns j .. j + C - 1 of w less what the inputs first .. end - 1 before them lost; those inputs' rows of w hold errors by now. */
+template <int C>
+void take_losses(double* w, int64_t j, int64_t first, int64_t end, const double* l, int64_t n) {
+  wide sum[C][kVectors];
+  for (int c = 0; c < C; c++)
+    for (int v = 0; v < kVectors; v++) sum[c][v] = ((const wide*)(w + (j + c) * kFeedbackRows))[v];
+  for (int64_t i = first; i < end; i++) {
+    const auto* lost = (const wide*)(w + i * kFeedbackRows);
+    for (int c = 0; c < C; c++) {
+      const double f = l[(j + c) * n + i];
+      for (int v = 0; v < kVectors; v++) sum[c][v] -= lost[v] * f;
+    }
+  }
+  for (int c = 0; c < C; c++)
+    for (int v = 0; v < kVectors; v++) ((wide*)(w + (j + c) * kFeedbackRows))[v] = sum[c][v];
 }
 
 void feedback(double* w, int64_t n, const double* l, int64_t group, const double* step, const double* zero, uint8_t* q) {
-  constexpr int64_t R = kFeedbackRows;
+  constexpr int64_t R = kFeedbackRows, C = 4;  // columns that share the loads of earlier losses
   for (int64_t j = 0; j < n; j++) {
-    const double *f = l + j * n, *s = step + j / group * R, *z = zero + j / group * R;
-    double sum[R], level[R];
-    for (int64_t r = 0; r < R; r++) sum[r] = w[j * R + r];
-    for (int64_t i = 0; i < j; i++)  // what the inputs before it lost: their rows of w hold errors by now
-      for (int64_t r = 0; r < R; r++) sum[r] -= w[i * R + r] * f[i];
-    for (int64_t r = 0; r < R; r++) level[r] = nearest(sum[r] / s[r], z[r]);
-    for (int64_t r = 0; r < R; r++) w[j * R + r] = (sum[r] - (level[r] - z[r]) * s[r]) / f[j];
-    for (int64_t r = 0; r < R; r++) q[j * R + r] = (uint8_t)(int)level[r];
+    const int64_t first = j / C * C;
+    if (first + C > n) take_losses<1>(w, j, 0, j, l, n);
+    else {
+      if (j == first) take_losses<C>(w, j, 0, j, l, n);
+      take_losses<1>(w, j, first, j, l, n);
+    }
+    const double *s = step + j / group * R, *z = zero + j / group * R, own = l[j * n + j];
+    double* here = w + j * R;
+    for (int64_t r = 0; r < R; r++) {
+      const double level = nearest(here[r] / s[r], z[r]);
+      here[r] = (here[r] - (level - z[r]) * s[r]) / own;
+      q[j * R + r] = (uint8_t)(int)level;
+    }
   }
 }
 
@@ -116,8 +181,8 @@ void square(const double* inverse, int64_t n, double* t) {
 }  // namespace SV_LEVEL
 
 const QuantizeKernels SV_TABLE = {
-    SV_LEVEL::scale,    SV_LEVEL::range,    SV_LEVEL::round_group, SV_LEVEL::restore,
-    SV_LEVEL::feedback, SV_LEVEL::cholesky, SV_LEVEL::invert,      SV_LEVEL::square,
+    SV_LEVEL::scale,    SV_LEVEL::range,    SV_LEVEL::levels, SV_LEVEL::narrow, SV_LEVEL::widen, SV_LEVEL::restore,
+    SV_LEVEL::feedback, SV_LEVEL::cholesky, SV_LEVEL::invert, SV_LEVEL::square,
 };
 
 }  // namespace sv

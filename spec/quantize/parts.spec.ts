@@ -88,7 +88,7 @@ async function score(path: string): Promise<{ asFloat: number; right: number }> 
 }
 
 describe('quality, groups of 128', () => {
-  it('the search leaves less than a half of the error of rounding to nearest, and 140 of 144 answers stay', async () => {
+  it('the search leaves less than a half of the error of rounding to nearest, and 142 of 144 answers stay', async () => {
     const result = await made('sight', SIGHT, { rows: 1600 });
     expect(result).toMatchObject({
       tower: { blocks: 5, images: 12 },
@@ -108,16 +108,16 @@ describe('quality, groups of 128', () => {
     }
     const { asFloat, right } = await score(at('sight'));
     process.stderr.write(`4-bit tower and projector: ${asFloat} of 144 answers as float, ${right} right\n`);
-    expect(asFloat).toBeGreaterThanOrEqual(140);
-    expect(right).toBeGreaterThanOrEqual(130);
+    expect(asFloat).toBeGreaterThanOrEqual(142);
+    expect(right).toBeGreaterThanOrEqual(132);
   });
 
-  it('with the decoder as well, 136 of 144 answers stay', async () => {
+  it('with the decoder as well, 140 of 144 answers stay', async () => {
     await made('all', ALL, { rows: 1600 });
     const { asFloat, right } = await score(at('all'));
     process.stderr.write(`4-bit decoder, tower and projector: ${asFloat} of 144 answers as float, ${right} right\n`);
-    expect(asFloat).toBeGreaterThanOrEqual(136);
-    expect(right).toBeGreaterThanOrEqual(126);
+    expect(asFloat).toBeGreaterThanOrEqual(140);
+    expect(right).toBeGreaterThanOrEqual(130);
   });
 
   it('the report has rows for both', async () => {
@@ -349,7 +349,7 @@ describe('refused', () => {
     [
       { modules: ['tower'], groupSize: 96 },
       'ERR_QUANTIZE_SHAPE',
-      /96, received q_proj of the vision tower \[128, 128\].*128, 64/,
+      /96 .*received q_proj of the vision tower \[128, 128\].*128, 64/,
     ],
     [{ modules: ['projector'], groupSize: 384 }, 'ERR_QUANTIZE_SHAPE', /layers\.2 of the projector \[256, 512\]/],
     [{ modules: ['tower', 'vision' as 'tower'] }, 'ERR_OPTION_INVALID', /decoder, head, tower, projector.*vision/],

@@ -33,20 +33,37 @@ function halves(values: Float32Array, at: (i: number) => number = (i) => i): Uin
   return bits;
 }
 
-/** Writes nibble values [rows, cols] into words of 8 along the columns; `nibbleOf` orders them within a word. */
-function packColumns(at: (row: number, col: number) => number, rows: number, cols: number, awq: boolean): Int32Array {
+/** Rows of `packTransposed` at a time: a cache line of each column. */
+const LINE = 64;
+
+/** Nibble values [cols, rows], transposed, into words of 8 along the columns in AutoAWQ's order: int32 [rows, cols / 8]. */
+function packTransposed(values: Uint8Array, rows: number, cols: number): Int32Array {
+  const words = cols / 8;
+  const packed = new Int32Array(rows * words);
+  for (let first = 0; first < rows; first += LINE)
+    for (let word = 0; word < words; word++)
+      for (let row = first; row < Math.min(rows, first + LINE); row++) {
+        let bits = 0;
+        for (let i = 0; i < 8; i++)
+          bits |= (values[(8 * word + i) * rows + row] as number) << (4 * (AWQ_NIBBLE[i] as number));
+        packed[row * words + word] = bits;
+      }
+  return packed;
+}
+
+/** Nibble values [rows, cols] into words of 8 along the columns, in order: int32 [rows, ceil(cols / 8)]. */
+function packRows(values: Uint8Array, rows: number, cols: number): Int32Array {
   const words = Math.ceil(cols / 8);
   const packed = new Int32Array(rows * words);
   for (let row = 0; row < rows; row++)
     for (let col = 0; col < cols; col++) {
-      const nibble = awq ? (AWQ_NIBBLE[col & 7] as number) : col & 7;
       const word = row * words + (col >> 3);
-      packed[word] = (packed[word] as number) | (at(row, col) << (4 * nibble));
+      packed[word] = (packed[word] as number) | ((values[row * cols + col] as number) << (4 * (col & 7)));
     }
   return packed;
 }
 
-/** Reads nibble (row, col) of words that `packColumns` made. */
+/** Reads nibble (row, col) of such words. */
 function nibbleAt(packed: Int32Array, words: number, row: number, col: number, awq: boolean): number {
   const nibble = awq ? (AWQ_NIBBLE[col & 7] as number) : col & 7;
   return ((packed[row * words + (col >> 3)] as number) >>> (4 * nibble)) & 15;
@@ -59,8 +76,8 @@ function nibbleAt(packed: Int32Array, words: number, row: number, col: number, a
 function toAutoAwq(m: QuantizedMatrix): RawTensor[] {
   const groups = m.cols / m.group;
   if (m.rows % 8 !== 0 || !Number.isInteger(groups)) throw awqShape(m);
-  const qweight = packColumns((k, n) => m.q[n * m.cols + k] as number, m.cols, m.rows, true);
-  const qzeros = packColumns((g, n) => m.zero[n * groups + g] as number, groups, m.rows, true);
+  const qweight = packTransposed(m.q, m.cols, m.rows);
+  const qzeros = packTransposed(m.zero, groups, m.rows);
   const scales = halves(m.scale, (i) => (i % m.rows) * groups + Math.floor(i / m.rows));
   return [
     { name: 'qweight', dtype: 'I32', shape: [m.cols, m.rows / 8], bytes: bytesOf(qweight) },
@@ -105,7 +122,7 @@ function fromAutoAwq(parts: QuantizedParts): QuantizedMatrix {
  */
 function toCompressedTensors(m: QuantizedMatrix, symmetric: boolean): RawTensor[] {
   const groups = Math.ceil(m.cols / m.group);
-  const packed = packColumns((n, k) => m.q[n * m.cols + k] as number, m.rows, m.cols, false);
+  const packed = packRows(m.q, m.rows, m.cols);
   const parts: RawTensor[] = [
     { name: 'weight_packed', dtype: 'I32', shape: [m.rows, Math.ceil(m.cols / 8)], bytes: bytesOf(packed) },
     { name: 'weight_scale', dtype: 'F16', shape: [m.rows, groups], bytes: bytesOf(halves(m.scale)) },

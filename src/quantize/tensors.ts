@@ -65,6 +65,12 @@ export function readBytes(entry: TensorEntry): Uint8Array {
   return withFile(entry.file, (handle) => readAt(handle, entry.offset, entry.bytes, entry));
 }
 
+/** A plain loop: `findIndex` takes ten times as long. */
+function firstNotFinite(values: Float32Array): number | undefined {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return i;
+  return undefined;
+}
+
 /** A tensor widened to f32. @throws SparseVilaError `ERR_WEIGHT_DTYPE`, `ERR_NOT_FINITE` */
 export function readFloats(entry: TensorEntry): Float32Array {
   const { dtype, name, file } = entry;
@@ -75,8 +81,8 @@ export function readFloats(entry: TensorEntry): Float32Array {
     );
   }
   const values = decodeFloats(readBytes(entry), dtype);
-  const bad = values.findIndex((value) => !Number.isFinite(value));
-  if (bad < 0) return values;
+  const bad = firstNotFinite(values);
+  if (bad === undefined) return values;
   throw new SparseVilaError(
     'ERR_NOT_FINITE',
     `${file}: "${name}" holds ${values[bad]} at element ${bad}. A checkpoint with such weights cannot be quantised; download it again.`,
