@@ -34,8 +34,10 @@ void gather(GpuStream, const void* x, const int32_t* ids, int64_t outer, int64_t
 void upload(GpuStream, void* device, const void* host, int64_t bytes);
 void move(GpuStream, void* to, const void* from, int64_t bytes);
 
-// table.cu
+// errors.cu
 const char* last_error();
+/** What last_error says next: an argument that a kernel cannot take. The text lives for ever. */
+void refuse(const char* why);
 
 }  // namespace gpu
 }  // namespace sv

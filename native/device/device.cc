@@ -208,8 +208,10 @@ void get_stream_status(const SP_Device* device, SP_Stream stream, TF_Status* sta
 void block_host_until_done(const SP_Device* device, SP_Stream stream, TF_Status* status) {
   attempt(device, status, "waiting for a stream", [&] { return cudaStreamSynchronize(of(stream)); });
 }
+/** TensorFlow passes on that it failed but not why, so it is told on stderr too. */
 void synchronize_all_activity(const SP_Device* device, TF_Status* status) {
   attempt(device, status, "waiting for the device", [] { return cudaDeviceSynchronize(); });
+  if (TF_GetCode(status) != TF_OK) fprintf(stderr, "sparsevila: %s\n", TF_Message(status));
 }
 
 void create_event(const SP_Device* device, SP_Event* event, TF_Status* status) {

@@ -11,6 +11,7 @@ void register_kv_cache();
 void register_decoder_layer();
 void register_vision_block();
 void register_int4();
+void register_sample();
 
 void register_all_ops() {
   static const bool once = [] {
@@ -22,6 +23,7 @@ void register_all_ops() {
     register_decoder_layer();
     register_vision_block();
     register_int4();
+    register_sample();
     return true;
   }();
   (void)once;

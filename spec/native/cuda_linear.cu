@@ -273,6 +273,10 @@ void check_product(const Kind& kind, int64_t n, int64_t k, int round) {
   if (!kind.gated && round % 2) in.bias = random_floats(n, -1, 1.5f);
   if (!kind.gated && round % 3) in.residual = random_floats(kRows * n, -1.5f, 1);
   if (!kind.gated && kind.type != kInt8) in.activation = round % 5;
+  if (kind.type == kInt8 && round % 2) {  // steps of 1, and values half-way between them
+    for (float& v : in.x) v = (float)((int)(bits32() % 509) - 254) * 0.5f;
+    for (int64_t r = 0; r < kRows; r++) in.x[r * k + r % k] = 127;
+  }
   double touched = 0;
   const Floats all = product(m, in, kRows, -1, &touched);
   if (kind.type == kInt8) {  // the portable product of the processor, to the last bit
@@ -452,6 +456,7 @@ int main() {
   }
   // A matrix wide enough for blocks of two strips, an odd number of them; inputs enough for every warp to have several units.
   for (const int i : {4, 8, 13, 15}) check_product(kKinds[i], i == 4 ? 1025 * 16 : 48, i == 4 ? 17 : 2400, round++);
+  check_product(kKinds[4], 3, 300000, 1);  // activations that fill the scratch: 64 rows, then one more
   for (const int64_t d : {1, 33, 128, 1000}) check_norms(d == 128 ? 7 : 3, d);
   check_norms(0, 5);
   check_rope(5, 3, 14);

@@ -29,6 +29,11 @@ template <class A, class B> void check_equal(int line, const char* text, const A
 }
 #define CHECK_EQ(a, b) check_equal(__LINE__, #a, (a), (b))
 
+uint32_t word_of(float x) {
+  uint32_t word;
+  memcpy(&word, &x, sizeof word);
+  return word;
+}
 uint32_t random_state = 1;
 uint32_t draw() { return random_state = random_state * 1664525u + 1013904223u, random_state >> 8; }
 
@@ -214,7 +219,7 @@ void check_votes() {
 
 __global__ void bits(const uint32_t* x, uint32_t* y) {
   const uint32_t v = x[threadIdx.x], w = __ldg(&x[threadIdx.x + 1]);
-  uint32_t* own = y + 7 * threadIdx.x;
+  uint32_t* own = y + 9 * threadIdx.x;
   own[0] = uint32_t(__popc(v));
   own[1] = uint32_t(__clz(int(v)));
   own[2] = uint32_t(__ffs(int(v)));
@@ -222,11 +227,13 @@ __global__ void bits(const uint32_t* x, uint32_t* y) {
   own[4] = __dp4a(v, w, 7u);
   own[5] = __float_as_uint(-__uint_as_float(v | 0x3f800000u));
   own[6] = uint32_t(__float_as_int(__int_as_float(int(v & 0x3fffffffu))));
+  own[7] = __byte_perm(v, w, 0x6045);
+  own[8] = __float_as_uint(__fmul_rn(float(v), 3.f) - float(v) * 2.f);
 }
 void check_bits() {
   std::vector<uint32_t> x = {0, 1, 0x80000000u, 0xffffffffu, 0x00ff8001u};
   while (x.size() < 34) x.push_back(draw() * 2654435761u);
-  Buffer<uint32_t> in(x), out(7 * 33);
+  Buffer<uint32_t> in(x), out(9 * 33);
   SV_LAUNCH(bits, 1, 33, 0, nullptr, in.device, out.device);
   const std::vector<uint32_t>& y = out.get();
   for (size_t i = 0; i < 33; i++) {
@@ -243,8 +250,11 @@ void check_bits() {
       dot_u += p * q;
       dot_s += (int(p) - (p > 127 ? 256 : 0)) * (int(q) - (q > 127 ? 256 : 0));
     }
-    const uint32_t want[7] = {ones, leading, first, uint32_t(dot_s), dot_u, (x[i] | 0x3f800000u) ^ 0x80000000u, x[i] & 0x3fffffffu};
-    for (size_t j = 0; j < 7; j++) CHECK_EQ(y[7 * i + j], want[j]);
+    const uint32_t p = x[i], q = x[i + 1], chosen = (q >> 8 & 255) | (q & 255) << 8 | (p & 255) << 16 | (q >> 16 & 255) << 24;
+    const volatile float three = float(p) * 3.f, two = float(p) * 2.f;
+    const uint32_t want[9] = {ones, leading, first, uint32_t(dot_s), dot_u, (x[i] | 0x3f800000u) ^ 0x80000000u, x[i] & 0x3fffffffu,
+                              chosen, word_of(three - two)};
+    for (size_t j = 0; j < 9; j++) CHECK_EQ(y[9 * i + j], want[j]);
   }
 }
 

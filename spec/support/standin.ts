@@ -1,6 +1,6 @@
 // Builds a program of spec/native with the stand-in for CUDA, so that kernels run where there is no GPU. Knows no kernel.
 
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,38 +8,71 @@ import { promisify } from 'node:util';
 import { packageFolder } from '../../src/runtime/paths';
 import { findCompiler } from '../../src/runtime/process';
 
-const run = promisify(execFile);
+const compile = promisify(execFile);
+
+export interface Result {
+  readonly status: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Program {
+  /** Runs it to its end; `env` comes on top of this process's, SPARSEVILA_STANDIN is unset unless given. */
+  run(args?: readonly string[], env?: Readonly<Record<string, string>>): Result;
+  remove(): void;
+}
 
 /**
- * Compiles `sources` (paths in the package) and native/standin, runs the program and returns what it prints. Undefined, with a
- * warning, where there is no compiler or no Linux. A program that fails is an error with its own words in it.
+ * Compiles `sources` (paths in the package) with native/standin into a program. Undefined, with a warning, where there is no
+ * compiler or no Linux.
  */
-export async function runOnStandin(sources: readonly string[], settings = ''): Promise<string | undefined> {
+export async function buildOnStandin(
+  sources: readonly string[],
+  { include = [], link = [] }: { include?: readonly string[]; link?: readonly string[] } = {},
+): Promise<Program | undefined> {
   const compiler = findCompiler(process.env);
   if (compiler === undefined || process.platform !== 'linux') {
     console.warn('Not checked: this needs a C++ compiler and Linux.');
     return undefined;
   }
   const folder = mkdtempSync(join(tmpdir(), 'sparsevila-standin-'));
+  const path = (name: string): string => join(packageFolder(), name);
+  const standin = readdirSync(path('native/standin')).filter((name) => name.endsWith('.cc'));
+  const all = [...sources, ...standin.map((name) => `native/standin/${name}`)];
+  // Not optimised: the compiler would take longer than the program gains.
+  const flags = ['-std=c++17', '-O0', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', `-I${path('native')}`];
+  const includes = include.flatMap((name) => ['-isystem', name]);
+  const object = (index: number): string => join(folder, `${index}.o`);
+  const one = (source: string, index: number): Promise<unknown> =>
+    compile(compiler, [...flags, ...includes, '-x', 'c++', '-c', path(source), '-o', object(index)], {
+      maxBuffer: 1 << 24,
+    });
+  const remove = (): void => rmSync(folder, { recursive: true });
   try {
-    const path = (name: string): string => join(packageFolder(), name);
-    const standin = readdirSync(path('native/standin')).filter((name) => name.endsWith('.cc'));
-    const all = [...sources, ...standin.map((name) => `native/standin/${name}`)];
-    // Not optimised: the compiler would take longer than the program gains.
-    const flags = ['-std=c++17', '-O0', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', '-x', 'c++'];
-    const object = (index: number): string => join(folder, `${index}.o`);
     for (let i = 0; i < all.length; i += 2)
-      await Promise.all(
-        all
-          .slice(i, i + 2)
-          .map((source, j) =>
-            run(compiler, [...flags, '-c', path(source), '-o', object(i + j)], { maxBuffer: 1 << 24 }),
-          ),
-      );
-    await run(compiler, ['-pthread', ...all.map((_, i) => object(i)), '-o', join(folder, 'program')]);
-    const env = { ...process.env, SPARSEVILA_STANDIN: settings };
-    return (await run(join(folder, 'program'), [], { env, maxBuffer: 1 << 26 })).stdout;
+      await Promise.all(all.slice(i, i + 2).map((source, j) => one(source, i + j)));
+    await compile(compiler, ['-pthread', ...all.map((_, i) => object(i)), '-o', join(folder, 'program'), ...link]);
+  } catch (error) {
+    remove();
+    throw error;
+  }
+  const run = (args: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Result => {
+    const all = { ...process.env, SPARSEVILA_STANDIN: '', ...env };
+    return spawnSync(join(folder, 'program'), args, { env: all, encoding: 'utf8', maxBuffer: 1 << 26 });
+  };
+  return { run, remove };
+}
+
+/** Builds such a program, runs it once and returns what it prints. One that fails is an error with its own words in it. */
+export async function runOnStandin(sources: readonly string[], settings = ''): Promise<string | undefined> {
+  const program = await buildOnStandin(sources);
+  if (program === undefined) return undefined;
+  try {
+    const { status, signal, stdout, stderr } = program.run([], { SPARSEVILA_STANDIN: settings });
+    if (status !== 0) throw new Error(`The program ended with ${signal ?? status}.\n${stdout}${stderr}`);
+    return stdout;
   } finally {
-    rmSync(folder, { recursive: true });
+    program.remove();
   }
 }

@@ -1,10 +1,12 @@
-// From logits to the next token id: repetition penalty → temperature → top-k → top-p → draw, the order of transformers.
+// From logits to the next token id: repetition penalty → temperature → top-k → top-p → draw, the order of transformers. What the
+// last four mean to the last bit is said in ops/sample; this is the same on logits that JavaScript holds, as a penalty needs.
 // Knows no model and no text. Nothing is sorted as a whole and nothing of vocabulary size is allocated after the first call.
 // Source: transformers `generation/logits_process.py` (RepetitionPenalty, Temperature, TopK, TopP warpers); nucleus: arXiv 1904.09751;
 // penalty: arXiv 1909.05858, §4.1.
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
+import { MOST_LOGITS, roundedDown, sampleWeight } from '../ops/sample';
 import { uniform } from './random';
 
 export interface SamplingOptions {
@@ -61,7 +63,10 @@ export function createSampler(options: SamplingOptions): Sampler {
   const { temperature = 0, topK = 0, topP = 1, repetitionPenalty = 1, seed = randomInt(2 ** 47) } = options;
   const penalise =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
-  const draw = temperature === 0 ? undefined : drawer(temperature, topK, topP, uniform(seed));
+  const draw =
+    Math.fround(temperature) === 0
+      ? undefined
+      : drawer(Math.fround(temperature), topK, Math.fround(topP), uniform(seed));
   return {
     seed,
     sample: (logits, history) => {
@@ -174,6 +179,7 @@ function drawer(
   let weights = new Float64Array(0);
   const kth = kthHighest(topK);
   return (scores, best) => {
+    if (scores.length > MOST_LOGITS) throw invalidLogits(`at most ${MOST_LOGITS} logits, received ${scores.length}`);
     if (ids.length !== scores.length) {
       ids = new Int32Array(scores.length);
       weights = new Float64Array(scores.length);
@@ -185,14 +191,14 @@ function drawer(
     for (let id = 0; id < scores.length; id++) {
       const score = scores[id] ?? 0;
       if (score < floor) continue;
-      const weight = Math.exp((score - highest) / temperature);
+      const weight = sampleWeight(score, highest, temperature);
       if (weight === 0) continue;
       weights[id] = weight;
       ids[count++] = id;
       mass += weight;
     }
-    const kept = topP < 1 ? nucleus(ids.subarray(0, count), weights, topP * mass) : ids.subarray(0, count);
-    return drawFrom(kept, weights, random());
+    const kept = topP < 1 ? nucleus(ids.subarray(0, count), scores, weights, topP * mass) : ids.subarray(0, count);
+    return drawFrom(kept, weights, roundedDown(random()));
   };
 }
 
@@ -241,15 +247,15 @@ function kthHighest(k: number): (scores: Float32Array) => number {
 }
 
 /**
- * The shortest prefix of `ids`, in order of falling weight (lower id first on ties), whose weights sum to at least `mass`; at least one id.
- * Quickselect on weight: expected linear time. Reorders `ids` and returns its kept part in ascending order, so that the draw does not depend on pivots.
+ * The shortest prefix of `ids`, in order of falling score (lower id first on ties), whose weights sum to at least `mass`; at least one id.
+ * Quickselect: expected linear time. Reorders `ids` and returns its kept part in ascending order, so that the draw does not depend on pivots.
  */
-function nucleus(ids: Int32Array, weights: Float64Array, mass: number): Int32Array {
+function nucleus(ids: Int32Array, scores: Float32Array, weights: Float64Array, mass: number): Int32Array {
   let low = 0;
   let high = ids.length;
   let missing = mass;
   while (low < high) {
-    const { at, sum } = partition(ids, weights, low, high);
+    const { at, sum } = partition(ids, scores, weights, low, high);
     const withPivot = sum + (weights[ids[at] ?? 0] ?? 0);
     if (sum >= missing) high = at;
     else if (withPivot >= missing) return ids.subarray(0, at + 1).sort();
@@ -262,7 +268,13 @@ function nucleus(ids: Int32Array, weights: Float64Array, mass: number): Int32Arr
 }
 
 /** Moves the ids that come before a pivot to the front of [low, high); returns where the pivot ends up and the weight before it. */
-function partition(ids: Int32Array, weights: Float64Array, low: number, high: number): { at: number; sum: number } {
+function partition(
+  ids: Int32Array,
+  scores: Float32Array,
+  weights: Float64Array,
+  low: number,
+  high: number,
+): { at: number; sum: number } {
   const swap = (i: number, j: number): void => {
     const id = ids[i] ?? 0;
     ids[i] = ids[j] ?? 0;
@@ -270,14 +282,14 @@ function partition(ids: Int32Array, weights: Float64Array, low: number, high: nu
   };
   swap((low + high) >> 1, high - 1);
   const pivot = ids[high - 1] ?? 0;
-  const pivotWeight = weights[pivot] ?? 0;
+  const pivotScore = scores[pivot] ?? 0;
   let at = low;
   let sum = 0;
   for (let i = low; i < high - 1; i++) {
     const id = ids[i] ?? 0;
-    const weight = weights[id] ?? 0;
-    if (weight < pivotWeight || (weight === pivotWeight && id > pivot)) continue;
-    sum += weight;
+    const score = scores[id] ?? 0;
+    if (score < pivotScore || (score === pivotScore && id > pivot)) continue;
+    sum += weights[id] ?? 0;
     swap(i, at++);
   }
   swap(at, high - 1);

@@ -9,6 +9,7 @@ import { LINEAR_CASES } from './linear';
 import { INTEGER_CASES } from './linear_integer';
 import { NORM_CASES } from './norm';
 import { ROPE_CASES } from './rope';
+import { SAMPLE_CASES } from './sample';
 import { SPACE_TO_DEPTH_CASES } from './space_to_depth';
 import { VISION_BLOCK_CASES } from './vision_block';
 
@@ -22,6 +23,7 @@ export const OP_CASES: readonly OpCase[] = [
   ...KV_CACHE_CASES,
   ...DECODER_LAYER_CASES,
   ...VISION_BLOCK_CASES,
+  ...SAMPLE_CASES,
 ];
 
 /** `op: name (dtype)`, which no two cases share. */

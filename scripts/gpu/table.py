@@ -1,0 +1,185 @@
+"""native/cuda/kernels.h's table through ctypes, and device memory with canaries around it: on a GPU through torch, or on the
+stand-in for CUDA through the runtime that its library is made of. Knows no kernel."""
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
+
+import numpy as np
+
+P, I, L, F = c_void_p, c_int32, c_int64, c_float
+TAKE = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_int64)
+
+
+class Scratch(Structure):
+    _fields_ = [("take", TAKE), ("state", P)]
+
+
+class GpuMatrix(Structure):
+    _fields_ = [("header", ctypes.c_char * 64), ("body", P)]
+
+
+class Epilogue(Structure):
+    _fields_ = [("bias", P), ("activation", I), ("residual", P), ("residual_ld", L)]
+
+
+class Rows(Structure):
+    _fields_ = [("k", P), ("v", P), ("stride", L), ("bf16", I), ("rows", P), ("n_rows", L), ("tail", L)]
+
+
+class Attention(Structure):
+    _fields_ = [("q", P), ("q_ld", L), ("t", L), ("heads", L), ("kv_heads", L), ("c", L), ("rows", Rows), ("head_stride", L),
+                ("visible", L), ("causal", ctypes.c_bool), ("scale", F), ("out", P), ("out_ld", L), ("columns", P)]
+
+
+class Sampling(Structure):
+    _fields_ = [("temperature", F), ("top_k", I), ("top_p", F), ("uniform", F)]
+
+
+ENTRIES = [  # in the table's order; the stream comes first in each
+    ("rms_norm", [P, L, P, P, L, L, P, L]),
+    ("layer_norm", [P, L, P, P, P, L, L, P, L]),
+    ("rope", [P, L, P, P, L, L, L, P, L]),
+    ("space_to_depth", [P, L, L, L, L, P]),
+    ("linear", [Scratch, P, L, L, POINTER(GpuMatrix), POINTER(Epilogue), P, L, L]),
+    ("gather_rows", [POINTER(GpuMatrix), P, L, P]),
+    ("dequantize", [POINTER(GpuMatrix), L, L, P]),
+    ("attend", [Scratch, POINTER(Attention)]),
+    ("kv_write", [P, P, I, L, L, L, P, P, L, L, L, L]),
+    ("kv_read", [P, I, L, L, L, L, L, L, P]),
+    ("sample", [Scratch, P, L, POINTER(Sampling), P]),
+    ("top_k", [Scratch, P, L, L, P]),
+    ("binary", [I, I, POINTER(L), P, POINTER(L), P, POINTER(L), P]),
+    ("copy", [I, POINTER(L), P, POINTER(L), P, POINTER(L), I]),
+    ("gather", [P, P, L, L, L, L, I, P]),
+    ("upload", [P, P, L]),
+    ("move", [P, P, L]),
+]
+
+
+class _Table(Structure):
+    _fields_ = [("bytes", L)] + [(n, ctypes.CFUNCTYPE(None, P, *a)) for n, a in ENTRIES] + [("last_error", ctypes.CFUNCTYPE(c_char_p))]
+
+
+class TorchMemory:
+    def __init__(self):
+        import torch
+
+        self.torch = torch
+        self.stream = torch.cuda.current_stream().cuda_stream
+        self.kept = {}
+
+    def allocate(self, n):
+        tensor = self.torch.empty(n, dtype=self.torch.uint8, device="cuda")
+        self.kept[tensor.data_ptr()] = tensor
+        return tensor.data_ptr()
+
+    def free(self, pointer):
+        del self.kept[pointer]
+
+    def write(self, pointer, data):
+        self.kept[pointer].copy_(self.torch.from_numpy(data.copy()))
+
+    def read(self, pointer, n):
+        self.torch.cuda.synchronize()
+        return self.kept[pointer].cpu().numpy()
+
+
+class StandinMemory:
+    stream = None
+
+    def __init__(self, library):
+        self.malloc = library["_Z17sv_standin_mallocPPvm"]
+        self.copy = library["_Z10cudaMemcpyPvPKvm14cudaMemcpyKind"]
+        self.free_ = library["_Z8cudaFreePv"]
+        self.copy.argtypes, self.free_.argtypes = [P, P, ctypes.c_size_t, I], [P]
+
+    def allocate(self, n):
+        pointer = P()
+        if self.malloc(byref(pointer), ctypes.c_size_t(n)):
+            raise MemoryError("the stand-in's device memory is full")
+        return pointer.value
+
+    def free(self, pointer):
+        self.free_(pointer)
+
+    def write(self, pointer, data):
+        self.copy(pointer, data.ctypes.data, data.nbytes, 1)
+
+    def read(self, pointer, n):
+        out = np.empty(n, np.uint8)
+        self.copy(out.ctypes.data, pointer, n, 2)
+        return out
+
+
+class Buffer:
+    """Device memory between two canaries; poisoned with 0xFF until something is written."""
+
+    MARGIN = 256
+
+    def __init__(self, memory, shape, dtype, values=None):
+        self.memory, self.shape, self.dtype = memory, shape, np.dtype(dtype)
+        self.bytes = int(np.prod(shape)) * self.dtype.itemsize
+        image = np.full(self.bytes + 2 * self.MARGIN, 0xA5, np.uint8)
+        image[self.MARGIN : self.MARGIN + self.bytes] = 0xFF if values is None else np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8)
+        self.base = memory.allocate(len(image))
+        memory.write(self.base, image)
+        self.pointer = self.base + self.MARGIN
+
+    def get(self):
+        image = self.memory.read(self.base, self.bytes + 2 * self.MARGIN)
+        assert (image[: self.MARGIN] == 0xA5).all(), "memory before a buffer was written"
+        assert (image[self.MARGIN + self.bytes :] == 0xA5).all(), "memory behind a buffer was written"
+        return image[self.MARGIN : self.MARGIN + self.bytes].view(self.dtype).reshape(self.shape)
+
+
+class Gpu:
+    """The kernels of a library. Calls take Buffers, numbers and structures; all memory is freed by `release`."""
+
+    def __init__(self, path, standin):
+        library = ctypes.CDLL(path)
+        library.sparsevila_gpu_kernels.restype = POINTER(_Table)
+        self.table = library.sparsevila_gpu_kernels().contents
+        if self.table.bytes != ctypes.sizeof(_Table):
+            raise SystemExit(f"Expected a table of {ctypes.sizeof(_Table)} bytes, the library's has {self.table.bytes}: another version.")
+        self.memory = StandinMemory(library) if standin else TorchMemory()
+        self.buffers = []
+        self._take = TAKE(self._taken)
+        self.scratch = Scratch(self._take, None)
+
+    def _taken(self, _, n):
+        return self.empty(max(n, 1), np.uint8).pointer
+
+    def put(self, values, dtype=np.float32):
+        values = np.asarray(values, dtype)
+        self.buffers.append(Buffer(self.memory, values.shape, dtype, values))
+        return self.buffers[-1]
+
+    def empty(self, shape, dtype=np.float32):
+        shape = shape if isinstance(shape, tuple) else (shape,)
+        self.buffers.append(Buffer(self.memory, shape, dtype))
+        return self.buffers[-1]
+
+    def call(self, name, *arguments):
+        take = lambda a: a.pointer if isinstance(a, Buffer) else byref(a) if isinstance(a, Structure) and not isinstance(a, Scratch) else a
+        getattr(self.table, name)(self.memory.stream, *[take(a) for a in arguments])
+
+    def matrix(self, m):
+        g = GpuMatrix()
+        ctypes.memmove(byref(g), m.header, 64)
+        g.body = self.put(m.body, np.uint8).pointer
+        return g
+
+    def error(self):
+        text = self.table.last_error()
+        return text.decode() if text else None
+
+    def release(self):
+        """Checks the canaries of everything, scratch too, and frees it."""
+        for buffer in self.buffers:
+            buffer.get()
+            self.memory.free(buffer.base)
+        self.buffers = []
+
+
+def longs(values):
+    return (L * max(1, len(values)))(*values)

@@ -1,0 +1,294 @@
+// Attention on the GPU and its cache against plain double precision; cached equals full, listed equals dense, to the last bit.
+#include "cuda_testing.h"
+
+using namespace testing;
+
+namespace {
+
+struct Sizes {
+  int64_t t, heads, kv_heads, c, listed, tail_rows;  // rows seen by query 0: listed, then tail_rows
+  bool causal, bf16, columns, odd_strides;
+  std::string name() const {
+    char text[160];
+    snprintf(text, sizeof text, "%d queries, %d/%d heads of %d, rows %d + %d%s%s%s", (int)t, (int)heads, (int)kv_heads, (int)c, (int)listed,
+             (int)tail_rows, causal ? ", causal" : "", bf16 ? ", bf16" : "", columns ? ", columns" : "");
+    return text;
+  }
+};
+
+/** A cache [2][kv_heads][capacity][c] of which only rows in view hold numbers, a query and a list. */
+struct Problem {
+  Sizes s;
+  int64_t capacity, tail, length;  // length: rows of the sequence, the last query's included
+  std::vector<int32_t> rows;
+  std::vector<float> q, k, v;      // k, v: [length][kv_heads][c] as stored, in the order of the sequence
+  std::vector<char> cache;
+
+  Problem(const Sizes& sizes, uint32_t seed, int64_t spread = 2) : s(sizes) {
+    Random random(seed);
+    length = s.listed + s.tail_rows + (s.causal ? s.t - 1 : 0);
+    tail = s.listed * spread;
+    capacity = tail + length - s.listed + 3;
+    for (int64_t i = 0; i < s.listed; i++) rows.push_back((int32_t)(i * spread + random.below(spread)));
+    q = random.noises(s.t * s.heads * s.c);
+    k = random.noises(length * s.kv_heads * s.c);
+    v = random.noises(length * s.kv_heads * s.c);
+    if (s.bf16)
+      for (auto* x : {&k, &v})
+        for (float& f : *x) f = from_bf16(bf16(f));
+    store();
+  }
+  int64_t row_bytes() const { return s.c * (s.bf16 ? 2 : 4); }
+  int64_t row_of(int64_t at) const { return at < s.listed ? rows[(size_t)at] : tail + at - s.listed; }
+  void store() {
+    cache.assign((size_t)(2 * s.kv_heads * capacity * row_bytes()), (char)0xff);
+    for (int64_t which = 0; which < 2; which++)
+      for (int64_t i = 0; i < length * s.kv_heads * s.c; i++) {
+        const int64_t at = i / (s.kv_heads * s.c), head = i / s.c % s.kv_heads, column = i % s.c;
+        char* to = cache.data() + ((which * s.kv_heads + head) * capacity + row_of(at)) * row_bytes();
+        const float x = (which ? v : k)[(size_t)i];
+        if (s.bf16) ((uint16_t*)to)[column] = bf16(x);
+        else ((float*)to)[column] = x;
+      }
+  }
+};
+
+struct Result { std::vector<float> out, columns; };
+
+/** Queries [from, from + t) of the problem in one call, on a fresh device. */
+Result attend(const Problem& p, int64_t from, int64_t t, bool with_out = true) {
+  const Sizes& s = p.s;
+  const int64_t ld = s.heads * s.c + (s.odd_strides ? 5 : 0), visible = s.listed + s.tail_rows + (s.causal ? from : 0);
+  std::vector<float> q((size_t)(t * ld), NAN);
+  for (int64_t i = 0; i < t; i++)
+    memcpy(&q[(size_t)(i * ld)], &p.q[(size_t)((from + i) * s.heads * s.c)], (size_t)(s.heads * s.c) * 4);
+  const int64_t length = visible + (s.causal ? t - 1 : 0);
+  Device<char> cache(p.cache);
+  Device<float> dq(q), out((size_t)(t * ld)), columns((size_t)length);
+  Device<int32_t> rows(p.rows);
+  Scratch scratch;
+  sv::Attention a = {};
+  a.q = dq.data;
+  a.q_ld = ld;
+  a.t = t;
+  a.heads = s.heads;
+  a.kv_heads = s.kv_heads;
+  a.c = s.c;
+  a.head_stride = p.capacity * p.row_bytes();
+  a.rows = {cache.data, cache.data + s.kv_heads * a.head_stride, p.row_bytes(), s.bf16, rows.data, s.listed, p.tail};
+  a.visible = visible;
+  a.causal = s.causal;
+  a.scale = 1 / sqrtf((float)s.c);
+  a.out = with_out ? out.data : nullptr;
+  a.out_ld = ld;
+  a.columns = s.columns ? columns.data : nullptr;
+  sv::gpu::attend(nullptr, scratch.gpu(), &a);
+  Result r;
+  const std::vector<float> padded = out.host();
+  for (int64_t i = 0; i < t; i++) {
+    r.out.insert(r.out.end(), padded.begin() + i * ld, padded.begin() + i * ld + s.heads * s.c);
+    for (int64_t e = s.heads * s.c; e < ld; e++) check(isnan(padded[(size_t)(i * ld + e)]), s.name() + ": wrote between rows of out");
+  }
+  if (s.columns) r.columns = columns.host();
+  return r;
+}
+
+/** The definition in double precision. `sees`: whether a position of the sequence is there at all. */
+template <typename Sees>
+void expect_definition(const Problem& p, const Result& r, Sees sees, const std::string& name) {
+  const Sizes& s = p.s;
+  std::vector<double> out((size_t)(s.t * s.heads * s.c)), columns((size_t)p.length);
+  for (int64_t i = 0; i < s.t; i++)
+    for (int64_t h = 0; h < s.heads; h++) {
+      const int64_t seen = s.listed + s.tail_rows + (s.causal ? i : 0), g = h / (s.heads / s.kv_heads);
+      std::vector<double> score((size_t)seen, -INFINITY);
+      double top = -INFINITY, sum = 0;
+      for (int64_t j = 0; j < seen; j++) {
+        if (!sees(j)) continue;
+        double dot = 0;
+        for (int64_t e = 0; e < s.c; e++) dot += (double)p.q[(size_t)((i * s.heads + h) * s.c + e)] * p.k[(size_t)((j * s.kv_heads + g) * s.c + e)];
+        score[(size_t)j] = dot / sqrt((double)s.c);
+        top = fmax(top, score[(size_t)j]);
+      }
+      for (double& x : score) sum += x = x == -INFINITY ? 0 : exp(x - top);
+      for (int64_t j = 0; j < seen; j++) {
+        if (score[(size_t)j] == 0) continue;
+        const double share = score[(size_t)j] / sum;
+        columns[(size_t)j] += share / (double)(s.heads * s.t);
+        for (int64_t e = 0; e < s.c; e++) out[(size_t)((i * s.heads + h) * s.c + e)] += share * p.v[(size_t)((j * s.kv_heads + g) * s.c + e)];
+      }
+    }
+  const double error = nmse(r.out, out);
+  check(error < 1e-10, name + ": out, NMSE " + std::to_string(error));
+  if (!s.columns) return;
+  const double off = nmse(r.columns, columns);
+  check(off < 1e-10, name + ": columns, NMSE " + std::to_string(off));
+}
+
+std::vector<float> joined(const Result& r) {
+  std::vector<float> all = r.out;
+  all.insert(all.end(), r.columns.begin(), r.columns.end());
+  return all;
+}
+
+void definition_cases() {
+  const auto all = [](int64_t) { return true; };
+  const Sizes cases[] = {
+      // queries, heads, kv heads, c, listed, tail, causal, bf16, columns, strides
+      {1, 7, 1, 128, 0, 1, true, true, true, false},     {1, 7, 1, 128, 300, 0, true, true, true, true},
+      {1, 14, 2, 64, 63, 65, true, true, true, false},   {1, 14, 2, 72, 64, 64, true, false, true, false},
+      {2, 14, 2, 80, 127, 1, true, true, true, true},    {2, 3, 3, 1, 128, 1, true, true, true, false},
+      {5, 3, 3, 7, 65, 64, true, true, true, false},     {5, 4, 2, 7, 0, 129, false, false, true, true},
+      {17, 7, 1, 33, 129, 300, true, true, true, false}, {17, 2, 2, 72, 0, 128, false, false, true, true},
+      {130, 2, 1, 80, 0, 300, false, false, true, false}, {130, 2, 2, 64, 100, 27, true, true, false, false},
+      {3, 2, 1, 256, 65, 70, true, true, true, false},   {9, 2, 1, 200, 0, 131, true, false, true, true},
+      {1, 1, 1, 255, 0, 140, true, true, false, false},  {40, 16, 1, 130, 0, 90, true, true, true, false},
+  };
+  uint32_t seed = 1;
+  for (const Sizes& s : cases) {
+    const Problem p(s, seed++);
+    Result r;
+    in_every_order(s.name(), [&] { return joined(r = attend(p, 0, s.t)); });
+    expect_definition(p, r, all, s.name());
+    if (!s.columns) continue;
+    check(same_bits(attend(p, 0, s.t, false).columns, r.columns), s.name() + ": other columns without out");
+  }
+}
+
+/** More query tiles than kEnoughBlocks: no block per chunk. */
+void many_queries() {
+  const Sizes s = {520, 20, 20, 9, 0, 3, true, false, true, false};
+  const Problem p(s, 77);
+  const Result r = attend(p, 0, s.t);
+  expect_definition(p, r, [](int64_t) { return true; }, "many queries");
+  for (int64_t i : {0, 1, 126, 127, 255, 300, 519}) {
+    const Result one = attend(p, i, 1);
+    check(!memcmp(one.out.data(), &r.out[(size_t)(i * s.heads * s.c)], one.out.size() * 4), "query " + std::to_string(i) + " alone: other bits than among many");
+  }
+}
+
+/** A query's bits do not depend on what is computed with it. */
+void cached_equals_full() {
+  for (const Sizes& s : {Sizes{150, 14, 2, 16, 130, 1, true, true, false, false}, Sizes{131, 3, 3, 7, 0, 1, true, false, false, false},
+                         Sizes{20, 2, 1, 144, 250, 1, true, true, false, false}}) {
+    const Problem p(s, 5);
+    const Result full = attend(p, 0, s.t);
+    const int64_t width = s.heads * s.c;
+    for (int64_t split = 1; split < s.t; split += split % 7 ? 1 : 6)
+      for (int64_t n : {(int64_t)1, (int64_t)2, s.t - split}) {
+        if (split + n > s.t) continue;
+        const Result part = attend(p, split, n);
+        check(!memcmp(part.out.data(), &full.out[(size_t)(split * width)], part.out.size() * 4),
+              s.name() + ": " + std::to_string(n) + " queries from " + std::to_string(split) + " differ from all at once");
+      }
+  }
+}
+
+void listed_equals_dense() {
+  const Sizes listed = {3, 14, 2, 64, 200, 40, true, true, true, false}, dense = {3, 14, 2, 64, 0, 240, true, true, true, false};
+  Problem p(listed, 9, 1), d(dense, 9);
+  d.q = p.q;
+  d.k = p.k;
+  d.v = p.v;
+  d.store();
+  check(same_bits(joined(attend(p, 0, 3)), joined(attend(d, 0, 3))), "a list of all rows: other bits than no list");
+}
+
+void rows_out_of_range() {
+  const Sizes s = {2, 7, 1, 72, 150, 4, true, true, true, false};
+  Problem p(s, 12);
+  const std::vector<int32_t> bad = {0, 3, 64, 127, 128, 149};
+  for (size_t i = 0; i < bad.size(); i++) p.rows[(size_t)bad[i]] = i % 3 == 0 ? -1 : i % 3 == 1 ? (int32_t)p.tail : 2147483647;
+  const auto there = [&](int64_t at) {
+    for (int32_t b : bad)
+      if (at == b) return false;
+    return true;
+  };
+  expect_definition(p, attend(p, 0, s.t), there, "rows out of range");
+  Problem none(Sizes{1, 2, 1, 8, 3, 0, true, true, true, false}, 4);
+  none.rows = {-1, 1000, -5};
+  const Result r = attend(none, 0, 1);
+  for (float x : joined(r)) check(x == 0, "nothing to see: expected zeros");
+}
+
+/** Equal scores: the mean of the values, and equal columns. NaN goes to those who see it. */
+void special_values() {
+  Sizes s = {2, 2, 1, 40, 0, 129, true, true, true, false};
+  Problem p(s, 21);
+  for (float& x : p.q) x = 0;
+  const Result r = attend(p, 0, 2);
+  expect_definition(p, r, [](int64_t) { return true; }, "equal scores");
+  for (int64_t j = 1; j < 129; j++) check(r.columns[(size_t)j] == r.columns[0], "equal scores: columns differ");
+
+  s = {12, 1, 1, 40, 0, 120, true, true, false, false};  // the queries of a warp see different rows
+  Problem n(s, 22);
+  n.v[(size_t)(125 * 40 + 3)] = n.k[(size_t)(126 * 40)] = NAN;
+  n.store();
+  const Result with = attend(n, 0, s.t);
+  for (int64_t i = 0; i < s.t; i++)
+    for (int64_t e = 0; e < 40; e++)
+      check(isnan(with.out[(size_t)(i * 40 + e)]) == (i > 6 || (i == 6 && e == 3)), "query " + std::to_string(i) + ": NaN where it sees none, or none where it sees one");
+}
+
+void cache_rows() {
+  for (const bool narrow : {true, false}) {
+    const int64_t g = 3, c = 7, capacity = 11, t = 4, at = 5, ld = g * c + 2, bytes = c * (narrow ? 2 : 4);
+    Random random(31);
+    std::vector<float> k = random.noises(t * ld), v = random.noises(t * ld);
+    uint32_t special[] = {0x7fc00000, 0xffffffff, 0x7f800001, 0x7f800000, 0x3f808000, 0x3f818000, 0x3f808001, 0x80000000, 1};
+    for (size_t i = 0; i < 9; i++) memcpy(&k[i], &special[i], 4);
+    Device<char> cache((size_t)(2 * g * capacity * bytes));
+    Device<float> dk(k), dv(v), y((size_t)(2 * g * 6 * c));
+    sv::gpu::kv_write(nullptr, cache.data, cache.data + g * capacity * bytes, narrow, capacity * bytes, bytes, at, dk.data, dv.data, ld, t, g, c);
+    const std::vector<char> stored = cache.host();
+    for (int64_t i = 0; i < 2 * g * capacity * c; i++) {
+      const int64_t which = i / (g * capacity * c), head = i / (capacity * c) % g, row = i / c % capacity, e = i % c;
+      uint32_t got = 0, expected = 0xffffffff;
+      memcpy(&got, &stored[(size_t)(i * bytes / c)], (size_t)(bytes / c));
+      if (row >= at && row < at + t) memcpy(&expected, &(which ? v : k)[(size_t)((row - at) * ld + head * c + e)], 4);
+      float x;
+      memcpy(&x, &expected, 4);
+      if (narrow) expected = row >= at && row < at + t ? bf16(x) : 0xffff;
+      check(got == expected, "kv_write: element " + std::to_string(i));
+    }
+    sv::gpu::kv_read(nullptr, cache.data, narrow, 2 * g, capacity, bytes, 4, 10, c, y.data);
+    const std::vector<float> read = y.host();
+    for (int64_t i = 0; i < 2 * g * 6 * c; i++) {
+      const int64_t head = i / (6 * c), row = 4 + i / c % 6, e = i % c;
+      const char* from = &stored[(size_t)((head * capacity + row) * bytes + e * bytes / c)];
+      float x;
+      if (narrow) {
+        uint16_t u;
+        memcpy(&u, from, 2);
+        x = from_bf16(u);
+      } else memcpy(&x, from, 4);
+      check(!memcmp(&x, &read[(size_t)i], 4), "kv_read: element " + std::to_string(i));
+    }
+  }
+}
+
+void refusals() {
+  sv::Attention a = {};
+  float x = 0;
+  a.t = a.heads = a.kv_heads = 1;
+  a.c = 257;
+  a.out = &x;
+  sv::gpu::attend(nullptr, {}, &a);
+  const char* why = sv::gpu::last_error();
+  check(why && strstr(why, "1 to 256"), "heads of 257 columns: expected a refusal");
+  check(!sv::gpu::last_error(), "last_error: expected to be cleared");
+}
+
+}  // namespace
+
+int main() {
+  definition_cases();
+  many_queries();
+  cached_equals_full();
+  listed_equals_dense();
+  rows_out_of_range();
+  special_values();
+  cache_rows();
+  refusals();
+  return finish();
+}

@@ -1,0 +1,57 @@
+// GPU kernels that need no matrix, compiled for the stand-in and compared with plain references: the programs beside this file
+// say with what.
+
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { packageFolder } from '../../src/runtime/paths';
+import { findCompiler } from '../../src/runtime/process';
+
+const NATIVE = join(packageFolder(), 'native');
+const PROGRAMS = ['attention', 'choose', 'elementwise'] as const;
+const KERNELS = ['attention', 'cache', 'choose', 'elementwise', 'errors'];
+const folder = mkdtempSync(join(tmpdir(), 'sparsevila-cuda-'));
+const compiler = findCompiler(process.env);
+const isMissing = compiler === undefined || process.platform !== 'linux';
+const run = promisify(execFile);
+
+beforeAll(async () => {
+  if (compiler === undefined || process.platform !== 'linux') {
+    console.warn('Not checked: this needs a C++ compiler and Linux.');
+    return;
+  }
+  const standin = readdirSync(join(NATIVE, 'standin')).filter((name) => name.endsWith('.cc'));
+  const shared = [
+    ...standin.map((name) => join(NATIVE, 'standin', name)),
+    ...KERNELS.map((name) => join(NATIVE, 'cuda', `${name}.cu`)),
+    join(NATIVE, 'kernels', 'sample.cc'),
+  ];
+  const programs = PROGRAMS.map((name) => join(packageFolder(), 'spec/native', `cuda_${name}.cu`));
+  const flags = ['-std=c++17', '-O1', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', '-x', 'c++'];
+  const objects = await Promise.all(
+    [...shared, ...programs].map(async (source, i) => {
+      const object = join(folder, `${i}.o`);
+      await run(compiler, [...flags, '-c', source, '-o', object]);
+      return object;
+    }),
+  );
+  const link = (name: string, i: number): Promise<unknown> =>
+    run(compiler, [
+      '-pthread',
+      ...objects.slice(0, shared.length),
+      objects[shared.length + i] as string,
+      '-o',
+      join(folder, name),
+    ]);
+  await Promise.all(PROGRAMS.map(link));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test.each(PROGRAMS)('%s', (name) => {
+  if (isMissing) return;
+  const { status, signal, stdout, stderr } = spawnSync(join(folder, name), { encoding: 'utf8' });
+  expect(stdout + stderr).toBe('0 failed\n');
+  expect([status, signal]).toEqual([0, null]);
+});

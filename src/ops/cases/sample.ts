@@ -1,0 +1,55 @@
+// Cases of `sample`: every filter, ties, and numbers at the borders of shares.
+
+import { float32 } from '../run';
+import { type Draw, sample, sampleReference } from '../sample';
+import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
+import { noise, random } from './data';
+
+interface SampleSizes extends Omit<Draw, 'uniform'> {
+  readonly v: number;
+  /** Rounds logits, so that many are equal. */
+  readonly ties?: boolean;
+  readonly big?: boolean;
+}
+
+/** Numbers that are drawn with in turn, the ends of [0, 1) among them. */
+const UNIFORM = [0, 1 - 2 ** -24, ...Array.from({ length: 10 }, random('uniform'))];
+
+function sampleCase({ v, ties = false, big = false, ...draw }: SampleSizes): OpCase {
+  const prepare = (): PreparedCase => {
+    const keep = keeper();
+    const logits = noise(`sample ${v}`, v, 3).map((x) => (ties ? Math.round(x) : x));
+    const next = inTurn(
+      Array.from({ length: big ? coldCopies(4 * v) : 1 }, () => keep.tensor(float32(logits, [1, v]))),
+    );
+    const draws = big ? UNIFORM.slice(-1) : UNIFORM;
+    const run = () => draws.map((uniform) => sample(next(), { ...draw, uniform }));
+    return {
+      run,
+      check() {
+        const ids = take(run()).flatMap((id) => [...id]);
+        const expected = draws.map((uniform) => sampleReference(logits, { ...draw, uniform }));
+        return [compare('ids', ids, expected)];
+      },
+      bytes: 4 * v,
+      flops: 0,
+      dispose: keep.dispose,
+    };
+  };
+  const { temperature, topK, topP } = draw;
+  const name = `${v}, temperature ${temperature}, top-k ${topK}, top-p ${topP}${ties ? ', ties' : ''}`;
+  return { op: 'sample', name, dtype: 'f32', tolerance: 'exact', big, prepare };
+}
+
+export const SAMPLE_CASES: readonly OpCase[] = [
+  sampleCase({ v: 1, temperature: 0.7, topK: 3, topP: 0.5 }),
+  ...[false, true].flatMap((ties) => [
+    sampleCase({ v: 1031, temperature: 0, topK: 0, topP: 1, ties }),
+    sampleCase({ v: 1031, temperature: 1, topK: 0, topP: 1, ties }),
+    sampleCase({ v: 1031, temperature: 0.3, topK: 7, topP: 1, ties }),
+    sampleCase({ v: 1031, temperature: 1.7, topK: 0, topP: 0.8, ties }),
+    sampleCase({ v: 1031, temperature: 0.9, topK: 50, topP: 0.9, ties }),
+  ]),
+  sampleCase({ v: 152064, temperature: 0, topK: 0, topP: 1, big: true }),
+  sampleCase({ v: 152064, temperature: 0.7, topK: 20, topP: 0.8, big: true }),
+];
