@@ -9,7 +9,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   json: ['errors'],
   runtime: ['errors'],
-  ops: ['errors', 'runtime'],
+  ops: ['errors', 'runtime', 'text'],
   image: ['errors'],
   text: ['errors', 'json'],
   scenes: ['errors', 'runtime', 'text'],
