@@ -1,5 +1,5 @@
-// The N-API door: what Node sees of the native code. Registers the ops once per process, maps checkpoint files, chooses
-// kernels and threads, measures the machine. Tensors pass through TensorFlow's ops, never through here.
+// The N-API door: what Node sees of the native code. Registers the ops once per process, loads a device, maps checkpoint
+// files, chooses kernels and threads, measures the machine. Tensors pass through TensorFlow's ops, never through here.
 #include <fcntl.h>
 #include <node_api.h>
 #include <string.h>
@@ -15,6 +15,7 @@
 #include "kernels/kernels.h"
 #include "kernels/limits.h"
 #include "kernels/pool.h"
+#include "ops/gpu_ops.h"
 #include "ops/shell.h"
 
 namespace sv {
@@ -74,6 +75,46 @@ struct Call {
     return nullptr;
   }
 };
+
+/** loadDevice(path): loads a device library; before tfjs-node-gpu is required. */
+napi_value LoadDevice(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  try {
+    load_device(call.text(0).c_str());
+  } catch (const std::exception& e) {
+    return call.error(e.what());
+  }
+  return nullptr;
+}
+
+/** deviceReport(): what the loaded device library says of its devices, or why it has none; '' when none is loaded. */
+napi_value DeviceReport(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const auto reason = (const char* (*)())device_function("sparsevila_gpu_reason");
+  const auto devices = (int (*)(char*, int64_t))device_function("sparsevila_gpu_devices");
+  if (!reason || !devices) return call.string("");
+  if (const char* why = reason()) return call.string(why);
+  std::string json((size_t)devices(nullptr, 0) + 1, 0);
+  devices(json.data(), (int64_t)json.size());
+  return call.string(json.c_str());
+}
+
+/** deviceCounters(): what TensorFlow has asked of the loaded device so far; undefined when none is loaded. */
+napi_value DeviceCounters(napi_env env, napi_callback_info) {
+  const auto read = (void (*)(int64_t*, int32_t))device_function("sparsevila_gpu_counters");
+  if (!read) return nullptr;
+  const char* names[] = {"toDevice", "toDeviceBytes", "toHost", "toHostBytes", "onDevice", "onDeviceBytes", "allocations", "bytes", "peakBytes"};
+  int64_t counts[sizeof names / sizeof *names] = {};
+  read(counts, sizeof names / sizeof *names);
+  napi_value result;
+  napi_create_object(env, &result);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    napi_value count;
+    napi_create_double(env, (double)counts[i], &count);
+    napi_set_named_property(env, result, names[i], count);
+  }
+  return result;
+}
 
 /** mapFile(path): maps a file for reading; returns its source id. */
 napi_value MapFile(napi_env env, napi_callback_info info) {
@@ -175,6 +216,9 @@ napi_value Measure(napi_env env, napi_callback_info info) {
 NAPI_MODULE_INIT() {
   sv::register_all_ops();
   const napi_property_descriptor functions[] = {
+      {"loadDevice", nullptr, sv::LoadDevice, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"deviceReport", nullptr, sv::DeviceReport, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"deviceCounters", nullptr, sv::DeviceCounters, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"mapFile", nullptr, sv::MapFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"mapMemory", nullptr, sv::MapMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"release", nullptr, sv::Release, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

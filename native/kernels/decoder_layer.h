@@ -1,19 +1,17 @@
-// One pre-norm decoder layer (Llama, Qwen2) over a KV cache, composed of the kernels of this folder:
+// One pre-norm decoder layer (Llama, Qwen2) over a KV cache, composed of a device's kernels:
 //   h = x + o_proj(attend(rope(qkv(rms_norm(x))))),  y = h + down(silu(gate(n)) * up(n)),  n = rms_norm(h).
 #pragma once
-#include "kernels.h"
+#include "device.h"
 
 namespace sv {
 
 struct DecoderLayer {
   const float* x;                          // [t][d]
   int64_t t, d;
-  char* kv;                                // [2][g][capacity][c] bf16 or f32; rows [length, length + t) are written
-  bool bf16;
-  int64_t kv_heads, capacity, c;
+  KvCache kv;                              // rows [length, length + t) are written
   const float *input_norm, *post_norm;     // [d]
-  float eps;
-  const void *qkv, *o, *gate_up, *down;    // packed; qkv rows: q heads, k heads, v heads
+  const float* eps;                        // [1]
+  Matrix qkv, o, gate_up, down;            // qkv rows: q heads, k heads, v heads
   const float *qkv_bias, *o_bias;          // null when absent
   const float *cos, *sin;                  // [t][c / 2]
   const int32_t* rows;                     // the turn's view: rows attended besides the tail
@@ -22,6 +20,6 @@ struct DecoderLayer {
   float* columns;                          // [n_rows + length - tail + t] or null
 };
 
-void decoder_layer(const DecoderLayer&);
+void decoder_layer(Device&, const DecoderLayer&);
 
 }  // namespace sv

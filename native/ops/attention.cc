@@ -2,7 +2,6 @@
 // read through an index. Both also yield the column mean of the softmax when asked.
 #include <math.h>
 
-#include "../kernels/attention.h"
 #include "checks.h"
 
 namespace sv {
@@ -33,7 +32,7 @@ void attention_op(Op& op) {
   a.out = out.f32();
   a.out_ld = h * c;
   a.columns = mean.optional();
-  attend(a);
+  op.device().attend(a);
 }
 
 /** q f32 [t, h, c] (already in the cache as its last t rows), kv, rows int32 [r], range int32 [tail, length, columns]. */
@@ -41,9 +40,9 @@ void gathered_op(Op& op) {
   const View q = op.input(0, 3), kv = op.input(1), rows = op.input(2, 1), range = op.input(3);
   check_size(range, 3, "range");
   const int64_t t = q.dim(0), h = q.dim(1), c = q.dim(2), tail = range.i32()[0], before = range.i32()[1] - t;
-  const KvView cache = kv_view(kv, c);
-  require(cache.kv_heads > 0 && h % cache.kv_heads == 0 && t > 0, "heads: expected a multiple of the kv heads");
-  check_rows(rows, tail, before, t, cache.capacity);
+  const KvCache cache = kv_cache(kv, c);
+  require(cache.heads > 0 && h % cache.heads == 0 && t > 0, "heads: expected a multiple of the kv heads");
+  check_rows(op, rows, tail, before, t, cache.capacity);
   const int64_t visible = rows.count() + before - tail + 1;
   const View out = op.output(0, q.dims), mean = op.output(1, {range.i32()[2] ? visible + t - 1 : 0});
   Attention a = {};
@@ -51,24 +50,24 @@ void gathered_op(Op& op) {
   a.q_ld = h * c;
   a.t = t;
   a.heads = h;
-  a.kv_heads = cache.kv_heads;
+  a.kv_heads = cache.heads;
   a.c = c;
-  a.head_stride = cache.capacity * cache.row_stride;
-  a.rows = {cache.data, cache.data + cache.kv_heads * a.head_stride, cache.row_stride, cache.bf16, rows.i32(), rows.count(), tail};
+  a.head_stride = cache.head_stride();
+  a.rows = {cache.k(), cache.v(), cache.row_stride(), cache.bf16, rows.i32(), rows.count(), tail};
   a.visible = visible;
   a.causal = true;
   a.scale = 1.f / sqrtf((float)c);
   a.out = out.f32();
   a.out_ld = h * c;
   a.columns = mean.optional();
-  attend(a);
+  op.device().attend(a);
 }
 
 }  // namespace
 
 void register_attention() {
   register_op<attention_op>("SvAttention", {"q: float", "k: float", "v: float", "flags: int32"}, {"y: float", "columns: float"});
-  register_op<gathered_op>("SvGatheredSparseAttention", {"q: float", "kv: uint8", "rows: int32", "range: int32"},
+  register_op<gathered_op>("SvGatheredSparseAttention", {"q: float", "kv: uint8", on_device("rows: int32"), "range: int32"},
                            {"y: float", "columns: float"}, true);
 }
 

@@ -23,34 +23,28 @@ DecoderLayer read_layer(Op& op, Inputs in, const float* x, int64_t t, int64_t d,
   check_size(eps, 1, "eps");
   check_size(input_norm, d, "input_norm");
   check_size(post_norm, d, "post_norm");
-  const KvView cache = kv_view(kv, c);
-  const PackedHeader& h = packed(qkv, d, "qkv", false);
-  const int64_t query_width = h.n - 2 * cache.kv_heads * c;
-  require(query_width > 0 && query_width % (cache.kv_heads * c) == 0, "qkv: heads do not divide over the kv heads");
-  check_size(qkv_bias, h.n, "qkv_bias", true);
-  require(packed(o, query_width, "o", false).n == d, "o: expected d outputs");
-  check_size(o_bias, d, "o_bias", true);
-  const PackedHeader& g = packed(gate_up, d, "gate_up", true);
-  require(packed(down, g.n, "down", false).n == d, "down: expected d outputs");
-  const int64_t tail = range.i32()[0], length = range.i32()[1];
-  check_rows(rows, tail, length, t, cache.capacity);
-
+  const KvCache cache = kv_cache(kv, c);
   DecoderLayer l = {};
+  l.qkv = packed(op, qkv, d, "qkv", false);
+  const int64_t query_width = l.qkv.header.n - 2 * cache.heads * c;
+  require(query_width > 0 && query_width % (cache.heads * c) == 0, "qkv: heads do not divide over the kv heads");
+  check_size(qkv_bias, l.qkv.header.n, "qkv_bias", true);
+  l.o = packed(op, o, query_width, "o", false);
+  require(l.o.header.n == d, "o: expected d outputs");
+  check_size(o_bias, d, "o_bias", true);
+  l.gate_up = packed(op, gate_up, d, "gate_up", true);
+  l.down = packed(op, down, l.gate_up.header.n, "down", false);
+  require(l.down.header.n == d, "down: expected d outputs");
+  const int64_t tail = range.i32()[0], length = range.i32()[1];
+  check_rows(op, rows, tail, length, t, cache.capacity);
+
   l.x = x;
   l.t = t;
   l.d = d;
-  l.kv = cache.data;
-  l.bf16 = cache.bf16;
-  l.kv_heads = cache.kv_heads;
-  l.capacity = cache.capacity;
-  l.c = c;
+  l.kv = cache;
   l.input_norm = input_norm.f32();
   l.post_norm = post_norm.f32();
-  l.eps = eps.f32()[0];
-  l.qkv = qkv.data;
-  l.o = o.data;
-  l.gate_up = gate_up.data;
-  l.down = down.data;
+  l.eps = eps.f32();
   l.qkv_bias = qkv_bias.optional();
   l.o_bias = o_bias.optional();
   l.cos = table.f32();
@@ -68,7 +62,7 @@ void decoder_layer_op(Op& op) {
   DecoderLayer l = read_layer(op, {2, 1}, x.f32(), x.dim(0), x.dim(1), table);
   l.y = op.output(0, x.dims).f32();
   l.columns = op.output(1, {range.i32()[2] ? l.n_rows + l.length - l.tail + l.t : 0}).optional();
-  decoder_layer(l);
+  decoder_layer(op.device(), l);
 }
 
 /** The same for N layers, one after another: a call costs more than a small layer's share of a token. All layers are checked
@@ -77,14 +71,14 @@ void decoder_layers_op(Op& op) {
   const View x = op.input(0, 2), table = op.input(1, 3);
   const int n = (op.inputs() - 2) / 12;
   const View y = op.output(0, x.dims);
-  std::vector<float> other((size_t)x.count());
+  float* other = op.device().scratch(kLayers, x.count());
   std::vector<DecoderLayer> layers;
   for (int i = 0; i < n; i++) layers.push_back(read_layer(op, {2 + i, n}, x.f32(), x.dim(0), x.dim(1), table));
   for (int i = 0; i < n; i++) {
     const bool into_y = (n - 1 - i) % 2 == 0;
-    if (i > 0) layers[i].x = into_y ? other.data() : y.f32();
-    layers[i].y = into_y ? y.f32() : other.data();
-    decoder_layer(layers[i]);
+    if (i > 0) layers[i].x = into_y ? other : y.f32();
+    layers[i].y = into_y ? y.f32() : other;
+    decoder_layer(op.device(), layers[i]);
   }
 }
 
@@ -93,12 +87,12 @@ void decoder_layers_op(Op& op) {
 void register_decoder_layer() {
   register_op<decoder_layer_op>(
       "SvDecoderLayer",
-      {"x: float", "table: float", "kv: uint8", "rows: int32", "range: int32", "input_norm: float", "qkv: uint8",
+      {"x: float", "table: float", "kv: uint8", on_device("rows: int32"), "range: int32", "input_norm: float", "qkv: uint8",
        "qkv_bias: float", "o: uint8", "o_bias: float", "post_norm: float", "gate_up: uint8", "down: uint8", "eps: float"},
       {"y: float", "columns: float"}, true);
   register_op<decoder_layers_op>(
       "SvDecoderLayers",
-      {"x: float", "table: float", "kv: N * uint8", "rows: N * int32", "range: N * int32", "input_norm: N * float",
+      {"x: float", "table: float", "kv: N * uint8", on_device("rows: N * int32"), "range: N * int32", "input_norm: N * float",
        "qkv: N * uint8", "qkv_bias: N * float", "o: N * uint8", "o_bias: N * float", "post_norm: N * float",
        "gate_up: N * uint8", "down: N * uint8", "eps: N * float"},
       {"y: float"}, true, true);

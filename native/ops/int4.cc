@@ -102,22 +102,23 @@ void pack_int4_op(Op& op) {
   const bool bf16 = narrow_scales(files);
   std::vector<Int4Part> parts;
   for (const Int4File& f : files) parts.push_back({&f, int4_decoder(f.format), f.rows});
-  const View out = op.packed_output(0, packed_int4_bytes(parts.data(), count, r[3], r[5]));
-  pack_int4(parts.data(), count, r[3], r[5], r[1], bf16, int4_zero_scaled(r[0]), r[2], out.data);
+  const int64_t bytes = packed_int4_bytes(parts.data(), count, r[3], r[5]);
+  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes, [&](void* out) {
+    pack_int4(parts.data(), count, r[3], r[5], r[1], bf16, int4_zero_scaled(r[0]), r[2], out);
+  });
 }
 
 /** packed uint8, range int32 [row, rows] -> f32 [rows, k]. Rows as stored: of gated matrices 16 of gate, 16 of up, and so on. */
 void dequantize_op(Op& op) {
   const View w = op.input(0), range = op.input(1, 1);
-  const PackedHeader& h = packed(w, -1, "packed");
+  const Matrix m = packed(op, w, -1, "packed");
+  const PackedHeader& h = m.header;
   require(range.count() == 2, "range: expected [row, rows]");
   const int64_t row = range.i32()[0], rows = range.i32()[1], end = h.gated ? h.strips * kLanes : h.n;
   if (row < 0 || rows < 0 || row + rows > end)
     fail("range: rows " + std::to_string(row) + " to " + std::to_string(row + rows) + " of " + std::to_string(end));
-  std::vector<int32_t> ids;
-  for (int64_t i = row; i < row + rows; i++) ids.push_back((int32_t)i);
   const View y = op.output(0, {rows, h.k});
-  gather_rows(w.data, ids.data(), rows, y.f32());
+  op.device().dequantize(m, row, rows, y.f32());
 }
 
 }  // namespace

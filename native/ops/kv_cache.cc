@@ -1,8 +1,5 @@
 // SvKvAlloc, SvKvAppend, SvKvRead: the cache is made, written and read by ops only, because TensorFlow keeps host copies of
 // tensors that JavaScript reads, and a copy would go stale when an append writes in place.
-#include <string.h>
-
-#include "../kernels/attention.h"
 #include "checks.h"
 
 namespace sv {
@@ -14,7 +11,7 @@ void alloc_op(Op& op) {
   check_size(shape, 4, "shape");
   const int32_t* s = shape.i32();
   require(s[0] > 0 && s[1] > 0 && s[2] > 0 && (s[3] == 2 || s[3] == 4), "shape: expected positive sizes, 2 or 4 bytes");
-  op.output(0, TF_UINT8, {2, s[0], s[1], (int64_t)s[2] * s[3]});
+  op.device().forget_matrix(op.output(0, TF_UINT8, {2, s[0], s[1], (int64_t)s[2] * s[3]}).data);
 }
 
 /** Writes k, v f32 [t, g, c] at rows [at, at + t). */
@@ -22,12 +19,11 @@ void append_op(Op& op) {
   const View kv = op.input(0), k = op.input(1, 3), v = op.input(2, 3), at = op.input(3);
   check_size(at, 1, "at");
   const int64_t t = k.dim(0), g = k.dim(1), c = k.dim(2), row = at.i32()[0];
-  const KvView cache = kv_view(kv, c);
-  require(k.dims == v.dims && g == cache.kv_heads, "k, v: expected [t, kv heads, c]");
+  const KvCache cache = kv_cache(kv, c);
+  require(k.dims == v.dims && g == cache.heads, "k, v: expected [t, kv heads, c]");
   if (row < 0 || row + t > cache.capacity)
     fail("kv capacity exceeded: rows " + std::to_string(row) + " to " + std::to_string(row + t) + " of " + std::to_string(cache.capacity));
-  const int64_t head = cache.capacity * cache.row_stride;
-  kv_write(cache.data, cache.data + g * head, cache.bf16, head, cache.row_stride, row, k.f32(), v.f32(), g * c, t, g, c);
+  op.device().kv_write(cache, row, k.f32(), v.f32(), g * c, t);
 }
 
 /** range int32 [begin, end, c] -> f32 [2, g, end - begin, c]. */
@@ -35,15 +31,10 @@ void read_op(Op& op) {
   const View kv = op.input(0), range = op.input(1);
   check_size(range, 3, "range");
   const int64_t begin = range.i32()[0], end = range.i32()[1], c = range.i32()[2];
-  const KvView cache = kv_view(kv, c);
+  const KvCache cache = kv_cache(kv, c);
   require(begin >= 0 && begin <= end && end <= cache.capacity, "range: expected 0 <= begin <= end <= capacity");
-  const View y = op.output(0, {2, cache.kv_heads, end - begin, c});
-  for (int64_t h = 0; h < 2 * cache.kv_heads; h++) {
-    const char* from = cache.data + (h * cache.capacity + begin) * cache.row_stride;
-    float* to = y.f32() + h * (end - begin) * c;
-    if (cache.bf16) kernels().from_bf16((const uint16_t*)from, (end - begin) * c, to);
-    else memcpy(to, from, (size_t)((end - begin) * c) * 4);
-  }
+  const View y = op.output(0, {2, cache.heads, end - begin, c});
+  op.device().kv_read(cache, begin, end, y.f32());
 }
 
 }  // namespace

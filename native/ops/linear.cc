@@ -1,5 +1,4 @@
 // SvLinear: y = activation(x W^T + bias). SvGatedMlp: y = (silu(x G^T) * (x U^T)) D^T. SvEmbed: rows of a packed table.
-#include "../kernels/pool.h"
 #include "checks.h"
 
 namespace sv {
@@ -8,7 +7,8 @@ namespace {
 /** x f32 [t, k], w packed [n, k], bias f32 [n] or [0], activation int32 -> f32 [t, n]. */
 void linear_op(Op& op) {
   const View x = op.input(0, 2), w = op.input(1), bias = op.input(2), activation = op.input(3);
-  const PackedHeader& h = packed(w, x.dim(1), "weight");
+  const Matrix m = packed(op, w, x.dim(1), "weight");
+  const PackedHeader& h = m.header;
   check_size(bias, h.n, "bias", true);
   require(!h.gated || !bias.count(), "a gated matrix takes no bias");
   require(activation.count() == 1, "activation: expected one value");
@@ -16,27 +16,28 @@ void linear_op(Op& op) {
   Epilogue e;
   e.bias = bias.optional();
   e.activation = activation.i32()[0];
-  linear(x.f32(), x.dim(1), x.dim(0), w.data, e, y.f32(), h.n);
+  op.device().linear(x.f32(), x.dim(1), x.dim(0), m, e, y.f32(), h.n);
 }
 
 void gated_mlp_op(Op& op) {
   const View x = op.input(0, 2), gate_up = op.input(1), down = op.input(2);
-  const PackedHeader& g = packed(gate_up, x.dim(1), "gate_up", true);
-  const PackedHeader& d = packed(down, g.n, "down", false);
-  const View y = op.output(0, {x.dim(0), d.n});
-  float* hidden = shared_scratch(kMlp, x.dim(0) * padded_ld(g.n));
-  linear(x.f32(), x.dim(1), x.dim(0), gate_up.data, {}, hidden, padded_ld(g.n));
-  linear(hidden, padded_ld(g.n), x.dim(0), down.data, {}, y.f32(), d.n);
+  const Matrix g = packed(op, gate_up, x.dim(1), "gate_up", true), d = packed(op, down, g.header.n, "down", false);
+  const int64_t t = x.dim(0), ld = padded_ld(g.header.n);
+  const View y = op.output(0, {t, d.header.n});
+  float* hidden = op.device().scratch(kMlp, t * ld);
+  op.device().linear(x.f32(), x.dim(1), t, g, {}, hidden, ld);
+  op.device().linear(hidden, ld, t, d, {}, y.f32(), d.header.n);
 }
 
 void embed_op(Op& op) {
   const View table = op.input(0), ids = op.input(1, 1);
-  const PackedHeader& h = packed(table, -1, "table", false);
+  const Matrix m = packed(op, table, -1, "table", false);
+  const PackedHeader& h = m.header;
   for (int64_t i = 0; i < ids.count(); i++)
     if (ids.i32()[i] < 0 || ids.i32()[i] >= h.n)
       fail("token id " + std::to_string(ids.i32()[i]) + " is outside the vocabulary of " + std::to_string(h.n));
   const View y = op.output(0, {ids.count(), h.k});
-  gather_rows(table.data, ids.i32(), ids.count(), y.f32());
+  op.device().gather_rows(m, ids.i32(), ids.count(), y.f32());
 }
 
 }  // namespace

@@ -1,8 +1,4 @@
 // SvRmsNorm, SvLayerNorm, SvRope, SvSpaceToDepth: ops on rows.
-#include <string.h>
-
-#include "../kernels/pool.h"
-#include "../kernels/space_to_depth.h"
 #include "checks.h"
 
 namespace sv {
@@ -14,9 +10,7 @@ void rms_norm_op(Op& op) {
   check_size(w, d, "weight");
   check_size(eps, 1, "eps");
   const View y = op.output(0, x.dims);
-  parallel(x.dim(0), 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; i++) kernels().rms_norm(x.f32() + i * d, w.f32(), eps.f32()[0], d, y.f32() + i * d);
-  });
+  op.device().rms_norm(x.f32(), d, w.f32(), eps.f32(), x.dim(0), d, y.f32(), d);
 }
 
 void layer_norm_op(Op& op) {
@@ -26,10 +20,7 @@ void layer_norm_op(Op& op) {
   check_size(b, d, "bias");
   check_size(eps, 1, "eps");
   const View y = op.output(0, x.dims);
-  parallel(x.dim(0), 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; i++)
-      kernels().layer_norm(x.f32() + i * d, w.f32(), b.f32(), eps.f32()[0], d, y.f32() + i * d);
-  });
+  op.device().layer_norm(x.f32(), d, w.f32(), b.f32(), eps.f32(), x.dim(0), d, y.f32(), d);
 }
 
 /** x f32 [t, h, c], table f32 [2, t, c / 2] (cosines, then sines) -> f32 [t, h, c]. */
@@ -39,10 +30,7 @@ void rope_op(Op& op) {
   require(c % 2 == 0, "rope: expected an even head width");
   require(table.dim(0) == 2 && table.dim(1) == t && table.dim(2) == half, "table: expected [2, t, c / 2]");
   const View y = op.output(0, x.dims);
-  memcpy(y.data, x.data, (size_t)x.bytes);
-  for (int64_t i = 0; i < t; i++)
-    for (int64_t j = 0; j < h; j++)
-      kernels().rope(y.f32() + (i * h + j) * c, table.f32() + i * half, table.f32() + (t + i) * half, half);
+  op.device().rope(x.f32(), h * c, table.f32(), table.f32() + t * half, t, h, c, y.f32(), h * c);
 }
 
 /** x f32 [h w, c], size int32 [h, w, k] -> f32 [ceil(h/k) ceil(w/k), k k c]. */
@@ -52,7 +40,7 @@ void space_to_depth_op(Op& op) {
   const int64_t h = size.i32()[0], w = size.i32()[1], k = size.i32()[2];
   require(h > 0 && w > 0 && k > 0 && h * w == x.dim(0), "size: expected h * w rows and k >= 1");
   const View y = op.output(0, {((h + k - 1) / k) * ((w + k - 1) / k), k * k * x.dim(1)});
-  space_to_depth(x.f32(), h, w, x.dim(1), k, y.f32());
+  op.device().space_to_depth(x.f32(), h, w, x.dim(1), k, y.f32());
 }
 
 }  // namespace

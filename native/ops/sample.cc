@@ -1,6 +1,4 @@
 // SvSample: one token id from a row of logits; what sampling means is said in src/ops/sample.ts.
-#include "../kernels/sample.h"
-
 #include <string.h>
 
 #include "checks.h"
@@ -22,11 +20,11 @@ void sample_op(Op& op) {
   require(s.temperature >= 0 && s.top_k >= 0 && s.top_p > 0 && s.top_p <= 1 && s.uniform >= 0 && s.uniform < 1,
           "sampling: expected temperature and top-k of at least 0, top-p in (0, 1], a uniform number in [0, 1)");
   const View id = op.output(0, TF_INT32, {1});
-  static_cast<int32_t*>(id.data)[0] = sample(logits.f32(), logits.count(), s);
+  op.device().sample(logits.f32(), logits.count(), s, static_cast<int32_t*>(id.data));
 }
 
 }  // namespace
 
-void register_sample() { register_op<sample_op>("SvSample", {"logits: float", "sampling: int32"}, {"id: int32"}); }
+void register_sample() { register_op<sample_op>("SvSample", {"logits: float", "sampling: int32"}, {on_device("id: int32")}); }
 
 }  // namespace sv

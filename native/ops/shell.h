@@ -1,25 +1,23 @@
 // What every op's TensorFlow shell shares: registration through the C API, typed views of inputs, outputs, and errors.
-// An op is a function of Op&; whatever it throws becomes the op's status and then a JavaScript exception.
+// An op is a function of Op&, written once for every device; whatever it throws becomes the op's status and then a JavaScript
+// exception.
 #pragma once
 #include <stdint.h>
-#include <stdio.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include <string.h>
 
 #include <initializer_list>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../kernels/device.h"
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 #include "tensorflow/c/tf_tensor.h"
 
 namespace sv {
 
-/** A borrowed input or a fresh output. */
+/** A borrowed input or a fresh output. Its data is the device's memory; the host's for what is declared so. */
 struct View {
   void* data = nullptr;
   std::vector<int64_t> dims;
@@ -42,7 +40,7 @@ inline void require(bool ok, const char* why) { if (!ok) fail(why); }
 
 class Op {
  public:
-  explicit Op(TF_OpKernelContext* context) : context_(context), status_(TF_NewStatus()) {}
+  Op(TF_OpKernelContext* context, Device& device) : context_(context), status_(TF_NewStatus()), device_(device) {}
   ~Op() {
     for (TF_Tensor* t : held_) TF_DeleteTensor(t);
     TF_DeleteStatus(status_);
@@ -60,6 +58,7 @@ class Op {
   }
 
   int inputs() const { return TF_NumInputs(context_); }
+  Device& device() { return device_; }
 
   View output(int i, TF_DataType type, std::vector<int64_t> dims) {
     int64_t bytes = (int64_t)TF_DataTypeSize(type);
@@ -71,21 +70,7 @@ class Op {
     check();
     return hold(t);
   }
-  /** A packed matrix: read whole again and again, so in huge pages where the system gives them (a tenth of the time). */
-  View packed_output(int i, int64_t bytes) {
-    View v = output(i, TF_UINT8, {bytes});
-#if defined(__linux__)
-    const uintptr_t page = 4096, begin = ((uintptr_t)v.data + page - 1) / page * page, end = ((uintptr_t)v.data + (uintptr_t)bytes) / page * page;
-    if (bytes >= 4 << 20 && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // advice: failing is no error
-#endif
-    return v;
-  }
   View output(int i, std::vector<int64_t> dims) { return output(i, TF_FLOAT, std::move(dims)); }
-
-  void report(TF_Code code, const char* what) {
-    TF_SetStatus(status_, code, what);
-    TF_OpKernelContext_Failure(context_, status_);
-  }
 
  private:
   static constexpr int64_t kMostBytes = (int64_t)1 << 46;
@@ -104,42 +89,43 @@ class Op {
 
   TF_OpKernelContext* context_;
   TF_Status* status_;
+  Device& device_;
   std::vector<TF_Tensor*> held_;
 };
 
-template <void (*F)(Op&)>
-void compute(void*, TF_OpKernelContext* context) {
-  Op op(context);
-  try {
-    F(op);
-  } catch (const std::bad_alloc&) {
-    op.report(TF_RESOURCE_EXHAUSTED, "out of memory; free sessions, use a smaller image, or a shorter contextLength");
-  } catch (const std::invalid_argument& e) {
-    op.report(TF_INVALID_ARGUMENT, e.what());
-  } catch (const std::exception& e) {
-    op.report(TF_INTERNAL, e.what());
-  }
+/** An input or output in the words of an op definition, "x: float". Of any type but int32 it lies in the device's memory. */
+struct Port {
+  const char* spec;
+  bool host;
+  Port(const char* text) : spec(text), host(strstr(text, "int32") != nullptr) {}
+  std::string name() const { return std::string(spec, strcspn(spec, ":")); }
+};
+/** An int32 port for many values, which kernels read and no shell does. */
+inline Port on_device(const char* spec) {
+  Port port(spec);
+  port.host = false;
+  return port;
 }
 
-/** Registers op `name` and its CPU kernel. Specs as in "x: float". int32 inputs are read on the host on every device. */
-template <void (*F)(Op&)>
-void register_op(const char* name, std::initializer_list<const char*> inputs, std::initializer_list<const char*> outputs,
-                 bool stateful = false, bool lists = false) {
-  TF_Status* status = TF_NewStatus();
-  TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(name);
-  TF_KernelBuilder* kernel = TF_NewKernelBuilder(name, "CPU", nullptr, &compute<F>, nullptr);
-  for (const char* spec : inputs) {
-    TF_OpDefinitionBuilderAddInput(op, spec);
-    const std::string s(spec);
-    if (s.find("int32") != std::string::npos) TF_KernelBuilder_HostMemory(kernel, s.substr(0, s.find(':')).c_str());
-  }
-  for (const char* spec : outputs) TF_OpDefinitionBuilderAddOutput(op, spec);
-  if (lists) TF_OpDefinitionBuilderAddAttr(op, "N: int >= 1");
-  if (stateful) TF_OpDefinitionBuilderSetIsStateful(op, true);
-  TF_RegisterOpDefinition(op, status);
-  if (TF_GetCode(status) == TF_OK) TF_RegisterKernelBuilder((std::string(name) + "Cpu").c_str(), kernel, status);
-  if (TF_GetCode(status) != TF_OK) fprintf(stderr, "sparsevila: cannot register %s: %s\n", name, TF_Message(status));
-  TF_DeleteStatus(status);
+using OpBody = void (*)(Op&);
+using Compute = void (*)(void*, TF_OpKernelContext*);
+void run_on_cpu(OpBody, TF_OpKernelContext*);
+void run_on_gpu(OpBody, TF_OpKernelContext*);
+
+struct OpDefinition {
+  const char* name;
+  std::vector<Port> inputs, outputs;
+  bool stateful, lists;  // lists: inputs of N tensors
+  Compute cpu, gpu;
+};
+/** Registers the op and its CPU kernel now, its GPU kernel when a device is loaded. */
+void register_definition(OpDefinition);
+
+template <OpBody F>
+void register_op(const char* name, std::initializer_list<Port> inputs, std::initializer_list<Port> outputs, bool stateful = false,
+                 bool lists = false) {
+  register_definition({name, inputs, outputs, stateful, lists, [](void*, TF_OpKernelContext* c) { run_on_cpu(F, c); },
+                       [](void*, TF_OpKernelContext* c) { run_on_gpu(F, c); }});
 }
 
 /** Memory that tensors are made from: a mapped file, or JavaScript memory. */

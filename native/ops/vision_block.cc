@@ -17,16 +17,19 @@ void vision_block_op(Op& op) {
   require(n > 0 && c[0] > 0 && e % c[0] == 0, "heads: expected a divisor of the width");
   for (const View* v : {&norm1, &norm1_bias, &norm2, &norm2_bias}) check_size(*v, e, "norm");
   check_size(eps, 1, "eps");
-  require(packed(qkv, e, "qkv", false).n == 3 * e, "qkv: expected 3 e outputs");
-  require(packed(out, e, "out", false).n == e, "out: expected e outputs");
-  const PackedHeader& f = packed(fc1, e, "fc1", false);
-  require(packed(fc2, f.n, "fc2", false).n == e, "fc2: expected e outputs");
+  VisionBlock b = {};
+  b.qkv = packed(op, qkv, e, "qkv", false);
+  require(b.qkv.header.n == 3 * e, "qkv: expected 3 e outputs");
+  b.out = packed(op, out, e, "out", false);
+  require(b.out.header.n == e, "out: expected e outputs");
+  b.fc1 = packed(op, fc1, e, "fc1", false);
+  b.fc2 = packed(op, fc2, b.fc1.header.n, "fc2", false);
+  require(b.fc2.header.n == e, "fc2: expected e outputs");
   check_size(qkv_bias, 3 * e, "qkv_bias", true);
   check_size(out_bias, e, "out_bias", true);
-  check_size(fc1_bias, f.n, "fc1_bias", true);
+  check_size(fc1_bias, b.fc1.header.n, "fc1_bias", true);
   check_size(fc2_bias, e, "fc2_bias", true);
 
-  VisionBlock b = {};
   b.x = x.f32();
   b.n = n;
   b.e = e;
@@ -35,11 +38,7 @@ void vision_block_op(Op& op) {
   b.norm1_bias = norm1_bias.f32();
   b.norm2 = norm2.f32();
   b.norm2_bias = norm2_bias.f32();
-  b.eps = eps.f32()[0];
-  b.qkv = qkv.data;
-  b.out = out.data;
-  b.fc1 = fc1.data;
-  b.fc2 = fc2.data;
+  b.eps = eps.f32();
   b.qkv_bias = qkv_bias.optional();
   b.out_bias = out_bias.optional();
   b.fc1_bias = fc1_bias.optional();
@@ -47,7 +46,7 @@ void vision_block_op(Op& op) {
   b.activation = c[1];
   b.y = op.output(0, {c[2] ? n : 0, e}).optional();
   b.columns = op.output(1, {c[3] ? n : 0}).optional();
-  vision_block(b);
+  vision_block(op.device(), b);
 }
 
 }  // namespace

@@ -20,6 +20,11 @@ const char* elements(int32_t id, int64_t offset, int64_t n, int32_t type) {
   return s.data + offset;
 }
 
+void widen(const char* from, int64_t n, int32_t type, float* to) {
+  if (type == kF32) memcpy(to, from, (size_t)n * 4);
+  else (type == kBf16 ? kernels().from_bf16 : kernels().from_f16)((const uint16_t*)from, n, to);
+}
+
 /** recipe: [type, gated, dot, k, then per part: source, offset (2 words), type, rows] -> packed bytes. */
 void pack_op(Op& op) {
   const View recipe = op.input(0, 1);
@@ -35,8 +40,9 @@ void pack_op(Op& op) {
     parts.push_back({elements(p[0], wide(p + 1), p[4] * k, p[3]), p[3], p[4]});
   }
   require(!r[1] || (count == 2 && parts[0].rows == parts[1].rows), "recipe: gated needs two parts of equal rows");
-  const View out = op.packed_output(0, packed_bytes(parts.data(), count, k, r[0], r[1]));
-  pack(parts.data(), count, k, r[0], r[1], r[2], out.data);
+  const int64_t bytes = packed_bytes(parts.data(), count, k, r[0], r[1]);
+  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
+                          [&](void* out) { pack(parts.data(), count, k, r[0], r[1], r[2], out); });
 }
 
 /** recipe: [source, offset (2 words), type, dims...] -> f32 tensor. */
@@ -48,10 +54,8 @@ void load_op(Op& op) {
   int64_t n = 1;
   for (int64_t d : dims) n *= d;
   const char* p = elements(r[0], wide(r + 1), n, r[3]);
-  const View out = op.output(0, dims);
-  if (r[3] == kF32) memcpy(out.data, p, (size_t)n * 4);
-  else if (r[3] == kBf16) kernels().from_bf16((const uint16_t*)p, n, out.f32());
-  else kernels().from_f16((const uint16_t*)p, n, out.f32());
+  const View y = op.output(0, dims);
+  op.device().fill(y.data, n * 4, [&](void* out) { widen(p, n, r[3], static_cast<float*>(out)); });
 }
 
 /** recipe: [k, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
@@ -76,15 +80,14 @@ void pack_int8_op(Op& op) {
     const int64_t offset = wide(p + 1);
     if (offset < 0 || rows * k > s.bytes || offset > s.bytes - rows * k) fail("8-bit weights lie outside their file");
     scales[i].resize((size_t)rows);
-    const char* from = elements(p[5], wide(p + 6), rows, p[8]);
-    if (p[8] == kF32) memcpy(scales[i].data(), from, (size_t)rows * 4);
-    else (p[8] == kBf16 ? kernels().from_bf16 : kernels().from_f16)((const uint16_t*)from, rows, scales[i].data());
+    widen(elements(p[5], wide(p + 6), rows, p[8]), rows, p[8], scales[i].data());
     for (int64_t j = 0; j < rows; j++)
       if (!(scales[i][j] - scales[i][j] == 0)) fail("scale " + std::to_string(j) + " of part " + std::to_string(i) + " is not finite");
     parts.push_back({s.data + offset, kInt8, rows, scales[i].data()});
   }
-  const View out = op.packed_output(0, packed_int8_bytes(parts.data(), count, k));
-  pack_int8(parts.data(), count, k, out.data);
+  const int64_t bytes = packed_int8_bytes(parts.data(), count, k);
+  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
+                          [&](void* out) { pack_int8(parts.data(), count, k, out); });
 }
 
 }  // namespace

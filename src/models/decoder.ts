@@ -127,6 +127,7 @@ async function forward(
   const { onColumns, onHidden, breathe } = options;
   const { from, to } = options.layers ?? { from: 0, to: layers.length };
   const { inputs, dispose } = layerInputs(layers.slice(from, to), cache, from, options);
+  const means: Tensor[] = [];
   let h = x.clone();
   try {
     if (x.shape[0] === 1 && to > from && onColumns === undefined && onHidden === undefined) {
@@ -139,18 +140,20 @@ async function forward(
     for (const [i, { kv, rows, range, weights }] of inputs.entries()) {
       onHidden?.(from + i, h);
       const [y, columns] = decoderLayer(h, kv, table, rows, range, weights);
-      onColumns?.(from + i, floats(columns));
-      columns.dispose();
+      means.push(columns);
       h.dispose();
       h = y;
       await breathe();
     }
+    // Read once all layers are under way: a device would wait for its host after each.
+    for (const [i, columns] of means.entries()) onColumns?.(from + i, floats(columns));
     onHidden?.(to, h);
     return h;
   } catch (error) {
     h.dispose();
     throw error;
   } finally {
+    for (const columns of means) columns.dispose();
     dispose();
     table.dispose();
   }

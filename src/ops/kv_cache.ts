@@ -47,11 +47,13 @@ export function keepKvRows(
   const indices = int32(kept);
   const gathered = tf.gather(rows, indices as Parameters<typeof tf.gather>[1], 2);
   const byRow = tf.transpose(gathered, [0, 2, 1, 3]);
-  const [k, v] = tf.unstack(byRow) as [Tensor, Tensor];
+  const half = byRow.shape.slice(1);
+  const halves = [0, 1].map((at) => tf.slice(byRow, [at, 0, 0, 0], [1, ...half]));
+  const [k, v] = halves.map((tensor) => tf.reshape(tensor, half)) as [Tensor, Tensor];
   try {
     appendKv(kv, k, v, begin);
   } finally {
-    for (const tensor of [rows, indices, gathered, byRow, k, v]) tensor.dispose();
+    for (const tensor of [rows, indices, gathered, byRow, ...halves, k, v]) tensor.dispose();
   }
 }
 

@@ -51,6 +51,19 @@ export interface Backend {
   readonly isUsingGpuDevice: boolean;
 }
 
+/** What TensorFlow has asked of the device: copies, their bytes, and memory. */
+export interface DeviceCounters {
+  readonly toDevice: number;
+  readonly toDeviceBytes: number;
+  readonly toHost: number;
+  readonly toHostBytes: number;
+  readonly onDevice: number;
+  readonly onDeviceBytes: number;
+  readonly allocations: number;
+  readonly bytes: number;
+  readonly peakBytes: number;
+}
+
 /** What our own module exports to Node. Requiring it registers its ops. */
 export interface NativeAddon {
   cpuFeatures(): Readonly<Record<string, boolean>>;
@@ -68,6 +81,8 @@ export interface NativeAddon {
   loadDevice(path: string): void;
   /** What the loaded device library says of its devices, or why it has none. */
   deviceReport(): string;
+  /** Copies and memory of the loaded device since the process began; undefined when none is loaded. */
+  deviceCounters(): DeviceCounters | undefined;
   /** Bytes or operations per second of this machine, at the level and threads in use. */
   measure(what: 'read' | 'f32' | 'bf16' | 'int8'): number;
 }

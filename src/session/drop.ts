@@ -112,13 +112,19 @@ export function survivors(
   const shorter = gatherRows(x, at);
   const left = at.map((i) => living[i] as number);
   if (rows === undefined) return { x: shorter, living: left };
-  const { tf } = start();
-  const cells = Array.from(left.keys()).filter((i) => isVisual[left[i] as number] === 1);
-  const indices = tf.tensor2d(cells, [cells.length, 1], 'int32');
+  // What the method merged takes the place of the visual rows.
   const merged = float32(rows, [kept.length, size.width]);
+  const both = start().tf.concat([shorter, merged]);
+  let next = left.length;
   try {
-    return { x: tf.tensorScatterUpdate(shorter, indices, merged), living: left };
+    return {
+      x: gatherRows(
+        both,
+        left.map((row, i) => (isVisual[row] === 1 ? next++ : i)),
+      ),
+      living: left,
+    };
   } finally {
-    for (const tensor of [shorter, indices, merged]) tensor.dispose();
+    for (const tensor of [shorter, merged, both]) tensor.dispose();
   }
 }

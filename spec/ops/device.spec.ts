@@ -1,0 +1,33 @@
+// Every small case of the op table against its reference on the stand-in of a GPU: the GPU's kernels, registration, memory and
+// copies, without a GPU. Memory of the device that the host touches ends the process, and all cases with it.
+
+import { OP_CASES, titleOf } from '../../src/ops/cases/index';
+import { TOLERANCES, within } from '../../src/ops/tolerance';
+import { runOn } from '../support/device';
+import type { CaseResults } from './device_cases';
+
+const SMALL = OP_CASES.filter(({ big }) => !big).map((item) => ({ ...item, title: titleOf(item) }));
+
+let results: CaseResults;
+beforeAll(async () => {
+  results = await runOn<CaseResults>('standin', 'ops/device_cases');
+});
+
+test('runs on the device', () => {
+  expect(results.device).toBe('GPU');
+});
+
+describe.each(SMALL)('$title', ({ title, tolerance }) => {
+  test('equals its reference', () => {
+    const { comparisons, thrown } = results.cases[title] ?? { comparisons: [] };
+    expect(thrown).toBeUndefined();
+    expect(comparisons.length).toBeGreaterThan(0);
+    // JSON has no NaN: it comes as null.
+    const wrong = comparisons.filter(({ error }) => !within(error ?? Number.NaN, tolerance));
+    expect({ tolerance: TOLERANCES[tolerance], wrong }).toEqual({ tolerance: TOLERANCES[tolerance], wrong: [] });
+  });
+
+  test('gives equal bits for equal calls', () => {
+    expect(results.cases[title]?.differs ?? null).toBeNull();
+  });
+});

@@ -1,0 +1,36 @@
+// A script for `runOn`: checks every small case of the op table on the process's device, and calls it twice for equal bits.
+
+import type { Comparison } from '../../src/ops/cases/case';
+import { OP_CASES, titleOf } from '../../src/ops/cases/index';
+import { start } from '../../src/runtime/start';
+import { print } from '../support/device';
+import { bitsOf, difference } from './levels';
+
+export interface CaseResult {
+  readonly comparisons: readonly Comparison[];
+  /** Where two equal calls differ, in words; null when they do not. */
+  readonly differs: string | null;
+  /** What was thrown instead. */
+  readonly thrown?: string;
+}
+
+export interface CaseResults {
+  readonly device: string;
+  readonly cases: Readonly<Record<string, CaseResult>>;
+}
+
+if (require.main === module) {
+  const cases: Record<string, CaseResult> = {};
+  for (const item of OP_CASES.filter(({ big }) => !big)) {
+    try {
+      const prepared = item.prepare();
+      const comparisons = prepared.check();
+      const differs = difference(bitsOf(prepared.run()), bitsOf(prepared.run())) ?? null;
+      prepared.dispose();
+      cases[titleOf(item)] = { comparisons, differs };
+    } catch (error) {
+      cases[titleOf(item)] = { comparisons: [], differs: null, thrown: String(error) };
+    }
+  }
+  print({ device: start().device, cases } satisfies CaseResults);
+}

@@ -1,0 +1,44 @@
+// Runs a script of the specs on a device in a process of its own: a process has one device for good. Knows nothing of what the
+// script does.
+
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+
+const ROOT = join(__dirname, '../../..');
+
+export type DeviceName = 'cpu' | 'standin';
+
+/** What `print` of the script, a path in spec/ without ending, was given. Rejects with all it wrote when it fails. */
+export async function runOn<T>(device: DeviceName, script: string): Promise<T> {
+  const child = spawn(process.execPath, [join(ROOT, 'dist/spec', `${script}.js`)], {
+    cwd: ROOT,
+    env: { ...process.env, SPARSEVILA_DEVICE: device },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let [out, all] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text;
+    all += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    all += text;
+  });
+  const ended = await new Promise<string>((done, fail) => {
+    child.once('error', fail);
+    child.once('close', (code, signal) => done(String(signal ?? code)));
+  });
+  const line = out
+    .split('\n')
+    .filter((text) => text.startsWith(MARKER))
+    .at(-1);
+  if (ended !== '0' || line === undefined)
+    throw new Error(`${script} on ${device} ended with ${ended}:\n${all.slice(-4000)}`);
+  return JSON.parse(line.slice(MARKER.length)) as T;
+}
+
+const MARKER = 'result: ';
+
+/** In such a script: what `runOn` is to return. */
+export function print(result: unknown): void {
+  process.stdout.write(`${MARKER}${JSON.stringify(result)}\n`);
+}
