@@ -11,7 +11,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   runtime: ['errors'],
   ops: ['errors', 'runtime', 'text'],
   image: ['errors'],
-  text: ['errors', 'json', 'ops'],
+  text: ['errors', 'json'],
   scenes: ['errors', 'runtime', 'text'],
   models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors', 'text'],
