@@ -32,14 +32,20 @@ function anyBits(length: number): Float32Array {
 
 const sameBits = (a: Float32Array, b: Float32Array) => Buffer.from(a.buffer).equals(Buffer.from(b.slice().buffer));
 
+/** What `make` computes, read; it is not returned through tf.tidy, which would walk through all its numbers as keys. */
+function read(make: () => Tensor): Float32Array {
+  const x = make();
+  const values = x.dataSync() as Float32Array;
+  x.dispose();
+  return values;
+}
+
 /** To the device and back; there it is copied once, so that the answer cannot be the host's own. */
 function roundTrips({ tf, backend }: Runtime): Check[] {
   const attrs = [{ name: 'T', type: backend.binding.TF_ATTR_TYPE, value: backend.binding.TF_FLOAT }];
   return SIZES.map((length) => {
     const sent = anyBits(length);
-    const come = tf.tidy(
-      () => backend.executeSingleOutput('Identity', attrs, [tf.tensor1d(sent)]).dataSync() as Float32Array,
-    );
+    const come = read(() => tf.tidy(() => backend.executeSingleOutput('Identity', attrs, [tf.tensor1d(sent)])));
     return { name: `round trip of ${length}`, ok: sameBits(sent, come), what: 'bits survive' };
   });
 }
@@ -71,14 +77,11 @@ function costs({ tf }: Runtime): Record<string, number> {
   });
   const floats = anyBits(COPIED);
   const ways = [0, 1, 2].map(() => {
-    let x: Tensor | undefined;
+    const x = tf.tensor1d(floats);
     // A tensor goes to the device when it is first used; the one element that is read waits for all of it.
-    const there = time(() => {
-      x = tf.tensor1d(floats);
-      tf.tidy(() => tf.slice(x as Tensor, [COPIED - 1], [1]).dataSync());
-    });
-    const back = time(() => tf.tidy(() => tf.reshape(x as Tensor, [2, COPIED / 2]).dataSync()));
-    x?.dispose();
+    const there = time(() => read(() => tf.slice(x, [COPIED - 1], [1])));
+    const back = time(() => read(() => tf.reshape(x, [2, COPIED / 2])));
+    x.dispose();
     return { there, back };
   });
   small.dispose();

@@ -5,6 +5,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
+readonly cache=${SPARSEVILA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sparsevila}
 readonly root=/tmp/sparsevila-gpu # pack.sh built for this path: it is in the names of the builds
 readonly all='smi kernels doctor ops device demo decode'
 limit=280 # seconds for a step
@@ -17,7 +18,7 @@ usage() {
 Usage: scripts/gpu/run.sh [--only 'STEP ...'] [--out FOLDER] [--limit SECONDS] [--standin]
        scripts/gpu/run.sh --take FOLDER     keeps the parts of a pack that FOLDER has; unpacks it when all are there
 Steps: $all
---standin: on the GPU's stand-in, to try this script on a machine without a GPU
+--standin: on the GPU's stand-in, to try this script on a machine without a GPU; all but smi and decode, or what --only says after it
 TEXT
   exit 2
 }
@@ -53,7 +54,7 @@ while [ $# -gt 0 ]; do
     --only) [ $# -gt 1 ] || usage; only=$2; shift ;;
     --out) [ $# -gt 1 ] || usage; out=$2; shift ;;
     --limit) [ $# -gt 1 ] || usage; limit=$2; shift ;;
-    --standin) device=standin ;;
+    --standin) device=standin only='kernels doctor device ops demo' ;;
     *) usage ;;
   esac
   shift
@@ -87,28 +88,47 @@ write_json() {
   printf '{"device":"%s","commit":"%s","steps":[%s]}\n' "$device" "$commit" "${steps[*]}" >"$json"
 }
 
+# The library NAME that was built last, of the pack or of the set-up here.
+newest() {
+  local found
+  found=$(find "$root/kernels" "$cache" -name "$1" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1)
+  echo "${found#* }"
+}
+
 if ! commit=$(git rev-parse --short HEAD 2>/dev/null); then commit=unknown; fi
 readonly commit
-clone=$PWD
+
+# --- where things come from: the pack, or set up here --------------------------------------------------------
+if [ -x "$root/node/bin/node" ]; then
+  # What is built is known by its sources: those of this clone.
+  tar -c --exclude=./node_modules --exclude=./dist --exclude=./.git . | tar -x -C "$root/app" || exit 1
+  export PATH="$root/node/bin:$PATH" SPARSEVILA_CACHE="$root/cache"
+  app=$root/app
+elif command -v node >/dev/null; then
+  if [ "$device" = gpu ]; then job=(cli setup --gpu); else job=(test --listTests); fi # the stand-in comes with the tests
+  node scripts/bootstrap.mjs "${job[@]}" >/dev/null || exit 1
+  app=$PWD
+elif [ -d "$root/kernels" ]; then
+  app='' # the kernels by themselves
+else
+  echo 'run.sh: expected Node in PATH, or a pack (see --take), but found neither.' >&2
+  exit 1
+fi
 
 # --- what needs neither Node nor TensorFlow -----------------------------------------------------------------
 if [ "$device" = gpu ]; then
   step smi nvidia-smi
-  kernels=$(find "$root/kernels" "${SPARSEVILA_CACHE:-$HOME/.cache/sparsevila}" -name sparsevila_kernels.so 2>/dev/null | head -n 1)
-  step kernels python3 scripts/gpu/test_kernels.py "${kernels:-sparsevila_kernels.so}"
+  step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)" --bench
+else
+  step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_standin.so)" --standin
 fi
 
-# --- all else: from the pack, or set up here ----------------------------------------------------------------
-if [ -x "$root/node/bin/node" ]; then
-  export PATH="$root/node/bin:$PATH" SPARSEVILA_CACHE="$root/cache"
-  tar -c --exclude=./node_modules --exclude=./dist --exclude=./.git . | tar -x -C "$root/app" && cd "$root/app" || exit 1
-elif command -v node >/dev/null; then
-  if [ "$device" = gpu ]; then gpu=--gpu; else gpu=--no-gpu; fi
-  node scripts/bootstrap.mjs cli setup "$gpu" || exit 1
-else
-  echo "run.sh: expected Node in PATH or a pack taken with --take; found neither. Only the kernels were tried." | tee -a "$log"
-  exit 1
+# --- on TensorFlow ------------------------------------------------------------------------------------------
+if [ -z "$app" ]; then
+  echo "log: $log, results: $json; no Node here, so only the kernels were tried"
+  exit "$failed"
 fi
+cd "$app" || exit 1
 export SPARSEVILA_DEVICE=$device
 
 step doctor node dist/src/cli/main.js doctor
@@ -117,6 +137,5 @@ step ops node node_modules/jest/bin/jest.js --config jest.config.js --runInBand 
 step demo node dist/scripts/demo.js
 step decode node dist/scripts/bench.js model --shape qwen2-7b --weights awq --head awq --precision fast --context 8448 --visual 8192
 
-cd "$clone" || exit 1
 echo "log: $log, results: $json"
 exit "$failed"

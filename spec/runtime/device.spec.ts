@@ -1,5 +1,5 @@
 // Which device is used, and why not the GPU: on facts about machines other than this one.
-import { deviceWish, type GpuFacts, noDevice, unfit, whyCpu } from '../../src/runtime/device';
+import { deviceWish, formatDevices, type GpuFacts, noDevice, unfit, whyCpu } from '../../src/runtime/device';
 import type { Gpu, Nvidia } from '../../src/runtime/nvidia';
 
 const H200: Gpu = { name: 'NVIDIA H200', memoryBytes: 143_771 * 2 ** 20, capability: '9.0' };
@@ -119,4 +119,13 @@ test('noDevice says what was asked for, why not, and what to try', () => {
     'Expected a device for SPARSEVILA_DEVICE=gpu but the GPU library is not built. Run `npx sparsevila setup`.',
   );
   expect(noDevice('gpu', { why: 'no NVIDIA GPU' }).message).toMatch(/Unset SPARSEVILA_DEVICE/);
+});
+
+test('formatDevices has a line per device, and gives back what is no report', () => {
+  const device = { name: 'NVIDIA H200', memory: 150_754_820_096, free: null, capability: '9.0', multiprocessors: 132 };
+  const report = { driver: '13.0', runtime: '13.0', devices: [device, { ...device, name: 'NVIDIA L4' }] };
+  expect(formatDevices(JSON.stringify(report))).toBe(
+    'NVIDIA H200, 151 GB, compute capability 9.0, CUDA 13.0\nNVIDIA L4, 151 GB, compute capability 9.0, CUDA 13.0',
+  );
+  expect(formatDevices('No NVIDIA driver was found')).toBe('No NVIDIA driver was found');
 });

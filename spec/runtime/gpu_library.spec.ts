@@ -1,12 +1,11 @@
 // The GPU's library, compiled for every architecture wherever there is an nvcc, and what it says on a machine without a GPU.
-import { execFileSync, spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { execFileSync } from 'node:child_process';
 import { findCuda } from '../../src/runtime/cuda';
 import { type DeviceLibrary, ensureDeviceLibrary } from '../../src/runtime/device-library';
 import { findLibtensorflow } from '../../src/runtime/libtensorflow';
 import { nvidia } from '../../src/runtime/nvidia';
-import type { Probe } from '../../src/runtime/probe';
 import { findProgram } from '../../src/runtime/process';
+import { probe } from '../support/probe';
 
 const cuda = findCuda();
 const hasGpu = nvidia().devices.length > 0;
@@ -21,14 +20,6 @@ beforeAll(async () => {
   if (libtensorflow === undefined) throw new Error('Expected libtensorflow to be set up.');
   library = await ensureDeviceLibrary('gpu', libtensorflow);
 });
-
-function probe(device: string): Probe {
-  const child = spawnSync(process.execPath, [join(__dirname, '../../src/runtime/probe.js')], {
-    encoding: 'utf8',
-    env: { ...process.env, SPARSEVILA_DEVICE: device },
-  });
-  return JSON.parse(child.stdout.trim().split('\n').at(-1) ?? '') as Probe;
-}
 
 test('exports the table, the device and nothing of what is inside', () => {
   if (library === undefined) return;
@@ -45,14 +36,14 @@ test('exports the table, the device and nothing of what is inside', () => {
 
 test('has no device on a machine without a GPU, says why, and the CPU does', () => {
   if (library === undefined || hasGpu) return;
-  const found = probe('auto');
+  const found = probe({ SPARSEVILA_DEVICE: 'auto' });
   expect(found).toMatchObject({ ok: true, device: 'CPU' });
   expect(found.ok && found.deviceReport).toMatch(/driver|GPU/);
 });
 
 test('is an error when asked for without a GPU', () => {
   if (library === undefined || hasGpu) return;
-  const found = probe('gpu');
+  const found = probe({ SPARSEVILA_DEVICE: 'gpu' });
   expect(found.ok).toBe(false);
   expect(found).toMatchObject({ message: expect.stringMatching(/SPARSEVILA_DEVICE=gpu but .*NVIDIA/) });
 });

@@ -2,11 +2,11 @@
 import { start } from '../../src/runtime/start';
 
 describe('start', () => {
-  test('adds two tensors on the CPU', () => {
+  test('adds two tensors', () => {
     const { tf, device } = start();
     const sum = tf.tidy(() => tf.add(tf.tensor1d([1, 2, 3]), tf.tensor1d([10, 20, 30])).dataSync());
     expect([...sum]).toEqual([11, 22, 33]);
-    expect(device).toBe('CPU');
+    expect(['CPU', 'GPU']).toContain(device); // which one: start_device.spec.ts
   });
 
   test('gives the same runtime at every call', () => {

@@ -1,4 +1,4 @@
-// Whole conversations on the stand-in of a GPU: the answers are the processor's, and a token costs one copy to the host.
+// Whole conversations on the stand-in of a GPU: the answers are the processor's, and a token costs one copy to the host: its id.
 
 import { runOn } from '../support/device';
 import type { DeviceTurns } from './device_turns';
@@ -21,6 +21,9 @@ test.each(['dense, f32', 'SparseVILA, f32', 'SparseVILA, bf16'])('%s: answers as
   expect(standin.answers[name]).toEqual(cpu.answers[name]);
 });
 
-test.each(['dense, f32', 'SparseVILA, f32', 'SparseVILA, bf16'])('%s: one copy to the host per token', (name) => {
-  expect(standin.copiesPerToken[name]).toBe(1);
-});
+test.each(['dense, f32', 'SparseVILA, f32', 'SparseVILA, bf16'])(
+  '%s: a token costs one copy to the host, its id',
+  (name) => {
+    expect(standin.perToken[name]).toEqual({ count: 1, bytes: 4 });
+  },
+);

@@ -10,8 +10,13 @@ export interface DeviceTurns {
   readonly device: string;
   /** Per configuration, the answers in order. */
   readonly answers: Readonly<Record<string, readonly string[]>>;
-  /** Copies from the device to the host that one more token of an answer makes, per configuration; null without a device. */
-  readonly copiesPerToken: Readonly<Record<string, number | null>>;
+  /** What one more token of an answer copies from the device to the host, per configuration; nothing without a device. */
+  readonly perToken: Readonly<Record<string, Copies>>;
+}
+
+export interface Copies {
+  readonly count: number;
+  readonly bytes: number;
 }
 
 const SETTINGS: Readonly<Record<string, SessionOptions>> = {
@@ -34,32 +39,34 @@ async function answersOf(model: Model, options: SessionOptions): Promise<string[
 }
 
 /** Of two answers of different lengths to one question. */
-async function copiesPerToken(model: Model, options: SessionOptions): Promise<number | null> {
-  const { native } = start();
-  const copies = async (maxTokens: number): Promise<number> => {
+async function copiesPerToken(model: Model, options: SessionOptions): Promise<Copies> {
+  const copies = async (maxTokens: number): Promise<Copies> => {
     const chat = model.session(options);
-    const before = native.deviceCounters()?.toHost ?? Number.NaN;
+    const before = start().native.deviceCounters();
     const answer = chat.ask('Read row 1.', { images: [scene(0)], maxTokens, ...LONG });
     await answer.text();
     const { generated = 0 } = answer.stats?.tokens ?? {};
     if (generated !== maxTokens) throw new Error(`expected an answer of ${maxTokens} tokens, received ${generated}`);
     chat.dispose();
-    return (native.deviceCounters()?.toHost ?? Number.NaN) - before;
+    const after = start().native.deviceCounters();
+    if (before === undefined || after === undefined) return { count: 0, bytes: 0 };
+    return { count: after.toHost - before.toHost, bytes: after.toHostBytes - before.toHostBytes };
   };
   const [few, many] = [await copies(FEW), await copies(MANY)];
-  return (many - few) / (MANY - FEW);
+  const tokens = MANY - FEW;
+  return { count: (many.count - few.count) / tokens, bytes: (many.bytes - few.bytes) / tokens };
 }
 
 async function main(): Promise<void> {
   const model = await load(TINY);
   const answers: Record<string, string[]> = {};
-  const copies: Record<string, number | null> = {};
+  const perToken: Record<string, Copies> = {};
   for (const [name, options] of Object.entries(SETTINGS)) {
     answers[name] = await answersOf(model, options);
-    copies[name] = await copiesPerToken(model, options);
+    perToken[name] = await copiesPerToken(model, options);
   }
   model.dispose();
-  print({ device: start().device, answers, copiesPerToken: copies } satisfies DeviceTurns);
+  print({ device: start().device, answers, perToken } satisfies DeviceTurns);
 }
 
 if (require.main === module) void main();

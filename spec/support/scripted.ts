@@ -2,6 +2,7 @@
 // about the model.
 
 import type { VisionLanguageModel } from '../../src/models/model';
+import { float32 } from '../../src/ops/run';
 
 /** Each turn answers `text` (again from its start) and then stops. */
 export function scripted(model: VisionLanguageModel, text: string): VisionLanguageModel {
@@ -17,10 +18,10 @@ export function scripted(model: VisionLanguageModel, text: string): VisionLangua
         if (x.shape[0] !== 1) at = 0;
         return model.decoder.forward(x, positions, cache, options);
       },
-      logits: (x, all) => {
-        const values = model.decoder.logits(x, all).map(() => 0);
+      scores: () => {
+        const values = new Float32Array(model.decoder.config.vocabSize);
         values[ids[Math.min(at++, ids.length - 1)] ?? stop] = 30;
-        return values;
+        return float32(values, [1, values.length]);
       },
     },
   };

@@ -23,7 +23,7 @@ export interface Call {
 export interface Watched {
   readonly model: VisionLanguageModel;
   readonly calls: Call[];
-  /** Every result of `decoder.logits`. */
+  /** Every result of `decoder.scores`. */
   readonly logits: Float32Array[];
   /** Ids given to `decoder.embed`, call by call. */
   readonly embedded: number[][];
@@ -54,10 +54,10 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
           return decoder.embed(ids);
         },
         forward: recording(decoder, calls, hidden),
-        logits: (x, all) => {
-          const values = decoder.logits(x, all);
-          logits.push(values.slice());
-          return values;
+        scores: (x) => {
+          const scores = decoder.scores(x);
+          logits.push(floats(scores).slice());
+          return scores;
         },
       },
     },

@@ -1,6 +1,7 @@
 // Sampling: greedy, the order of the filters against cases worked by hand, distributions under a fixed seed, and every refusal.
 import { readJson } from '../../src/json';
-import { sampleReference } from '../../src/ops/sample';
+import { float32 } from '../../src/ops/run';
+import { sample, sampleReference } from '../../src/ops/sample';
 import { uniform } from '../../src/text/random';
 import { createSampler, parseGenerationConfig, type SamplingOptions } from '../../src/text/sampling';
 
@@ -168,6 +169,33 @@ describe('draws', () => {
       const sampler = createSampler({ ...options, seed: trial });
       for (let i = 0; i < 50; i++) expect(allowed[sampler.sample(logits, [])]).toBeGreaterThan(0);
     }
+  });
+
+  it('are the same when the op draws: same seed, same ids', () => {
+    const random = uniform(23);
+    const settings: SamplingOptions[] = [
+      {},
+      { temperature: 1 },
+      { temperature: 0.7, topK: 20, topP: 0.8 },
+      { temperature: 1.3, topP: 0.5 },
+    ];
+    for (const options of settings) {
+      const [here, there] = [createSampler({ ...options, seed: 9 }), createSampler({ ...options, seed: 9 })];
+      for (let i = 0; i < 40; i++) {
+        const logits = Float32Array.from({ length: 203 }, () => 8 * random() - 4);
+        const draw = there.draw();
+        if (draw === undefined) throw new Error('nothing for the op to draw');
+        const row = float32(logits, [1, logits.length]);
+        const id = sample(row, draw);
+        expect(id.dataSync()[0]).toBe(here.sample(logits, []));
+        row.dispose();
+        id.dispose();
+      }
+    }
+  });
+
+  it('need the logits under a repetition penalty', () => {
+    expect(createSampler({ temperature: 1, repetitionPenalty: 1.1 }).draw()).toBeUndefined();
   });
 
   it('repeat with the seed, differ without one, and tell the seed', () => {

@@ -52,7 +52,9 @@ export interface Decoder {
   look(layer: number, x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], length: number): Float32Array;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
-  /** Final norm and head of the last row, or of all rows: f32 [rows, vocabulary]. */
+  /** Final norm and head of the last row, f32 [1, vocabulary]; the caller disposes of it. */
+  scores(x: Tensor): Tensor;
+  /** The same of the last row, or of all rows, read: f32 [rows, vocabulary]. */
   logits(x: Tensor, all?: boolean): Float32Array;
 }
 
@@ -73,6 +75,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const head = weights.has('lm_head.weight') ? weights.matrix(['lm_head.weight'], [vocabSize], d) : table;
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
+  const scoresOf = (x: Tensor, all: boolean): Tensor => headScores(x, norm, eps, head, none, all);
 
   return {
     config,
@@ -85,7 +88,15 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
         length,
       }),
     norm: (x) => rmsNorm(x, norm, eps),
-    logits: (x, all = false) => headLogits(x, norm, eps, head, none, all),
+    scores: (x) => scoresOf(x, false),
+    logits: (x, all = false) => {
+      const scores = scoresOf(x, all);
+      try {
+        return floats(scores);
+      } finally {
+        scores.dispose();
+      }
+    },
   };
 }
 
@@ -215,23 +226,16 @@ function look(
   }
 }
 
-/** tf.tidy would walk every element of the logits it returns, looking for tensors: 10 ms for 32,000. */
-function headLogits(
-  x: Tensor,
-  norm: Tensor,
-  eps: Tensor,
-  head: PackedMatrix,
-  none: Tensor,
-  all: boolean,
-): Float32Array {
+/** Final norm and head of the last row, or of all. */
+function headScores(x: Tensor, norm: Tensor, eps: Tensor, head: PackedMatrix, none: Tensor, all: boolean): Tensor {
   const { tf } = start();
   const [t, d] = x.shape as [number, number];
   const rows = all || t === 1 ? x.clone() : tf.slice(x, [t - 1, 0], [1, d]);
   const normalised = rmsNorm(rows, norm, eps);
-  const y = linear(normalised, head, none);
   try {
-    return floats(y);
+    return linear(normalised, head, none);
   } finally {
-    for (const tensor of [rows, normalised, y]) tensor.dispose();
+    rows.dispose();
+    normalised.dispose();
   }
 }

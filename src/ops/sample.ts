@@ -12,19 +12,8 @@
 // The result is -1 where no logit can be chosen: one is NaN or +∞, or none is above -∞.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
-import { roundedDown, sampleWeight } from '../text/draw';
+import { type Draw, roundedDown, sampleWeight } from '../text/draw';
 import { run, withInt32 } from './run';
-
-export interface Draw {
-  /** At least 0; 0 is greedy. */
-  readonly temperature: number;
-  /** 0 keeps all. */
-  readonly topK: number;
-  /** In (0, 1]; 1 keeps all. */
-  readonly topP: number;
-  /** In [0, 1): the one random number of the draw. */
-  readonly uniform: number;
-}
 
 /**
  * The id drawn, int32 [1].

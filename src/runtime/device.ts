@@ -129,6 +129,21 @@ export function whyCpu(wish: DeviceWish, facts: GpuFacts, said: string): Reason 
   return { why: 'the GPU library is not built', advice: SETUP };
 }
 
+/** The devices in a library's report, one per line. A report that is not the library's JSON is given back as it is. */
+export function formatDevices(report: string): string {
+  if (!report.startsWith('{')) return report;
+  const { devices, runtime } = JSON.parse(report) as { devices: ReportedDevice[]; runtime: string };
+  const line = ({ name, memory, capability }: ReportedDevice) =>
+    `${name}, ${(memory / 1e9).toFixed(0)} GB, compute capability ${capability}, CUDA ${runtime}`;
+  return devices.map(line).join('\n');
+}
+
+interface ReportedDevice {
+  readonly name: string;
+  readonly memory: number;
+  readonly capability: string;
+}
+
 /** The error of a wish that cannot be fulfilled. */
 export function noDevice(wish: DeviceWish, { why, advice }: Reason): SparseVilaError {
   return new SparseVilaError(

@@ -6,7 +6,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../errors';
 import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
-import { deviceWish, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
+import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
 import { cores, cpuQuota, isaLevel, memoryBytes, processor } from './machine';
 import { findNative, type NativeModules, tfjsNodeFolder } from './native';
@@ -185,7 +185,7 @@ function backendRows(installed: boolean, facts: GpuFacts): Row[] {
 }
 
 function deviceRow({ device, deviceReport }: Extract<Probe, { ok: true }>, facts: GpuFacts): Row {
-  if (device === 'GPU') return row('device', 'ok', `GPU: ${deviceReport}`, '');
+  if (device === 'GPU') return row('device', 'ok', `GPU: ${formatDevices(deviceReport)}`, '');
   const { why, advice } = whyCpu(deviceWish(), facts, deviceReport);
   return row('device', advice === undefined ? 'ok' : 'warn', `CPU: ${why}`, advice ?? '');
 }

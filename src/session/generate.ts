@@ -1,6 +1,9 @@
 // The decode loop of one turn: sample, stream text at character boundaries, run the token over the turn's view.
 
+import type { Tensor } from '@tensorflow/tfjs-core';
 import type { VisionLanguageModel } from '../models/model';
+import { floats } from '../ops/run';
+import { sample } from '../ops/sample';
 import type { Sampler } from '../text/sampling';
 import { stopMatcher } from '../text/stop';
 import { textStream } from '../text/tokenizer';
@@ -24,18 +27,21 @@ export interface GenerateOptions {
   readonly breathe: () => Promise<void>;
 }
 
-/** Yields the answer's text. Leaves the conversation `answered`, even when its consumer stops early. */
+/**
+ * Yields the answer's text. Leaves the conversation `answered`, even when its consumer stops early.
+ * @param first scores of the first token, f32 [1, v]; disposed of
+ */
 export async function* generate(
   model: VisionLanguageModel,
   c: Conversation,
   view: TurnView,
   sampler: Sampler,
-  first: Float32Array,
+  first: Tensor,
   { maxTokens, stop, breathe }: GenerateOptions,
 ): AsyncGenerator<string, Generated> {
   const stream = textStream(model.tokenizer);
   const matcher = stopMatcher(stop);
-  let logits = first;
+  let scores = first;
   let tokens = 0;
   let steps = 0;
   let ms = 0;
@@ -44,7 +50,7 @@ export async function* generate(
   try {
     while (tokens < maxTokens && Math.max(lengthOf(c), c.nextPosition) < c.capacity) {
       const begin = performance.now();
-      const id = sampler.sample(logits, c.ids);
+      const id = choose(sampler, scores, c.ids);
       if (model.stopIds.includes(id)) {
         finish = 'stop';
         break;
@@ -59,7 +65,8 @@ export async function* generate(
         break;
       }
       if (tokens === maxTokens) break;
-      logits = await step(model, c, view, id, breathe);
+      scores.dispose();
+      scores = await step(model, c, view, id, breathe);
       pending = [];
       steps++;
       ms += performance.now() - begin;
@@ -69,18 +76,30 @@ export async function* generate(
     if (rest !== '') yield rest;
     return { finish, tokens, steps, ms };
   } finally {
+    scores.dispose();
     c.phase = { at: 'answered', pending };
   }
 }
 
-/** One token through the decoder; returns the next logits. */
+/** The next id. Scores stay where they are, and only the id is read, but under a repetition penalty. */
+function choose(sampler: Sampler, scores: Tensor, history: readonly number[]): number {
+  const draw = sampler.draw();
+  if (draw === undefined) return sampler.sample(floats(scores), history);
+  const drawn = sample(scores, draw);
+  const [id = -1] = drawn.dataSync<'int32'>();
+  drawn.dispose();
+  // There is none: this says why.
+  return id >= 0 ? id : sampler.sample(floats(scores), history);
+}
+
+/** One token through the decoder; returns the next scores. */
 async function step(
   model: VisionLanguageModel,
   c: Conversation,
   view: TurnView,
   id: number,
   breathe: () => Promise<void>,
-): Promise<Float32Array> {
+): Promise<Tensor> {
   const x = model.decoder.embed([id]);
   try {
     const y = await model.decoder.forward(x, [c.nextPosition], c.cache, {
@@ -90,9 +109,9 @@ async function step(
     });
     for (const layer of c.layers) layer.length++;
     c.nextPosition++;
-    const logits = model.decoder.logits(y);
+    const scores = model.decoder.scores(y);
     y.dispose();
-    return logits;
+    return scores;
   } finally {
     x.dispose();
   }

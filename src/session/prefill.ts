@@ -1,5 +1,5 @@
 // From a turn's prompt to rows in the cache: all its rows through the decoder, in chunks and in stages between which a method may
-// drop visual rows. Leaves the question's relevance of every visual row in every layer, and the logits that follow the prompt.
+// drop visual rows. Leaves the question's relevance of every visual row in every layer, and the scores that follow the prompt.
 
 import type { Tensor } from '@tensorflow/tfjs-core';
 import type { ForwardOptions } from '../models/decoder';
@@ -32,13 +32,13 @@ interface Run {
   readonly relevance: Float32Array[];
 }
 
-/** Appends the opening and the question to the cache; returns the next token's logits and the question's relevance per layer. */
+/** Appends the opening and the question to the cache; returns the next token's scores, f32 [1, v], and the question's relevance per layer. */
 export async function prefill(
   context: PrefillContext,
   prompt: TurnPrompt,
   images: readonly PrunedImage[],
   afterOpening: () => void,
-): Promise<{ logits: Float32Array; relevance: readonly Float32Array[] }> {
+): Promise<{ scores: Tensor; relevance: readonly Float32Array[] }> {
   const { conversation: c, method, model } = context;
   const kept = images.reduce((sum, image) => sum + image.kept.length, 0);
   const texts = prompt.opening.reduce(
@@ -51,7 +51,7 @@ export async function prefill(
   const rows = rowsOf(context, [...prompt.opening, prompt.question], images);
   try {
     const run = startRun(context, rows, prompt.question.length);
-    const logits = await runRows(context, run);
+    const scores = await runRows(context, run);
     append(c, run, { from: 0, to: run.question });
     c.places.push(...rows.places);
     c.images += images.length;
@@ -61,7 +61,7 @@ export async function prefill(
     append(c, run, { from: run.question, to: rows.positions.length });
     c.ids.push(...prompt.question);
     c.nextPosition += prompt.question.length;
-    return { logits, relevance: run.relevance };
+    return { scores, relevance: run.relevance };
   } finally {
     rows.x.dispose();
   }
@@ -83,8 +83,8 @@ function startRun({ conversation, method }: PrefillContext, rows: Rows, words: n
   };
 }
 
-/** Runs a turn's rows through all layers, stage by stage; returns the logits that follow the last. */
-async function runRows(context: PrefillContext, run: Run): Promise<Float32Array> {
+/** Runs a turn's rows through all layers, stage by stage; returns the scores that follow the last. */
+async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
   const { model, method } = context;
   const scored = scoredRows(method, run.rows, run.question);
   let x = run.rows.x.clone();
@@ -100,7 +100,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Float32Array>
       x = after.x;
       run.living = after.living;
     }
-    return model.decoder.logits(x);
+    return model.decoder.scores(x);
   } finally {
     x.dispose();
   }

@@ -1,6 +1,7 @@
 // One turn: see the images, prefill, retrieve, answer. A transaction: if it throws or is aborted, the conversation is as it
 // was before; if its consumer leaves early, the text so far stays.
 
+import type { Tensor } from '@tensorflow/tfjs-core';
 import type { ImageInput } from '../image/decode';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
@@ -46,6 +47,8 @@ export interface TurnOptions extends AskOptions {
 interface Progress {
   images: PrunedImage[];
   view: TurnView | undefined;
+  /** Of the first token, f32 [1, v]. */
+  scores: Tensor | undefined;
   /** Where the conversation goes back to when the turn's text is evicted: after its images. */
   anchor: Mark;
   promptRows: number;
@@ -63,61 +66,68 @@ export async function* runTurn(
   const { conversation: c } = context;
   const begin = performance.now();
   const before = mark(c);
-  const progress: Progress = { images: [], view: undefined, anchor: before, promptRows: 0, activePrefill: 0 };
+  const progress: Progress = {
+    images: [],
+    view: undefined,
+    scores: undefined,
+    anchor: before,
+    promptRows: 0,
+    activePrefill: 0,
+  };
   let failed = false;
   try {
-    const logits = await prepare(context, pieces, question, options.images ?? [], progress);
-    const result = yield* answer(context, progress.view as TurnView, logits, options);
+    await prepare(context, pieces, question, options.images ?? [], progress);
+    const result = yield* answer(context, progress, options);
     done(summary(context, progress, result, performance.now() - begin));
   } catch (error) {
     failed = true;
     throw error;
   } finally {
     progress.view?.dispose();
+    progress.scores?.dispose();
     for (const { rows } of progress.images) rows.dispose();
     if (failed) rewind(c, before);
     else if (options.history === 'evict') rewind(c, progress.anchor);
   }
 }
 
-/** Everything before the first token; returns its logits. */
+/** Everything before the first token. */
 async function prepare(
   context: PrefillContext,
   pieces: TurnPieces,
   question: string,
   inputs: readonly ImageInput[],
   progress: Progress,
-): Promise<Float32Array> {
+): Promise<void> {
   const { conversation: c, method, model, times } = context;
   context.signal?.throwIfAborted();
   const before = progress.anchor;
   const prompt = turnPrompt(model, pieces, c, question, inputs.length);
   progress.images = await seeImages(context, inputs);
-  const { logits, relevance } = await timed(times, 'prefill', () =>
+  const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.images, () => {
       if (inputs.length === 0) return;
       c.phase = { at: 'open', opened: prompt.opened, markers: prompt.markers, first: prompt.first };
       progress.anchor = mark(c);
     }),
   );
+  progress.scores = scores;
   progress.promptRows = lengthOf(c) - before.length;
   progress.activePrefill = mean(c.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
     evict(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
-  return logits;
 }
 
 function answer(
   { model, conversation, breathe }: PrefillContext,
-  view: TurnView,
-  logits: Float32Array,
+  { view, scores }: Progress,
   options: AskOptions,
 ): AsyncGenerator<string, Generated> {
   const sampler = createSampler({ ...model.sampling, ...samplingOf(options) });
   const { maxTokens = model.maxNewTokens, stop = [] } = options;
-  return generate(model, conversation, view, sampler, logits, { maxTokens, stop, breathe });
+  return generate(model, conversation, view as TurnView, sampler, scores as Tensor, { maxTokens, stop, breathe });
 }
 
 function summary(

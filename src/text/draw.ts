@@ -1,6 +1,18 @@
 // The arithmetic of a draw, in steps that JavaScript, the processor's kernel and the GPU's share to the last bit. What it is for
 // is said in ops/sample. Knows no tensor.
 
+/** How a token is drawn. */
+export interface Draw {
+  /** At least 0; 0 is greedy. */
+  readonly temperature: number;
+  /** 0 keeps all. */
+  readonly topK: number;
+  /** In (0, 1]; 1 keeps all. */
+  readonly topP: number;
+  /** In [0, 1): the one random number of the draw. */
+  readonly uniform: number;
+}
+
 /** Most logits of a row: the sum of their weights stays below 2^53. */
 export const MOST_LOGITS = 2 ** 19;
 

@@ -6,7 +6,7 @@
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
-import { MOST_LOGITS, roundedDown, sampleWeight } from './draw';
+import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from './draw';
 import { uniform } from './random';
 
 export interface SamplingOptions {
@@ -29,6 +29,8 @@ export interface Sampler {
    * @throws SparseVilaError `ERR_LOGITS_INVALID` (NaN, +∞, all −∞, none) or `ERR_OPTION_INVALID` (a history id outside the logits).
    */
   sample(logits: Float32Array, history: readonly number[] | Int32Array): number;
+  /** What ops/sample is to draw next, in place of a call of `sample`; undefined under a repetition penalty, which needs the logits. */
+  draw(): Draw | undefined;
   /** The seed in use, to have the same answer again. */
   readonly seed: number;
 }
@@ -63,17 +65,17 @@ export function createSampler(options: SamplingOptions): Sampler {
   const { temperature = 0, topK = 0, topP = 1, repetitionPenalty = 1, seed = randomInt(2 ** 47) } = options;
   const penalise =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
-  const draw =
-    Math.fround(temperature) === 0
-      ? undefined
-      : drawer(Math.fround(temperature), topK, Math.fround(topP), uniform(seed));
+  const isGreedy = Math.fround(temperature) === 0;
+  const random = uniform(seed);
+  const drawn = drawer(Math.fround(temperature), topK, Math.fround(topP), random);
   return {
     seed,
     sample: (logits, history) => {
       const scores = penalise(logits, history);
       const best = argmax(scores);
-      return draw === undefined ? best : draw(scores, best);
+      return isGreedy ? best : drawn(scores, best);
     },
+    draw: () => (repetitionPenalty === 1 ? { temperature, topK, topP, uniform: isGreedy ? 0 : random() } : undefined),
   };
 }
 
