@@ -2,7 +2,9 @@
 """Every entry of the table of GPU kernels against plain references with fresh random inputs:
 
     scripts/gpu/test_kernels.py LIBRARY [--bench] [--seed N]     on a GPU; needs torch and numpy
-    scripts/gpu/test_kernels.py LIBRARY --standin [--seed N]     a library of native/cuda and native/standin; needs numpy
+    scripts/gpu/test_kernels.py LIBRARY --standin [--seed N]     on the stand-in for CUDA; needs numpy and a library made by
+        g++ -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -fPIC -shared -x c++ native/cuda/*.cu native/standin/*.cc -o LIBRARY
+    (the one that set-up makes does not show the stand-in's own functions)
 
 One line per entry, then `N passed, N failed`. --bench then measures (bench.py) and ends with a line of JSON. Buffers are
 poisoned and lie between canaries. References are in double precision: torch's on the GPU, numpy's on the stand-in.

@@ -15,10 +15,12 @@ import { embed, gatedMlp, linear } from '../../src/ops/linear';
 import { layerNorm, rmsNorm } from '../../src/ops/norm';
 import { rope } from '../../src/ops/rope';
 import { float32, floats, int32 } from '../../src/ops/run';
+import { sample } from '../../src/ops/sample';
 import { spaceToDepth } from '../../src/ops/space_to_depth';
 import { type VisionBlockWeights, visionBlock } from '../../src/ops/vision_block';
 import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import { MOST_LOGITS } from '../../src/text/draw';
 
 const keep = keeper();
 afterAll(() => keep.dispose());
@@ -30,6 +32,7 @@ const indices = (...values: number[]): Tensor => keep.tensor(int32(values));
 const W = keep.matrix(packArrays([noise('w', 7 * 5)], 5));
 const GATED = keep.matrix(packArrays([noise('g', 7 * 5), noise('u', 7 * 5)], 5, { gated: true }));
 const DOWN = keep.matrix(packArrays([noise('d', 5 * 7)], 7));
+const DRAW = { temperature: 1, topK: 0, topP: 1, uniform: 0.5 };
 const NONE = zeros(0);
 const EPS = keep.tensor(float32([1e-6], [1]));
 /** 11 rows, 8 filled. */
@@ -179,7 +182,24 @@ const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
     () => loadTensor({ source: withSource((s) => s), offset: 0, type: 'f32' }, [1]),
     /no such source/,
   ],
+  ['sample: two rows', () => sample(zeros(2, 5), DRAW), /logits: expected one row/],
+  ['sample: too many logits', () => sample(zeros(1, MOST_LOGITS + 1), DRAW), /at most 524288, received 524289/],
+  ['sample: no number', () => sample(zeros(5), { ...DRAW, temperature: Number.NaN }), /expected temperature/],
+  ['sample: a number of 1', () => sample(zeros(5), { ...DRAW, uniform: 1 }), /a uniform number in \[0, 1\)/],
 ];
+
+test.each([
+  ['NaN', [1, Number.NaN, 2]],
+  ['+infinity', [1, Number.POSITIVE_INFINITY]],
+  ['nothing above -infinity', [Number.NEGATIVE_INFINITY]],
+  ['no logits', []],
+])('sample gives -1 for %s', (_what, values) => {
+  for (const temperature of [0, 1]) {
+    const id = sample(keep.tensor(float32(values, [values.length])), { ...DRAW, temperature });
+    expect([...floats(id)]).toEqual([-1]);
+    id.dispose();
+  }
+});
 
 describe('what an op refuses', () => {
   test.each(REFUSED)('%s', (_name, call, message) => {

@@ -1,7 +1,7 @@
 // Sampling: greedy, the order of the filters against cases worked by hand, distributions under a fixed seed, and every refusal.
 import { readJson } from '../../src/json';
 import { float32 } from '../../src/ops/run';
-import { sample } from '../../src/ops/sample';
+import { sample, sampleReference } from '../../src/ops/sample';
 import { uniform } from '../../src/text/random';
 import { createSampler, parseGenerationConfig, type SamplingOptions } from '../../src/text/sampling';
 
@@ -143,6 +143,21 @@ describe('draws', () => {
     const random = uniform(5);
     const logits = Float32Array.from({ length: 12 }, () => 4 * random() - 2);
     near(shares(options, logits, draws), reference(logits, options.temperature, options.topK ?? 0, options.topP ?? 1));
+  });
+
+  it('are those of ops/sample, number by number', () => {
+    const random = uniform(23);
+    for (let trial = 0; trial < 200; trial++) {
+      const step = trial % 2 === 0 ? 2 ** -20 : 0.5;
+      const logits = Float32Array.from({ length: 1 + (trial % 50) }, () => step * Math.round((8 * random()) / step));
+      const options = {
+        temperature: 0.2 + 2 * random(),
+        topK: Math.floor(random() * 20),
+        topP: 0.05 + 0.95 * random(),
+      };
+      const draw = { ...options, uniform: uniform(trial)() };
+      expect(createSampler({ ...options, seed: trial }).sample(logits, [])).toBe(sampleReference(logits, draw));
+    }
   });
 
   it('agree with plain sorting on which ids may come, for many random logits', () => {

@@ -6,7 +6,7 @@
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
-import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from '../ops/sample';
+import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from './draw';
 import { uniform } from './random';
 
 export interface SamplingOptions {

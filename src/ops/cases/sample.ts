@@ -1,7 +1,8 @@
 // Cases of `sample`: every filter, ties, and numbers at the borders of shares.
 
+import type { Draw } from '../../text/draw';
 import { float32 } from '../run';
-import { type Draw, sample, sampleReference } from '../sample';
+import { sample, sampleReference } from '../sample';
 import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
 import { noise, random } from './data';
 
