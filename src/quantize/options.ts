@@ -36,7 +36,10 @@ export interface QuantizeOptions {
   readonly rounding?: Rounding;
   /** Default decoder. The head is rounded to nearest. */
   readonly modules?: readonly Module[];
-  /** JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. */
+  /**
+   * JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. Answers that are missing
+   * are asked for, which takes the whole float model in memory; with all given, only its embedding, tower and projector are read.
+   */
   readonly calibration?: string | undefined;
   /** Most conversations; default 128. */
   readonly samples?: number | undefined;
