@@ -43,7 +43,8 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
       .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits instead' })
       .option('calibration', {
         type: 'string',
-        describe: 'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes',
+        describe:
+          'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes. Missing answers are asked for, which takes the whole float model in memory',
       })
       .option('samples', { type: 'number', describe: 'Most conversations of it (128)' })
       .option('rows', { type: 'number', describe: 'Most rows of its conversations that the search compares (4096)' })

@@ -38,7 +38,10 @@ export interface QuantizeOptions {
   readonly rounding?: Rounding;
   /** What becomes 4-bit; default the decoder's layers. The head is rounded to nearest. */
   readonly modules?: readonly Module[];
-  /** JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. */
+  /**
+   * JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. Answers that are missing
+   * are asked for, which takes the whole float model in memory; with all given, only its embedding, tower and projector are read.
+   */
   readonly calibration?: string | undefined;
   /** Most conversations; default 128. */
   readonly samples?: number | undefined;
