@@ -5,6 +5,7 @@ import { OP_CASES, titleOf } from '../../src/ops/cases/index';
 import { TOLERANCES, within } from '../../src/ops/tolerance';
 import { runOn } from '../support/device';
 import type { CaseResults } from './device_cases';
+import { HOST_ONLY, keep, REFUSED } from './refused';
 
 const SMALL = OP_CASES.filter(({ big }) => !big).map((item) => ({ ...item, title: titleOf(item) }));
 
@@ -12,6 +13,8 @@ let results: CaseResults;
 beforeAll(async () => {
   results = await runOn<CaseResults>('standin', 'ops/device_cases');
 });
+
+afterAll(() => keep.dispose());
 
 test('runs on the device', () => {
   expect(results.device).toBe('GPU');
@@ -29,5 +32,11 @@ describe.each(SMALL)('$title', ({ title, tolerance }) => {
 
   test('gives equal bits for equal calls', () => {
     expect(results.cases[title]?.differs ?? null).toBeNull();
+  });
+});
+
+describe('what an op refuses', () => {
+  test.each(REFUSED.filter(([name]) => !HOST_ONLY.test(name)))('%s', (name, _call, message) => {
+    expect(results.refused[name]).toMatch(message);
   });
 });

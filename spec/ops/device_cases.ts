@@ -1,10 +1,12 @@
-// A script for `runOn`: checks every small case of the op table on the process's device, and calls it twice for equal bits.
+// A script for `runOn`: checks every small case of the op table on the process's device, and calls it twice for equal bits; and
+// makes the calls that ops refuse.
 
 import type { Comparison } from '../../src/ops/cases/case';
 import { OP_CASES, titleOf } from '../../src/ops/cases/index';
 import { start } from '../../src/runtime/start';
 import { print } from '../support/device';
 import { bitsOf, difference } from './levels';
+import { REFUSED } from './refused';
 
 export interface CaseResult {
   readonly comparisons: readonly Comparison[];
@@ -17,6 +19,17 @@ export interface CaseResult {
 export interface CaseResults {
   readonly device: string;
   readonly cases: Readonly<Record<string, CaseResult>>;
+  /** What each call that has to be refused threw; null: nothing. */
+  readonly refused: Readonly<Record<string, string | null>>;
+}
+
+function thrownBy(call: () => unknown): string | null {
+  try {
+    call();
+    return null;
+  } catch (error) {
+    return String(error);
+  }
 }
 
 if (require.main === module) {
@@ -32,5 +45,6 @@ if (require.main === module) {
       cases[titleOf(item)] = { comparisons: [], differs: null, thrown: String(error) };
     }
   }
-  print({ device: start().device, cases } satisfies CaseResults);
+  const refused = Object.fromEntries(REFUSED.map(([name, call]) => [name, thrownBy(call)]));
+  print({ device: start().device, cases, refused } satisfies CaseResults);
 }
