@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
 readonly cache=${SPARSEVILA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sparsevila}
 readonly root=/tmp/sparsevila-gpu # pack.sh built for this path: it is in the names of the builds
-readonly all='smi kernels doctor ops device demo decode'
+readonly all='smi kernels sanitizer doctor ops device demo decode'
 limit=280 # seconds for a step
 out=.
 only=$all
@@ -119,6 +119,9 @@ fi
 if [ "$device" = gpu ]; then
   step smi nvidia-smi
   step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)" --bench
+  if command -v compute-sanitizer >/dev/null; then
+    step sanitizer compute-sanitizer --error-exitcode 1 python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)"
+  fi
 else
   step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_standin.so)" --standin
 fi
