@@ -7,20 +7,22 @@ const ROOT = resolve(__dirname, '../..');
 /** What the files of a layer may import, besides those of their own layer. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   errors: [],
-  json: ['errors'],
-  runtime: ['errors'],
-  ops: ['errors', 'runtime', 'text'],
-  image: ['errors'],
-  text: ['errors', 'json'],
-  scenes: ['errors', 'runtime', 'text'],
-  models: ['errors', 'json', 'runtime', 'ops', 'image', 'text'],
+  files: ['errors'],
+  json: ['errors', 'files'],
+  runtime: ['errors', 'files'],
+  ops: ['errors', 'files', 'runtime', 'text'],
+  image: ['errors', 'files'],
+  text: ['errors', 'files', 'json'],
+  scenes: ['errors', 'files', 'runtime', 'text'],
+  models: ['errors', 'files', 'json', 'runtime', 'ops', 'image', 'text'],
   sparsity: ['errors', 'text'],
-  session: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
-  explain: ['errors', 'runtime', 'image', 'sparsity'],
-  quantize: ['errors', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
-  evaluate: ['errors', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
+  session: ['errors', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
+  explain: ['errors', 'files', 'runtime', 'image', 'sparsity'],
+  quantize: ['errors', 'files', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  evaluate: ['errors', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
   cli: [
     'errors',
+    'files',
     'runtime',
     'ops',
     'image',
@@ -33,7 +35,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'evaluate',
     'index',
   ],
-  index: ['errors', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
+  index: ['errors', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
 };
 
 interface Import {

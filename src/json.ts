@@ -1,7 +1,7 @@
 // Typed reading of JSON config files. A key that is absent or null takes its fallback, because published files leave out
 // whatever equals the default of the class that wrote them. Knows nothing about what the files configure.
-import { readFileSync } from 'node:fs';
 import { SparseVilaError } from './errors';
+import { readTextFile } from './files';
 
 export type Json = Record<string, unknown>;
 
@@ -25,20 +25,19 @@ export interface ConfigReader {
   wrong(key: string, expected: string): SparseVilaError;
 }
 
+/** The largest JSON file that is read: twice the largest published tokenizer.json. */
+const JSON_BYTES = 64 * 2 ** 20;
+
 /**
  * Parses one JSON file whose top level is an object.
- * @throws SparseVilaError `ERR_CONFIG_MISSING` (no such file or unreadable) or `ERR_CONFIG_INVALID` (not JSON, not an object).
+ * @throws SparseVilaError `ERR_CONFIG_MISSING` (no such file), `ERR_CONFIG_INVALID` (not JSON, not an object), and what `readTextFile`
+ *   throws for what is there and cannot be read.
  */
-export function readJson(file: string): Json {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new SparseVilaError('ERR_CONFIG_MISSING', `${file}: cannot be read (${reason(cause)})`, { cause });
-  }
+export function readJson(file: string, limit: number = JSON_BYTES): Json {
+  const text = readTextFile(file, { what: 'a JSON file', missing: 'ERR_CONFIG_MISSING', limit });
   let json: unknown;
   try {
-    json = JSON.parse(text.replace(/^\uFEFF/, ''));
+    json = JSON.parse(text);
   } catch (cause) {
     throw new SparseVilaError('ERR_CONFIG_INVALID', `${file}: expected JSON, but ${reason(cause)}`, { cause });
   }

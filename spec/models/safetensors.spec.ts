@@ -143,7 +143,7 @@ describe('readSafetensorsHeader', () => {
 
   it('names a file that is not there', () => {
     expect(() => readSafetensorsHeader('no/such.safetensors')).toThrow(
-      error(/no\/such\.safetensors: cannot be opened/, 'ERR_CHECKPOINT_MISSING'),
+      error(/no\/such\.safetensors: cannot be read/, 'ERR_CHECKPOINT_MISSING'),
     );
   });
 });
@@ -236,12 +236,7 @@ describe('openCheckpoint', () => {
       /tensor "a" in .*s2.* found it in .*s1/,
       'ERR_CHECKPOINT_INVALID',
     ],
-    [
-      'a shard that is not there',
-      { a: 's3.safetensors' },
-      /s3\.safetensors: cannot be opened/,
-      'ERR_CHECKPOINT_MISSING',
-    ],
+    ['a shard that is not there', { a: 's3.safetensors' }, /s3\.safetensors: cannot be read/, 'ERR_CHECKPOINT_MISSING'],
     [
       'a name in two shards',
       { a: 's1.safetensors', c: 'again.safetensors' },
@@ -251,7 +246,7 @@ describe('openCheckpoint', () => {
     [
       'a shard above the folder',
       { a: '../s1.safetensors' },
-      /inside the folder for tensor "a", received "\.\.\/s1/,
+      /the shard of tensor "a" inside the folder, received "\.\.\/s1/,
       'ERR_CHECKPOINT_INVALID',
     ],
     ['a shard above, hidden', { a: 'x/../../s1.safetensors' }, /inside the folder/, 'ERR_CHECKPOINT_INVALID'],

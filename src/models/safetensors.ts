@@ -1,13 +1,15 @@
 // Where each tensor of a checkpoint lies: safetensors headers and the shard index, checked before any weight byte is read.
 // Knows no model, no names' meaning and no quantisation; the load path maps or reads the bytes itself.
 // Source: the safetensors format description (huggingface/safetensors, README "Format"); its rules on gaps and overlaps are kept.
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
-import { isAbsolute, join, normalize, sep } from 'node:path';
+import { closeSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { insideFolder, isFolder, isPresent, openRegular, readRange } from '../files';
 import { configReader, readJson } from '../json';
 
 const BYTES_PER_ELEMENT = { BF16: 2, F16: 2, F32: 4, F64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
 const MAX_HEADER_BYTES = 100_000_000;
+const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
 
 export type TensorDtype = keyof typeof BYTES_PER_ELEMENT;
 
@@ -43,9 +45,9 @@ export function readSafetensorsHeader(file: string): TensorEntry[] {
  */
 export function openCheckpoint(folder: string): Map<string, TensorEntry> {
   const whole = join(folder, 'model.safetensors');
-  if (existsSync(whole)) return collect([whole]);
+  if (isPresent(whole)) return collect([whole]);
   const index = join(folder, 'model.safetensors.index.json');
-  return existsSync(index) ? openShards(folder, index) : collect([onlySafetensors(folder)]);
+  return isPresent(index) ? openShards(folder, index) : collect([onlySafetensors(folder)]);
 }
 
 /**
@@ -57,11 +59,11 @@ export function readTensor(entry: TensorEntry): Float32Array {
     throw invalid(entry.file, `expected dtype BF16, F16 or F32 for tensor "${entry.name}", received ${entry.dtype}`);
   }
   const bytes = Buffer.alloc(entry.bytes);
-  const handle = openSync(entry.file, 'r');
+  const { fd } = openRegular(entry.file, WEIGHTS);
   try {
-    readFully(handle, bytes, entry.offset, entry.file);
+    readRange(fd, bytes, entry.offset, entry.file);
   } finally {
-    closeSync(handle);
+    closeSync(fd);
   }
   const values = new Float32Array(entry.bytes / BYTES_PER_ELEMENT[entry.dtype]);
   if (entry.dtype === 'F32') {
@@ -76,13 +78,12 @@ export function readTensor(entry: TensorEntry): Float32Array {
 }
 
 function readHeader(file: string): { json: Record<string, unknown>; dataStart: number; fileBytes: number } {
-  const handle = open(file);
+  const { fd, size: fileBytes } = openRegular(file, WEIGHTS);
   try {
-    const fileBytes = fstatSync(handle).size;
     if (fileBytes < 8)
       throw invalid(file, `expected at least 8 bytes, received ${fileBytes}; the download is incomplete`);
     const length = Buffer.alloc(8);
-    readFully(handle, length, 0, file);
+    readRange(fd, length, 0, file);
     const headerBytes = length.readBigUInt64LE();
     if (headerBytes > MAX_HEADER_BYTES) {
       throw invalid(
@@ -98,10 +99,10 @@ function readHeader(file: string): { json: Record<string, unknown>; dataStart: n
       );
     }
     const header = Buffer.alloc(Number(headerBytes));
-    readFully(handle, header, 8, file);
+    readRange(fd, header, 8, file);
     return { json: parseHeader(file, header), dataStart, fileBytes };
   } finally {
-    closeSync(handle);
+    closeSync(fd);
   }
 }
 
@@ -168,7 +169,12 @@ function openShards(folder: string, index: string): Map<string, TensorEntry> {
   const map = config.object('weight_map');
   if (map === undefined) throw config.wrong('weight_map', 'an object from tensor name to shard');
   const names = Object.keys(map.json);
-  const shardOf = new Map(names.map((name) => [name, join(folder, insideFolder(index, name, map.string(name)))]));
+  const shardOf = new Map(
+    names.map((name) => {
+      const what = `the shard of tensor "${name}"`;
+      return [name, insideFolder(folder, map.string(name), { what, code: 'ERR_CHECKPOINT_INVALID' })];
+    }),
+  );
   const tensors = collect([...new Set(shardOf.values())].sort());
   for (const [name, shard] of shardOf) {
     const found = tensors.get(name)?.file;
@@ -176,14 +182,6 @@ function openShards(folder: string, index: string): Map<string, TensorEntry> {
       throw invalid(index, `expected tensor "${name}" in ${shard}, found it ${found ? `in ${found}` : 'nowhere'}`);
   }
   return tensors;
-}
-
-function insideFolder(index: string, name: string, shard: string): string {
-  const path = normalize(shard);
-  if (isAbsolute(path) || path === '..' || path.startsWith(`..${sep}`) || /[\\\0]/.test(shard)) {
-    throw invalid(index, `expected a shard inside the folder for tensor "${name}", received ${JSON.stringify(shard)}`);
-  }
-  return path;
 }
 
 function collect(files: readonly string[]): Map<string, TensorEntry> {
@@ -198,7 +196,7 @@ function collect(files: readonly string[]): Map<string, TensorEntry> {
 }
 
 function onlySafetensors(folder: string): string {
-  const files = statSync(folder, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(folder) : [];
+  const files = isFolder(folder) ? readdirSync(folder) : [];
   const [only, ...others] = files.filter((name) => name.endsWith('.safetensors')).sort();
   if (only !== undefined && others.length === 0) return join(folder, only);
   const pickled = files.find((name) => /\.(bin|pth|pt)(\.index\.json)?$/.test(name));
@@ -211,25 +209,6 @@ function onlySafetensors(folder: string): string {
     'ERR_CHECKPOINT_MISSING',
     `${folder}: expected model.safetensors, model.safetensors.index.json or one *.safetensors, found ${found}. ${advice}`,
   );
-}
-
-function open(file: string): number {
-  try {
-    return openSync(file, 'r');
-  } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new SparseVilaError('ERR_CHECKPOINT_MISSING', `${file}: cannot be opened (${message})`, { cause });
-  }
-}
-
-function readFully(handle: number, into: Buffer, position: number, file: string): void {
-  let done = 0;
-  while (done < into.length) {
-    const count = readSync(handle, into, done, into.length - done, position + done);
-    if (count === 0)
-      throw invalid(file, `truncated: ${position + into.length} bytes are expected, ${position + done} are present`);
-    done += count;
-  }
 }
 
 /** IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 mantissa bits. */

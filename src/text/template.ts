@@ -1,9 +1,9 @@
 // Chat templates: finding a checkpoint's Jinja template, rendering conversations, and cutting out the text that one turn adds, so that a
 // session can append a turn to what its cache already holds. Knows no tokens and no images beyond what a template prints for them.
 // Source: transformers `utils/chat_template_utils.py` (environment, search order); @huggingface/jinja renders.
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isPresent, readTextFile } from '../files';
 import { configReader, type Json, readJson } from '../json';
 
 export type ContentPart = { readonly type: string; readonly text?: string } & Readonly<Record<string, unknown>>;
@@ -42,6 +42,9 @@ interface JinjaTemplate {
 // The package's own declarations cannot be imported from CommonJS.
 const jinja = require('@huggingface/jinja') as { Template: new (source: string) => JinjaTemplate };
 
+/** The most bytes of a template file: published ones have at most 20 kB. */
+const JINJA = { what: 'a Jinja template', limit: 2 ** 20 } as const;
+
 const WORDS = ['sparsevila-words-1', 'sparsevila-words-2', 'sparsevila-words-3'] as const;
 const ANSWERS = ['sparsevila-answer-1', 'sparsevila-answer-2'] as const;
 
@@ -53,9 +56,9 @@ const ANSWERS = ['sparsevila-answer-1', 'sparsevila-answer-2'] as const;
 export function loadChatTemplate(folder: string): ChatTemplate {
   const tokens = specialTokens(folder);
   const jinjaFile = join(folder, 'chat_template.jinja');
-  if (existsSync(jinjaFile)) return chatTemplate(readFileSync(jinjaFile, 'utf8'), jinjaFile, tokens);
+  if (isPresent(jinjaFile)) return chatTemplate(readTextFile(jinjaFile, JINJA), jinjaFile, tokens);
   const places = ['chat_template.json', 'tokenizer_config.json', 'processor_config.json'];
-  for (const file of places.map((name) => join(folder, name)).filter(existsSync)) {
+  for (const file of places.map((name) => join(folder, name)).filter(isPresent)) {
     const source = templateIn(readJson(file), file);
     if (source !== undefined) return chatTemplate(source, file, tokens);
   }
@@ -205,7 +208,7 @@ function specialTokens(folder: string): Json {
   const tokens: Json = {};
   for (const file of ['special_tokens_map.json', 'tokenizer_config.json']
     .map((name) => join(folder, name))
-    .filter(existsSync)) {
+    .filter(isPresent)) {
     for (const [key, value] of Object.entries(readJson(file))) {
       const text = typeof value === 'object' && value !== null && 'content' in value ? value.content : value;
       if (key.endsWith('_token') && typeof text === 'string') tokens[key] = text;
