@@ -1,18 +1,123 @@
-// The one error class of the framework: a message for people and a stable `code` for programs.
-// Knows nothing of what failed.
+// The one error class of the framework, its codes and what they mean, and the safe display of values in messages.
+// docs/errors.md is generated from ERROR_CODES: `npm run build && node dist/scripts/errors.js`.
 
-/** The codes a program may branch on. A message may change between versions; a code does not. */
-export type ErrorCode = `ERR_${string}`;
+import { inspect, types } from 'node:util';
+
+/** Every code, what it means and what to do. A message may change between versions; a code does not. */
+export const ERROR_CODES = {
+  // Options and their order.
+  ERR_OPTION_INVALID:
+    'An option or argument is unknown or has a value that is not allowed. Change it as the message says.',
+  ERR_OPTION_MISSING: 'An option that is required was not given. Give it.',
+  ERR_QUESTION: 'A question is empty, is no text, or contains control tokens of the model. Reword it.',
+  ERR_BUSY: 'Something else is still using the session, model or folder. Wait for it, abort it, or use another one.',
+  ERR_DISPOSED: 'The session or model has been disposed of. Open a new session, or load the model again.',
+  ERR_MARK: 'A mark is not one that this session made, or the session was rewound behind it. Take a new mark.',
+  ERR_CONTEXT_OVERFLOW: 'The turn does not fit into the context. Rewind, ask in a new session, or raise contextLength.',
+  ERR_OUT_OF_MEMORY: 'The machine has less memory than the call needs. Lower contextLength or use a smaller model.',
+  ERR_INTERNAL: 'The package failed in a way that it does not expect; the cause says where. Report it with the cause.',
+
+  // Sparsity methods.
+  ERR_METHOD: 'A sparsity method is malformed or threw an error, which is the cause. Correct the method.',
+  ERR_SCORES: 'A score by which tokens are ranked is not a number. Correct the method that computed it.',
+  ERR_SELECTION:
+    'A method returned a selection of tokens that does not fit what it was asked about. Correct the method.',
+
+  // Images.
+  ERR_IMAGE_CORRUPT: 'An image is damaged or truncated. Fetch or export it again.',
+  ERR_IMAGE_EMPTY: 'An image file or buffer has no bytes. Check how it was written or read.',
+  ERR_IMAGE_INVALID: 'An image argument is not one of the accepted forms. Pass a path, bytes or raw pixels.',
+  ERR_IMAGE_NOT_FOUND: 'An image file does not exist. Check its path.',
+  ERR_IMAGE_TOO_LARGE: 'An image has more pixels or bytes than the limit. Scale it down or raise the limit.',
+  ERR_IMAGE_UNREADABLE: 'An image file cannot be read. Check that it is a file and its permissions.',
+  ERR_IMAGE_UNSUPPORTED: 'An image has a format that is not read. Convert it to PNG or JPEG.',
+
+  // Checkpoints.
+  ERR_MODEL_MISSING: 'The folder is not there or holds no checkpoint. Check the path.',
+  ERR_MODEL_TYPE: 'No family of models reads this "model_type". Use a supported checkpoint.',
+  ERR_CHECKPOINT_INVALID: 'A weights file breaks the rules of its format. Download it again.',
+  ERR_CHECKPOINT_MISSING: 'A weights file cannot be opened. Download the whole checkpoint.',
+  ERR_CONFIG_INVALID: 'A config file is no JSON or has a value that is not allowed. Correct or download it again.',
+  ERR_CONFIG_MISSING: 'A config file is not there or cannot be read. Download the whole checkpoint.',
+  ERR_CONFIG_UNSUPPORTED: 'A config asks for a computation that is not implemented. Use another checkpoint.',
+  ERR_PREPROCESSOR_CONFIG:
+    'The image settings are missing, malformed or not implemented. Compare them with the original.',
+  ERR_QUANTIZATION_UNSUPPORTED: 'The weights are quantised in a way that is not read. Use or make another format.',
+  ERR_TEMPLATE_INVALID: 'The chat template cannot be parsed or rendered. Correct it or give another one.',
+  ERR_TEMPLATE_MISSING: 'The checkpoint has no chat template. Add one as the message says.',
+  ERR_TEMPLATE_UNSTABLE:
+    'The chat template rewrites earlier turns, so that no cache can be continued. Give another one.',
+  ERR_WEIGHT_DTYPE: 'A tensor has a type that is not read here. Convert it, or use another checkpoint.',
+  ERR_WEIGHT_EXTRA: 'The checkpoint has tensors that the model would not use. Check the model type.',
+  ERR_WEIGHT_FORMAT: 'The tensors of a quantised module do not follow its format. Quantise or download it again.',
+  ERR_WEIGHT_MISSING: 'A tensor is not in the checkpoint. Download the whole checkpoint.',
+  ERR_WEIGHT_SHAPE: 'A tensor has another shape than its config says. Check that config and weights belong together.',
+  ERR_WEIGHT_VALUE: 'A tensor holds values that cannot be used, such as NaN. Download the file again.',
+  ERR_LOGITS_INVALID:
+    'The model computed no usable scores (NaN, infinite or all equal). Check the weights and the method.',
+
+  // Files that a user or a checkpoint names.
+  ERR_FILE_CHANGED: 'A file changed while it was read. Wait until it is written, then try again.',
+  ERR_FILE_ENCODING: 'A text file is not UTF-8. Convert it.',
+  ERR_FILE_MISSING: 'A file does not exist. Check its path.',
+  ERR_FILE_TOO_LARGE: 'A file has more bytes than such a file can need. Check that it is the right one.',
+  ERR_FILE_UNREADABLE: 'A file cannot be read, or is no regular file. Check what it is and its permissions.',
+  ERR_PATH_OUTSIDE: 'A name leads out of the folder that it belongs to. Use names of files inside the folder.',
+
+  // Quantising and converting.
+  ERR_ALREADY_QUANTIZED: 'The checkpoint is quantised already. Start from its float original.',
+  ERR_NOT_QUANTIZED: 'A 4-bit format was asked of float weights. Quantise them first.',
+  ERR_CALIBRATION: 'The calibration set is missing, unreadable or malformed. Correct it as the message says.',
+  ERR_CONVERT_LOSS: 'What was written is not what was read. Report it; the output is not kept.',
+  ERR_NOT_FINITE: 'A computation of the quantiser became NaN or infinite. Check the weights and the calibration set.',
+  ERR_QUANTIZE_SHAPE: 'The format cannot hold a matrix of this shape. Choose another group size or format.',
+  ERR_RESUME_MISMATCH: 'The output folder holds an unfinished run of another kind. Repeat its command or remove it.',
+  ERR_DISK_FULL: 'There is not enough space on the disk. Free some, or name a folder on another disk.',
+  ERR_OUTPUT_EXISTS: 'The output folder exists. Give another name or remove it.',
+  ERR_OUTPUT_UNWRITABLE: 'The output cannot be written. Check the folder and its permissions.',
+
+  // Evaluating.
+  ERR_DATA_SET: 'A data set is missing or malformed. Correct the line that the message names.',
+  ERR_GOAL: 'No ratios of the grid reach the goal. Ask for less.',
+
+  // Set-up and engine.
+  ERR_BACKEND: 'tfjs uses another backend than this package registered. Install one copy of @tensorflow/tfjs-core.',
+  ERR_BAD_DEVICE: 'SPARSEVILA_DEVICE has an unknown value. Unset it or use one that the message lists.',
+  ERR_BAD_ISA: 'SPARSEVILA_ISA names instructions that this processor lacks. Unset it.',
+  ERR_BAD_LIBTENSORFLOW: 'SPARSEVILA_LIBTENSORFLOW names a folder without a usable libtensorflow. Correct or unset it.',
+  ERR_BAD_NATIVE: 'A native module does not load. Remove its folder and run `npx sparsevila setup`.',
+  ERR_BAD_ZIP: 'A downloaded archive is damaged. Run set-up again.',
+  ERR_COMPILE: 'The native code did not compile. The message shows the last lines and where the log is.',
+  ERR_FETCH: 'A download failed. Check the network and the package index, then run set-up again.',
+  ERR_NOT_SET_UP: 'The engine is not set up. Run `npx sparsevila setup`.',
+  ERR_NO_COMPILER: 'No C++ compiler or CMake was found. Install them.',
+  ERR_NO_GPU: 'A GPU was asked for and cannot be used. Unset SPARSEVILA_DEVICE, or follow the message.',
+  ERR_NO_PIP: 'Python with pip was not found. Install it, or set SPARSEVILA_LIBTENSORFLOW.',
+  ERR_NO_TFJS_NODE: 'The package @tensorflow/tfjs-node-gpu was not found. Run `npx sparsevila setup`.',
+  ERR_NO_WHEEL: 'TensorFlow is not pinned for this platform. Set SPARSEVILA_LIBTENSORFLOW to your own build.',
+  ERR_PACKAGE_INCOMPLETE: 'A file of this package is missing or damaged. Reinstall the package.',
+  ERR_SOURCES_CHANGED: 'The native sources changed while they were compiled. Run set-up again.',
+  ERR_WRONG_HASH: 'A download is not the pinned file. Run set-up again, or use another index.',
+} as const satisfies Readonly<Record<`ERR_${string}`, string>>;
+
+/** The codes that a program may branch on. */
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** Most characters of a message. */
+const MESSAGE_LENGTH = 1500;
+/** Most characters of a value in a message. */
+const VALUE_LENGTH = 120;
 
 /**
  * An error whose message says what was expected, for which name, what was received and what to try.
- * `code` is stable and starts with `ERR_`; `cause` is the error underneath, where there is one.
+ * `code` is one of `ERROR_CODES`; `cause` is the error underneath, where there is one. The message has at most 1,500 characters
+ * and no control characters but line breaks and tabs, whatever it quotes.
  */
 export class SparseVilaError extends Error {
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options: { cause?: unknown } = {}) {
-    super(message, options);
+    super(safeText(message, MESSAGE_LENGTH), options);
     this.name = 'SparseVilaError';
     this.code = code;
   }
@@ -20,11 +125,63 @@ export class SparseVilaError extends Error {
 
 /** The `code` of any error, ours or Node's (`ENOENT`, …); undefined where there is none. */
 export function codeOf(error: unknown): string | undefined {
-  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
+  try {
+    if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+    return typeof error.code === 'string' ? error.code : undefined;
+  } catch {
+    return undefined; // a getter or a proxy that throws
+  }
 }
 
-/** The message of whatever was thrown, for one line of output. */
+/** The message of whatever was thrown, for one line of output. Never throws. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  try {
+    if (error instanceof Error && typeof error.message === 'string') return safeText(error.message, MESSAGE_LENGTH);
+  } catch {
+    // A getter or a proxy that throws: shown as any other value.
+  }
+  return typeof error === 'string' ? safeText(error, MESSAGE_LENGTH) : received(error);
+}
+
+/** Any value, shortly and safely: strings quoted and cut, objects without their own code being called. Never throws. */
+export function received(value: unknown): string {
+  try {
+    return safeText(display(value), VALUE_LENGTH);
+  } catch {
+    return typeof value === 'function' ? 'a function' : 'an object that cannot be shown';
+  }
+}
+
+function display(value: unknown): string {
+  // Cut before it is quoted: a string may have any length.
+  if (typeof value === 'string') return JSON.stringify(cut(value, VALUE_LENGTH));
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'bigint') return value > -(2n ** 64n) && value < 2n ** 64n ? `${value}n` : 'a bigint';
+  if (typeof value !== 'object' || value === null) return Object.is(value, -0) ? '-0' : String(value);
+  if (types.isProxy(value)) return 'a proxy';
+  if (value instanceof Error) return `the error ${messageOf(value)}`;
+  if (ArrayBuffer.isView(value))
+    return `a ${Object.prototype.toString.call(value).slice(8, -1)} of ${value.byteLength} bytes`;
+  const isList = Array.isArray(value);
+  const keys = isList ? value.length : Object.keys(value).length;
+  if (keys > 8) return isList ? `a list of ${keys}` : `an object of ${keys} keys`;
+  return inspect(value, { depth: 0, customInspect: false, maxStringLength: 40, breakLength: Number.POSITIVE_INFINITY });
+}
+
+/** Control characters but line feed and tab, which are harmless; marks that change the direction of text; lone surrogates. */
+const UNSAFE = /(?![\n\t])\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu;
+
+/** `text` for a terminal: unsafe characters as `\x1b` or `\u202e`, and no more than `limit` characters, cut in the middle. */
+function safeText(text: string, limit: number): string {
+  const visible = cut(String(text), limit).replace(UNSAFE, (character) => {
+    const code = character.charCodeAt(0).toString(16);
+    return code.length <= 2 ? `\\x${code.padStart(2, '0')}` : `\\u${code.padStart(4, '0')}`;
+  });
+  return cut(visible, limit).replace(/\p{Surrogate}/gu, '\ufffd');
+}
+
+function cut(text: string, limit: number): string {
+  if (text.length <= limit) return text;
+  const head = Math.ceil((limit * 2) / 3);
+  return `${text.slice(0, head)}…${text.slice(text.length - (limit - head - 1))}`;
 }

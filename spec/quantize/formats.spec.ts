@@ -74,9 +74,9 @@ it('refuses what a layout cannot hold, and parts that do not fit', () => {
   expect(code(() => packQuantized(quantized(8, 20, 8), 'autoawq'))).toBe('ERR_QUANTIZE_SHAPE');
   const parts = partsOf(packQuantized(quantized(8, 16, 8), 'autoawq'));
   parts.delete('qzeros');
-  expect(code(() => unpackQuantized(parts, 'autoawq'))).toBe('ERR_QUANTIZED_PART');
+  expect(code(() => unpackQuantized(parts, 'autoawq'))).toBe('ERR_WEIGHT_MISSING');
   const other = partsOf(packQuantized(quantized(8, 32, 8), 'autoawq'));
   expect(
     code(() => unpackQuantized(new Map([...parts, ['qzeros', other.get('qzeros') as RawTensor]]), 'autoawq')),
-  ).toBe('ERR_QUANTIZED_PART');
+  ).toBe('ERR_WEIGHT_SHAPE');
 });

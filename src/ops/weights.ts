@@ -49,7 +49,7 @@ const words = (offset: number): [number, number] => [offset | 0, Math.floor(offs
 export function packMatrix(parts: readonly WeightPart[], k: number, options: PackOptions = {}): PackedMatrix {
   const first = parts[0];
   if (first === undefined)
-    throw new SparseVilaError('ERR_WEIGHT', 'packMatrix: expected at least one part, received none.');
+    throw new SparseVilaError('ERR_INTERNAL', 'packMatrix: expected at least one part, received none.');
   const { type = first.type, gated = false, roundActivations = false } = options;
   const recipe = [TYPE_CODE[type], Number(gated), Number(roundActivations), k];
   for (const part of parts) recipe.push(part.source, ...words(part.offset), TYPE_CODE[part.type], part.rows);

@@ -191,7 +191,7 @@ function part(parts: QuantizedParts, suffix: string): RawTensor {
   const found = parts.get(suffix);
   if (found !== undefined) return found;
   throw new SparseVilaError(
-    'ERR_QUANTIZED_PART',
+    'ERR_WEIGHT_MISSING',
     `Expected a tensor "….${suffix}" beside ${[...parts.keys()].join(', ')}, found none. Is this the whole checkpoint?`,
   );
 }
@@ -203,7 +203,7 @@ function expectShape(tensor: RawTensor, shape: readonly number[]): void {
 
 function wrongPart(tensor: RawTensor, expected: string): SparseVilaError {
   return new SparseVilaError(
-    'ERR_QUANTIZED_PART',
+    'ERR_WEIGHT_SHAPE',
     `Expected ${expected} for "${tensor.name}", received ${tensor.dtype} [${tensor.shape.join(', ')}].`,
   );
 }

@@ -123,7 +123,7 @@ async function checkSpace(folder: string, needed: number): Promise<void> {
   const free = disk.bavail * disk.bsize;
   if (free >= needed) return;
   throw new SparseVilaError(
-    'ERR_NO_SPACE',
+    'ERR_DISK_FULL',
     `Expected ${(needed / 1e9).toFixed(1)} GB free for set-up in ${dirname(folder)} but found ${(free / 1e9).toFixed(1)} GB. ` +
       'Free some, or set SPARSEVILA_CACHE to a folder on another disk.',
   );

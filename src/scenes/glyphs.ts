@@ -13,7 +13,7 @@ export const VARIANTS = 24;
 const SIZE = TYPES.length * VARIANTS * CELL * CELL;
 let bank: Uint8Array | undefined;
 
-/** uint8 [types, variants, 28, 28], 255 is opaque. @throws SparseVilaError `ERR_SCENES` where the package lacks it */
+/** uint8 [types, variants, 28, 28], 255 is opaque. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where the package lacks it */
 export function glyphBank(): Uint8Array {
   bank ??= read(join(packageFolder(), 'assets', 'scenes', 'glyphs.u8.gz'));
   return bank;
@@ -25,14 +25,14 @@ function read(file: string): Uint8Array {
     bytes = gunzipSync(readFileSync(file));
   } catch (cause) {
     throw new SparseVilaError(
-      'ERR_SCENES',
+      'ERR_PACKAGE_INCOMPLETE',
       `Expected the glyphs of packaged scenes in ${file}, which cannot be read (${messageOf(cause)}). Reinstall the package.`,
       { cause },
     );
   }
   if (bytes.length === SIZE) return bytes;
   throw new SparseVilaError(
-    'ERR_SCENES',
+    'ERR_PACKAGE_INCOMPLETE',
     `Expected ${SIZE} bytes of glyphs in ${file}, received ${bytes.length}. Reinstall the package.`,
   );
 }
