@@ -1,5 +1,5 @@
 // From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
-// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|build> [args…].
+// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|build|compile> [args…].
 // Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
 
 import { spawn } from 'node:child_process';
@@ -33,6 +33,7 @@ const JOBS = {
     setup: ['ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
   build: () => ({ command: undefined, setup: true }),
+  compile: () => ({ command: undefined, setup: false }),
 };
 
 const say = (text) => process.stderr.write(`${text}\n`);

@@ -9,6 +9,7 @@ export { type ExplainedTurn, type ExplainOptions, explain } from './explain/expl
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { LoadOptions } from './models/model';
+export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export { setup } from './runtime/setup';
 export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';

@@ -19,7 +19,7 @@ export interface Running {
   shows(pattern: RegExp): Promise<void>;
 }
 
-export const picture = (n: number): string => join(ROOT, 'spec/fixtures/tiny-nvila', `scene-${n}.png`);
+export const picture = (n: number): string => join(ROOT, 'assets/calibration', `scene-${n}.png`);
 export const brokenImage = (name: string): string => join(ROOT, 'spec/fixtures/image', name);
 
 /** Greedy is off and the stop token is as likely as any: with this seed an answer has 2104 tokens, whatever was asked. */

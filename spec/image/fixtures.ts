@@ -9,7 +9,7 @@ import type { RgbImage } from '../../src/image/decode';
 const ROOT = join(__dirname, '../../../spec/fixtures');
 
 export const fixture = (name: string) => join(ROOT, 'image', name);
-export const scene = (name: string) => join(ROOT, 'tiny-nvila', name);
+export const scene = (name: string) => join(ROOT, '../../assets/calibration', name);
 export const bytesOf = (name: string) => readFileSync(fixture(name));
 
 export interface Slice {

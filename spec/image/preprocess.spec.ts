@@ -10,6 +10,7 @@ import {
   rescaleNormalize,
 } from '../../src/image/preprocess';
 import { resize } from '../../src/image/resample';
+import { STAGES } from '../support/assets';
 import { bytesOf, difference, EXACT, errorOf, fixture, noise, readCases, type Slice, scene } from './fixtures';
 
 type Rgb = [number, number, number];
@@ -75,7 +76,7 @@ describe('preprocess', () => {
   it.each([0, 1])('scene %i gives the reference pixel_values to the bit', async (i) => {
     const { pixels, width, height } = await preprocess(scene(`scene-0${i}.png`), CONFIG, 'resize');
     expect([width, height]).toEqual([280, 280]);
-    expect(difference(pixels, readTensor(scene('stages.safetensors'), `${i}.pixel_values`))).toEqual(EXACT);
+    expect(difference(pixels, readTensor(STAGES, `${i}.pixel_values`))).toEqual(EXACT);
   });
 
   it('is decode, pad with int(255·mean), resize, normalise, in this order', async () => {

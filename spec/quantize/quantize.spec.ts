@@ -267,8 +267,6 @@ describe('bad input', () => {
   it('the packaged scenes are split in two', () => {
     const images = (half: 'calibration' | 'evaluation') => packagedScenes(half).flatMap((sample) => sample.images);
     expect(new Set([...images('calibration'), ...images('evaluation')]).size).toBe(24);
-    expect(readCalibration(resolve(__dirname, '../../../spec/fixtures/tiny-nvila/conversations.jsonl'))).toHaveLength(
-      24,
-    );
+    expect(readCalibration(resolve(__dirname, '../../../assets/calibration/conversations.jsonl'))).toHaveLength(24);
   });
 });

@@ -100,16 +100,11 @@ export function invalid(name: string, expected: string, received: unknown): Spar
 
 /**
  * Half of the conversations about the packaged scenes: those to calibrate on, or the others, to judge by.
- * @throws SparseVilaError `ERR_CALIBRATION` where they are not there
+ * @throws SparseVilaError `ERR_CALIBRATION` where the package's files are not there
  */
 export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationSample[] {
-  const file = join(packageFolder(), 'spec', 'fixtures', 'tiny-nvila', 'conversations.jsonl');
-  if (existsSync(file)) return readCalibration(file).filter((_, i) => i % 2 === (half === 'calibration' ? 0 : 1));
-  throw new SparseVilaError(
-    'ERR_CALIBRATION',
-    'Expected a file of conversations: this installation has no packaged scenes. Give --calibration FILE (and, for a report, ' +
-      '--evaluation FILE) of JSON lines {"image": path, "turns": [{"question": …, "answer": …}]}.',
-  );
+  const file = join(packageFolder(), 'assets', 'calibration', 'conversations.jsonl');
+  return readCalibration(file).filter((_, i) => i % 2 === (half === 'calibration' ? 0 : 1));
 }
 
 /** The folder of the decoder's weights and config in a VILA checkpoint. @throws SparseVilaError `ERR_MODEL_TYPE`, `ERR_MODEL_MISSING` */

@@ -27,6 +27,12 @@ export function libtensorflowFolder(env: Environment = process.env, arch: string
   return join(cacheFolder(env), `libtensorflow-${TENSORFLOW_VERSION}-${arch}`);
 }
 
+/** The folder of the model that this package contains, for `load`. */
+export const PACKAGED_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila');
+
+/** A picture of the kind that the packaged model was made for. */
+export const PACKAGED_PICTURE: string = join(packageFolder(), 'assets', 'demo', 'scene.png');
+
 /** The folder of this package: the nearest one above that has both package.json and native/. */
 export function packageFolder(from: string = __dirname): string {
   for (let folder = resolve(from); ; folder = dirname(folder)) {
