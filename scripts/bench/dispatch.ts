@@ -1,7 +1,6 @@
 // `bench dispatch`: what a decoder layer costs before it computes anything, from JavaScript: the whole call on a tiny layer,
 // disposal of its outputs included, as a decode loop makes it. The bar is 25 microseconds.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { CommandModule } from 'yargs';
 import { keeper } from '../../src/ops/cases/case';
 import {
@@ -17,6 +16,7 @@ import { rmsNorm } from '../../src/ops/norm';
 import { ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { median, time } from './timing';
 
 const BAR = 25;

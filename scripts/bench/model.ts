@@ -1,7 +1,6 @@
 // `bench model`: prefill, dense and sparse decoding at the shapes of real decoders, and a vision tile, with random weights.
 // Each figure comes with its limit: bytes over measured bandwidth, operations over measured peak.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
 import { type Decoder, decoder, type LayerView } from '../../src/models/decoder';
@@ -9,6 +8,7 @@ import { siglipTower } from '../../src/models/vit';
 import { int32 } from '../../src/ops/run';
 import type { Precision } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { type RandomFormat, randomWeights } from './random_weights';
 import { median } from './timing';
 

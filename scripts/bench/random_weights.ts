@@ -1,7 +1,6 @@
 // Random weights of any shape, made on the fly, so that speed can be measured at the shapes of real models without them.
 // All matrices share one random buffer as their source; each is packed into memory of its own.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { Weights } from '../../src/models/weights';
 import { float32 } from '../../src/ops/run';
 import {
@@ -13,6 +12,7 @@ import {
   packMatrix,
 } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 
 /** Matrices in bf16, in 4-bit symmetric groups of 128 (compressed-tensors) as AWQ checkpoints store them, or W8A8. */
 export type RandomFormat = 'bf16' | 'awq' | 'w8a8';

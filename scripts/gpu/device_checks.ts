@@ -2,8 +2,8 @@
 // comes back; and what calls and copies cost. `node dist/scripts/gpu/device_checks.js`, on whatever SPARSEVILA_DEVICE says.
 // The last line is JSON; exit code 1 when something does not hold. Knows none of our ops.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { type Runtime, start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { medianTime, time } from '../bench/timing';
 
 const SIZES = [1, 3, 1000, 65_537, 4_194_305];

@@ -1,7 +1,6 @@
 // The fused ops equal the composition of the small ones bit for bit, and attention through an index equals dense attention
 // when the index leaves nothing out.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { type AttentionResult, attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -28,6 +27,7 @@ import { rope, ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
 import { visionBlock } from '../../src/ops/vision_block';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

@@ -1,7 +1,6 @@
 // Products with 4-bit and 8-bit matrices beside the case table: weights are held exactly, activations of any size are rounded
 // without NaN, infinity or a wrapped integer, and gated and stacked matrices equal their parts bit for bit.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
 import {
@@ -17,6 +16,7 @@ import { float32, floats } from '../../src/ops/run';
 import { nmse, TOLERANCES, within } from '../../src/ops/tolerance';
 import { dequantize, type PackedMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

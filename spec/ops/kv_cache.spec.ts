@@ -1,6 +1,5 @@
 // Appends write their rows and no other; what attention returns besides its output is a mean of probabilities.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -8,6 +7,7 @@ import { filledCache } from '../../src/ops/cases/kv_cache';
 import { appendKv, keepKvRows, readKv } from '../../src/ops/kv_cache';
 import { float32, floats, int32 } from '../../src/ops/run';
 import { nmse, within } from '../../src/ops/tolerance';
+import type { Tensor } from '../../src/runtime/tensor';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

@@ -1,8 +1,8 @@
 // What op specs share: instruction-set levels and thread counts to run at, restored afterwards, and the bits of results.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { floats } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 
 /** The levels that this processor has, the plainest first. */
 export function levels(): string[] {

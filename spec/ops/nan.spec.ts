@@ -1,7 +1,6 @@
 // NaN in, NaN out: an op never turns a broken number into a plausible one, whatever the NaN's payload; and rows that a query
 // does not see, or that nobody has written, leave no trace even when they are NaN.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -17,6 +16,7 @@ import { rope, ropeTable } from '../../src/ops/rope';
 import { float32, floats, int32 } from '../../src/ops/run';
 import { visionBlock } from '../../src/ops/vision_block';
 import { packArrays } from '../../src/ops/weights';
+import type { Tensor } from '../../src/runtime/tensor';
 import { atLevel, bitsOf, expectSameBits, levels, withThreads, wordsOf } from './levels';
 
 const keep = keeper();

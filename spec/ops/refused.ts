@@ -1,6 +1,5 @@
 // What ops refuse: calls that have to throw, and what they have to say. Used on every device.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -18,6 +17,7 @@ import { spaceToDepth } from '../../src/ops/space_to_depth';
 import { type VisionBlockWeights, visionBlock } from '../../src/ops/vision_block';
 import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { MOST_LOGITS } from '../../src/text/draw';
 
 /** Holds what the calls are made of. */

@@ -1,7 +1,6 @@
 // Cached equals full: rows computed together, one by one, or split anywhere give the same bits, in the outputs and in the
 // cache; so does attention whether its work is split over threads by head or by chunk of rows.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -21,6 +20,7 @@ import { linear } from '../../src/ops/linear';
 import { ropeTable } from '../../src/ops/rope';
 import { float32, floats, int32 } from '../../src/ops/run';
 import { packArrays } from '../../src/ops/weights';
+import type { Tensor } from '../../src/runtime/tensor';
 import { atLevel, bitsOf, expectSameBits, levels, withThreads, wordsOf } from './levels';
 
 const keep = keeper();

@@ -1,10 +1,10 @@
 // What must not matter, to the bit: a method that drops nothing, how a prompt is cut, turns that were evicted, the instruction set.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { dense, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';
 import { float32 } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
 import { createSession } from '../../src/session/session';
 import { conversations, scene, TINY } from '../support/assets';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';

@@ -1,11 +1,11 @@
 // A model that runs as given and tells what its decoder was asked and answered: what a session keeps to itself (cache, positions, views,
 // relevance, logits). Changes nothing.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { Decoder } from '../../src/models/decoder';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { readKv } from '../../src/ops/kv_cache';
 import { floats } from '../../src/ops/run';
+import type { Tensor } from '../../src/runtime/tensor';
 
 /** One call of `decoder.forward`. */
 export interface Call {

@@ -2,7 +2,6 @@
 // session can look at each layer's relevance. Knows no images.
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { gatheredSparseAttention } from '../ops/attention';
 import { type CachedLayer, type DecoderLayerWeights, decoderLayer, decoderLayers } from '../ops/decoder_layer';
 import { allocKv, appendKv, type KvType } from '../ops/kv_cache';
@@ -12,6 +11,7 @@ import { rope, ropeTable } from '../ops/rope';
 import { floats, int32 } from '../ops/run';
 import type { PackedMatrix } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
 import type { Weights } from './weights';
 

@@ -1,9 +1,9 @@
 // What a family's adapter gives: the interface between the session and any vision-language model.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { CellGeometry, Size } from '../image/cells';
 import type { ImageInput } from '../image/decode';
 import type { PixelValues } from '../image/preprocess';
+import type { Tensor } from '../runtime/tensor';
 import type { SamplingOptions } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';

@@ -2,10 +2,10 @@
 // `merge` (space-to-depth, where the type has one) and `project` (norm and MLP on the merged rows that are kept).
 // Source: VILA `llava/model/multimodal_projector/base_projector.py`.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
 import { spaceToDepth } from '../ops/space_to_depth';
+import type { Tensor } from '../runtime/tensor';
 import type { Weights } from './weights';
 
 export const PROJECTOR_TYPES = [

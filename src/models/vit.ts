@@ -2,7 +2,6 @@
 // and, of layers that are asked for, salience and keys. Knows no projector and no decoder.
 // Source: transformers 5.18 `modeling_siglip.py`.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
@@ -10,6 +9,7 @@ import { float32, floats } from '../ops/run';
 import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
 import type { PackedMatrix } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { SiglipConfig } from './config';
 import type { Weights } from './weights';
 

@@ -1,7 +1,6 @@
 // The tensors of one checkpoint folder, read straight into ops' tensors: each is asked for by name and shape, and what nobody
 // asked for is an error in the end. Knows no architecture.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { float32 } from '../ops/run';
 import {
@@ -17,6 +16,7 @@ import {
   type WeightType,
 } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
 import { readQuantization } from './quantized_config';
 import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';

@@ -2,7 +2,7 @@
 // Both can also return the column mean of the softmax, which is SparseVILA's salience (in the tower) and relevance (in the
 // decoder): mean over heads and queries of P, per key (arXiv 2510.17777, section 3; z-lab/flash-colreduce).
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { runTwo, withInt32 } from './run';
 
 export interface AttentionResult {

@@ -1,7 +1,7 @@
 // One decoder layer of Llama or Qwen2 as a single op over the layer's KV cache. It equals the composition of the small ops
 // bit for bit, because both call the same kernels.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { runLists, runTwo } from './run';
 import type { PackedMatrix } from './weights';
 

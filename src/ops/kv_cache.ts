@@ -2,9 +2,9 @@
 // of tensors that JavaScript reads.
 
 import { totalmem } from 'node:os';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { int32, run, runEffect, withInt32 } from './run';
 
 export type KvType = 'bf16' | 'f32';

@@ -1,6 +1,6 @@
 // Products with packed matrices: linear layers, the gated MLP of Llama-like decoders, and rows of an embedding table.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { int32, run, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 

@@ -1,6 +1,6 @@
 // RMSNorm and LayerNorm over rows.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { run } from './run';
 
 /**

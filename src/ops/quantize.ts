@@ -1,8 +1,8 @@
 // The ops that make 4-bit matrices: rounding in groups, rounding for a search, ranges, and rounding with feedback. Matrices are
 // JavaScript's arrays, read where they lie. Their definitions in plain TypeScript are spec/quantize/reference.ts.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { float32, floats, run, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 

@@ -1,6 +1,6 @@
 // Rotary position embedding (Su et al. 2021) in the half-rotation form of Llama and Qwen2.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { float32, run } from './run';
 
 /**

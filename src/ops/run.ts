@@ -1,8 +1,8 @@
 // How our ops are called: by name on tfjs-node's backend, with no attributes (TensorFlow caches a kernel per attribute
 // value for ever). Positions, lengths and flags travel as int32 tensors. Knows nothing about what an op computes.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 
 /** Runs an op with one output. */
 export function run(op: string, inputs: readonly Tensor[]): Tensor {

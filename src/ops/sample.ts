@@ -11,7 +11,7 @@
 // Temperature 0 is greedy: the highest logit, the lowest id on ties.
 // The result is -1 where no logit can be chosen: one is NaN or +∞, or none is above -∞.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { type Draw, roundedDown, sampleWeight } from '../text/draw';
 import { run, withInt32 } from './run';
 

@@ -1,6 +1,6 @@
 // Space-to-depth: the token-reducing step of VILA's projectors, and, averaged, of salience.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { run, withInt32 } from './run';
 
 /**

@@ -1,6 +1,6 @@
 // One pre-norm vision transformer block (SigLIP, CLIP) as a single op.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../runtime/tensor';
 import { ACTIVATION_CODE, type Activation } from './linear';
 import { runTwo, withInt32 } from './run';
 import type { PackedMatrix } from './weights';

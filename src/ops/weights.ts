@@ -1,9 +1,9 @@
 // Weight tensors made straight from a source (a mapped checkpoint file, or a typed array): packed matrices for the matrix
 // products, 4-bit ones among them, and f32 tensors for norms and biases. Knows nothing about checkpoints' names.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { run, withInt32 } from './run';
 
 /** How a matrix is stored. Products accumulate in f32 whatever the storage. */

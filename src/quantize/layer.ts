@@ -1,7 +1,6 @@
 // One float decoder layer of Llama or Qwen2 in pieces, so that the inputs of its linear layers can be seen: the composition of
 // small ops that `decoderLayer` fuses. Knows no KV cache and no quantisation.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { DecoderConfig } from '../models/config';
 import { attention } from '../ops/attention';
 import { linear } from '../ops/linear';
@@ -10,6 +9,7 @@ import { rope } from '../ops/rope';
 import { float32 } from '../ops/run';
 import { type PackedMatrix, packArrays } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { Matrix } from './round';
 import type { Tensors } from './tensors';
 

@@ -2,13 +2,13 @@
 // small. Holds on the device what stays the same between measurements.
 // Source: AWQ (arXiv 2306.00978, section 3.2); AutoAWQ `awq/models/{llama,qwen2}.py` for the inspected modules.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
 import { linear } from '../ops/linear';
 import { ropeTable } from '../ops/rope';
 import { float32, floats } from '../ops/run';
 import type { PackedMatrix } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { Sequence } from './calibration';
 import { attend, type LayerWeights, type Linear, packAttention, packMatrices, type Site } from './layer';
 import type { LayerStatistics, Rows } from './statistics';

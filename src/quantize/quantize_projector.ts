@@ -4,7 +4,6 @@
 // Source: AWQ (arXiv 2306.00978).
 
 import { join } from 'node:path';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { configReader, readJson } from '../json';
 import { breather } from '../models/breath';
@@ -17,6 +16,7 @@ import { quantizeMatrix } from '../ops/quantize';
 import { float32, floats } from '../ops/run';
 import { packArrays } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { spread } from './calibration';
 import { asSource, quantizedConfig } from './export';
 import { packQuantized } from './formats';

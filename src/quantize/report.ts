@@ -5,12 +5,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { breather } from '../models/breath';
 import { loadModel } from '../models/load';
 import type { VisionLanguageModel } from '../models/model';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
+import type { Tensor } from '../runtime/tensor';
 import { createSession } from '../session/session';
 import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
 import { outputError } from './group_search';

@@ -2,9 +2,9 @@
 // all calibration rows, and the inputs themselves of a bounded number of rows, visual and text rows counting alike, because in most conversations
 // pictures have many more rows than words and would otherwise be all that counts.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { DecoderConfig } from '../models/config';
 import { floats } from '../ops/run';
+import type { Tensor } from '../runtime/tensor';
 import type { Sequence } from './calibration';
 import { addToGram, emptyGram, type Gram } from './gram';
 import { linearShapes, SITES, type Site } from './layer';

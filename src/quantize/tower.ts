@@ -4,7 +4,6 @@
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
 import { breather } from '../models/breath';
@@ -16,6 +15,7 @@ import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS } from '../models
 import { openWeights } from '../models/weights';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
+import type { Tensor } from '../runtime/tensor';
 import { type CalibrationSample, withSample } from './calibration';
 import { mergedTensors, writeCheckpoint, writeJson } from './export';
 import type { TensorSource } from './safetensors_writer';

@@ -1,7 +1,6 @@
 // One float SigLIP block in pieces, so that the inputs of its linear layers can be seen: the composition of small ops that
 // `visionBlock` fuses; and where its weights are in a checkpoint. Knows no files and no rounding.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { SiglipConfig } from '../models/config';
 import { attention } from '../ops/attention';
 import { type Activation, linear } from '../ops/linear';
@@ -9,6 +8,7 @@ import { layerNorm } from '../ops/norm';
 import { float32 } from '../ops/run';
 import { type PackedMatrix, packArrays } from '../ops/weights';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { Matrix } from './round';
 import type { Norm } from './smooth';
 

@@ -2,13 +2,13 @@
 // both. Knows nothing of what the ops are.
 
 import nodeUtil from 'node:util';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { messageOf, SparseVilaError } from '../errors';
 import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
 import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
 import { isaLevel, processor, tensorflowDefaults } from './machine';
 import { cacheFolder } from './paths';
 import { findInstallation, type Installation } from './setup';
+import type { Tensor, Tf } from './tensor';
 
 /** An attribute of an op. `type` is one of the binding's `TF_ATTR_…` numbers. */
 export interface OpAttr {
@@ -89,7 +89,7 @@ export interface NativeAddon {
 
 export interface Runtime {
   /** The tfjs-core that the backend is registered with. */
-  readonly tf: typeof import('@tensorflow/tfjs-core');
+  readonly tf: Tf;
   readonly backend: Backend;
   readonly native: NativeAddon;
   /** Where TensorFlow runs what has a kernel there. */

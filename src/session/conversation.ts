@@ -1,10 +1,10 @@
 // What a conversation has in its KV cache: how many rows in each layer, which of them are visual, the next position, and where
 // the chat template stands. Truncating is all that rewinding takes: what is there when a turn begins is never changed by it.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
 import type { KvType } from '../ops/kv_cache';
+import type { Tensor } from '../runtime/tensor';
 import type { Place } from '../sparsity/method';
 
 /**

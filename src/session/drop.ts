@@ -1,10 +1,10 @@
 // Dropping visual rows between decoder layers: where a prefill stops for it, whose attention the method sees, and what lives on.
 // Runs no layer itself.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { DropView, SparsityMethod } from '../sparsity/method';
 import { gatherRows, matrix } from './images';
 import type { Rows } from './rows';

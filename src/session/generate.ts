@@ -1,9 +1,9 @@
 // The decode loop of one turn: sample, stream text at character boundaries, run the token over the turn's view.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
 import { sample } from '../ops/sample';
+import type { Tensor } from '../runtime/tensor';
 import type { Sampler } from '../text/sampling';
 import { stopMatcher } from '../text/stop';
 import { textStream } from '../text/tokenizer';

@@ -1,11 +1,11 @@
 // The images of a turn: decode, tower, prune, projector. Leaves rows for the decoder. Knows no conversation.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
 import type { EncodedImage, RowModel } from '../models/model';
 import { float32, floats, int32 } from '../ops/run';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
 import { checkMerged } from './selection';
 import { type StageTimes, timed } from './times';

@@ -1,10 +1,10 @@
 // From a turn's prompt to rows in the cache: all its rows through the decoder, in chunks and in stages between which a method may
 // drop visual rows. Leaves the question's relevance of every visual row in every layer, and the scores that follow the prompt.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { ForwardOptions } from '../models/decoder';
 import type { VisionLanguageModel } from '../models/model';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import { type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
 import type { ImageContext, PrunedImage } from './images';

@@ -1,8 +1,8 @@
 // A turn's text and images as rows for the decoder: embeddings, positions, and which rows are visual tokens.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { RowModel } from '../models/model';
 import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
 import type { Place, SparsityMethod } from '../sparsity/method';
 import type { Conversation } from './conversation';
 import type { PrunedImage } from './images';

@@ -1,8 +1,8 @@
 // One turn: see the images, prefill, retrieve, answer. A transaction: if it throws or is aborted, the conversation is as it
 // was before; if its consumer leaves early, the text so far stays.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
 import type { ImageInput } from '../image/decode';
+import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
 import { lengthOf, type Mark, mark, rewind } from './conversation';

@@ -4,11 +4,11 @@
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Tensor } from '@tensorflow/tfjs-core';
 import { SparseVilaError } from '../../errors';
 import { cellGeometry, type Size } from '../../image/cells';
 import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../../json';
+import type { Tensor } from '../../runtime/tensor';
 import { type GenerationConfig, parseGenerationConfig } from '../../text/sampling';
 import { loadChatTemplate, turnPieces } from '../../text/template';
 import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';

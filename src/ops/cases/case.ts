@@ -1,7 +1,7 @@
 // What a case of the op table is: one call of an op with seeded inputs, compared with its reference, and timed. The spec runs
 // the small ones at every instruction-set level, the benchmark the big ones. Knows no op.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../../runtime/tensor';
 import { floats } from '../run';
 import { nmse, type Tolerance } from '../tolerance';
 import type { PackedMatrix } from '../weights';

@@ -1,6 +1,6 @@
 // Cases of `decoderLayer`, its parts for specs that compose it, and its definition in double precision.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../../runtime/tensor';
 import { attentionReference } from '../attention';
 import { type DecoderLayerWeights, decoderLayer } from '../decoder_layer';
 import { type KvType, roundToBf16 } from '../kv_cache';

@@ -1,6 +1,6 @@
 // Cases of the KV cache: append and read, and attention that reads it through an index. A cache is filled by appends only.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../../runtime/tensor';
 import { gatheredSparseAttention } from '../attention';
 import { allocKv, appendKv, type KvType, readKv } from '../kv_cache';
 import { float32, int32 } from '../run';

@@ -1,6 +1,6 @@
 // Cases of `rmsNorm` and `layerNorm`.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../../runtime/tensor';
 import { layerNorm, layerNormReference, rmsNorm, rmsNormReference } from '../norm';
 import { float32 } from '../run';
 import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';

@@ -1,6 +1,6 @@
 // Cases of `visionBlock`, its parts for specs that compose it, and its definition in double precision.
 
-import type { Tensor } from '@tensorflow/tfjs-core';
+import type { Tensor } from '../../runtime/tensor';
 import { attentionReference } from '../attention';
 import { type Activation, linearReference } from '../linear';
 import { layerNormReference } from '../norm';

@@ -1,0 +1,28 @@
+// What a TypeScript user of the package compiles: the declarations that the public ones lead to import nothing but Node's modules, so that they
+// compile without the DOM's types and with every declaration file checked.
+import { readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+
+const PUBLISHED = resolve(__dirname, '../src');
+
+/** The modules that `file` and the declarations it leads to import by name, and which of them does. */
+function packagesBehind(file: string, seen = new Set<string>()): string[] {
+  if (seen.has(file)) return [];
+  seen.add(file);
+  const imports = readFileSync(file, 'utf8').matchAll(
+    /(?:\bfrom|\bimport\s*\(|^\s*import)\s*['"]([^'"]+)['"]|<reference\s+(?:types|lib)="([^"]+)"/gm,
+  );
+  return [...imports].flatMap(([, name = '', reference]) => {
+    if (name.startsWith('.')) return packagesBehind(`${join(dirname(file), name).replace(/\.js$/, '')}.d.ts`, seen);
+    if (reference === undefined && name.startsWith('node:')) return [];
+    return [`${relative(PUBLISHED, file)}: ${reference ?? name}`];
+  });
+}
+
+it('the public types name no other package', () => {
+  expect(packagesBehind(join(PUBLISHED, 'index.d.ts'))).toEqual([]);
+});
+
+it('a type of another package would be found', () => {
+  expect(packagesBehind(join(PUBLISHED, 'cli/doctor.d.ts'))).toEqual(['cli/doctor.d.ts: yargs']);
+});
