@@ -7,21 +7,23 @@ const ROOT = resolve(__dirname, '../..');
 /** What the files of a layer may import, besides those of their own layer. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   errors: [],
+  options: ['errors'],
   files: ['errors'],
   json: ['errors', 'files'],
-  runtime: ['errors', 'files'],
+  runtime: ['errors', 'options', 'files'],
   ops: ['errors', 'files', 'runtime', 'text'],
-  image: ['errors', 'files'],
-  text: ['errors', 'files', 'json'],
-  scenes: ['errors', 'files', 'runtime', 'text'],
-  models: ['errors', 'files', 'json', 'runtime', 'ops', 'image', 'text'],
-  sparsity: ['errors', 'text'],
-  session: ['errors', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
-  explain: ['errors', 'files', 'runtime', 'image', 'sparsity'],
-  quantize: ['errors', 'files', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
-  evaluate: ['errors', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
+  image: ['errors', 'options', 'files'],
+  text: ['errors', 'options', 'files', 'json'],
+  scenes: ['errors', 'options', 'files', 'runtime', 'text'],
+  models: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'image', 'text'],
+  sparsity: ['errors', 'options', 'text'],
+  session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
+  explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
+  quantize: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  evaluate: ['errors', 'options', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
   cli: [
     'errors',
+    'options',
     'files',
     'runtime',
     'ops',
@@ -35,7 +37,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'evaluate',
     'index',
   ],
-  index: ['errors', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
+  index: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
 };
 
 interface Import {

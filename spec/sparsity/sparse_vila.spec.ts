@@ -116,8 +116,8 @@ describe('sparseVila', () => {
     [{ decodeSparsity: Number.NEGATIVE_INFINITY }, /decodeSparsity.*received -Infinity/],
     [{ salienceLayer: 1.5 }, /salienceLayer.*received 1\.5/],
     [{ salienceLayer: Number.NaN }, /salienceLayer.*received NaN/],
-    [{ positions: 'packed' }, /'original' or 'compact'.*received packed/],
-    [{ budget: 'all' }, /'perImage' or 'global'.*received all/],
+    [{ positions: 'packed' }, /'original' or 'compact'.*received "packed"/],
+    [{ budget: 'all' }, /'perImage' or 'global'.*received "all"/],
   ])('refuses %j', (options, message) => {
     expect(() => sparseVila(options as SparseVilaOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) }),

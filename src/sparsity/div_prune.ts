@@ -2,8 +2,9 @@
 // Stage: tower (on projected tokens). Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
 // Here: positions stay by default; the published code renumbers ('compact').
 
+import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod } from './method';
-import { checkOptions, POSITIONS, SHARE } from './options';
+import { POSITIONS, SHARE } from './options';
 import { budget } from './top_k';
 import { dot, unitRows } from './vectors';
 
@@ -15,8 +16,8 @@ export interface DivPruneOptions {
 
 /** D_ij = 1 - cos(x_i, x_j); first argmax_j min_{i != j} D_ij, then argmax_j min_{i in S} D_ij. Compares all pairs of an image: O(n^2 d). */
 export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
-  checkOptions('divPrune', options, { prefillSparsity: SHARE, positions: POSITIONS });
-  const { prefillSparsity = 0.902, positions = 'original' } = options;
+  const given = checkOptions('divPrune', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const { prefillSparsity = 0.902, positions = 'original' } = given;
   return {
     name: 'divprune',
     positions,

@@ -2,8 +2,9 @@
 // from all deeper ones.
 // Stage: prefill. Query-aware: yes. Safe for later turns: no, what the first question drops is gone. Positions stay.
 
+import { checkOptions } from '../options';
 import type { SparsityMethod } from './method';
-import { checkOptions, LAYER, SHARE } from './options';
+import { LAYER, SHARE } from './options';
 import { stageBudget } from './stages';
 import { topK } from './top_k';
 
@@ -16,8 +17,8 @@ export interface FastVOptions {
 
 /** Before layer K: top round(N (1 - R)) by layer K - 1's attention, mean over heads, last row. */
 export function fastV(options: FastVOptions = {}): SparsityMethod {
-  checkOptions('fastV', options, { prefillSparsity: SHARE, layer: LAYER });
-  const { prefillSparsity = 15 / 32, layer = 2 / 32 } = options;
+  const given = checkOptions('fastV', options, { prefillSparsity: SHARE, layer: LAYER });
+  const { prefillSparsity = 15 / 32, layer = 2 / 32 } = given;
   return {
     name: 'fastv',
     dropFrom: [layer],

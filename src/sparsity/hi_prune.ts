@@ -4,8 +4,9 @@
 // Here: neighbours outside the grid do not count, where the published code wraps rows; the deep layer is the one that features
 // come from (-2).
 
+import { checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { LAYER, POSITIONS, SHARE } from './options';
 import { budget, roundHalfEven, topK } from './top_k';
 
 export interface HiPruneOptions {
@@ -22,14 +23,14 @@ export interface HiPruneOptions {
 
 /** Anchors: top round(T alpha / 5) of the object layer's column mean; buffers around them; filled to T by the deep layer's. */
 export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
-  checkOptions('hiPrune', options, {
+  const given = checkOptions('hiPrune', options, {
     prefillSparsity: SHARE,
     alpha: SHARE,
     objectLayer: LAYER,
     deepLayer: LAYER,
     positions: POSITIONS,
   });
-  const { prefillSparsity = 2 / 3, alpha = 0.1, objectLayer = 1 / 3, deepLayer = -2, positions = 'original' } = options;
+  const { prefillSparsity = 2 / 3, alpha = 0.1, objectLayer = 1 / 3, deepLayer = -2, positions = 'original' } = given;
   return {
     name: 'hiprune',
     tower: { salience: [objectLayer, deepLayer] },

@@ -1,10 +1,12 @@
 // The table of methods: what evaluation, the command line and the suite read. A further method is its file and a row here.
 
+import { checkOptions, SEED } from '../options';
 import { dense } from './dense';
 import { divPrune } from './div_prune';
 import { fastV } from './fast_v';
 import { hiPrune } from './hi_prune';
 import type { SparsityMethod } from './method';
+import { POSITIONS, SHARE } from './options';
 import { pruMerge, pruMergePlus } from './pru_merge';
 import { pyramidDrop } from './pyramid_drop';
 import { quest } from './quest';
@@ -41,7 +43,7 @@ export interface MethodEntry {
   create(ratios: MethodRatios): SparsityMethod;
 }
 
-export const METHODS: readonly MethodEntry[] = [
+const ROWS: readonly MethodEntry[] = [
   {
     name: 'dense',
     title: 'Dense',
@@ -217,6 +219,13 @@ export const METHODS: readonly MethodEntry[] = [
     create: ({ seed: _, ...ratios }) => uniform(ratios),
   },
 ];
+
+const RATIOS = { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS, seed: SEED };
+
+export const METHODS: readonly MethodEntry[] = ROWS.map((row) => ({
+  ...row,
+  create: (ratios) => row.create(checkOptions(row.name, ratios, RATIOS)),
+}));
 
 /** A method's row that has a seam for the prefill ratio and for positions only. */
 function tower(

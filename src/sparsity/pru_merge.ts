@@ -4,8 +4,9 @@
 // Here: towers without a CLS token give the column mean over heads and rows, scaled to sum 1, in place of the CLS row of one wide
 // head; kept tokens are in raster order, the extra one at the place of the most attended pruned token.
 
+import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { LAYER, POSITIONS, SHARE } from './options';
 import { budget, topK } from './top_k';
 import { strided } from './uniform';
 import { addRow, dot, takeRows, unitRows, without } from './vectors';
@@ -32,8 +33,8 @@ export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
 }
 
 function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
-  checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
-  const { prefillSparsity, layer = -1, positions = 'original' } = options;
+  const given = checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
+  const { prefillSparsity, layer = -1, positions = 'original' } = given;
   const prune = (image: TowerView): Selection => {
     const sum = image.salience().reduce((total, s) => total + s, 0);
     const a = image.salience().map((s) => s / sum);

@@ -3,8 +3,9 @@
 // Stage: prefill. Query-aware: yes. Safe for later turns: no.
 // Here: rows keep their positions, where the published code renumbers them.
 
+import { checkOptions } from '../options';
 import type { SparsityMethod } from './method';
-import { checkOptions, SHARE, THREE_LAYERS } from './options';
+import { SHARE, THREE_LAYERS } from './options';
 import { stageBudget } from './stages';
 import { topK } from './top_k';
 
@@ -17,8 +18,8 @@ export interface PyramidDropOptions {
 
 /** From three layers on: lambda, lambda^2, lambda^3 of the rows, by that layer's attention, mean over heads, last row. */
 export function pyramidDrop(options: PyramidDropOptions = {}): SparsityMethod {
-  checkOptions('pyramidDrop', options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
-  const { prefillSparsity = 17 / 32, layers = [1 / 4, 1 / 2, 3 / 4] } = options;
+  const given = checkOptions('pyramidDrop', options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
+  const { prefillSparsity = 17 / 32, layers = [1 / 4, 1 / 2, 3 / 4] } = given;
   return {
     name: 'pyramiddrop',
     dropFrom: layers,

@@ -3,8 +3,9 @@
 // Here: a page's score is the largest relevance in it, once per turn, for all heads, not Quest's bound from channelwise extremes of
 // its keys at every step and head; the last page is cut to the budget, by relevance.
 
+import { checkOptions } from '../options';
 import type { Place, SparsityMethod } from './method';
-import { checkOptions, SHARE } from './options';
+import { SHARE } from './options';
 import { budget, ranked, topK } from './top_k';
 
 export interface QuestOptions {
@@ -13,8 +14,8 @@ export interface QuestOptions {
 }
 
 export function quest(options: QuestOptions = {}): SparsityMethod {
-  checkOptions('quest', options, { decodeSparsity: SHARE });
-  const { decodeSparsity = 0.75 } = options;
+  const given = checkOptions('quest', options, { decodeSparsity: SHARE });
+  const { decodeSparsity = 0.75 } = given;
   return {
     name: 'quest',
     retrieve: (relevance, _, places) => topPages(relevance, places, budget(relevance.length, decodeSparsity)),

@@ -1,9 +1,10 @@
 // Baseline: tokens and rows drawn by lot. What a method must beat to have chosen at all.
 // Query-aware: no. Safe for later turns: yes. Source: none.
 
+import { checkOptions, SEED } from '../options';
 import { uniform as uniformNumbers } from '../text/random';
 import type { SparsityMethod } from './method';
-import { checkOptions, POSITIONS, SEED, SHARE } from './options';
+import { POSITIONS, SHARE } from './options';
 import { budget, topK } from './top_k';
 
 export interface RandomOptions {
@@ -18,13 +19,13 @@ export interface RandomOptions {
 
 /** Every image has its own draw, and so has every layer; the same seed and the same sizes give the same again. */
 export function random(options: RandomOptions = {}): SparsityMethod {
-  checkOptions('random', options, {
+  const given = checkOptions('random', options, {
     prefillSparsity: SHARE,
     decodeSparsity: SHARE,
     positions: POSITIONS,
     seed: SEED,
   });
-  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original', seed = 0 } = options;
+  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original', seed = 0 } = given;
   return {
     name: 'random',
     positions,

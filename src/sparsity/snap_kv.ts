@@ -4,8 +4,9 @@
 // Here: visual rows only (text stays), one choice for all heads of a layer (mean over heads), and mean for sum over rows, which
 // ranks alike.
 
+import { COUNT, checkOptions } from '../options';
 import type { SparsityMethod } from './method';
-import { COUNT, checkOptions, SHARE } from './options';
+import { SHARE } from './options';
 import { budget, topK } from './top_k';
 
 export interface SnapKvOptions {
@@ -19,8 +20,8 @@ export interface SnapKvOptions {
 
 /** Top k of avgpool(relevance of the last w rows), stride 1, zeros beyond the ends. */
 export function snapKv(options: SnapKvOptions = {}): SparsityMethod {
-  checkOptions('snapKv', options, { decodeSparsity: SHARE, window: COUNT, kernel: COUNT });
-  const { decodeSparsity = 0.75, window = 32, kernel = 5 } = options;
+  const given = checkOptions('snapKv', options, { decodeSparsity: SHARE, window: COUNT, kernel: COUNT });
+  const { decodeSparsity = 0.75, window = 32, kernel = 5 } = given;
   return {
     name: 'snapkv',
     window,

@@ -4,8 +4,9 @@
 // `spread` and `denseLayers` are ours: on the packaged model, the retrieval of the first decoder layer alone costs all that decoding
 // loses (deeper layers choose well, the first does not know the question yet), and the decoder leans on plain background too.
 
+import { checkOptions, NATURAL, oneOf } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, NATURAL, oneOf, POSITIONS, SHARE } from './options';
+import { LAYER, POSITIONS, SHARE } from './options';
 import { budget, roundHalfEven, topK } from './top_k';
 import { strided } from './uniform';
 
@@ -39,7 +40,7 @@ export const SPARSE_VILA_PRESETS = {
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option or a value out of range
  */
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
-  checkOptions('sparseVila', options, {
+  const given = checkOptions('sparseVila', options, {
     prefillSparsity: SHARE,
     decodeSparsity: SHARE,
     salienceLayer: LAYER,
@@ -49,9 +50,9 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     denseLayers: NATURAL,
   });
   const { image } = SPARSE_VILA_PRESETS;
-  const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = options;
-  const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = options;
-  const { spread = 0, denseLayers = 0 } = options;
+  const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = given;
+  const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = given;
+  const { spread = 0, denseLayers = 0 } = given;
   const prune = (salience: Float32Array): Int32Array =>
     keep(salience, budget(salience.length, prefillSparsity), spread);
   return {

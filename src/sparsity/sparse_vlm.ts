@@ -4,9 +4,10 @@
 // Here: shares as in the released code's fixed counts, scaled; clusters stand at their centres' places and count as kept; rows keep
 // their positions (as + has it). + without division by the rotary bias and without choice of heads: the mean over all heads.
 
+import { checkOptions } from '../options';
 import { recycle } from './density_peaks';
 import type { DropView, Matrix, Selection, SparsityMethod } from './method';
-import { checkOptions, SHARE, THREE_LAYERS } from './options';
+import { SHARE, THREE_LAYERS } from './options';
 import { stageBudget } from './stages';
 import { topK } from './top_k';
 
@@ -33,9 +34,9 @@ function method(
   shares: readonly [number, number, number],
   select: (view: DropView, kept: number) => Selection,
 ): SparsityMethod {
-  checkOptions(name, options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
+  const given = checkOptions(name, options, { prefillSparsity: SHARE, layers: THREE_LAYERS });
   const [a, b, c] = shares;
-  const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32, layers = [3 / 32, 7 / 32, 16 / 32] } = options;
+  const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32, layers = [3 / 32, 7 / 32, 16 / 32] } = given;
   return {
     name,
     dropFrom: layers,

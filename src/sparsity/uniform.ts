@@ -1,8 +1,9 @@
 // Baseline: every so many-th token and row, whatever the picture and the question.
 // Query-aware: no. Safe for later turns: yes. Source: none.
 
+import { checkOptions } from '../options';
 import type { SparsityMethod } from './method';
-import { checkOptions, POSITIONS, SHARE } from './options';
+import { POSITIONS, SHARE } from './options';
 import { budget } from './top_k';
 
 export interface UniformOptions {
@@ -14,8 +15,12 @@ export interface UniformOptions {
 }
 
 export function uniform(options: UniformOptions = {}): SparsityMethod {
-  checkOptions('uniform', options, { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS });
-  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original' } = options;
+  const given = checkOptions('uniform', options, {
+    prefillSparsity: SHARE,
+    decodeSparsity: SHARE,
+    positions: POSITIONS,
+  });
+  const { prefillSparsity = 0, decodeSparsity = 0, positions = 'original' } = given;
   return {
     name: 'uniform',
     positions,

@@ -3,8 +3,9 @@
 // Stage: tower + prefill. Query-aware: stage 2. Safe for later turns: no (stage 1 alone is).
 // Here: the form for towers without CLS (column mean, 4 x 4 windows, greedy with a cap); rows keep their positions.
 
+import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { LAYER, POSITIONS, SHARE } from './options';
 import { stageBudget } from './stages';
 import { budget, ranked, topK } from './top_k';
 import { meansOf, nearest, unitRows, without } from './vectors';
@@ -25,20 +26,20 @@ const WINDOW = 4;
 
 /** Stage 1 keeps T = 1.5 of the mean, stage 2 then a third, where it lies at half of the depth. */
 export function vScan(options: VScanOptions = {}): SparsityMethod {
-  checkOptions('vScan', options, {
+  const given = checkOptions('vScan', options, {
     prefillSparsity: SHARE,
     localLayer: LAYER,
     globalLayer: LAYER,
     layer: LAYER,
     positions: POSITIONS,
   });
-  const { prefillSparsity = 8 / 9, localLayer = 5 / 24, globalLayer = -2, layer = 1 / 2 } = options;
+  const { prefillSparsity = 8 / 9, localLayer = 5 / 24, globalLayer = -2, layer = 1 / 2 } = given;
   const keep = 1 - prefillSparsity;
   const first = Math.min(1, 1.5 * keep);
   return {
     name: 'vscan',
     tower: { salience: [localLayer, globalLayer] },
-    positions: options.positions ?? 'original',
+    positions: given.positions ?? 'original',
     merges: 'projected',
     prune: (images) => images.map((image) => scan(image, budget(image.tokens, 1 - first))),
     dropFrom: [layer],

@@ -4,8 +4,9 @@
 // Here: towers without a CLS token give the column mean, as the paper has it for them; contextual tokens stand at their targets'
 // places, in raster order, not behind the dominant ones.
 
+import { checkOptions } from '../options';
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
-import { checkOptions, LAYER, POSITIONS, SHARE } from './options';
+import { LAYER, POSITIONS, SHARE } from './options';
 import { budget, roundHalfEven, topK } from './top_k';
 import { addRow, meansOf, nearest, takeRows, unitRows, without } from './vectors';
 
@@ -21,13 +22,13 @@ export interface VisionZipOptions {
 
 /** Dominant: top D of s. Of the M others, every floor(M / C)-th is a target t, the rest go to the most similar: h_t + mean of h. */
 export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
-  checkOptions('visionZip', options, {
+  const given = checkOptions('visionZip', options, {
     prefillSparsity: SHARE,
     contextual: SHARE,
     layer: LAYER,
     positions: POSITIONS,
   });
-  const { prefillSparsity = 8 / 9, contextual = 10 / 64, layer = -2, positions = 'original' } = options;
+  const { prefillSparsity = 8 / 9, contextual = 10 / 64, layer = -2, positions = 'original' } = given;
   return {
     name: 'visionzip',
     tower: { salience: [layer], keys: [layer] },

@@ -1,0 +1,163 @@
+// The one check of options and arguments: before any work, a value that is not allowed and a name that is unknown are errors.
+
+import { messageOf, received, SparseVilaError } from './errors';
+
+/** What an option takes, in words and as a test. */
+export interface Check {
+  readonly expected: string;
+  readonly accepts: (value: unknown) => boolean;
+  /** Whether it must be given. */
+  readonly required?: true;
+}
+
+export type Checks<T> = { readonly [K in keyof Required<T>]: Check };
+
+export const TEXT: Check = { expected: 'a text', accepts: (value) => typeof value === 'string' };
+
+export const NAME: Check = {
+  expected: 'a text of at least one character',
+  accepts: (value) => typeof value === 'string' && value !== '',
+};
+
+export const BOOLEAN: Check = { expected: 'true or false', accepts: (value) => typeof value === 'boolean' };
+
+export const FUNCTION: Check = { expected: 'a function', accepts: (value) => typeof value === 'function' };
+
+export const COUNT: Check = integer(1);
+
+export const NATURAL: Check = integer(0);
+
+export const SEED: Check = { ...integer(0), expected: 'an integer from 0 to 2^53 - 1' };
+
+export const SIGNAL: Check = { expected: 'an AbortSignal', accepts: (value) => value instanceof AbortSignal };
+
+/** An integer from `least` to `most`. */
+export function integer(least: number, most = Number.MAX_SAFE_INTEGER): Check {
+  const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+  return {
+    expected: `an integer ${range}`,
+    accepts: (value) => typeof value === 'number' && Number.isSafeInteger(value) && value >= least && value <= most,
+  };
+}
+
+/** A finite number of at least `least`. */
+export function finite(least: number): Check {
+  return {
+    expected: `a finite number of at least ${least}`,
+    accepts: (value) => typeof value === 'number' && Number.isFinite(value) && value >= least,
+  };
+}
+
+/** One of some words. */
+export function oneOf(...words: readonly string[]): Check {
+  return {
+    expected: words.map((word) => `'${word}'`).join(' or '),
+    accepts: (value) => words.includes(value as string),
+  };
+}
+
+/** A list of at least `least` values, each of which `check` accepts; `of` names them. */
+export function listOf(of: string, check: Check, least = 0): Check {
+  return {
+    expected: `a list of ${least > 0 ? `at least ${least} ` : ''}${of}`,
+    accepts: (value) =>
+      // Array.from, because `every` skips holes.
+      Array.isArray(value) && value.length >= least && Array.from(value).every((one) => check.accepts(one)),
+  };
+}
+
+/** Any object that is not a list. */
+export const OBJECT: Check = {
+  expected: 'an object',
+  accepts: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+};
+
+/**
+ * Checks the options of `what` and returns a copy of those that are given; `undefined` is as good as absent. Each is read once, so
+ * that what was checked is what is used.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for options that are no object, one that is not in `checks`, or one that its check
+ *   does not accept; `ERR_OPTION_MISSING` for a required one
+ */
+export function checkOptions<T extends object>(what: string, options: T | undefined, checks: Checks<T>): T {
+  const known = checks as Readonly<Record<string, Check>>;
+  const given = readOptions(what, options);
+  for (const name of given.keys()) if (!Object.hasOwn(known, name)) throw unknownOption(what, name, Object.keys(known));
+  const entries: [string, unknown][] = [];
+  for (const [name, check] of Object.entries(known)) {
+    const value = given.get(name);
+    if (value === undefined && check.required) {
+      throw new SparseVilaError(
+        'ERR_OPTION_MISSING',
+        `${what}: expected ${check.expected} for ${name}, received none.`,
+      );
+    }
+    if (value === undefined) continue;
+    checkValue(what, name, value, check);
+    entries.push([name, value]);
+  }
+  return Object.fromEntries(entries) as T;
+}
+
+/** Checks one argument. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkValue(what: string, name: string, value: unknown, check: Check): void {
+  if (accepts(check, value)) return;
+  throw invalidOption(what, `${check.expected} for ${name}`, received(value));
+}
+
+/** `ERR_OPTION_INVALID` with the one wording of all of them; `found` is shown as it is. */
+export function invalidOption(what: string, expected: string, found: string): SparseVilaError {
+  return new SparseVilaError('ERR_OPTION_INVALID', `${what}: expected ${expected}, received ${found}.`);
+}
+
+/** The word that `name` was most likely meant to be: one with at most two letters, or a third of them, changed. */
+export function nearest(name: string, words: readonly string[]): string | undefined {
+  const ranked = words
+    .map((word) => ({ word, edits: distance(name.slice(0, 64).toLowerCase(), word.toLowerCase()) }))
+    .filter(({ word, edits }) => edits <= (word.length < 5 ? 1 : Math.max(2, Math.floor(word.length / 3))));
+  return ranked.sort((a, b) => a.edits - b.edits)[0]?.word;
+}
+
+/** Options by name, as they are now: of own enumerable properties, so that no prototype adds any. */
+function readOptions(what: string, options: unknown): Map<string, unknown> {
+  if (options === undefined) return new Map();
+  try {
+    if (OBJECT.accepts(options)) return new Map(Object.entries(options as object));
+  } catch (cause) {
+    const message = `${what}: expected options that can be read, but reading them threw: ${messageOf(cause)}`;
+    throw new SparseVilaError('ERR_OPTION_INVALID', message, { cause });
+  }
+  throw invalidOption(what, 'an object of options', received(options));
+}
+
+function unknownOption(what: string, name: string, known: readonly string[]): SparseVilaError {
+  const meant = nearest(name, known);
+  const shown = /^[\w-]+$/.test(name) && name.length < 64 ? name : received(name);
+  return new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `${what}: expected only the options ${known.join(', ')}, received ${shown}.` +
+      `${meant === undefined ? '' : ` Did you mean ${meant}?`}`,
+  );
+}
+
+/** A value whose code throws when it is looked at (a proxy, a getter) is not accepted. */
+function accepts(check: Check, value: unknown): boolean {
+  try {
+    return check.accepts(value);
+  } catch {
+    return false;
+  }
+}
+
+/** Letters inserted, left out or replaced between two words (Levenshtein). */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (const [i, letter] of [...a].entries()) {
+    const next = [i + 1];
+    for (let j = 1; j <= b.length; j++) {
+      const [left = 0, above = 0, corner = 0] = [next[j - 1], row[j], row[j - 1]];
+      next.push(Math.min(left + 1, above + 1, corner + (letter === b[j - 1] ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
