@@ -81,7 +81,7 @@ export const ERROR_CODES = {
   ERR_GOAL: 'No ratios of the grid reach the goal. Ask for less.',
 
   // Set-up and engine.
-  ERR_BACKEND: 'tfjs uses another backend than this package registered. Install one copy of @tensorflow/tfjs-core.',
+  ERR_BACKEND: 'The process has a tfjs backend of the same name already. Load either tfjs-node or this package.',
   ERR_BAD_DEVICE: 'SPARSEVILA_DEVICE has an unknown value. Unset it or use one that the message lists.',
   ERR_BAD_ISA: 'SPARSEVILA_ISA names instructions that this processor lacks. Unset it.',
   ERR_BAD_LIBTENSORFLOW: 'SPARSEVILA_LIBTENSORFLOW names a folder without a usable libtensorflow. Correct or unset it.',
@@ -93,9 +93,9 @@ export const ERROR_CODES = {
   ERR_NO_COMPILER: 'No C++ compiler or CMake was found. Install them.',
   ERR_NO_GPU: 'A GPU was asked for and cannot be used. Unset SPARSEVILA_DEVICE, or follow the message.',
   ERR_NO_PIP: 'Python with pip was not found. Install it, or set SPARSEVILA_LIBTENSORFLOW.',
-  ERR_NO_TFJS_NODE: 'The package @tensorflow/tfjs-node-gpu was not found. Run `npx sparsevila setup`.',
+  ERR_NO_NPM: 'npm was not found, which fetches the engine. Install it; it comes with Node.',
   ERR_NO_WHEEL: 'TensorFlow is not pinned for this platform. Set SPARSEVILA_LIBTENSORFLOW to your own build.',
-  ERR_PACKAGE_INCOMPLETE: 'A file of this package is missing or damaged. Reinstall the package.',
+  ERR_PACKAGE_INCOMPLETE: 'A file of this package, or a package that it needs, is missing. Install again.',
   ERR_SOURCES_CHANGED: 'The native sources changed while they were compiled. Run set-up again.',
   ERR_WRONG_HASH: 'A download is not the pinned file. Run set-up again, or use another index.',
 } as const satisfies Readonly<Record<`ERR_${string}`, string>>;

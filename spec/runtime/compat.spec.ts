@@ -1,5 +1,5 @@
 // What tfjs-node-gpu gets from us on Node versions that it does not know.
-import { polyfillUtil, redirectBinding } from '../../src/runtime/compat';
+import { polyfillUtil } from '../../src/runtime/compat';
 
 describe('polyfillUtil', () => {
   test.each(['22.12.0', '23.0.0', '24.9.0'])('gives isNullOrUndefined and isArray on Node %s', (version) => {
@@ -15,12 +15,4 @@ describe('polyfillUtil', () => {
     polyfillUtil(util, '20.19.0');
     expect(util).toEqual({});
   });
-});
-
-test('redirectBinding answers for tfjs-node-gpu only', () => {
-  redirectBinding('/cache/tfjs_binding.node');
-  const { find } = require('@mapbox/node-pre-gyp/lib/pre-binding.js') as { find(path: string): string };
-  expect(find(require.resolve('@tensorflow/tfjs-node-gpu/package.json'))).toBe('/cache/tfjs_binding.node');
-  // Another package gets node-pre-gyp's own answer; for one without a binding that is an error.
-  expect(() => find(require.resolve('yargs/package.json'))).toThrow(/node-pre-gyp|binary/);
 });

@@ -84,7 +84,7 @@ describe('with an nvcc that has no runtime beside it', () => {
     const env = environment();
     const { status, stdout } = cli(env, 'setup', '--json');
     expect(status).toBe(0);
-    expect(Object.keys(JSON.parse(stdout))).toEqual(['cache', 'libtensorflow', 'native']);
+    expect(Object.keys(JSON.parse(stdout))).toEqual(['cache', 'engine', 'libtensorflow', 'native']);
     expect(readdirSync(env.SPARSEVILA_CACHE ?? '').filter((name) => /^(gpu|cuda)-/.test(name))).toEqual([]);
   });
 });

@@ -8,8 +8,8 @@ import { diagnose, formatReport, type Report } from '../../src/runtime/doctor';
 const MAIN = join(__dirname, '../../src/cli/main.js');
 
 const NAMES = [
-  ...['Node', 'npm', 'pip', 'compiler', 'CMake', 'processor', 'cores', 'memory', 'cache'],
-  ...['tfjs-node-gpu', 'libtensorflow', 'native modules'],
+  ...['Node', 'processor', 'cores', 'memory', 'cache', 'packages', 'npm', 'pip', 'compiler', 'CMake'],
+  ...['engine', 'libtensorflow', 'native modules'],
   ...['NVIDIA driver', 'GPUs', 'CUDA compiler', 'GPU library', 'TensorFlow', 'device'],
 ];
 
@@ -43,6 +43,7 @@ describe('doctor', () => {
       'pip',
       'compiler',
       'CMake',
+      'engine',
       'libtensorflow',
       'native modules',
       'TensorFlow',

@@ -1,10 +1,11 @@
-// What tfjs-node-gpu 4.22 needs to load on today's Node and from outside node_modules: two functions that
-// Node ≥ 23 removed, and the path of its compiled binding. Touches no file of the package.
+// Loads the engine, tfjs-node-gpu 4.22, in place of its own index.js: on today's Node, which lacks two functions that it calls, with our copy of
+// tfjs-core and the binding that set-up compiled. Works under jest, where every spec file has modules of its own.
 
-import { dirname, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
-
-const PACKAGE = '@tensorflow/tfjs-node-gpu';
+import { ENGINE_PACKAGE, enginePackage } from './engine';
+import { requirePackage } from './packages';
+import type { Tf } from './tensor';
 
 /**
  * Gives `util` the two functions that tfjs-node calls: Node ≥ 23 has no `isNullOrUndefined`, and Node 22
@@ -16,29 +17,49 @@ export function polyfillUtil(util: Record<string, unknown>, nodeVersion: string 
   util.isArray = Array.isArray;
 }
 
-interface PreBinding {
-  find(packageJson: string, ...rest: unknown[]): string;
+/** tfjs-core's functions for whoever brings a backend. */
+interface Core extends Tf {
+  registerBackend(name: string, make: () => unknown, priority: number): boolean;
+  setBackend(name: string): boolean;
 }
+
+const BACKEND = 'tensorflow';
+
+/** Marks our backend: a second copy of this module in the process finds that of the first, since tfjs's engine is global. */
+const OURS = Symbol.for('sparsevila.backend');
+type Marked = { [OURS]?: true };
 
 /**
- * Makes node-pre-gyp answer `binding` when tfjs-node-gpu asks where its binding is; other packages get
- * node-pre-gyp's own answer. The patch is on the module's export, not on Node's loader, so it works under
- * jest too, where every spec file has its own copy of the module.
+ * Gives the engine in `folder` our tfjs-core and registers its backend on `binding`, as tfjs-node's own index.js would.
+ * @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` without tfjs-core; `ERR_BACKEND` where another backend has the name
  */
-export function redirectBinding(binding: string): void {
-  const tfjsPackage = require.resolve(`${PACKAGE}/package.json`);
-  const path = require.resolve('@mapbox/node-pre-gyp/lib/pre-binding.js', { paths: [dirname(tfjsPackage)] });
-  const preBinding = require(path) as PreBinding;
-  const find = preBinding.find;
-  preBinding.find = (packageJson, ...rest) =>
-    resolve(packageJson) === tfjsPackage ? binding : find(packageJson, ...rest);
+export function loadEngine(folder: string, binding: string): Tf {
+  const core = requirePackage<Core>('@tensorflow/tfjs-core');
+  const present = core.findBackend(BACKEND) as Marked | null;
+  if (present !== null && present[OURS] !== true) {
+    throw new SparseVilaError(
+      'ERR_BACKEND',
+      `Expected to register tfjs's backend '${BACKEND}' but the process has another one of that name. Load either tfjs-node ` +
+        'or this package in a process, not both.',
+    );
+  }
+  if (present === null) {
+    const backend = makeBackend(folder, core, binding);
+    core.registerBackend(BACKEND, () => backend, 3);
+  }
+  core.setBackend(BACKEND);
+  return core;
 }
 
-/** The tfjs-core that tfjs-node-gpu itself uses: another copy would have an engine of its own, without our backend. */
-export function resolveCore(): string {
-  const tfjsNode = dirname(require.resolve(`${PACKAGE}/package.json`));
-  const tfjs = dirname(require.resolve('@tensorflow/tfjs/package.json', { paths: [tfjsNode] }));
-  return require.resolve('@tensorflow/tfjs-core', { paths: [tfjs] });
+/** Registers the engine's kernels and makes its backend. */
+function makeBackend(folder: string, core: Core, binding: string): Marked {
+  const dist = join(enginePackage(folder), 'dist');
+  (require(join(folder, 'core.js')) as { tf: unknown }).tf = core;
+  require(join(dist, 'register_all_kernels.js'));
+  const { NodeJSKernelBackend } = require(join(dist, 'nodejs_kernel_backend.js')) as {
+    NodeJSKernelBackend: new (binding: unknown, name: string) => Marked;
+  };
+  return Object.assign(new NodeJSKernelBackend(loadNative(binding), ENGINE_PACKAGE), { [OURS]: true as const });
 }
 
 /** Loads a compiled module. Throws `ERR_BAD_NATIVE` with what the loader said. */

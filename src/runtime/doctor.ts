@@ -7,10 +7,13 @@ import { join } from 'node:path';
 import { messageOf } from '../errors';
 import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
 import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
+import { ENGINE_PACKAGE, ENGINE_VERSION, findEngine } from './engine';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
 import { cores, cpuQuota, isaLevel, memoryBytes, processor } from './machine';
-import { findNative, type NativeModules, tfjsNodeFolder } from './native';
+import { findNative, type NativeModules } from './native';
+import { findNpm } from './npm';
 import type { Nvidia } from './nvidia';
+import { packageProblems } from './packages';
 import { cacheFolder, TENSORFLOW_VERSION } from './paths';
 import type { Probe } from './probe';
 import { findCompiler, findPip, findProgram, versionLine } from './process';
@@ -41,18 +44,24 @@ export async function diagnose(): Promise<Report> {
   const native = attempt(() => (libtensorflow.value ? findNative(libtensorflow.value) : undefined));
   const installed = native.value !== undefined;
   const facts = gpuFacts(libtensorflow.value);
+  const engine = findEngine();
+  const isSetUp = installed && engine !== undefined;
+  // What is missing is listed in the order in which it has to be brought: a row needs only rows above it.
   const rows = [
     nodeRow(),
-    ...toolRows(installed, libtensorflow.value !== undefined),
     processorRow(),
     coresRow(),
     memoryRow(),
     { name: 'cache', status: 'ok', value: cacheFolder() } as const,
-    tfjsNodeRow(),
+    ...packageRows(),
+    npmRow(engine !== undefined),
+    pipRow(libtensorflow.value !== undefined),
+    ...compilerRows(installed),
+    engineRow(engine),
     libtensorflowRow(libtensorflow),
     nativeRow(native),
     ...gpuRows(facts),
-    ...backendRows(installed, facts),
+    ...backendRows(isSetUp, facts),
   ];
   return { ok: rows.every(({ status }) => status !== 'fail'), rows };
 }
@@ -97,29 +106,43 @@ function nodeRow(): Row {
   return row('Node', fits ? 'ok' : 'warn', process.version, 'Tested are Node 20.19, 22.12 and 24, or later of each.');
 }
 
-/** What set-up calls: not needed any more where its work is done. */
-function toolRows(built: boolean, fetched: boolean): Row[] {
-  const need = (done: boolean): Status => (done ? 'warn' : 'fail');
-  const npm = findProgram(['npm']);
-  const pip = attempt(() => findPip());
-  const [python, ...args] = pip.value ?? [];
-  const pipVersion = python === undefined ? undefined : versionLine(python, [...args, '--version']);
-  const compiler = findCompiler();
-  const compilerVersion = compiler && versionLine(compiler);
-  const cmake = findProgram(['cmake']);
-  const cmakeVersion = cmake && versionLine(cmake);
-  const tool = (name: string, version: string | undefined, done: boolean, advice: string) =>
-    row(name, version === undefined ? need(done) : 'ok', version ?? 'not found', advice);
+/** One row when all is there, else one for each package that is not. */
+function packageRows(): Row[] {
+  const problems = packageProblems();
+  if (problems.length === 0) return [row('packages', 'ok', 'all that package.json names', '')];
+  return problems.map(({ name, found, command }) => row(name, 'fail', found, `Run \`${command}\` in your project.`));
+}
+
+/** A program that set-up calls: not needed any more where its work is done. */
+function toolRow(name: string, version: string | undefined, done: boolean, advice: string): Row {
+  const missing = done ? 'warn' : 'fail';
+  return row(name, version === undefined ? missing : 'ok', version ?? 'not found', advice);
+}
+
+function npmRow(fetched: boolean): Row {
+  const [npm, ...args] = findNpm() ?? [];
+  const version = npm && versionLine(npm, [...args, '--version']);
+  return toolRow(
+    'npm',
+    version,
+    fetched,
+    'Install npm, which comes with Node (`apt install npm`): set-up fetches the engine with it.',
+  );
+}
+
+function pipRow(fetched: boolean): Row {
+  const [python, ...args] = attempt(() => findPip()).value ?? [];
+  const version = python && versionLine(python, [...args, '--version']);
+  const advice = 'Install Python with pip (`apt install python3-pip`): set-up fetches TensorFlow with it.';
+  return toolRow('pip', version, fetched, advice);
+}
+
+function compilerRows(built: boolean): Row[] {
+  const [compiler, cmake] = [findCompiler(), findProgram(['cmake'])];
+  const install = 'Install a C++17 compiler (`apt install g++ make`).';
   return [
-    tool('npm', npm && versionLine(npm), true, 'Install npm; it comes with Node.'),
-    tool(
-      'pip',
-      pipVersion,
-      fetched,
-      'Install Python with pip (`apt install python3-pip`): set-up fetches TensorFlow with it.',
-    ),
-    tool('compiler', compilerVersion, built, 'Install a C++17 compiler (`apt install g++ make`).'),
-    tool('CMake', cmakeVersion, built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
+    toolRow('compiler', compiler && versionLine(compiler), built, install),
+    toolRow('CMake', cmake && versionLine(cmake), built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
   ];
 }
 
@@ -149,10 +172,9 @@ function memoryRow(): Row {
   return row('memory', bytes < 4e9 ? 'warn' : 'ok', `${(bytes / 1e9).toFixed(1)} GB`, advice);
 }
 
-function tfjsNodeRow(): Row {
-  const folder = tfjsNodeFolder();
-  const advice = 'Run `npm install --ignore-scripts @tensorflow/tfjs-node-gpu@4.22.0`.';
-  return row('tfjs-node-gpu', folder === undefined ? 'fail' : 'ok', folder ?? 'not installed', advice);
+function engineRow(engine: string | undefined): Row {
+  const name = `${ENGINE_PACKAGE} ${ENGINE_VERSION}`;
+  return row('engine', engine === undefined ? 'fail' : 'ok', engine ? `${name} in ${engine}` : 'not there yet', SETUP);
 }
 
 function libtensorflowRow({ value, error }: Attempt<Libtensorflow | undefined>): Row {

@@ -4,10 +4,11 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { SparseVilaError } from '../errors';
 import { installOnce } from './atomic';
-import { buildWithCmake, type CmakeTools, findBuild, requireCmake } from './cmake';
+import { buildWithCmake, findBuild, requireCmake } from './cmake';
+import { ENGINE_PACKAGE, ENGINE_VERSION, enginePackage } from './engine';
 import type { Libtensorflow } from './libtensorflow';
+import { resolvePackage } from './packages';
 import { cacheFolder, type Environment, packageFolder } from './paths';
 import { findCompiler, versionLine } from './process';
 import { type SourceSet, sourceKey } from './sources';
@@ -26,37 +27,19 @@ export interface NativeModules {
 const TFJS_BINDING = 'tfjs_binding.node';
 const ADDON = 'sparsevila.node';
 const PRELOAD = 'preload.node';
+const HEADERS = 'node-api-headers/package.json';
 
 /** What native/CMakeLists.txt compiles. Of the device libraries' folders only the headers that these include. */
 const SOURCES: SourceSet = { roots: /^(CMakeLists\.txt|[^/]+\.cc|(kernels|ops)\/[^/]+\.cc)$/ };
-
-/** The folder of @tensorflow/tfjs-node-gpu, or undefined when it is not installed. */
-export function tfjsNodeFolder(): string | undefined {
-  try {
-    return dirname(require.resolve('@tensorflow/tfjs-node-gpu/package.json'));
-  } catch {
-    return undefined;
-  }
-}
-
-function requireTfjsNode(): string {
-  const folder = tfjsNodeFolder();
-  if (folder !== undefined) return folder;
-  throw new SparseVilaError(
-    'ERR_NO_TFJS_NODE',
-    'Expected the package @tensorflow/tfjs-node-gpu 4.22.0 but it is not installed (npm drops it when its own install ' +
-      'script fails). Run `npm install --ignore-scripts @tensorflow/tfjs-node-gpu@4.22.0`.',
-  );
-}
 
 /**
  * A hash of all that determines the native modules, except the compiler: sources, libtensorflow's folder,
  * the binding's and headers' versions, the processor. `native` is the sources' folder.
  */
 export function nativeKey(libtensorflow: Libtensorflow, native: string = join(packageFolder(), 'native')): string {
-  const packages = ['@tensorflow/tfjs-node-gpu/package.json', 'node-api-headers/package.json'];
   const inputs = [
-    ...packages.map((name) => `${name} ${versionOf(name)}`),
+    `${ENGINE_PACKAGE}/package.json ${ENGINE_VERSION}`,
+    `${HEADERS} ${versionOf(HEADERS)}`,
     ...[process.platform, process.arch, libtensorflow.lib, libtensorflow.include],
   ];
   return sourceKey(SOURCES, inputs, native);
@@ -85,21 +68,17 @@ function modulesIn(folder: string): NativeModules {
   };
 }
 
-export interface BuildTools extends CmakeTools {
-  readonly tfjsNode: string;
-}
-
-/** What compiling needs. Throws `ERR_NO_COMPILER` or `ERR_NO_TFJS_NODE` saying what to install. */
-export function requireBuildTools(env: Environment = process.env): BuildTools {
-  return { ...requireCmake(env), tfjsNode: requireTfjsNode() };
-}
-
 /** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
-export async function ensureNative(libtensorflow: Libtensorflow, options: FetchOptions = {}): Promise<NativeModules> {
+export async function ensureNative(
+  libtensorflow: Libtensorflow,
+  engine: string,
+  options: FetchOptions = {},
+): Promise<NativeModules> {
   const env = options.env ?? process.env;
   const found = findNative(libtensorflow, env);
   if (found !== undefined && findCompiler(env) === undefined) return found;
-  const { tfjsNode, ...tools } = requireBuildTools(env);
+  const tools = requireCmake(env);
+  const tfjsNode = enginePackage(engine);
   const { lib, include } = libtensorflow;
   const compilerVersion = `${versionLine(tools.compiler)}`;
   const version = createHash('sha256').update(compilerVersion).digest('hex').slice(0, 8);
@@ -111,7 +90,7 @@ export async function ensureNative(libtensorflow: Libtensorflow, options: FetchO
     definitions: {
       TENSORFLOW_LIB: lib,
       TENSORFLOW_INCLUDE: include,
-      NODE_API_INCLUDE: join(dirname(require.resolve('node-api-headers/package.json')), 'include'),
+      NODE_API_INCLUDE: join(dirname(resolvePackage(HEADERS)), 'include'),
       TFJS_NODE: tfjsNode,
     },
     inputs: [tools.compiler, compilerVersion, lib, tfjsNode],

@@ -1,9 +1,10 @@
-// Makes this machine ready to run: libtensorflow, the native modules and, where there is a GPU, its library in the cache.
+// Makes this machine ready to run: the engine, libtensorflow, the native modules and, where there is a GPU, its library in the cache.
 // Every step is done when its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
 
 import { mkdir } from 'node:fs/promises';
-import { codeOf, messageOf } from '../errors';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { markUsed, removeStale } from './atomic';
+import { requireCmake } from './cmake';
 import { CUDA_VERSION, findCuda } from './cuda';
 import { deviceWish, unfit } from './device';
 import {
@@ -13,15 +14,22 @@ import {
   gpuFailure,
   noteGpuFailure,
 } from './device-library';
+import { ensureEngine, findEngine } from './engine';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
-import { ensureNative, findNative, type NativeModules, requireBuildTools } from './native';
+import { ensureNative, findNative, type NativeModules } from './native';
+import { requireNpm } from './npm';
 import { nvidia } from './nvidia';
+import { resolvePackage } from './packages';
 import { cacheFolder, type Environment } from './paths';
+import { findPip } from './process';
 import type { OnProgress } from './progress';
+import { wheelFor } from './wheel';
 
 /** What `start()` runs on. */
 export interface Installation {
   readonly cache: string;
+  /** The folder of the parts of tfjs-node-gpu that run. */
+  readonly engine: string;
   readonly libtensorflow: Libtensorflow;
   readonly native: NativeModules;
 }
@@ -49,7 +57,7 @@ export interface SetupOptions {
 }
 
 /**
- * Fetches libtensorflow and compiles the native modules and the GPU's library, as far as they are not there.
+ * Fetches the engine and libtensorflow and compiles the native modules and the GPU's library, as far as they are not there.
  * Throws `SparseVilaError` saying what is missing, or the signal's reason when stopped.
  */
 export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
@@ -58,14 +66,26 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
   const cache = cacheFolder();
   await mkdir(cache, { recursive: true });
   await removeStale(cache);
-  if (findInstallation() === undefined) requireBuildTools(); // before fetching much for nothing
+  if (findInstallation() === undefined) checkTools(); // before fetching much for nothing
+  const engine = await ensureEngine(options);
   const libtensorflow = await ensureLibtensorflow(options);
   options.signal?.throwIfAborted();
-  const native = await ensureNative(libtensorflow, options);
+  const native = await ensureNative(libtensorflow, engine, options);
   await markUsed(native.folder);
   if (options.standin) await markUsed((await ensureDeviceLibrary('standin', libtensorflow, options)).folder);
   const gpu = (options.gpu ?? wish !== 'cpu') ? await setUpGpu(libtensorflow, options) : {};
-  return { cache, libtensorflow, native, ...gpu };
+  return { cache, engine, libtensorflow, native, ...gpu };
+}
+
+/** Throws for the first of the programs and packages that is missing for what is still to be done. */
+function checkTools(): void {
+  if (findEngine() === undefined) requireNpm();
+  if (findLibtensorflow() === undefined) {
+    wheelFor();
+    findPip();
+  }
+  requireCmake();
+  resolvePackage('node-api-headers/package.json');
 }
 
 /** Builds the GPU's library if it is asked for or can be used here. */
@@ -96,7 +116,26 @@ async function setUpGpu(
 
 /** What set-up has made, without making anything; undefined when it has to run (again). */
 export function findInstallation(env: Environment = process.env): Installation | undefined {
+  const engine = findEngine(env);
   const libtensorflow = findLibtensorflow(env);
   const native = libtensorflow && findNative(libtensorflow, env);
-  return libtensorflow && native && { cache: cacheFolder(env), libtensorflow, native };
+  if (engine === undefined || libtensorflow === undefined || native === undefined) return undefined;
+  return { cache: cacheFolder(env), engine, libtensorflow, native };
+}
+
+/** What set-up has made. @throws SparseVilaError `ERR_NOT_SET_UP` naming what is missing */
+export function requireInstallation(env: Environment = process.env): Installation {
+  const found = findInstallation(env);
+  if (found !== undefined) return found;
+  const libtensorflow = findLibtensorflow(env);
+  const missing = [
+    ...(findEngine(env) ? [] : ['engine (tfjs-node-gpu)']),
+    ...(libtensorflow ? [] : ['libtensorflow']),
+    ...(libtensorflow && findNative(libtensorflow, env) ? [] : [`native modules for the present sources`]),
+  ];
+  throw new SparseVilaError(
+    'ERR_NOT_SET_UP',
+    `Expected what set-up makes in ${cacheFolder(env)} but found no ${missing.join(', no ')}. Run \`npx sparsevila setup\`; ` +
+      '`npx sparsevila doctor` says what it needs.',
+  );
 }

@@ -2,12 +2,11 @@
 // both. Knows nothing of what the ops are.
 
 import nodeUtil from 'node:util';
-import { messageOf, SparseVilaError } from '../errors';
-import { loadNative, polyfillUtil, redirectBinding, resolveCore } from './compat';
+import { messageOf } from '../errors';
+import { loadEngine, loadNative, polyfillUtil } from './compat';
 import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
 import { isaLevel, processor, tensorflowDefaults } from './machine';
-import { cacheFolder } from './paths';
-import { findInstallation, type Installation } from './setup';
+import { type Installation, requireInstallation } from './setup';
 import type { Tensor, Tf } from './tensor';
 
 /** An attribute of an op. `type` is one of the binding's `TF_ATTR_…` numbers. */
@@ -113,32 +112,16 @@ export function start(): Runtime {
 }
 
 function load(): Runtime {
-  const installation = findInstallation();
-  if (installation === undefined) {
-    throw new SparseVilaError(
-      'ERR_NOT_SET_UP',
-      `Expected libtensorflow and the native modules in ${cacheFolder()} but they are not there, or the native ` +
-        'sources have changed since. Run `npx sparsevila setup`.',
-    );
-  }
+  const installation = requireInstallation();
   isaLevel(processor()); // an impossible SPARSEVILA_ISA is an error here; the native code would take the best level
   for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
-  redirectBinding(installation.native.tfjsBinding);
   loadNative(installation.native.preload);
   // Ours before tfjs: its binding picks its device when it is loaded.
   const native = loadNative(installation.native.addon) as NativeAddon;
   const deviceReport = loadDevice(native, installation);
-  require('@tensorflow/tfjs-node-gpu');
-  const tf = require(resolveCore()) as Runtime['tf'];
-  const backend = tf.findBackend('tensorflow') as unknown as Backend | null;
-  if (backend === null || tf.getBackend() !== 'tensorflow') {
-    throw new SparseVilaError(
-      'ERR_BACKEND',
-      `Expected tfjs-node-gpu to register its backend 'tensorflow' but tfjs has '${tf.getBackend()}'. ` +
-        'Is another copy of @tensorflow/tfjs-core installed? See `npm ls @tensorflow/tfjs-core`.',
-    );
-  }
+  const tf = loadEngine(installation.engine, installation.native.tfjsBinding);
+  const backend = tf.findBackend('tensorflow') as Backend;
   const device = backend.isUsingGpuDevice ? 'GPU' : 'CPU';
   const wish = deviceWish();
   if (device === 'CPU' && (wish === 'gpu' || wish === 'standin')) {

@@ -1,0 +1,98 @@
+// The packages that this one needs in node_modules, looked for one by one, so that a missing one is named with the command that brings it.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { packageFolder } from './paths';
+
+/** How each package manager installs what a project's lock file names, optional packages included. */
+const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
+  ['pnpm-lock.yaml', 'pnpm install --force'],
+  ['yarn.lock', 'yarn install --force'],
+  ['bun.lock', 'bun install --force'],
+  ['bun.lockb', 'bun install --force'],
+];
+const NPM_INSTALL = 'npm install --include=optional';
+
+/** The command that brings missing packages, by the lock file of the project that this package is installed in. */
+export function installCommand(from: string = packageFolder()): string {
+  for (let folder = from; ; folder = dirname(folder)) {
+    const found = INSTALL.find(([lockFile]) => existsSync(join(folder, lockFile)));
+    if (found !== undefined) return found[1];
+    if (folder === dirname(folder) || existsSync(join(folder, 'package-lock.json'))) return NPM_INSTALL;
+  }
+}
+
+export interface PackageProblem {
+  readonly name: string;
+  readonly found: string;
+  /** What brings it. */
+  readonly command: string;
+}
+
+/** Those of the `dependencies` in our package.json that are missing or cannot be loaded here. */
+export function packageProblems(): readonly PackageProblem[] {
+  const json = JSON.parse(readFileSync(join(packageFolder(), 'package.json'), 'utf8')) as {
+    readonly dependencies: Readonly<Record<string, string>>;
+  };
+  const command = installCommand();
+  return Object.keys(json.dependencies).flatMap((name) => {
+    if (!isThere(name)) return [{ name, found: 'not in node_modules', command }];
+    // The one with a native part, which is in optional packages of its own.
+    const error = name === 'sharp' ? loadError(name) : undefined;
+    return error === undefined ? [] : [{ name, found: `does not load: ${error}`, command }];
+  });
+}
+
+/** Whether a package is in a node_modules folder that we see. It need not have a main file, or one for `require`. */
+function isThere(name: string): boolean {
+  const folders = require.resolve.paths(name) ?? [];
+  if (folders.some((folder) => existsSync(join(folder, name, 'package.json')))) return true;
+  try {
+    return require.resolve(name) !== '';
+  } catch (error) {
+    return codeOf(error) !== 'MODULE_NOT_FOUND';
+  }
+}
+
+function loadError(name: string): string | undefined {
+  try {
+    require(name);
+    return undefined;
+  } catch (error) {
+    return firstLine(messageOf(error));
+  }
+}
+
+/** The path of a package's file. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` */
+export function resolvePackage(request: string): string {
+  try {
+    return require.resolve(request);
+  } catch (cause) {
+    throw missingPackage(request, cause);
+  }
+}
+
+/** A package's exports. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where it is missing or does not load */
+export function requirePackage<T>(name: string): T {
+  try {
+    return require(name) as T;
+  } catch (cause) {
+    throw missingPackage(name, cause);
+  }
+}
+
+/** `name` is missing, or `cause` says why it does not load. */
+export function missingPackage(name: string, cause: unknown): SparseVilaError {
+  const isMissing = codeOf(cause) === 'MODULE_NOT_FOUND' || codeOf(cause) === 'ERR_MODULE_NOT_FOUND';
+  const found = isMissing ? 'it is not there' : `it does not load (${firstLine(messageOf(cause))})`;
+  return new SparseVilaError(
+    'ERR_PACKAGE_INCOMPLETE',
+    `Expected the package ${name} in node_modules but ${found}. Run \`${installCommand()}\` in your project.`,
+    { cause },
+  );
+}
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? '';
+}
