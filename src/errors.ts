@@ -136,12 +136,15 @@ export function codeOf(error: unknown): string | undefined {
 /** The message of whatever was thrown, for one line of output. Never throws. */
 export function messageOf(error: unknown): string {
   try {
-    if (error instanceof Error && typeof error.message === 'string') return safeText(error.message, MESSAGE_LENGTH);
+    if (isError(error) && typeof error.message === 'string') return safeText(error.message, MESSAGE_LENGTH);
   } catch {
     // A getter or a proxy that throws: shown as any other value.
   }
   return typeof error === 'string' ? safeText(error, MESSAGE_LENGTH) : received(error);
 }
+
+/** Errors of other realms (native modules, worker threads) among them. */
+const isError = (value: unknown): value is Error => value instanceof Error || types.isNativeError(value);
 
 /** Any value, shortly and safely: strings quoted and cut, objects without their own code being called. Never throws. */
 export function received(value: unknown): string {
@@ -159,7 +162,7 @@ function display(value: unknown): string {
   if (typeof value === 'bigint') return value > -(2n ** 64n) && value < 2n ** 64n ? `${value}n` : 'a bigint';
   if (typeof value !== 'object' || value === null) return Object.is(value, -0) ? '-0' : String(value);
   if (types.isProxy(value)) return 'a proxy';
-  if (value instanceof Error) return `the error ${messageOf(value)}`;
+  if (isError(value)) return `the error ${messageOf(value)}`;
   if (ArrayBuffer.isView(value))
     return `a ${Object.prototype.toString.call(value).slice(8, -1)} of ${value.byteLength} bytes`;
   const isList = Array.isArray(value);

@@ -270,7 +270,7 @@ describe('parseGenerationConfig', () => {
       /g\.json: expected a token id .*"eos_token_id"/,
     );
     expect(() => parseGenerationConfig({ max_new_tokens: 0 }, 'g.json')).toThrow(/"max_new_tokens", received 0/);
-    expect(() => parseGenerationConfig({ do_sample: 1 }, 'g.json')).toThrow(/true or false for "do_sample"/);
+    expect(() => parseGenerationConfig({ do_sample: 'yes' }, 'g.json')).toThrow(/true or false for "do_sample"/);
     expect(() => parseGenerationConfig({ do_sample: true, top_p: 2 }, 'g.json')).toThrow(/topP, received 2/);
   });
 });

@@ -5,13 +5,31 @@ import { closeSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { insideFolder, isFolder, isPresent, openRegular, readRange } from '../files';
-import { configReader, readJson } from '../json';
+import { configReader, parseJson, readJson } from '../json';
 
-const BYTES_PER_ELEMENT = { BF16: 2, F16: 2, F32: 4, F64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
+/** Every type of the format; most are never read, but a tensor that nobody asks for may have any. */
+const BITS_PER_ELEMENT = {
+  ...{
+    F64: 64,
+    F32: 32,
+    F16: 16,
+    BF16: 16,
+    C64: 64,
+    I64: 64,
+    I32: 32,
+    I16: 16,
+    I8: 8,
+    U64: 64,
+    U32: 32,
+    U16: 16,
+    U8: 8,
+  },
+  ...{ BOOL: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, F6_E2M3: 6, F6_E3M2: 6, F4: 4 },
+} as const;
 const MAX_HEADER_BYTES = 100_000_000;
 const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
 
-export type TensorDtype = keyof typeof BYTES_PER_ELEMENT;
+export type TensorDtype = keyof typeof BITS_PER_ELEMENT;
 
 /** One tensor of a checkpoint: row-major, little-endian. */
 export interface TensorEntry {
@@ -26,7 +44,8 @@ export interface TensorEntry {
 
 /**
  * Every tensor of one file, in order of its bytes. Reads the header only.
- * @throws SparseVilaError `ERR_CHECKPOINT_MISSING` if the file cannot be opened, `ERR_CHECKPOINT_INVALID` if the header breaks a rule of the format.
+ * @throws SparseVilaError `ERR_CHECKPOINT_MISSING` if the file cannot be opened, `ERR_CHECKPOINT_INVALID` if the header breaks a rule of the format
+ *   or has more than some millions of values.
  */
 export function readSafetensorsHeader(file: string): TensorEntry[] {
   const { json, dataStart, fileBytes } = readHeader(file);
@@ -41,9 +60,11 @@ export function readSafetensorsHeader(file: string): TensorEntry[] {
 /**
  * The tensors of a checkpoint folder by name: `model.safetensors`, else the shards of `model.safetensors.index.json`, else a single `*.safetensors`.
  * @throws SparseVilaError `ERR_CHECKPOINT_MISSING` if the folder holds none of these, `ERR_CHECKPOINT_INVALID` for a bad header, a name in two shards,
- *   an index entry that its shard lacks, or a shard outside the folder; `ERR_CONFIG_INVALID` if the index is no JSON object.
+ *   an index entry that no shard has, or a shard outside the folder; `ERR_CONFIG_INVALID` if the index is no JSON object;
+ *   `ERR_CONFIG_UNSUPPORTED` if there is an adapter beside the weights.
  */
 export function openCheckpoint(folder: string): Map<string, TensorEntry> {
+  refuseAdapter(folder);
   const whole = join(folder, 'model.safetensors');
   if (isPresent(whole)) return collect([whole]);
   const index = join(folder, 'model.safetensors.index.json');
@@ -56,7 +77,10 @@ export function openCheckpoint(folder: string): Map<string, TensorEntry> {
  */
 export function readTensor(entry: TensorEntry): Float32Array {
   if (entry.dtype !== 'BF16' && entry.dtype !== 'F16' && entry.dtype !== 'F32') {
-    throw invalid(entry.file, `expected dtype BF16, F16 or F32 for tensor "${entry.name}", received ${entry.dtype}`);
+    throw invalid(
+      entry.file,
+      `expected dtype BF16, F16 or F32 for tensor ${shown(entry.name)}, received ${entry.dtype}`,
+    );
   }
   const bytes = Buffer.alloc(entry.bytes);
   const { fd } = openRegular(entry.file, WEIGHTS);
@@ -65,7 +89,7 @@ export function readTensor(entry: TensorEntry): Float32Array {
   } finally {
     closeSync(fd);
   }
-  const values = new Float32Array(entry.bytes / BYTES_PER_ELEMENT[entry.dtype]);
+  const values = new Float32Array((8 * entry.bytes) / BITS_PER_ELEMENT[entry.dtype]);
   if (entry.dtype === 'F32') {
     for (let i = 0; i < values.length; i++) values[i] = bytes.readFloatLE(4 * i);
   } else if (entry.dtype === 'F16') {
@@ -107,30 +131,26 @@ function readHeader(file: string): { json: Record<string, unknown>; dataStart: n
 }
 
 function parseHeader(file: string, header: Buffer): Record<string, unknown> {
-  let json: unknown;
+  const question = 'is this a safetensors file?';
+  let text: string;
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header));
-  } catch (cause) {
-    throw new SparseVilaError(
-      'ERR_CHECKPOINT_INVALID',
-      `${file}: the header is not JSON; is this a safetensors file?`,
-      {
-        cause,
-      },
-    );
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header);
+  } catch {
+    throw invalid(file, `the header is not UTF-8; ${question}`);
   }
+  const json = parseJson(text, (why) => invalid(file, `the header is not JSON (${why}); ${question}`));
   if (!isObject(json)) throw invalid(file, 'expected a JSON object as header');
   return json;
 }
 
 function parseEntry(file: string, name: string, value: unknown, dataStart: number): TensorEntry {
   const wrong = (expected: string, received: unknown): SparseVilaError =>
-    invalid(file, `expected ${expected} for tensor "${name}", received ${JSON.stringify(received) ?? 'nothing'}`);
+    invalid(file, `expected ${expected} for tensor ${shown(name)}, received ${shown(received)}`);
   if (!isObject(value)) throw wrong('an object with dtype, shape and data_offsets', value);
   const { dtype, shape, data_offsets: span } = value;
-  if (!isDtype(dtype)) throw wrong(`a dtype of ${Object.keys(BYTES_PER_ELEMENT).join(', ')}`, dtype);
+  if (!isDtype(dtype)) throw wrong(`a dtype of ${Object.keys(BITS_PER_ELEMENT).join(', ')}`, dtype);
   if (!isCounts(shape)) throw wrong('a shape of non-negative integers', shape);
-  const bytes = shape.reduce((product, size) => product * size, BYTES_PER_ELEMENT[dtype]);
+  const bytes = shape.reduce((product, size) => product * size, BITS_PER_ELEMENT[dtype]) / 8;
   if (!Number.isSafeInteger(bytes)) throw wrong('a shape of at most 2^53 bytes', shape);
   if (!isCounts(span)) throw wrong('data_offsets [begin, end] of non-negative integers', span);
   const [begin, end] = span;
@@ -146,18 +166,19 @@ function checkLayout(file: string, entries: readonly TensorEntry[], dataStart: n
     const last = entries.find((entry) => entry.offset + entry.bytes > fileBytes);
     throw invalid(
       file,
-      `truncated: ${needed} bytes are expected, ${fileBytes} are present; tensor "${last?.name}" is out of the file`,
+      `truncated: ${needed} bytes are expected, ${fileBytes} are present; tensor ${shown(last?.name)} is out of the file`,
     );
   }
   let end = dataStart;
   let previous = '';
   for (const { name, offset, bytes } of entries) {
-    if (offset < end) throw invalid(file, `tensor "${name}" overlaps tensor "${previous}" by ${end - offset} bytes`);
-    if (offset > end) throw invalid(file, `${hole(offset - end)} before tensor "${name}"`);
+    if (offset < end)
+      throw invalid(file, `tensor ${shown(name)} overlaps tensor ${shown(previous)} by ${end - offset} bytes`);
+    if (offset > end) throw invalid(file, `${hole(offset - end)} before tensor ${shown(name)}`);
     end = offset + bytes;
     previous = name;
   }
-  if (end < fileBytes) throw invalid(file, `${hole(fileBytes - end)} after tensor "${previous}"`);
+  if (end < fileBytes) throw invalid(file, `${hole(fileBytes - end)} after tensor ${shown(previous)}`);
 }
 
 function hole(bytes: number): string {
@@ -169,19 +190,27 @@ function openShards(folder: string, index: string): Map<string, TensorEntry> {
   const map = config.object('weight_map');
   if (map === undefined) throw config.wrong('weight_map', 'an object from tensor name to shard');
   const names = Object.keys(map.json);
-  const shardOf = new Map(
-    names.map((name) => {
-      const what = `the shard of tensor "${name}"`;
-      return [name, insideFolder(folder, map.string(name), { what, code: 'ERR_CHECKPOINT_INVALID' })];
-    }),
-  );
-  const tensors = collect([...new Set(shardOf.values())].sort());
-  for (const [name, shard] of shardOf) {
-    const found = tensors.get(name)?.file;
-    if (found !== shard)
-      throw invalid(index, `expected tensor "${name}" in ${shard}, found it ${found ? `in ${found}` : 'nowhere'}`);
-  }
+  const shardOf = (name: string): string =>
+    insideFolder(folder, map.string(name), {
+      what: `the shard of tensor ${shown(name)}`,
+      code: 'ERR_CHECKPOINT_INVALID',
+    });
+  const tensors = collect([...new Set(names.map(shardOf))].sort());
+  // In which of the shards a tensor lies is for the shards to say: transformers reads them all.
+  const lost = names.find((name) => !tensors.has(name));
+  if (lost !== undefined) throw invalid(index, `expected tensor ${shown(lost)} in ${shardOf(lost)}, found it nowhere`);
   return tensors;
+}
+
+/** peft's adapters change the weights beside which they lie; transformers applies them. */
+function refuseAdapter(folder: string): void {
+  const adapter = join(folder, 'adapter_config.json');
+  if (!isPresent(adapter)) return;
+  throw new SparseVilaError(
+    'ERR_CONFIG_UNSUPPORTED',
+    `${adapter}: the folder holds an adapter (LoRA), which would not be applied. Merge it into the weights (in Python: peft, ` +
+      'merge_and_unload), or remove the file to load the weights without it.',
+  );
 }
 
 function collect(files: readonly string[]): Map<string, TensorEntry> {
@@ -189,14 +218,18 @@ function collect(files: readonly string[]): Map<string, TensorEntry> {
   for (const entry of files.flatMap(readSafetensorsHeader)) {
     const other = tensors.get(entry.name);
     if (other !== undefined)
-      throw invalid(entry.file, `tensor "${entry.name}" is also in ${other.file}; a checkpoint holds each name once`);
+      throw invalid(
+        entry.file,
+        `tensor ${shown(entry.name)} is also in ${other.file}; a checkpoint holds each name once`,
+      );
     tensors.set(entry.name, entry);
   }
   return tensors;
 }
 
 function onlySafetensors(folder: string): string {
-  const files = isFolder(folder) ? readdirSync(folder) : [];
+  // Systems leave files that begin with a dot: macOS copies "._model.safetensors" beside each file.
+  const files = isFolder(folder) ? readdirSync(folder).filter((name) => !name.startsWith('.')) : [];
   const [only, ...others] = files.filter((name) => name.endsWith('.safetensors')).sort();
   if (only !== undefined && others.length === 0) return join(folder, only);
   const pickled = files.find((name) => /\.(bin|pth|pt)(\.index\.json)?$/.test(name));
@@ -224,8 +257,14 @@ function invalid(file: string, what: string): SparseVilaError {
   return new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: ${what}`);
 }
 
+/** A name or value of a header for a message; both may be long. */
+const shown = (value: unknown): string => {
+  const text = JSON.stringify(Array.isArray(value) ? value.slice(0, 40) : value) ?? 'nothing';
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+};
+
 const isDtype = (value: unknown): value is TensorDtype =>
-  typeof value === 'string' && Object.hasOwn(BYTES_PER_ELEMENT, value);
+  typeof value === 'string' && Object.hasOwn(BITS_PER_ELEMENT, value);
 const isCounts = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
 const isObject = (value: unknown): value is Record<string, unknown> =>
