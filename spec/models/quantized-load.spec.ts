@@ -153,7 +153,7 @@ describe('is refused', () => {
       'missing packed weights',
       GEMM,
       (tensors) => tensors.delete(`${Q}.qweight`),
-      /^ERR_WEIGHT_FORMAT: .*q_proj.*k_proj/,
+      /^ERR_WEIGHT_MISSING: .*q_proj\.qweight/,
     ],
     [
       'a tensor that nobody asked for',
@@ -191,6 +191,8 @@ describe('is refused', () => {
         for (const part of ['qweight', 'qzeros', 'scales']) tensors.delete(`${module}.${part}`);
         tensors.set(`${module}.weight_packed`, { dtype: 'I32', shape: [64, 12], data: new Uint8Array(64 * 48) });
         tensors.set(`${module}.weight_scale`, { dtype: 'F16', shape: [64, 3], data: new Uint8Array(64 * 6) });
+        const shape = new Uint8Array(BigInt64Array.of(64n, 96n).buffer);
+        tensors.set(`${module}.weight_shape`, { dtype: 'I64', shape: [2], data: shape });
       });
       return reasonOf(copy);
     });

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SparseVilaError } from '../../src/errors';
 import { configReader, type Json } from '../../src/json';
-import { isQuantized, quantizedModule, quantizedStack } from '../../src/models/quantized';
+import { isQuantized, isUniform, quantizedModule } from '../../src/models/quantized';
 import { parseQuantization, type QuantizationConfig, readQuantization } from '../../src/models/quantized_config';
 import type { TensorDtype, TensorEntry } from '../../src/models/safetensors';
 
@@ -169,18 +169,16 @@ describe('a module is refused', () => {
 describe('a stack', () => {
   const named = (name: string, given: Given): Given =>
     Object.fromEntries(Object.entries(given).map(([key, value]) => [key.replace('x.', `${name}.`), value]));
-  const stack = (...given: readonly Given[]): string =>
-    codeAndMessage(() => quantizedStack(finder(Object.assign({}, ...given)), ['q', 'k'], [64, 32], 256));
+  const uniform = (q: Given, k: Given): boolean => {
+    const find = finder({ ...named('q', q), ...named('k', k) });
+    return isUniform([quantizedModule(find, 'q', 64, 256), quantizedModule(find, 'k', 32, 256)]);
+  };
 
-  test('is of one form', () => {
-    expect(stack(named('q', gemm(256, 64, 64)), named('k', gemm(256, 32, 64)))).toBe('no error');
-    expect(stack(named('q', gemm(256, 64, 64)), { 'k.weight': ['F16', 32, 256] })).toMatch(
-      /^ERR_WEIGHT_FORMAT: "k".*"q"/,
-    );
-    expect(stack(named('q', gemm(256, 64, 64)), named('k', gptq(32, 256, 64)))).toMatch(/FORMAT: "k".*awq-gemm.*gptq/);
-    expect(stack(named('q', gemm(256, 64, 64)), named('k', gemm(256, 32, 32)))).toMatch(/groups of 64.*groups of 32/);
-    const wide = { ...named('k', gemm(256, 32, 64)), 'k.scales': ['F32', 4, 32] } as const;
-    expect(stack(named('q', gemm(256, 64, 64)), wide)).toMatch(/f16 scales.*f32 scales/);
+  test('is uniform when its parts have one format, group size and type of scales', () => {
+    expect(uniform(gemm(256, 64, 64), gemm(256, 32, 64))).toBe(true);
+    expect(uniform(gemm(256, 64, 64), gptq(32, 256, 64))).toBe(false);
+    expect(uniform(gemm(256, 64, 64), gemm(256, 32, 32))).toBe(false);
+    expect(uniform(gemm(256, 64, 64), { ...gemm(256, 32, 64), 'x.scales': ['F32', 4, 32] })).toBe(false);
   });
 });
 

@@ -5,6 +5,7 @@
 import { type ErrorCode, messageOf, SparseVilaError } from '../errors';
 import { type Int4Format, STORED_GROUPS, type WeightType } from '../ops/weights';
 import type { QuantizationConfig } from './quantized_config';
+import { settingsOf } from './quantized_targets';
 import type { TensorDtype, TensorEntry } from './safetensors';
 
 /** The role of each tensor that stands in for `<module>.weight`. */
@@ -67,15 +68,19 @@ const LAYOUTS: Readonly<Record<Int4Format, (rows: number, k: number, group: numb
   'gptq-v2': (rows, k, group) => LAYOUTS.gptq(rows, k, group),
 };
 
-/** Whether the checkpoint holds `module` in 4-bit form. */
+/** What accompanies 4-bit weights only: without a plain weight beside it, it says that the packed one is lost. */
+const COMPANIONS = ['qzeros', 'scales', 'scaled_zeros', 'weight_zero_point', 'weight_shape', 'weight_scale'];
+
+/** Whether the checkpoint holds `module` in 4-bit form, or what is left of one. */
 export function isQuantized(find: Find, module: string): boolean {
-  return find(`${module}.qweight`) !== undefined || find(`${module}.weight_packed`) !== undefined;
+  const has = (name: string): boolean => find(`${module}.${name}`) !== undefined;
+  return has('qweight') || has('weight_packed') || (!has('weight') && COMPANIONS.some(has));
 }
 
 /**
  * The 4-bit form of `module`, a matrix [rows, k]. The tensors decide; the config only tells GPTQ's versions apart and has to
  * agree with the group size.
- * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales or zeros), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE` (shapes that fit no
+ * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales, zeros or weight_shape), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE` (shapes that fit no
  *   format, or not the config's group size), `ERR_WEIGHT_FORMAT` (two forms of one module, activation order, odd group sizes).
  */
 export function quantizedModule(
@@ -86,12 +91,11 @@ export function quantizedModule(
   config?: QuantizationConfig,
 ): QuantizedModule {
   const forms = ['weight', 'qweight', 'weight_packed'].filter((form) => find(`${module}.${form}`) !== undefined);
-  if (forms.length !== 1) {
-    throw wrong('FORMAT', module, `expected one form of the weight, found ${forms.join(' and ') || 'none'}`);
-  }
+  if (forms.length > 1) throw wrong('FORMAT', module, `expected one form of the weight, found ${forms.join(' and ')}`);
   const tensors = tensorsOf(find, module);
-  const { format, group } = recognise(tensors, module, rows, k, config);
-  checkAround(tensors, format, module, config);
+  const said = config && settingsOf(config, module);
+  const { format, group } = recognise(tensors, module, rows, k, said);
+  checkAround(tensors, format, module, said);
   checkShapes(tensors, LAYOUTS[format](rows, k, group), k, module);
   const scaleType = SCALE_TYPES[tensors.scales.dtype];
   if (scaleType === undefined) throw wrongType(tensors.scales, 'F16, BF16 or F32');
@@ -106,31 +110,10 @@ export function quantizedModule(
   return { name: module, format, rows, k, group, storedGroup, scaleType, tensors };
 }
 
-/**
- * Modules that are to be packed into one matrix: q, k and v, or gate and up.
- * @throws SparseVilaError as `quantizedModule`; `ERR_WEIGHT_FORMAT` when not all are of one format, group size and scale type.
- */
-export function quantizedStack(
-  find: Find,
-  modules: readonly string[],
-  rows: readonly number[],
-  k: number,
-  config?: QuantizationConfig,
-): readonly [QuantizedModule, ...QuantizedModule[]] {
-  const plain = modules.find((module) => !isQuantized(find, module));
-  if (plain !== undefined) {
-    const other = modules.find((module) => module !== plain) ?? plain;
-    throw wrong('FORMAT', plain, `expected 4-bit weights like those of "${other}", which it shares one product with`);
-  }
-  const all = modules.map((module, i) => quantizedModule(find, module, rows[i] ?? 0, k, config));
-  const [first, ...rest] = all;
-  if (first === undefined) throw wrong('FORMAT', '', 'expected at least one module');
-  const describe = (one: QuantizedModule): string => `${one.format}, groups of ${one.group}, ${one.scaleType} scales`;
-  for (const one of rest) {
-    if (describe(one) === describe(first)) continue;
-    throw wrong('FORMAT', one.name, `expected ${describe(first)}, as "${first.name}" has, received ${describe(one)}`);
-  }
-  return [first, ...rest];
+/** Whether the 4-bit forms of modules can lie in one packed matrix. */
+export function isUniform(modules: readonly QuantizedModule[]): boolean {
+  const kinds = modules.map(({ format, group, scaleType }) => `${format} ${group} ${scaleType}`);
+  return new Set(kinds).size === 1;
 }
 
 function tensorsOf(find: Find, module: string): QuantizedTensors {
@@ -140,16 +123,19 @@ function tensorsOf(find: Find, module: string): QuantizedTensors {
     throw wrong(
       'MISSING',
       module,
-      `expected a tensor "${module}.${name}" beside the packed weights, but there is none`,
+      `expected a tensor "${module}.${name}" as part of the 4-bit weights, but there is none`,
     );
   };
-  if (find(`${module}.weight_packed`) !== undefined) {
+  const isCompressed = ['weight_packed', 'weight_scale', 'weight_shape', 'weight_zero_point'].some(
+    (name) => find(`${module}.${name}`) !== undefined,
+  );
+  if (isCompressed) {
     return {
       weight: need('weight_packed'),
       scales: need('weight_scale'),
       zeros: find(`${module}.weight_zero_point`),
       groupIndex: find(`${module}.weight_g_idx`),
-      shape: find(`${module}.weight_shape`),
+      shape: need('weight_shape'),
     };
   }
   return {

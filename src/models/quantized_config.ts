@@ -18,6 +18,17 @@ export interface QuantizationConfig {
   readonly symmetric: boolean | undefined;
   /** Inputs were reordered, and the order is in a g_idx. */
   readonly activationOrder: boolean;
+  /** compressed-tensors' `config_groups`, of which one applies to each module. */
+  readonly groups?: readonly QuantizationGroup[];
+}
+
+/** What one of `config_groups` says of the modules that `targets` name: full names, "re:" and a regular expression, or classes. */
+export interface QuantizationGroup {
+  readonly layout: 'pack-quantized' | 'int-quantized';
+  readonly targets: readonly string[];
+  readonly groupSize: number;
+  readonly symmetric: boolean;
+  readonly activationOrder: boolean;
 }
 
 /**
@@ -51,17 +62,20 @@ export function readQuantization(folder: string): QuantizationConfig | undefined
  */
 export function parseQuantization(config: ConfigReader): QuantizationConfig {
   const guess = config.has('config_groups') ? 'compressed-tensors' : config.has('w_bit') ? 'awq' : undefined;
-  const method = config.string('quant_method', guess);
-  if (method === 'awq') return parseAwq(config);
+  const method = tag(config.string('quant_method', guess)).replace(/-marlin$/, '');
+  if (method === 'awq' || method === 'autoawq') return parseAwq(config);
   if (method === 'compressed-tensors') return parseCompressed(config);
-  if (method === 'gptq') return parseGptq(config);
+  if (method === 'gptq' || method === 'autogptq') return parseGptq(config);
   throw unsupported(config, 'quant_method', 'awq, compressed-tensors or gptq, 4 bits');
 }
 
+/** A descriptive name, however it is spelt: awq_marlin, AWQ, compressed_tensors. */
+const tag = (name: string): string => name.trim().toLowerCase().replaceAll('_', '-');
+
 function parseAwq(config: ConfigReader): QuantizationConfig {
   requireFour(config, config.has('w_bit') ? 'w_bit' : 'bits', 4);
-  const version = config.string('version', 'gemm').toLowerCase();
-  const layout = (['gemm', 'gemv', 'gemv_fast'] as const).find((name) => name === version);
+  const version = tag(config.string('version', 'gemm'));
+  const layout = (['gemm', 'gemv', 'gemv_fast'] as const).find((name) => tag(name) === version);
   if (layout === undefined) throw unsupported(config, 'version', 'gemm, gemv or gemv_fast');
   if (!config.boolean('zero_point', true)) throw unsupported(config, 'zero_point', 'true');
   const groupSizes = groupSizesOf(config, config.has('q_group_size') ? 'q_group_size' : 'group_size');
@@ -70,8 +84,8 @@ function parseAwq(config: ConfigReader): QuantizationConfig {
 
 function parseGptq(config: ConfigReader): QuantizationConfig {
   requireFour(config, 'bits');
-  const format = config.string('checkpoint_format', 'gptq');
-  const layout = (['gptq', 'gptq_v2'] as const).find((name) => name === format);
+  const format = tag(config.string('checkpoint_format', 'gptq'));
+  const layout = (['gptq', 'gptq_v2'] as const).find((name) => tag(name) === format);
   if (layout === undefined) throw unsupported(config, 'checkpoint_format', 'gptq or gptq_v2');
   return {
     file: config.file,
@@ -102,66 +116,74 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
     layout,
     groupSizes: layout === 'int-quantized' ? [] : [...new Set(parsed.map(({ groupSize }) => groupSize))],
     symmetric: symmetries.size === 1 ? parsed[0]?.symmetric : undefined,
-    activationOrder: parsed.some(({ ordered }) => ordered),
+    activationOrder: parsed.some(({ activationOrder }) => activationOrder),
+    groups: parsed,
   };
 }
 
-interface Group {
-  readonly layout: 'pack-quantized' | 'int-quantized';
-  readonly groupSize: number;
-  readonly symmetric: boolean;
-  readonly ordered: boolean;
-}
-
 /** One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. */
-function parseGroup(config: ConfigReader, group: ConfigReader | undefined): Group {
+function parseGroup(config: ConfigReader, group: ConfigReader | undefined): QuantizationGroup {
   const weights = group?.object('weights');
   if (group === undefined || weights === undefined) throw config.wrong('config_groups', 'groups with weights');
   const layout = group.has('format') ? group : config;
-  const format = layout.string('format', 'pack-quantized');
+  const format = tag(layout.string('format', 'pack-quantized'));
   if (format === 'int-quantized' && weights.number('num_bits', 8) === 8) return parseInt8Group(group, weights);
   if (format !== 'pack-quantized')
     throw unsupported(layout, 'format', 'pack-quantized of 4 bits or int-quantized of 8 bits');
-  if (weights.string('type', 'int') !== 'int') throw unsupported(weights, 'type', 'int');
+  if (tag(weights.string('type', 'int')) !== 'int') throw unsupported(weights, 'type', 'int');
   requireFour(weights, 'num_bits', 8);
   for (const key of ['input_activations', 'output_activations'])
     if (group.has(key)) throw unsupported(group, key, 'null: activations are not quantised in the file');
   const groupSize = weights.number('group_size', -1);
-  const strategy = weights.string('strategy', groupSize > 0 ? 'group' : 'channel');
+  const strategy = tag(weights.string('strategy', groupSize > 0 ? 'group' : 'channel'));
   if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
   const [size = -1] = groupSizesOf(weights, 'group_size');
   return {
     layout: 'pack-quantized',
+    targets: targetsOf(group),
     groupSize: strategy === 'channel' ? -1 : size,
     symmetric: weights.boolean('symmetric', true),
     // 'weight' and 'static' order the rounding only; the groups stay where they are.
-    ordered: weights.json.actorder === 'group' || weights.json.actorder === true,
+    activationOrder: tag(String(weights.json.actorder)) === 'group' || weights.json.actorder === true,
   };
 }
 
+function targetsOf(group: ConfigReader): string[] {
+  const targets: unknown = group.json.targets ?? [];
+  if (Array.isArray(targets) && targets.every((target) => typeof target === 'string')) return targets;
+  throw group.wrong('targets', 'a list of names');
+}
+
 /** W8A8: symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs. */
-function parseInt8Group(group: ConfigReader, weights: ConfigReader): Group {
+function parseInt8Group(group: ConfigReader, weights: ConfigReader): QuantizationGroup {
   const inputs = group.object('input_activations');
   if (inputs === undefined) throw unsupported(group, 'input_activations', '8 bits per token');
   for (const [part, strategy, dynamic] of [
     [weights, 'channel', false],
     [inputs, 'token', true],
   ] as const) {
-    if (part.string('type', 'int') !== 'int') throw unsupported(part, 'type', 'int');
+    if (tag(part.string('type', 'int')) !== 'int') throw unsupported(part, 'type', 'int');
     if (part.number('num_bits', 8) !== 8) throw unsupported(part, 'num_bits', '8');
-    if (part.string('strategy', 'tensor') !== strategy) throw unsupported(part, 'strategy', strategy);
+    if (tag(part.string('strategy', 'tensor')) !== strategy) throw unsupported(part, 'strategy', strategy);
     if (!part.boolean('symmetric', true)) throw unsupported(part, 'symmetric', 'true');
     // 'local' is a third value there: a string.
     if ((part.json.dynamic ?? false) !== dynamic) throw unsupported(part, 'dynamic', String(dynamic));
   }
   if (group.has('output_activations')) throw unsupported(group, 'output_activations', 'null');
-  return { layout: 'int-quantized', groupSize: -1, symmetric: true, ordered: false };
+  return {
+    layout: 'int-quantized',
+    targets: targetsOf(group),
+    groupSize: -1,
+    symmetric: true,
+    activationOrder: false,
+  };
 }
 
 function groupSizesOf(config: ConfigReader, key: string): number[] {
   if (!config.has(key)) return [];
   const size = config.number(key);
-  if (size !== -1 && !(Number.isInteger(size) && size > 0)) throw config.wrong(key, 'a positive integer, or -1');
+  if (size !== -1 && !(Number.isInteger(size) && size > 0 && size < 2 ** 31))
+    throw config.wrong(key, 'a positive integer below 2^31, or -1');
   return [size];
 }
 

@@ -4,23 +4,19 @@
 import { SparseVilaError } from '../errors';
 import { float32 } from '../ops/run';
 import {
-  type Int4Part,
   loadTensor,
   type PackedMatrix,
   type Place,
   type Precision,
-  packInt4,
-  packInt8,
-  packMatrix,
   type WeightPart,
   type WeightType,
 } from '../ops/weights';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { isQuantized, nameParts, type QuantizedModule, quantizedStack } from './quantized';
+import { isQuantized } from './quantized';
 import { readQuantization } from './quantized_config';
-import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';
 import { openCheckpoint, readTensor, type TensorEntry } from './safetensors';
+import { stackPacker } from './stack';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
@@ -39,8 +35,8 @@ export interface Weights {
   vectors(names: readonly string[], lengths: readonly number[]): Tensor;
   /**
    * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. Where the
-   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed, all parts alike; and so are
-   * 8-bit weights (int8 `X.weight` with `X.weight_scale`), whose products round activations per row.
+   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed; and so are 8-bit weights (int8
+   * `X.weight` with `X.weight_scale`), whose products round activations per row. Parts of different forms are dequantised.
    */
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */
@@ -73,7 +69,6 @@ export interface OpenOptions {
 export function openWeights(folder: string, options: OpenOptions = {}): Weights {
   const { rename = (name) => name, ignore = [] } = options;
   const { native } = start();
-  const quantization = readQuantization(folder);
   const entries = new Map<string, TensorEntry>();
   for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
   const sources = new Map<string, number>();
@@ -81,7 +76,6 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   for (const [entry, name] of unread) if (ignore.some((pattern) => pattern.test(name))) unread.delete(entry);
   const total = [...unread.keys()].reduce((sum, entry) => sum + entry.bytes, 0);
   const made: Tensor[] = [];
-  let int4: QuantizedModule | undefined;
   let done = 0;
 
   const keep = <T extends Tensor>(tensor: T): T => {
@@ -110,29 +104,14 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     return { ...place(entry), type, rows: shape[0] as number };
   };
   const find = (name: string): TensorEntry | undefined => entries.get(name);
-  const packQuantized = (
-    names: readonly string[],
-    rows: readonly number[],
-    k: number,
-    gated: boolean,
-  ): PackedMatrix => {
-    const modules = quantizedStack(find, names.map(moduleOf), rows, k, quantization);
-    const [layout] = modules;
-    int4 ??= layout;
-    if (int4.format !== layout.format) throw mixed(int4, layout);
-    return packModules(modules, place, { gated, precision: options.precision ?? 'exact' });
-  };
-  const packInt8Modules = (modules: readonly Int8Module[], k: number): PackedMatrix => {
-    const parts = modules.map(({ rows, weight, scales, scaleType }) => ({
-      ...{ ...place(weight), type: 'int8' as const, rows },
-      scales: { ...place(scales), type: scaleType },
-    }));
-    try {
-      return packInt8(parts, k);
-    } catch (error) {
-      throw nameInt8Parts(error, modules);
-    }
-  };
+  const packStack = stackPacker({
+    quantization: readQuantization(folder),
+    type: options.type,
+    precision: options.precision ?? 'exact',
+    find,
+    place,
+    part,
+  });
   const unmap = (): void => {
     for (const source of sources.values()) native.release(source);
     sources.clear();
@@ -150,14 +129,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       return joined;
     },
     matrix: (names, rows, k, { gated = false } = {}) => {
-      const pack = (): PackedMatrix => {
-        if (names.some((name) => isQuantized(find, moduleOf(name)))) return packQuantized(names, rows, k, gated);
-        if (names.some((name) => isInt8(find, moduleOf(name))))
-          return packInt8Modules(int8Stack(find, names.map(moduleOf), rows, k, { gated, config: quantization }), k);
-        const parts = names.map((name, i) => part(name, [rows[i] as number, k]));
-        return packMatrix(parts, k, { gated, ...(options.type === undefined ? {} : { type: options.type }) });
-      };
-      const packed = pack();
+      const packed = packStack({ modules: names.map(moduleOf), rows, k, gated });
       keep(packed.tensor);
       return packed;
     },
@@ -167,9 +139,6 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     },
     close: () => {
       unmap();
-      // AutoGPTQ writes a bias beside every linear layer, of zeros where the model has none.
-      const isIdle = (entry: TensorEntry, name: string): boolean =>
-        name.endsWith('.bias') && isQuantized(find, name.slice(0, -'.bias'.length)) && isZero(entry);
       const left = [...unread].filter(([entry, name]) => !isIdle(entry, name)).map(([, name]) => name);
       if (left.length > 0) throw extra(folder, left);
     },
@@ -181,38 +150,6 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
 }
 
 const moduleOf = (name: string): string => name.replace(/\.weight$/, '');
-
-/** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
-function packModules(
-  modules: readonly [QuantizedModule, ...QuantizedModule[]],
-  place: (entry: TensorEntry) => Place,
-  options: { readonly gated: boolean; readonly precision: Precision },
-): PackedMatrix {
-  const parts = modules.map(({ rows, tensors }): Int4Part => {
-    const { weight, scales, zeros, groupIndex, shape } = tensors;
-    return {
-      rows,
-      weight: place(weight),
-      scales: place(scales),
-      zeros: zeros && place(zeros),
-      groupIndex: groupIndex && place(groupIndex),
-      shape: shape && place(shape),
-    };
-  });
-  try {
-    return packInt4(parts, modules[0], options);
-  } catch (error) {
-    throw nameParts(error, modules);
-  }
-}
-
-function mixed(one: QuantizedModule, other: QuantizedModule): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_WEIGHT_FORMAT',
-    `${other.tensors.weight.file}: expected one 4-bit format in a checkpoint, received ${one.format} for "${one.name}" and ` +
-      `${other.format} for "${other.name}".`,
-  );
-}
 
 /** The entry of a name, its shape checked; a rank above two (a convolution) may be asked for as [first, the rest]. */
 function findEntry(
@@ -243,9 +180,14 @@ function findEntry(
   return entry;
 }
 
-/** Whether every value of a vector is 0; other types than those of weights are not. */
-function isZero(entry: TensorEntry): boolean {
-  return entry.dtype in WEIGHT_TYPES && readTensor(entry).every((value) => value === 0);
+/**
+ * Whether a tensor changes nothing: one without elements, or a bias of zeros, as AutoGPTQ writes beside every linear layer and
+ * other tools where a model has none.
+ */
+function isIdle(entry: TensorEntry, name: string): boolean {
+  if (entry.bytes === 0) return true;
+  if (!name.endsWith('.bias') || entry.shape.length !== 1 || !(entry.dtype in WEIGHT_TYPES)) return false;
+  return readTensor(entry).every((value) => value === 0);
 }
 
 function extra(folder: string, names: readonly string[]): SparseVilaError {
@@ -254,8 +196,6 @@ function extra(folder: string, names: readonly string[]): SparseVilaError {
     'ERR_WEIGHT_EXTRA',
     `${folder}: ${names.length} tensors that this model has no use for: ${shown}${names.length > 5 ? ', …' : ''}. ` +
       'Running without them would be a different model; is the model type right?' +
-      (names.every((name) => name.endsWith('.bias'))
-        ? ' (Biases of 4-bit layers may be there when they are all zero.)'
-        : ''),
+      (names.every((name) => name.endsWith('.bias')) ? ' (Biases may be there when they are all zero.)' : ''),
   );
 }

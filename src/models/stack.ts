@@ -1,0 +1,169 @@
+// Packs matrices that share one product (q, k and v; gate and up; or one alone) in the form that the checkpoint has them in: plain,
+// 4-bit or 8-bit. Parts of different forms, as ignore lists and `modules_to_not_convert` leave them, are dequantised. Knows the
+// tensors of quantised modules, and no architecture.
+
+import { SparseVilaError } from '../errors';
+import { floats } from '../ops/run';
+import {
+  dequantize,
+  type Int4Part,
+  type PackedMatrix,
+  type Place,
+  type Precision,
+  packInt4,
+  packInt8,
+  packMatrix,
+  type WeightPart,
+  type WeightType,
+} from '../ops/weights';
+import { start } from '../runtime/start';
+import { isQuantized, isUniform, nameParts, type QuantizedModule, quantizedModule } from './quantized';
+import type { QuantizationConfig } from './quantized_config';
+import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';
+import type { TensorEntry } from './safetensors';
+
+/** What packing needs of a checkpoint. */
+export interface StackSource {
+  readonly quantization: QuantizationConfig | undefined;
+  readonly type: WeightType | undefined;
+  readonly precision: Precision;
+  find(name: string): TensorEntry | undefined;
+  /** Where a tensor lies, which counts as read from then on. */
+  place(entry: TensorEntry): Place;
+  /** A plain tensor of this shape. */
+  part(name: string, shape: readonly number[]): WeightPart;
+}
+
+/** Modules, without ".weight", with their rows and the inputs that they have in common. */
+export interface Stack {
+  readonly modules: readonly string[];
+  readonly rows: readonly number[];
+  readonly k: number;
+  readonly gated: boolean;
+}
+
+type Modules = readonly [QuantizedModule, ...QuantizedModule[]];
+
+/** A function that packs the stacks of one checkpoint, whose 4-bit modules have to be of one format. */
+export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix {
+  const { quantization, type, place } = source;
+  const find = (name: string): TensorEntry | undefined => source.find(name);
+  let known: QuantizedModule | undefined;
+  const packInt4Modules = (modules: Modules, gated: boolean): PackedMatrix => {
+    known ??= modules[0];
+    if (known.format !== modules[0].format) throw mixedFormats(known, modules[0]);
+    return packModules(modules, place, { gated, precision: source.precision });
+  };
+  const int8 = ({ modules, rows, k, gated }: Stack): readonly Int8Module[] =>
+    int8Stack(find, modules, rows, k, { gated, config: quantization });
+
+  /** One part of a stack whose parts differ. */
+  const partOf = (module: string, rows: number, k: number): MixedPart => {
+    if (isQuantized(find, module)) {
+      const one = quantizedModule(find, module, rows, k, quantization);
+      return { packed: packInt4Modules([one], false), scaleType: one.scaleType };
+    }
+    if (!isInt8(find, module)) return source.part(`${module}.weight`, [rows, k]);
+    const one = int8({ modules: [module], rows: [rows], k, gated: false });
+    return { packed: packInt8Modules(one, k, place), scaleType: one[0]?.scaleType ?? 'f32' };
+  };
+
+  return (stack) => {
+    const { modules, rows, k, gated } = stack;
+    const rowsOf = (i: number): number => rows[i] as number;
+    if (!modules.some((module) => isQuantized(find, module) || isInt8(find, module))) {
+      const parts = modules.map((module, i) => source.part(`${module}.weight`, [rowsOf(i), k]));
+      return packMatrix(parts, k, { gated, ...(type === undefined ? {} : { type }) });
+    }
+    if (modules.every((module) => isInt8(find, module))) return packInt8Modules(int8(stack), k, place);
+    if (modules.every((module) => isQuantized(find, module))) {
+      const [first, ...rest] = modules.map((module, i) => quantizedModule(find, module, rowsOf(i), k, quantization));
+      if (first !== undefined && isUniform([first, ...rest])) return packInt4Modules([first, ...rest], gated);
+    }
+    return packMixed((i) => partOf(modules[i] as string, rowsOf(i), k), modules.length, k, { gated, type });
+  };
+}
+
+/** A part as it lies in the file, or packed from its quantised form together with the type of its scales. */
+type MixedPart = WeightPart | { readonly packed: PackedMatrix; readonly scaleType: WeightType };
+
+/**
+ * One packed matrix of `count` parts. Quantised parts become (q - z) s, evaluated in f32; they are stored in f16 where every part
+ * and every scale is f16 (what the reference computes with), else in f32, which loses nothing. Activations that meet 8-bit parts
+ * are not rounded then.
+ */
+function packMixed(
+  partOf: (i: number) => MixedPart,
+  count: number,
+  k: number,
+  options: { readonly gated: boolean; readonly type: WeightType | undefined },
+): PackedMatrix {
+  const { native } = start();
+  const sources: number[] = [];
+  const types = new Set<WeightType>();
+  const plain = (part: MixedPart): WeightPart => {
+    types.add('packed' in part ? part.scaleType : part.type);
+    if (!('packed' in part)) return part;
+    const { tensor, outputs: rows } = part.packed;
+    const values = dequantize(part.packed);
+    const source = native.mapMemory(floats(values).slice());
+    sources.push(source);
+    for (const one of [values, tensor]) one.dispose();
+    return { source, offset: 0, type: 'f32', rows };
+  };
+  try {
+    const parts = Array.from({ length: count }, (_, i) => plain(partOf(i)));
+    const type = options.type ?? (types.size === 1 && types.has('f16') ? 'f16' : 'f32');
+    return packMatrix(parts, k, { gated: options.gated, type });
+  } finally {
+    for (const source of sources) native.release(source);
+  }
+}
+
+/** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
+function packModules(
+  modules: Modules,
+  place: (entry: TensorEntry) => Place,
+  options: { readonly gated: boolean; readonly precision: Precision },
+): PackedMatrix {
+  const parts = modules.map(({ rows, tensors }): Int4Part => {
+    const { weight, scales, zeros, groupIndex, shape } = tensors;
+    return {
+      rows,
+      weight: place(weight),
+      scales: place(scales),
+      zeros: zeros && place(zeros),
+      groupIndex: groupIndex && place(groupIndex),
+      shape: shape && place(shape),
+    };
+  });
+  try {
+    return packInt4(parts, modules[0], options);
+  } catch (error) {
+    throw nameParts(error, modules);
+  }
+}
+
+function packInt8Modules(
+  modules: readonly Int8Module[],
+  k: number,
+  place: (entry: TensorEntry) => Place,
+): PackedMatrix {
+  const parts = modules.map(({ rows, weight, scales, scaleType }) => ({
+    ...{ ...place(weight), type: 'int8' as const, rows },
+    scales: { ...place(scales), type: scaleType },
+  }));
+  try {
+    return packInt8(parts, k);
+  } catch (error) {
+    throw nameInt8Parts(error, modules);
+  }
+}
+
+function mixedFormats(one: QuantizedModule, other: QuantizedModule): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${other.tensors.weight.file}: expected one 4-bit format in a checkpoint, received ${one.format} for "${one.name}" and ` +
+      `${other.format} for "${other.name}".`,
+  );
+}
