@@ -11,6 +11,8 @@ it('exports what the documentation names, and nothing else', () => {
   const names = [
     ...[
       'METHODS',
+      'PACKAGED_MODEL',
+      'PACKAGED_PICTURE',
       'SPARSE_VILA_PRESETS',
       'SparseVilaError',
       'budget',

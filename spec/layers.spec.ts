@@ -6,13 +6,14 @@ const ROOT = resolve(__dirname, '../..');
 
 /** What the files of a layer may import, besides those of their own layer. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  abort: [],
   errors: [],
   options: ['errors'],
   files: ['errors'],
   json: ['errors', 'files'],
-  runtime: ['errors', 'options', 'files'],
+  runtime: ['abort', 'errors', 'options', 'files'],
   ops: ['errors', 'files', 'runtime', 'text'],
-  image: ['errors', 'options', 'files'],
+  image: ['abort', 'errors', 'options', 'files'],
   text: ['errors', 'options', 'files', 'json'],
   scenes: ['errors', 'options', 'files', 'runtime', 'text'],
   models: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'image', 'text'],

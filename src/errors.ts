@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   ERR_MARK: 'A mark is not one that this session made, or the session was rewound behind it. Take a new mark.',
   ERR_CONTEXT_OVERFLOW: 'The turn does not fit into the context. Rewind, ask in a new session, or raise contextLength.',
   ERR_OUT_OF_MEMORY: 'The machine has less memory than the call needs. Lower contextLength or use a smaller model.',
+  ERR_CALLBACK: 'A function that was given as an option threw an error, which is the cause. Correct that function.',
   ERR_INTERNAL: 'The package failed in a way that it does not expect; the cause says where. Report it with the cause.',
 
   // Sparsity methods.
@@ -121,6 +122,15 @@ export class SparseVilaError extends Error {
     this.name = 'SparseVilaError';
     this.code = code;
   }
+}
+
+/**
+ * What may leave the public API: the error itself where it is ours, or the reason of the caller's own aborted `signal`; anything else
+ * becomes the cause of an `ERR_INTERNAL`.
+ */
+export function coded(error: unknown, signal?: AbortSignal): unknown {
+  if (error instanceof SparseVilaError || (signal?.aborted && error === signal.reason)) return error;
+  return new SparseVilaError('ERR_INTERNAL', `Unexpected: ${messageOf(error)}`, { cause: error });
 }
 
 /** The `code` of any error, ours or Node's (`ENOENT`, …); undefined where there is none. */

@@ -1,10 +1,11 @@
 // The package's public face.
 
+import { coded } from './errors';
 import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
-export { SparseVilaError } from './errors';
+export { type ErrorCode, SparseVilaError } from './errors';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
@@ -49,11 +50,15 @@ export interface Model extends VisionLanguageModel {
  * @throws SparseVilaError `ERR_NOT_SET_UP` before `npx sparsevila setup` has run; `ERR_MODEL_…`, `ERR_CONFIG_…`,
  *   `ERR_CHECKPOINT_…`, `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…` naming the file and what was expected
  */
-export async function load(path: string, options: LoadOptions = {}): Promise<Model> {
-  const model = await loadModel(path, options);
-  return {
-    ...model,
-    session: (sessionOptions) => createSession(model, sessionOptions),
-    [Symbol.dispose]: () => model.dispose(),
-  };
+export async function load(path: string, options?: LoadOptions): Promise<Model> {
+  try {
+    const model = await loadModel(path, options);
+    return {
+      ...model,
+      session: (sessionOptions) => createSession(model, sessionOptions),
+      [Symbol.dispose]: () => model.dispose(),
+    };
+  } catch (error) {
+    throw coded(error, options?.signal);
+  }
 }

@@ -66,6 +66,9 @@ export function listOf(of: string, check: Check, least = 0): Check {
   };
 }
 
+/** What is checked where it is used. */
+export const ANYTHING: Check = { expected: 'anything', accepts: () => true };
+
 /** Any object that is not a list. */
 export const OBJECT: Check = {
   expected: 'an object',
@@ -107,6 +110,17 @@ export function checkValue(what: string, name: string, value: unknown, check: Ch
 /** `ERR_OPTION_INVALID` with the one wording of all of them; `found` is shown as it is. */
 export function invalidOption(what: string, expected: string, found: string): SparseVilaError {
   return new SparseVilaError('ERR_OPTION_INVALID', `${what}: expected ${expected}, received ${found}.`);
+}
+
+/** A function of the caller's. @throws SparseVilaError `ERR_CALLBACK` with what it throws as the cause */
+export function guardedCallback<A extends unknown[], R>(name: string, call: (...given: A) => R): (...given: A) => R {
+  return (...given) => {
+    try {
+      return call(...given);
+    } catch (cause) {
+      throw new SparseVilaError('ERR_CALLBACK', `${name} threw an error: ${messageOf(cause)}`, { cause });
+    }
+  };
 }
 
 /** The word that `name` was most likely meant to be: one with at most two letters, or a third of them, changed. */

@@ -3,6 +3,7 @@
 
 import { load, type Model, sparseVila } from '../../src';
 import type { VisionLanguageModel } from '../../src/models/model';
+import { pointOf } from '../../src/session/conversation';
 import { createSession, type Session } from '../../src/session/session';
 import { scene, TINY } from '../support/assets';
 import { countTensors, withoutLeak } from '../support/leaks';
@@ -48,7 +49,7 @@ async function undisturbed() {
 
 /** Where a conversation stands, as its mark says. */
 function standing(chat: Session) {
-  const { length, nextPosition, visual, ids, phase } = chat.mark();
+  const { length, nextPosition, visual, ids, phase } = pointOf(chat.mark());
   return { length, nextPosition, visual, ids, phase };
 }
 

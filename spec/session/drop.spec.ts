@@ -3,6 +3,7 @@
 
 import { compose, dense, fastV, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import { float32, int32 } from '../../src/ops/run';
+import { pointOf } from '../../src/session/conversation';
 import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
@@ -31,7 +32,7 @@ async function turn(method: SparsityMethod, question = QUESTION, images: readonl
   using chat = createSession(watched.model, { method, kv: 'f32' });
   const answer = chat.ask(question, { images: images.map(scene), maxTokens: 4 });
   const text = await answer.text();
-  const { layers } = chat.mark();
+  const { layers } = pointOf(chat.mark());
   return {
     text,
     stats: answer.stats,
@@ -244,7 +245,7 @@ describe('what is evicted', () => {
     const kept: number[] = [];
     for (const images of [[0], [], [1, 2]]) {
       await chat.ask(QUESTION, { images: images.map(scene), maxTokens: 2 }).text();
-      kept.push(chat.mark().layers[0]?.visual ?? -1);
+      kept.push(pointOf(chat.mark()).layers[0]?.visual ?? -1);
     }
     expect(asked).toEqual([100, 0, 200, 1, 2]);
     expect(kept).toEqual([10, 10, 30]);
@@ -264,7 +265,7 @@ describe('refused', () => {
     ['a rater that is not there', 'ERR_SELECTION', { drop: () => new Int32Array(), raters: () => Int32Array.of(900) }],
     ['dropping before the first layer', 'ERR_OPTION_INVALID', { dropFrom: [0], drop: () => new Int32Array() }],
     ['layers out of order', 'ERR_OPTION_INVALID', { dropFrom: [2, 1], drop: () => new Int32Array() }],
-    ['half a layer', 'ERR_OPTION_INVALID', { dropFrom: [1.5], drop: () => new Int32Array() }],
+    ['half a layer', 'ERR_METHOD', { dropFrom: [1.5], drop: () => new Int32Array() }],
     ['an eviction of rows that are not there', 'ERR_SELECTION', { evicts: true, retrieve: () => Int32Array.of(100) }],
     [
       'merged features of another size',
@@ -282,10 +283,17 @@ describe('refused', () => {
       { tower: { keys: [9] }, prune: (all) => all.map(() => new Int32Array()) },
     ],
   ])('%s', async (_, code, method) => {
-    using chat = createSession(model, { method: { name: 'wrong', dropFrom: [1], ...method } });
-    const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, { images: [scene(0)] }).text()));
+    const error = await withoutLeak(() =>
+      errorOf(async () => {
+        using chat = createSession(model, { method: { name: 'wrong', dropFrom: [1], ...method } });
+        try {
+          await chat.ask(QUESTION, { images: [scene(0)] }).text();
+        } finally {
+          expect(chat.length).toBe(0);
+        }
+      }),
+    );
     expect([error.code, error.message]).toEqual([code, expect.stringMatching(/wrong|layer/)]);
-    expect(chat.length).toBe(0);
   });
 
   it('nothing is dropped without images, and all of them may be', async () => {

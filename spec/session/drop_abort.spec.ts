@@ -1,6 +1,7 @@
 // An abort anywhere in a turn whose rows leave the cache on the way: the conversation is as it was, and nothing leaks.
 
 import { load, METHODS, type Model } from '../../src';
+import { pointOf } from '../../src/session/conversation';
 import { createSession } from '../../src/session/session';
 import { scene, TINY } from '../support/assets';
 import { withoutLeak } from '../support/leaks';
@@ -28,7 +29,7 @@ async function aborted(name: string, call: number) {
   const ask = (image: number, signal?: AbortSignal): Promise<string> =>
     chat.ask('What is at b4?', { images: [scene(image)], maxTokens: 3, ...(signal && { signal }) }).text();
   await ask(0);
-  const before = chat.mark();
+  const before = pointOf(chat.mark());
   const lengths = before.layers.map(({ length }) => length);
   const cache = watched.cacheRows(Math.min(...lengths));
   const controller = new AbortController();
@@ -42,7 +43,7 @@ async function aborted(name: string, call: number) {
   );
   if (error === undefined) return 'over';
   expect(error).toBe(reason);
-  expect(chat.mark()).toEqual({ ...before, rewinds: chat.mark().rewinds });
+  expect(pointOf(chat.mark())).toEqual({ ...before, rewinds: pointOf(chat.mark()).rewinds });
   expect(compareBits(watched.cacheRows(Math.min(...lengths)), cache)).toBe('identical');
   current = watched.model;
   const text = await ask(1);

@@ -55,7 +55,7 @@ describe('options', () => {
     [{ maxTokens: '8' }, /maxTokens/],
     [{ images: 'a.png' }, /list of images/],
     [{ stop: 'end' }, /list of strings/],
-    [{ stop: [''] }, /stop strings/],
+    [{ stop: [''] }, /at least one character for stop/],
     [{ stop: [3] }, /list of strings/],
     [{ history: 'drop' }, /'keep' or 'evict'.*drop/],
     [{ temperature: -1 }, /temperature/],
@@ -71,7 +71,7 @@ describe('options', () => {
   });
 
   it.each([
-    [{ kv: 'int8' }, /'bf16' or 'f32' for kv, received int8/],
+    [{ kv: 'int8' }, /'bf16' or 'f32' for kv, received "int8"/],
     [{ contextLength: 1 }, /from 2 to 32768.*received 1/],
     [{ contextLength: 40_000 }, /from 2 to 32768.*received 40000/],
     [{ contextLength: 99.5 }, /contextLength/],
@@ -248,9 +248,10 @@ describe('methods of others', () => {
         },
       },
     ],
-  ])('an error in %s passes through and costs nothing', async (_, method) => {
+  ])('an error in %s is the cause of one with a code, and costs nothing', async (_, method) => {
     using chat = createSession(model, { method });
-    await withoutLeak(() => expect(chat.ask(QUESTION, { images: [scene(0)] }).text()).rejects.toBe(failing));
+    const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, { images: [scene(0)] }).text()));
+    expect([error.code, error.cause]).toEqual(['ERR_METHOD', failing]);
     expect(chat.length).toBe(0);
   });
 

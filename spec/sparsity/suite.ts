@@ -2,6 +2,7 @@
 
 import { budget, dense, type MethodEntry, type Model, type Selection, type SparsityMethod } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';
+import { pointOf } from '../../src/session/conversation';
 import { createSession } from '../../src/session/session';
 import { scene } from '../support/assets';
 import { withoutLeak } from '../support/leaks';
@@ -220,7 +221,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
         const { tokens, logits } = await ask({ ...LOOK, images: [0, 1] });
         const steps = logits.length - 1;
         const gaps = positions === 'compact' ? 0 : tokens.visualSeen - tokens.visualKept;
-        expect(chat.mark().nextPosition - tokens.prompt - steps).toBe(gaps);
+        expect(pointOf(chat.mark()).nextPosition - tokens.prompt - steps).toBe(gaps);
         expect(tokens.visualKept).toBeLessThan(tokens.visualSeen);
         chat.dispose();
       }
@@ -237,8 +238,8 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       await ask({ ...WHERE, images: [2] });
       chat.rewind(point);
       expectSame(await ask({ ...COUNT, images: [1] }), second);
-      expect(chat.mark()).toEqual({ ...end, rewinds: chat.mark().rewinds });
-      for (const [i, { length }] of end.layers.entries())
+      expect(pointOf(chat.mark())).toEqual({ ...pointOf(end), rewinds: pointOf(chat.mark()).rewinds });
+      for (const [i, { length }] of pointOf(end).layers.entries())
         expect(compareBits(upTo(rows()[i], length), upTo(cache[i], length))).toBe('identical');
       chat.rewind(start);
       expectSame(await ask(LOOK), first);

@@ -221,7 +221,7 @@ describe('options', () => {
   it.each([
     [{ temperature: -1 }, /at least 0 for temperature, received -1/],
     [{ temperature: Number.NaN }, /temperature, received NaN/],
-    [{ temperature: '1' }, /temperature, received "1" of type string/],
+    [{ temperature: '1' }, /temperature, received "1"/],
     [{ temperature: 1, topK: 1.5 }, /topK, received 1.5/],
     [{ temperature: 1, topK: -1 }, /topK, received -1/],
     [{ temperature: 1, topP: 0 }, /topP, received 0/],
@@ -229,7 +229,7 @@ describe('options', () => {
     [{ repetitionPenalty: 0 }, /repetitionPenalty, received 0/],
     [{ seed: -1 }, /seed, received -1/],
     [{ seed: 0.5 }, /seed, received 0.5/],
-    [{ top_k: 5 }, /temperature, topK, topP, repetitionPenalty, seed for sampling, received "top_k"/],
+    [{ top_k: 5 }, /temperature, topK, topP, repetitionPenalty, seed, received top_k/],
     [{ topK: 5 }, /greedy/],
     [{ topP: 0.5 }, /greedy/],
   ])('refuses %j', (options, message) => {
@@ -240,7 +240,7 @@ describe('options', () => {
 
   it.each([[3], [-1], [0.5]])('refuses id %d in the history of 3 logits', (id) => {
     expect(() => createSampler({ repetitionPenalty: 1.1 }).sample(f32(1, 2, 3), [id])).toThrow(
-      /ids from 0 to 2 for history/,
+      /ids from 0 to 2 in the history/,
     );
   });
 });

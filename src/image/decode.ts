@@ -6,6 +6,7 @@
 
 import { types } from 'node:util';
 import sharp from 'sharp';
+import { onAbort } from '../abort';
 import { SparseVilaError } from '../errors';
 import { isSrgbProfile } from './icc';
 import { type EncodedImage, readImage } from './source';
@@ -207,15 +208,14 @@ function readOptions(options: DecodeOptions) {
 /** Rejects with the signal's reason as soon as it aborts, whatever `work` is still doing. */
 async function abortable<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
   if (signal === undefined) return work;
-  let onAbort: (() => void) | undefined;
+  let forget = (): void => undefined;
   const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
+    forget = onAbort(signal, () => reject(signal.reason));
   });
   try {
     return await Promise.race([work, aborted]);
   } finally {
-    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+    forget();
   }
 }
 

@@ -4,8 +4,10 @@ import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
+import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
 import { loadVila, loadVilaRows, VILA_MODEL_TYPES } from './families/vila';
 import { withImageCache } from './image_cache';
+import { withLifetime } from './lifetime';
 import type { LoadOptions, RowModel, VisionLanguageModel } from './model';
 
 /** One row per family: the model types it reads and its loaders. */
@@ -16,25 +18,32 @@ const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_MISSING` (no folder or no config.json), `ERR_MODEL_TYPE` (no family reads it), and what
  *   reading its files throws; `signal.reason` once aborted.
  */
-export async function loadModel(path: string, options: LoadOptions = {}): Promise<VisionLanguageModel> {
-  const { imageCache = 0 } = options;
-  if (!(Number.isFinite(imageCache) && imageCache >= 0)) {
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected a number of bytes, 0 or more, for imageCache, received ${String(imageCache)}.`,
-    );
-  }
+export async function loadModel(path: string, options?: LoadOptions): Promise<VisionLanguageModel> {
+  const { imageCache = 0, ...given } = checkLoad(path, options);
+  given.signal?.throwIfAborted();
   const { folder, json, family } = openFolder(path);
-  options.signal?.throwIfAborted();
-  const model = await family.load(folder, json, options);
-  return imageCache === 0 ? model : withImageCache(model, imageCache);
+  const model = await family.load(folder, json, given);
+  return withLifetime(imageCache === 0 ? model : withImageCache(model, imageCache));
 }
 
 /** Loads what turns pictures and words into the decoder's rows; of the decoder the embedding only. Throws as `loadModel`. */
-export async function loadRowModel(path: string, options: Omit<LoadOptions, 'imageCache'> = {}): Promise<RowModel> {
+export async function loadRowModel(path: string, options?: Omit<LoadOptions, 'imageCache'>): Promise<RowModel> {
+  const given = checkLoad(path, options);
+  given.signal?.throwIfAborted();
   const { folder, json, family } = openFolder(path);
-  options.signal?.throwIfAborted();
-  return family.loadRows(folder, json, options);
+  return family.loadRows(folder, json, given);
+}
+
+function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions {
+  checkValue('load', 'path', path, NAME);
+  const { onProgress, ...given } = checkOptions<LoadOptions>('load', options, {
+    weights: oneOf('f32', 'f16', 'bf16'),
+    precision: oneOf('exact', 'fast'),
+    imageCache: { ...finite(0), expected: 'a number of bytes, 0 or more,' },
+    signal: SIGNAL,
+    onProgress: FUNCTION,
+  });
+  return onProgress === undefined ? given : { ...given, onProgress: guardedCallback('onProgress', onProgress) };
 }
 
 function openFolder(path: string): { folder: string; json: Json; family: (typeof FAMILIES)[number] } {

@@ -8,6 +8,7 @@ import type { SamplingOptions } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
 import type { Decoder, EmbeddingTable } from './decoder';
+import type { Lifetime } from './lifetime';
 import type { TowerTaps } from './vit';
 
 /** One image after the tower, at the granularity of the tokens that the decoder sees. */
@@ -49,7 +50,9 @@ export interface VisionLanguageModel {
   cellsOf(picture: Size): CellGeometry;
   /** Features of some tokens, f32 [m, width] -> rows for the decoder, f32 [m, d]. */
   project(features: Tensor): Tensor;
-  /** Frees the weights. Sessions must be disposed of first. */
+  /** Whether the model is still there, and what keeps it; absent: it always is. */
+  readonly lifetime?: Lifetime;
+  /** Frees the weights; a second call does nothing. @throws SparseVilaError `ERR_BUSY` while an answer of a session runs */
   dispose(): void;
 }
 

@@ -5,6 +5,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, createWriteStream, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { onAbort } from '../abort';
 import { SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
@@ -40,7 +41,7 @@ export async function run(command: string, args: readonly string[], options: Run
     detached: true,
   });
   const abort = () => endGroup(child.pid);
-  options.signal?.addEventListener('abort', abort, { once: true });
+  const forget = options.signal === undefined ? undefined : onAbort(options.signal, abort);
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on('line', (line) => {
       log?.write(`${line}\n`);
@@ -57,7 +58,7 @@ export async function run(command: string, args: readonly string[], options: Run
     options.signal?.throwIfAborted();
     return { code, tail };
   } finally {
-    options.signal?.removeEventListener('abort', abort);
+    forget?.();
     await new Promise<void>((done) => (log ? log.end(done) : done()));
   }
 }

@@ -1,7 +1,7 @@
 // What a conversation has in its KV cache: how many rows in each layer, which of them are visual, the next position, and where
 // the chat template stands. Truncating is all that rewinding takes: what is there when a turn begins is never changed by it.
 
-import { SparseVilaError } from '../errors';
+import { received, SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
 import type { KvType } from '../ops/kv_cache';
 import type { Tensor } from '../runtime/tensor';
@@ -18,11 +18,15 @@ export type Phase =
 
 /** A point in a conversation to come back to. Valid for the session that made it, until a rewind behind it. */
 export interface Mark {
+  /** Rows in the layer that has most. */
+  readonly length: number;
+}
+
+/** What a mark stands for. */
+export interface Point extends Mark {
   /** The conversation, and how often it had been rewound. */
   readonly of: object;
   readonly rewinds: number;
-  /** Rows in the layer that has most. */
-  readonly length: number;
   readonly layers: readonly { readonly length: number; readonly visual: number }[];
   readonly nextPosition: number;
   readonly visual: number;
@@ -30,6 +34,9 @@ export interface Mark {
   readonly ids: number;
   readonly phase: Phase;
 }
+
+/** Marks are opaque: what they stand for is kept here, so that none can be made up or changed. */
+const POINTS = new WeakMap<object, Point>();
 
 /** One layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
 export interface CacheLayer {
@@ -73,6 +80,11 @@ export function startConversation(decoder: Pick<Decoder, 'allocate'>, capacity: 
   };
 }
 
+/** Adds to a list that may grow beyond what the arguments of one call can hold. */
+export function append<T>(list: T[], values: Iterable<T>): void {
+  for (const value of values) list.push(value);
+}
+
 /** Rows in the layer that has most. */
 export function lengthOf({ layers }: Conversation): number {
   return layers.reduce((most, { length }) => Math.max(most, length), 0);
@@ -87,15 +99,33 @@ export function placesOf(c: Conversation, layer: number, from = 0): Place[] {
   return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as Place);
 }
 
-export function mark(c: Conversation): Mark {
+/** Where the conversation stands. */
+export function pointAt(c: Conversation): Point {
   const { nextPosition, phase, rewinds, images } = c;
   const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
   const counts = { nextPosition, visual: c.places.length, images, ids: c.ids.length };
   return { of: c, rewinds, length: lengthOf(c), layers, ...counts, phase };
 }
 
-/** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a mark of another conversation or of rows that are gone. */
-export function rewind(c: Conversation, to: Mark): void {
+export function mark(c: Conversation): Mark {
+  const point = pointAt(c);
+  const made: Mark = Object.freeze({ length: point.length });
+  POINTS.set(made, point);
+  return made;
+}
+
+/** What `mark` stands for. @throws SparseVilaError `ERR_MARK` for anything that no session made */
+export function pointOf(mark: unknown): Point {
+  const point = typeof mark === 'object' && mark !== null ? POINTS.get(mark) : undefined;
+  if (point !== undefined) return point;
+  throw new SparseVilaError(
+    'ERR_MARK',
+    `Expected a mark that mark() of this session returned, received ${received(mark)}. Copies of a mark are none.`,
+  );
+}
+
+/** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a point of another conversation or of rows that are gone. */
+export function rewind(c: Conversation, to: Point): void {
   const length = lengthOf(c);
   const gone = c.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
   if (to.of !== c || gone) {
@@ -106,7 +136,7 @@ export function rewind(c: Conversation, to: Mark): void {
     );
   }
   for (const [i, layer] of c.layers.entries()) {
-    const at = to.layers[i] as Mark['layers'][number];
+    const at = to.layers[i] as Point['layers'][number];
     layer.length = at.length;
     layer.visual.length = at.visual;
     layer.tokens.length = at.visual;

@@ -6,9 +6,9 @@ import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { DropView, SparsityMethod } from '../sparsity/method';
-import { gatherRows, matrix } from './images';
+import { gatherRows, matrixOf } from './images';
 import type { Rows } from './rows';
-import { checkMerged } from './selection';
+import { checkMerged, checkSelection } from './selection';
 
 /** Layers from .. to - 1 of a prefill, run over the same rows. */
 export interface Stage {
@@ -41,7 +41,7 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
 }
 
 /** `dropFrom` as layers: shares of the depth rounded, at least 1 and strictly ascending, those at the depth or beyond left out. */
-function dropStarts({ name, dropFrom = [] }: SparsityMethod, layers: number): number[] {
+export function dropStarts({ name, dropFrom = [] }: SparsityMethod, layers: number): number[] {
   const starts: number[] = [];
   for (const layer of dropFrom) {
     const floor = (starts.at(-1) ?? 0) + 1;
@@ -63,21 +63,11 @@ export function scoredRows(method: SparsityMethod, { x, visual, positions }: Row
   const last = positions.length - 1;
   if (method.drop === undefined || visual.length === 0) return [];
   if (method.raters === undefined) return [last];
-  const rowsAt = (rows: readonly number[]) => {
-    const gathered = gatherRows(x, Int32Array.from(rows));
-    const values = matrix(gathered);
-    gathered.dispose();
-    return values;
-  };
+  const rowsAt = (rows: readonly number[]) => matrixOf(() => gatherRows(x, Int32Array.from(rows)));
   const words = Array.from({ length: positions.length - question }, (_, i) => question + i);
-  const raters = Array.from(method.raters(rowsAt(words), rowsAt(visual)), (i) => question + i);
-  const isValid = raters.every((row, i) => row > (raters[i - 1] ?? question - 1) && row <= last);
-  if (isValid) return raters.length === 0 ? [last] : raters;
-  throw new SparseVilaError(
-    'ERR_SELECTION',
-    `Expected raters of method ${JSON.stringify(method.name)} to be ascending indices below ${words.length}, received ` +
-      `${raters.map((row) => row - question).join(', ')}.`,
-  );
+  const given = method.raters(rowsAt(words), rowsAt(visual));
+  const raters = Array.from(checkSelection(method.name, 'raters', given, words.length), (i) => question + i);
+  return raters.length === 0 ? [last] : raters;
 }
 
 /** Rows at which runs of `scored` begin and end. */
@@ -96,12 +86,7 @@ export function survivors(
 ): { x: Tensor; living: Int32Array } {
   // Of the visual rows, where they stand among the living.
   const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
-  const hidden = () => {
-    const gathered = gatherRows(x, own);
-    const values = matrix(gathered);
-    gathered.dispose();
-    return values;
-  };
+  const hidden = () => matrixOf(() => gatherRows(x, own));
   const total = isVisual.reduce((sum, one) => sum + one, 0);
   const selection = method.drop?.({ ...drop, total, scores, hidden });
   const size = { n: own.length, width: x.shape[1] as number };
@@ -109,22 +94,14 @@ export function survivors(
   const lives = living.map((row) => 1 - (isVisual[row] as number));
   for (const i of kept) lives[own[i] as number] = 1;
   const at = lives.map((_, i) => i).filter((i) => lives[i] === 1);
-  const shorter = gatherRows(x, at);
   const left = at.map((i) => living[i] as number);
-  if (rows === undefined) return { x: shorter, living: left };
+  if (rows === undefined) return { x: gatherRows(x, at), living: left };
   // What the method merged takes the place of the visual rows.
-  const merged = float32(rows, [kept.length, size.width]);
-  const both = start().tf.concat([shorter, merged]);
   let next = left.length;
-  try {
-    return {
-      x: gatherRows(
-        both,
-        left.map((row, i) => (isVisual[row] === 1 ? next++ : i)),
-      ),
-      living: left,
-    };
-  } finally {
-    for (const tensor of [shorter, merged, both]) tensor.dispose();
-  }
+  const order = left.map((row, i) => (isVisual[row] === 1 ? next++ : i));
+  const { tf } = start();
+  const merged = tf.tidy(() =>
+    gatherRows(tf.concat([gatherRows(x, at), float32(rows, [kept.length, size.width])]), order),
+  );
+  return { x: merged, living: left };
 }

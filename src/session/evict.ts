@@ -4,11 +4,11 @@
 import type { Decoder } from '../models/decoder';
 import { keepKvRows } from '../ops/kv_cache';
 import type { SparsityMethod } from '../sparsity/method';
-import { type CacheLayer, type Conversation, type Mark, placesOf } from './conversation';
+import { type CacheLayer, type Conversation, type Point, placesOf } from './conversation';
 import { checkSelection } from './selection';
 
 /**
- * Asks about the visual rows that came after `before`, once in each layer. Returns where `anchor`, a mark between them and the end,
+ * Asks about the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point between them and the end,
  * then lies.
  */
 export function evict(
@@ -16,8 +16,8 @@ export function evict(
   method: SparsityMethod,
   c: Conversation,
   relevance: readonly Float32Array[],
-  { before, anchor }: { before: Mark; anchor: Mark },
-): Mark {
+  { before, anchor }: { before: Point; anchor: Point },
+): Point {
   if (!method.evicts || c.places.length === before.visual) return anchor;
   const layers = anchor.layers.map(({ length, visual }, i) => {
     const old = before.layers[i]?.visual ?? 0;
@@ -28,7 +28,7 @@ export function evict(
     if (gone > 0) keepVisual(decoder, c, i, { old, kept });
     return { length: length - gone, visual: visual - gone };
   });
-  return { ...anchor, layers, length: Math.max(...layers.map(({ length }) => length)) };
+  return { ...anchor, layers, length: layers.reduce((most, { length }) => Math.max(most, length), 0) };
 }
 
 /** Of a layer's visual rows from the old-th on, keeps the `kept`. */

@@ -1,5 +1,6 @@
 // The decode loop of one turn: sample, stream text at character boundaries, run the token over the turn's view.
 
+import { SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
 import { sample } from '../ops/sample';
@@ -39,6 +40,7 @@ export async function* generate(
   first: Tensor,
   { maxTokens, stop, breathe }: GenerateOptions,
 ): AsyncGenerator<string, Generated> {
+  checkSpread(floats(first));
   const stream = textStream(model.tokenizer);
   const matcher = stopMatcher(stop);
   let scores = first;
@@ -81,6 +83,16 @@ export async function* generate(
   }
 }
 
+/** Scores that say nothing would be answered by whatever token comes first. @throws SparseVilaError `ERR_LOGITS_INVALID` */
+function checkSpread(scores: Float32Array): void {
+  const [one] = scores;
+  if (scores.length < 2 || scores.some((score) => score !== one)) return;
+  throw new SparseVilaError(
+    'ERR_LOGITS_INVALID',
+    `Expected scores that tell tokens apart, received ${one} for all ${scores.length}. Is a weight of the decoder all zero?`,
+  );
+}
+
 /** The next id. Scores stay where they are, and only the id is read, but under a repetition penalty. */
 function choose(sampler: Sampler, scores: Tensor, history: readonly number[]): number {
   const draw = sampler.draw();
@@ -107,11 +119,13 @@ async function step(
       views: view.layers,
       breathe,
     });
-    for (const layer of c.layers) layer.length++;
-    c.nextPosition++;
-    const scores = model.decoder.scores(y);
-    y.dispose();
-    return scores;
+    try {
+      for (const layer of c.layers) layer.length++;
+      c.nextPosition++;
+      return model.decoder.scores(y);
+    } finally {
+      y.dispose();
+    }
   } finally {
     x.dispose();
   }

@@ -2,12 +2,13 @@
 
 import { SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
+import type { PixelValues } from '../image/preprocess';
 import type { EncodedImage, RowModel } from '../models/model';
 import { float32, floats, int32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
-import { checkMerged } from './selection';
+import { checkLists, checkMerged } from './selection';
 import { type StageTimes, timed } from './times';
 
 /** An image's surviving tokens. */
@@ -35,14 +36,17 @@ export async function seeImages(context: ImageContext, inputs: readonly ImageInp
   const encoded: EncodedImage[] = [];
   const seen: PrunedImage[] = [];
   try {
-    for (const input of inputs) {
-      const pixels = await timed(times, 'image', () => model.prepareImage(input, context.signal));
+    // All are decoded before any is encoded: a picture that cannot be read costs no work.
+    const prepared: PixelValues[] = [];
+    for (const input of inputs)
+      prepared.push(await timed(times, 'image', () => model.prepareImage(input, context.signal)));
+    for (const pixels of prepared)
       encoded.push(await timed(times, 'tower', () => model.encodeImage(pixels, { ...method.tower, breathe })));
-    }
+    const views = encoded.map((image) => towerView(model, method, image));
     const selections =
-      inputs.length === 0
-        ? []
-        : await timed(times, 'retrieve', () => method.prune?.(encoded.map((image) => towerView(model, method, image))));
+      inputs.length === 0 || method.prune === undefined
+        ? undefined
+        : await timed(times, 'retrieve', () => checkLists(method.name, method.prune?.(views), inputs.length));
     for (const [i, image] of encoded.entries()) {
       const { grid, tokens } = image;
       const width =
@@ -79,18 +83,25 @@ function towerView(model: RowModel, method: SparsityMethod, image: EncodedImage)
   return {
     tokens,
     grid,
-    salience: (i = 0) => declared(image.salience, i, 'salience'),
-    keys: (i = 0) => declared(image.keys, i, 'keys'),
-    features: () => matrix(features),
-    projected: () => {
-      const rows = model.project(features);
-      try {
-        return matrix(rows);
-      } finally {
-        rows.dispose();
-      }
+    // Copies: the numbers may be shared with other sessions, and become part of the statistics.
+    salience: (i = 0) => declared(image.salience, i, 'salience').slice(),
+    keys: (i = 0) => {
+      const { data, width } = declared(image.keys, i, 'keys');
+      return { data: data.slice(), width };
     },
+    features: () => matrix(features),
+    projected: () => matrixOf(() => model.project(features)),
   };
+}
+
+/** The numbers of a tensor [n, width] that `make` makes, which is freed. */
+export function matrixOf(make: () => Tensor): Matrix {
+  const tensor = start().tf.tidy(make);
+  try {
+    return matrix(tensor);
+  } finally {
+    tensor.dispose();
+  }
 }
 
 /** A copy of the numbers of a tensor [n, width]. */
@@ -106,25 +117,18 @@ function project(
   { kept, rows }: { kept: Int32Array; rows?: Float32Array },
   width: number,
 ): Tensor {
-  if (rows !== undefined) {
-    const merged = float32(rows, [kept.length, width]);
-    if (merges === 'projected') return merged;
-    const projected = model.project(merged);
-    merged.dispose();
-    return projected;
-  }
-  if (kept.length === tokens) return model.project(features);
-  const gathered = gatherRows(features, kept);
-  const projected = model.project(gathered);
-  gathered.dispose();
-  return projected;
+  // In a scope, which frees what is made on the way, also when an op fails.
+  return start().tf.tidy(() => {
+    if (rows !== undefined) {
+      const merged = float32(rows, [kept.length, width]);
+      return merges === 'projected' ? merged : model.project(merged);
+    }
+    return model.project(kept.length === tokens ? features : gatherRows(features, kept));
+  });
 }
 
 /** Rows of a tensor [n, width]. */
 export function gatherRows(x: Tensor, rows: Int32Array): Tensor {
   const { tf } = start();
-  const indices = int32(rows);
-  const gathered = tf.gather(x, indices as Parameters<typeof tf.gather>[1]);
-  indices.dispose();
-  return gathered;
+  return tf.tidy(() => tf.gather(x, int32(rows)));
 }

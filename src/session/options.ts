@@ -1,11 +1,26 @@
 // What a session and a question may be given, and the checks at the door.
 
-import { SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
+import type { DecoderConfig } from '../models/config';
 import type { KvType } from '../ops/kv_cache';
+import {
+  ANYTHING,
+  type Checks,
+  COUNT,
+  checkOptions,
+  integer,
+  listOf,
+  NAME,
+  OBJECT,
+  oneOf,
+  SIGNAL,
+  TEXT,
+} from '../options';
+import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
 import type { SamplingOptions } from '../text/sampling';
-import { stopMatcher } from '../text/stop';
+import { dropStarts } from './drop';
+import { checkedMethod } from './method';
 
 /** Whether a turn's text stays for the next turn, or only its images do. */
 export type History = 'keep' | 'evict';
@@ -35,9 +50,20 @@ export interface AskOptions extends SamplingOptions {
   readonly history?: History;
 }
 
-const SESSION_KEYS = ['method', 'kv', 'contextLength', 'history', 'system'];
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
-const ASK_KEYS = ['images', 'maxTokens', 'stop', 'signal', 'history', ...SAMPLING_KEYS];
+const HISTORY = oneOf('keep', 'evict');
+
+/** Their values are checked by the sampler, with the checkpoint's own. */
+const SAMPLING = Object.fromEntries(SAMPLING_KEYS.map((key) => [key, ANYTHING])) as Checks<SamplingOptions>;
+
+const ASK: Checks<AskOptions> = {
+  images: listOf('images', ANYTHING),
+  maxTokens: COUNT,
+  stop: listOf('strings of at least one character', NAME),
+  signal: SIGNAL,
+  history: HISTORY,
+  ...SAMPLING,
+};
 
 /** The sampling options among those of a question. */
 export function samplingOf(options: AskOptions): SamplingOptions {
@@ -45,51 +71,26 @@ export function samplingOf(options: AskOptions): SamplingOptions {
   return Object.fromEntries(given.map((key) => [key, options[key]]));
 }
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function checkSessionOptions(options: SessionOptions, maxPositions: number): void {
-  checkKeys(options, SESSION_KEYS, 'session');
-  const { method, kv, contextLength, history, system } = options;
-  if (method !== undefined && !(typeof method === 'object' && typeof method?.name === 'string')) {
-    throw invalid('method', 'a sparsity method, such as dense() or sparseVila(),', method);
-  }
-  if (system !== undefined && typeof system !== 'string') throw invalid('system', 'a text', system);
-  if (kv !== undefined && kv !== 'bf16' && kv !== 'f32') throw invalid('kv', "'bf16' or 'f32'", kv);
-  checkHistory(history);
-  const fits = contextLength === undefined || (contextLength >= 2 && contextLength <= maxPositions);
-  if (!fits || !Number.isInteger(contextLength ?? 0)) {
-    throw invalid('contextLength', `an integer from 2 to ${maxPositions} (what the model was made for)`, contextLength);
-  }
+/** What is given of the options, and the method as it is to be called. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD` */
+export function checkSessionOptions(options: SessionOptions | undefined, { maxPositions, layers }: DecoderConfig) {
+  const given = checkOptions<SessionOptions>('session', options, {
+    method: { ...OBJECT, expected: 'a sparsity method, such as dense() or sparseVila(),' },
+    kv: oneOf('bf16', 'f32'),
+    contextLength: {
+      ...integer(2, maxPositions),
+      expected: `an integer from 2 to ${maxPositions} (what the model was made for)`,
+    },
+    history: HISTORY,
+    system: TEXT,
+  });
+  const { method = dense() } = given;
+  const checked = checkedMethod(method);
+  dropStarts(checked, layers);
+  return { ...given, method, checked };
 }
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function checkAskOptions(options: AskOptions): void {
-  checkKeys(options, ASK_KEYS, 'ask');
-  const { maxTokens, images, stop, history, signal } = options;
-  if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens >= 1)) {
-    throw invalid('maxTokens', 'an integer of at least 1', maxTokens);
-  }
-  if (images !== undefined && !Array.isArray(images)) throw invalid('images', 'a list of images', images);
-  if (stop !== undefined && !(Array.isArray(stop) && stop.every((text) => typeof text === 'string'))) {
-    throw invalid('stop', 'a list of strings', stop);
-  }
-  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function')
-    throw invalid('signal', 'an AbortSignal', signal);
-  checkHistory(history);
-  stopMatcher(stop ?? []);
-}
-
-function checkHistory(history: unknown): void {
-  if (history !== undefined && history !== 'keep' && history !== 'evict') {
-    throw invalid('history', "'keep' or 'evict'", history);
-  }
-}
-
-function checkKeys(options: object, known: readonly string[], what: string): void {
-  for (const key of Object.keys(options)) {
-    if (!known.includes(key)) throw invalid(`${what} options`, `only ${known.join(', ')}`, key);
-  }
-}
-
-function invalid(name: string, expected: string, received: unknown): SparseVilaError {
-  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} for ${name}, received ${String(received)}.`);
+/** What is given of the options, checked; lists are copied. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkAskOptions(options: AskOptions | undefined): AskOptions {
+  const { images, stop, ...given } = checkOptions('ask', options, ASK);
+  return { ...given, ...(images && { images: Array.from(images) }), ...(stop && { stop: Array.from(stop) }) };
 }

@@ -5,7 +5,7 @@ import type { ForwardOptions } from '../models/decoder';
 import type { VisionLanguageModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { type CacheLayer, type Conversation, checkRoom } from './conversation';
+import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
 import type { ImageContext, PrunedImage } from './images';
 import type { TurnPrompt } from './prompt';
@@ -54,14 +54,14 @@ export async function prefill(
   try {
     const run = startRun(context, rows, prompt.question.length);
     const scores = await runRows(context, run);
-    append(c, run, { from: 0, to: run.question });
-    c.places.push(...rows.places);
+    appendRows(c, run, { from: 0, to: run.question });
+    append(c.places, rows.places);
     c.images += images.length;
-    c.ids.push(...rows.ids.slice(0, -prompt.question.length));
+    append(c.ids, rows.ids.slice(0, -prompt.question.length));
     c.nextPosition += rows.span - prompt.question.length;
     afterOpening();
-    append(c, run, { from: run.question, to: rows.positions.length });
-    c.ids.push(...prompt.question);
+    appendRows(c, run, { from: run.question, to: rows.positions.length });
+    append(c.ids, prompt.question);
     c.nextPosition += prompt.question.length;
     return { scores, relevance: run.relevance };
   } finally {
@@ -154,9 +154,12 @@ async function lookAhead(
   let columns = new Float32Array();
   for (const { begin, end } of chunks(living.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
-    const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
-    columns = model.decoder.look(layer, part, positions, c.cache, before + begin) as typeof columns;
-    part.dispose();
+    try {
+      const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
+      columns = model.decoder.look(layer, part, positions, c.cache, before + begin) as typeof columns;
+    } finally {
+      part.dispose();
+    }
     await breathe();
   }
   const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
@@ -206,7 +209,11 @@ function columnSums(c: Conversation, { rows, living, isVisual, question, window,
 }
 
 /** Takes rows from .. to - 1 of a run, which are in the cache, into the conversation. */
-function append(c: Conversation, { rows, isVisual, written }: Run, { from, to }: { from: number; to: number }): void {
+function appendRows(
+  c: Conversation,
+  { rows, isVisual, written }: Run,
+  { from, to }: { from: number; to: number },
+): void {
   const firstToken = c.places.length;
   const tokenOf = new Map(rows.visual.filter((row) => row >= from && row < to).map((row, i) => [row, firstToken + i]));
   for (const [i, layer] of c.layers.entries()) {

@@ -1,5 +1,6 @@
 // A turn's text and images as rows for the decoder: embeddings, positions, and which rows are visual tokens.
 
+import { SparseVilaError } from '../errors';
 import type { RowModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -30,7 +31,8 @@ export interface RowsContext {
 /** Texts and images as rows that follow the conversation's. The caller disposes of x. */
 export function rowsOf(context: RowsContext, parts: Opening, images: readonly PrunedImage[]): Rows {
   const { model, method, conversation } = context;
-  const pieces: Tensor[] = [];
+  checkImages(parts, images.length);
+  const made: (() => Tensor)[] = [];
   const positions: number[] = [];
   const visual: number[] = [];
   const places: Place[] = [];
@@ -39,7 +41,7 @@ export function rowsOf(context: RowsContext, parts: Opening, images: readonly Pr
   let image = 0;
   const addText = (text: readonly number[]): void => {
     if (text.length === 0) return;
-    pieces.push(model.decoder.embed(text));
+    made.push(() => model.decoder.embed(text));
     for (const id of text) {
       positions.push(next++);
       ids.push(id);
@@ -51,7 +53,7 @@ export function rowsOf(context: RowsContext, parts: Opening, images: readonly Pr
       continue;
     }
     const { rows, kept, tokens, grid } = images[image] as PrunedImage;
-    pieces.push(rows.clone());
+    made.push(() => rows.clone());
     const compact = method.positions === 'compact';
     for (const [i, token] of kept.entries()) {
       visual.push(positions.length);
@@ -65,7 +67,21 @@ export function rowsOf(context: RowsContext, parts: Opening, images: readonly Pr
     addText(model.endOfImage);
   }
   const { tf } = start();
-  const x = pieces.length === 1 ? (pieces[0] as Tensor).clone() : tf.concat(pieces);
-  for (const piece of pieces) piece.dispose();
+  // In a scope, which frees the pieces, also when one cannot be made.
+  const x = tf.tidy(() => {
+    const pieces = made.map((make) => make());
+    return pieces.length === 1 ? (pieces[0] as Tensor) : tf.concat(pieces);
+  });
   return { x, positions, visual, places, ids, span: next - conversation.nextPosition };
+}
+
+/** Every image given has its place in the prompt, and every place its image. */
+function checkImages(parts: Opening, given: number): void {
+  const placed = parts.reduce((count, part) => count + (part === null ? 1 : 0), 0);
+  if (placed === given) return;
+  throw new SparseVilaError(
+    'ERR_TEMPLATE_INVALID',
+    `Expected the chat template to place the ${given} images of this turn, but the tokenized prompt has places for ${placed}. ` +
+      'Does the template leave the image marker out, repeat it, or does the tokenizer split it?',
+  );
 }

@@ -1,30 +1,28 @@
 // What a method selects, checked once: methods may be anyone's, and a wrong index would be read or left out silently.
 
-import { SparseVilaError } from '../errors';
+import { types } from 'node:util';
+import { received, SparseVilaError } from '../errors';
 import type { Selection } from '../sparsity/method';
 
 /**
- * `selection` itself when it holds ascending indices below n, each once.
+ * A copy of `selection`, which must hold ascending indices below n, each once.
  * @throws SparseVilaError `ERR_SELECTION` naming the method, its seam and the index
  */
 export function checkSelection(method: string, seam: string, selection: unknown, n: number): Int32Array {
-  const expected = `Expected ${seam} of method ${JSON.stringify(method)} to give an Int32Array of ascending indices below ${n}`;
-  if (!(selection instanceof Int32Array)) {
-    throw new SparseVilaError('ERR_SELECTION', `${expected}, received ${String(selection)}.`);
-  }
+  const expected = `Expected ${seam} of method ${received(method)} to give an Int32Array of ascending indices below ${n}`;
+  if (!types.isInt32Array(selection)) throw wrong(`${expected}, received ${received(selection)}.`);
+  const copy = Int32Array.from(selection);
   let previous = -1;
-  for (const [i, index] of selection.entries()) {
-    if (index <= previous || index >= n) {
-      throw new SparseVilaError('ERR_SELECTION', `${expected}, received ${index} at ${i} after ${previous}.`);
-    }
+  for (const [i, index] of copy.entries()) {
+    if (index <= previous || index >= n) throw wrong(`${expected}, received ${index} at ${i} after ${previous}.`);
     previous = index;
   }
-  return selection;
+  return copy;
 }
 
 /**
- * The same for a seam that may merge: kept indices, and the rows that take their place, f32 [kept, width].
- * @throws SparseVilaError `ERR_SELECTION` also for rows of another size
+ * The same for a seam that may merge: kept indices, and the rows that take their place, finite f32 [kept, width].
+ * @throws SparseVilaError `ERR_SELECTION` also for rows of another size, or that are not finite
  */
 export function checkMerged(
   method: string,
@@ -32,14 +30,41 @@ export function checkMerged(
   selection: Selection | undefined,
   { n, width }: { n: number; width: number },
 ): { kept: Int32Array; rows?: Float32Array } {
-  if (selection === undefined || selection instanceof Int32Array)
+  if (typeof selection !== 'object' || selection === null || types.isInt32Array(selection))
     return { kept: checkSelection(method, seam, selection, n) };
-  const kept = checkSelection(method, seam, selection.kept, n);
-  const { rows } = selection;
-  if (rows instanceof Float32Array && rows.length === kept.length * width) return { kept, rows };
-  throw new SparseVilaError(
-    'ERR_SELECTION',
-    `Expected ${seam} of method ${JSON.stringify(method)} to give f32 [${kept.length}, ${width}] for its merged rows, received ` +
-      `${rows instanceof Float32Array ? `${rows.length} numbers` : String(rows)}.`,
+  const { kept: given, rows } = readMerged(method, seam, selection);
+  const kept = checkSelection(method, seam, given, n);
+  const expected = `Expected ${seam} of method ${received(method)} to give f32 [${kept.length}, ${width}] for its merged rows`;
+  if (!types.isFloat32Array(rows) || rows.length !== kept.length * width)
+    throw wrong(`${expected}, received ${types.isFloat32Array(rows) ? `${rows.length} numbers` : received(rows)}.`);
+  const copy = Float32Array.from(rows);
+  const bad = copy.findIndex((value) => !Number.isFinite(value));
+  if (bad >= 0) throw wrong(`${expected}, all finite, received ${copy[bad]} at ${bad}.`);
+  return { kept, rows: copy };
+}
+
+/**
+ * What `prune` gives: a selection for each of `images` images.
+ * @throws SparseVilaError `ERR_SELECTION` for anything but a list of as many
+ */
+export function checkLists(method: string, lists: unknown, images: number): readonly Selection[] {
+  if (Array.isArray(lists) && lists.length === images) return lists;
+  const found = Array.isArray(lists) ? `${lists.length} selections` : received(lists);
+  throw wrong(
+    `Expected prune of method ${received(method)} to give a list of ${images} selections, received ${found}.`,
   );
+}
+
+function readMerged(method: string, seam: string, selection: object): { kept?: unknown; rows?: unknown } {
+  try {
+    const { kept, rows } = selection as { kept?: unknown; rows?: unknown };
+    return { kept, rows };
+  } catch (cause) {
+    const message = `What ${seam} of method ${received(method)} gives cannot be read.`;
+    throw new SparseVilaError('ERR_SELECTION', message, { cause });
+  }
+}
+
+function wrong(message: string): SparseVilaError {
+  return new SparseVilaError('ERR_SELECTION', message);
 }

@@ -1,29 +1,22 @@
 // A conversation with a model: images and questions in, streamed answers out. The only place that knows models and sparsity
 // both.
 
-import { SparseVilaError } from '../errors';
+import { coded, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import type { VisionLanguageModel } from '../models/model';
-import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { turnPieces } from '../text/template';
-import { lengthOf, type Mark, mark, rewind, startConversation } from './conversation';
+import { type Answer, answerOf, readingOf } from './answer';
+import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
+import { whenDropped } from './dropped';
 import { type AskOptions, checkAskOptions, checkSessionOptions, type SessionOptions, samplingOf } from './options';
 import { turnPrompt } from './prompt';
 import { runTurn, type TurnStats } from './turn';
 
+export type { Answer } from './answer';
 export type { AskOptions, SessionOptions } from './options';
 export type { TurnStats } from './turn';
-
-/** A streamed answer. Nothing runs before it is iterated; leaving the loop early keeps the text so far in the conversation.
- *  Read it once: every iteration, and every `text()`, asks the question again. */
-export interface Answer extends AsyncIterable<string> {
-  /** The whole text. */
-  text(): Promise<string>;
-  /** Once the answer is complete. */
-  readonly stats: TurnStats | undefined;
-}
 
 export interface Session {
   readonly model: VisionLanguageModel;
@@ -31,77 +24,126 @@ export interface Session {
   /** Rows in the cache; where layers differ, of that which has most. */
   readonly length: number;
   /**
-   * Asks. Bad arguments throw at once; the answer's iteration throws `ERR_BUSY` while another answer runs,
+   * Asks. Bad arguments throw at once; reading the answer throws `ERR_BUSY` while another answer runs, `ERR_DISPOSED`,
    * `ERR_CONTEXT_OVERFLOW`, image errors, `signal.reason`, and leaves the conversation as it was.
    */
   ask(question: string, options?: AskOptions): Answer;
-  /** A point to come back to with `rewind`. */
+  /** A point to come back to with `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
-  /** Forgets everything after a mark. */
+  /** Forgets everything after a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
   rewind(to: Mark): void;
-  /** Frees the KV cache. */
+  /** Frees the KV cache; a second call does nothing. @throws SparseVilaError `ERR_BUSY` while an answer runs */
   dispose(): void;
   [Symbol.dispose](): void;
 }
 
 const DEFAULT_CONTEXT = 32768;
 
-/** Opens a conversation. @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function createSession(model: VisionLanguageModel, options: SessionOptions = {}): Session {
+/** Opens a conversation. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD`, `ERR_OUT_OF_MEMORY`, `ERR_DISPOSED` (the model) */
+export function createSession(model: VisionLanguageModel, options?: SessionOptions): Session {
+  const talk = codedCall(() => openTalk(model, options));
+  const session: Session = {
+    model,
+    method: talk.method,
+    get length() {
+      return lengthOf(talk.conversation);
+    },
+    ask: (question, ask) =>
+      answerOf(
+        codedCall(() => talk.ask(question, ask)),
+        session,
+      ),
+    mark: () => {
+      talk.checkIdle();
+      return mark(talk.conversation);
+    },
+    rewind: (to) => {
+      talk.checkIdle();
+      rewind(talk.conversation, pointOf(to));
+    },
+    dispose: talk.dispose,
+    [Symbol.dispose]: talk.dispose,
+  };
+  whenDropped(session, talk.release);
+  return session;
+}
+
+/** What a session works on. Nothing in it leads to the session, so that a session which is dropped can be collected. */
+function openTalk(model: VisionLanguageModel, options: SessionOptions | undefined) {
+  model.lifetime?.check();
   const { maxPositions } = model.decoder.config;
-  checkSessionOptions(options, maxPositions);
-  const { method = dense(), kv = 'bf16', contextLength = Math.min(maxPositions, DEFAULT_CONTEXT), system } = options;
+  const given = checkSessionOptions(options, model.decoder.config);
+  const { method, checked, kv = 'bf16', contextLength = Math.min(maxPositions, DEFAULT_CONTEXT), system } = given;
   const pieces = turnPieces(model.template, system === undefined ? {} : { system });
   const conversation = startConversation(model.decoder, contextLength, kv);
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
+  let isDropped = false;
 
-  const idle = (): void => {
+  const checkIdle = (): void => {
     if (state !== 'idle') throw notIdle(state);
+    model.lifetime?.check();
   };
-  async function* run(question: string, ask: AskOptions, done: (stats: TurnStats) => void): AsyncGenerator<string> {
-    idle();
-    state = 'busy';
-    const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-    const { signal } = ask;
-    try {
-      const context = { model, method, conversation, times, signal, breathe: breather(signal) };
-      const history = ask.history ?? options.history ?? 'keep';
-      yield* runTurn(context, pieces, question, { ...ask, history }, done);
-    } finally {
-      state = 'idle';
-    }
-  }
-  const dispose = (): void => {
-    if (state === 'disposed') return;
-    idle();
+  const free = (): void => {
     state = 'disposed';
     for (const layer of conversation.cache) layer.dispose();
   };
-
+  async function* run(
+    question: string,
+    ask: AskOptions,
+    done: (stats: TurnStats) => void,
+    letGo: (() => void) | undefined,
+  ): AsyncGenerator<string> {
+    const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
+    const { signal } = ask;
+    try {
+      const context = { model, method: checked, conversation, times, signal, breathe: breather(signal) };
+      const history = ask.history ?? given.history ?? 'keep';
+      yield* runTurn(context, pieces, question, { ...ask, history }, done);
+    } catch (error) {
+      throw coded(error, signal);
+    } finally {
+      state = 'idle';
+      letGo?.();
+      if (isDropped) free();
+    }
+  }
   return {
-    model,
     method,
-    get length() {
-      return lengthOf(conversation);
-    },
-    ask(question, ask = {}) {
+    conversation,
+    checkIdle,
+    ask(question: string, options: AskOptions | undefined) {
       if (state === 'disposed') throw notIdle(state);
-      checkAskOptions(ask);
+      model.lifetime?.check();
+      const ask = checkAskOptions(options);
       createSampler({ ...model.sampling, ...samplingOf(ask) });
       turnPrompt(model, pieces, conversation, question, ask.images?.length ?? 0);
-      return answerOf((done) => run(question, ask, done));
+      return readingOf((done) => {
+        checkIdle();
+        const letGo = model.lifetime?.hold();
+        state = 'busy';
+        return run(question, ask, done, letGo);
+      });
     },
-    mark() {
-      idle();
-      return mark(conversation);
+    dispose: (): void => {
+      if (state === 'busy') throw notIdle(state);
+      if (state === 'idle') free();
     },
-    rewind(to) {
-      idle();
-      rewind(conversation, to);
+    /** For a session that was dropped: frees what there is, now or after the answer that runs. */
+    release: (): boolean => {
+      if (state === 'disposed') return false;
+      isDropped = true;
+      if (state === 'idle') free();
+      return true;
     },
-    dispose,
-    [Symbol.dispose]: dispose,
   };
+}
+
+function codedCall<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw coded(error);
+  }
 }
 
 function notIdle(state: 'busy' | 'disposed'): SparseVilaError {
@@ -114,23 +156,4 @@ function notIdle(state: 'busy' | 'disposed'): SparseVilaError {
         'ERR_DISPOSED',
         'This session has been disposed of. Open a new one with session() of the model.',
       );
-}
-
-function answerOf(run: (done: (stats: TurnStats) => void) => AsyncGenerator<string>): Answer {
-  let stats: TurnStats | undefined;
-  const iterate = (): AsyncGenerator<string> =>
-    run((result) => {
-      stats = result;
-    });
-  return {
-    [Symbol.asyncIterator]: iterate,
-    async text() {
-      let whole = '';
-      for await (const piece of iterate()) whole += piece;
-      return whole;
-    },
-    get stats() {
-      return stats;
-    },
-  };
 }

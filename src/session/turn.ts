@@ -5,7 +5,7 @@ import type { ImageInput } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
-import { lengthOf, type Mark, mark, rewind } from './conversation';
+import { lengthOf, type Point, pointAt, rewind } from './conversation';
 import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
 import { type PrunedImage, seeImages } from './images';
@@ -50,7 +50,7 @@ interface Progress {
   /** Of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
   /** Where the conversation goes back to when the turn's text is evicted: after its images. */
-  anchor: Mark;
+  anchor: Point;
   promptRows: number;
   activePrefill: number;
 }
@@ -65,7 +65,7 @@ export async function* runTurn(
 ): AsyncGenerator<string> {
   const { conversation: c } = context;
   const begin = performance.now();
-  const before = mark(c);
+  const before = pointAt(c);
   const progress: Progress = {
     images: [],
     view: undefined,
@@ -108,7 +108,7 @@ async function prepare(
     prefill(context, prompt, progress.images, () => {
       if (inputs.length === 0) return;
       c.phase = { at: 'open', opened: prompt.opened, markers: prompt.markers, first: prompt.first };
-      progress.anchor = mark(c);
+      progress.anchor = pointAt(c);
     }),
   );
   progress.scores = scores;

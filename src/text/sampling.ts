@@ -6,6 +6,7 @@
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
+import { type Checks, checkOptions, invalidOption, NATURAL, SEED } from '../options';
 import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from './draw';
 import { uniform } from './random';
 
@@ -42,18 +43,17 @@ export interface GenerationConfig {
   readonly maxNewTokens?: number;
 }
 
-const RULES: Record<keyof SamplingOptions, { expected: string; holds: (value: number) => boolean }> = {
-  temperature: {
-    expected: 'a finite number of at least 0',
-    holds: (value) => value >= 0 && value < Number.POSITIVE_INFINITY,
-  },
-  topK: { expected: 'an integer of at least 0', holds: (value) => Number.isSafeInteger(value) && value >= 0 },
-  topP: { expected: 'a number above 0 and at most 1', holds: (value) => value > 0 && value <= 1 },
+const isF32 = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
+
+const RULES: Checks<SamplingOptions> = {
+  temperature: { expected: 'a finite number of at least 0', accepts: (value) => isF32(value) && value >= 0 },
+  topK: NATURAL,
+  topP: { expected: 'a number above 0 and at most 1', accepts: (value) => isF32(value) && value > 0 && value <= 1 },
   repetitionPenalty: {
     expected: 'a finite number above 0',
-    holds: (value) => value > 0 && value < Number.POSITIVE_INFINITY,
+    accepts: (value) => isF32(value) && Math.fround(value) > 0,
   },
-  seed: { expected: 'an integer from 0 to 2^53 - 1', holds: (value) => Number.isSafeInteger(value) && value >= 0 },
+  seed: SEED,
 };
 
 /**
@@ -61,8 +61,14 @@ const RULES: Record<keyof SamplingOptions, { expected: string; holds: (value: nu
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option, a value out of range, or topK/topP without a temperature.
  */
 export function createSampler(options: SamplingOptions): Sampler {
-  checkOptions(options);
-  const { temperature = 0, topK = 0, topP = 1, repetitionPenalty = 1, seed = randomInt(2 ** 47) } = options;
+  const {
+    temperature = 0,
+    topP = 1,
+    repetitionPenalty = 1,
+    seed = randomInt(2 ** 47),
+    ...given
+  } = checkSampling(options);
+  const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // the op reads an int32
   const penalise =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
   const isGreedy = Math.fround(temperature) === 0;
@@ -96,7 +102,7 @@ export function parseGenerationConfig(json: Json, file: string): GenerationConfi
     : {};
   if (config.has('repetition_penalty')) sampling.repetitionPenalty = config.number('repetition_penalty');
   try {
-    checkOptions(sampling);
+    checkSampling(sampling);
   } catch (error) {
     throw error instanceof SparseVilaError ? new SparseVilaError(error.code, `${file}: ${error.message}`) : error;
   }
@@ -106,27 +112,14 @@ export function parseGenerationConfig(json: Json, file: string): GenerationConfi
   return { sampling, stopIds, ...(config.has('max_new_tokens') && { maxNewTokens: config.size('max_new_tokens') }) };
 }
 
-function checkOptions(options: SamplingOptions): void {
-  for (const [name, value] of Object.entries(options)) {
-    const rule = Object.hasOwn(RULES, name) ? RULES[name as keyof SamplingOptions] : undefined;
-    if (rule === undefined)
-      throw invalidOption(`one of the options ${Object.keys(RULES).join(', ')}`, 'sampling', name);
-    if (value !== undefined && !(typeof value === 'number' && rule.holds(value)))
-      throw invalidOption(rule.expected, name, value);
-  }
-  const { temperature, topK, topP } = options;
+function checkSampling(options: SamplingOptions): SamplingOptions {
+  const given = checkOptions('sampling', options, RULES);
+  const { temperature, topK, topP } = given;
   if (temperature === undefined && (topK !== undefined || topP !== undefined)) {
     const why = 'because topK and topP do nothing in greedy decoding: 1, or 0 to decode greedily all the same';
-    throw invalidOption(`a temperature (${why})`, 'temperature', temperature);
+    throw invalidOption('sampling', `a temperature (${why})`, 'none');
   }
-}
-
-function invalidOption(expected: string, name: string, received: unknown): SparseVilaError {
-  const shown = typeof received === 'string' ? JSON.stringify(received) : String(received);
-  return new SparseVilaError(
-    'ERR_OPTION_INVALID',
-    `Expected ${expected} for ${name}, received ${shown} of type ${typeof received}`,
-  );
+  return given;
 }
 
 /** The lowest index of the highest score, f32 [v], in one pass. */
@@ -163,8 +156,12 @@ function penaliser(penalty: number): (logits: Float32Array, history: readonly nu
     scores.set(logits);
     for (const id of history) {
       const logit = logits[id];
-      if (logit === undefined) throw invalidOption(`ids from 0 to ${logits.length - 1}`, 'history', id);
-      scores[id] = logit < 0 ? logit * penalty : logit / penalty;
+      if (logit === undefined)
+        throw invalidOption('sampling', `ids from 0 to ${logits.length - 1} in the history`, `${id}`);
+      const score = Math.fround(logit < 0 ? logit * penalty : logit / penalty);
+      if (Number.isFinite(logit) && !Number.isFinite(score))
+        throw invalidOption('sampling', 'a repetitionPenalty closer to 1 that keeps logits finite', `${penalty}`);
+      scores[id] = score;
     }
     return scores;
   };

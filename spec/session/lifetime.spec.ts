@@ -1,0 +1,342 @@
+// How long models, sessions, answers and marks are good for: everything that is used after its end, or while it is in use elsewhere, is
+// refused with a code; what was read once is kept; what is dropped is freed.
+
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { load, type Mark, type Model, type SparsityMethod, sparseVila } from '../../src';
+import { start } from '../../src/runtime/start';
+import { createSession } from '../../src/session/session';
+import { errorOf } from '../image/fixtures';
+import { scene, TINY } from '../support/assets';
+import { countTensors, withoutLeak } from '../support/leaks';
+import { watch } from '../support/watch';
+
+const QUESTION = 'What is at b4?';
+const IMAGES = { images: [scene(0)] };
+const codeOf = async (work: () => unknown): Promise<string> => (await errorOf(work)).code;
+
+let model: Model;
+beforeAll(async () => {
+  model = await load(TINY);
+  using warm = model.session({ method: sparseVila() });
+  await warm.ask(QUESTION, IMAGES);
+});
+afterAll(() => model.dispose());
+
+describe('a model', () => {
+  it('refuses to be disposed of while an answer runs, and afterwards nothing uses it', async () => {
+    const own = await load(TINY);
+    const chat = own.session();
+    const late = chat.ask(QUESTION);
+    const point = chat.mark();
+    const answer = chat.ask(QUESTION, IMAGES);
+    const text = answer.text();
+    expect(await codeOf(() => own.dispose())).toBe('ERR_BUSY');
+    expect(await text).toBe('red F');
+    own.dispose();
+    own.dispose();
+    for (const call of [
+      () => chat.ask(QUESTION),
+      () => late.text(),
+      () => chat.mark(),
+      () => chat.rewind(point),
+      () => own.session(),
+    ])
+      expect(await codeOf(call)).toBe('ERR_DISPOSED');
+    expect(await answer.text()).toBe('red F');
+    chat.dispose();
+    chat.dispose();
+  });
+
+  it('refuses between two pieces too, and not once the loop is left', async () => {
+    const own = await load(TINY);
+    using chat = own.session();
+    for await (const _ of chat.ask('List the red objects.', IMAGES)) {
+      expect(await codeOf(() => own[Symbol.dispose]())).toBe('ERR_BUSY');
+      break;
+    }
+    own.dispose();
+  });
+});
+
+describe('an answer', () => {
+  it('asks once, however often and by however many it is read', async () => {
+    const watched = watch(model);
+    using chat = createSession(watched.model);
+    const answer = chat.ask('List the red objects.', IMAGES);
+    const pieces: string[] = [];
+    const [a, b, c] = await Promise.all([
+      answer.text(),
+      answer,
+      (async () => {
+        for await (const piece of answer) pieces.push(piece);
+      })(),
+    ]);
+    const { length, calls } = { length: chat.length, calls: watched.calls.length };
+    const { stats } = answer;
+    expect([a, b, c]).toEqual([pieces.join(''), pieces.join(''), undefined]);
+    expect(pieces.length).toBeGreaterThan(1);
+    const again: string[] = [];
+    for await (const piece of answer) again.push(piece);
+    expect(again).toEqual(pieces);
+    expect(await answer).toBe(a);
+    expect([chat.length, watched.calls.length]).toEqual([length, calls]);
+    expect(answer.stats).toBe(stats);
+    expect(stats?.tokens.generated).toBeGreaterThan(1);
+  });
+
+  it('that is never read asks nothing', async () => {
+    using chat = model.session();
+    await withoutLeak(() => void chat.ask(QUESTION, IMAGES));
+    expect(chat.length).toBe(0);
+    expect(await chat.ask(QUESTION, IMAGES)).toBe('red F');
+  });
+
+  it('left early keeps its text so far, and is that text from then on', async () => {
+    using chat = model.session();
+    const answer = chat.ask('List the red objects.', IMAGES);
+    let first = '';
+    for await (const piece of answer) {
+      first = piece;
+      break;
+    }
+    const { length } = chat;
+    expect([await answer, await answer.text(), answer.stats]).toEqual([first, first, undefined]);
+    expect(chat.length).toBe(length);
+  });
+
+  it('left early by one reader goes on for the other', async () => {
+    using chat = model.session();
+    const whole = await (async () => {
+      using other = model.session();
+      return await other.ask('List the red objects.', IMAGES).text();
+    })();
+    const answer = chat.ask('List the red objects.', IMAGES);
+    const text = answer.text();
+    for await (const _ of answer) break;
+    expect(await text).toBe(whole);
+  });
+
+  it('throws its error again', async () => {
+    using chat = model.session();
+    const answer = chat.ask(QUESTION, { images: ['nowhere.png'] });
+    const first = await errorOf(() => answer.text());
+    expect([first.code, await errorOf(() => answer)]).toEqual(['ERR_IMAGE_NOT_FOUND', first]);
+    const reason = { any: 'value' };
+    const aborted = chat.ask(QUESTION, { signal: AbortSignal.abort(reason) });
+    await expect(aborted.text()).rejects.toBe(reason);
+    await expect(Promise.resolve(aborted)).rejects.toBe(reason);
+  });
+});
+
+it('forty answers under one signal: no warning, and all end when it aborts', async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error): number => warnings.push(warning);
+  process.on('warning', onWarning);
+  const controller = new AbortController();
+  const { signal } = controller;
+  const sessions = Array.from({ length: 40 }, () => model.session());
+  const ask = (i: number) => (sessions[i] as (typeof sessions)[number]).ask(QUESTION, { ...IMAGES, signal }).text();
+  expect(new Set(await Promise.all(sessions.slice(0, 15).map((_, i) => ask(i))))).toEqual(new Set(['red F']));
+  const reason = new Error('shut down');
+  const answers = Promise.allSettled(sessions.map((_, i) => ask(i)));
+  setImmediate(() => controller.abort(reason));
+  for (const answer of await answers) expect(answer).toEqual({ status: 'rejected', reason });
+  for (const session of sessions) session.dispose();
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off('warning', onWarning);
+  expect(warnings).toEqual([]);
+});
+
+describe('a mark', () => {
+  it('that was made up, copied, or made by another session is refused, and the conversation stays', async () => {
+    using chat = model.session();
+    using other = model.session();
+    await chat.ask(QUESTION, IMAGES);
+    const point = chat.mark();
+    const { length } = chat;
+    const forged = [
+      { ...point },
+      { length: 0 },
+      Object.create(point),
+      JSON.parse(JSON.stringify(point)),
+      new Proxy(point, {}),
+      undefined,
+      null,
+      7,
+      'mark',
+      Symbol('mark'),
+      other.mark(),
+    ];
+    for (const mark of forged) expect(await codeOf(() => chat.rewind(mark as Mark))).toBe('ERR_MARK');
+    expect(() => Object.assign(point, { length: 3 })).toThrow(TypeError);
+    expect(chat.length).toBe(length);
+    chat.rewind(point);
+    expect(await chat.ask('What is at i7?')).toBe('red B');
+  });
+});
+
+describe('methods of others', () => {
+  const all = (tokens: number): Int32Array => Int32Array.from({ length: tokens }, (_, i) => i);
+  it.each<[string, string, object]>([
+    ['misspelled part', 'ERR_METHOD', { retreive: () => all(3) }],
+    ['part of a wrong type', 'ERR_METHOD', { prune: 'all' }],
+    [
+      'part that throws when read',
+      'ERR_METHOD',
+      {
+        get prune() {
+          throw new Error('read');
+        },
+      },
+    ],
+    ['window below one', 'ERR_METHOD', { window: 0 }],
+    ['tower of one layer', 'ERR_METHOD', { tower: { salience: -1 } }],
+    ['empty name', 'ERR_METHOD', { name: '' }],
+    ['layers out of order', 'ERR_OPTION_INVALID', { dropFrom: [3, 2], drop: () => all(1) }],
+  ])('a session is refused a method with a %s', async (_, code, parts) => {
+    const method = Object.defineProperties({ name: 'm' }, Object.getOwnPropertyDescriptors(parts)) as SparsityMethod;
+    expect(await codeOf(() => model.session({ method }))).toBe(code);
+  });
+
+  it.each<[string, string, Partial<SparsityMethod>]>([
+    ['a promise', 'ERR_SELECTION', { prune: (async () => []) as never }],
+    ['too many lists', 'ERR_SELECTION', { prune: () => [all(3), all(3)] }],
+    ['a list of plain numbers', 'ERR_SELECTION', { retrieve: () => [0, 1] as never }],
+    ['nothing', 'ERR_SELECTION', { retrieve: () => undefined as never }],
+    [
+      'rows with NaN',
+      'ERR_SELECTION',
+      { prune: () => [{ kept: all(1), rows: new Float32Array(64).fill(Number.NaN) }] },
+    ],
+    ['a proxy', 'ERR_SELECTION', { retrieve: () => new Proxy(all(1), {}) }],
+    [
+      'a thrown string',
+      'ERR_METHOD',
+      {
+        retrieve: () => {
+          throw 'text';
+        },
+      },
+    ],
+  ])('%s is told from broken weights', async (_, code, parts) => {
+    using chat = model.session({ method: { name: 'm', ...parts } });
+    const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, IMAGES).text()));
+    expect([error.code, error.message]).toEqual([code, expect.stringMatching(/"m"/)]);
+  });
+
+  it('cannot change what sessions share: salience, keys, places and what they returned', async () => {
+    using own = await load(TINY, { imageCache: 1e8 });
+    const returned: Int32Array[] = [];
+    const vandal: SparsityMethod = {
+      name: 'vandal',
+      tower: { salience: [-1], keys: [-1] },
+      prune: (images) =>
+        images.map((image) => {
+          image.salience().fill(0);
+          image.keys().data.fill(0);
+          const kept = all(image.tokens);
+          returned.push(kept);
+          return kept;
+        }),
+      retrieve: (relevance) => {
+        for (const kept of returned) kept.fill(99);
+        return all(relevance.length);
+      },
+    };
+    using chat = own.session({ method: vandal });
+    const answer = chat.ask(QUESTION, IMAGES);
+    expect(await answer).toBe('red F');
+    expect(answer.stats?.images[0]?.kept).toEqual(all(100));
+    expect(answer.stats?.images[0]?.salience?.some((value) => value > 0)).toBe(true);
+  });
+});
+
+it('an option that takes logits out of f32 is not broken weights', async () => {
+  using chat = model.session();
+  const error = await errorOf(() => chat.ask(QUESTION, { repetitionPenalty: 1e-40 }).text());
+  expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(/repetitionPenalty/)]);
+  expect(await codeOf(() => chat.ask(QUESTION, { temperature: 1e39 }))).toBe('ERR_OPTION_INVALID');
+  const answers = [5, 2 ** 32 + 5].map((topK) => chat.ask(QUESTION, { temperature: 5, topK, seed: 1, maxTokens: 4 }));
+  const point = chat.mark();
+  const few = await answers[0];
+  chat.rewind(point);
+  expect(await answers[1]).not.toBe(few);
+});
+
+it('scores that are all equal are an error', async () => {
+  const { tf } = start();
+  const decoder = { ...model.decoder, scores: () => tf.zeros([1, model.decoder.config.vocabSize]) };
+  using chat = createSession({ ...model, decoder });
+  const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, IMAGES).text()));
+  expect([error.code, error.message]).toEqual(['ERR_LOGITS_INVALID', expect.stringMatching(/received 0 for all/)]);
+});
+
+describe.each(['embed', 'forward', 'scores', 'project'] as const)('an op that fails in %s', (at) => {
+  it.each([0, 1, 2, 3])('at its call %i: a coded error, and no tensor is left', async (call) => {
+    let calls = 0;
+    const failing = <F extends (...given: never[]) => unknown>(inner: F): F =>
+      ((...given: Parameters<F>) => {
+        if (calls++ === call) throw new Error('op');
+        return inner(...given);
+      }) as F;
+    const decoder = at === 'project' ? model.decoder : { ...model.decoder, [at]: failing(model.decoder[at]) };
+    const broken = { ...model, decoder, ...(at === 'project' && { project: failing(model.project) }) };
+    using chat = createSession(broken, { method: sparseVila() });
+    const images = [scene(0), scene(1), scene(2), scene(3)];
+    const error = await withoutLeak(() => errorOf(() => chat.ask('List the red objects.', { images }).text()));
+    expect([error.code, (error.cause as Error).message]).toEqual(['ERR_INTERNAL', 'op']);
+    expect(chat.length).toBe(0);
+  });
+});
+
+describe('what is dropped without dispose', () => {
+  setFlagsFromString('--expose-gc');
+  const gc = runInNewContext('gc') as () => void;
+  const collected = async (): Promise<void> => {
+    for (let i = 0; i < 10; i++) {
+      gc();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  };
+
+  it('is freed: sessions, sessions after a turn, and answers between two pieces; one warning', async () => {
+    const warnings: (Error & { code?: string })[] = [];
+    const onWarning = (warning: Error): number => warnings.push(warning);
+    process.on('warning', onWarning);
+    await collected();
+    const before = countTensors();
+    await (async () => {
+      for (let i = 0; i < 20; i++) model.session();
+      for (let i = 0; i < 5; i++) await model.session({ method: sparseVila() }).ask(QUESTION, IMAGES);
+      for (let i = 0; i < 5; i++) {
+        const answer = model.session({ method: sparseVila() }).ask('List the red objects.', IMAGES);
+        await answer[Symbol.asyncIterator]().next();
+      }
+    })();
+    expect(countTensors().tfjs).toBeGreaterThan(before.tfjs);
+    await collected();
+    expect(countTensors()).toEqual(before);
+    process.off('warning', onWarning);
+    expect(warnings.map(({ code }) => code)).toEqual(['SPARSEVILA_DROPPED']);
+  });
+
+  it('an iteration that is dropped ends, and the session answers again', async () => {
+    using chat = model.session();
+    await (async () => {
+      await chat.ask('List the red objects.', IMAGES)[Symbol.asyncIterator]().next();
+    })();
+    expect(await codeOf(() => chat.ask(QUESTION).text())).toBe('ERR_BUSY');
+    await collected();
+    expect(await chat.ask(QUESTION)).toBe('red F');
+  });
+
+  it('a session lives as long as an answer or an iteration of it can be reached', async () => {
+    const text = (() => model.session().ask('List the red objects.', IMAGES).text())();
+    const iterator = (() => model.session().ask('List the red objects.', IMAGES)[Symbol.asyncIterator]())();
+    let pieces = (await iterator.next()).value as string;
+    await collected();
+    for (let next = await iterator.next(); !next.done; next = await iterator.next()) pieces += next.value;
+    expect(pieces).toBe(await text);
+  });
+});

@@ -1,0 +1,43 @@
+// Whether a model is there: what uses it keeps it from being disposed of, and after that nothing can use it.
+
+import { SparseVilaError } from '../errors';
+
+export interface Lifetime {
+  /** @throws SparseVilaError `ERR_DISPOSED` once the model has been disposed of */
+  check(): void;
+  /** Keeps the model until the function returned is called. @throws SparseVilaError `ERR_DISPOSED` */
+  hold(): () => void;
+}
+
+/** `model` with a lifetime. Its `dispose` throws `ERR_BUSY` while something holds it; a second call does nothing. */
+export function withLifetime<M extends { readonly path: string; dispose(): void }>(
+  model: M,
+): M & { readonly lifetime: Lifetime } {
+  let isDisposed = false;
+  let holders = 0;
+  const check = (): void => {
+    if (!isDisposed) return;
+    throw new SparseVilaError('ERR_DISPOSED', `The model ${model.path} has been disposed of. Load it again.`);
+  };
+  const hold = (): (() => void) => {
+    check();
+    holders++;
+    let isHeld = true;
+    return () => {
+      if (isHeld) holders--;
+      isHeld = false;
+    };
+  };
+  const dispose = (): void => {
+    if (isDisposed) return;
+    if (holders > 0) {
+      throw new SparseVilaError(
+        'ERR_BUSY',
+        `The model ${model.path} has ${holders} answers running. Finish or abort them before it is disposed of.`,
+      );
+    }
+    isDisposed = true;
+    model.dispose();
+  };
+  return { ...model, lifetime: { check, hold }, dispose };
+}

@@ -1,0 +1,116 @@
+// An answer that is read as often as one likes: the question is asked once, when it is first read, and what came of it is kept.
+
+import { whenDropped } from './dropped';
+import type { TurnStats } from './turn';
+
+/**
+ * A streamed answer. Nothing runs before it is first read. Every iteration gives the same pieces and every `text()` the same text; an
+ * error is thrown again. Leaving the loop early ends the answer, unless it is also read elsewhere, and keeps the text so far.
+ *
+ * `await answer` gives the whole text, as `answer.text()` does. An answer that is returned from an async function is therefore read to
+ * its end: return it in an object or a list to have it streamed.
+ */
+export interface Answer extends AsyncIterable<string>, PromiseLike<string> {
+  /** The whole text. */
+  text(): Promise<string>;
+  /** Once the answer is complete. */
+  readonly stats: TurnStats | undefined;
+}
+
+/** A turn that is under way or over. `next` makes another piece, or sets `end`. */
+export interface Reading {
+  readonly pieces: readonly string[];
+  readonly end: { readonly error?: unknown } | undefined;
+  readonly stats: TurnStats | undefined;
+  readonly isRunning: boolean;
+  next(): Promise<void>;
+  /** Ends a turn that has begun. */
+  leave(): Promise<void>;
+}
+
+/** @param begin starts the turn; what it throws at once leaves the answer as it was */
+export function readingOf(begin: (done: (stats: TurnStats) => void) => AsyncGenerator<string>): Reading {
+  const pieces: string[] = [];
+  let turn: AsyncGenerator<string> | undefined;
+  let end: Reading['end'];
+  let stats: TurnStats | undefined;
+  let pending: Promise<void> | undefined;
+  const advance = async (running: AsyncGenerator<string>): Promise<void> => {
+    try {
+      const next = await running.next();
+      if (next.done === true) end ??= {};
+      else pieces.push(next.value);
+    } catch (error) {
+      end ??= { error };
+    }
+  };
+  return {
+    pieces,
+    get end() {
+      return end;
+    },
+    get stats() {
+      return stats;
+    },
+    get isRunning() {
+      return turn !== undefined && end === undefined;
+    },
+    async next() {
+      turn ??= begin((result) => {
+        stats = result;
+      });
+      pending ??= advance(turn).finally(() => {
+        pending = undefined;
+      });
+      await pending;
+    },
+    async leave() {
+      if (turn === undefined || end !== undefined) return;
+      end = {};
+      await turn.return(undefined);
+    },
+  };
+}
+
+/** The answer of a turn. Keeps `session` from being dropped as long as the answer, or an iteration of it, can be reached. */
+export function answerOf(reading: Reading, session: object): Answer {
+  const reached = { session, readers: 0 };
+  whenDropped(reached, leaving(reading));
+  async function* read(): AsyncGenerator<string> {
+    reached.readers++;
+    try {
+      for (let at = 0; ; at++) {
+        while (at === reading.pieces.length && reading.end === undefined) await reading.next();
+        if (at === reading.pieces.length) break;
+        yield reading.pieces[at] as string;
+      }
+      if (reading.end !== undefined && 'error' in reading.end) throw reading.end.error;
+    } finally {
+      reached.readers--;
+      if (reached.readers === 0) await reading.leave();
+    }
+  }
+  const text = async (): Promise<string> => {
+    let whole = '';
+    for await (const piece of read()) whole += piece;
+    return whole;
+  };
+  return {
+    [Symbol.asyncIterator]: read,
+    text,
+    // biome-ignore lint/suspicious/noThenProperty: `await chat.ask(…)` gives the text
+    then: (fulfilled, rejected) => text().then(fulfilled, rejected),
+    get stats() {
+      return reading.stats;
+    },
+  };
+}
+
+/** What ends an answer that nobody can read any more. Sees nothing by which the answer could be reached. */
+function leaving(reading: Reading): () => boolean {
+  return () => {
+    if (!reading.isRunning) return false;
+    reading.leave().catch(() => undefined);
+    return true;
+  };
+}
