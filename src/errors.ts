@@ -27,11 +27,14 @@ export const ERROR_CODES = {
   // Images.
   ERR_IMAGE_CORRUPT: 'An image is damaged or truncated. Fetch or export it again.',
   ERR_IMAGE_EMPTY: 'An image file or buffer has no bytes. Check how it was written or read.',
-  ERR_IMAGE_INVALID: 'An image argument is not one of the accepted forms. Pass a path, bytes or raw pixels.',
+  ERR_IMAGE_FETCH: 'An image could not be fetched from its URL. Check the URL and the network.',
+  ERR_IMAGE_INVALID: 'An image argument is not one of the accepted forms. Pass a path, a URL, bytes or raw pixels.',
   ERR_IMAGE_NOT_FOUND: 'An image file does not exist. Check its path.',
   ERR_IMAGE_TOO_LARGE: 'An image has more pixels or bytes than the limit. Scale it down or raise the limit.',
-  ERR_IMAGE_UNREADABLE: 'An image file cannot be read. Check that it is a file and its permissions.',
+  ERR_IMAGE_UNREADABLE: 'An image file or stream cannot be read. Check that it is a file and its permissions.',
   ERR_IMAGE_UNSUPPORTED: 'An image has a format that is not read. Convert it to PNG or JPEG.',
+  ERR_IMAGE_URL:
+    'An image is given by an http(s) URL, and the caller does not allow them. Load the model with allowUrls.',
 
   // Checkpoints.
   ERR_MODEL_MISSING: 'The folder is not there or holds no checkpoint. Check the path.',

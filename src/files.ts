@@ -18,6 +18,8 @@ export interface FileOptions {
 export interface ReadOptions extends FileOptions {
   /** The most bytes that are read: more is an error before anything is allocated. */
   readonly limit: number;
+  /** The code when there are more. Default `ERR_FILE_TOO_LARGE`. */
+  readonly tooLarge?: ErrorCode;
 }
 
 /** A regular file that was opened for reading. The caller closes `fd`. */
@@ -233,9 +235,9 @@ function unreadable(path: string, reason: string, options: FileOptions, cause?: 
   return new SparseVilaError(options.unreadable ?? 'ERR_FILE_UNREADABLE', message, { cause });
 }
 
-function tooLarge(path: string, size: number, { what, limit }: ReadOptions): SparseVilaError {
+function tooLarge(path: string, size: number, { what, limit, tooLarge: code }: ReadOptions): SparseVilaError {
   const message = `${shownPath(path)}: expected ${what} of at most ${limit} bytes, received ${size}. Is it the right file?`;
-  return new SparseVilaError('ERR_FILE_TOO_LARGE', message);
+  return new SparseVilaError(code ?? 'ERR_FILE_TOO_LARGE', message);
 }
 
 function changed(path: string): SparseVilaError {

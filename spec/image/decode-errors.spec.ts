@@ -24,16 +24,12 @@ describe('files', () => {
   afterAll(() => rmSync(folder, { recursive: true }));
 
   it('missing, and a path through a file', async () => {
-    await expectRefusal('no/such.png', 'ERR_IMAGE_NOT_FOUND', 'no/such.png', 'ENOENT');
-    await expectRefusal(join(fixture('rgb.png'), 'x.png'), 'ERR_IMAGE_NOT_FOUND', 'ENOTDIR');
+    await expectRefusal('no/such.png', 'ERR_IMAGE_NOT_FOUND', 'no/such.png');
+    await expectRefusal(join(fixture('rgb.png'), 'x.png'), 'ERR_IMAGE_NOT_FOUND', 'x.png');
     await expectRefusal('', 'ERR_IMAGE_NOT_FOUND');
-  });
-
-  it('URLs are told apart, long ones are cut', async () => {
-    await expectRefusal('https://example.org/a.png', 'ERR_IMAGE_NOT_FOUND', 'URLs are not fetched');
-    const error = await refused(`data:image/png;base64,${'A'.repeat(10_000)}`);
-    expect(error.code).toBe('ERR_IMAGE_NOT_FOUND');
-    expect(error.message.length).toBeLessThan(500);
+    await expectRefusal('s3://bucket/a.png', 'ERR_IMAGE_NOT_FOUND', 'URLs of type s3');
+    const error = await refused('x'.repeat(100_000));
+    expect([error.code, error.message.length < 700]).toEqual(['ERR_IMAGE_NOT_FOUND', true]);
   });
 
   it('a directory, an empty file, an impossible name', async () => {
@@ -42,6 +38,8 @@ describe('files', () => {
     writeFileSync(empty, '');
     await expectRefusal(empty, 'ERR_IMAGE_EMPTY', 'empty.png', '0 bytes');
     await expectRefusal('a\0b', 'ERR_IMAGE_UNREADABLE');
+    await expectRefusal('/dev/zero', 'ERR_IMAGE_UNREADABLE', 'device');
+    await expectRefusal('/dev/null', 'ERR_IMAGE_UNREADABLE', 'device');
   });
 
   it('a damaged file is named', async () => {
@@ -74,6 +72,11 @@ describe('bytes', () => {
     ['JPEG XL', Buffer.from('ff0a0000', 'hex'), /JPEG XL/],
     ['WAV', Buffer.from('RIFF\x10\0\0\0WAVEfmt '), /no format known/],
     ['one byte', Buffer.from('x'), /no format known.+78/],
+    ['an icon', Buffer.from('\0\0\x01\0\x01\0'), /icon/],
+    ['PPM', Buffer.from('P6 2 2 255\n'), /Netpbm/],
+    ['PSD', Buffer.from('8BPS\0\x01'), /Photoshop/],
+    ['TIFF with a compression that libtiff was built without', bytesOf('zstd.tif'), /ZSTD/],
+    ['animated AVIF without a primary image', bytesOf('animated.avif').subarray(0, 48), /animated AVIF/],
     ['32-bit float TIFF', bytesOf('float.tif'), /float/],
   ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'ERR_IMAGE_UNSUPPORTED', received));
 
@@ -121,11 +124,19 @@ describe('types', () => {
     [5, /5 of type number/],
     [() => 0, /a function/],
     [{}, /type Object/],
-    [new URL('file:///a.png'), /type URL/],
     [[1, 2], /type Array/],
-    [new ArrayBuffer(4), /type ArrayBuffer \(wrap it/],
-    [new Float32Array(3), /type Float32Array/],
-  ])('%p', (input, received) => expectRefusal(input, 'ERR_IMAGE_INVALID', received));
+    [new Proxy({}, {}), /a proxy/],
+    [{ width: 1, height: 1, channels: 3 }, /type Object/],
+  ])('%#', (input, received) => expectRefusal(input, 'ERR_IMAGE_INVALID', received));
+
+  it('an object whose getter throws', async () => {
+    const hostile = Object.defineProperty({ width: 1 }, 'data', {
+      get: () => {
+        throw new Error('hidden');
+      },
+    });
+    await expectRefusal(hostile, 'ERR_IMAGE_INVALID', 'type Object');
+  });
 
   const raw = { data: new Uint8Array(12), width: 2, height: 2, channels: 3 };
   it.each([
@@ -151,6 +162,7 @@ describe('options', () => {
     [{ background: [0, 0] }, /background/],
     [{ background: [0, 0, 256] }, /background/],
     [{ background: 'white' }, /background/],
+    [{ allowUrls: 'yes' }, /allowUrls/],
   ])('%j', async (options, part) => {
     const error = await refused(bytesOf('rgb.png'), options);
     expect(error.code).toBe('ERR_OPTION_INVALID');

@@ -110,7 +110,9 @@ describe('preprocess', () => {
     const call = (mode: string) => preprocess(bytesOf('rgb.png'), SMALL, mode as 'pad');
     expect((await errorOf(() => call('crop'))).message).toMatch(/'resize' or 'pad'.+crop/);
     expect((await errorOf(() => preprocess(bytesOf('flipped.png'), SMALL, 'pad'))).code).toBe('ERR_IMAGE_CORRUPT');
-    await expect(preprocess(bytesOf('rgb.png'), SMALL, 'pad', AbortSignal.abort('left'))).rejects.toBe('left');
+    await expect(preprocess(bytesOf('rgb.png'), SMALL, 'pad', { signal: AbortSignal.abort('left') })).rejects.toBe(
+      'left',
+    );
   });
 });
 

@@ -1,6 +1,6 @@
 // What a line of `sparsevila chat` that starts with a slash does. Knows the conversation's state, not the terminal.
 
-import { readImage } from '../image/source';
+import { checkImage } from '../image/source';
 import type { Mark } from '../session/conversation';
 import type { AskOptions, Session, TurnStats } from '../session/session';
 import { summaryLine } from './turn';
@@ -65,7 +65,7 @@ export function splitWords(line: string): string[] {
 
 async function addImages(state: ChatState, paths: readonly string[]): Promise<string> {
   if (paths.length === 0) throw new Error('Expected a path: /image PATH…');
-  for (const path of paths) await readImage(path);
+  for (const path of paths) await checkImage(path);
   state.images.push(...paths);
   return `The next question is about ${state.images.join(', ')}.`;
 }

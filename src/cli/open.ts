@@ -1,6 +1,6 @@
 // Loads the model of a command, with a progress bar when that takes long, and looks at images before it.
 
-import { readImage } from '../image/source';
+import { checkImage } from '../image/source';
 import type { Model } from '../index';
 import type { LoadOptions } from '../models/model';
 import { progressReporter } from '../runtime/progress';
@@ -35,5 +35,5 @@ export async function openModel(
 
 /** Sees that images are there and look like images, so that a wrong path does not wait for the model. */
 export async function checkImages(images: readonly (string | Buffer)[]): Promise<void> {
-  for (const image of images) await readImage(image);
+  for (const image of images) await checkImage(image);
 }

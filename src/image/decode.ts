@@ -6,16 +6,19 @@
 
 import { types } from 'node:util';
 import sharp from 'sharp';
-import { onAbort } from '../abort';
-import { SparseVilaError } from '../errors';
-import { isSrgbProfile } from './icc';
-import { type EncodedImage, readImage } from './source';
+import { type Check, COUNT, checkOptions, integer, SIGNAL } from '../options';
+import { abortable } from './abort';
+import { DECODE_MEMORY, memoryBudget } from './budget';
+import type { AllowUrls } from './fetch';
+import { corrupt, inspect, type Treatment } from './header';
+import { described, type ImageInput, type RawPixels, sourceOf } from './input';
+import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
+import { type ImageFile, openImage, type SourceOptions } from './source';
+import { invalid } from './text';
 
-/** Pixels already decoded: uint8, row-major HWC; channels 1 = grey, 3 = RGB, 4 = RGBA (alpha not premultiplied). */
-export type RawPixels = { data: Uint8Array | Uint8ClampedArray; width: number; height: number; channels: 1 | 3 | 4 };
-
-/** A path, the bytes of an encoded image, or raw pixels. */
-export type ImageInput = string | Buffer | Uint8Array | RawPixels;
+export type { AllowUrls } from './fetch';
+export type { ImageInput, RawPixels } from './input';
+export { DEFAULT_MAX_PIXELS, MAX_SIDE } from './limits';
 
 /** 8-bit sRGB; data is HWC, width·height·3 bytes. */
 export interface RgbImage {
@@ -26,20 +29,13 @@ export interface RgbImage {
 
 export interface DecodeOptions {
   /** What alpha is composited over, 0..255 each; default white. */
-  background?: readonly [number, number, number];
+  readonly background?: readonly [number, number, number] | undefined;
   /** Refuse larger images, from the header; default DEFAULT_MAX_PIXELS. */
-  maxPixels?: number;
-  signal?: AbortSignal;
+  readonly maxPixels?: number | undefined;
+  /** Whether images may be fetched from http(s) URLs; default false. */
+  readonly allowUrls?: AllowUrls | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
-
-/**
- * 64 megapixels: above every full-frame camera (61) and a third of where Pillow refuses (179); 192 MB as RGB, about twice that
- * while decoding. No model sees more than a few megapixels.
- */
-export const DEFAULT_MAX_PIXELS = 64e6;
-
-/** Longest side in pixels: what JPEG can hold. Bounds the resampler's tables on strips. */
-export const MAX_SIDE = 65_535;
 
 /**
  * Decodes `input` to 8-bit RGB, HWC uint8.
@@ -51,17 +47,37 @@ export const MAX_SIDE = 65_535;
  * Damage that libjpeg, libpng etc. call an error is refused, truncation always; what they only warn of decodes, as in Pillow.
  *
  * @throws SparseVilaError ERR_IMAGE_INVALID (type, raw pixels), ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE, ERR_IMAGE_EMPTY, ERR_IMAGE_UNSUPPORTED,
- *   ERR_IMAGE_CORRUPT, ERR_IMAGE_TOO_LARGE, ERR_OPTION_INVALID; `signal.reason` once aborted (a running decode ends in the background)
+ *   ERR_IMAGE_CORRUPT, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_URL, ERR_IMAGE_FETCH, ERR_OPTION_INVALID; `signal.reason` once aborted (a running
+ *   decode ends in the background)
  */
-export async function decodeImage(input: ImageInput, options: DecodeOptions = {}): Promise<RgbImage> {
-  const { background, maxPixels, signal } = readOptions(options);
-  signal?.throwIfAborted();
-  if (typeof input === 'string' || types.isUint8Array(input)) {
-    const decoded = decodeEncoded(input, maxPixels, signal);
-    return toRgb(await abortable(decoded, signal), background);
-  }
-  return toRgb(checkRaw(input, maxPixels), background);
+export function decodeImage(input: ImageInput, options: DecodeOptions = {}): Promise<RgbImage> {
+  return withImage(input, options, (image) => image);
 }
+
+/**
+ * `use` of the decoded image. All images that are decoded or used at the same time stay under one budget of memory, DECODE_MEMORY: others
+ * wait for their turn; `use` must not wait for another image.
+ * @throws as `decodeImage`, and what `use` throws
+ */
+export async function withImage<T>(
+  input: ImageInput,
+  options: DecodeOptions,
+  use: (image: RgbImage) => T | Promise<T>,
+): Promise<T> {
+  const { background, maxPixels, allowUrls, signal } = readOptions(options);
+  signal?.throwIfAborted();
+  const source = sourceOf(input);
+  if (source.kind === 'pixels') return use(toRgb(checkRaw(source.pixels, maxPixels), background));
+  const limits = { maxBytes: maxPixels * MOST_BYTES_PER_PIXEL + MOST_METADATA, allowUrls, signal };
+  return abortable(decodeInTurn(source, limits, { background, maxPixels }, use), signal);
+}
+
+/** 16 bits of four channels, uncompressed. */
+const MOST_BYTES_PER_PIXEL = 8;
+/** Profiles, thumbnails and later frames, beyond the first one's pixels. */
+const MOST_METADATA = 2 ** 26;
+
+const memory = memoryBudget(DECODE_MEMORY);
 
 interface Samples {
   data: Uint8Array | Uint8ClampedArray;
@@ -70,45 +86,52 @@ interface Samples {
   channels: number;
 }
 
-async function decodeEncoded(input: string | Uint8Array, maxPixels: number, signal?: AbortSignal): Promise<Samples> {
-  const image = await readImage(input);
-  signal?.throwIfAborted();
+async function decodeInTurn<T>(
+  source: Parameters<typeof openImage>[0],
+  limits: SourceOptions,
+  { background, maxPixels }: { background: readonly [number, number, number]; maxPixels: number },
+  use: (image: RgbImage) => T | Promise<T>,
+): Promise<T> {
+  const { signal } = limits;
+  const read = await openImage(source, limits);
+  const look = async () => {
+    const file = await read();
+    const { cost, ...treatment } = await inspect(file, maxPixels);
+    return { file, treatment, cost: cost + file.bytes.byteLength };
+  };
+  const { seen, release } = await memory.admit(look, signal);
   try {
-    const ignoreIcc = await inspect(image, maxPixels);
     signal?.throwIfAborted();
-    const bytes = ignoreIcc === 'reduce first' ? await reduceTo8Bit(image.bytes, maxPixels) : image.bytes;
-    const { data, info } = await sharp(bytes, {
+    const samples = await decodeSamples(seen.file, seen.treatment, maxPixels);
+    signal?.throwIfAborted();
+    return await use(toRgb(samples, background, true));
+  } finally {
+    release();
+  }
+}
+
+async function decodeSamples(
+  file: ImageFile,
+  { bytes, ignoreIcc, reduceFirst }: Treatment,
+  maxPixels: number,
+): Promise<Samples> {
+  try {
+    const { data, info } = await sharp(reduceFirst ? await reduceTo8Bit(bytes, maxPixels) : bytes, {
       autoOrient: true,
       failOn: 'error',
       limitInputPixels: maxPixels,
-      ignoreIcc: ignoreIcc === true,
+      ignoreIcc,
     })
       .toColourspace('srgb')
       .raw()
       .toBuffer({ resolveWithObject: true });
     return { data, width: info.width, height: info.height, channels: info.channels };
   } catch (error) {
-    if (error instanceof SparseVilaError || signal?.aborted) throw error;
-    throw corrupt(image, error);
+    throw corrupt(file, error);
   }
 }
 
-/** Checks what the header says; returns how to treat the profile: ignore it, or honour it after reducing 16 bits to 8. */
-async function inspect({ bytes, name }: EncodedImage, maxPixels: number): Promise<boolean | 'reduce first'> {
-  const header = await sharp(bytes, { failOn: 'error', limitInputPixels: false }).metadata();
-  checkSize(header.width, header.height, maxPixels, name);
-  if (header.depth !== 'uchar' && header.depth !== 'ushort') {
-    throw new SparseVilaError(
-      'ERR_IMAGE_UNSUPPORTED',
-      `Expected 8 or 16 bit unsigned samples for ${name} but received ${header.depth}; convert it to 8 bit.`,
-    );
-  }
-  if (header.icc === undefined) return false;
-  if (isSrgbProfile(header.icc)) return true;
-  // sharp takes 16-bit RGB with a profile to Display P3 and then calls that sRGB, so the reduction has to come first.
-  return header.space === 'rgb16' ? 'reduce first' : false;
-}
-
+/** sharp takes 16-bit RGB with a profile to Display P3 and then calls that sRGB, so the reduction has to come first. */
 function reduceTo8Bit(bytes: Uint8Array, maxPixels: number): Promise<Buffer> {
   return sharp(bytes, { autoOrient: true, failOn: 'error', limitInputPixels: maxPixels })
     .toColourspace('srgb')
@@ -117,23 +140,19 @@ function reduceTo8Bit(bytes: Uint8Array, maxPixels: number): Promise<Buffer> {
     .toBuffer();
 }
 
-function corrupt({ name }: EncodedImage, cause: unknown): SparseVilaError {
-  const text = cause instanceof Error || types.isNativeError(cause) ? cause.message : String(cause);
-  const reasons = text.replace(/^Input (buffer|file) (has corrupt header: *|contains )/, '').split('\n');
-  const reason = [...new Set(reasons.map((line) => line.trim()))].filter((line) => line !== '').slice(0, 3);
-  const said = reason.length > 0 ? reason.join('; ') : 'the header cannot be read';
-  return new SparseVilaError(
-    'ERR_IMAGE_CORRUPT',
-    `Expected a whole image for ${name} but it is corrupt or truncated (${said}); fetch or export it again.`,
-    { cause },
-  );
-}
-
-/** uint8 samples of 1 (grey), 2 (grey, alpha), 3 or 4 channels to RGB in an array of its own. */
-function toRgb({ data, width, height, channels }: Samples, background: readonly [number, number, number]): RgbImage {
+/**
+ * uint8 samples of 1 (grey), 2 (grey, alpha), 3 or 4 channels to RGB: in an array of its own, or where they are if they are `own`ed and no
+ * sample is written before it is read.
+ */
+function toRgb(
+  { data, width, height, channels }: Samples,
+  background: readonly [number, number, number],
+  own = false,
+): RgbImage {
   const pixels = width * height;
-  if (channels === 3) return { data: new Uint8Array(data), width, height };
-  const out = new Uint8Array(pixels * 3);
+  const plain = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (channels === 3) return { data: own ? plain : plain.slice(), width, height };
+  const out = own && channels === 4 ? plain.subarray(0, pixels * 3) : new Uint8Array(pixels * 3);
   const colour = channels >= 3;
   const hasAlpha = channels === 2 || channels === 4;
   const [red, green, blue] = background;
@@ -155,22 +174,15 @@ function over(colour: number, under: number, alpha: number): number {
   return (t + (t >> 8)) >> 8;
 }
 
-function checkRaw(input: unknown, maxPixels: number): Samples {
-  if (typeof input !== 'object' || input === null || !('data' in input)) {
-    const hint = types.isAnyArrayBuffer(input) ? ' (wrap it: new Uint8Array(buffer))' : '';
-    throw invalid(
-      `a path, a Buffer, a Uint8Array or {data, width, height, channels} for image`,
-      `${describe(input)}${hint}`,
-    );
-  }
-  const { data, width, height, channels } = input as Record<keyof RawPixels, unknown>;
+function checkRaw(pixels: RawPixels, maxPixels: number): Samples {
+  const { data, width, height, channels } = pixels as Record<keyof RawPixels, unknown>;
   if (!types.isUint8Array(data) && !types.isUint8ClampedArray(data)) {
-    throw invalid('a Uint8Array or Uint8ClampedArray for data of raw pixels', describe(data));
+    throw invalid('a Uint8Array or Uint8ClampedArray for data of raw pixels', described(data));
   }
-  if (!isSize(width)) throw invalid('a positive integer for width of raw pixels', describe(width));
-  if (!isSize(height)) throw invalid('a positive integer for height of raw pixels', describe(height));
+  if (!isSize(width)) throw invalid('a positive integer for width of raw pixels', described(width));
+  if (!isSize(height)) throw invalid('a positive integer for height of raw pixels', described(height));
   if (channels !== 1 && channels !== 3 && channels !== 4) {
-    throw invalid('1 (grey), 3 (RGB) or 4 (RGBA) for channels of raw pixels', describe(channels));
+    throw invalid('1 (grey), 3 (RGB) or 4 (RGBA) for channels of raw pixels', described(channels));
   }
   if (data.length !== width * height * channels) {
     const expected = `${width}·${height}·${channels} = ${width * height * channels} bytes for data of raw pixels`;
@@ -180,61 +192,28 @@ function checkRaw(input: unknown, maxPixels: number): Samples {
   return { data, width, height, channels };
 }
 
-/**
- * Refuses more than `maxPixels` pixels or a side above MAX_SIDE; `name` is what the error calls the image.
- * @throws SparseVilaError ERR_IMAGE_TOO_LARGE
- */
-export function checkSize(width: number, height: number, maxPixels: number, name: string): void {
-  if (width * height <= maxPixels && width <= MAX_SIDE && height <= MAX_SIDE) return;
-  const limit = width * height > maxPixels ? `at most ${maxPixels} pixels` : `sides of at most ${MAX_SIDE} pixels`;
-  throw new SparseVilaError(
-    'ERR_IMAGE_TOO_LARGE',
-    `Expected ${limit} for ${name} but received ${width}×${height} = ${width * height}; scale it down first.`,
-  );
-}
+/** The checks of options that every reader of images shares. */
+export const IMAGE_CHECKS = {
+  maxPixels: COUNT,
+  allowUrls: {
+    expected: 'true, false or a function of a URL',
+    accepts: (value: unknown) => typeof value === 'boolean' || typeof value === 'function',
+  },
+};
+
+const COLOUR: Check = {
+  expected: 'three integers 0..255',
+  accepts: (value) => Array.isArray(value) && value.length === 3 && value.every((byte) => BYTE.accepts(byte)),
+};
+const BYTE = integer(0, 255);
+const CHECKS = { ...IMAGE_CHECKS, background: COLOUR, signal: SIGNAL };
 
 function readOptions(options: DecodeOptions) {
-  const { background = [255, 255, 255], maxPixels = DEFAULT_MAX_PIXELS, signal, ...unknown } = options;
-  const [stray] = Object.keys(unknown);
-  if (stray !== undefined) throw option('only background, maxPixels and signal for decodeImage', `"${stray}"`);
-  const isByte = (v: unknown) => Number.isInteger(v) && (v as number) >= 0 && (v as number) <= 255;
-  if (!Array.isArray(background) || background.length !== 3 || !background.every(isByte)) {
-    throw option('three integers 0..255 for background', JSON.stringify(background) ?? 'undefined');
-  }
-  if (!isSize(maxPixels)) throw option('a positive integer for maxPixels', describe(maxPixels));
-  return { background: background as readonly [number, number, number], maxPixels, signal };
-}
-
-/** Rejects with the signal's reason as soon as it aborts, whatever `work` is still doing. */
-async function abortable<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (signal === undefined) return work;
-  let forget = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    forget = onAbort(signal, () => reject(signal.reason));
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    forget();
-  }
+  const given = checkOptions<DecodeOptions>('decodeImage', options, CHECKS);
+  const { background = [255, 255, 255], maxPixels = DEFAULT_MAX_PIXELS, allowUrls = false, signal } = given;
+  return { background, maxPixels, allowUrls, signal };
 }
 
 function isSize(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) > 0;
-}
-
-function option(expected: string, received: string): SparseVilaError {
-  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} but received ${received}.`);
-}
-
-function invalid(expected: string, received: string): SparseVilaError {
-  return new SparseVilaError('ERR_IMAGE_INVALID', `Expected ${expected} but received ${received}.`);
-}
-
-/** A value for an error: itself where short, and its type. */
-function describe(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  if (typeof value === 'object') return `an object of type ${value.constructor?.name ?? 'Object'}`;
-  if (typeof value === 'function') return 'a function';
-  return `${JSON.stringify(value) ?? String(value)} of type ${typeof value}`;
+  return COUNT.accepts(value);
 }

@@ -42,6 +42,11 @@ export function isSrgbProfile(profile: Uint8Array): boolean {
   }
 }
 
+/** Whether the profile describes colours of `space`, its signature at byte 16. Never throws. */
+export function isProfileOf(profile: Uint8Array, space: 'RGB ' | 'GRAY' | 'CMYK'): boolean {
+  return Buffer.from(profile.buffer, profile.byteOffset, profile.byteLength).toString('latin1', 16, 20) === space;
+}
+
 /** sRGB transfer function: encoded 0..1 to linear light 0..1. */
 function srgbToLinear(x: number): number {
   return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;

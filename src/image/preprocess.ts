@@ -3,7 +3,8 @@
 // Source: VILA llava/mm_utils.py (process_image, expand2square); Hugging Face SiglipImageProcessor (numpy path: rescale, normalize).
 
 import { SparseVilaError } from '../errors';
-import { checkSize, DEFAULT_MAX_PIXELS, decodeImage, type ImageInput, type RgbImage } from './decode';
+import { type DecodeOptions, type ImageInput, type RgbImage, withImage } from './decode';
+import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
 import { type ResampleFilter, resize } from './resample';
 
 type Rgb = readonly [number, number, number];
@@ -49,7 +50,7 @@ export async function preprocess(
   input: ImageInput,
   config: PreprocessorConfig,
   mode: 'resize' | 'pad',
-  signal?: AbortSignal,
+  options: Omit<DecodeOptions, 'background'> = {},
 ): Promise<PixelValues> {
   if (mode !== 'resize' && mode !== 'pad') {
     throw new SparseVilaError(
@@ -57,11 +58,12 @@ export async function preprocess(
       `Expected 'resize' or 'pad' for mode of preprocess but received ${String(mode)}.`,
     );
   }
-  let image = await decodeImage(input, signal === undefined ? {} : { signal });
-  if (mode === 'pad') image = padToSquare(image, meanColour(config.mean));
-  signal?.throwIfAborted();
-  if (config.doResize) image = resize(image, config.size.width, config.size.height, config.resample);
-  signal?.throwIfAborted();
+  const image = await withImage(input, options, (decoded) => {
+    const whole = mode === 'pad' ? padToSquare(decoded, meanColour(config.mean), options.maxPixels) : decoded;
+    options.signal?.throwIfAborted();
+    return config.doResize ? resize(whole, config.size.width, config.size.height, config.resample) : whole;
+  });
+  options.signal?.throwIfAborted();
   const pixels = rescaleNormalize(image, {
     rescaleFactor: config.doRescale ? config.rescaleFactor : 1,
     mean: config.doNormalize ? config.mean : [0, 0, 0],
@@ -78,13 +80,13 @@ function meanColour([r, g, b]: Rgb): Rgb {
 /**
  * A square canvas of `colour` (0..255 each) with side S = max(width, height) and `image` at floor((S - side)/2); `image` itself
  * if it is square. VILA's expand2square.
- * @throws SparseVilaError ERR_IMAGE_TOO_LARGE if S² is above DEFAULT_MAX_PIXELS
+ * @throws SparseVilaError ERR_IMAGE_TOO_LARGE if S² is above maxPixels
  */
-export function padToSquare(image: RgbImage, colour: Rgb): RgbImage {
+export function padToSquare(image: RgbImage, colour: Rgb, maxPixels: number = DEFAULT_MAX_PIXELS): RgbImage {
   const { width, height } = image;
   if (width === height) return image;
   const side = Math.max(width, height);
-  checkSize(side, side, DEFAULT_MAX_PIXELS, `the square that pads an image of ${width}×${height}`);
+  checkSize(side, side, maxPixels, `the square that pads an image of ${width}×${height}`);
   const row = new Uint8Array(side * 3);
   for (let x = 0; x < side; x++) row.set(colour, x * 3);
   const data = new Uint8Array(side * side * 3);

@@ -1,122 +1,135 @@
 // Turns what a caller hands in as an encoded image into bytes of a known format, with errors that name the image.
-// Knows nothing about decoding: only the file system and the first bytes of each format.
-// Source: the signatures of the formats' specifications (PNG §5.2, JPEG B.2.4.1, GIF89a §17, RFC 9649, TIFF 6.0 §2, ISO 14496-12 §4.3).
+// Knows nothing about decoding.
 
-import { open } from 'node:fs/promises';
-import { SparseVilaError } from '../errors';
+import { fileURLToPath } from 'node:url';
+import { messageOf, SparseVilaError } from '../errors';
+import { collect, tooManyBytes } from './collect';
+import { type AllowUrls, fetchImage } from './fetch';
+import { type BlobLike, type ImageInput, type ImageSource, iterated, type Pieces, sourceOf } from './input';
+import { openFifo, placeAt, readHead, readImageFile } from './place';
+import { READABLE, requireSupported } from './signature';
+import { base64Image, dataUrlBytes, isDataUrl, nameOfText } from './text';
 
 /** An encoded image in memory, and what to call it in errors. */
-export interface EncodedImage {
-  bytes: Uint8Array;
-  name: string;
+export interface ImageFile {
+  readonly bytes: Uint8Array;
+  readonly name: string;
 }
 
-const READABLE = 'a JPEG, PNG, WebP, GIF, TIFF or AVIF image';
+export interface SourceOptions {
+  /** The most bytes that an encoded image may have. */
+  readonly maxBytes: number;
+  readonly allowUrls: AllowUrls;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Reads the image when there is memory for it; what is no regular file has been read before. */
+export type ReadImage = () => Promise<ImageFile>;
+
+type Encoded = Exclude<ImageSource, { kind: 'pixels' }>;
 
 /**
- * The bytes of `input`, checked to start like a format that can be decoded.
- *
- * A file is read whole, not handed on by name: what is checked is then what is decoded, and libvips caches nothing under a path.
- * @throws SparseVilaError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE (directory, permission), ERR_IMAGE_EMPTY, ERR_IMAGE_UNSUPPORTED
+ * Finds `source`, and reads it unless it is a regular file. A file is read whole, not handed on by name: what is checked is then what is
+ * decoded, and libvips caches nothing under a path.
+ * @throws SparseVilaError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE (directory, device, socket, permission, silence), ERR_IMAGE_EMPTY,
+ *   ERR_IMAGE_UNSUPPORTED, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_INVALID, ERR_IMAGE_URL, ERR_IMAGE_FETCH; `signal.reason` once aborted
  */
-export async function readImage(input: string | Uint8Array): Promise<EncodedImage> {
-  const name = typeof input === 'string' ? `image "${input}"` : `image buffer of ${input.byteLength} bytes`;
-  const bytes = typeof input === 'string' ? await readFile(input, name) : input;
+export async function openImage(source: Encoded, options: SourceOptions): Promise<ReadImage> {
+  if (source.kind === 'text') return openText(source.text, options);
+  const bytes = source.kind === 'bytes' ? source.bytes : undefined;
+  if (bytes !== undefined) return ready(bytes, `image buffer of ${bytes.byteLength} bytes`, options);
+  if (source.kind === 'stream') return collected(source.open, 'image stream', options);
+  const { blob } = source as { blob: BlobLike };
+  const name = `image blob of ${blob.size} bytes`;
+  if (blob.size > options.maxBytes) throw tooManyBytes(name, options.maxBytes);
+  return collected(() => iterated(onePiece(blob)), name, options);
+}
+
+/**
+ * Requires that an image is there and looks like one, without reading more than its first bytes; a FIFO, a URL or a stream is taken on
+ * trust, because it can be read only once.
+ * @throws SparseVilaError as `openImage`
+ */
+export async function checkImage(input: ImageInput): Promise<void> {
+  const source = sourceOf(input);
+  const limits = { maxBytes: Number.MAX_SAFE_INTEGER, allowUrls: true };
+  if (source.kind === 'bytes') await openImage(source, limits);
+  if (source.kind !== 'text' || isWebUrl(source.text)) return;
+  const name = nameOfText(source.text);
+  const path = pathOf(source.text, name);
+  const place = path === undefined ? 'nothing' : await placeAt(path, name);
+  if (path !== undefined && place === 'file') requireImage(await readHead(path), name);
+  if (place === 'nothing') await openText(source.text, limits);
+}
+
+async function openText(text: string, options: SourceOptions): Promise<ReadImage> {
+  const name = nameOfText(text);
+  if (isDataUrl(text)) return ready(dataUrlBytes(text), name, options);
+  if (isWebUrl(text)) return ready(await fetchImage(text, options.allowUrls, { ...options, name }), name, options);
+  const path = pathOf(text, name) ?? text;
+  const place = await placeAt(path, name);
+  if (place === 'file') {
+    return async () => {
+      const bytes = await readImageFile(path, name, options.maxBytes);
+      requireImage(bytes, name);
+      return { bytes, name };
+    };
+  }
+  if (place === 'fifo') return collected(() => openFifo(path, name), name, options);
+  if (place === 'socket') return collected(() => iterated(process.stdin), name, options);
+  const bytes = base64Image(text);
+  if (bytes === undefined) throw notFound(text, name);
+  return ready(bytes, `image in base64 of ${text.length} characters`, options);
+}
+
+async function collected(open: () => Pieces, name: string, options: SourceOptions): Promise<ReadImage> {
+  return ready(await collect(open, { ...options, name }), name, options);
+}
+
+function ready(bytes: Uint8Array, name: string, { maxBytes }: SourceOptions): ReadImage {
+  if (bytes.byteLength > maxBytes) throw tooManyBytes(name, maxBytes);
+  requireImage(bytes, name);
+  return async () => ({ bytes, name });
+}
+
+function requireImage(bytes: Uint8Array, name: string): void {
   if (bytes.byteLength === 0) {
     throw new SparseVilaError(
       'ERR_IMAGE_EMPTY',
-      `Expected ${READABLE} for ${name} but received 0 bytes; check how it was written or read.`,
+      `Expected ${READABLE} for ${name} but received 0 bytes; check how it was written, and that no stream is read twice.`,
     );
   }
   requireSupported(bytes, name);
-  return { bytes, name };
 }
 
-/** Reads a file whole, but only after its first bytes have been seen to be an image: a video by mistake costs nothing. */
-async function readFile(path: string, name: string): Promise<Uint8Array> {
+async function* onePiece(blob: BlobLike): AsyncGenerator<unknown> {
+  yield await blob.arrayBuffer();
+}
+
+const isWebUrl = (text: string): boolean => /^https?:\/\//i.test(text);
+
+/** The path that a text names, `file:` URLs included; undefined for a data URL. */
+function pathOf(text: string, name: string): string | undefined {
+  if (isDataUrl(text)) return undefined;
+  if (!/^file:/i.test(text)) return text;
   try {
-    await using file = await open(path, 'r');
-    const stat = await file.stat();
-    if (!stat.isFile()) {
-      const kind = stat.isDirectory() ? 'a directory' : 'neither a file nor a directory';
-      throw new SparseVilaError(
-        'ERR_IMAGE_UNREADABLE',
-        `Expected an image file for ${name} but it is ${kind}; pass the path of one image file.`,
-      );
-    }
-    const head = Buffer.alloc(Math.min(SIGNATURE_BYTES, stat.size));
-    const { bytesRead } = await file.read(head, 0, head.length, 0);
-    if (bytesRead > 0) requireSupported(head.subarray(0, bytesRead), name);
-    return await file.readFile();
-  } catch (error) {
-    if (error instanceof SparseVilaError) throw error;
-    throw fileError(error, path, name);
+    return fileURLToPath(text);
+  } catch (cause) {
+    const reason = messageOf(cause);
+    throw new SparseVilaError('ERR_IMAGE_INVALID', `Expected a file URL of this machine for ${name} but ${reason}.`, {
+      cause,
+    });
   }
 }
 
-function fileError(error: unknown, path: string, name: string): SparseVilaError {
-  const { code, message } = error as NodeJS.ErrnoException;
-  const text = code ?? message;
-  if (code !== 'ENOENT' && code !== 'ENOTDIR' && code !== 'ENAMETOOLONG') {
-    return new SparseVilaError(
-      'ERR_IMAGE_UNREADABLE',
-      `Expected a readable file for ${name} but opening it failed with ${text}; check its permissions.`,
-      {
-        cause: error,
-      },
-    );
-  }
-  const isUrl = /^(data|https?|file|ftp):/i.test(path);
-  const shown = path.length > 200 ? `image "${path.slice(0, 200)}…"` : name;
-  const advice = isUrl
-    ? 'URLs are not fetched: read it yourself and pass the bytes as a Buffer'
-    : `check the path; it is taken relative to the working directory`;
+function notFound(text: string, name: string): SparseVilaError {
+  const scheme = /^([a-z][a-z0-9+.-]+):\/\//i.exec(text)?.[1];
+  const advice =
+    scheme === undefined
+      ? 'check the path; it is taken relative to the working directory'
+      : `URLs of type ${scheme} are not read: read it yourself and pass the bytes`;
   return new SparseVilaError(
     'ERR_IMAGE_NOT_FOUND',
-    `Expected an existing file for ${shown} but there is none (${text}); ${advice}.`,
-    { cause: error },
+    `Expected an existing file for ${name} but there is none; ${advice}.`,
   );
-}
-
-/** Enough for the longest signature below and the brands of an AVIF file. */
-const SIGNATURE_BYTES = 64;
-
-const DECODABLE = ['\xff\xd8\xff', '\x89PNG\r\n\x1a\n', 'GIF87a', 'GIF89a', 'II*\0', 'II+\0', 'MM\0*', 'MM\0+'];
-/** Formats users try, with their first bytes: named in the error. */
-const FOREIGN: readonly (readonly [signature: string, name: string])[] = [
-  ['BM', 'BMP'],
-  ['%PDF', 'PDF'],
-  ['\xff\x0a', 'JPEG XL'],
-  ['\0\0\0\x0cJXL ', 'JPEG XL'],
-  ['\0\0\0\x0cjP  ', 'JPEG 2000'],
-  ['\xff\x4f\xff\x51', 'JPEG 2000'],
-];
-
-function requireSupported(bytes: Uint8Array, name: string): void {
-  const length = Math.min(SIGNATURE_BYTES, bytes.byteLength);
-  const head = Buffer.from(bytes.buffer, bytes.byteOffset, length).toString('latin1');
-  if (DECODABLE.some((signature) => head.startsWith(signature))) return;
-  if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return;
-  const received = foreignFormat(head);
-  if (received === undefined) return;
-  throw new SparseVilaError(
-    'ERR_IMAGE_UNSUPPORTED',
-    `Expected ${READABLE} for ${name} but received ${received}; convert it to PNG or JPEG.`,
-  );
-}
-
-/** What `head` (latin1) seems to be, or undefined for AVIF. */
-function foreignFormat(head: string): string | undefined {
-  if (head.slice(4, 8) === 'ftyp') {
-    const brands = head.slice(8);
-    if (/avi[fs]/.test(brands)) return undefined;
-    return /hei[cxms]|hev[cxms]|mif1|msf1/.test(brands)
-      ? 'HEIC (HEVC is not in the decoder)'
-      : 'an MP4 or QuickTime file';
-  }
-  const known = FOREIGN.find(([signature]) => head.startsWith(signature));
-  if (known !== undefined) return known[1];
-  if (/^\s*(<\?xml|<svg|<!doctype|<html)/i.test(head)) return 'SVG or another XML or HTML document';
-  const hex = Buffer.from(head.slice(0, 8), 'latin1').toString('hex');
-  return `bytes of no format known here (the first are ${hex})`;
 }

@@ -3,6 +3,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { IMAGE_CHECKS } from '../image/decode';
 import { type Json, readJson } from '../json';
 import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
 import { loadVila, loadVilaRows, VILA_MODEL_TYPES } from './families/vila';
@@ -40,6 +41,7 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
     weights: oneOf('f32', 'f16', 'bf16'),
     precision: oneOf('exact', 'fast'),
     imageCache: { ...finite(0), expected: 'a number of bytes, 0 or more,' },
+    ...IMAGE_CHECKS,
     signal: SIGNAL,
     onProgress: FUNCTION,
   });

@@ -1,7 +1,7 @@
 // What a family's adapter gives: the interface between the session and any vision-language model.
 
 import type { CellGeometry, Size } from '../image/cells';
-import type { ImageInput } from '../image/decode';
+import type { AllowUrls, ImageInput } from '../image/decode';
 import type { PixelValues } from '../image/preprocess';
 import type { Tensor } from '../runtime/tensor';
 import type { SamplingOptions } from '../text/sampling';
@@ -74,6 +74,10 @@ export interface LoadOptions {
    * is forgotten first. Default 0: none.
    */
   readonly imageCache?: number;
+  /** Most pixels of a picture; larger ones are refused from their header. Default 64 million. */
+  readonly maxPixels?: number;
+  /** Whether pictures may be fetched from http(s) URLs: all, or those that the function allows, redirects included. Default false. */
+  readonly allowUrls?: AllowUrls;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { step: string; done: number; total: number; unit?: string }) => void;
 }

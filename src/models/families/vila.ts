@@ -85,7 +85,7 @@ async function loadParts<D extends EmbeddingTable>(
       path: folder,
       decoder: llm,
       ...textSide(config),
-      ...imageSide(config, tower, projector),
+      ...imageSide(config, tower, projector, options),
       dispose: () => {
         for (const weights of opened) weights.dispose();
       },
@@ -204,13 +204,18 @@ function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: Generati
   return [...ids] as number[];
 }
 
-function imageSide(config: VilaConfig, tower: VisionTower, projector: Projector) {
+function imageSide(
+  config: VilaConfig,
+  tower: VisionTower,
+  projector: Projector,
+  { maxPixels, allowUrls }: LoadOptions,
+) {
   const side = projector.merged(tower.grid);
   const input = { size: tower.config.imageSize, patch: tower.config.patchSize };
   const headWidth = tower.config.hiddenSize / tower.config.heads;
   return {
     prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
-      preprocess(input, config.pixels, config.mode, signal),
+      preprocess(input, config.pixels, config.mode, { maxPixels, allowUrls, signal }),
     encodeImage: (async (pixels, { breathe, ...taps }) => {
       const { features: patches, salience, keys } = await tower.run(pixels.pixels, taps, breathe);
       const features = projector.merge(patches, tower.grid);

@@ -1,0 +1,90 @@
+// Bytes of an image from a source that delivers them in pieces: a stream, a FIFO, a response. Bounded in size and in waiting time, and the
+// source is given up as soon as its first bytes are no image. Knows nothing about where the pieces come from.
+
+import { types } from 'node:util';
+import { messageOf, received, SparseVilaError } from '../errors';
+import { abortable } from './abort';
+import type { Pieces } from './input';
+import { requireSupported, SIGNATURE_BYTES } from './signature';
+
+/** A source that delivers nothing for this long is given up, in milliseconds. */
+export const IDLE_MS = 20_000;
+
+export interface CollectOptions {
+  /** What errors call the image. */
+  readonly name: string;
+  readonly maxBytes: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Default IDLE_MS. */
+  readonly idleMs?: number;
+}
+
+/**
+ * All bytes of a source that `open` opens.
+ * @throws SparseVilaError ERR_IMAGE_UNSUPPORTED by the first bytes, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_UNREADABLE (a piece is no bytes, nothing
+ *   comes, the source fails); `signal.reason` once aborted
+ */
+export async function collect(open: () => Pieces, options: CollectOptions): Promise<Uint8Array> {
+  const { name, maxBytes, signal } = options;
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  let isKnown = false;
+  let pieces: Pieces | undefined;
+  try {
+    pieces = open();
+    for (;;) {
+      const next = await within(pieces.next(), options);
+      if (next.done === true) return Buffer.concat(parts);
+      const part = partOf(next.value, name);
+      size += part.byteLength;
+      if (size > maxBytes) throw tooManyBytes(name, maxBytes);
+      parts.push(part);
+      if (!isKnown && size >= SIGNATURE_BYTES) {
+        requireSupported(Buffer.concat(parts), name);
+        isKnown = true;
+      }
+    }
+  } catch (error) {
+    pieces?.cancel();
+    if (error instanceof SparseVilaError || signal?.aborted) throw error;
+    throw new SparseVilaError(
+      'ERR_IMAGE_UNREADABLE',
+      `Expected a readable source for ${name} but reading it failed with ${messageOf(error)}; a stream can be read once only.`,
+      { cause: error },
+    );
+  }
+}
+
+export function tooManyBytes(name: string, maxBytes: number): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_IMAGE_TOO_LARGE',
+    `Expected at most ${maxBytes} bytes for ${name} but there are more; raise maxPixels if it is an image of that size.`,
+  );
+}
+
+function partOf(value: unknown, name: string): Uint8Array {
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  if (types.isAnyArrayBuffer(value)) return new Uint8Array(value);
+  const hint = typeof value === 'string' ? ' (do not set an encoding)' : '';
+  throw new SparseVilaError(
+    'ERR_IMAGE_UNREADABLE',
+    `Expected bytes from the stream for ${name} but received ${received(value)}${hint}.`,
+  );
+}
+
+/** `step`, unless the signal aborts or nothing comes in time. */
+async function within<T>(step: Promise<T>, { name, signal, idleMs = IDLE_MS }: CollectOptions): Promise<T> {
+  signal?.throwIfAborted();
+  let timer: NodeJS.Timeout | undefined;
+  const silence = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const waited = `Expected the bytes of ${name} but none came for ${idleMs / 1000} seconds; check that something writes them.`;
+      reject(new SparseVilaError('ERR_IMAGE_UNREADABLE', waited));
+    }, idleMs);
+  });
+  try {
+    return await abortable(Promise.race([step, silence]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,82 @@
+// What lies at the path of an image: a regular file, or a FIFO, which is read by the event loop, so that no thread of libuv's pool waits
+// for a writer.
+
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { Socket } from 'node:net';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { kindOf, openRegularHandle, readFileBoundedAsync } from '../files';
+import { iterated, type Pieces } from './input';
+import { READABLE, requireSupported, SIGNATURE_BYTES } from './signature';
+
+/** Longer text is no path on Linux. */
+const PATH_MAX = 4096;
+const ABSENT: readonly (string | undefined)[] = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
+const CODES = {
+  what: READABLE,
+  missing: 'ERR_IMAGE_NOT_FOUND',
+  unreadable: 'ERR_IMAGE_UNREADABLE',
+  tooLarge: 'ERR_IMAGE_TOO_LARGE',
+} as const;
+
+/**
+ * What lies at `path`, and 'nothing' for what cannot be a path.
+ * @throws SparseVilaError ERR_IMAGE_UNREADABLE for a directory, a device, a socket, and what may not be looked at
+ */
+export async function placeAt(path: string, name: string): Promise<'file' | 'fifo' | 'socket' | 'nothing'> {
+  if (path.length > PATH_MAX) return 'nothing';
+  try {
+    const stats = await stat(path);
+    if (stats.isFile()) return 'file';
+    if (stats.isFIFO()) return 'fifo';
+    // What Node gives a child process as its standard input.
+    if (stats.isSocket() && path === '/dev/stdin') return 'socket';
+    throw unreadable(name, `it is ${kindOf(stats)}`);
+  } catch (error) {
+    if (error instanceof SparseVilaError) throw error;
+    if (ABSENT.includes(codeOf(error))) return 'nothing';
+    throw unreadable(name, `it cannot be opened (${codeOf(error) ?? messageOf(error)})`, error);
+  }
+}
+
+/** The bytes of a regular file, but only after its first bytes have been seen to be an image: a video by mistake costs nothing. */
+export function readImageFile(path: string, name: string, maxBytes: number): Promise<Uint8Array> {
+  const check = (head: Uint8Array): void => requireSupported(head, name);
+  return readFileBoundedAsync(path, { ...CODES, limit: maxBytes, check, headBytes: SIGNATURE_BYTES });
+}
+
+/** The first bytes of a regular file. */
+export async function readHead(path: string): Promise<Uint8Array> {
+  const file = await openRegularHandle(path, CODES);
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(SIGNATURE_BYTES), 0, SIGNATURE_BYTES, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Opens a FIFO for reading without waiting for its writer; its pieces come when there is one, and end when the last has closed it.
+ * @throws SparseVilaError ERR_IMAGE_UNREADABLE
+ */
+export function openFifo(path: string, name: string): Pieces {
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+    if (!fstatSync(fd).isFIFO()) throw unreadable(name, 'it changed while it was opened');
+    return iterated(new Socket({ fd, readable: true, writable: false }));
+  } catch (error) {
+    if (fd !== undefined) closeSync(fd);
+    if (error instanceof SparseVilaError) throw error;
+    throw unreadable(name, `it cannot be opened (${codeOf(error) ?? messageOf(error)})`, error);
+  }
+}
+
+function unreadable(name: string, reason: string, cause?: unknown): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_IMAGE_UNREADABLE',
+    `Expected an image file for ${name} but ${reason}; pass the path of one image file that may be read.`,
+    cause === undefined ? {} : { cause },
+  );
+}
