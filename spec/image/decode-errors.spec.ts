@@ -156,7 +156,7 @@ describe('types', () => {
 
 describe('options', () => {
   it.each([
-    [{ maxPixel: 4 }, /"maxPixel"/],
+    [{ maxPixel: 4 }, /maxPixel\. Did you mean maxPixels/],
     [{ maxPixels: 0 }, /maxPixels/],
     [{ maxPixels: 1.5 }, /maxPixels/],
     [{ background: [0, 0] }, /background/],

@@ -221,6 +221,13 @@ describe('http URLs', () => {
     expect([error.code, error.message]).toEqual(['ERR_IMAGE_URL', expect.stringMatching(/redirects to .*a\.png/)]);
   });
 
+  it('says when the function that allows them throws', async () => {
+    const allowUrls = () => {
+      throw new Error('no such list');
+    };
+    expect((await refused(`${base}/a.png`, { allowUrls })).code).toBe('ERR_CALLBACK');
+  });
+
   it.each([
     ['/none.png?token=secret', 'ERR_IMAGE_FETCH', /404/],
     ['/lie.png', 'ERR_IMAGE_UNSUPPORTED', /HTML/],

@@ -6,7 +6,7 @@
 
 import { types } from 'node:util';
 import sharp from 'sharp';
-import { type Check, COUNT, checkOptions, integer, SIGNAL } from '../options';
+import { type Check, COUNT, checkOptions, guardedCallback, integer, SIGNAL } from '../options';
 import { abortable } from './abort';
 import { DECODE_MEMORY, memoryBudget } from './budget';
 import type { AllowUrls } from './fetch';
@@ -211,7 +211,8 @@ const CHECKS = { ...IMAGE_CHECKS, background: COLOUR, signal: SIGNAL };
 function readOptions(options: DecodeOptions) {
   const given = checkOptions<DecodeOptions>('decodeImage', options, CHECKS);
   const { background = [255, 255, 255], maxPixels = DEFAULT_MAX_PIXELS, allowUrls = false, signal } = given;
-  return { background, maxPixels, allowUrls, signal };
+  const allow = typeof allowUrls === 'function' ? guardedCallback('allowUrls', allowUrls) : allowUrls;
+  return { background, maxPixels, allowUrls: allow, signal };
 }
 
 function isSize(value: unknown): value is number {
