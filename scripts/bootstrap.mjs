@@ -30,7 +30,7 @@ const JOBS = {
   }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
-    setup: ['ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
+    setup: ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
   build: () => ({ command: undefined, setup: true }),
   compile: () => ({ command: undefined, setup: false }),
