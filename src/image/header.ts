@@ -2,10 +2,11 @@
 // Knows no pixels.
 
 import { types } from 'node:util';
-import sharp, { type Metadata } from 'sharp';
+import type { Metadata } from 'sharp';
 import { SparseVilaError } from '../errors';
 import { isProfileOf, isSrgbProfile } from './icc';
 import { checkSize } from './limits';
+import { sharp } from './sharp';
 import { firstAvifFrame, isAnimatedAvif } from './signature';
 import type { ImageFile } from './source';
 
