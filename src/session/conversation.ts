@@ -3,7 +3,7 @@
 
 import { received, SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
-import type { KvType } from '../ops/kv_cache';
+import { checkKvMemory, type KvType } from '../ops/kv_cache';
 import type { Tensor } from '../runtime/tensor';
 import type { Place } from '../sparsity/method';
 
@@ -49,7 +49,10 @@ export interface CacheLayer {
 
 export interface Conversation {
   readonly capacity: number;
+  /** One KV tensor per layer, made when it is first asked for: a session that asks nothing costs nothing. */
   readonly cache: readonly Tensor[];
+  /** Frees the cache, which holds no row. */
+  freeCache(): void;
   readonly layers: readonly CacheLayer[];
   /** Position of the next text row; pruned tokens have taken theirs along. */
   nextPosition: number;
@@ -64,12 +67,26 @@ export interface Conversation {
   readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
-export function startConversation(decoder: Pick<Decoder, 'allocate'>, capacity: number, kv: KvType): Conversation {
-  const cache = decoder.allocate(capacity, kv);
+/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+export function startConversation(
+  decoder: Pick<Decoder, 'allocate' | 'config'>,
+  capacity: number,
+  kv: KvType,
+): Conversation {
+  const { layers, kvHeads, headDim } = decoder.config;
+  checkKvMemory(kvHeads, capacity, headDim, kv);
+  let cache: readonly Tensor[] | undefined;
   return {
     capacity,
-    cache,
-    layers: cache.map(() => ({ length: 0, visual: [], tokens: [] })),
+    get cache() {
+      cache ??= decoder.allocate(capacity, kv);
+      return cache;
+    },
+    freeCache: () => {
+      for (const layer of cache ?? []) layer.dispose();
+      cache = undefined;
+    },
+    layers: Array.from({ length: layers }, () => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
     images: 0,
