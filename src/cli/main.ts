@@ -2,12 +2,12 @@
 // The `sparsevila` command: finds the subcommand, loads only its module, and turns errors into one line and an exit code
 // (0 done, 1 failed, 2 refused before any work, 130 and 143 stopped by SIGINT and SIGTERM).
 
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import type { Argv, CommandModule } from 'yargs';
 import { codeOf, messageOf, received } from '../errors';
 import { packageFolder } from '../runtime/paths';
 import { type DeclaredOptions, prepareArguments } from './arguments';
+import { asPackageError, loadYargs, runBare, version } from './bare';
 import { errorLine } from './error_line';
 import { columns } from './style';
 import { didYouMean, EXIT, isUsageError, signalExit, UsageError } from './usage';
@@ -78,7 +78,8 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     await run(name, [...words.slice(0, Math.max(0, position)), ...words.slice(position + 1)]);
     return Number(process.exitCode ?? 0);
-  } catch (error) {
+  } catch (thrown) {
+    const error = asPackageError(thrown);
     process.stderr.write(`${describe(error, args.includes('--debug'), name)}\n`);
     if (isAbort(error)) return signalExit('SIGINT');
     return isUsageError(error) ? EXIT.usage : EXIT.failure;
@@ -86,8 +87,8 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 async function run(name: string | undefined, rest: readonly string[]): Promise<void> {
-  // yargs is an ES module, so a CommonJS module can only load it like this.
-  const { default: yargs } = await import('yargs');
+  const yargs = await loadYargs();
+  if (yargs instanceof Error) return await runBare(name, rest, yargs);
   if (name === undefined) {
     const top = base(yargs([])).usage(`$0 <command> [options]\n\n${ABOUT}`);
     for (const [command, { describe }] of Object.entries(COMMANDS)) top.command(command, describe);
@@ -145,17 +146,17 @@ function collectExamples(yargs: Argv): readonly Example[] {
 
 /** Help, then a line that says what each example does, and the example itself, which is never broken. */
 async function printHelp(yargs: Argv, examples: readonly Example[]): Promise<void> {
-  const lines = examples.map(([command, describe]) => `  # ${describe}\n  ${command.replaceAll('$0', 'sparsevila')}\n`);
+  // Written for the package's folder; elsewhere its files have another path.
+  const assets = relative('', join(packageFolder(), 'assets'));
+  const here = (command: string): string =>
+    command.replaceAll('$0', 'sparsevila').replaceAll(' assets/', ` ${assets}/`);
+  const lines = examples.map(([command, describe]) => `  # ${describe}\n  ${here(command)}\n`);
   process.stdout.write(`${await yargs.getHelp()}\n\nExamples:\n${lines.join('\n')}`);
 }
 
 /** yargs knows what was declared; its types do not say so. */
 function declaredBy(yargs: Argv): DeclaredOptions {
   return (yargs as unknown as { getOptions(): DeclaredOptions }).getOptions();
-}
-
-function version(): string {
-  return (JSON.parse(readFileSync(join(packageFolder(), 'package.json'), 'utf8')) as { version: string }).version;
 }
 
 function isAbort(error: unknown): boolean {
