@@ -159,7 +159,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const visualRows: number[] = [];
   const add = (rows: Rows): void => {
     for (const row of rows.visual) visualRows.push(positions.length + row);
-    positions.push(...rows.positions);
+    for (const position of rows.positions) positions.push(position);
     parts.push(floats(rows.x).slice());
     rows.x.dispose();
     conversation.nextPosition += rows.span;

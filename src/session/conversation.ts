@@ -20,6 +20,8 @@ export type Phase =
 export interface Mark {
   /** Rows in the layer that has most. */
   readonly length: number;
+  /** Rows of each layer, and how many of them are visual. */
+  readonly layers: readonly { readonly length: number; readonly visual: number }[];
 }
 
 /** What a mark stands for. */
@@ -27,7 +29,6 @@ export interface Point extends Mark {
   /** The conversation, and how often it had been rewound. */
   readonly of: object;
   readonly rewinds: number;
-  readonly layers: readonly { readonly length: number; readonly visual: number }[];
   readonly nextPosition: number;
   readonly visual: number;
   readonly images: number;
@@ -35,7 +36,7 @@ export interface Point extends Mark {
   readonly phase: Phase;
 }
 
-/** Marks are opaque: what they stand for is kept here, so that none can be made up or changed. */
+/** What marks stand for is kept here, and not in them, so that none can be made up or changed. */
 const POINTS = new WeakMap<object, Point>();
 
 /** One layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
@@ -126,7 +127,8 @@ export function pointAt(c: Conversation): Point {
 
 export function mark(c: Conversation): Mark {
   const point = pointAt(c);
-  const made: Mark = Object.freeze({ length: point.length });
+  const layers = Object.freeze(point.layers.map((layer) => Object.freeze({ ...layer })));
+  const made: Mark = Object.freeze({ length: point.length, layers });
   POINTS.set(made, point);
   return made;
 }
