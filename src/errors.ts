@@ -78,6 +78,7 @@ export const ERROR_CODES = {
   ERR_RESUME_MISMATCH: 'The output folder holds an unfinished run of another kind. Repeat its command or remove it.',
   ERR_DISK_FULL: 'There is not enough space on the disk. Free some, or name a folder on another disk.',
   ERR_OUTPUT_EXISTS: 'The output folder exists. Give another name or remove it.',
+  ERR_OUTPUT_INSIDE: 'The output would lie in an input folder, or the reverse. Give an output that lies beside it.',
   ERR_OUTPUT_UNWRITABLE: 'The output cannot be written. Check the folder and its permissions.',
 
   // Evaluating.

@@ -1,7 +1,17 @@
 // The one safe way to open and read files that a user or a checkpoint names. Only regular files (or links to them) are opened,
 // never a FIFO, a device or a folder, so nothing here waits for a writer or reads without end; sizes are bounded before memory is
 // allocated; a file that changes while it is read is an error, not a mixture. Knows nothing of what the files contain.
-import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { isAbsolute, join, normalize, sep } from 'node:path';
 import { codeOf, type ErrorCode, messageOf, SparseVilaError } from './errors';
@@ -58,6 +68,17 @@ export function isFolder(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** Paths below `folder`, in order, of whatever is no folder. Links to folders are neither followed nor listed. */
+export function filesBelow(folder: string, below = ''): string[] {
+  return readdirSync(join(folder, below), { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = join(below, entry.name);
+      if (entry.isDirectory()) return filesBelow(folder, path);
+      return entry.isSymbolicLink() && isFolder(join(folder, path)) ? [] : [path];
+    });
 }
 
 /**

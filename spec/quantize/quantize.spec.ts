@@ -9,7 +9,9 @@ import { packagedScenes } from '../../src/quantize/options';
 import { type QuantizeOptions, type QuantizeResult, quantize } from '../../src/quantize/quantize';
 import { writeSafetensors } from '../../src/quantize/safetensors_writer';
 import { openTensors } from '../../src/quantize/tensors';
+import { takeLock } from '../../src/runtime/lock';
 import { createSession } from '../../src/session/session';
+import { leaveLock } from '../runtime/locks';
 import { changeTensors, withCopy } from '../support/checkpoint';
 import { questionsAbout } from './questions';
 
@@ -166,15 +168,16 @@ describe('interrupted', () => {
 
   it('a killed process leaves a lock that no one holds', async () => {
     await stopped('killed');
-    writeFileSync(join(at('killed.partial'), 'lock'), '999999999');
+    leaveLock(at('killed.partial'));
     expect((await quick('killed')).resumed).toBe(1);
   });
 
   it('other options, or another process, do not mix in', async () => {
     await stopped('mixed');
     await expect(quick('mixed', { groupSize: 64 })).rejects.toMatchObject({ code: 'ERR_RESUME_MISMATCH' });
-    writeFileSync(join(at('mixed.partial'), 'lock'), String(process.ppid));
+    const lock = takeLock(at('mixed.partial'));
     await expect(quick('mixed')).rejects.toMatchObject({ code: 'ERR_BUSY' });
+    lock.release();
   });
 
   it('a folder that exists is not touched', async () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openCheckpoint, readSafetensorsHeader } from '../../src/models/safetensors';
 import { writeCheckpoint } from '../../src/quantize/export';
-import { diskError, type TensorSource, writeSafetensors } from '../../src/quantize/safetensors_writer';
+import { type TensorSource, writeSafetensors } from '../../src/quantize/safetensors_writer';
 
 let folder: string;
 beforeEach(() => {
@@ -84,14 +84,6 @@ it('an abort leaves nothing, and the old file', async () => {
   });
   expect(readSafetensorsHeader(file).map(({ name }) => name)).toEqual(['old']);
   expect(readdirSync(folder)).toEqual(['a.safetensors']);
-});
-
-it('says what to do when the disk is full', () => {
-  expect(diskError(Object.assign(new Error('write'), { code: 'ENOSPC' }), 'x')).toMatchObject({
-    code: 'ERR_DISK_FULL',
-  });
-  const other = new Error('other');
-  expect(diskError(other, 'x')).toBe(other);
 });
 
 it('writes shards with an index', async () => {

@@ -1,4 +1,6 @@
 // A target that exists is complete, whoever was interrupted and whoever else was at work.
+
+import { execFileSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -6,12 +8,24 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { installOnce, markUsed, removeAtOnce, removeStale } from '../../src/runtime/atomic';
+import {
+  fullDiskIn,
+  installOnce,
+  isTemporary,
+  markUsed,
+  removeAtOnce,
+  removeStale,
+  replaceFile,
+  requireSpace,
+  temporaryName,
+  writeError,
+} from '../../src/runtime/atomic';
 
 let folder: string;
 beforeEach(() => {
@@ -121,4 +135,107 @@ describe('removal', () => {
     await removeAtOnce(target);
     expect(readdirSync(folder)).toEqual([]);
   });
+});
+
+describe('replaceFile', () => {
+  test('writes a file whole, in a folder that it makes, and replaces what was there', () => {
+    const file = join(folder, 'deep', 'file');
+    for (const text of ['one', 'two']) {
+      replaceFile(file, text);
+      expect(readFileSync(file, 'utf8')).toBe(text);
+    }
+    expect(readdirSync(join(folder, 'deep'))).toEqual(['file']);
+  });
+
+  test('keeps a link, and replaces what it points to', () => {
+    writeFileSync(join(folder, 'file'), 'old');
+    symlinkSync('file', join(folder, 'link'));
+    replaceFile(join(folder, 'link'), 'new');
+    expect(readFileSync(join(folder, 'file'), 'utf8')).toBe('new');
+    expect(readdirSync(folder).sort()).toEqual(['file', 'link']);
+  });
+
+  test('takes a name of 255 bytes', () => {
+    replaceFile(join(folder, 'ä'.repeat(127)), '');
+    expect(readdirSync(folder)).toHaveLength(1);
+  });
+
+  test.each<[string, (path: string) => void, RegExp]>([
+    ['a folder', (path) => mkdirSync(path), /it is a directory/],
+    ['a FIFO', (path) => execFileSync('mkfifo', [path]), /it is a FIFO/],
+    ['a device', (path) => symlinkSync('/dev/null', path), /it is a device/],
+    ['a link to nothing', (path) => symlinkSync('/no/where', path), /link to nothing/],
+    ['a link to itself', (path) => symlinkSync('file', path), /leads back to itself/],
+  ])('refuses %s', (_, make, reason) => {
+    const file = join(folder, 'file');
+    make(file);
+    expect(() => replaceFile(file, 'x')).toThrow(
+      expect.objectContaining({ code: 'ERR_OUTPUT_UNWRITABLE', message: expect.stringMatching(reason) }),
+    );
+    expect(readdirSync(folder)).toEqual(['file']);
+  });
+
+  test('a file below a file, and a name that is too long', () => {
+    writeFileSync(join(folder, 'file'), '');
+    for (const name of ['file/below', 'n'.repeat(300)])
+      expect(() => replaceFile(join(folder, name), 'x')).toThrow(
+        expect.objectContaining({ code: 'ERR_OUTPUT_UNWRITABLE', message: expect.stringContaining(folder) }),
+      );
+  });
+
+  test('a disk without space leaves the old file, and nothing else', () => {
+    const file = join(folder, 'file');
+    replaceFile(file, 'old');
+    const atomic = JSON.stringify(join(__dirname, '../../src/runtime/atomic.js'));
+    const script = `try { require(${atomic}).replaceFile(process.argv[1], Buffer.alloc(1e6)); } catch (error) { console.log(error.code); }`;
+    // A limit on the size of files stands for the disk: it needs no other file system.
+    const limited = `ulimit -f 64; exec "$0" -e '${script.replaceAll("'", "'\\''")}' "$1"`;
+    expect(execFileSync('sh', ['-c', limited, process.execPath, file], { encoding: 'utf8' })).toBe('ERR_DISK_FULL\n');
+    expect(readFileSync(file, 'utf8')).toBe('old');
+    expect(readdirSync(folder)).toEqual(['file']);
+  });
+});
+
+describe('errors of writing', () => {
+  const failed = (code: string, syscall = 'write') => Object.assign(new Error(code), { code, syscall });
+
+  test.each([
+    ['ENOSPC', 'ERR_DISK_FULL', /no space.*Free some/],
+    ['EDQUOT', 'ERR_DISK_FULL', /quota/],
+    ['EFBIG', 'ERR_DISK_FULL', /ulimit -f/],
+    ['EROFS', 'ERR_OUTPUT_UNWRITABLE', /read-only/],
+    ['EACCES', 'ERR_OUTPUT_UNWRITABLE', /permission denied/],
+    ['EMFILE', 'ERR_OUTPUT_UNWRITABLE', /ulimit -n/],
+    ['EIO', 'ERR_OUTPUT_UNWRITABLE', /input\/output error/],
+  ])('%s is %s', (code, ours, message) => {
+    const error = writeError(failed(code), '/a/file\x1b[1m');
+    expect(error).toMatchObject({ code: ours, message: expect.stringMatching(message) });
+    expect(error).toMatchObject({ message: expect.stringContaining('/a/file\\u001b[1m') });
+  });
+
+  test('what is no error of writing stays as it is', () => {
+    for (const other of [new Error('other'), failed('ENOENT', 'spawn pip'), failed('ECONNREFUSED', 'connect')])
+      expect(writeError(other, 'x')).toBe(other);
+  });
+
+  test('a program that says that the disk is full', () => {
+    expect(fullDiskIn(['g++: fatal error: error writing to -: No space left on device'], 'x')).toMatchObject({
+      code: 'ERR_DISK_FULL',
+    });
+    expect(fullDiskIn(['syntax error'], 'x')).toBeUndefined();
+  });
+
+  test('space is asked for before it is needed', async () => {
+    await requireSpace(folder, 1);
+    const wanted = requireSpace(folder, 2 ** 60, 'Set X.');
+    await expect(wanted).rejects.toMatchObject({
+      code: 'ERR_DISK_FULL',
+      message: expect.stringMatching(/free.*Set X/),
+    });
+  });
+});
+
+test('the name of a temporary is known as one', () => {
+  expect(isTemporary(temporaryName('/a/b'))).toBe(true);
+  expect(isTemporary('model.safetensors')).toBe(false);
 });

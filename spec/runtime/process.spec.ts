@@ -40,6 +40,17 @@ describe('run', () => {
   });
 });
 
+test.each([
+  ['a full disk', '/dev/full', 'ERR_DISK_FULL'],
+  ['a folder that is not there', '/no/such/folder/log', 'ERR_OUTPUT_UNWRITABLE'],
+])('a log on %s ends the program with an error that names it', async (_, log, code) => {
+  const forever = node("setInterval(() => console.log('x'.repeat(1000)), 10)");
+  await expect(run(process.execPath, forever, { log })).rejects.toMatchObject({
+    code,
+    message: expect.stringContaining(log),
+  });
+});
+
 test('findProgram takes the first name that PATH has', () => {
   const node = findProgram(['no-such-program', 'node'], { PATH: `/no/such/folder:${join(process.execPath, '..')}` });
   expect(node).toBe(process.execPath);

@@ -1,11 +1,12 @@
 // The options that `evaluate` and `tune` share, and the objects that they name.
 
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
+import { filesBelow, openRegular, readFileBounded } from '../files';
 import { CONVERSATION_OPTIONS, modelFolder } from './options';
 
 const number = { type: 'number' } as const;
@@ -60,11 +61,16 @@ function invalid(name: string, value: unknown): SparseVilaError {
 export function modelKey(args: EvaluateArguments): string {
   const folder = modelFolder(args);
   const hash = createHash('sha256').update(JSON.stringify([args.weights, args.precision]));
-  for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort()) {
+  for (const name of filesBelow(folder).filter((path) => /(\.safetensors|config\.json)$/.test(path))) {
     const file = join(folder, name);
-    const { size, mtimeMs } = statSync(file);
-    if (/\.safetensors$/.test(name)) hash.update(JSON.stringify([name, size, mtimeMs]));
-    if (/config\.json$/.test(name)) hash.update(name).update(readFileSync(file));
+    if (/config\.json$/.test(name)) {
+      hash.update(name).update(readFileBounded(file, { what: 'a JSON file', limit: 64 * 2 ** 20 }));
+      continue;
+    }
+    const { fd } = openRegular(file, { what: 'a safetensors file' });
+    const { size, mtimeMs } = fstatSync(fd);
+    closeSync(fd);
+    hash.update(JSON.stringify([name, size, mtimeMs]));
   }
   return hash.digest('hex').slice(0, 16);
 }

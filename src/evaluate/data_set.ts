@@ -1,9 +1,10 @@
 // What is asked: conversations about pictures with true answers, out of packaged scenes or a user's own file. Knows no model.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { messageOf, SparseVilaError } from '../errors';
+import { readTextFile } from '../files';
 import type { ImageInput } from '../image/decode';
 import { sceneConversation } from '../scenes/conversation';
 
@@ -58,12 +59,8 @@ export function scenesSet({ scenes, turns, frames, seed }: ScenesOptions): DataS
  * @throws SparseVilaError `ERR_DATA_SET`, naming the line
  */
 export function readDataSet(file: string): DataSet {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new SparseVilaError('ERR_DATA_SET', `${file}: cannot be read (${messageOf(cause)}).`, { cause });
-  }
+  const codes = { missing: 'ERR_DATA_SET', unreadable: 'ERR_DATA_SET' } as const;
+  const text = readTextFile(file, { what: 'JSON lines of conversations', limit: 256 * 2 ** 20, ...codes });
   const conversations = text
     .split('\n')
     .map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }))

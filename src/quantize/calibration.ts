@@ -1,9 +1,9 @@
 // The calibration set: conversations about pictures, turned by the real adapter and the session's own layout into the rows and
 // positions that enter the decoder, so that visual tokens count. Knows nothing of quantisation.
 
-import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { readFileBounded, readTextFile } from '../files';
 import { breather } from '../models/breath';
 import type { RowModel, VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
@@ -39,24 +39,32 @@ export interface Sequence {
   readonly answers: readonly { readonly row: number; readonly next: number }[];
 }
 
+const FILE = {
+  what: 'JSON lines of conversations',
+  limit: 256 * 2 ** 20,
+  missing: 'ERR_CALIBRATION',
+  unreadable: 'ERR_CALIBRATION',
+} as const;
+
 /**
  * Reads JSON lines `{"image": path | "images": [paths], "turns": [{"question", "answer"?, "truth"?}]}`; paths are relative to the
  * file. `greedy`, as in the packaged reference conversations, counts as `answer`.
  * @throws SparseVilaError `ERR_CALIBRATION`, naming the line
  */
 export function readCalibration(file: string): CalibrationSample[] {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new SparseVilaError('ERR_CALIBRATION', `${file}: cannot be read (${messageOf(cause)})`, { cause });
-  }
+  const text = readTextFile(file, FILE);
   const lines = text.split('\n').map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }));
   const samples = lines
     .filter(({ line }) => line !== '')
     .map(({ line, place }) => parseLine(line, place, dirname(file)));
   if (samples.length > 0) return samples;
   throw new SparseVilaError('ERR_CALIBRATION', `${file}: expected at least one conversation, found none.`);
+}
+
+/** What a calibration file holds, for keys of runs. Its mistakes are complained of first. */
+export function readCalibrationBytes(file: string): Buffer {
+  readCalibration(file);
+  return readFileBounded(file, FILE);
 }
 
 function parseLine(line: string, place: string, folder: string): CalibrationSample {

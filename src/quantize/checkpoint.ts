@@ -7,8 +7,10 @@ import { SparseVilaError } from '../errors';
 import { readJson } from '../json';
 import type { DecoderConfig } from '../models/config';
 import { quantizeMatrix } from '../ops/quantize';
+import { requireSpace } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
-import { asSource, copyTree, isWeightFile, mergedTensors, quantizedConfig, writeCheckpoint, writeJson } from './export';
+import { copyTree } from './copy_tree';
+import { asSource, isWeightFile, mergedTensors, quantizedConfig, writeCheckpoint, writeJson } from './export';
 import { packQuantized, type RawTensor } from './formats';
 import { encodeFloats } from './half';
 import { type LayerWeights, LINEAR_NAMES, LINEARS, type Linear } from './layer';
@@ -21,6 +23,7 @@ import type { WorkFolder } from './work_folder';
 /** The folder of the decoder in a VILA checkpoint. */
 const DECODER = 'llm';
 const HEAD = 'lm_head';
+const KEPT = 'Free some, and run the same command again; what is finished is kept.';
 
 const layerFolder = (work: WorkFolder, layer: number): string => join(work.folder, `layer-${layer}`);
 
@@ -77,8 +80,9 @@ export async function finishCheckpoint(
   const skip = (path: string): boolean =>
     path === configFile || (path.startsWith(join(DECODER, '/')) && isWeightFile(path));
   await work.install(async (folder) => {
-    await copyTree(model, folder, skip, signal);
-    await writeJson(
+    await requireSpace(folder, total, KEPT);
+    await copyTree(model, folder, { skip, signal });
+    writeJson(
       join(folder, configFile),
       quantizedConfig(readJson(join(model, configFile)), { format, groupSize, symmetric, ignore }),
     );

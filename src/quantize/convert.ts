@@ -3,15 +3,17 @@
 // and compared tensor by tensor before it gets its name.
 
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { lstatSync, statSync } from 'node:fs';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import { readQuantization } from '../models/quantized_config';
+import { requireSpace } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
-import { copyTree, isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from './export';
+import { copyTree } from './copy_tree';
+import { isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from './export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
 import type { FloatDtype } from './half';
 import { type Checkpoint, configFiles, LAYOUTS, type Layout, movedFile, openParts, type Part, placeOf } from './layout';
@@ -73,7 +75,7 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
     onProgress({ step: 'convert', done, total, unit: 'B' });
   };
   const key = keyOf(options, checkpoint);
-  const work = openWorkFolder(out, key);
+  const work = openWorkFolder(out, key, [model]);
   const made = join(work.folder, `made-${key.slice(0, 16)}`);
   try {
     const folders = await writeParts(made, checkpoint, plans, { layout, model, onBytes, signal });
@@ -82,9 +84,7 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
       const { folder, prefix } = placeOf(part.name, layout);
       verified += await plan.verify(withPrefix(folders.get(folder) as Tensors, prefix), onBytes, signal);
     }
-    await work.install(async (folder) => {
-      for (const name of await readdir(made)) await rename(join(made, name), join(folder, name));
-    });
+    await work.installMade(made);
     return { out: resolve(out), converted: plans.reduce((sum, { plan }) => sum + plan.converted, 0), verified };
   } catch (error) {
     await keepForLater(error, work, made);
@@ -96,7 +96,8 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
 
 /** What was stopped, or found the disk full, can go on; what is wrong leaves nothing. */
 async function keepForLater(error: unknown, work: WorkFolder, made: string): Promise<void> {
-  const stopped = !(error instanceof SparseVilaError) || codeOf(error) === 'ERR_DISK_FULL';
+  const code = codeOf(error);
+  const stopped = !(error instanceof SparseVilaError) || code === 'ERR_DISK_FULL' || code === 'ERR_OUTPUT_UNWRITABLE';
   if (stopped) work.finish('begun', true);
   else await rm(made, { recursive: true, force: true });
 }
@@ -128,15 +129,31 @@ async function writeParts(
   const owned = new Set(['config.json', ...checkpoint.parts.map(({ name }) => join(name, 'config.json'))]);
   const move = (path: string): string => movedFile(path, checkpoint.layout, layout);
   await mkdir(made, { recursive: true });
-  await copyTree(model, made, (path) => owned.has(path) || isWeightFile(path), signal, move);
+  const finished = await keepShards(made);
+  const bytes = [...sources.values()].flat().reduce((sum, { byteLength }) => sum + byteLength, 0);
+  await requireSpace(made, bytes - finished);
+  await copyTree(model, made, { skip: (path) => owned.has(path) || isWeightFile(path), move, signal });
   const written = new Map<string, Tensors>();
   for (const folder of sources.keys()) await mkdir(join(made, folder), { recursive: true });
-  for (const [path, json] of files) await writeJson(join(made, path), json);
+  for (const [path, json] of files) writeJson(join(made, path), json);
   for (const [folder, tensors] of sources) {
     await writeCheckpoint(join(made, folder), tensors, { onBytes, signal, resume: true });
     written.set(folder, openTensors(join(made, folder)));
   }
   return written;
+}
+
+/** Removes what an interrupted conversion left but whole shards; returns their bytes. */
+async function keepShards(made: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(made, { recursive: true })) {
+    const path = join(made, name);
+    const stat = lstatSync(path, { throwIfNoEntry: false });
+    if (stat === undefined || stat.isDirectory()) continue;
+    if (stat.isFile() && path.endsWith('.safetensors')) bytes += stat.size;
+    else await rm(path);
+  }
+  return bytes;
 }
 
 /** Of what a conversion depends on: what is continued must be the same. */

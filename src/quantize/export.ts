@@ -1,10 +1,10 @@
 // Writes a checkpoint folder that differs from another in some tensors and configs: everything else is copied. Shards are written
 // one after the other, each tensor when its turn comes. Knows no quantisation beyond what its tensors are called.
 
-import { constants, existsSync } from 'node:fs';
-import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Json } from '../json';
+import { replaceFile } from '../runtime/atomic';
 import type { QuantizedFormat, RawTensor } from './formats';
 import { type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
 import type { Tensors } from './tensors';
@@ -33,7 +33,7 @@ export async function writeCheckpoint(
   };
   const shards = shardsOf(tensors, options.shardBytes ?? SHARD_BYTES);
   if (shards.length === 1) return write(join(folder, 'model.safetensors'), tensors);
-  const weightMap: Record<string, string> = {};
+  const weightMap: Record<string, string> = Object.create(null); // a tensor may be called __proto__
   for (const [i, shard] of shards.entries()) {
     const number = (n: number): string => String(n).padStart(5, '0');
     const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
@@ -42,7 +42,7 @@ export async function writeCheckpoint(
   }
   const total = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
   const index = { metadata: { total_size: total }, weight_map: weightMap };
-  await writeJson(join(folder, 'model.safetensors.index.json'), index);
+  writeJson(join(folder, 'model.safetensors.index.json'), index);
 }
 
 function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource[][] {
@@ -73,29 +73,10 @@ export function mergedTensors(tensors: Tensors, replaced: ReadonlyMap<string, Te
   });
 }
 
-/** Copies a folder's files, links as what they point to, except those that `skip` names by their path in the folder, to where `move` says. */
-export async function copyTree(
-  from: string,
-  to: string,
-  skip: (path: string) => boolean,
-  signal?: AbortSignal,
-  move: (path: string) => string = (path) => path,
-): Promise<void> {
-  for (const name of await readdir(from, { recursive: true })) {
-    signal?.throwIfAborted();
-    const [source, target] = [join(from, name), join(to, move(name))];
-    if (!(await stat(source)).isFile() || skip(relative(from, source))) continue;
-    await mkdir(dirname(target), { recursive: true });
-    await copyFile(source, target, constants.COPYFILE_FICLONE);
-  }
-}
-
 /** Whether a file is weights or their index: what a new checkpoint of the same folder replaces. */
 export const isWeightFile = (name: string): boolean => /\.safetensors(\.index\.json)?$/.test(name);
 
-export async function writeJson(file: string, json: unknown): Promise<void> {
-  await writeFile(file, `${JSON.stringify(json, null, 2)}\n`);
-}
+export const writeJson = (file: string, json: unknown): void => replaceFile(file, `${JSON.stringify(json, null, 2)}\n`);
 
 export interface QuantizationFacts {
   readonly format: QuantizedFormat;

@@ -107,6 +107,10 @@ export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationS
   return readCalibration(file).filter((_, i) => i % 2 === (half === 'calibration' ? 0 : 1));
 }
 
+/** What a run reads: its output must lie apart from it. */
+export const inputsOf = ({ model, calibration }: Pick<QuantizeOptions, 'model' | 'calibration'>): string[] =>
+  calibration === undefined ? [model] : [model, calibration];
+
 /** The folder of the decoder's weights and config in a VILA checkpoint. @throws SparseVilaError `ERR_MODEL_TYPE`, `ERR_MODEL_MISSING` */
 export function decoderFolder(model: string): string {
   const folder = join(model, 'llm');

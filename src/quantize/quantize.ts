@@ -5,7 +5,7 @@
 // `bench checkpoint`) with --samples 3 --rows 128 at most 3.9 GB were resident.
 
 import { createHash } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
@@ -19,6 +19,7 @@ import {
   completeSample,
   isComplete,
   readCalibration,
+  readCalibrationBytes,
   type Sequence,
   sequenceOf,
   spread,
@@ -31,6 +32,7 @@ import {
   checkedDecoderConfig,
   checkQuantizeOptions,
   decoderFolder,
+  inputsOf,
   packagedScenes,
   type QuantizeOptions,
 } from './options';
@@ -73,7 +75,7 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   const config = checkedDecoderConfig(folder, options);
   const tensors = openTensors(folder);
   const { signal, onProgress = () => undefined } = given;
-  const work = openWorkFolder(options.out, keyOf(options, tensors));
+  const work = openWorkFolder(options.out, keyOf(options, tensors), inputsOf(options));
   try {
     const run: Run = { options, config, tensors, work, signal, onProgress };
     const resumed = options.modules.includes('decoder') ? countFinished(work, config) : 0;
@@ -101,11 +103,6 @@ function keyOf(options: CheckedOptions, { entries }: Tensors): string {
     hash.update(JSON.stringify([size, mtimeMs]));
   }
   return hash.digest('hex');
-}
-
-function readCalibrationBytes(file: string): Buffer {
-  readCalibration(file); // its complaints are clearer
-  return readFileSync(file);
 }
 
 const stepOf = (layer: number): string => `layer-${layer}`;

@@ -2,18 +2,20 @@
 // under the final name. Everything is made in one work folder, so that the same call continues an interrupted one. Knows no searches.
 
 import { createHash } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { type CalibrationSample, readCalibration, spread } from './calibration';
-import { copyTree, isWeightFile } from './export';
+import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
+import { copyTree } from './copy_tree';
+import { isWeightFile } from './export';
 import {
   type CheckedOptions,
   checkedDecoderConfig,
   checkQuantizeOptions,
   DECODER_MODULES,
   decoderFolder,
+  inputsOf,
   invalid,
   MODULES,
   type Module,
@@ -64,7 +66,7 @@ export async function quantizeParts({ tower, ...given }: QuantizePartsOptions): 
   const { model, signal, onProgress } = given;
   const samples = spread(conversationsOf(given, options, tower), options.samples);
   const pictures = { model, samples, signal, onProgress };
-  const work = openWorkFolder(options.out, keyOf(given, tower));
+  const work = openWorkFolder(options.out, keyOf(given, tower), inputsOf(given));
   try {
     const made = [...work.finished.keys()].filter((name) => TOWER_BLOCK_STEP.test(name)).length;
     const towerFolder = join(work.folder, TOWER);
@@ -159,9 +161,9 @@ async function install(
       (part) => path === join(part, 'config.json') || (path.startsWith(join(part, '/')) && isWeightFile(path)),
     );
   await work.install(async (folder) => {
-    await copyTree(from, folder, skip, signal);
+    await copyTree(from, folder, { skip, signal });
     for (const part of parts) {
-      await copyTree(join(work.folder, part), join(folder, part), () => false, signal);
+      await copyTree(join(work.folder, part), join(folder, part), { skip: () => false, signal });
       openTensors(join(folder, part)); // reads back what the headers say
     }
   });
@@ -171,7 +173,7 @@ async function install(
 function keyOf(given: QuantizeOptions, tower: TowerFormat | undefined): string {
   const { out: _, model, calibration, signal: __, onProgress: ___, ...rest } = given;
   const hash = createHash('sha256').update(JSON.stringify([tower, rest]));
-  if (calibration !== undefined) hash.update(readFileSync(calibration));
+  if (calibration !== undefined) hash.update(readCalibrationBytes(calibration));
   for (const folder of [join(model, TOWER), join(model, PROJECTOR), decoderFolder(model)]) {
     const files = new Set([...openTensors(folder).entries.values()].map(({ file }) => file));
     for (const file of [...files].sort()) {

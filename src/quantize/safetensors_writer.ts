@@ -2,10 +2,10 @@
 // appears under its name when it is complete. Knows nothing of what the tensors are.
 // Source: the safetensors format description (huggingface/safetensors, README "Format").
 
-import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
-import { codeOf, SparseVilaError } from '../errors';
+import { SparseVilaError } from '../errors';
 import type { TensorDtype } from '../models/safetensors';
+import { temporaryName, writeError } from '../runtime/atomic';
 
 /** A tensor to be written. Its bytes are asked for when its turn comes, once. */
 export interface TensorSource {
@@ -25,7 +25,7 @@ export interface WriteOptions {
 
 /**
  * Writes `tensors` into `file`, those of wider elements first, so that each lies at a multiple of its element. On any error, an abort included, nothing is left.
- * @throws SparseVilaError `ERR_DISK_FULL`; `signal.reason`; Node's errors
+ * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`; what `bytes` throws
  */
 export async function writeSafetensors(
   file: string,
@@ -33,7 +33,7 @@ export async function writeSafetensors(
   options: WriteOptions = {},
 ): Promise<void> {
   const tensors = given.toSorted((a, b) => elementBytes(b) - elementBytes(a));
-  const temporary = `${file}.tmp-${randomBytes(8).toString('hex')}`;
+  const temporary = temporaryName(file);
   try {
     const handle = await open(temporary, 'wx');
     try {
@@ -46,7 +46,7 @@ export async function writeSafetensors(
     await rename(temporary, file);
   } catch (error) {
     await rm(temporary, { force: true });
-    throw diskError(error, file);
+    throw writeError(error, file);
   }
 }
 
@@ -55,20 +55,10 @@ function elementBytes({ byteLength, shape }: TensorSource): number {
   return elements === 0 ? 0 : byteLength / elements;
 }
 
-/** `ENOSPC` and `EDQUOT` in words; other errors as they are. */
-export function diskError(error: unknown, file: string): unknown {
-  const code = codeOf(error);
-  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
-  return new SparseVilaError(
-    'ERR_DISK_FULL',
-    `${file}: no space is left on this disk. Free some and run the same command again; what is finished is kept.`,
-    { cause: error },
-  );
-}
-
 /** The length and the JSON header, padded with spaces so that the data starts at a multiple of 8. */
 function headerBytes(tensors: readonly TensorSource[], metadata: Readonly<Record<string, string>>): Uint8Array {
-  const header: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } };
+  const header: Record<string, unknown> = Object.create(null); // a tensor may be called __proto__
+  header.__metadata__ = { format: 'pt', ...metadata };
   let end = 0;
   for (const { name, dtype, shape, byteLength } of tensors) {
     if (name in header) throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `Tensor "${name}" is given twice.`);

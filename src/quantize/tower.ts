@@ -156,7 +156,7 @@ export async function writePart(
   const all = mergedTensors(tensors, new Map(replaced.map((source) => [source.name, source])));
   await mkdir(folder, { recursive: true });
   await writeCheckpoint(folder, all, { signal });
-  await writeJson(join(folder, 'config.json'), config);
+  writeJson(join(folder, 'config.json'), config);
 }
 
 /** Linear layers of a tower that stay as they are: those of a pooling head. */

@@ -1,12 +1,14 @@
 // Where an unfinished checkpoint is made: a folder beside the final name, with a file of what is finished, so that a killed run
 // continues and nothing half-written ever has the final name. Knows nothing of what is made.
 
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
-import { codeOf, SparseVilaError } from '../errors';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { isPresent, shownPath } from '../files';
 import { readJson } from '../json';
-import { diskError } from './safetensors_writer';
+import { replaceFile, syncFolder, writeError } from '../runtime/atomic';
+import { isLockFile, type Lock, takeLock } from '../runtime/lock';
 
 export interface WorkFolder {
   /** Where finished steps' files go. */
@@ -17,116 +19,151 @@ export interface WorkFolder {
   finish(step: string, result: unknown): void;
   /** Makes the checkpoint in a fresh folder and gives it the final name; removes the work folder. */
   install(build: (folder: string) => Promise<void>): Promise<void>;
-  /** Lets others in. What is finished stays; where nothing is, nothing stays. */
+  /** Gives `made`, a folder below `folder` with a whole checkpoint, the final name; removes the work folder. */
+  installMade(made: string): Promise<void>;
+  /** Releases the lock. What is finished stays; removes the folder if no step finished. */
   close(): void;
 }
 
 const RECORD = 'resume.json';
+/** The step that is finished when a whole checkpoint is about to get its name. */
+const INSTALL = 'install';
 
 /**
  * Opens the work folder of `out`, continuing what an earlier run with the same `key` left.
- * @throws SparseVilaError `ERR_OUTPUT_EXISTS`; `ERR_RESUME_MISMATCH` when an unfinished run had other options or inputs;
- *   `ERR_BUSY` when another process works on it; `ERR_DISK_FULL`
+ * @param inputs the model folder and other files that are read: `out` must be apart from them
+ * @throws SparseVilaError `ERR_OUTPUT_EXISTS`; `ERR_OUTPUT_INSIDE` (an input in the output, or the reverse); `ERR_RESUME_MISMATCH` when
+ *   an unfinished run had other options or inputs; `ERR_BUSY` when another process works on it; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
  */
-export function openWorkFolder(out: string, key: string): WorkFolder {
+export function openWorkFolder(out: string, key: string, inputs: readonly string[] = []): WorkFolder {
   const target = resolve(out);
-  if (existsSync(target)) {
-    throw new SparseVilaError(
-      'ERR_OUTPUT_EXISTS',
-      `Expected a new folder as output, but ${target} exists. Give another name or remove it.`,
-    );
-  }
   const folder = join(dirname(target), `${basename(target)}.partial`);
-  mkdirSync(folder, { recursive: true });
-  const unlock = lock(join(folder, 'lock'));
-  const record = join(folder, RECORD);
-  const tree = join(folder, 'checkpoint');
+  const overlap = overlapOf(inputs, target, folder);
+  if (isPresent(target)) {
+    if (overlap === undefined) removeInstalled(folder);
+    throw outputExists(target);
+  }
+  if (overlap !== undefined) throw overlap;
+  const lock = takeLock(folder);
   try {
-    const finished = readRecord(record, key, folder);
-    return {
-      folder,
-      finished,
-      finish: (step, result) => {
-        finished.set(step, result);
-        writeRecord(record, { key, finished: Object.fromEntries(finished) });
-      },
-      install: async (build) => {
-        await rm(tree, { recursive: true, force: true });
-        mkdirSync(tree);
-        try {
-          await build(tree);
-          await rename(tree, target);
-        } catch (error) {
-          await rm(tree, { recursive: true, force: true });
-          throw diskError(error, tree);
-        }
-        await rm(folder, { recursive: true, force: true });
-      },
-      close: () => {
-        unlock();
-        // Nothing to continue: nothing to leave.
-        if (finished.size === 0) rmSync(folder, { recursive: true, force: true });
-      },
-    };
+    return opened(target, folder, lock, key);
   } catch (error) {
-    unlock();
+    lock.release();
     throw error;
   }
 }
 
-function readRecord(file: string, key: string, folder: string): Map<string, unknown> {
-  if (!existsSync(file)) {
-    writeRecord(file, { key, finished: {} });
-    return new Map();
+function opened(target: string, folder: string, lock: Lock, key: string): WorkFolder {
+  const record = join(folder, RECORD);
+  const tree = join(folder, 'checkpoint');
+  const finished = readRecord(record, key, folder);
+  const finish = (step: string, result: unknown): void => {
+    finished.set(step, result);
+    replaceFile(record, JSON.stringify({ key, finished: Object.fromEntries(finished) }));
+  };
+  const installMade = async (made: string): Promise<void> => {
+    finish(INSTALL, true);
+    if (isPresent(target)) throw outputExists(target); // rename would replace an empty folder
+    try {
+      syncFolder(made);
+      await rename(made, target);
+      syncFolder(dirname(target));
+    } catch (error) {
+      throw writeError(error, target);
+    }
+    finished.clear();
+    removeAllButLock(folder);
+  };
+  return {
+    folder,
+    finished,
+    finish,
+    installMade,
+    install: async (build) => {
+      try {
+        await rm(tree, { recursive: true, force: true });
+        mkdirSync(tree);
+        await build(tree);
+      } catch (error) {
+        await rm(tree, { recursive: true, force: true });
+        throw writeError(error, tree);
+      }
+      await installMade(tree);
+    },
+    close: () => {
+      if (finished.size === 0) removeAllButLock(folder);
+      lock.release();
+    },
+  };
+}
+
+/** Removes a folder's content before its lock is released, so that nothing of the next holder is removed. */
+function removeAllButLock(folder: string): void {
+  for (const name of readdirSync(folder))
+    if (!isLockFile(name)) rmSync(join(folder, name), { recursive: true, force: true });
+}
+
+/** Removes the work folder of a run that was killed between giving the checkpoint its name and this. */
+function removeInstalled(folder: string): void {
+  if (!isPresent(join(folder, RECORD))) return;
+  let lock: Lock | undefined;
+  try {
+    lock = takeLock(folder);
+    const { finished } = readJson(join(folder, RECORD));
+    if (Object.hasOwn(finished ?? {}, INSTALL)) removeAllButLock(folder);
+  } catch {
+    // Another process is about to do it, or this is no work folder.
+  } finally {
+    lock?.release();
   }
-  const { key: other, finished } = readJson(file);
-  const steps = Object.entries(finished ?? {});
-  if (other === key) return new Map(steps);
-  if (steps.length === 0) {
-    writeRecord(file, { key, finished: {} });
-    return new Map();
+}
+
+/** The error when an input lies in an output or the reverse, by real paths: links and `..` lead to the same folders. */
+function overlapOf(inputs: readonly string[], target: string, folder: string): SparseVilaError | undefined {
+  const contains = (outer: string, inner: string): boolean => `${inner}${sep}`.startsWith(`${outer}${sep}`);
+  for (const input of inputs) {
+    const real = realOf(resolve(input));
+    for (const output of [target, folder].map(realOf)) {
+      const isInside = contains(real, output);
+      if (!isInside && !contains(output, real)) continue;
+      const what = isInside ? 'the output would lie in the input' : 'the input lies where the output is made';
+      const message = `${shownPath(target)}: ${what}, ${shownPath(input)}. Give an --out that lies beside it.`;
+      return new SparseVilaError('ERR_OUTPUT_INSIDE', message);
+    }
   }
-  throw new SparseVilaError(
-    'ERR_RESUME_MISMATCH',
-    `${folder}: an unfinished run with other options, another calibration set or another model lies here. ` +
-      'Repeat its command to continue it, give another --out, or remove that folder to start over.',
+  return undefined;
+}
+
+/** The real path of what may not be there yet. */
+function realOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const parent = dirname(path);
+    return parent === path ? path : join(realOf(parent), basename(path));
+  }
+}
+
+function outputExists(target: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_OUTPUT_EXISTS',
+    `Expected a new folder as output, but ${shownPath(target)} exists. Give another name or remove it.`,
   );
 }
 
-function writeRecord(file: string, content: unknown): void {
-  try {
-    writeFileSync(`${file}.new`, JSON.stringify(content));
-    renameSync(`${file}.new`, file);
-  } catch (error) {
-    throw diskError(error, file);
-  }
-}
-
-/** Takes the lock file; one whose process is gone counts as free. Returns what gives it back. */
-function lock(file: string): () => void {
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      writeFileSync(file, String(process.pid), { flag: 'wx' });
-      return () => rmSync(file, { force: true });
-    } catch (error) {
-      if (codeOf(error) !== 'EEXIST') throw diskError(error, file);
-      const owner = Number(readFileSync(file, 'utf8'));
-      if (isAlive(owner)) {
-        throw new SparseVilaError(
-          'ERR_BUSY',
-          `${dirname(file)}: process ${owner} is working here. Wait for it, or give another --out.`,
-        );
-      }
-      rmSync(file, { force: true });
-    }
-  }
-  throw new SparseVilaError('ERR_BUSY', `${dirname(file)}: another process has just begun to work here.`);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return pid > 0 && process.kill(pid, 0);
-  } catch (error) {
-    return codeOf(error) === 'EPERM';
-  }
+function readRecord(file: string, key: string, folder: string): Map<string, unknown> {
+  const begin = (): Map<string, unknown> => {
+    replaceFile(file, JSON.stringify({ key, finished: {} }));
+    return new Map();
+  };
+  if (!isPresent(file)) return begin();
+  const { key: other, finished } = readJson(file);
+  const steps = Object.entries(finished ?? {}).filter(([step]) => step !== INSTALL);
+  if (other === key) return new Map(steps);
+  if (steps.length === 0) return begin();
+  throw new SparseVilaError(
+    'ERR_RESUME_MISMATCH',
+    `${shownPath(folder)}: an unfinished run with other options, another calibration set or another model lies here. ` +
+      'Repeat its command to continue it, give another --out, or remove that folder to start over.',
+  );
 }

@@ -1,10 +1,26 @@
-// Installs a folder or file all at once: the work happens in a temporary sibling, the rename at the end
-// is the only step that others can see. So a target that exists is complete, whoever was killed when.
+// Writes a file, or installs a folder, all at once: the work happens in a temporary sibling, the rename at the end is the only
+// step that others can see. So a target that exists is complete, whoever was killed when. And the one place that puts errors of
+// writing (a full disk, a read-only folder) in words.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { mkdir, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { isPresent, kindOf, shownPath } from '../files';
+
+const TEMPORARY = /\.tmp-[0-9a-f]{16}$/;
 
 /**
  * Makes `target` by calling `build` with a fresh path beside it and renaming the result.
@@ -14,25 +30,25 @@ import { dirname, join } from 'node:path';
  */
 export async function installOnce(target: string, build: (temporary: string) => Promise<void>): Promise<boolean> {
   if (existsSync(target)) return false;
-  await mkdir(dirname(target), { recursive: true });
-  const temporary = `${target}.tmp-${randomBytes(8).toString('hex')}`;
+  const temporary = temporaryName(target);
   try {
+    await mkdir(dirname(target), { recursive: true });
     await build(temporary);
     // rename() silently replaces a file; for a file that is right too, since equal names mean equal content.
     await rename(temporary, target);
     return true;
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     // Whatever went wrong here (a lost race for the rename, a source that the winner has cleared away):
     // a target that exists is complete.
     if (existsSync(target)) return false;
-    throw error;
+    throw writeError(error, target);
   }
 }
 
 /** Removes `path` in one step as far as others can see, so that nobody finds half of it. */
 export async function removeAtOnce(path: string): Promise<void> {
-  const temporary = `${path}.tmp-${randomBytes(8).toString('hex')}`;
+  const temporary = temporaryName(path);
   const moved = await rename(path, temporary).then(
     () => true,
     () => false,
@@ -40,11 +56,139 @@ export async function removeAtOnce(path: string): Promise<void> {
   if (moved) await rm(temporary, { recursive: true, force: true });
 }
 
+/**
+ * Writes `file` aside, brings it to the disk and gives it its name, making its folder. What was there is replaced; a link is kept,
+ * and what it points to is replaced.
+ * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` (also where a folder, a FIFO or a device lies)
+ */
+export function replaceFile(file: string, content: string | Uint8Array): void {
+  let temporary: string | undefined;
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    const target = replaceable(file);
+    temporary = temporaryName(target);
+    const fd = openSync(temporary, 'wx');
+    try {
+      writeFileSync(fd, content);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, target);
+  } catch (error) {
+    if (temporary !== undefined) rmSync(temporary, { force: true });
+    throw writeError(error, file);
+  }
+}
+
+/** Brings the names in a folder to the disk. Some file systems cannot; there it does nothing. */
+export function syncFolder(folder: string): void {
+  const fd = openSync(folder, 'r');
+  try {
+    fsyncSync(fd);
+  } catch {
+    // EINVAL: a network file system
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The regular file that `file` names, through links. */
+function replaceable(file: string): string {
+  if (!isPresent(file)) return file;
+  const stat = statSync(file);
+  if (stat.isFile()) return realpathSync(file);
+  throw unwritable(file, `it is ${kindOf(stat)}`);
+}
+
+/** A fresh name beside `target`. */
+export function temporaryName(target: string): string {
+  const name = basename(target);
+  // Names may have 255 bytes.
+  const start = Buffer.byteLength(name) > 200 ? name.slice(0, 50) : name;
+  return join(dirname(target), `${start}.tmp-${randomBytes(8).toString('hex')}`);
+}
+
+/** Whether a name is one of `temporaryName`: what a killed process leaves. */
+export const isTemporary = (name: string): boolean => TEMPORARY.test(name);
+
+const FULL: Readonly<Record<string, string>> = {
+  ENOSPC: 'no space is left on this disk',
+  EDQUOT: 'the quota of this disk is used up',
+  EFBIG: 'the file is larger than the file system or `ulimit -f` allows',
+};
+const UNWRITABLE: Readonly<Record<string, string>> = {
+  EROFS: 'the file system is read-only',
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EISDIR: 'it is a directory',
+  ENOTDIR: 'a part of the path is not a directory',
+  EEXIST: 'a part of the path is not a directory',
+  ENOTEMPTY: 'it is a directory with files in it',
+  ENOENT: 'a part of the path is not there, or is a link to nothing',
+  ENAMETOOLONG: 'the name is too long',
+  ELOOP: 'a link in the path leads back to itself',
+  EMFILE: 'too many open files: raise `ulimit -n`',
+  ENFILE: 'too many open files on this machine',
+  EIO: 'the disk reports an input/output error',
+};
+
+/** Calls on files: the error of a program that cannot be started, or of a connection, is not one of writing. */
+const FILE_CALLS =
+  /^(open|write|fsync|fdatasync|ftruncate|mkdir|mkdtemp|rename|copyfile|sendfile|link|symlink|unlink|rmdir|scandir|l?stat|statfs|u?time|f?chmod|rm|close)/;
+
+/**
+ * The error of writing `file` in words: `ERR_DISK_FULL` or `ERR_OUTPUT_UNWRITABLE`. Errors that do not come from the system (ours,
+ * an abort) stay as they are.
+ */
+export function writeError(error: unknown, file: string): unknown {
+  const code = codeOf(error) ?? '';
+  const isSystem = typeof error === 'object' && error !== null && 'syscall' in error;
+  if (!isSystem || !FILE_CALLS.test(String(error.syscall))) return error;
+  const full = FULL[code];
+  if (full === undefined) return unwritable(file, UNWRITABLE[code] ?? messageOf(error), error);
+  return diskFull(file, full, error);
+}
+
+/** The error of a program that ended because the disk is full, as the last lines of its output say; else undefined. */
+export function fullDiskIn(lines: readonly string[], folder: string): SparseVilaError | undefined {
+  if (!lines.some((line) => /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line)))
+    return undefined;
+  return diskFull(folder, 'no space is left on this disk');
+}
+
+function diskFull(file: string, reason: string, cause?: unknown): SparseVilaError {
+  const message = `${shownPath(file)}: ${reason}. Free some, and run the same command again; what is finished is kept.`;
+  return new SparseVilaError('ERR_DISK_FULL', message, { cause });
+}
+
+function unwritable(file: string, reason: string, cause?: unknown): SparseVilaError {
+  const message = `${shownPath(file)}: cannot be written (${reason}). Give another name, or make it writable.`;
+  return new SparseVilaError('ERR_OUTPUT_UNWRITABLE', message, { cause });
+}
+
+/**
+ * Makes sure that a folder that exists has room for `bytes` more.
+ * @throws SparseVilaError `ERR_DISK_FULL` with both numbers; `advice` ends its message
+ */
+export async function requireSpace(folder: string, bytes: number, advice = 'Free some.'): Promise<void> {
+  const disk = await statfs(folder).catch(() => undefined);
+  if (disk === undefined || disk.blocks === 0) return; // file systems that do not count
+  const free = disk.bavail * disk.bsize;
+  if (free >= bytes) return;
+  const gb = (count: number): string =>
+    count < 1e8 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(1)} GB`;
+  throw new SparseVilaError(
+    'ERR_DISK_FULL',
+    `${shownPath(folder)}: expected ${gb(bytes)} free on this disk, found ${gb(free)}. ${advice}`,
+  );
+}
+
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 /** What may go, and after how long without use: temporaries of killed processes, and what old sources compiled to. */
 const STALE: readonly (readonly [name: RegExp, afterMs: number])[] = [
-  [/\.tmp-[0-9a-f]{16}$/, DAY_MS],
+  [TEMPORARY, DAY_MS],
   [/^(native|gpu|standin|build)-[0-9a-f-]+(\.log|\.lock|\.failed)?$/, 30 * DAY_MS],
 ];
 

@@ -2,11 +2,11 @@
 // package is compiled once, in a folder that goes away. Knows nothing of what is built.
 
 import { createHash } from 'node:crypto';
-import { existsSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { codeOf } from '../errors';
+import { type Lock, takeLock } from './lock';
 import { packageFolder } from './paths';
 
 export interface BuildTreeOptions {
@@ -32,8 +32,8 @@ export async function inBuildTree(options: BuildTreeOptions, build: (tree: strin
     .digest('hex')
     .slice(0, 16);
   const tree = join(options.cache, `build-${key}`);
-  const lock = `${tree}.lock`;
-  if (!isClone || !(await takeLock(lock, tree))) {
+  const lock = isClone ? await lockTree(tree) : undefined;
+  if (lock === undefined) {
     await mkdir(options.temporary, { recursive: true });
     await build(options.temporary);
     await rm(options.temporary, { recursive: true });
@@ -44,7 +44,7 @@ export async function inBuildTree(options: BuildTreeOptions, build: (tree: strin
     await build(tree);
   } finally {
     if (options.signal?.aborted) await rm(tree, { recursive: true, force: true });
-    rmSync(lock, { force: true });
+    lock.release();
   }
 }
 
@@ -64,30 +64,14 @@ async function wipeIfMisdated(tree: string, sources: Readonly<Record<string, str
   writeFileSync(note, JSON.stringify(sources));
 }
 
-/** Whether the lock is ours now. A lock whose owner was killed is taken over, and `tree` wiped. */
-async function takeLock(lock: string, tree: string): Promise<boolean> {
-  const owner = `${process.pid} ${hostname()}`;
-  for (const attempt of ['first', 'after the owner’s death']) {
-    try {
-      writeFileSync(lock, owner, { flag: 'wx' });
-      return true;
-    } catch (error) {
-      if (codeOf(error) !== 'EEXIST' || attempt !== 'first') return false;
-    }
-    const [pid, host] = (await readFile(lock, 'utf8').catch(() => '')).split(' ');
-    // A lock without an owner is being written or removed this moment; one of another host cannot be judged.
-    if (!pid || host !== hostname() || isAlive(Number(pid))) return false;
-    await rm(tree, { recursive: true, force: true });
-    rmSync(lock, { force: true });
-  }
-  return false;
-}
-
-function isAlive(pid: number): boolean {
+/** The lock of `tree`, or undefined while another process builds there. When its last owner was killed, the tree is wiped. */
+async function lockTree(tree: string): Promise<Lock | undefined> {
   try {
-    process.kill(pid, 0);
-    return true;
+    const lock = takeLock(`${tree}.lock`);
+    if (lock.wasAbandoned) await rm(tree, { recursive: true, force: true });
+    return lock;
   } catch (error) {
-    return codeOf(error) === 'EPERM';
+    if (codeOf(error) === 'ERR_BUSY') return undefined;
+    throw error;
   }
 }

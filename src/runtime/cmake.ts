@@ -1,10 +1,12 @@
 // Compiles a folder with CMake into the cache, with progress and a log that stays when it fails. Knows nothing of what
 // is compiled.
 
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isFolder } from '../files';
+import { fullDiskIn } from './atomic';
 import { inBuildTree } from './build-tree';
 import { cores } from './machine';
 import { cacheFolder, type Environment } from './paths';
@@ -48,12 +50,14 @@ export function requireCmake(env: Environment = process.env): CmakeTools {
 /** The newest build in the cache with this name and key, whichever compiler made it: `<name>-<key>-<8 hex digits>`. */
 export function findBuild(name: string, key: string, env: Environment = process.env): string | undefined {
   const cache = cacheFolder(env);
-  if (!existsSync(cache)) return undefined;
+  if (!isFolder(cache)) return undefined;
   const pattern = new RegExp(`^${name}-${key}-[0-9a-f]{8}$`);
   const folders = readdirSync(cache)
     .filter((entry) => pattern.test(entry))
     .map((entry) => join(cache, entry));
-  return folders.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
+  // One that is being removed has no time.
+  const time = (folder: string): number => statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return folders.filter(isFolder).sort((a, b) => time(b) - time(a))[0];
 }
 
 /** Where the log of a failed build of `target` is. */
@@ -106,7 +110,7 @@ async function call(
   const env = options.env ?? {};
   for (const args of calls) {
     const result = await run(cmake, args, { signal: options.signal, onLine, log, env });
-    if (result.code !== 0) throw compileError(name, result, log);
+    if (result.code !== 0) throw fullDiskIn(result.tail, dirname(log)) ?? compileError(name, result, log);
   }
   await rm(log, { force: true });
   report(100);

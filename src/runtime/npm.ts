@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { fullDiskIn } from './atomic';
 import type { Environment } from './paths';
 import { findProgram, run } from './process';
 
@@ -66,9 +67,12 @@ export async function fetchPackage(
   const result = await run(program, args, { env, signal: options.signal });
   const [file, ...more] = (await readdir(folder)).filter((entry) => entry.endsWith('.tgz'));
   if (result.code === 0 && file !== undefined && more.length === 0) return join(folder, file);
-  throw new SparseVilaError(
-    'ERR_FETCH',
-    `Expected npm to fetch ${name}@${version} but it ended with exit code ${result.code}:\n${result.tail.slice(-12).join('\n')}\n` +
-      'Check the network and npm’s registry (`npm config get registry`, `npm ping`), then run set-up again.',
+  throw (
+    fullDiskIn(result.tail, folder) ??
+    new SparseVilaError(
+      'ERR_FETCH',
+      `Expected npm to fetch ${name}@${version} but it ended with exit code ${result.code}:\n${result.tail.slice(-12).join('\n')}\n` +
+        'Check the network and npm’s registry (`npm config get registry`, `npm ping`), then run set-up again.',
+    )
   );
 }

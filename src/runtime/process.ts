@@ -2,11 +2,12 @@
 // Knows nothing of what they do.
 
 import { spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants, createWriteStream, statSync } from 'node:fs';
+import { accessSync, constants, createWriteStream, statSync, type WriteStream } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { onAbort } from '../abort';
 import { SparseVilaError } from '../errors';
+import { writeError } from './atomic';
 import type { Environment } from './paths';
 
 export interface RunOptions {
@@ -27,11 +28,16 @@ export interface RunResult {
 
 const TAIL_LINES = 40;
 
-/** Runs a program to its end. Rejects when it cannot be started, or with the signal's reason when aborted. */
+/** Runs a program to its end. Rejects when it cannot be started, with the signal's reason when aborted, or when the log cannot be written. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
   options.signal?.throwIfAborted();
   const tail: string[] = [];
   const log = options.log === undefined ? undefined : createWriteStream(options.log, { flags: 'a' });
+  let logError: unknown;
+  log?.on('error', (error) => {
+    logError = writeError(error, String(options.log));
+    endGroup(child.pid);
+  });
   log?.write(`$ ${command} ${args.join(' ')}\n`);
   // A group of its own, so that aborting ends the compilers that make has started as well.
   const child = spawn(command, args, {
@@ -56,11 +62,22 @@ export async function run(command: string, args: readonly string[], options: Run
       child.once('close', (status) => done(status ?? 1));
     });
     options.signal?.throwIfAborted();
+    await closed(log);
+    if (logError !== undefined) throw logError;
     return { code, tail };
   } finally {
     forget?.();
-    await new Promise<void>((done) => (log ? log.end(done) : done()));
+    await closed(log);
   }
+}
+
+/** Ends a log, whether it can be written or not. */
+async function closed(log: WriteStream | undefined): Promise<void> {
+  if (log === undefined || log.closed) return;
+  await new Promise<void>((done) => {
+    log.once('close', done);
+    log.end();
+  });
 }
 
 function endGroup(pid: number | undefined): void {

@@ -3,10 +3,10 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { installOnce } from './atomic';
+import { fullDiskIn, installOnce, requireSpace } from './atomic';
 import { cacheFolder, type Environment, TENSORFLOW_VERSION } from './paths';
 import { findPip, run } from './process';
 import type { OnProgress } from './progress';
@@ -46,6 +46,7 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
 
 /** Free space that is asked for per byte of a wheel: itself, pip's copy of it, and what is unpacked. */
 const SPACE_FACTOR = 6.2;
+const MORE_SPACE = 'Free some, or set SPARSEVILA_CACHE to a folder on another disk.';
 const POLL_MS = 200;
 
 /** The wheel for this machine. Throws `ERR_NO_WHEEL` where there is none. */
@@ -78,7 +79,7 @@ export async function fetchWheel(wheel: Wheel, options: FetchOptions = {}): Prom
   await installOnce(folder, async (temporary) => {
     const downloads = join(temporary, 'downloads');
     await mkdir(downloads, { recursive: true });
-    await checkSpace(temporary, wheel.bytes * SPACE_FACTOR);
+    await requireSpace(dirname(temporary), wheel.bytes * SPACE_FACTOR, MORE_SPACE);
     await download(wheel, downloads, options);
     const file = await onlyWheelIn(downloads);
     await verifyWheel(wheel, file, options);
@@ -104,11 +105,14 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
     const log = join(dirname(folder), 'pip.log');
     const result = await run(program, args, { env: { ...options.env, TMPDIR: folder }, signal: options.signal, log });
     if (result.code !== 0) {
-      throw new SparseVilaError(
-        'ERR_FETCH',
-        `Expected pip to fetch ${wheel.project}==${wheel.version} (${wheel.platform}) but it failed:\n` +
-          `${result.tail.join('\n')}\nCheck the network and pip's index (\`pip config list\`), then run set-up again; ` +
-          `or ${wheel.otherwise}.`,
+      throw (
+        fullDiskIn(result.tail, folder) ??
+        new SparseVilaError(
+          'ERR_FETCH',
+          `Expected pip to fetch ${wheel.project}==${wheel.version} (${wheel.platform}) but it failed:\n` +
+            `${result.tail.join('\n')}\nCheck the network and pip's index (\`pip config list\`), then run set-up again; ` +
+            `or ${wheel.otherwise}.`,
+        )
       );
     }
     await rm(log, { force: true });
@@ -116,17 +120,6 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
     clearInterval(watch);
   }
   report(wheel.bytes);
-}
-
-async function checkSpace(folder: string, needed: number): Promise<void> {
-  const disk = await statfs(folder);
-  const free = disk.bavail * disk.bsize;
-  if (free >= needed) return;
-  throw new SparseVilaError(
-    'ERR_DISK_FULL',
-    `Expected ${(needed / 1e9).toFixed(1)} GB free for set-up in ${dirname(folder)} but found ${(free / 1e9).toFixed(1)} GB. ` +
-      'Free some, or set SPARSEVILA_CACHE to a folder on another disk.',
-  );
 }
 
 async function largestFile(folder: string): Promise<number> {

@@ -1,0 +1,127 @@
+// The folder where a checkpoint is made: one holder, resumable, and nothing half-written under the final name.
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openWorkFolder, type WorkFolder } from '../../src/quantize/work_folder';
+
+let parent: string;
+let out: string;
+beforeEach(() => {
+  parent = mkdtempSync(join(tmpdir(), 'sparsevila-work-'));
+  out = join(parent, 'out');
+});
+afterEach(() => rmSync(parent, { recursive: true }));
+const code = (expected: string) => expect.objectContaining({ code: expected });
+const put = async (folder: string) => writeFileSync(join(folder, 'config.json'), '{}');
+
+test('a checkpoint is installed, and nothing else is left', async () => {
+  const work = openWorkFolder(out, 'key');
+  writeFileSync(join(work.folder, 'part'), '');
+  work.finish('step', 1);
+  await work.install(put);
+  work.close();
+  expect(readdirSync(parent)).toEqual(['out']);
+  expect(readdirSync(out)).toEqual(['config.json']);
+});
+
+test('a run continues what one with the same key finished', () => {
+  const first = openWorkFolder(out, 'key');
+  first.finish('step', { a: 1 });
+  first.close();
+  const again = openWorkFolder(out, 'key');
+  expect([...again.finished]).toEqual([['step', { a: 1 }]]);
+  again.close();
+  expect(() => openWorkFolder(out, 'other')).toThrow(code('ERR_RESUME_MISMATCH'));
+  // The refusal has released the lock.
+  openWorkFolder(out, 'key').close();
+});
+
+test('where no step is finished nothing is left, and another key may begin', () => {
+  const work = openWorkFolder(out, 'key');
+  writeFileSync(join(work.folder, 'half'), '');
+  work.close();
+  expect(readdirSync(parent)).toEqual([]);
+  openWorkFolder(out, 'other').close();
+});
+
+test('a second holder is refused until the first closes', () => {
+  const work = openWorkFolder(out, 'key');
+  expect(() => openWorkFolder(out, 'key')).toThrow(code('ERR_BUSY'));
+  work.close();
+  openWorkFolder(out, 'key').close();
+});
+
+test('a failure to build leaves the finished steps and no tree', async () => {
+  const work = openWorkFolder(out, 'key');
+  work.finish('step', 1);
+  const fail = work.install(async (folder) => {
+    await put(folder);
+    throw new RangeError('no');
+  });
+  await expect(fail).rejects.toThrow('no');
+  work.close();
+  expect(readdirSync(`${out}.partial`)).toEqual(['resume.json']);
+  expect(existsSync(out)).toBe(false);
+});
+
+test('an output that appears meanwhile, even an empty folder, is not replaced', async () => {
+  const work = openWorkFolder(out, 'key');
+  mkdirSync(out);
+  await expect(work.install(put)).rejects.toMatchObject({ code: 'ERR_OUTPUT_EXISTS' });
+  work.close();
+  expect(readdirSync(out)).toEqual([]);
+});
+
+test('what a run left that was killed after the checkpoint had its name is removed by the next', async () => {
+  const work = openWorkFolder(out, 'key');
+  await work.install(put);
+  work.close();
+  mkdirSync(`${out}.partial`);
+  writeFileSync(join(`${out}.partial`, 'resume.json'), JSON.stringify({ key: 'key', finished: { install: true } }));
+  expect(() => openWorkFolder(out, 'key')).toThrow(code('ERR_OUTPUT_EXISTS'));
+  expect(readdirSync(parent)).toEqual(['out']);
+});
+
+test('a run that was killed just before the checkpoint had its name continues', () => {
+  const first = openWorkFolder(out, 'key');
+  first.finish('step', 1);
+  first.finish('install', true);
+  first.close();
+  const again: WorkFolder = openWorkFolder(out, 'key');
+  expect([...again.finished.keys()]).toEqual(['step']);
+  again.close();
+});
+
+describe('inputs and outputs apart', () => {
+  test('the output in the input, also through links and ..', () => {
+    const model = join(parent, 'model');
+    mkdirSync(join(model, 'llm'), { recursive: true });
+    symlinkSync('model/llm', join(parent, 'link'));
+    for (const inside of ['model/q', 'model/llm/a/q', 'link/q', 'other/../model/q'])
+      expect(() => openWorkFolder(join(parent, inside), 'key', [model])).toThrow(code('ERR_OUTPUT_INSIDE'));
+    expect(readdirSync(model)).toEqual(['llm']);
+    openWorkFolder(join(parent, 'model-q'), 'key', [model]).close();
+  });
+
+  test('the input in the work folder', () => {
+    const model = join(parent, 'out.partial', 'decoder');
+    mkdirSync(model, { recursive: true });
+    expect(() => openWorkFolder(out, 'key', [model])).toThrow(code('ERR_OUTPUT_INSIDE'));
+    expect(existsSync(model)).toBe(true);
+  });
+
+  test('the output is the input', () => {
+    mkdirSync(out);
+    symlinkSync('out', join(parent, 'alias'));
+    for (const name of ['out', 'alias'])
+      expect(() => openWorkFolder(join(parent, name), 'key', [out])).toThrow(code('ERR_OUTPUT_EXISTS'));
+  });
+});
+
+test('what is no folder in place of the work folder, and links that lead nowhere', () => {
+  writeFileSync(`${out}.partial`, '');
+  expect(() => openWorkFolder(out, 'key')).toThrow(code('ERR_OUTPUT_UNWRITABLE'));
+  symlinkSync('nowhere', out);
+  expect(() => openWorkFolder(out, 'key')).toThrow(code('ERR_OUTPUT_EXISTS'));
+  expect(() => openWorkFolder(join(parent, 'n'.repeat(300)), 'key')).toThrow(code('ERR_OUTPUT_UNWRITABLE'));
+});

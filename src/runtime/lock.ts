@@ -1,0 +1,255 @@
+// One holder of a folder at a time, among processes, containers and users. Node has no flock(2), so the lock is a record that each
+// contender publishes, and then looks for the others: of two contenders at least one sees the other, and whoever sees a live
+// one withdraws. Records have unique names that nobody uses again, so removing the record of a dead owner can never hit a live one,
+// which a single lock file with a take-over cannot promise.
+//
+// A process id alone says little: it repeats at once in a new container. So a record also has the boot id, the pid namespace and the
+// process's start time. Where those do not prove that the owner lives, the kernel is asked: each record has a Unix socket beside it
+// on which its owner listens. The kernel closes the socket with the process, however that ends, and finds it by its inode, so the
+// answer is right across pid and network namespaces that share a volume. (An abstract socket is seen in one network namespace only.)
+// An owner on another machine, which exists on network file systems only, cannot be judged: it counts as alive, and the error says
+// which file to remove.
+
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { hostname } from 'node:os';
+import { dirname, join } from 'node:path';
+import { codeOf, SparseVilaError } from '../errors';
+import { isFolder, shownPath } from '../files';
+import { writeError } from './atomic';
+
+export interface Lock {
+  /** True when the last owner died without releasing: what it was writing may be half written. */
+  readonly wasAbandoned: boolean;
+  /** Removes the record, and the folder if nothing else is in it. */
+  release(): void;
+}
+
+interface Owner {
+  /** As `/proc` numbers it. */
+  readonly pid: number;
+  /** Clock ticks between boot and the start of the process; 0 where there is no `/proc`. */
+  readonly start: number;
+  readonly pidNamespace: string;
+  readonly boot: string;
+  readonly host: string;
+}
+
+const RECORD = /^lock-[0-9a-f]{16}$/;
+const LOCK_FILE = /^lock-[0-9a-f]{16}(\.sock|\.new)?$/;
+/** Two that start at the same moment may both withdraw; they wait for random times and try again. */
+const ATTEMPTS = 12;
+const LONGEST_WAIT_MS = 30;
+/** A record that is older is a holder's, not that of a contender who is about to withdraw. */
+const CONTENDING_MS = 1000;
+const OLD_MS = 60_000;
+
+/** Whether a file in a locked folder belongs to its lock. */
+export const isLockFile = (name: string): boolean => LOCK_FILE.test(name);
+
+/**
+ * Takes the lock of `folder`, which is made if it is not there, until `release` or the end of the process.
+ * @throws SparseVilaError `ERR_BUSY` naming the owner; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
+ */
+export function takeLock(folder: string): Lock {
+  for (let attempt = 1; ; attempt++) {
+    const taken = contend(folder, `lock-${randomBytes(8).toString('hex')}`);
+    if (typeof taken === 'object') return taken;
+    if (attempt >= ATTEMPTS || isHolder(folder, taken)) throw busy(folder, taken);
+    sleep(Math.random() * LONGEST_WAIT_MS);
+  }
+}
+
+/** The lock; or the name of a live record in the folder, or undefined when the folder was removed meanwhile by the last holder. */
+function contend(folder: string, name: string): Lock | string | undefined {
+  const record = join(folder, name);
+  let server: Server | undefined;
+  const withdraw = (): void => {
+    server?.close();
+    for (const file of [`${record}.sock`, `${record}.new`, record]) quietly(() => unlinkSync(file));
+  };
+  try {
+    mkdirSync(folder, { recursive: true });
+    server = listen(folder, `${name}.sock`);
+    // Written aside first, so that nobody reads half of it.
+    writeFileSync(`${record}.new`, JSON.stringify(self()), { flag: 'wx' });
+    renameSync(`${record}.new`, record);
+    const others = readdirSync(folder).filter((other) => RECORD.test(other) && other !== name);
+    const alive = others.find((other) => isAlive(folder, other));
+    if (alive !== undefined) {
+      withdraw();
+      return alive;
+    }
+    clean(folder, name, others);
+    const release = (): void => {
+      withdraw();
+      removeIfEmpty(folder);
+    };
+    return { wasAbandoned: others.length > 0, release };
+  } catch (error) {
+    withdraw();
+    removeIfEmpty(folder);
+    if (codeOf(error) === 'ENOENT' && isFolder(dirname(folder))) return undefined;
+    throw writeError(error, folder);
+  }
+}
+
+/** Removes what dead owners left. A file without a record may be of one who is about to publish, unless it is old. */
+function clean(folder: string, name: string, dead: readonly string[]): void {
+  for (const other of readdirSync(folder).filter((file) => isLockFile(file) && !file.startsWith(name))) {
+    const path = join(folder, other);
+    if (dead.includes(other.slice(0, name.length)) || ageOf(path) > OLD_MS) rmSync(path, { force: true });
+  }
+}
+
+function isHolder(folder: string, name: string | undefined): boolean {
+  return name !== undefined && ageOf(join(folder, name)) > CONTENDING_MS;
+}
+
+/** Milliseconds since a file was written; 0 when it is gone. */
+function ageOf(path: string): number {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat === undefined ? 0 : Date.now() - stat.mtimeMs;
+}
+
+/** A folder that holds something, or a contender who is about to take the lock, stays. */
+function removeIfEmpty(folder: string): void {
+  quietly(() => rmdirSync(folder));
+}
+
+/** What cannot be removed is no obstacle: the owner of a record is found dead when its process has ended. */
+function quietly(remove: () => void): void {
+  try {
+    remove();
+  } catch {
+    // see above
+  }
+}
+
+let own: Owner | undefined;
+
+/** This process, as others find it. */
+function self(): Owner {
+  if (own !== undefined) return own;
+  const { pid, start } = processAt('self') ?? { pid: process.pid, start: 0 };
+  const boot = read(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+  own = { pid, start, pidNamespace: read(() => readlinkSync('/proc/self/ns/pid')), boot, host: hostname() };
+  return own;
+}
+
+function read(from: () => string): string {
+  try {
+    return from();
+  } catch {
+    return '';
+  }
+}
+
+/** Process id and start time (fields 1 and 22 of proc(5) stat); undefined when there is none, or only a zombie. */
+function processAt(pid: number | 'self'): { pid: number; start: number } | undefined {
+  const text = read(() => readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  // The name, in parentheses, may hold spaces and parentheses.
+  const [state, ...rest] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  if (text === '' || state === 'Z' || state === 'X') return undefined;
+  return { pid: Number.parseInt(text, 10), start: Number(rest[18]) };
+}
+
+/** Whether the owner of a record lives, or cannot be known to be dead. */
+function isAlive(folder: string, name: string): boolean {
+  const owner = ownerOf(folder, name);
+  if (owner === undefined) return false; // withdrawn meanwhile, or the machine went down before it was on the disk
+  const here = self();
+  if (owner.boot !== here.boot) return owner.host !== here.host && isNetworkFolder(folder);
+  if (owner.pidNamespace === here.pidNamespace) {
+    const found = processAt(owner.pid);
+    if (found?.start === owner.start) return true;
+    if (here.start === 0 && exists(owner.pid)) return true; // there is no /proc
+  }
+  const listens = isListening(folder, `${name}.sock`);
+  return listens ?? owner.pidNamespace !== here.pidNamespace;
+}
+
+function ownerOf(folder: string, name: string): Owner | undefined {
+  try {
+    return JSON.parse(readFileSync(join(folder, name), 'utf8')) as Owner;
+  } catch {
+    return undefined;
+  }
+}
+
+function exists(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return codeOf(error) === 'EPERM';
+  }
+}
+
+/** Listens on a socket in `folder` until it is closed; undefined on file systems without sockets. Keeps no process running. */
+function listen(folder: string, name: string): Server | undefined {
+  const server = createServer((socket) => socket.destroy());
+  server.on('error', () => undefined); // seen below, before it is emitted
+  server.unref();
+  withShortPath(folder, (short) => server.listen({ path: join(short, name), exclusive: true }));
+  return server.listening ? server : undefined;
+}
+
+/** A socket's path has at most 107 bytes: the folder is given as an open file of this process. */
+function withShortPath<T>(folder: string, use: (path: string) => T): T {
+  const fd = openSync(folder, 'r');
+  try {
+    return use(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const PROBE = `require('node:net').connect(process.argv[1]).on('connect', () => process.exit(0))
+  .on('error', ({ code }) => process.exit(code === 'ECONNREFUSED' ? 3 : 4))`;
+
+/** Whether a process listens on a socket; undefined when the kernel cannot say. Asked in a child, since connecting is asynchronous. */
+function isListening(folder: string, name: string): boolean | undefined {
+  const options = { cwd: folder, timeout: 20_000, stdio: 'ignore', env: { ...process.env, NODE_OPTIONS: '' } } as const;
+  const { status } = spawnSync(process.execPath, ['-e', PROBE, name], options);
+  return status === 0 ? true : status === 3 ? false : undefined;
+}
+
+/** statfs(2) types of file systems that several machines share: NFS, SMB, CIFS, SMB2, Ceph, FUSE, 9p, Lustre, GPFS, BeeGFS, AFS. */
+const NETWORK_TYPES = new Set([
+  0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x00c36400, 0x65735546, 0x01021997, 0x0bd00bd0, 0x47504653, 0x19830326,
+  0x5346414f,
+]);
+
+function isNetworkFolder(folder: string): boolean {
+  return NETWORK_TYPES.has(statfsSync(folder).type);
+}
+
+function busy(folder: string, name = ''): SparseVilaError {
+  const owner = ownerOf(folder, name);
+  const who = owner === undefined ? 'another process' : `process ${owner.pid} on ${shownPath(owner.host)}`;
+  return new SparseVilaError(
+    'ERR_BUSY',
+    `${shownPath(folder)}: ${who} is working here. Wait for it, or give another name for the output. ` +
+      `If it is on a machine or in a container that is gone, remove ${shownPath(join(folder, name))}.`,
+  );
+}
+
+function sleep(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
