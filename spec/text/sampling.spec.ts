@@ -2,8 +2,9 @@
 import { readJson } from '../../src/json';
 import { float32 } from '../../src/ops/run';
 import { sample, sampleReference } from '../../src/ops/sample';
+import { parseGenerationConfig } from '../../src/text/generation_config';
 import { uniform } from '../../src/text/random';
-import { createSampler, parseGenerationConfig, type SamplingOptions } from '../../src/text/sampling';
+import { createSampler, type SamplingOptions } from '../../src/text/sampling';
 
 const f32 = (...values: number[]): Float32Array => Float32Array.from(values);
 
@@ -271,6 +272,30 @@ describe('parseGenerationConfig', () => {
     );
     expect(() => parseGenerationConfig({ max_new_tokens: 0 }, 'g.json')).toThrow(/"max_new_tokens", received 0/);
     expect(() => parseGenerationConfig({ do_sample: 'yes' }, 'g.json')).toThrow(/true or false for "do_sample"/);
-    expect(() => parseGenerationConfig({ do_sample: true, top_p: 2 }, 'g.json')).toThrow(/topP, received 2/);
+    expect(() => parseGenerationConfig({ num_beams: 4 }, 'g.json')).toThrow(/1 or null for "num_beams", received 4/);
+  });
+
+  it('leaves greedy decoding alone where only sampling is impossible', () => {
+    const odd = [
+      { top_p: 2 },
+      { top_k: 'x' },
+      { temperature: -1 },
+      { top_p: Number.NaN },
+      { min_p: 0.1 },
+      { typical_p: 0.9 },
+    ];
+    for (const settings of odd) {
+      const { sampling } = parseGenerationConfig({ do_sample: true, ...settings }, 'g.json');
+      expect(() => createSampler({}, sampling)).toThrow(/^g\.json: .*Ask with a temperature/);
+      expect(createSampler({ temperature: 0 }, sampling).sample(f32(1, 3, 2), [])).toBe(1);
+    }
+  });
+
+  it('reads 0 for top_p as one token and -1 for top_k as all', () => {
+    const one = parseGenerationConfig({ do_sample: true, temperature: 5, top_p: 0 }, 'g.json').sampling;
+    expect(one).toMatchObject({ temperature: 5, topK: 50, topP: 2 ** -126 });
+    const sampler = createSampler({ seed: 1 }, one);
+    for (let i = 0; i < 50; i++) expect(sampler.sample(f32(1, 1.5, 1.4), [])).toBe(1);
+    expect(parseGenerationConfig({ do_sample: true, top_k: -1 }, 'g.json').sampling).toMatchObject({ topK: 0 });
   });
 });

@@ -130,43 +130,82 @@ export function resampleOf(pilNumber: number): ResampleFilter {
   );
 }
 
+/** What transformers' SigLIP processors take for what their file leaves out. */
+const SIGLIP_DEFAULTS = { resample: 3, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] } as const;
+
 /**
  * A preprocessor_config.json, checked. `size` may be a number, {height, width} or {shortest_edge} (a square: both modes give one);
- * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; size, resample, image_mean and image_std have no
- * common default and must be there.
+ * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; resample, image_mean and image_std have a default only
+ * where `image_processor_type` is SigLIP's. Steps that are switched off and what they would use are not read.
  * @param file what errors call the file
+ * @param options isResized: the caller resizes pictures to `size`, bicubic, before the processor, whose do_resize and resample then
+ *   change nothing
  * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG: a field missing, of a wrong type, or asking for what is not implemented
  */
-export function parsePreprocessorConfig(json: unknown, file: string): PreprocessorConfig {
+export function parsePreprocessorConfig(
+  json: unknown,
+  file: string,
+  { isResized = false }: { readonly isResized?: boolean } = {},
+): PreprocessorConfig {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw wrong(file, 'an object', 'the file', json);
-  const fields = json as Record<string, unknown>;
+  const own: Record<string, unknown> = { ...json };
+  const isSiglip = /^Siglip(ImageProcessor|FeatureExtractor)/.test(String(own.image_processor_type));
+  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== null));
+  const fields: Record<string, unknown> = isSiglip ? { ...SIGLIP_DEFAULTS, ...given } : given;
   const size = parseSize(fields.size, file);
+  const doRescale = parseFlag(fields, 'do_rescale', file);
+  const doNormalize = parseFlag(fields, 'do_normalize', file);
   refuseUnsupported(fields, size, file);
+  const config = {
+    size,
+    resample: isResized ? 'bicubic' : parseFilter(fields, file),
+    rescaleFactor: doRescale ? parseRescale(fields, file) : 1 / 255,
+    mean: doNormalize || fields.image_mean !== undefined ? parseRgb(fields.image_mean, 'image_mean', file) : BLACK,
+    std: doNormalize ? parseRgb(fields.image_std, 'image_std', file) : WHITE,
+    doResize: isResized || parseFlag(fields, 'do_resize', file),
+    doRescale,
+    doNormalize,
+  };
+  requireFinite(config, file);
+  return config;
+}
+
+const BLACK: Rgb = [0, 0, 0];
+const WHITE: Rgb = [1, 1, 1];
+
+function parseFilter(fields: Record<string, unknown>, file: string): ResampleFilter {
   const filter = PIL_FILTERS.get(fields.resample);
   if (filter === undefined) throw wrong(file, '1 (lanczos), 2 (bilinear) or 3 (bicubic)', 'resample', fields.resample);
-  const rescaleFactor = fields.rescale_factor ?? 1 / 255;
-  if (typeof rescaleFactor !== 'number' || !(rescaleFactor > 0)) {
-    throw wrong(file, 'a positive number', 'rescale_factor', rescaleFactor);
-  }
-  const std = parseRgb(fields.image_std, 'image_std', file);
-  if (std.some((s) => s <= 0)) throw wrong(file, 'three positive numbers', 'image_std', std);
-  return {
-    size,
-    resample: filter,
-    rescaleFactor,
-    mean: parseRgb(fields.image_mean, 'image_mean', file),
-    std,
-    doResize: parseFlag(fields, 'do_resize', file),
-    doRescale: parseFlag(fields, 'do_rescale', file),
-    doNormalize: parseFlag(fields, 'do_normalize', file),
-  };
+  return filter;
+}
+
+function parseRescale({ rescale_factor: factor = 1 / 255 }: Record<string, unknown>, file: string): number {
+  if (typeof factor === 'number' && Number.isFinite(factor) && factor > 0) return factor;
+  throw wrong(file, 'a positive number', 'rescale_factor', factor);
+}
+
+/** The numbers are used in f32: no std may vanish there, and no pixel may become infinite. */
+function requireFinite({ mean, std, rescaleFactor, doRescale, doNormalize }: PreprocessorConfig, file: string): void {
+  if (std.some((s) => Math.fround(s) <= 0))
+    throw wrong(file, 'three positive numbers that f32 holds', 'image_std', std);
+  const white = 255 * (doRescale ? rescaleFactor : 1);
+  const extremes = std.flatMap((s, c) => [0, white].map((x) => (doNormalize ? (x - (mean[c] ?? 0)) / s : x)));
+  if (extremes.every((value) => Number.isFinite(Math.fround(value)))) return;
+  const field = Number.isFinite(Math.fround(white)) ? 'image_mean and image_std' : 'rescale_factor';
+  throw wrong(
+    file,
+    'numbers that leave pixels finite in f32',
+    field,
+    field === 'rescale_factor' ? rescaleFactor : [mean, std],
+  );
 }
 
 const SIZE_FORMS = 'a positive integer, {height, width} or {shortest_edge}';
 
 function parseSize(value: unknown, file: string, field = 'size'): { height: number; width: number } {
-  const side = (v: unknown) => (typeof v === 'number' && Number.isSafeInteger(v) && v > 0 ? v : undefined);
+  const side = (v: unknown) =>
+    typeof v === 'number' && Number.isSafeInteger(v) && v > 0 && v < 2 ** 31 ? v : undefined;
   const whole = side(value);
   if (whole !== undefined) return { height: whole, width: whole };
   if (typeof value === 'object' && value !== null) {
@@ -188,11 +227,11 @@ function refuseUnsupported(
   file: string,
 ): void {
   for (const [field, value] of Object.entries(fields)) {
-    if (field.startsWith('do_') && value === true && !KNOWN_STEPS.includes(field)) {
+    if (field.startsWith('do_') && !KNOWN_STEPS.includes(field) && parseFlag({ [field]: value }, field, file)) {
       throw wrong(file, 'false, because this step is not implemented', field, value);
     }
   }
-  if (fields.do_center_crop !== true) return;
+  if (!parseFlag({ do_center_crop: false, ...fields }, 'do_center_crop', file)) return;
   const crop = parseSize(fields.crop_size, file, 'crop_size');
   if (crop.height !== size.height || crop.width !== size.width) {
     throw wrong(
@@ -214,8 +253,8 @@ function parseRgb(value: unknown, field: string, file: string): Rgb {
 
 function parseFlag(fields: Record<string, unknown>, field: string, file: string): boolean {
   const value = fields[field] ?? true;
-  if (typeof value !== 'boolean') throw wrong(file, 'true or false', field, value);
-  return value;
+  if (typeof value !== 'boolean' && value !== 0 && value !== 1) throw wrong(file, 'true or false', field, value);
+  return Boolean(value);
 }
 
 function wrong(file: string, expected: string, field: string, received: unknown): SparseVilaError {

@@ -31,7 +31,7 @@ export interface DecoderConfig {
   readonly maxPositions: number;
   /** Which attention projections have a bias: q, k and v together, and o. */
   readonly attentionBias: { readonly qkv: boolean; readonly o: boolean };
-  /** What the file says. A checkpoint that holds `lm_head.weight` uses it all the same. */
+  /** What the file says. A checkpoint that holds `lm_head.weight` uses it all the same; one that does not has to say true. */
   readonly tieWordEmbeddings: boolean;
   readonly hiddenAct: 'silu';
 }
@@ -56,13 +56,23 @@ const DECODER_DEFAULTS = {
   qwen2: { intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768 },
 } as const;
 
+/** Names of transformers' ACT2FN; those of one formula are one here. */
+const TOWER_ACTIVATIONS = {
+  ...{ gelu_pytorch_tanh: 'gelu_pytorch_tanh', gelu_new: 'gelu_pytorch_tanh', gelu_fast: 'gelu_pytorch_tanh' },
+  ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
+} as const satisfies Readonly<Record<string, SiglipConfig['hiddenAct']>>;
+
+/** Outputs of a product are counted in int32. */
+const MAX_WIDTH = 2 ** 31 - 1;
+
 type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
  * The decoder of a `llama`, `mistral` (full attention only) or `qwen2` config: the T4 form (`rope_theta`, `rope_scaling`) and the
  * T5 form (`rope_parameters`).
- * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for values that are wrong or not supported.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that nothing here computes,
+ *   `ERR_CONFIG_INVALID` for wrong values.
  */
 export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const config = configReader(json, file);
@@ -80,24 +90,27 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
   }
   const headDim = config.size('head_dim', hiddenSize / heads);
+  if (heads * headDim > MAX_WIDTH)
+    throw config.wrong('num_attention_heads', `at most ${MAX_WIDTH} outputs of all heads`);
   if (headDim % 2 !== 0) throw config.wrong('head_dim', 'an even head width, as rotary embedding needs');
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
-  rejectUnsupported(config, type, maxPositions);
+  const layers = config.size('num_hidden_layers', 32);
+  rejectUnsupported(config, type, { headDim, layers, maxPositions });
   const bias = type === 'llama' && config.boolean('attention_bias', false);
   return {
     hiddenSize,
     intermediateSize: config.size('intermediate_size', defaults.intermediate),
-    layers: config.size('num_hidden_layers', 32),
+    layers,
     heads,
     kvHeads,
     headDim,
     vocabSize: config.size('vocab_size', defaults.vocab),
-    ...parseRope(config, maxPositions),
-    rmsNormEps: config.number('rms_norm_eps', 1e-6),
+    ...parseRope(config, headDim, maxPositions),
+    rmsNormEps: config.float('rms_norm_eps', 1e-6),
     maxPositions,
     attentionBias: { qkv: type === 'qwen2' || bias, o: bias },
     tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
-    hiddenAct: config.oneOf('hidden_act', ['silu'] as const, 'silu'),
+    hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu'),
   };
 }
 
@@ -117,6 +130,8 @@ export function parseSiglipConfig(json: Json, file: string): SiglipConfig {
   const imageSize = config.size('image_size', 224);
   const patchSize = config.size('patch_size', 16);
   if (patchSize > imageSize) throw config.wrong('patch_size', `at most image_size (${imageSize})`);
+  // Pictures are decoded to three channels.
+  if (config.size('num_channels', 3) !== 3) throw config.unsupported('num_channels', '3');
   return {
     hiddenSize,
     intermediateSize: config.size('intermediate_size', 3072),
@@ -124,9 +139,9 @@ export function parseSiglipConfig(json: Json, file: string): SiglipConfig {
     heads,
     imageSize,
     patchSize,
-    channels: config.size('num_channels', 3),
-    layerNormEps: config.number('layer_norm_eps', 1e-6),
-    hiddenAct: config.oneOf('hidden_act', ['gelu_pytorch_tanh', 'gelu', 'quick_gelu'] as const, 'gelu_pytorch_tanh'),
+    channels: 3,
+    layerNormEps: config.float('layer_norm_eps', 1e-6),
+    hiddenAct: activation(config, TOWER_ACTIVATIONS, 'gelu_pytorch_tanh'),
   };
 }
 
@@ -165,36 +180,95 @@ function unsupported(config: ConfigReader, supported: readonly string[]): Sparse
   return new SparseVilaError('ERR_CONFIG_UNSUPPORTED', message);
 }
 
+function activation<T extends string>(config: ConfigReader, known: Readonly<Record<string, T>>, fallback: T): T {
+  const name = config.string('hidden_act', fallback);
+  const found = Object.hasOwn(known, name) ? known[name] : undefined;
+  if (found === undefined) throw config.unsupported('hidden_act', `one of ${Object.keys(known).join(', ')}`);
+  return found;
+}
+
+interface DecoderFacts {
+  readonly headDim: number;
+  readonly layers: number;
+  readonly maxPositions: number;
+}
+
 /** Switches that change the computation and that nothing here computes: better refused than silently ignored. */
-function rejectUnsupported(config: ConfigReader, type: DecoderType, maxPositions: number): void {
-  if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.wrong('mlp_bias', 'false');
-  if (type === 'qwen2' && config.boolean('use_sliding_window', false))
-    throw config.wrong('use_sliding_window', 'false');
+function rejectUnsupported(config: ConfigReader, type: DecoderType, facts: DecoderFacts): void {
+  if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.unsupported('mlp_bias', 'false');
+  for (const key of ['use_mrope', 'use_qk_norm', 'qk_layernorm'])
+    if (config.boolean(key, false)) throw config.unsupported(key, 'false');
+  for (const [key, neutral] of neutralValues(facts))
+    if (config.has(key) && config.json[key] !== neutral)
+      throw config.unsupported(key, neutral === null ? 'null' : `${neutral}`);
+  rejectWindows(config, type, facts);
+}
+
+/** Scales and caps of other architectures, each with the value that changes nothing. */
+const neutralValues = ({ headDim }: DecoderFacts): readonly (readonly [key: string, value: number | null])[] => [
+  ['attn_logit_softcapping', null],
+  ['final_logit_softcapping', null],
+  ['clip_qkv', null],
+  ['query_pre_attn_scalar', headDim],
+  ['embedding_multiplier', 1],
+  ['residual_multiplier', 1],
+  ['logits_scaling', 1],
+];
+
+/** Attention is full: a window counts only where it is shorter than the longest sequence. */
+function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPositions }: DecoderFacts): void {
+  const kinds: unknown = config.json.layer_types ?? [];
+  if (!Array.isArray(kinds) || kinds.some((kind) => kind !== 'full_attention'))
+    throw config.unsupported('layer_types', 'full_attention of every layer');
+  const isShort = (fallback: number | undefined): boolean =>
+    (config.has('sliding_window') || fallback !== undefined) && config.size('sliding_window', fallback) < maxPositions;
+  if (type === 'qwen2' && config.boolean('use_sliding_window', false)) {
+    // Layers from max_window_layers on have the window.
+    const full = config.has('max_window_layers') ? config.number('max_window_layers') : 28;
+    if (full < layers && isShort(4096)) throw config.unsupported('use_sliding_window', 'false');
+  }
   if (type !== 'mistral' || config.json.sliding_window === null) return;
-  if (config.size('sliding_window', 4096) < maxPositions) {
-    throw config.wrong('sliding_window', 'null (full attention; an absent key means a window of 4096)');
+  if (isShort(4096)) {
+    throw config.unsupported('sliding_window', 'null (full attention; an absent key means a window of 4096)');
   }
 }
 
-function parseRope(config: ConfigReader, maxPositions: number): { ropeTheta: number; ropeScaling: RopeScaling } {
-  const rope = config.object('rope_parameters') ?? config.object('rope_scaling');
-  const ropeTheta = rope?.has('rope_theta') ? rope.number('rope_theta') : config.number('rope_theta', 10000);
-  if (ropeTheta <= 0) throw config.wrong('rope_theta', 'a number above 0');
+function parseRope(config: ConfigReader, headDim: number, maxPositions: number) {
+  const [current, older] = [config.object('rope_parameters'), config.object('rope_scaling')];
+  const rope = current ?? older;
+  const ropeTheta = rope?.has('rope_theta') ? rope.float('rope_theta') : config.float('rope_theta', 10000);
+  const fastest = Math.fround(ropeTheta ** (2 / headDim - 1));
+  if (ropeTheta === 0 || !Number.isFinite(fastest)) throw config.wrong('rope_theta', 'a number above 0 that f32 holds');
   for (const part of [config, rope]) {
-    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.wrong('partial_rotary_factor', '1');
+    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.unsupported('partial_rotary_factor', '1');
   }
-  return { ropeTheta, ropeScaling: rope === undefined ? { type: 'default' } : parseScaling(rope, maxPositions) };
+  const ropeScaling = rope === undefined ? ({ type: 'default' } as const) : parseScaling(rope, maxPositions);
+  const isOlder = (key: string): boolean => older?.has(key) === true;
+  if (current !== undefined && (isOlder('type') || isOlder('rope_type') || isOlder('factor'))) {
+    const other = parseScaling(older as ConfigReader, maxPositions);
+    if (JSON.stringify(other) !== JSON.stringify(ropeScaling))
+      throw config.wrong('rope_scaling', 'what "rope_parameters" says');
+  }
+  return { ropeTheta, ropeScaling };
 }
 
 function parseScaling(rope: ConfigReader, maxPositions: number): RopeScaling {
+  for (const key of ['full_attention', 'sliding_attention', 'mrope_section'])
+    if (rope.has(key)) throw rope.unsupported(key, 'nothing');
   const key = rope.has('rope_type') ? 'rope_type' : 'type';
-  const type = rope.oneOf(key, ['default', 'linear', 'dynamic', 'llama3'] as const, 'default');
+  if (!rope.has(key) && rope.has('factor')) throw rope.wrong('rope_type', 'a type beside "factor"');
+  if (key === 'rope_type' && rope.has('type') && rope.json.type !== rope.json.rope_type)
+    throw rope.wrong('type', `what "rope_type" says (${rope.string('rope_type')})`);
+  const type = rope.string(key, 'default');
   if (type === 'default') return { type };
-  const factor = rope.number('factor');
+  if (type !== 'linear' && type !== 'dynamic' && type !== 'llama3')
+    throw rope.unsupported(key, 'one of default, linear, dynamic, llama3');
+  const factor = rope.float('factor');
   if (factor < 1) throw rope.wrong('factor', 'a number of at least 1');
   if (type !== 'llama3') return { type, factor };
-  const lowFreqFactor = rope.number('low_freq_factor');
-  const highFreqFactor = rope.number('high_freq_factor');
+  const lowFreqFactor = rope.float('low_freq_factor');
+  const highFreqFactor = rope.float('high_freq_factor');
+  if (lowFreqFactor === 0) throw rope.wrong('low_freq_factor', 'a number above 0');
   if (highFreqFactor <= lowFreqFactor)
     throw rope.wrong('high_freq_factor', `more than low_freq_factor (${lowFreqFactor})`);
   const originalMaxPositions = rope.size('original_max_position_embeddings', maxPositions);

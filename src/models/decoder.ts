@@ -84,8 +84,9 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   }
   const norm = weights.tensor('model.norm.weight', [d]);
   const eps = weights.constant([config.rmsNormEps]);
-  // A checkpoint that holds a head uses it, whatever tie_word_embeddings says.
-  const head = weights.has('lm_head.weight') ? weights.matrix(['lm_head.weight'], [vocabSize], d) : table;
+  // A checkpoint that holds a head uses it, whatever tie_word_embeddings says; without one, the config has to say that it is tied.
+  const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
+  const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
   const scoresOf = (x: Tensor, all: boolean): Tensor => headScores(x, norm, eps, head, none, all);

@@ -10,6 +10,7 @@ import { loadVila, loadVilaRows, VILA_MODEL_TYPES } from './families/vila';
 import { withImageCache } from './image_cache';
 import { withLifetime } from './lifetime';
 import type { LoadOptions, RowModel, VisionLanguageModel } from './model';
+import { refuseAdapter } from './safetensors';
 
 /** One row per family: the model types it reads and its loaders. */
 const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila, loadRows: loadVilaRows }];
@@ -57,6 +58,7 @@ function openFolder(path: string): { folder: string; json: Json; family: (typeof
       `Expected a checkpoint folder with a config.json at ${folder}, found ${existsSync(folder) ? 'none in it' : 'nothing there'}.`,
     );
   }
+  refuseAdapter(folder);
   const json = readJson(file);
   const family = FAMILIES.find(({ types }) => types.includes(String(json.model_type)));
   if (family === undefined) {

@@ -4,7 +4,7 @@ import type { CellGeometry, Size } from '../image/cells';
 import type { AllowUrls, ImageInput } from '../image/decode';
 import type { PixelValues } from '../image/preprocess';
 import type { Tensor } from '../runtime/tensor';
-import type { SamplingOptions } from '../text/sampling';
+import type { SamplingDefaults } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
 import type { Decoder, EmbeddingTable } from './decoder';
@@ -38,11 +38,13 @@ export interface VisionLanguageModel {
   readonly template: ChatTemplate;
   /** The marker that stands for one image in a prompt: its text and its id. */
   readonly imageMarker: { readonly text: string; readonly id: number };
+  /** Ids whose embeddings precede each image's features. */
+  readonly startOfImage: readonly number[];
   /** Ids whose embeddings follow each image's features. */
   readonly endOfImage: readonly number[];
   readonly stopIds: readonly number[];
   /** From generation_config.json. */
-  readonly sampling: SamplingOptions;
+  readonly sampling: SamplingDefaults;
   readonly maxNewTokens: number;
   prepareImage(input: ImageInput, signal?: AbortSignal): Promise<PixelValues>;
   encodeImage(pixels: PixelValues, options: ImageEncodeOptions): Promise<EncodedImage>;

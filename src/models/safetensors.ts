@@ -202,8 +202,8 @@ function openShards(folder: string, index: string): Map<string, TensorEntry> {
   return tensors;
 }
 
-/** peft's adapters change the weights beside which they lie; transformers applies them. */
-function refuseAdapter(folder: string): void {
+/** peft's adapters change the weights beside which they lie; transformers applies them. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+export function refuseAdapter(folder: string): void {
   const adapter = join(folder, 'adapter_config.json');
   if (!isPresent(adapter)) return;
   throw new SparseVilaError(

@@ -74,7 +74,9 @@ function oneFolder(folder: string, root: Json, type: HfType): VilaLayout {
   const config = (key: string): PartConfig => {
     const part = reader.object(key);
     if (part === undefined) throw reader.wrong(key, 'an object');
-    return { json: part.json, file };
+    // The ports say once for all parts whether the head is the embedding.
+    const tied = reader.has('tie_word_embeddings') ? { tie_word_embeddings: root.tie_word_embeddings } : {};
+    return { json: { ...tied, ...part.json }, file };
   };
   const projector = reader.object('projector_config')?.json ?? { mm_projector_type: HF_TYPES[type].projector };
   return {

@@ -40,8 +40,14 @@ export interface VisionTower {
   run(pixels: Float32Array, taps: TowerTaps, breathe: () => Promise<void>): Promise<TowerOutput>;
 }
 
-/** Names that published towers hold and no one reads. */
-export const UNUSED_TOWER_WEIGHTS = [/^head\./, /position_ids$/, /^post_layernorm\./];
+/** Names that published towers hold and no one reads: the pooling head, and the other half of a whole SigLIP. */
+export const UNUSED_TOWER_WEIGHTS = [
+  /^head\./,
+  /position_ids$/,
+  /^post_layernorm\./,
+  /^text_model\./,
+  /^logit_(scale|bias)$/,
+];
 
 /** `vision_model.encoder…`, `encoder…` and `vision_tower.vision_model.encoder…` are one. */
 export const canonicalTowerName = (name: string): string => name.replace(/^(vision_tower\.)?(vision_model\.)?/, '');
@@ -76,7 +82,7 @@ export async function siglipTower(
     async run(pixels, taps, breathe) {
       const salient = (taps.salience ?? []).map((layer) => layerIndex(layer, layers));
       const keyed = (taps.keys ?? []).map((layer) => layerIndex(layer, layers));
-      const last = [...salient, ...keyed].reduce((most, layer) => Math.max(most, layer), depth - 1);
+      const last = Math.max(depth - 1, ...salient, ...keyed);
       const salience = new Map<number, Float32Array>();
       const keys = new Map<number, Float32Array>();
       let x = embedPatches(pixels, config, grid, embedding, embeddingBias, positions);

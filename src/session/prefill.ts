@@ -44,7 +44,7 @@ export async function prefill(
   const { conversation: c, method, model } = context;
   const kept = images.reduce((sum, image) => sum + image.kept.length, 0);
   const texts = prompt.opening.reduce(
-    (sum, part) => sum + (part?.length ?? model.endOfImage.length),
+    (sum, part) => sum + (part?.length ?? model.startOfImage.length + model.endOfImage.length),
     prompt.question.length,
   );
   const pruned =

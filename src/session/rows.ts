@@ -53,6 +53,7 @@ export function rowsOf(context: RowsContext, parts: Opening, images: readonly Pr
       continue;
     }
     const { rows, kept, tokens, grid } = images[image] as PrunedImage;
+    addText(model.startOfImage);
     made.push(() => rows.clone());
     const compact = method.positions === 'compact';
     for (const [i, token] of kept.entries()) {

@@ -85,7 +85,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   };
   const free = (): void => {
     state = 'disposed';
-    conversation.freeCache();
+    for (const layer of conversation.cache) layer.dispose();
   };
   async function* run(
     question: string,
@@ -115,7 +115,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
       if (state === 'disposed') throw notIdle(state);
       model.lifetime?.check();
       const ask = checkAskOptions(options);
-      createSampler({ ...model.sampling, ...samplingOf(ask) });
+      createSampler(samplingOf(ask), model.sampling);
       turnPrompt(model, pieces, conversation, question, ask.images?.length ?? 0);
       return readingOf((done) => {
         checkIdle();

@@ -5,7 +5,7 @@ import type { ImageInput } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
-import { type Conversation, lengthOf, type Point, pointAt, rewind } from './conversation';
+import { lengthOf, type Point, pointAt, rewind } from './conversation';
 import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
 import { type PrunedImage, seeImages } from './images';
@@ -86,15 +86,9 @@ export async function* runTurn(
     progress.view?.dispose();
     progress.scores?.dispose();
     for (const { rows } of progress.images) rows.dispose();
-    if (failed) undo(c, before);
+    if (failed) rewind(c, before);
     else if (options.history === 'evict') rewind(c, progress.anchor);
   }
-}
-
-/** The conversation as it was before a turn that failed; without any row it needs no cache. */
-function undo(c: Conversation, before: Point): void {
-  rewind(c, before);
-  if (before.length === 0) c.freeCache();
 }
 
 /** Everything before the first token. */
@@ -131,7 +125,7 @@ function answer(
   { view, scores }: Progress,
   options: AskOptions,
 ): AsyncGenerator<string, Generated> {
-  const sampler = createSampler({ ...model.sampling, ...samplingOf(options) });
+  const sampler = createSampler(samplingOf(options), model.sampling);
   const { maxTokens = model.maxNewTokens, stop = [] } = options;
   return generate(model, conversation, view as TurnView, sampler, scores as Tensor, { maxTokens, stop, breathe });
 }

@@ -5,7 +5,6 @@
 // penalty: arXiv 1909.05858, §4.1.
 import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
-import { configReader, type Json } from '../json';
 import { type Checks, checkOptions, invalidOption, NATURAL, SEED } from '../options';
 import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from './draw';
 import { uniform } from './random';
@@ -36,11 +35,10 @@ export interface Sampler {
   readonly seed: number;
 }
 
-/** What generation_config.json says. */
-export interface GenerationConfig {
-  readonly sampling: SamplingOptions;
-  readonly stopIds: number[];
-  readonly maxNewTokens?: number;
+/** Sampling options of a checkpoint. */
+export interface SamplingDefaults extends SamplingOptions {
+  /** Why the checkpoint's own sampling cannot be had; thrown when it is asked for, since greedy decoding does not need it. */
+  readonly unusable?: SparseVilaError;
 }
 
 const isF32 = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
@@ -57,17 +55,19 @@ const RULES: Checks<SamplingOptions> = {
 };
 
 /**
- * A sampler with its own random stream.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option, a value out of range, or topK/topP without a temperature.
+ * A sampler with its own random stream; what `options` leave out is the checkpoint's.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option, a value out of range, or topK/topP without a temperature;
+ *   `ERR_CONFIG_INVALID` when it is left to the checkpoint to sample, and that asks for what cannot be done.
  */
-export function createSampler(options: SamplingOptions): Sampler {
+export function createSampler(options: SamplingOptions, { unusable, ...defaults }: SamplingDefaults = {}): Sampler {
   const {
     temperature = 0,
     topP = 1,
     repetitionPenalty = 1,
     seed = randomInt(2 ** 47),
     ...given
-  } = checkSampling(options);
+  } = checkSampling({ ...defaults, ...options });
+  if (unusable !== undefined && options.temperature === undefined) throw unusable;
   const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // the op reads an int32
   const penalise =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
@@ -85,34 +85,8 @@ export function createSampler(options: SamplingOptions): Sampler {
   };
 }
 
-/**
- * Reads `do_sample`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `eos_token_id` and `max_new_tokens`; other keys are not used here.
- * `do_sample` true takes transformers' defaults (temperature 1, top-k 50, top-p 1) for what the file leaves out; false means greedy.
- * @throws SparseVilaError `ERR_CONFIG_INVALID` naming the file and key, `ERR_OPTION_INVALID` for a value out of range.
- */
-export function parseGenerationConfig(json: Json, file: string): GenerationConfig {
-  const config = configReader(json, file);
-  const sampled = config.boolean('do_sample', false);
-  const sampling: SamplingOptions = sampled
-    ? {
-        temperature: config.number('temperature', 1),
-        topK: config.number('top_k', 50),
-        topP: config.number('top_p', 1),
-      }
-    : {};
-  if (config.has('repetition_penalty')) sampling.repetitionPenalty = config.number('repetition_penalty');
-  try {
-    checkSampling(sampling);
-  } catch (error) {
-    throw error instanceof SparseVilaError ? new SparseVilaError(error.code, `${file}: ${error.message}`) : error;
-  }
-  const eos: unknown = json.eos_token_id ?? [];
-  const stopIds: unknown[] = Array.isArray(eos) ? eos : [eos];
-  if (!stopIds.every(isId)) throw config.wrong('eos_token_id', 'a token id or a list of them');
-  return { sampling, stopIds, ...(config.has('max_new_tokens') && { maxNewTokens: config.size('max_new_tokens') }) };
-}
-
-function checkSampling(options: SamplingOptions): SamplingOptions {
+/** What is given of the options. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkSampling(options: SamplingOptions): SamplingOptions {
   const given = checkOptions('sampling', options, RULES);
   const { temperature, topK, topP } = given;
   if (temperature === undefined && (topK !== undefined || topP !== undefined)) {
@@ -294,5 +268,3 @@ function partition(
   swap(at, high - 1);
   return { at, sum };
 }
-
-const isId = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;

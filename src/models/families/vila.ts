@@ -9,7 +9,7 @@ import { cellGeometry, type Size } from '../../image/cells';
 import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../../json';
 import type { Tensor } from '../../runtime/tensor';
-import { type GenerationConfig, parseGenerationConfig } from '../../text/sampling';
+import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../../text/generation_config';
 import { loadChatTemplate, turnPieces } from '../../text/template';
 import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
 import { breather } from '../breath';
@@ -18,6 +18,7 @@ import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embedding
 import type { LoadOptions, RowModel, VisionLanguageModel } from '../model';
 import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
 import { type PartConfig, type VilaLayout, type VilaPart, vilaLayout } from '../vila_layout';
+import { checkResolution, checkVilaSettings, imageMode, imageTokens } from '../vila_settings';
 import { siglipTower, type VisionTower } from '../vit';
 import { openWeights, type Weights } from '../weights';
 
@@ -70,6 +71,7 @@ async function loadParts<D extends EmbeddingTable>(
     const towerConfig = subConfig(layout, 'vision_tower', parseSiglipConfig);
     const decoderConfig = subConfig(layout, 'llm', parseDecoderConfig);
     checkSizes(config, towerConfig.imageSize, folder);
+    checkResolution(config.root, towerConfig.imageSize);
     checkSelectLayer(config, towerConfig.layers);
     const towerWeights = open('vision_tower');
     const projectorWeights = open('mm_projector');
@@ -98,19 +100,15 @@ async function loadParts<D extends EmbeddingTable>(
 
 function parseConfig(folder: string, layout: VilaLayout): VilaConfig {
   const root = configReader(layout.root, join(folder, 'config.json'));
-  const mode = root.oneOf('image_aspect_ratio', ['resize', 'pad'] as const, 'resize');
-  if (root.boolean('s2', false) || root.boolean('dynamic_s2', false))
-    throw root.wrong('s2', 'false: scales are not supported');
-  root.oneOf('mm_vision_select_feature', ['cls_patch', 'patch'] as const, 'cls_patch');
+  checkVilaSettings(root);
+  const { mode, isResized } = imageMode(root);
   const file = layout.preprocessorFile;
-  const pixels = parsePreprocessorConfig(readJson(file), file);
-  // VILA's own resize is Pillow's default, bicubic, whatever the processor says; the processor's filter counts after padding.
   return {
     layout,
     root,
     mode,
     selectLayer: root.number('mm_vision_select_layer', -2),
-    pixels: mode === 'resize' ? { ...pixels, resample: 'bicubic' } : pixels,
+    pixels: parsePreprocessorConfig(readJson(file), file, { isResized }),
   };
 }
 
@@ -124,7 +122,11 @@ function projectorType({ configs }: VilaLayout): (typeof PROJECTOR_TYPES)[number
   return configReader(json, file).oneOf('mm_projector_type', PROJECTOR_TYPES);
 }
 
-function checkSizes({ pixels }: VilaConfig, imageSize: number, folder: string): void {
+function checkSizes({ layout, pixels }: VilaConfig, imageSize: number, folder: string): void {
+  if (!pixels.doResize) {
+    const message = `expected do_resize true, because pictures have to be brought to the tower's size, received false.`;
+    throw new SparseVilaError('ERR_PREPROCESSOR_CONFIG', `${layout.preprocessorFile}: ${message}`);
+  }
   const { height, width } = pixels.size;
   if (height === imageSize && width === imageSize) return;
   throw new SparseVilaError(
@@ -146,6 +148,7 @@ function textSide({ root, layout }: VilaConfig) {
   const config = layout.configs.llm;
   const tokenizer = loadTokenizer(llm);
   const template = loadChatTemplate(llm);
+  const around = imageTokens(root, tokenizer, configReader(config.json, config.file).string('model_type'));
   const generationFile = join(llm, 'generation_config.json');
   const generation: GenerationConfig = existsSync(generationFile)
     ? parseGenerationConfig(readJson(generationFile), generationFile)
@@ -154,7 +157,8 @@ function textSide({ root, layout }: VilaConfig) {
     tokenizer,
     template,
     imageMarker: imageMarker(root, tokenizer),
-    endOfImage: endOfImage(root, tokenizer, config),
+    startOfImage: around.start,
+    endOfImage: around.end,
     stopIds: stopIds(tokenizer, turnPieces(template).endOfAnswer, generation, config),
     sampling: generation.sampling,
     maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
@@ -169,39 +173,12 @@ function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; 
   return { text, id };
 }
 
-/**
- * What VILA puts after each image: the encoder's `end_tokens`, "\n" unless it says otherwise. Checkpoints from before encoders
- * were configured (VILA-1.5) had none.
- */
-function endOfImage(root: ConfigReader, tokenizer: Tokenizer, llm: PartConfig): number[] {
-  let text: unknown = '\n';
-  if (root.has('image_encoder')) {
-    const source = root.json.image_encoder;
-    const encoder = typeof source === 'string' ? parsed(root, 'image_encoder', source) : source;
-    if (typeof encoder === 'object' && encoder !== null && 'end_tokens' in encoder) text = encoder.end_tokens;
-  } else if (configReader(llm.json, llm.file).string('model_type') !== 'qwen2') text = null;
-  return typeof text === 'string' ? tokenizer.encode(text) : [];
-}
-
-/** JSON inside a JSON string, as VILA writes its encoders. */
-function parsed(config: ConfigReader, key: string, text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw config.wrong(key, 'JSON');
-  }
-}
-
 /** eos of the generation config and the decoder's config, and the template's own end of turn. */
 function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llm: PartConfig): number[] {
-  const eos: unknown = llm.json.eos_token_id;
-  const ids = new Set([
-    ...generation.stopIds,
-    ...(Array.isArray(eos) ? eos : [eos]).filter((id) => Number.isInteger(id)),
-  ]);
+  const ids = new Set([...generation.stopIds, ...stopIdsOf(configReader(llm.json, llm.file))]);
   const [first] = tokenizer.encode(endOfAnswer);
   if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
-  return [...ids] as number[];
+  return [...ids];
 }
 
 function imageSide(
