@@ -1,5 +1,5 @@
 // From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
-// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|build|compile> [args…].
+// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|pack-check|build|compile> [args…].
 // Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
 
 import { spawn } from 'node:child_process';
@@ -30,8 +30,9 @@ const JOBS = {
   }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
-    setup: ['ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
+    setup: ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
+  'pack-check': (args) => ({ command: [process.execPath, at('scripts/pack_check.mjs'), ...args], setup: true }),
   build: () => ({ command: undefined, setup: true }),
   compile: () => ({ command: undefined, setup: false }),
 };

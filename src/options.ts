@@ -162,15 +162,19 @@ function accepts(check: Check, value: unknown): boolean {
   }
 }
 
-/** Letters inserted, left out or replaced between two words (Levenshtein). */
+/** Letters inserted, left out, replaced, or exchanged with their neighbour between two words (optimal string alignment). */
 function distance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (const [i, letter] of [...a].entries()) {
     const next = [i + 1];
     for (let j = 1; j <= b.length; j++) {
       const [left = 0, above = 0, corner = 0] = [next[j - 1], row[j], row[j - 1]];
-      next.push(Math.min(left + 1, above + 1, corner + (letter === b[j - 1] ? 0 : 1)));
+      const exchanged =
+        letter === b[j - 2] && a[i - 1] === b[j - 1] ? (before[j - 2] ?? 0) + 1 : Number.POSITIVE_INFINITY;
+      next.push(Math.min(left + 1, above + 1, corner + (letter === b[j - 1] ? 0 : 1), exchanged));
     }
+    before = row;
     row = next;
   }
   return row[b.length] ?? 0;

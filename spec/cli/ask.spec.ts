@@ -1,6 +1,9 @@
 // `sparsevila ask` on the packaged model and pictures whose truths are known.
-import { readFileSync } from 'node:fs';
-import { cli, ENDLESS, picture, startCli } from './run';
+import { spawnSync } from 'node:child_process';
+import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { cli, ENDLESS, MAIN, picture, ROOT, startCli } from './run';
 
 const SCENE = ['--image', picture(20)];
 const QUESTIONS = [
@@ -18,6 +21,8 @@ interface AskOutput {
   turns: {
     question: string;
     answer: string;
+    finish: string;
+    tokensPerSecond: number | null;
     tokens: Record<string, number>;
     ms: Record<string, number>;
   }[];
@@ -133,16 +138,78 @@ describe('ask --json', () => {
   });
 });
 
+describe('the record of a turn', () => {
+  test.each([
+    ['stop', []],
+    ['length', ['--max-tokens', '1']],
+    ['stopString', ['--stop', ',']],
+  ] as const)('finish is %s', async (finish, args) => {
+    const [turn] = (await ask(['ask', ...SCENE, '--question', 'Read row 7.', ...args])).turns;
+    expect(turn?.finish).toBe(finish);
+    if (finish === 'length') expect(turn?.tokensPerSecond).toBeNull();
+    else expect(turn?.tokensPerSecond).toBeCloseTo(1000 / (turn?.ms.perToken ?? 0), 0);
+  });
+});
+
 describe('ask as text', () => {
-  test('prints questions, answers and one line of numbers each, plain', async () => {
+  const ANSWERS = `${QUESTIONS.map(([, truth]) => truth).join('\n')}\n`;
+
+  test('the answers alone on stdout; questions and numbers, at most 80 columns wide, on stderr', async () => {
     const { code, stdout, stderr } = await cli(ASK);
+    expect([code, stdout]).toEqual([0, ANSWERS]);
+    for (const [question] of QUESTIONS) expect(stderr).toContain(`> ${question}\nvisual tokens: `);
+    expect(stderr).toMatch(
+      /\d seen, 40 kept, 10 retrieved · prompt \d+, answer \d+ tokens\n[\d.]+ tokens\/s · ms: image [\d.]+/,
+    );
+    expect(Math.max(...stderr.split('\n').map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  test('--quiet prints nothing else', async () => {
+    expect(await cli([...ASK, '--quiet'])).toMatchObject({ code: 0, stdout: ANSWERS, stderr: '' });
+  });
+
+  test('an option takes the next argument whatever it begins with', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sparsevila-dash-'));
+    copyFileSync(picture(20), join(folder, '-dash.png'));
+    const texts = ['- where is the yellow 2?', '-5 or 5?', '--help me: where is the yellow 2?'];
+    const args = [
+      ...texts.flatMap((text) => ['-q', text]),
+      '--stop',
+      '-',
+      '--stop',
+      '---',
+      '--temperature',
+      '-0',
+      '--json',
+    ];
+    const { child, ended } = startCli(['ask', '-i', '-dash.png', ...args], undefined, folder);
+    child.stdin.end();
+    const { code, stdout, stderr } = await ended;
     expect([code, stderr]).toEqual([0, '']);
-    const numbers =
-      /^visual tokens: \d+ seen, 40 kept, 10 retrieved · prompt \d+, answer \d+ tokens · image [\d.]+, .*total [\d.]+ ms$/;
-    expect(stdout.split('\n')).toEqual([
-      ...QUESTIONS.flatMap(([question, truth]) => [`> ${question}`, truth, expect.stringMatching(numbers), '']),
-      '',
-    ]);
+    expect((JSON.parse(stdout) as AskOutput).turns.map(({ question }) => question)).toEqual(texts);
+    rmSync(folder, { recursive: true });
+  });
+
+  test('run: model, question and pictures by their place; without any, the packaged ones', async () => {
+    const args = ['run', 'assets/tiny-nvila', 'Where is the yellow A?', picture(20), picture(19), '--quiet'];
+    expect(await cli(args)).toMatchObject({ code: 0, stdout: 'frame 2, f7\n', stderr: '' });
+    const dashes = await cli(['run', '--quiet', 'assets/tiny-nvila', '- read row 7.', '-i', picture(20), '--json']);
+    expect((JSON.parse(dashes.stdout) as AskOutput).turns[0]?.question).toBe('- read row 7.');
+    expect(await cli(['ask', '-q', 'Read row 7.', '--quiet'])).toMatchObject({
+      code: 0,
+      stdout: 'blue X, blue triangle\n',
+    });
+  });
+
+  test('what a model is told it may not do to the terminal, nor in JSON', async () => {
+    const question = 'a\u001b[2Jb\u009bc\u202ed';
+    const shown = await cli(['ask', ...SCENE, '-q', question]);
+    expect(shown.stderr).toContain('> a[2Jbcd\n');
+    const { stdout } = await cli(['ask', ...SCENE, '-q', question, '--json']);
+    expect((JSON.parse(stdout) as AskOutput).turns[0]?.question).toBe(question);
+    expect(stdout).toMatch(/a\\u001b\[2Jb\\u009bc\\u202ed/);
+    const wrong = await cli(['ask', ...SCENE, '-q', 'x', '-i', 'no\u001b[2J.png']);
+    expect(wrong.stderr).not.toContain('\u001b');
   });
 
   test('the questions come from stdin, a line each', async () => {
@@ -150,29 +217,32 @@ describe('ask as text', () => {
       ['ask', ...SCENE, '--question', '-'],
       'Read row 7.\n\nWhere is the yellow 2?\r\n',
     );
-    expect(code).toBe(0);
-    expect(stdout.split('\n').filter((line) => line !== '' && !line.startsWith('visual'))).toEqual([
-      '> Read row 7.',
-      'blue X, blue triangle',
-      '> Where is the yellow 2?',
-      'd5',
-    ]);
+    expect([code, stdout]).toEqual([0, 'blue X, blue triangle\nd5\n']);
   });
 
-  test('streams; SIGINT during an answer leaves what was said and exits with 130', async () => {
-    const { child, ended, shows } = startCli(['ask', ...SCENE, '--question', 'Hi', ...ENDLESS]);
-    await shows(/> Hi\n./);
-    child.kill('SIGINT');
-    const { code, signal, stdout, stderr } = await ended;
-    expect([code, signal, stderr]).toEqual([130, null, 'sparsevila: stopped.\n']);
-    expect(stdout).toMatch(/^> Hi\n./);
-    expect(stdout).not.toContain('visual tokens:');
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('streams; %s during an answer leaves what was said and exits with %d', async (signal, exit) => {
+    const { child, ended, shows } = startCli(['ask', ...SCENE, '--question', 'Hi', '--quiet', ...ENDLESS]);
+    await shows(/./);
+    child.kill(signal);
+    const { code, stdout, stderr } = await ended;
+    expect([code, stderr]).toEqual([exit, 'sparsevila: stopped.\n']);
+    expect(stdout).toMatch(/./);
   });
 
   test('a reader that has seen enough is no error', async () => {
-    const { child, ended, shows } = startCli(['ask', ...SCENE, '--question', 'Hi', ...ENDLESS]);
-    await shows(/> Hi\n./);
+    const { child, ended, shows } = startCli(['ask', ...SCENE, '--question', 'Hi', '--quiet', ...ENDLESS]);
+    await shows(/./);
     child.stdout.destroy();
     expect(await ended).toMatchObject({ code: 0, stderr: '' });
+  });
+
+  test('an output that cannot be written is a failure', async () => {
+    const full = openSync('/dev/full', 'w');
+    const ask = spawnSync(process.execPath, [MAIN, ...ASK], { cwd: ROOT, stdio: ['ignore', full, 'pipe'] });
+    closeSync(full);
+    expect([ask.status, String(ask.stderr)]).toEqual([1, expect.stringContaining('the output cannot be written')]);
   });
 });

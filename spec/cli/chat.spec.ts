@@ -1,5 +1,5 @@
 // `sparsevila chat` over a pipe: each line is a question or a command.
-import { splitWords } from '../../src/cli/chat_commands';
+import { splitWords } from '../../src/cli/chat_line';
 import { cli, ENDLESS, picture, startCli } from './run';
 
 test.each([
@@ -11,12 +11,16 @@ test.each([
   expect(splitWords(line)).toEqual(words);
 });
 
+/** Resolves with the first piece of an answer. */
+const said = (child: ReturnType<typeof startCli>['child']): Promise<unknown> =>
+  new Promise((done) => child.stdout.once('data', done));
+
 describe('chat', () => {
   test('answers lines in one conversation', async () => {
     const lines = ['Where is the yellow 2?', '', 'Read row 7.', '/quit', 'Never asked.'];
     const { code, stdout, stderr } = await cli(['chat', '--image', picture(20)], `${lines.join('\n')}\n`);
-    expect([code, stderr]).toEqual([0, '']);
-    expect(stdout).toBe('> Where is the yellow 2?\nd5\n> Read row 7.\nblue X, blue triangle\n');
+    expect([code, stderr]).toEqual([0, '> Where is the yellow 2?\n> Read row 7.\n']);
+    expect(stdout).toBe('d5\nblue X, blue triangle\n');
   });
 
   test('commands: images, numbers, forgetting', async () => {
@@ -27,18 +31,13 @@ describe('chat', () => {
       ...['/evict on', 'Where is the yellow 2?', '/stats', '/rewind', '/rewind', '/rewind', '/stats'],
     ];
     const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
-    expect([code, stderr]).toEqual([0, '']);
-    expect(stdout.match(/^> .*\n.*$/gm)).toEqual([
-      '> Read row 7.\nblue X, blue triangle',
-      '> Where is the yellow 2?\nd5',
-      '> Where is the yellow 2?\nd5',
-    ]);
-    expect(stdout).toContain('visual tokens: 100 seen, 40 kept, 10 retrieved');
-    const counted = [...stdout.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, turns, n]) => [
+    expect([code, stdout]).toEqual([0, 'blue X, blue triangle\nd5\nd5\n']);
+    expect(stderr).toContain('visual tokens: 100 seen, 40 kept, 10 retrieved');
+    const counted = [...stderr.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, turns, n]) => [
       Number(turns),
       Number(n),
     ]);
-    const afterOne = Number(rows(1).exec(stdout)?.[1]);
+    const afterOne = Number(rows(1).exec(stderr)?.[1]);
     expect(afterOne).toBeGreaterThan(40);
     // After a rewound turn, and after an evicted one, the cache is as before; with all forgotten it is empty.
     expect(counted).toEqual([
@@ -47,7 +46,7 @@ describe('chat', () => {
       [2, expect.any(Number)],
       [0, 0],
     ]);
-    expect(stdout).toContain('There is no turn to forget.');
+    expect(stderr).toContain('There is no turn to forget.');
   });
 
   test('what fails is said, the conversation goes on, and the exit code tells', async () => {
@@ -55,25 +54,28 @@ describe('chat', () => {
     const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
     expect(code).toBe(1);
     expect(stderr.split('\n')).toEqual([
-      expect.stringContaining("received '/bogus'"),
+      expect.stringContaining('received "/bogus"'),
       expect.stringContaining('Expected on or off'),
       expect.stringContaining('Expected a path'),
       expect.stringContaining('ERR_IMAGE_NOT_FOUND'),
+      expect.stringContaining('The next question is about'),
+      '> Read row 7.',
       '',
     ]);
-    expect(stdout).toContain('> Read row 7.\nblue X, blue triangle\n');
+    expect(stdout).toBe('blue X, blue triangle\n');
   });
 
   test('SIGINT stops an answer and keeps what was said; the next line is taken', async () => {
     const { child, ended, shows } = startCli(['chat', '--image', picture(20), ...ENDLESS]);
     child.stdin.write('Hi\n');
-    await shows(/> Hi\n./);
+    await shows(/> Hi\n/);
+    await said(child);
     child.kill('SIGINT');
     await shows(/Stopped; what was said is kept\./);
     child.stdin.end('/stats\n/rewind\n/stats\n');
-    const { code, stdout, stderr } = await ended;
-    expect([code, stderr]).toEqual([0, 'Stopped; what was said is kept.\n']);
-    const rows = [...stdout.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, ...n]) => n.map(Number));
+    const { code, stderr } = await ended;
+    expect(code).toBe(0);
+    const rows = [...stderr.matchAll(/^Turns: (\d), rows in the KV cache: (\d+)$/gm)].map(([, ...n]) => n.map(Number));
     expect(rows).toEqual([
       [1, expect.any(Number)],
       [0, 0],
@@ -91,10 +93,10 @@ describe('chat', () => {
     child.kill('SIGINT');
     await shows(/Stopped; the question is taken back\./);
     child.stdin.end('/stats\nWhere?\n/stats\n');
-    const { code, stdout } = await ended;
+    const { code, stderr } = await ended;
     expect(code).toBe(0);
-    expect(stdout).toMatch(/> Where\?\nTurns: 0, rows in the KV cache: 0\n> Where\?\n/);
-    expect(stdout).toMatch(/visual tokens: 3000 seen, 1200 kept/);
+    expect(stderr).toMatch(/taken back\.\nTurns: 0, rows in the KV cache: 0\n> Where\?\n/);
+    expect(stderr).toMatch(/visual tokens: 3000 seen, 1200 kept/);
   });
 
   test('SIGINT while it waits for a line ends it with 130', async () => {
@@ -102,6 +104,6 @@ describe('chat', () => {
     child.stdin.write('/help\n');
     await shows(/\/quit/);
     child.kill('SIGINT');
-    expect(await ended).toMatchObject({ code: 130, stderr: '' });
+    expect(await ended).toMatchObject({ code: 130, stdout: '' });
   });
 });

@@ -3,7 +3,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 
 export const ROOT = resolve(__dirname, '../../..');
-const MAIN = join(ROOT, 'dist/src/cli/main.js');
+export const MAIN = join(ROOT, 'dist/src/cli/main.js');
 
 export interface Ended {
   readonly code: number | null;
@@ -26,8 +26,8 @@ export const brokenImage = (name: string): string => join(ROOT, 'spec/fixtures/i
 export const ENDLESS = ['--temperature', '1e6', '--seed', '1211', '--max-tokens', '30000'];
 
 /** Starts a script of the package, by default the CLI. */
-export function startCli(args: readonly string[], script = MAIN): Running {
-  const child = spawn(process.execPath, [script, ...args], { cwd: ROOT });
+export function startCli(args: readonly string[], script = MAIN, cwd = ROOT): Running {
+  const child = spawn(process.execPath, [script, ...args], { cwd });
   let stdout = '';
   let stderr = '';
   const watchers = new Set<() => void>();

@@ -203,7 +203,7 @@ describe('command line', () => {
     [['--max-tokens', '0'], /for --max-tokens, received 0/],
   ])('refuses %j', async (args, message) => {
     const { code, stderr } = await cli(['evaluate', ...args]);
-    expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+    expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
   });
 });
 

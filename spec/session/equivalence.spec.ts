@@ -179,7 +179,7 @@ describe('turns', () => {
       const answer = chat.ask(q(0, turn), turn === 0 ? { images: [scene(0)] } : {});
       await answer.text();
       expect(chat.length).toBeGreaterThan(end);
-      expect(compareBits(watched.cacheRows(end), before)).toBe('identical');
+      if (turn > 0) expect(compareBits(watched.cacheRows(end), before)).toBe('identical');
       retrieved.push(JSON.stringify(answer.stats?.retrieved?.map((rows) => Array.from(rows))));
     }
     expect(new Set(retrieved).size).toBe(4);

@@ -5,7 +5,7 @@ import { buffer, text } from 'node:stream/consumers';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
-import type { Session } from '../session/session';
+import type { AskOptions, Session } from '../session/session';
 import { interruptible } from './interrupt';
 import { checkImages, openModel } from './open';
 import {
@@ -13,80 +13,79 @@ import {
   CONVERSATION_OPTIONS,
   type ConversationArguments,
   type ConversationFlags,
-  checkArguments,
+  FILES_EPILOGUE,
+  imagePaths,
   methodOf,
   modelFolder,
+  OUTPUT_OPTIONS,
   QUESTION_OPTION,
   sessionOptions,
 } from './options';
-import { styleFor } from './style';
-import { streamAnswer, summaryLine, type TurnRecord, turnRecord } from './turn';
+import { columns, note, notes, printJson } from './style';
+import { streamAnswer, summaryLines, type TurnRecord, turnRecord } from './turn';
 
-type AskFlags = ConversationFlags & InferredOptionTypes<typeof QUESTION_OPTION> & { json: boolean };
-type AskArguments = ArgumentsCamelCase<AskFlags>;
+export type OutputFlags = InferredOptionTypes<typeof OUTPUT_OPTIONS>;
+type AskFlags = ConversationFlags & InferredOptionTypes<typeof QUESTION_OPTION> & OutputFlags;
+export type AskArguments = ArgumentsCamelCase<AskFlags>;
 
 export const askCommand: CommandModule<object, AskFlags> = {
   command: 'ask',
-  describe: 'Ask questions about images',
+  describe: 'Ask questions about images. The answers alone go to stdout',
   builder: (yargs) =>
     yargs
       .options(QUESTION_OPTION)
       .options(CONVERSATION_OPTIONS)
-      .option('json', {
-        type: 'boolean',
-        default: false,
-        group: 'Conversation:',
-        describe: 'Print one JSON object at the end',
-      })
-      .epilogue('A file name - is stdin; --question - asks each of its lines.')
-      .check(checkArguments)
-      .example('$0 ask --image a.png --question "Where is the A?"', 'One question')
-      .example('$0 ask --image a.png b.png --question "Which?" --question "Why?"', 'Two images, two questions in order')
-      .example('$0 ask --image a.png --question "What is it?" --method dense', 'Without sparsity')
-      .example('curl -s URL | $0 ask --image - --question "What is it?" --json', 'An image from stdin, JSON to stdout'),
+      .options(OUTPUT_OPTIONS)
+      .epilogue(`${FILES_EPILOGUE} Without --model and --image, the packaged picture is asked about.`)
+      .example('$0 ask -q "Where is the yellow 2?"', 'The packaged model about its picture')
+      .example('$0 ask -i assets/demo/scene.png -q "Read row 7." -q "Where is the yellow 2?"', 'Two questions in order')
+      .example(
+        '$0 ask -m assets/tiny-nvila -i assets/demo/scene.png -q "Read row 7." --method dense',
+        'Without sparsity',
+      )
+      .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
+      .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),
   handler: async (args) => {
     await interruptible((signal) => ask(args, signal));
   },
 };
 
 /** Asks all questions; output and errors as the command line wants them. */
-async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
+export async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
+  const [session, asking] = [sessionOptions(args, method), askOptions(args)];
   const { images, questions } = await inputs(args, signal);
   using model = await openModel(args, signal);
-  using session = model.session(sessionOptions(args, method));
-  const turns = conversation(session, { ...args, question: questions }, images, signal);
-  if (!args.json) return await printTurns(turns);
+  using chat = model.session(session);
+  const turns = conversation(chat, questions, asking, images, signal);
+  if (!args.json) return await printTurns(turns, args.quiet);
   const records: TurnRecord[] = [];
   for await (const { question, answer } of turns) {
     const words = await answer.text();
     if (answer.stats !== undefined) records.push(turnRecord(question, words, answer.stats));
   }
-  const result = { model: modelFolder(args), method: method.name, ...options, turns: records };
-  process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  printJson({ model: modelFolder(args), method: method.name, ...options, turns: records }, 2);
 }
 
 /** The turns of a command, each opened when the one before is over: all images belong to the first. */
 export async function* conversation(
   session: Session,
-  args: ConversationArguments & { readonly question: readonly string[] },
+  questions: readonly string[],
+  options: AskOptions,
   images: readonly ImageInput[],
   signal: AbortSignal,
 ): AsyncGenerator<{ question: string; answer: ReturnType<Session['ask']> }> {
-  for (const [i, question] of args.question.entries()) {
-    yield { question, answer: session.ask(question, { ...askOptions(args), images: i === 0 ? images : [], signal }) };
+  for (const [i, question] of questions.entries()) {
+    yield { question, answer: session.ask(question, { ...options, images: i === 0 ? images : [], signal }) };
   }
 }
 
-async function printTurns(turns: ReturnType<typeof conversation>): Promise<void> {
-  const style = styleFor(process.stdout);
-  const write = (words: string): void => {
-    process.stdout.write(words);
-  };
+/** Answers go to stdout; the questions and numbers between them are notes. */
+async function printTurns(turns: ReturnType<typeof conversation>, quiet: boolean): Promise<void> {
   for await (const { question, answer } of turns) {
-    write(`${style('bold', `> ${question}`)}\n`);
-    await streamAnswer(answer, write);
-    if (answer.stats !== undefined) write(`${style('dim', summaryLine(answer.stats))}\n\n`);
+    if (!quiet) note(`> ${question}\n`, 'bold');
+    await streamAnswer(answer, (words) => process.stdout.write(words));
+    if (!quiet && answer.stats !== undefined) note(`${summaryLines(answer.stats, columns(notes()))}\n\n`, 'dim');
   }
 }
 
@@ -95,7 +94,7 @@ export async function inputs(
   args: ConversationArguments & { readonly question: readonly string[] },
   signal: AbortSignal,
 ): Promise<{ images: (string | Buffer)[]; questions: string[] }> {
-  const paths = args.image ?? [];
+  const paths = imagePaths(args);
   const dashes = [...paths, ...args.question].filter((value) => value === '-').length;
   if (dashes > 1) {
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected stdin (-) to be read once, received it ${dashes} times.`);

@@ -1,110 +1,149 @@
 // `sparsevila chat`: a conversation at the terminal, or over a pipe, where each line is a question or a command.
 
 import { on } from 'node:events';
-import { createInterface } from 'node:readline/promises';
-import type { CommandModule } from 'yargs';
+import { createInterface, type Interface } from 'node:readline';
+import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { codeOf } from '../errors';
-import { type ChatState, runCommand } from './chat_commands';
+import { addImages, type ChatState, COMMAND_WORDS, runCommand } from './chat_commands';
+import { addToHistory, historyFile, readHistory } from './chat_history';
+import { complete, droppedPictures } from './chat_line';
 import { errorLine } from './error_line';
-import { interruptible, STOPPED } from './interrupt';
+import { interruptible, PATIENCE_MS } from './interrupt';
 import { checkImages, openModel } from './open';
 import {
   askOptions,
   CONVERSATION_OPTIONS,
   type ConversationFlags,
-  checkArguments,
   methodOf,
+  OUTPUT_OPTIONS,
+  packagedPath,
   sessionOptions,
 } from './options';
-import { styleFor } from './style';
+import { note, styleFor } from './style';
 import { streamAnswer } from './turn';
+import { signalExit } from './usage';
 
-export const chatCommand: CommandModule<object, ConversationFlags> = {
+const { quiet } = OUTPUT_OPTIONS;
+type ChatFlags = ConversationFlags & InferredOptionTypes<{ quiet: typeof quiet }>;
+
+export const chatCommand: CommandModule<object, ChatFlags> = {
   command: 'chat',
   describe: 'Talk about images; /help there lists what it can do',
   builder: (yargs) =>
     yargs
       .options(CONVERSATION_OPTIONS)
-      .check(checkArguments)
-      .example('$0 chat --image a.png', 'Start with an image')
-      .example('$0 chat < questions.txt', 'A question on each line; exit code 1 if any of them failed'),
-  handler: async (args) => {
-    const { method } = methodOf(args);
-    await checkImages(args.image ?? []);
-    const model = await interruptible((signal) => openModel(args, signal));
-    if (model === undefined) return;
-    using _model = model;
-    using session = model.session(sessionOptions(args, method));
-    const state: ChatState = {
-      session,
-      marks: [],
-      images: [...(args.image ?? [])],
-      history: args.evict ? 'evict' : 'keep',
-      options: askOptions(args),
-      isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,
-      stats: undefined,
-      stop: undefined,
-      over: false,
-    };
-    await talk(state);
-  },
+      .options({ quiet })
+      .epilogue('Over a pipe each line is a question or a command, and the exit code is 1 if any of them failed.')
+      .example('$0 chat -i assets/demo/scene.png', 'Start with an image')
+      .example('echo "Read row 7." | $0 chat -i assets/demo/scene.png', 'A question on each line'),
+  handler: chat,
 };
 
-/** Reads lines until the end of input, /quit, or Ctrl-C twice. */
+/** Holds the conversation. */
+export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
+  const { method } = methodOf(args);
+  const [session, options] = [sessionOptions(args, method), askOptions(args)];
+  const images = (args.image ?? []).map(packagedPath);
+  await checkImages(images);
+  const model = await interruptible((signal) => openModel(args, signal));
+  if (model === undefined) return;
+  using _model = model;
+  using opened = model.session(session);
+  await talk({
+    session: opened,
+    marks: [],
+    images,
+    history: args.evict ? 'evict' : 'keep',
+    options,
+    isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,
+    quiet: args.quiet,
+    stats: undefined,
+    stop: undefined,
+    over: false,
+  });
+}
+
+/** Reads lines until the end of input, /quit, SIGTERM, or Ctrl-C twice. */
 async function talk(state: ChatState): Promise<void> {
   const { isTerminal } = state;
-  const style = styleFor(process.stdout);
-  const lines = createInterface({
-    input: process.stdin,
-    ...(isTerminal && { output: process.stdout }),
-    terminal: isTerminal,
-    prompt: style('bold', '> '),
-  });
+  const history = isTerminal ? historyFile() : undefined;
+  const earlier = history === undefined ? [] : readHistory(history);
+  const lines = openLines(state, earlier);
   let warned = false;
+  const leave = (signal: NodeJS.Signals): void => {
+    process.exitCode = signalExit(signal);
+    state.over = true;
+    state.stop?.();
+    lines.close();
+    setTimeout(() => process.exit(), PATIENCE_MS).unref();
+  };
   const interrupt = (): void => {
-    if (state.stop !== undefined) state.stop();
-    else if (warned || !isTerminal) {
-      if (!isTerminal) process.exitCode = STOPPED;
-      lines.close();
-    } else {
-      warned = true;
-      process.stderr.write('\nCtrl-C again or Ctrl-D leaves.\n');
+    if (warned || (!isTerminal && state.stop === undefined)) leave('SIGINT');
+    else if (state.stop !== undefined) state.stop();
+    else {
+      note('\nCtrl-C again or Ctrl-D leaves.\n');
       lines.prompt();
     }
+    warned = isTerminal;
   };
   // A terminal's Ctrl-C is a key to readline; a signal comes from elsewhere, or once readline is closed.
   lines.on('SIGINT', interrupt);
-  process.on('SIGINT', interrupt);
+  process.on('SIGINT', interrupt).on('SIGTERM', leave).on('SIGHUP', leave);
   const queue = on(lines, 'line', { close: ['close'] });
+  const typed: string[] = [];
   try {
-    if (isTerminal) process.stdout.write(`${style('dim', '/help lists what can be done here.')}\n`);
+    if (isTerminal && !state.quiet) note('/help lists what can be done here.\n', 'dim');
     if (isTerminal) lines.prompt();
     for await (const [line] of queue) {
       warned = false;
+      typed.push(String(line).trim());
       await takeLine(state, String(line).trim());
       if (state.over) break;
       if (isTerminal) lines.prompt();
     }
   } finally {
-    process.off('SIGINT', interrupt);
+    process.off('SIGINT', interrupt).off('SIGTERM', leave).off('SIGHUP', leave);
     lines.close();
+    if (history !== undefined) addToHistory(history, typed);
   }
+}
+
+function openLines({ isTerminal }: ChatState, earlier: readonly string[]): Interface {
+  return createInterface({
+    input: process.stdin,
+    ...(isTerminal && { output: process.stdout, history: [...earlier].reverse(), historySize: 1000 }),
+    terminal: isTerminal,
+    completer: (line: string) => complete(line, COMMAND_WORDS),
+    prompt: styleFor(process.stdout)('bold', '> '),
+  });
 }
 
 /** A command or a question. What goes wrong is said and the conversation goes on; over a pipe the exit code tells as well. */
 async function takeLine(state: ChatState, line: string): Promise<void> {
   if (line === '') return;
   try {
-    if (!line.startsWith('/')) return await takeQuestion(state, line);
-    const said = await runCommand(state, line);
-    if (said !== '') process.stdout.write(`${said}\n`);
+    const { question, pictures } = isCommand(line) ? { question: '', pictures: [] } : droppedPictures(line);
+    if (pictures.length === 0 && line.startsWith('/')) return say(await runCommand(state, line));
+    if (pictures.length > 0) {
+      const said = await addImages(state, pictures);
+      if (question === '') say(said);
+    }
+    if (question !== '') await takeQuestion(state, question);
   } catch (error) {
     process.stderr.write(`${errorLine(error)}\n`);
     if (!state.isTerminal) process.exitCode = 1;
   }
 }
 
-/** Asks and streams. Ctrl-C keeps what has been said; before anything has been, or a second time, it takes the turn back. */
+function isCommand(line: string): boolean {
+  return COMMAND_WORDS.includes(line.split(/\s/)[0] ?? '');
+}
+
+function say(text: string): void {
+  if (text !== '') note(`${text}\n`);
+}
+
+/** Asks and streams. Ctrl-C keeps what has been said; before anything has been, it takes the turn back. */
 async function takeQuestion(state: ChatState, question: string): Promise<void> {
   const { session, images, history, options } = state;
   const undo = new AbortController();
@@ -120,7 +159,7 @@ async function takeQuestion(state: ChatState, question: string): Promise<void> {
   };
   const before = session.mark();
   try {
-    if (!state.isTerminal) process.stdout.write(`> ${question}\n`);
+    if (!state.isTerminal && !state.quiet) note(`> ${question}\n`);
     const answer = session.ask(question, { ...options, images, history, signal: undo.signal });
     await streamAnswer(answer, write, leave.signal);
     state.marks.push(before);

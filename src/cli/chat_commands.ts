@@ -3,7 +3,11 @@
 import { checkImage } from '../image/source';
 import type { Mark } from '../session/conversation';
 import type { AskOptions, Session, TurnStats } from '../session/session';
-import { summaryLine } from './turn';
+import { splitWords } from './chat_line';
+import { packagedPath } from './options';
+import { columns, notes } from './style';
+import { summaryLines } from './turn';
+import { didYouMean } from './usage';
 
 /** The conversation as chat sees it. */
 export interface ChatState {
@@ -18,6 +22,8 @@ export interface ChatState {
   /** Of each question: sampling, limits. */
   readonly options: AskOptions;
   readonly isTerminal: boolean;
+  /** Nothing but answers and errors is printed. */
+  readonly quiet: boolean;
   /** Stops the answer that is being given. */
   stop: (() => void) | undefined;
   over: boolean;
@@ -31,7 +37,11 @@ interface ChatCommand {
 }
 
 const COMMANDS: Readonly<Record<string, ChatCommand>> = {
-  image: { usage: '/image PATH…', describe: 'Add images to the next question', run: addImages },
+  image: {
+    usage: '/image PATH…',
+    describe: 'Add images to the next question; a picture dropped on the terminal does too',
+    run: (state, paths) => addImages(state, paths.map(packagedPath)),
+  },
   evict: { usage: '/evict on|off', describe: "Forget each turn's text, keep its images", run: setEvict },
   rewind: { usage: '/rewind', describe: 'Forget the last turn', run: forgetTurn },
   stats: { usage: '/stats', describe: 'Tokens and times of the last answer', run: showStats },
@@ -46,6 +56,9 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
   },
 };
 
+/** `/image`, `/evict`, … */
+export const COMMAND_WORDS: readonly string[] = Object.keys(COMMANDS).map((name) => `/${name}`);
+
 /**
  * Runs a line such as `/image a.png "my photo.jpg"` and returns what to print.
  * @throws Error for an unknown command or wrong words; SparseVilaError for images that cannot be read
@@ -53,17 +66,16 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
 export async function runCommand(state: ChatState, line: string): Promise<string> {
   const [name = '', ...words] = splitWords(line.slice(1));
   const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (command === undefined) throw new Error(`Expected a command, received '/${name}'. /help lists them.`);
-  return command.run(state, words);
+  if (command !== undefined) return command.run(state, words);
+  const hint = didYouMean(name, Object.keys(COMMANDS), '/');
+  throw new Error(`Expected a command, received ${JSON.stringify(`/${name}`)}.${hint} /help lists them.`);
 }
 
-/** Words between spaces; quotation marks and backslashes hold a path together, as a terminal writes one that is dropped on it. */
-export function splitWords(line: string): string[] {
-  const found = line.matchAll(/"([^"]*)"|'([^']*)'|((?:\\.|[^\s\\])+)/g);
-  return [...found].map(([, double, single, bare]) => double ?? single ?? (bare ?? '').replace(/\\(.)/g, '$1'));
-}
-
-async function addImages(state: ChatState, paths: readonly string[]): Promise<string> {
+/**
+ * Adds images to the next question and says which it has then.
+ * @throws SparseVilaError for images that cannot be read
+ */
+export async function addImages(state: ChatState, paths: readonly string[]): Promise<string> {
   if (paths.length === 0) throw new Error('Expected a path: /image PATH…');
   for (const path of paths) await checkImage(path);
   state.images.push(...paths);
@@ -85,12 +97,14 @@ function forgetTurn(state: ChatState): string {
 
 function showStats({ session, stats, marks }: ChatState): string {
   const rows = `Turns: ${marks.length}, rows in the KV cache: ${session.length}`;
-  return stats === undefined ? rows : `${summaryLine(stats)}\n${rows}`;
+  return stats === undefined ? rows : `${summaryLines(stats, columns(notes()))}\n${rows}`;
 }
 
 function help(): string {
   const rows = Object.values(COMMANDS).map(({ usage, describe }) => `  ${usage.padEnd(14)} ${describe}`);
-  return [...rows, '  Anything else is a question. Ctrl-C stops an answer; twice when there is none, it leaves.'].join(
-    '\n',
-  );
+  return [
+    ...rows,
+    '  Anything else is a question; pictures dropped on the terminal go with it.',
+    '  Ctrl-C stops an answer; a second one leaves. Tab completes commands and files.',
+  ].join('\n');
 }

@@ -3,9 +3,10 @@
 
 import type { Options } from 'yargs';
 import { type ProgressReporter, progressReporter } from '../runtime/progress';
+import { print, printJson } from './style';
 
 export const CHECKPOINT_OPTIONS = {
-  model: { type: 'string', demandOption: true, describe: 'Folder of the checkpoint' },
+  model: { type: 'string', alias: 'm', demandOption: true, describe: 'Folder of the checkpoint' },
   out: { type: 'string', demandOption: true, describe: 'New folder' },
   json: { type: 'boolean', default: false, describe: 'Print the result as JSON' },
 } as const satisfies Record<string, Options>;
@@ -26,7 +27,8 @@ export async function printResult<T>(
   try {
     const result = await work(reporter);
     reporter.stop();
-    process.stdout.write(json ? `${JSON.stringify(result, null, 2)}\n` : text(result));
+    if (json) printJson(result, 2);
+    else print(text(result));
   } finally {
     reporter.stop();
   }

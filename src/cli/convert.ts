@@ -5,6 +5,7 @@ import { convert, TARGET_DTYPES, TARGET_FORMATS } from '../quantize/convert';
 import { LAYOUTS, type Layout } from '../quantize/layout';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
+import { packagedPath } from './options';
 
 interface ConvertArguments extends CheckpointArguments {
   readonly format: (typeof TARGET_FORMATS)[number] | undefined;
@@ -32,7 +33,8 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
 };
 
 function run({ json, ...options }: ConvertArguments, signal: AbortSignal): Promise<void> {
-  const { model, out, format, dtype, layout } = options;
+  const { out, format, dtype, layout } = options;
+  const model = packagedPath(options.model);
   return printResult(
     json,
     (reporter) => convert({ model, out, format, dtype, layout, signal, onProgress: reporter }),

@@ -15,9 +15,11 @@ export const doctorCommand: CommandModule<object, DoctorArguments> = {
       .option('json', { type: 'boolean', default: false, describe: 'Print the report as JSON' })
       .example('$0 doctor', 'A table of what was found')
       .example('$0 doctor --json > report.json', 'The same, to attach to an issue'),
-  handler: async ({ json }) => {
-    const report = await diagnose();
-    process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
-    if (!report.ok) process.exitCode = 1;
-  },
+  handler: runDoctor,
 };
+
+export async function runDoctor({ json }: DoctorArguments): Promise<void> {
+  const report = await diagnose();
+  process.stdout.write(json ? `${JSON.stringify(report, null, 2)}\n` : formatReport(report));
+  if (!report.ok) process.exitCode = 1;
+}

@@ -27,7 +27,7 @@ import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey 
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 
-const text = { type: 'string', requiresArg: true, group: 'Methods:' } as const;
+const text = { type: 'string', group: 'Methods:' } as const;
 
 const OPTIONS = {
   ...EVALUATE_OPTIONS,
@@ -89,8 +89,7 @@ export const evaluateCommand: CommandModule<object, Flags> = {
       .example('$0 evaluate --methods all --equal active=0.05,0.1,0.2,0.4', 'Methods as curves')
       .example('$0 evaluate --model nvila --data mine.jsonl --equal time', 'Your model, your questions, equal speed'),
   handler: async (args) => {
-    const finished = await interruptible((signal) => run(args, signal).then(() => true));
-    if (finished === undefined) process.stderr.write('The same command continues where it was.\n');
+    await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
   },
 };
 

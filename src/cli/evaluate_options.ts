@@ -9,8 +9,8 @@ import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
 import { filesBelow, openRegular, readFileBounded } from '../files';
 import { CONVERSATION_OPTIONS, modelFolder } from './options';
 
-const number = { type: 'number', requiresArg: true } as const;
-const text = { type: 'string', requiresArg: true } as const;
+const number = { type: 'number' } as const;
+const text = { type: 'string' } as const;
 const data = { group: 'Questions:' } as const;
 
 export const EVALUATE_OPTIONS = {

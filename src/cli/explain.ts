@@ -14,20 +14,21 @@ import { conversation, inputs } from './ask';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 import {
+  askOptions,
   CONVERSATION_OPTIONS,
   type ConversationFlags,
-  checkArguments,
+  FILES_EPILOGUE,
   methodOf,
   modelFolder,
   QUESTION_OPTION,
   sessionOptions,
 } from './options';
+import { print, printJson } from './style';
 import { turnRecord } from './turn';
 
 const OUT_OPTION = {
   out: {
     type: 'string',
-    requiresArg: true,
     demandOption: true,
     group: 'Conversation:',
     describe: 'New PNG file',
@@ -53,14 +54,13 @@ export const explainCommand: CommandModule<object, ExplainFlags> = {
         group: 'Conversation:',
         describe: 'Print one JSON object with every cell at the end',
       })
-      .epilogue('A file name - is stdin; --question - asks each of its lines.')
-      .check(checkArguments)
-      .example('$0 explain --image a.png --question "Where is the A?" --out explain.png', 'One question')
+      .epilogue(`${FILES_EPILOGUE} Without --model and --image, the packaged picture is explained.`)
+      .example('$0 explain -q "Where is the yellow 2?" --out explain.png', 'One question about the packaged picture')
       .example(
-        '$0 explain --image a.png --question "Where?" --question "Why?" --decode-sparsity 0.9 --out e.png',
+        '$0 explain -i assets/demo/scene.png -q "Read row 7." -q "Where is the yellow 2?" --decode-sparsity 0.9 --out two.png',
         'Two questions, a tenth of the kept cells each',
       )
-      .example('$0 explain --image a.png --question "What?" --method dense --out e.png', 'Relevance without sparsity'),
+      .example('$0 explain -q "Read row 7." --method dense --out dense.png', 'Relevance without sparsity'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },
@@ -68,16 +68,18 @@ export const explainCommand: CommandModule<object, ExplainFlags> = {
 
 async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
+  const asking = askOptions(args);
   const { images, questions } = await inputs(args, signal);
   if (images.length === 0)
     throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image with a picture to explain, received none.');
   const out = resolve(args.out);
   await checkOutput(out);
   const watched = observed(method);
+  const opening = sessionOptions(args, watched.method);
   using model = await openModel(args, signal);
-  using session = model.session(sessionOptions(args, watched.method));
+  using session = model.session(opening);
   const turns: (ExplainedTurn & { readonly stats: TurnStats })[] = [];
-  for await (const { question, answer } of conversation(session, { ...args, question: questions }, images, signal)) {
+  for await (const { question, answer } of conversation(session, questions, asking, images, signal)) {
     const words = await answer.text();
     const { stats } = answer;
     if (stats === undefined) continue;
@@ -87,20 +89,18 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const png = await explain(model, turns, { title, signal });
   await write(out, png);
-  if (!args.json) return void process.stdout.write(`${out}\n`);
+  if (!args.json) return print(`${out}\n`);
   const result = { out, model: modelFolder(args), method: method.name, ...options, ...cellsOf(turns) };
-  process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  printJson(result, 2);
 }
 
 function titleOf(model: string, method: string, ratios: { prefillSparsity?: number; decodeSparsity?: number }): string {
-  const percent = (share: number): string => `${Number((100 * share).toFixed(1))} %`;
   const { prefillSparsity, decodeSparsity } = ratios;
-  const rest = prefillSparsity === undefined ? 'the cells' : 'the rest';
   const words = [
     method,
     model,
-    prefillSparsity === undefined ? '' : `${percent(prefillSparsity)} dropped in prefill`,
-    decodeSparsity === undefined ? '' : `${percent(decodeSparsity)} of ${rest} left out of each answer`,
+    prefillSparsity === undefined ? '' : `prefill sparsity ${prefillSparsity}`,
+    decodeSparsity === undefined ? '' : `decode sparsity ${decodeSparsity}`,
   ];
   return words.filter((word) => word !== '').join(' · ');
 }

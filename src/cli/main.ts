@@ -1,93 +1,193 @@
 #!/usr/bin/env node
-// The `sparsevila` command: registers the subcommands and turns errors into one line and an exit code
-// (0 done, 1 failed, 130 stopped). Knows nothing of what the subcommands do.
+// The `sparsevila` command: finds the subcommand, loads only its module, and turns errors into one line and an exit code
+// (0 done, 1 failed, 2 refused before any work, 130 and 143 stopped by SIGINT and SIGTERM).
 
-import { codeOf } from '../errors';
-import { askCommand } from './ask';
-import { chatCommand } from './chat';
-import { convertCommand } from './convert';
-import { doctorCommand } from './doctor';
+import { join, relative } from 'node:path';
+import type { Argv, CommandModule } from 'yargs';
+import { codeOf, messageOf, received } from '../errors';
+import { packageFolder } from '../runtime/paths';
+import { type DeclaredOptions, prepareArguments } from './arguments';
+import { asPackageError, loadYargs, runBare, version } from './bare';
 import { errorLine } from './error_line';
-import { evaluateCommand } from './evaluate';
-import { explainCommand } from './explain';
-import { STOPPED } from './interrupt';
-import { quantizeCommand } from './quantize';
-import { setupCommand } from './setup';
-import { tuneCommand } from './tune';
+import { columns } from './style';
+import { didYouMean, EXIT, isUsageError, signalExit, UsageError } from './usage';
 
-const USAGE = `$0 <command> [options]
+const ABOUT = "Vision-language models in Node on TensorFlow.js, with SparseVILA's decoupled visual sparsity.";
 
-Vision-language models in Node on TensorFlow.js, with SparseVILA's decoupled visual sparsity.`;
+type Command = CommandModule<object, never>;
+interface Entry {
+  readonly describe: string;
+  /** The options that arguments without a name stand for, in order; the last one takes all that remain. */
+  readonly positionals?: readonly string[];
+  load(): Promise<Command>;
+}
+
+/** The commands in the order in which help lists them. */
+const COMMANDS: Readonly<Record<string, Entry>> = {
+  run: {
+    describe: 'Ask one question: run MODEL "question" a.png',
+    positionals: ['model', 'question', 'image'],
+    load: async () => (await import('./run.js')).runCommand as Command,
+  },
+  ask: { describe: 'Ask questions about images', load: async () => (await import('./ask.js')).askCommand as Command },
+  chat: { describe: 'Talk about images', load: async () => (await import('./chat.js')).chatCommand as Command },
+  explain: {
+    describe: 'Draw what a conversation looked at',
+    load: async () => (await import('./explain.js')).explainCommand as Command,
+  },
+  evaluate: {
+    describe: 'Compare methods and ratios on questions with known answers',
+    load: async () => (await import('./evaluate.js')).evaluateCommand as Command,
+  },
+  tune: {
+    describe: 'Find the most aggressive ratios that keep a given quality',
+    load: async () => (await import('./tune.js')).tuneCommand as Command,
+  },
+  quantize: {
+    describe: 'Make a 4-bit checkpoint',
+    load: async () => (await import('./quantize.js')).quantizeCommand as Command,
+  },
+  convert: {
+    describe: 'Write a checkpoint in another format, float type or layout',
+    load: async () => (await import('./convert.js')).convertCommand as Command,
+  },
+  setup: {
+    describe: 'Fetch the engine and compile the native modules',
+    load: async () => (await import('./setup.js')).setupCommand as Command,
+  },
+  doctor: {
+    describe: 'Say what this machine has, what is missing, and what to do',
+    load: async () => (await import('./doctor.js')).doctorCommand as Command,
+  },
+};
+
+const FIRST_EXAMPLES: readonly Example[] = [
+  [
+    '$0 run assets/tiny-nvila "Where is the yellow 2?" assets/demo/scene.png',
+    'Ask the packaged model about its picture',
+  ],
+  ['$0 ask --help', 'The options and examples of a command'],
+  ['$0 doctor', 'What this machine has, and what is missing'],
+];
 
 /** Runs the command line `args` and returns its exit code; what it prints goes to stdout and stderr. */
 export async function main(args: readonly string[]): Promise<number> {
-  // yargs is an ES module, so a CommonJS module can only load it like this.
-  const { default: yargs } = await import('yargs');
+  const words = args[0] === 'help' ? [...args.slice(1), '--help'] : [...args];
+  const position = words.findIndex((word) => !word.startsWith('-'));
+  const name = position < 0 ? undefined : words[position];
   try {
-    await yargs(joinDashes(args))
-      .scriptName('sparsevila')
-      .usage(USAGE)
-      .command(askCommand)
-      .command(chatCommand)
-      .command(explainCommand)
-      .command(evaluateCommand)
-      .command(tuneCommand)
-      .command(quantizeCommand)
-      .command(convertCommand)
-      .command(setupCommand)
-      .command(doctorCommand)
-      .option('debug', { type: 'boolean', default: false, describe: 'Show the stack of an error' })
-      .demandCommand(1, 'Expected a command but received none.')
-      .strict()
-      .detectLocale(false)
-      .wrap(Math.min(120, process.stdout.columns ?? 100))
-      .exitProcess(false)
-      .fail((message, error) => {
-        throw error ?? new UsageError(message);
-      })
-      .parseAsync();
+    await run(name, [...words.slice(0, Math.max(0, position)), ...words.slice(position + 1)]);
     return Number(process.exitCode ?? 0);
-  } catch (error) {
-    process.stderr.write(`${describe(error, args.includes('--debug'))}\n`);
-    return isAbort(error) ? STOPPED : 1;
+  } catch (thrown) {
+    const error = asPackageError(thrown);
+    process.stderr.write(`${describe(error, args.includes('--debug'), name)}\n`);
+    if (isAbort(error)) return signalExit('SIGINT');
+    return isUsageError(error) ? EXIT.usage : EXIT.failure;
   }
 }
 
-/** `--image -` as `--image=-`: yargs' lists take a lone dash for the next option. */
-function joinDashes(args: readonly string[]): string[] {
-  const joined: string[] = [];
-  for (const arg of args) {
-    const option = joined.at(-1);
-    if (arg === '-' && option?.startsWith('--')) joined[joined.length - 1] = `${option}=-`;
-    else joined.push(arg);
+async function run(name: string | undefined, rest: readonly string[]): Promise<void> {
+  const yargs = await loadYargs();
+  if (yargs instanceof Error) return await runBare(name, rest, yargs);
+  if (name === undefined) {
+    const top = base(yargs([])).usage(`$0 <command> [options]\n\n${ABOUT}`);
+    for (const [command, { describe }] of Object.entries(COMMANDS)) top.command(command, describe);
+    const prepared = prepareArguments(rest, declaredBy(top), []);
+    if (prepared.includes('--help')) return await printHelp(top, FIRST_EXAMPLES);
+    await top.demandCommand(1, 'Expected a command, received none.').parseAsync(prepared);
+    return;
   }
-  return joined;
+  const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (entry === undefined) {
+    throw new UsageError(`Unknown command ${received(name)}.${didYouMean(name, Object.keys(COMMANDS))}`);
+  }
+  const command = await entry.load();
+  const declared = base(yargs([]));
+  const examples = collectExamples(declared);
+  (command.builder as (yargs: Argv) => Argv)(declared);
+  const prepared = prepareArguments(rest, declaredBy(declared), entry.positionals ?? []);
+  const usage = [name, ...(entry.positionals ?? []).map((option) => `[${option}]`), '[options]'].join(' ');
+  declared.usage(`$0 ${usage}\n\n${command.describe || entry.describe}`);
+  if (prepared.includes('--help')) return await printHelp(declared, examples);
+  const parsed = await declared.parseAsync(prepared);
+  // yargs answers --version by itself.
+  if (!prepared.includes('--version')) await command.handler(parsed as never);
 }
 
-/** A command line that yargs refuses. */
-class UsageError extends Error {}
+/** What every command line has in common. */
+function base(yargs: Argv): Argv {
+  return yargs
+    .scriptName('sparsevila')
+    .option('debug', { type: 'boolean', default: false, describe: 'Show the stack of an error' })
+    .alias('help', 'h')
+    .version(version())
+    .strict()
+    .detectLocale(false)
+    .wrap(Math.min(100, columns()))
+    .exitProcess(false)
+    .fail((message, error) => {
+      // A YError is yargs' own: its message is the command line's fault too.
+      throw error && error.name !== 'YError' ? error : new UsageError(message ?? error.message);
+    });
+}
+
+type Example = readonly [command: string, describe: string];
+
+/** Keeps the examples that a command declares out of yargs' help, whose columns would break them: they are to be copied. */
+function collectExamples(yargs: Argv): readonly Example[] {
+  const examples: Example[] = [];
+  const take = (command: string, describe: string): Argv => {
+    examples.push([command, describe]);
+    return yargs;
+  };
+  Object.assign(yargs, { example: take });
+  return examples;
+}
+
+/** Help, then a line that says what each example does, and the example itself, which is never broken. */
+async function printHelp(yargs: Argv, examples: readonly Example[]): Promise<void> {
+  // Written for the package's folder; elsewhere its files have another path.
+  const assets = relative('', join(packageFolder(), 'assets'));
+  const here = (command: string): string =>
+    command.replaceAll('$0', 'sparsevila').replaceAll(' assets/', ` ${assets}/`);
+  const lines = examples.map(([command, describe]) => `  # ${describe}\n  ${here(command)}\n`);
+  process.stdout.write(`${await yargs.getHelp()}\n\nExamples:\n${lines.join('\n')}`);
+}
+
+/** yargs knows what was declared; its types do not say so. */
+function declaredBy(yargs: Argv): DeclaredOptions {
+  return (yargs as unknown as { getOptions(): DeclaredOptions }).getOptions();
+}
 
 function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
 }
 
-function describe(error: unknown, debug: boolean): string {
-  if (debug && error instanceof Error) return `sparsevila: ${error.stack}`;
+function describe(error: unknown, debug: boolean, command: string | undefined): string {
+  if (debug && error instanceof Error) return errorLine(error.stack ?? error);
   if (isAbort(error)) return 'sparsevila: stopped; the same command continues.';
-  if (error instanceof UsageError) {
-    // yargs lists wrong values on lines of their own.
-    const line = error.message.replace(/\s*\n\s*/g, ' ').replace(/[.?]?$/, (end) => end || '.');
-    return `sparsevila: ${line} See \`sparsevila --help\`.`;
+  if (!isUsageError(error)) return errorLine(error);
+  // yargs lists wrong values on lines of their own.
+  const line = errorLine(error)
+    .replace(/\s*\n\s*/g, ' ')
+    .replace(/[.?]?$/, (end) => end || '.');
+  const known = command !== undefined && Object.hasOwn(COMMANDS, command);
+  return `${line} See \`sparsevila ${known ? `${command} ` : ''}--help\`.`;
+}
+
+/** A reader that has seen enough, `sparsevila ask … | head -1`, is no error; a full disk behind `>` is one. */
+function onOutputError(error: Error): void {
+  if (codeOf(error) === 'EPIPE') process.exit(0);
+  try {
+    process.stderr.write(`sparsevila: the output cannot be written: ${messageOf(error)}.\n`);
+  } finally {
+    process.exit(EXIT.failure);
   }
-  return errorLine(error);
 }
 
 if (require.main === module) {
-  // A reader that has seen enough, `sparsevila ask … | head -1`, is no error.
-  process.stdout.on('error', (error) => {
-    if (codeOf(error) !== 'EPIPE') throw error;
-    process.exit(0);
-  });
+  process.stdout.on('error', onOutputError);
+  process.stderr.on('error', () => process.exit(EXIT.failure));
   main(process.argv.slice(2)).then((code) => {
     process.exitCode = code;
   });

@@ -11,7 +11,7 @@ const QUIET_MS = 2000;
 
 /** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
 export async function openModel(
-  args: ModelArguments,
+  args: ModelArguments & { readonly quiet?: boolean | undefined },
   signal: AbortSignal,
   more: Pick<LoadOptions, 'imageCache'> = {},
 ): Promise<Model> {
@@ -25,7 +25,8 @@ export async function openModel(
       ...more,
       signal,
       onProgress: (progress) => {
-        if (process.stderr.isTTY && performance.now() - begin > QUIET_MS) reporter({ ...progress, unit: 'B' });
+        if (!args.quiet && process.stderr.isTTY && performance.now() - begin > QUIET_MS)
+          reporter({ ...progress, unit: 'B' });
       },
     });
   } finally {

@@ -1,20 +1,22 @@
-// The options that `ask` and `chat` share, as one record, and what the framework's own options they stand for. Checks what
-// can be checked before a model is loaded. Knows nothing of conversations.
+// The options that the commands with a conversation share, as one record, and the framework's own options that they stand for.
+// Checks what can be checked before a model is loaded. Knows nothing of conversations.
 
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join, normalize } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { LoadOptions } from '../models/model';
-import { packageFolder } from '../runtime/paths';
-import type { AskOptions, SessionOptions } from '../session/session';
+import { checkValue, integer } from '../options';
+import { PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
+import { type AskOptions, checkAskOptions, type SessionOptions, samplingOf } from '../session/options';
 import type { SparsityMethod } from '../sparsity/method';
 import { METHODS, type MethodEntry } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
+import { createSampler } from '../text/sampling';
 
 const { image: PRESET } = SPARSE_VILA_PRESETS;
-const number = { type: 'number', requiresArg: true } as const;
-const text = { type: 'string', requiresArg: true } as const;
+const number = { type: 'number' } as const;
+const text = { type: 'string' } as const;
 /** One value for each time the option is given, so that a forgotten quotation mark is an error. */
 const list = { ...text, array: true, nargs: 1 } as const;
 const flag = { type: 'boolean' } as const;
@@ -28,10 +30,11 @@ export const CONVERSATION_OPTIONS = {
   model: {
     ...text,
     ...conversation,
+    alias: 'm',
     describe: 'Checkpoint folder',
-    ...(packagedModel() === undefined ? {} : { defaultDescription: 'the packaged assets/tiny-nvila' }),
+    defaultDescription: 'the packaged assets/tiny-nvila',
   },
-  image: { ...text, ...conversation, array: true, describe: 'Images of the first question' },
+  image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },
   system: { ...text, ...conversation, describe: 'System message' },
 
   method: {
@@ -102,8 +105,17 @@ export const CONVERSATION_OPTIONS = {
 } satisfies Record<string, Options>;
 
 export const QUESTION_OPTION = {
-  question: { ...list, ...conversation, demandOption: true, describe: 'A question; may be given again' },
+  question: { ...list, ...conversation, alias: 'q', demandOption: true, describe: 'A question; may be given again' },
 } satisfies Record<string, Options>;
+
+export const OUTPUT_OPTIONS = {
+  json: { ...flag, default: false, group: 'Output:', describe: 'Print one JSON object at the end' },
+  quiet: { ...flag, default: false, group: 'Output:', describe: 'Print nothing but answers and errors' },
+} satisfies Record<string, Options>;
+
+/** What help says below the options of a command that takes files. */
+export const FILES_EPILOGUE =
+  'A file name - is stdin; --question - asks each of its lines. A path under assets/ that is not in the working folder is one of the package.';
 
 /** As yargs takes them from the record, and as it hands them to a command. */
 export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>;
@@ -111,28 +123,22 @@ export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
 /** Those of them that say which model. */
 export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'>;
 
-/** For yargs' `check`: numbers are numbers, and an option that takes one value is given once. */
-export function checkArguments(args: Readonly<Record<string, unknown>>): true {
-  for (const [name, option] of Object.entries<Options>(CONVERSATION_OPTIONS)) {
-    const value = args[name];
-    if (option.array !== true && Array.isArray(value))
-      throw new Error(`Expected --${name} once, received it more often.`);
-    if (option.type === 'number' && Number.isNaN(value)) throw new Error(`Expected a number for --${name}.`);
-  }
-  return true;
+/** `path` as it is given; where nothing is there and the package has a file of that name under assets/, the package's. */
+export function packagedPath(path: string): string {
+  const isAsset = !isAbsolute(path) && normalize(path).startsWith(join('assets', '/'));
+  const packaged = join(packageFolder(), path);
+  return isAsset && !existsSync(path) && existsSync(packaged) ? packaged : path;
 }
 
-/** The packaged model's folder, where this is a clone of the repository. */
-export function packagedModel(): string | undefined {
-  const folder = join(packageFolder(), 'assets', 'tiny-nvila');
-  return existsSync(join(folder, 'config.json')) ? folder : undefined;
-}
-
-/** The folder to load. @throws SparseVilaError `ERR_OPTION_MISSING` when none is given and none is packaged */
+/** The folder to load: the packaged model where none is given. */
 export function modelFolder({ model }: Pick<ConversationArguments, 'model'>): string {
-  const folder = model ?? packagedModel();
-  if (folder !== undefined) return folder;
-  throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --model with a checkpoint folder, received none.');
+  return model === undefined ? PACKAGED_MODEL : packagedPath(model);
+}
+
+/** The pictures of the first question. Where neither a model nor a picture is given, the packaged picture goes with the packaged model. */
+export function imagePaths({ model, image }: Pick<ConversationArguments, 'model' | 'image'>): string[] {
+  if (image !== undefined) return image.map(packagedPath);
+  return model === undefined ? [PACKAGED_PICTURE] : [];
 }
 
 /**
@@ -176,14 +182,26 @@ export function loadOptions({ weights, precision }: ModelArguments): LoadOptions
   return given({ weights, precision });
 }
 
+/** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
   const { kv, contextLength, system } = args;
-  return { method, history: args.evict ? 'evict' : 'keep', ...given({ kv, contextLength, system }) };
+  const options: SessionOptions = {
+    method,
+    history: args.evict ? 'evict' : 'keep',
+    ...given({ kv, contextLength, system }),
+  };
+  if (contextLength !== undefined) checkValue('session', 'contextLength', contextLength, integer(2));
+  return options;
 }
 
+/** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
 export function askOptions(args: ConversationArguments): AskOptions {
   const { temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop } = args;
-  return given({ temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop });
+  const options: AskOptions = given({ temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop });
+  checkAskOptions(options);
+  // Without a temperature here the checkpoint's counts: only the ranges are known.
+  createSampler({ temperature: 1, ...samplingOf(options) });
+  return options;
 }
 
 type Given<T> = { [K in keyof T]?: Exclude<T[K], undefined> };

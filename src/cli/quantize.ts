@@ -7,6 +7,7 @@ import { quantizeParts, searchedGroups, TOWER_FORMATS, type TowerFormat } from '
 import { formatReport, report } from '../quantize/report';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
+import { packagedPath } from './options';
 
 interface QuantizeArguments extends CheckpointArguments {
   readonly format: QuantizedFormat;
@@ -62,13 +63,13 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         'As llm-compressor',
       ),
   handler: async (args) => {
-    const finished = await interruptible((signal) => run(args, signal).then(() => true));
-    if (finished === undefined) process.stderr.write('The same command continues where it was.\n');
+    await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
   },
 };
 
 function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
-  const { model, out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
+  const model = packagedPath(args.model);
+  const { out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
   const { calibration, samples, rows, evaluation, tower } = args;
   return printResult(
     args.json,

@@ -1,4 +1,4 @@
-// `sparsevila setup`: fetches libtensorflow and compiles the native modules and the GPU's library. Shows progress on stderr.
+// `sparsevila setup`: fetches the engine and libtensorflow and compiles the native modules and the GPU's library. Shows progress on stderr.
 
 import type { CommandModule } from 'yargs';
 import { progressReporter } from '../runtime/progress';
@@ -11,7 +11,7 @@ interface SetupArguments {
 
 export const setupCommand: CommandModule<object, SetupArguments> = {
   command: 'setup',
-  describe: 'Fetch libtensorflow and compile the native modules',
+  describe: 'Fetch the engine and compile the native modules',
   builder: (yargs) =>
     yargs
       .option('gpu', {
@@ -25,22 +25,24 @@ export const setupCommand: CommandModule<object, SetupArguments> = {
         'SPARSEVILA_LIBTENSORFLOW=/opt/libtensorflow $0 setup',
         'Use the libtensorflow in a folder; fetch nothing',
       ),
-  handler: async ({ json, gpu }) => {
-    const controller = new AbortController();
-    const abort = () => controller.abort();
-    process.once('SIGINT', abort).once('SIGTERM', abort);
-    const reporter = progressReporter();
-    try {
-      const installation = await setup({ gpu, signal: controller.signal, onProgress: reporter });
-      reporter.stop();
-      if (json) process.stdout.write(`${JSON.stringify(installation, null, 2)}\n`);
-      else process.stderr.write(`Ready: ${installation.cache}\n`);
-      if (installation.gpuFailure !== undefined) {
-        process.stderr.write(`warning: no GPU library, everything runs on the CPU. ${installation.gpuFailure}\n`);
-      }
-    } finally {
-      reporter.stop();
-      process.off('SIGINT', abort).off('SIGTERM', abort);
-    }
-  },
+  handler: runSetup,
 };
+
+export async function runSetup({ json, gpu }: SetupArguments): Promise<void> {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  process.once('SIGINT', abort).once('SIGTERM', abort);
+  const reporter = progressReporter();
+  try {
+    const installation = await setup({ gpu, signal: controller.signal, onProgress: reporter });
+    reporter.stop();
+    if (json) process.stdout.write(`${JSON.stringify(installation, null, 2)}\n`);
+    else process.stderr.write(`Ready: ${installation.cache}\n`);
+    if (installation.gpuFailure !== undefined) {
+      process.stderr.write(`warning: no GPU library, everything runs on the CPU. ${installation.gpuFailure}\n`);
+    }
+  } finally {
+    reporter.stop();
+    process.off('SIGINT', abort).off('SIGTERM', abort);
+  }
+}

@@ -10,7 +10,7 @@ import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 
-const text = { type: 'string', requiresArg: true, group: 'Goal:' } as const;
+const text = { type: 'string', group: 'Goal:' } as const;
 
 const OPTIONS = {
   ...EVALUATE_OPTIONS,

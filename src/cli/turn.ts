@@ -1,15 +1,19 @@
-// How a turn is shown: streamed, as one line of numbers, or as a record for programs.
+// How a turn is shown: streamed, as a few lines of numbers, or as a record for programs.
 
 import type { Answer, TurnStats } from '../session/session';
-import { printable } from './style';
+import { printable, wrapped } from './style';
 
 /** One turn in the output of `ask --json`. */
 export interface TurnRecord {
   readonly question: string;
   readonly answer: string;
+  /** Why the answer ended: 'stop' (the model ended it), 'length' (a limit cut it off) or 'stopString'. */
+  readonly finish: TurnStats['finish'];
   readonly tokens: TurnStats['tokens'];
   /** Milliseconds, to the microsecond. */
   readonly ms: TurnStats['ms'];
+  /** Decoded tokens per second, to a tenth; null where no token was decoded after the prefill. */
+  readonly tokensPerSecond: number | null;
 }
 
 /**
@@ -29,20 +33,37 @@ export async function streamAnswer(answer: Answer, write: (text: string) => void
   }
 }
 
-export function turnRecord(question: string, answer: string, { tokens, ms }: TurnStats): TurnRecord {
+export function turnRecord(question: string, answer: string, stats: TurnStats): TurnRecord {
+  const { tokens, ms, finish } = stats;
   const rounded = Object.entries(ms).map(([stage, time]) => [stage, Math.round(time * 1000) / 1000]);
-  return { question, answer, tokens: { ...tokens }, ms: Object.fromEntries(rounded) as TurnStats['ms'] };
+  const speed = tokensPerSecond(stats);
+  return {
+    ...{ question, answer, finish, tokens: { ...tokens } },
+    ms: Object.fromEntries(rounded) as TurnStats['ms'],
+    tokensPerSecond: speed === undefined ? null : Math.round(speed * 10) / 10,
+  };
 }
 
-/** What a turn took, in one line. */
-export function summaryLine({ tokens, ms, finish }: TurnStats): string {
+/** Decoder steps per second. The first token of an answer comes from the prefill, so an answer of one token has no speed. */
+function tokensPerSecond({ ms: { perToken } }: TurnStats): number | undefined {
+  return perToken > 0 ? 1000 / perToken : undefined;
+}
+
+/** What a turn took, in lines of at most `width` columns. */
+export function summaryLines(stats: TurnStats, width: number): string {
+  const { tokens, ms, finish } = stats;
+  const speed = tokensPerSecond(stats);
   const limit = finish === 'length' ? ' (cut off by the limit)' : '';
-  return [
-    `visual tokens: ${tokens.visualSeen} seen, ${tokens.visualKept} kept, ${tokens.visualRetrieved} retrieved`,
-    `prompt ${tokens.prompt}, answer ${tokens.generated} tokens${limit}`,
-    `image ${time(ms.image)}, tower ${time(ms.tower)}, projector ${time(ms.project)}, prefill ${time(ms.prefill)}, ` +
-      `retrieval ${time(ms.retrieve)}, per token ${time(ms.perToken)}, total ${time(ms.total)} ms`,
-  ].join(' · ');
+  return wrapped(
+    [
+      `visual tokens: ${tokens.visualSeen} seen, ${tokens.visualKept} kept, ${tokens.visualRetrieved} retrieved`,
+      `prompt ${tokens.prompt}, answer ${tokens.generated} tokens${limit}`,
+      ...(speed === undefined ? [] : [`${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`]),
+      `ms: image ${time(ms.image)}, tower ${time(ms.tower)}, projector ${time(ms.project)}`,
+      `prefill ${time(ms.prefill)}, retrieval ${time(ms.retrieve)}, total ${time(ms.total)}`,
+    ],
+    width,
+  );
 }
 
 /** Milliseconds with about three digits. */

@@ -70,7 +70,7 @@ export function readDataSet(file: string): DataSet {
     throw new SparseVilaError('ERR_DATA_SET', `${file}: expected at least one conversation, received an empty file.`);
   }
   const key = `file sha256=${createHash('sha256').update(text).digest('hex')}`;
-  return { key, turns: Math.max(...conversations.map(({ turns }) => turns.length)), conversations };
+  return { key, turns: conversations.reduce((most, { turns }) => Math.max(most, turns.length), 0), conversations };
 }
 
 function parseLine(line: string, place: string, folder: string): TrueConversation {

@@ -1,8 +1,8 @@
 // Two pictures of the rows: accuracy against active visual tokens, and accuracy by turn. Vega-Lite draws SVG, sharp makes PNG of it.
 
 import { join } from 'node:path';
-import sharp from 'sharp';
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
+import { sharp } from '../image/sharp';
 import { replaceFile } from './results_file';
 import type { Row } from './rows';
 import { percent } from './settings';

@@ -41,7 +41,7 @@ export function rowOf(setting: Setting, answered: readonly Answered[]): Row {
   const share = (of: typeof judged, test: (one: (typeof judged)[number]) => boolean): number =>
     digits(mean(of.map((one) => Number(test(one)))));
   const right = (of: typeof judged): number => share(of, ({ isRight: yes }) => yes);
-  const longest = Math.max(...answered.map(({ turns }) => turns.length));
+  const longest = answered.reduce((most, { turns }) => Math.max(most, turns.length), 0);
   const kinds = [...new Set(judged.map(({ kind }) => kind))].sort();
   return {
     ...setting,

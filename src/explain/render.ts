@@ -2,8 +2,8 @@
 // on machines that have none.
 
 import { join } from 'node:path';
-import sharp from 'sharp';
 import type { RgbImage } from '../image/decode';
+import { sharp } from '../image/sharp';
 import { packageFolder } from '../runtime/paths';
 
 /** Pixels per side that a picture is embedded with at most: twice those of its panel. */

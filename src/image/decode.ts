@@ -5,7 +5,6 @@
 // CMYK goes through a profile (Pillow: r = 255 - min(255, c + k)), 16-bit grey is x >> 8 (Pillow clips), AVIF chroma differs.
 
 import { types } from 'node:util';
-import sharp from 'sharp';
 import { type Check, COUNT, checkOptions, guardedCallback, integer, SIGNAL } from '../options';
 import { abortable } from './abort';
 import { DECODE_MEMORY, memoryBudget } from './budget';
@@ -13,6 +12,7 @@ import type { AllowUrls } from './fetch';
 import { corrupt, inspect, type Treatment } from './header';
 import { described, type ImageInput, type RawPixels, sourceOf } from './input';
 import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
+import { sharp } from './sharp';
 import { type ImageFile, openImage, type SourceOptions } from './source';
 import { invalid } from './text';
 

@@ -2,10 +2,11 @@
 // Knows no pixels.
 
 import { types } from 'node:util';
-import sharp, { type Metadata } from 'sharp';
+import type { Metadata } from 'sharp';
 import { SparseVilaError } from '../errors';
 import { isProfileOf, isSrgbProfile } from './icc';
 import { checkSize } from './limits';
+import { sharp } from './sharp';
 import { firstAvifFrame, isAnimatedAvif } from './signature';
 import type { ImageFile } from './source';
 
@@ -86,6 +87,7 @@ const MISSING = /support is not configured|exceeds channel limit|bad labq/i;
 
 /** The error of decoding: damage, or a kind of image that is not read. */
 export function corrupt({ name }: ImageFile, cause: unknown): SparseVilaError {
+  if (cause instanceof SparseVilaError) return cause;
   const text = cause instanceof Error || types.isNativeError(cause) ? cause.message : String(cause);
   const reasons = text.replace(/^Input (buffer|file) (has corrupt header: *|contains )/, '').split('\n');
   const reason = [...new Set(reasons.map((line) => line.trim()))].filter((line) => line !== '').slice(0, 3);

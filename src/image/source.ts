@@ -7,6 +7,7 @@ import { collect, tooManyBytes } from './collect';
 import { type AllowUrls, fetchImage } from './fetch';
 import { type BlobLike, type ImageInput, type ImageSource, iterated, type Pieces, sourceOf } from './input';
 import { openFifo, placeAt, readHead, readImageFile } from './place';
+import { requireSharp } from './sharp';
 import { READABLE, requireSupported } from './signature';
 import { base64Image, dataUrlBytes, isDataUrl, nameOfText } from './text';
 
@@ -51,6 +52,7 @@ export async function openImage(source: Encoded, options: SourceOptions): Promis
  * @throws SparseVilaError as `openImage`
  */
 export async function checkImage(input: ImageInput): Promise<void> {
+  requireSharp();
   const source = sourceOf(input);
   const limits = { maxBytes: Number.MAX_SAFE_INTEGER, allowUrls: true };
   if (source.kind === 'bytes') await openImage(source, limits);

@@ -82,7 +82,7 @@ export async function siglipTower(
     async run(pixels, taps, breathe) {
       const salient = (taps.salience ?? []).map((layer) => layerIndex(layer, layers));
       const keyed = (taps.keys ?? []).map((layer) => layerIndex(layer, layers));
-      const last = Math.max(depth - 1, ...salient, ...keyed);
+      const last = [...salient, ...keyed].reduce((most, layer) => Math.max(most, layer), depth - 1);
       const salience = new Map<number, Float32Array>();
       const keys = new Map<number, Float32Array>();
       let x = embedPatches(pixels, config, grid, embedding, embeddingBias, positions);

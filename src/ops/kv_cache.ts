@@ -9,21 +9,26 @@ import { int32, run, runEffect, withInt32 } from './run';
 
 export type KvType = 'bf16' | 'f32';
 
+const ELEMENT_BYTES: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
+
+/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` for a layer's cache of more than the machine has: TensorFlow would try for many seconds first */
+export function checkKvMemory(kvHeads: number, capacity: number, c: number, type: KvType): void {
+  const bytes = 2 * kvHeads * capacity * c * ELEMENT_BYTES[type];
+  if (bytes <= totalmem()) return;
+  const [wanted, there] = [bytes, totalmem()].map((n) => (n / 2 ** 30).toFixed(1));
+  throw new SparseVilaError(
+    'ERR_OUT_OF_MEMORY',
+    `Expected at most ${there} GiB of memory for a KV cache, received a request for ${wanted}. Lower contextLength.`,
+  );
+}
+
 /**
  * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialised, and resident only as far as it is written.
- * @throws SparseVilaError `ERR_OUT_OF_MEMORY` for more than the machine has: TensorFlow would try for many seconds first
+ * @throws SparseVilaError as `checkKvMemory`
  */
 export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {
-  const elementBytes = type === 'bf16' ? 2 : 4;
-  const bytes = 2 * kvHeads * capacity * c * elementBytes;
-  if (bytes > totalmem()) {
-    const [wanted, there] = [bytes, totalmem()].map((n) => (n / 2 ** 30).toFixed(1));
-    throw new SparseVilaError(
-      'ERR_OUT_OF_MEMORY',
-      `Expected at most ${there} GiB of memory for a KV cache, received a request for ${wanted}. Lower contextLength.`,
-    );
-  }
-  return withInt32([kvHeads, capacity, c, elementBytes], (shape) => run('SvKvAlloc', [shape]));
+  checkKvMemory(kvHeads, capacity, c, type);
+  return withInt32([kvHeads, capacity, c, ELEMENT_BYTES[type]], (shape) => run('SvKvAlloc', [shape]));
 }
 
 /** Writes k and v, f32 [t, kvHeads, c], at rows at .. at + t - 1. Throws when they do not fit. */

@@ -147,7 +147,11 @@ export async function completeSample(
 export async function sequenceOf(model: RowModel, sample: CalibrationSample, signal?: AbortSignal): Promise<Sequence> {
   const pieces = turnPieces(model.template);
   // Rows are laid out as a session would, but no cache is filled.
-  const conversation = startConversation({ allocate: () => [] }, model.decoder.config.maxPositions, 'f32');
+  const conversation = startConversation(
+    { ...model.decoder, allocate: () => [] },
+    model.decoder.config.maxPositions,
+    'f32',
+  );
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
   const context: ImageContext & RowsContext = {
     model,
@@ -163,7 +167,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const visualRows: number[] = [];
   const add = (rows: Rows): void => {
     for (const row of rows.visual) visualRows.push(positions.length + row);
-    positions.push(...rows.positions);
+    for (const position of rows.positions) positions.push(position);
     parts.push(floats(rows.x).slice());
     rows.x.dispose();
     conversation.nextPosition += rows.span;

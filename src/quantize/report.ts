@@ -131,7 +131,7 @@ async function observe(
     const answers: string[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
-      answers.push(...(await withSample(sample, () => ask(model, sample, signal))));
+      for (const answer of await withSample(sample, () => ask(model, sample, signal))) answers.push(answer);
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
     const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];

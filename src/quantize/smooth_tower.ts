@@ -66,7 +66,7 @@ export async function smoothTower(options: SmoothTowerOptions, folder: string): 
     };
     if (smoothing) await advancePictures(block, config, states, i, see, breathe);
     const at = (part: string): string => fileName(`encoder.layers.${i}.${part}`);
-    made.push(...quantizedBlock(block, smoothing ? largest : undefined, at));
+    for (const tensor of quantizedBlock(block, smoothing ? largest : undefined, at)) made.push(tensor);
     onProgress({ step: 'quantise tower', done: i + 1, total: config.layers, unit: 'blocks' });
     await breathe();
   }

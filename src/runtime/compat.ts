@@ -3,8 +3,8 @@
 
 import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { requirePackage } from '../packages';
 import { ENGINE_PACKAGE, enginePackage } from './engine';
-import { requirePackage } from './packages';
 import type { Tf } from './tensor';
 
 /**

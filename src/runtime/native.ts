@@ -4,11 +4,11 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { resolvePackage } from '../packages';
 import { installOnce } from './atomic';
 import { buildWithCmake, findBuild, requireCmake } from './cmake';
 import { ENGINE_PACKAGE, ENGINE_VERSION, enginePackage } from './engine';
 import type { Libtensorflow } from './libtensorflow';
-import { resolvePackage } from './packages';
 import { cacheFolder, type Environment, packageFolder } from './paths';
 import { findCompiler, versionLine } from './process';
 import { type SourceSet, sourceKey } from './sources';

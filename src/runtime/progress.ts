@@ -23,7 +23,12 @@ export interface ProgressStream {
 
 /** A reporter for `stream` (stderr): bars when it is a terminal and `CI` is not set, else lines. */
 export function progressReporter(stream: NodeJS.WriteStream = process.stderr): ProgressReporter {
-  return stream.isTTY && !process.env.CI ? barReporter(stream) : lineReporter(stream);
+  if (!stream.isTTY || process.env.CI) return lineReporter(stream);
+  try {
+    return barReporter(stream);
+  } catch {
+    return lineReporter(stream); // cli-progress is missing, which doctor tells
+  }
 }
 
 const LINE_INTERVAL_MS = 2000;

@@ -3,6 +3,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { resolvePackage } from '../packages';
 import { markUsed, removeStale } from './atomic';
 import { requireCmake } from './cmake';
 import { CUDA_VERSION, findCuda } from './cuda';
@@ -19,7 +20,6 @@ import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './li
 import { ensureNative, findNative, type NativeModules } from './native';
 import { requireNpm } from './npm';
 import { nvidia } from './nvidia';
-import { resolvePackage } from './packages';
 import { cacheFolder, type Environment } from './paths';
 import { findPip } from './process';
 import type { OnProgress } from './progress';

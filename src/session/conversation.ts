@@ -3,7 +3,7 @@
 
 import { received, SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
-import type { KvType } from '../ops/kv_cache';
+import { checkKvMemory, type KvType } from '../ops/kv_cache';
 import type { Tensor } from '../runtime/tensor';
 import type { Place } from '../sparsity/method';
 
@@ -20,6 +20,8 @@ export type Phase =
 export interface Mark {
   /** Rows in the layer that has most. */
   readonly length: number;
+  /** Rows of each layer, and how many of them are visual. */
+  readonly layers: readonly { readonly length: number; readonly visual: number }[];
 }
 
 /** What a mark stands for. */
@@ -27,7 +29,6 @@ export interface Point extends Mark {
   /** The conversation, and how often it had been rewound. */
   readonly of: object;
   readonly rewinds: number;
-  readonly layers: readonly { readonly length: number; readonly visual: number }[];
   readonly nextPosition: number;
   readonly visual: number;
   readonly images: number;
@@ -35,7 +36,7 @@ export interface Point extends Mark {
   readonly phase: Phase;
 }
 
-/** Marks are opaque: what they stand for is kept here, so that none can be made up or changed. */
+/** What marks stand for is kept here, and not in them, so that none can be made up or changed. */
 const POINTS = new WeakMap<object, Point>();
 
 /** One layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
@@ -49,7 +50,10 @@ export interface CacheLayer {
 
 export interface Conversation {
   readonly capacity: number;
+  /** One KV tensor per layer, made when it is first asked for: a session that asks nothing costs nothing. */
   readonly cache: readonly Tensor[];
+  /** Frees the cache, which holds no row. */
+  freeCache(): void;
   readonly layers: readonly CacheLayer[];
   /** Position of the next text row; pruned tokens have taken theirs along. */
   nextPosition: number;
@@ -64,12 +68,26 @@ export interface Conversation {
   readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
-export function startConversation(decoder: Pick<Decoder, 'allocate'>, capacity: number, kv: KvType): Conversation {
-  const cache = decoder.allocate(capacity, kv);
+/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+export function startConversation(
+  decoder: Pick<Decoder, 'allocate' | 'config'>,
+  capacity: number,
+  kv: KvType,
+): Conversation {
+  const { layers, kvHeads, headDim } = decoder.config;
+  checkKvMemory(kvHeads, capacity, headDim, kv);
+  let cache: readonly Tensor[] | undefined;
   return {
     capacity,
-    cache,
-    layers: cache.map(() => ({ length: 0, visual: [], tokens: [] })),
+    get cache() {
+      cache ??= decoder.allocate(capacity, kv);
+      return cache;
+    },
+    freeCache: () => {
+      for (const layer of cache ?? []) layer.dispose();
+      cache = undefined;
+    },
+    layers: Array.from({ length: layers }, () => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
     images: 0,
@@ -109,7 +127,8 @@ export function pointAt(c: Conversation): Point {
 
 export function mark(c: Conversation): Mark {
   const point = pointAt(c);
-  const made: Mark = Object.freeze({ length: point.length });
+  const layers = Object.freeze(point.layers.map((layer) => Object.freeze({ ...layer })));
+  const made: Mark = Object.freeze({ length: point.length, layers });
   POINTS.set(made, point);
   return made;
 }

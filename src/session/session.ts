@@ -85,7 +85,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   };
   const free = (): void => {
     state = 'disposed';
-    for (const layer of conversation.cache) layer.dispose();
+    conversation.freeCache();
   };
   async function* run(
     question: string,

@@ -5,7 +5,7 @@ import type { ImageInput } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
-import { lengthOf, type Point, pointAt, rewind } from './conversation';
+import { type Conversation, lengthOf, type Point, pointAt, rewind } from './conversation';
 import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
 import { type PrunedImage, seeImages } from './images';
@@ -86,9 +86,15 @@ export async function* runTurn(
     progress.view?.dispose();
     progress.scores?.dispose();
     for (const { rows } of progress.images) rows.dispose();
-    if (failed) rewind(c, before);
+    if (failed) undo(c, before);
     else if (options.history === 'evict') rewind(c, progress.anchor);
   }
+}
+
+/** The conversation as it was before a turn that failed; without any row it needs no cache. */
+function undo(c: Conversation, before: Point): void {
+  rewind(c, before);
+  if (before.length === 0) c.freeCache();
 }
 
 /** Everything before the first token. */

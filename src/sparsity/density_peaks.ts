@@ -47,7 +47,10 @@ export function clustersOf({ data, width }: Matrix, clusters: number): { centre:
     const higher = rows.filter(
       (j) => (density[j] as number) > (density[i] as number) || (density[j] === density[i] && j < i),
     );
-    const distance = higher.length === 0 ? farthest : Math.sqrt(Math.min(...higher.map((j) => to(i, j))));
+    const distance =
+      higher.length === 0
+        ? farthest
+        : Math.sqrt(higher.reduce((least, j) => Math.min(least, to(i, j)), Number.POSITIVE_INFINITY));
     return distance * (density[i] as number);
   });
   const found = Array.from(ranked(Float32Array.from(peaks)).subarray(0, clusters), (centre) => ({

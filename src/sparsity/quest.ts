@@ -26,10 +26,14 @@ function topPages(relevance: Float32Array, places: readonly Place[], kept: numbe
   const pages = new Map<string, number[]>();
   for (const [i, { image, row }] of places.entries()) {
     const key = `${image} ${row}`;
-    pages.set(key, [...(pages.get(key) ?? []), i]);
+    const page = pages.get(key);
+    if (page === undefined) pages.set(key, [i]);
+    else page.push(i);
   }
   const members = [...pages.values()];
-  const scores = Float32Array.from(members, (page) => Math.max(...page.map((i) => relevance[i] as number)));
+  const scores = Float32Array.from(members, (page) =>
+    page.reduce((most, i) => Math.max(most, relevance[i] as number), Number.NEGATIVE_INFINITY),
+  );
   const chosen: number[] = [];
   for (const at of ranked(scores)) {
     const page = members[at] as number[];
@@ -37,7 +41,7 @@ function topPages(relevance: Float32Array, places: readonly Place[], kept: numbe
       Float32Array.from(page, (i) => relevance[i] as number),
       Math.min(page.length, kept - chosen.length),
     );
-    chosen.push(...Array.from(best, (i) => page[i] as number));
+    for (const i of best) chosen.push(page[i] as number);
   }
   return Int32Array.from(chosen).sort();
 }

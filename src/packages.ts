@@ -2,8 +2,10 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { codeOf, messageOf, SparseVilaError } from '../errors';
-import { packageFolder } from './paths';
+import { codeOf, messageOf, SparseVilaError } from './errors';
+
+/** The folder of this package; this module is in its dist/src. */
+const PACKAGE = dirname(dirname(__dirname));
 
 /** How each package manager installs what a project's lock file names, optional packages included. */
 const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
@@ -15,7 +17,7 @@ const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
 const NPM_INSTALL = 'npm install --include=optional';
 
 /** The command that brings missing packages, by the lock file of the project that this package is installed in. */
-export function installCommand(from: string = packageFolder()): string {
+export function installCommand(from: string = PACKAGE): string {
   for (let folder = from; ; folder = dirname(folder)) {
     const found = INSTALL.find(([lockFile]) => existsSync(join(folder, lockFile)));
     if (found !== undefined) return found[1];
@@ -32,7 +34,7 @@ export interface PackageProblem {
 
 /** Those of the `dependencies` in our package.json that are missing or cannot be loaded here. */
 export function packageProblems(): readonly PackageProblem[] {
-  const json = JSON.parse(readFileSync(join(packageFolder(), 'package.json'), 'utf8')) as {
+  const json = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')) as {
     readonly dependencies: Readonly<Record<string, string>>;
   };
   const command = installCommand();

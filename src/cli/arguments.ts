@@ -1,0 +1,124 @@
+// Reads a command line by the options of its command, before yargs does: an option takes exactly one value, whatever that value
+// begins with (`--question '- where?'`), lists continue up to the next option, and every mistake is named with its likely cause.
+// What comes out is the form that yargs cannot misunderstand: `--name=value`, positional arguments included.
+
+import { received } from '../errors';
+import { didYouMean, UsageError } from './usage';
+
+/** What yargs' `getOptions()` says of the options that a command has declared. */
+export interface DeclaredOptions {
+  readonly key: Readonly<Record<string, unknown>>;
+  readonly array: readonly string[];
+  readonly boolean: readonly string[];
+  readonly number: readonly string[];
+  readonly narg: Readonly<Record<string, number>>;
+  readonly choices: Readonly<Record<string, readonly unknown[]>>;
+  readonly alias: Readonly<Record<string, readonly string[]>>;
+}
+
+/** One token of the command line: an option by its full name and, where given with `=`, its value. */
+interface Option {
+  readonly name: string;
+  readonly value: string | undefined;
+  /** `--no-name`. */
+  readonly isNegated: boolean;
+}
+
+/**
+ * The arguments after the command's name as yargs is to read them. `positionals` are the options that words without a name stand for,
+ * in order; the last one takes all that remain.
+ * @throws UsageError for an unknown option, a missing value, a number that is none, a word that is no choice, an option given twice
+ */
+export function prepareArguments(
+  args: readonly string[],
+  declared: DeclaredOptions,
+  positionals: readonly string[],
+): string[] {
+  const options: string[] = [];
+  const words: string[] = [];
+  const seen = new Set<string>();
+  const rest = [...args];
+  for (let token = rest.shift(); token !== undefined; token = rest.shift()) {
+    if (token === '--') {
+      words.push(...rest.splice(0));
+      break;
+    }
+    if (!looksLikeOption(token)) {
+      words.push(token);
+      continue;
+    }
+    const option = readOption(token, declared);
+    const isList = declared.array.includes(option.name);
+    if (seen.has(option.name) && !isList) throw new UsageError(`Expected --${option.name} once, received it again.`);
+    seen.add(option.name);
+    if (declared.boolean.includes(option.name)) {
+      options.push(flagOf(option));
+      continue;
+    }
+    const first = option.value ?? rest.shift();
+    if (first === undefined) throw new UsageError(`Expected a value after --${option.name}, received none.`);
+    const values = [first];
+    const isOpen = isList && declared.narg[option.name] !== 1 && positionals.length === 0;
+    while (isOpen && rest[0] !== undefined && !looksLikeOption(rest[0])) values.push(rest.shift() ?? '');
+    for (const value of values) options.push(`--${option.name}=${checkedValue(option.name, value, declared)}`);
+  }
+  for (const [i, word] of words.entries()) {
+    const name = positionals[i] ?? positionals.at(-1);
+    if (name === undefined) throw stray(word);
+    if (seen.has(name) && !declared.array.includes(name))
+      throw new UsageError(`Expected --${name} once, received ${received(word)} as well.`);
+    options.push(`--${name}=${checkedValue(name, word, declared)}`);
+  }
+  return options;
+}
+
+/** Text such as `- where?` and `-5` is a value; a lone dash stands for stdin. */
+function looksLikeOption(token: string): boolean {
+  return /^--?[^\s\d-][^\s=]*(=|$)/.test(token);
+}
+
+function readOption(token: string, declared: DeclaredOptions): Option {
+  const [, dashes = '', written = '', , value] = /^(--?)([^=]*)(=([\s\S]*))?$/.exec(token) ?? [];
+  const known = Object.keys(declared.key);
+  const aliases = Object.entries(declared.alias).find(([name, others]) => [name, ...others].includes(written));
+  const kebab = written.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const isShort = dashes === '-';
+  if (isShort === (written.length === 1)) {
+    const name = isShort ? aliases?.[0] : [written, kebab].find((candidate) => Object.hasOwn(declared.key, candidate));
+    if (name !== undefined) return { name: longNameOf(name, declared), value, isNegated: false };
+    const positive = kebab.replace(/^no-/, '');
+    if (positive !== kebab && declared.boolean.includes(positive)) return { name: positive, value, isNegated: true };
+  }
+  const names = known.filter((name) => name.length > 1);
+  throw new UsageError(`Unknown option ${token.split('=')[0]}.${didYouMean(written, names, '--')}`);
+}
+
+/** Of a name and its aliases the longest is the one that help lists and programs read. */
+function longNameOf(name: string, declared: DeclaredOptions): string {
+  const [main = name] = Object.entries(declared.alias).find(([key, others]) => [key, ...others].includes(name)) ?? [];
+  return main;
+}
+
+function flagOf({ name, value, isNegated }: Option): string {
+  if (value === undefined) return isNegated ? `--no-${name}` : `--${name}`;
+  if (!isNegated && (value === 'true' || value === 'false')) return `--${name}=${value}`;
+  throw new UsageError(`Expected --${name} or --no-${name} without a value, received ${received(value)}.`);
+}
+
+function checkedValue(name: string, value: string, { array, number, choices }: DeclaredOptions): string {
+  // No list has a use for an empty text, and yargs drops it.
+  if (array.includes(name) && value.trim() === '')
+    throw new UsageError(`Expected at least one character for --${name}, received an empty text.`);
+  if (number.includes(name) && (value.trim() === '' || !Number.isFinite(Number(value))))
+    throw new UsageError(`Expected a number for --${name}, received ${received(value)}.`);
+  const allowed = choices[name]?.map(String);
+  if (allowed === undefined || allowed.includes(value)) return value;
+  const hint = didYouMean(value, allowed);
+  throw new UsageError(`Expected one of ${allowed.join(', ')} for --${name}, received ${received(value)}.${hint}`);
+}
+
+function stray(word: string): UsageError {
+  return new UsageError(
+    `Unexpected argument ${received(word)}: every value follows its option, and a text with spaces stands in quotation marks.`,
+  );
+}

@@ -1,0 +1,49 @@
+// What was typed in earlier chats, for the arrow keys: a file in the user's state folder that only the user can read.
+
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { readTextFile } from '../files';
+import type { Environment } from '../runtime/paths';
+
+/** Lines that are kept, and the most bytes of the file that are read. */
+const LINES = 1000;
+const BYTES = 4e6;
+const LINE_LENGTH = 2000;
+
+/** `$XDG_STATE_HOME/sparsevila/chat_history`, by default under `~/.local/state`. */
+export function historyFile(env: Environment = process.env): string {
+  // The XDG specification says that a relative path is to be ignored.
+  const state = env.XDG_STATE_HOME?.startsWith('/') ? env.XDG_STATE_HOME : join(homedir(), '.local', 'state');
+  return join(state, 'sparsevila', 'chat_history');
+}
+
+/** The lines of earlier chats, the oldest first; none where there is no file that can be read. */
+export function readHistory(file: string): string[] {
+  try {
+    return readTextFile(file, { what: 'a chat history', limit: BYTES })
+      .split('\n')
+      .filter((line) => line !== '')
+      .slice(-LINES);
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Adds `lines` to the file: what another chat has added meanwhile stays. Written aside and renamed, mode 0600. A history that cannot
+ * be kept (a read-only home, a full disk) is no error of the chat.
+ */
+export function addToHistory(file: string, lines: readonly string[]): void {
+  const added = lines.map((line) => line.replaceAll('\n', ' ').slice(0, LINE_LENGTH)).filter((line) => line !== '');
+  if (added.length === 0) return;
+  const aside = `${file}.${process.pid}.new`;
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    const all = [...readHistory(file), ...added].slice(-LINES);
+    writeFileSync(aside, `${all.join('\n')}\n`, { mode: 0o600, flag: 'wx' });
+    renameSync(aside, file);
+  } catch {
+    rmSync(aside, { force: true });
+  }
+}

@@ -1,0 +1,101 @@
+// A line of `sparsevila chat` as a terminal gives it: words with quotation marks and backslashes, pictures that were dropped on the
+// terminal (it pastes their paths, quoted, escaped or as file:// URLs), and what the Tab key completes. Prints nothing.
+
+import { readdirSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** Quoted parts and escaped characters, as a shell would read them; used for words that are paths. */
+const WORD = /(?:"[^"]*"|'[^']*'|\\.|[^\s\\"'])+/g;
+const PART = /"([^"]*)"|'([^']*)'|\\(.)|([^\\"']+)/g;
+/** How a path begins that a terminal pastes. */
+const PATH_BEGIN = /^["']?(?:\/|~\/|\.\.?\/|file:\/\/)/;
+const PICTURE_NAME = /\.(?:avif|gif|jpe?g|png|tiff?|webp)["']?$/i;
+
+/** Words between spaces; quotation marks and backslashes hold a path together, as a terminal writes one that is dropped on it. */
+export function splitWords(line: string): string[] {
+  return (line.match(WORD) ?? []).map(unquoted);
+}
+
+function unquoted(word: string): string {
+  return [...word.matchAll(PART)]
+    .map(([, double, single, escaped, bare]) => double ?? single ?? escaped ?? bare ?? '')
+    .join('');
+}
+
+/**
+ * The pictures that are named in `line`, and the rest of it. A picture is a word that begins like a path or ends like the name of a
+ * picture, and that is a file; every other word belongs to the question, apostrophes and all. A `file://` URL is always a picture.
+ */
+export function droppedPictures(line: string): { readonly question: string; readonly pictures: string[] } {
+  const pictures: string[] = [];
+  let question = '';
+  for (let rest = line; rest !== ''; ) {
+    const [blank = ''] = /^\s*/.exec(rest) ?? [];
+    rest = rest.slice(blank.length);
+    const word = wordAt(rest);
+    const path = pathOf(word);
+    if (path === undefined) question += blank + word;
+    else pictures.push(path);
+    rest = rest.slice(word.length);
+  }
+  return { question: question.trim(), pictures };
+}
+
+/** The word that `text` begins with: by a shell's rules where that gives a picture, else up to the next space. */
+function wordAt(text: string): string {
+  const [shell = ''] = new RegExp(`^${WORD.source}`).exec(text) ?? [];
+  const isWhole = /^(?:\s|$)/.test(text.slice(shell.length));
+  if (shell !== '' && isWhole && pathOf(shell) !== undefined) return shell;
+  return /^\S*/.exec(text)?.[0] ?? '';
+}
+
+/** The file that a word names, where it is a picture. */
+function pathOf(word: string): string | undefined {
+  if (!PATH_BEGIN.test(word) && !PICTURE_NAME.test(word)) return undefined;
+  const path = expanded(unquoted(word));
+  return word.replace(/^["']/, '').startsWith('file://') || isFile(path) ? path : undefined;
+}
+
+/** `file://` URLs and `~/` as paths. A URL that is malformed stays as it is, so that reading it names it. */
+function expanded(path: string): string {
+  if (path.startsWith('~/')) return join(homedir(), path.slice(2));
+  if (!path.startsWith('file://')) return path;
+  try {
+    return fileURLToPath(path);
+  } catch {
+    return path;
+  }
+}
+
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** What Tab offers: the commands that begin like the line; after `/image`, files. As readline wants it: candidates and what they complete. */
+export function complete(line: string, commands: readonly string[]): [string[], string] {
+  if (!line.startsWith('/')) return [[], line];
+  const [, typed = ''] = /^\/image\s+(?:.*\s)?(\S*)$/.exec(line) ?? [];
+  if (/^\/image\s/.test(line)) return [filesBeginning(typed), typed];
+  const found = commands.filter((command) => command.startsWith(line));
+  return [found.map((command) => `${command} `), line];
+}
+
+function filesBeginning(typed: string): string[] {
+  const folder = typed.endsWith('/') ? typed : dirname(typed);
+  const beginning = typed.endsWith('/') || typed === '' ? '' : basename(typed);
+  const shown = typed.slice(0, typed.length - beginning.length);
+  try {
+    return readdirSync(expanded(folder), { withFileTypes: true })
+      .filter((entry) => entry.name.startsWith(beginning) && (entry.isDirectory() || PICTURE_NAME.test(entry.name)))
+      .map((entry) => `${shown}${entry.name.replace(/(["'\\\s])/g, '\\$1')}${entry.isDirectory() ? '/' : ''}`)
+      .sort();
+  } catch {
+    return [];
+  }
+}

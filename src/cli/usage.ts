@@ -1,0 +1,32 @@
+// Errors of the command line itself: what they say, which help they point to, and the exit codes of every way a command ends.
+
+import { constants } from 'node:os';
+import { codeOf } from '../errors';
+import { nearest } from '../options';
+
+/** Exit codes: a failure, and a command line that is refused before any work. Signals end with 128 + their number. */
+export const EXIT = { failure: 1, usage: 2 } as const;
+
+/** A command line that is refused. */
+export class UsageError extends Error {}
+
+const USAGE_CODES: readonly (string | undefined)[] = ['ERR_OPTION_INVALID', 'ERR_OPTION_MISSING', 'ERR_QUESTION'];
+
+/** Whether the command line is at fault: such an error ends with exit code 2 and points to the command's help. */
+export function isUsageError(error: unknown): boolean {
+  return error instanceof UsageError || USAGE_CODES.includes(codeOf(error));
+}
+
+/** The exit code of a process that ends because of a signal: 130 for SIGINT, 143 for SIGTERM. */
+export function signalExit(signal: NodeJS.Signals): number {
+  return 128 + (constants.signals[signal] ?? 0);
+}
+
+/** ` Did you mean X?` for the known name that `given` begins, or whose whole or last word is nearest to it; nothing when none is near. */
+export function didYouMean(given: string, known: readonly string[], prefix = ''): string {
+  if (given.length < 2) return '';
+  const begun = given.length < 3 ? undefined : known.find((name) => name.startsWith(given));
+  const lastWords = new Map(known.map((name) => [name.split('-').at(-1) ?? name, name]));
+  const meant = begun ?? nearest(given, known) ?? lastWords.get(nearest(given, [...lastWords.keys()]) ?? '');
+  return meant === undefined ? '' : ` Did you mean ${prefix}${meant}?`;
+}

@@ -1,0 +1,13 @@
+// sharp, loaded at its first use: its native part is in optional packages, which some installations leave out (`--omit=optional`). Everything that
+// needs no picture works without it.
+
+import type Sharp from 'sharp';
+import { requirePackage } from '../packages';
+
+/** sharp's function, without its static members. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where it is missing or does not load */
+export const sharp = ((...args: Parameters<typeof Sharp>) => requireSharp()(...args)) as typeof Sharp;
+
+/** For a check before other work. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where sharp is missing or does not load */
+export function requireSharp(): typeof Sharp {
+  return requirePackage('sharp');
+}
