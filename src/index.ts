@@ -44,9 +44,11 @@ export interface Model extends VisionLanguageModel {
 /**
  * Loads a checkpoint folder.
  * @example
- * const vlm = await load('assets/tiny-nvila');
- * using chat = vlm.session({ method: sparseVila() });
- * for await (const text of chat.ask('What color is the A?', { images: ['a.png'] })) process.stdout.write(text);
+ * const vlm = await load(PACKAGED_MODEL);
+ * const chat = vlm.session({ method: sparseVila() });
+ * for await (const text of chat.ask('Where is the yellow 2?', { images: [PACKAGED_PICTURE] })) process.stdout.write(text);
+ * chat.dispose();
+ * vlm.dispose();
  * @throws SparseVilaError `ERR_NOT_SET_UP` before `npx sparsevila setup` has run; `ERR_MODEL_…`, `ERR_CONFIG_…`,
  *   `ERR_CHECKPOINT_…`, `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…` naming the file and what was expected
  */

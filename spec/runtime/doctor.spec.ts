@@ -8,7 +8,7 @@ import { diagnose, formatReport, type Report } from '../../src/runtime/doctor';
 const MAIN = join(__dirname, '../../src/cli/main.js');
 
 const NAMES = [
-  ...['Node', 'processor', 'cores', 'memory', 'cache', 'packages', 'npm', 'pip', 'compiler', 'CMake'],
+  ...['Node', 'system', 'processor', 'cores', 'memory', 'cache', 'packages', 'npm', 'pip', 'compiler', 'CMake'],
   ...['engine', 'libtensorflow', 'native modules'],
   ...['NVIDIA driver', 'GPUs', 'CUDA compiler', 'GPU library', 'TensorFlow', 'device'],
 ];

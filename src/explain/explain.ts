@@ -33,7 +33,7 @@ export interface ExplainOptions {
  * Draws a conversation.
  * @example
  * const { method, takeRelevance } = observed(sparseVila());
- * using chat = vlm.session({ method });
+ * const chat = vlm.session({ method });
  * const [question, images] = ['Where is the A?', ['a.png']];
  * const asked = chat.ask(question, { images });
  * const answer = await asked.text();

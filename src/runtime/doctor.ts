@@ -10,13 +10,14 @@ import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
 import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
 import { ENGINE_PACKAGE, ENGINE_VERSION, findEngine } from './engine';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
-import { cores, cpuQuota, isaLevel, memoryBytes, processor } from './machine';
+import { cores, cpuQuota, glibcVersion, isaLevel, memoryBytes, processor } from './machine';
 import { findNative, type NativeModules } from './native';
 import { findNpm } from './npm';
 import type { Nvidia } from './nvidia';
 import { cacheFolder, TENSORFLOW_VERSION } from './paths';
 import type { Probe } from './probe';
 import { findCompiler, findPip, findProgram, versionLine } from './process';
+import { wheelFor } from './wheel';
 
 /** `fail`: nothing runs without it. `warn`: it runs, but something is missing or unused. */
 export type Status = 'ok' | 'warn' | 'fail';
@@ -49,6 +50,7 @@ export async function diagnose(): Promise<Report> {
   // What is missing is listed in the order in which it has to be brought: a row needs only rows above it.
   const rows = [
     nodeRow(),
+    systemRow(libtensorflow.value !== undefined),
     processorRow(),
     coresRow(),
     memoryRow(),
@@ -144,6 +146,14 @@ function compilerRows(built: boolean): Row[] {
     toolRow('compiler', compiler && versionLine(compiler), built, install),
     toolRow('CMake', cmake && versionLine(cmake), built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
   ];
+}
+
+/** Whether there is a libtensorflow for this system. */
+function systemRow(fetched: boolean): Row {
+  const glibc = glibcVersion();
+  const value = `${process.platform} ${process.arch}, ${glibc ? `glibc ${glibc}` : 'not glibc'}`;
+  const { error } = attempt(() => wheelFor());
+  return row('system', error === undefined || fetched ? 'ok' : 'fail', value, error ?? '');
 }
 
 function processorRow(): Row {

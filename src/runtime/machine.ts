@@ -32,6 +32,12 @@ export function cores(): number {
   return Math.max(1, Math.min(availableParallelism(), Math.ceil(cpuQuota() ?? Number.POSITIVE_INFINITY)));
 }
 
+/** The version of glibc, such as 2.36; undefined on systems with another C library (Alpine Linux has musl). */
+export function glibcVersion(): string | undefined {
+  return (process.report.getReport() as unknown as { readonly header: { readonly glibcVersionRuntime?: string } })
+    .header.glibcVersionRuntime;
+}
+
 /** Bytes of memory we may use: the machine's, or the container's limit if that is less. */
 export function memoryBytes(): number {
   const limits = ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'].map((path) =>

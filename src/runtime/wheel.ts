@@ -7,6 +7,7 @@ import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { fullDiskIn, installOnce, requireSpace } from './atomic';
+import { glibcVersion } from './machine';
 import { cacheFolder, type Environment, TENSORFLOW_VERSION } from './paths';
 import { findPip, run } from './process';
 import type { OnProgress } from './progress';
@@ -49,14 +50,22 @@ const SPACE_FACTOR = 6.2;
 const MORE_SPACE = 'Free some, or set SPARSEVILA_CACHE to a folder on another disk.';
 const POLL_MS = 200;
 
+/** What the wheels' platform tags ask of the C library: glibc 2.27. */
+const GLIBC_MINOR = 27;
+
 /** The wheel for this machine. Throws `ERR_NO_WHEEL` where there is none. */
-export function wheelFor(platform: string = process.platform, arch: string = process.arch): Wheel {
+export function wheelFor(
+  platform: string = process.platform,
+  arch: string = process.arch,
+  glibc: string = glibcVersion() ?? '',
+): Wheel {
   const wheel = WHEELS[`${platform}-${arch}`];
-  if (wheel !== undefined) return wheel;
+  const [major = 0, minor = 0] = glibc.split('.').map(Number);
+  if (wheel !== undefined && (major > 2 || (major === 2 && minor >= GLIBC_MINOR))) return wheel;
   throw new SparseVilaError(
     'ERR_NO_WHEEL',
     `Expected a machine with a pinned TensorFlow ${TENSORFLOW_VERSION} wheel (${Object.keys(WHEELS).join(', ')}) ` +
-      `but this is ${platform}-${arch}. Point SPARSEVILA_LIBTENSORFLOW to a folder that has ` +
+      `with glibc 2.${GLIBC_MINOR} or newer but this is ${platform}-${arch} with ${glibc ? `glibc ${glibc}` : 'another C library'}. Point SPARSEVILA_LIBTENSORFLOW to a folder that has ` +
       'lib/libtensorflow_cc.so.2, lib/libtensorflow_framework.so.2 and include/.',
   );
 }
