@@ -1,8 +1,8 @@
 // Pictures into the figure and the figure into PNG bytes, by sharp. Text is drawn with the packaged fonts, so that it is there
 // on machines that have none.
 
-import { join } from 'node:path';
 import type { RgbImage } from '../image/decode';
+import { loadFonts } from '../image/fonts';
 import { sharp } from '../image/sharp';
 import { packageFolder } from '../runtime/paths';
 
@@ -24,22 +24,9 @@ export async function embed({ data, width, height }: RgbImage): Promise<{ colour
 
 /** The SVG as a PNG of its own size. */
 export async function rasterize(svg: string): Promise<Buffer> {
-  fonts ??= loadFonts();
-  await fonts;
+  await loadFonts(packageFolder());
   return await sharp(Buffer.from(svg), { unlimited: true, limitInputPixels: false })
     .flatten({ background: '#ffffff' })
     .png({ compressionLevel: 9, adaptiveFiltering: true })
     .toBuffer();
-}
-
-let fonts: Promise<void> | undefined;
-
-/** Drawing a letter with a font file makes the font known to the process, SVG rendering included. */
-async function loadFonts(): Promise<void> {
-  for (const name of ['dejavu-sans.ttf', 'dejavu-sans-bold.ttf']) {
-    const fontfile = join(packageFolder(), 'assets', 'fonts', name);
-    await sharp({ text: { text: 'x', font: 'DejaVu Sans', fontfile } })
-      .raw()
-      .toBuffer();
-  }
 }

@@ -1,0 +1,60 @@
+// What the pictures of an evaluation share: the names of settings, the colours, and the type.
+
+import type { Row } from './rows';
+import { percent } from './settings';
+
+export const FONT = 'DejaVu Sans, Helvetica, Arial, sans-serif';
+export const INK = '#222222';
+export const FAINT = '#6b7280';
+/** SparseVILA's marks; darker than the others', so that they stand out in grey too. */
+export const HIGHLIGHT = '#c2410c';
+export const PLAIN = '#7aa0c4';
+
+export const CONFIG = {
+  background: 'white',
+  font: FONT,
+  padding: 16,
+  title: {
+    fontSize: 16,
+    subtitleFontSize: 12,
+    subtitleColor: '#555',
+    subtitleLineHeight: 16,
+    anchor: 'start',
+    offset: 16,
+    subtitlePadding: 6,
+  },
+  axis: {
+    labelFontSize: 12,
+    titleFontSize: 12,
+    titleFontWeight: 'normal',
+    gridColor: '#eee',
+    domainColor: '#999',
+    tickColor: '#999',
+  },
+  view: { stroke: null },
+} as const;
+
+/** What the two numbers behind a method's name mean. */
+export const RATIOS_NOTE = [
+  '60/75: 60 % of the visual tokens are pruned before the decoder,',
+  'and 75 % of the rest are skipped while an answer is written',
+];
+
+/** What tells the curves of a picture apart: the method, and how positions and history were treated where that differs. */
+export function lineOf({ method, positions, protocol }: Row): string {
+  return `${method}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
+}
+
+/** `60/75`; nothing for dense. */
+function ratiosOf({ method, prefillSparsity, decodeSparsity }: Row): string {
+  return method === 'dense' ? '' : `${percent(prefillSparsity)}/${percent(decodeSparsity)}`;
+}
+
+/** `sparsevila 60/75`, with what else tells settings apart. */
+export function settingOf(row: Row): string {
+  const { positions, protocol } = row;
+  const ratios = ratiosOf(row);
+  return `${row.method}${ratios === '' ? '' : ` ${ratios}`}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
+}
+
+export const isHighlighted = ({ method }: Pick<Row, 'method'>): boolean => method.startsWith('sparsevila');
