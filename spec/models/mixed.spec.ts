@@ -10,6 +10,7 @@ import { openWeights } from '../../src/models/weights';
 import { floats } from '../../src/ops/run';
 import { nmse } from '../../src/ops/tolerance';
 import { dequantize } from '../../src/ops/weights';
+import { encodeFloats } from '../../src/quantize/half';
 import { errorOf } from '../image/fixtures';
 import { changeJson, changeTensors, type Stored, withCopy } from '../support/checkpoint';
 import { withoutLeak } from '../support/leaks';
@@ -35,7 +36,7 @@ async function logitsOf(folder: string): Promise<Float32Array> {
 }
 
 /** Replaces the 4-bit modules that `isPlain` names with what the reference dequantises them to. */
-function dequantiseSome(folder: string, isPlain: (module: string) => boolean): void {
+function dequantiseSome(folder: string, isPlain: (module: string) => boolean, type: 'F32' | 'F16' = 'F32'): void {
   const expected = readSafetensorsHeader(join(folder, 'dequantised.safetensors'));
   changeTensors(join(folder, LLM), (tensors) => {
     for (const entry of expected) {
@@ -43,8 +44,8 @@ function dequantiseSome(folder: string, isPlain: (module: string) => boolean): v
       if (!isPlain(module)) continue;
       for (const name of [...tensors.keys()])
         if (name.startsWith(`${module}.`) && !name.endsWith('.bias')) tensors.delete(name);
-      const { buffer } = readTensor(entry);
-      tensors.set(entry.name, { dtype: 'F32', shape: entry.shape, data: new Uint8Array(buffer) });
+      const values = readTensor(entry);
+      tensors.set(entry.name, { dtype: type, shape: entry.shape, data: encodeFloats(values, type) });
     }
   });
 }
@@ -63,6 +64,16 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
     await withCopy(folder, async (copy) => {
       dequantiseSome(copy, (one) => one.endsWith(module));
       expect(nmse(await logitsOf(copy), expected)).toBeLessThanOrEqual(EXACT_NMSE);
+    });
+  });
+
+  it('has the same numbers with v_proj and up_proj in f16', async () => {
+    const isHalf = (module: string): boolean => /(v|up)_proj$/.test(module);
+    await withCopy(folder, async (copy) => {
+      dequantiseSome(copy, isHalf, 'F16');
+      const found = await logitsOf(copy);
+      dequantiseSome(copy, (module) => !isHalf(module));
+      expect(nmse(found, await logitsOf(copy))).toBeLessThanOrEqual(EXACT_NMSE);
     });
   });
 

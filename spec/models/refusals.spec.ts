@@ -156,6 +156,68 @@ describe('texts that are no JSON of a config', () => {
   });
 });
 
+describe('weights that are no numbers', () => {
+  const NORM = 'model.layers.0.input_layernorm.weight';
+  it.each<[file: string, name: string, element: number, value: number]>([
+    ['llm', NORM, 3, Number.NaN],
+    ['llm', 'model.layers.1.self_attn.v_proj.weight', 70, Number.POSITIVE_INFINITY],
+    ['llm', 'model.layers.1.mlp.up_proj.weight', 100, Number.NaN],
+    ['llm', 'model.layers.1.mlp.gate_proj.weight', 5, Number.NEGATIVE_INFINITY],
+    ['llm', 'model.layers.0.self_attn.k_proj.bias', 1, Number.NEGATIVE_INFINITY],
+    ['llm', 'lm_head.weight', 400, Number.NaN],
+    ['vision_tower', 'vision_model.embeddings.position_embedding.weight', 9, Number.NaN],
+    ['mm_projector', 'layers.weight', 77, Number.POSITIVE_INFINITY],
+  ])('%s: %s, element %i is %d', async (part, name, element, value) => {
+    await withCopy(BASE, async (folder) => {
+      const file = join(folder, part, 'model.safetensors');
+      changeTensors(file, (all) => {
+        const tensor = all.get(name);
+        if (tensor?.dtype !== 'F32') throw new Error(`no f32 ${name} in ${[...all.keys()]}`);
+        const data = Buffer.from(tensor.data);
+        data.writeFloatLE(value, 4 * element);
+        all.set(name, { ...tensor, data });
+      });
+      const error = await withoutLeak(() => errorOf(() => load(folder)));
+      expect(error.code).toBe('ERR_WEIGHT_VALUE');
+      expect(error.message).toContain(file);
+      expect(error.message).toContain(`received ${value} at element ${element}`);
+      expect(error.message).toContain(name.replace('vision_model.', ''));
+    });
+  });
+
+  it('are told apart from a storage type that cannot hold them', async () => {
+    await withCopy(BASE, async (folder) => {
+      changeTensors(join(folder, 'mm_projector/model.safetensors'), (all) => {
+        const tensor = all.get('layers.weight');
+        if (tensor?.dtype !== 'F32') throw new Error('no layers.weight');
+        const data = Buffer.from(tensor.data);
+        data.writeFloatLE(1e6, 4);
+        all.set('layers.weight', { ...tensor, data });
+      });
+      (await load(folder)).dispose();
+      const error = await errorOf(() => load(folder, { weights: 'f16' }));
+      expect([error.code, error.message]).toEqual([
+        'ERR_WEIGHT_VALUE',
+        expect.stringMatching(/too large for f16.*option "weights"/),
+      ]);
+    });
+  });
+
+  it('may lie in rows of the embedding that no token needs', async () => {
+    await withCopy(BASE, async (folder) => {
+      changeTensors(join(folder, 'llm/model.safetensors'), (all) => {
+        const name = 'model.embed_tokens.weight';
+        const tensor = all.get(name);
+        if (tensor?.dtype !== 'F32') throw new Error(`no ${name}`);
+        const data = Buffer.from(tensor.data);
+        data.writeFloatLE(Number.NaN, data.length - 4);
+        all.set(name, { ...tensor, data });
+      });
+      (await load(folder)).dispose();
+    });
+  });
+});
+
 describe('a tensor that the config implies', () => {
   it('the head, unless the config says that it is the embedding', async () => {
     await withCopy(BASE, async (folder) => {

@@ -69,14 +69,15 @@ export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
 
 /** The embedding alone. */
 export async function embeddingTable(config: DecoderConfig, weights: Weights): Promise<EmbeddingTable> {
-  const table = weights.matrix([TABLE], [config.vocabSize], config.hiddenSize);
+  const table = weights.matrix([TABLE], [config.vocabSize], config.hiddenSize, { isTable: true });
   return { config, embed: (ids) => embed(table, ids) };
 }
 
 /** Builds the decoder; `loaded` is awaited after each layer's weights. */
 export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
   const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
-  const table = weights.matrix([TABLE], [vocabSize], d);
+  const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
+  const table = weights.matrix([TABLE], [vocabSize], d, { isTable: !isTied });
   const layers: DecoderLayerWeights[] = [];
   for (let i = 0; i < config.layers; i++) {
     layers.push(layerWeights(config, weights, i));
@@ -85,7 +86,6 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const norm = weights.tensor('model.norm.weight', [d]);
   const eps = weights.constant([config.rmsNormEps]);
   // A checkpoint that holds a head uses it, whatever tie_word_embeddings says; without one, the config has to say that it is tied.
-  const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
   const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);

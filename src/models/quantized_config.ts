@@ -40,9 +40,9 @@ export function readQuantization(folder: string): QuantizationConfig | undefined
   const file = join(folder, 'config.json');
   if (existsSync(file)) {
     const root = configReader(readJson(file), file);
-    for (const part of [root, root.object('text_config'), root.object('llm_cfg')]) {
-      const found = part?.object('quantization_config') ?? part?.object('compression_config');
-      if (found !== undefined) return parseQuantization(found);
+    for (const part of [root, root.object('text_config'), configAt(root, 'llm_cfg')]) {
+      const found = part && quantizationIn(part);
+      if (found !== undefined) return found;
     }
   }
   for (const [name, method] of [
@@ -54,6 +54,16 @@ export function readQuantization(folder: string): QuantizationConfig | undefined
   }
   return undefined;
 }
+
+/** What a config object says under `quantization_config` or `compression_config`. Throws as `parseQuantization`. */
+export function quantizationIn(config: ConfigReader): QuantizationConfig | undefined {
+  const found = config.object('quantization_config') ?? config.object('compression_config');
+  return found && parseQuantization(found);
+}
+
+/** VILA's `llm_cfg` is an object, or a path. */
+const configAt = (root: ConfigReader, key: string): ConfigReader | undefined =>
+  typeof root.json[key] === 'object' ? root.object(key) : undefined;
 
 /**
  * Parses one `quantization_config` object.
@@ -134,6 +144,8 @@ function parseGroup(config: ConfigReader, group: ConfigReader | undefined): Quan
   requireFour(weights, 'num_bits', 8);
   for (const key of ['input_activations', 'output_activations'])
     if (group.has(key)) throw unsupported(group, key, 'null: activations are not quantised in the file');
+  // 'local' is a third value there: a string.
+  if ((weights.json.dynamic ?? false) !== false) throw unsupported(weights, 'dynamic', 'false');
   const groupSize = weights.number('group_size', -1);
   const strategy = tag(weights.string('strategy', groupSize > 0 ? 'group' : 'channel'));
   if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
@@ -143,9 +155,18 @@ function parseGroup(config: ConfigReader, group: ConfigReader | undefined): Quan
     targets: targetsOf(group),
     groupSize: strategy === 'channel' ? -1 : size,
     symmetric: weights.boolean('symmetric', true),
-    // 'weight' and 'static' order the rounding only; the groups stay where they are.
-    activationOrder: tag(String(weights.json.actorder)) === 'group' || weights.json.actorder === true,
+    activationOrder: isOrdered(weights),
   };
+}
+
+/** `actorder`: 'weight' and 'static' order the rounding only; 'group' and 'dynamic' the groups themselves. */
+function isOrdered(weights: ConfigReader): boolean {
+  const order: unknown = weights.json.actorder ?? false;
+  if (typeof order === 'boolean') return order;
+  const known = { weight: false, static: false, group: true, dynamic: true, none: false };
+  const found = typeof order === 'string' ? Object.entries(known).find(([name]) => name === tag(order)) : undefined;
+  if (found === undefined) throw weights.wrong('actorder', `null or one of ${Object.keys(known).join(', ')}`);
+  return found[1];
 }
 
 function targetsOf(group: ConfigReader): string[] {

@@ -61,11 +61,10 @@ export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix
   const partOf = (module: string, rows: number, k: number): MixedPart => {
     if (isQuantized(find, module)) {
       const one = quantizedModule(find, module, rows, k, quantization);
-      return { packed: packInt4Modules([one], false), scaleType: one.scaleType };
+      return packInt4Modules([one], false);
     }
     if (!isInt8(find, module)) return source.part(`${module}.weight`, [rows, k]);
-    const one = int8({ modules: [module], rows: [rows], k, gated: false });
-    return { packed: packInt8Modules(one, k, place), scaleType: one[0]?.scaleType ?? 'f32' };
+    return packInt8Modules(int8({ modules: [module], rows: [rows], k, gated: false }), k, place);
   };
 
   return (stack) => {
@@ -84,13 +83,12 @@ export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix
   };
 }
 
-/** A part as it lies in the file, or packed from its quantised form together with the type of its scales. */
-type MixedPart = WeightPart | { readonly packed: PackedMatrix; readonly scaleType: WeightType };
+/** A part as it lies in the file, or packed in its quantised form. */
+type MixedPart = WeightPart | PackedMatrix;
 
 /**
- * One packed matrix of `count` parts. Quantised parts become (q - z) s, evaluated in f32; they are stored in f16 where every part
- * and every scale is f16 (what the reference computes with), else in f32, which loses nothing. Activations that meet 8-bit parts
- * are not rounded then.
+ * One packed matrix of `count` parts. Quantised parts become (q - z) s, evaluated in f32 and stored as such, which loses nothing, unless
+ * the caller chose a type. Activations that meet 8-bit parts are not rounded then.
  */
 function packMixed(
   partOf: (i: number) => MixedPart,
@@ -100,12 +98,10 @@ function packMixed(
 ): PackedMatrix {
   const { native } = start();
   const sources: number[] = [];
-  const types = new Set<WeightType>();
   const plain = (part: MixedPart): WeightPart => {
-    types.add('packed' in part ? part.scaleType : part.type);
-    if (!('packed' in part)) return part;
-    const { tensor, outputs: rows } = part.packed;
-    const values = dequantize(part.packed);
+    if (!('tensor' in part)) return part;
+    const { tensor, outputs: rows } = part;
+    const values = dequantize(part);
     const source = native.mapMemory(floats(values).slice());
     sources.push(source);
     for (const one of [values, tensor]) one.dispose();
@@ -113,8 +109,7 @@ function packMixed(
   };
   try {
     const parts = Array.from({ length: count }, (_, i) => plain(partOf(i)));
-    const type = options.type ?? (types.size === 1 && types.has('f16') ? 'f16' : 'f32');
-    return packMatrix(parts, k, { gated: options.gated, type });
+    return packMatrix(parts, k, { gated: options.gated, type: options.type ?? 'f32' });
   } finally {
     for (const source of sources) native.release(source);
   }

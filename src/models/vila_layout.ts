@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { configReader, type Json, readJson } from '../json';
 import { UNUSED_DECODER_WEIGHTS } from './decoder';
 import type { PROJECTOR_TYPES } from './projector';
+import { quantizationIn } from './quantized_config';
 import { canonicalTowerName, UNUSED_TOWER_WEIGHTS } from './vit';
 import type { OpenOptions } from './weights';
 
@@ -52,6 +53,8 @@ export function vilaLayout(folder: string, json: Json): VilaLayout {
 }
 
 function folders(folder: string, root: Json): VilaLayout {
+  // transformers looks into the root's config first.
+  const quantization = quantizationIn(configReader(root, join(folder, 'config.json')));
   const config = (part: VilaPart): PartConfig => {
     const file = join(folder, part, 'config.json');
     return { json: readJson(file), file };
@@ -63,7 +66,11 @@ function folders(folder: string, root: Json): VilaLayout {
     preprocessorFile: join(folder, 'vision_tower', 'preprocessor_config.json'),
     weights: (part) => ({
       folder: join(folder, part),
-      options: { rename: (name) => canonical(part, name), ignore: IGNORED[part] },
+      options: {
+        rename: (name) => canonical(part, name),
+        ignore: IGNORED[part],
+        ...(part === 'llm' && { quantization }),
+      },
     }),
   };
 }

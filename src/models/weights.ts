@@ -2,7 +2,7 @@
 // asked for is an error in the end. Knows no architecture.
 
 import { SparseVilaError } from '../errors';
-import { float32 } from '../ops/run';
+import { float32, floats } from '../ops/run';
 import {
   loadTensor,
   type PackedMatrix,
@@ -13,8 +13,9 @@ import {
 } from '../ops/weights';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
+import { checkMatrix, checkVector } from './finite';
 import { isQuantized } from './quantized';
-import { readQuantization } from './quantized_config';
+import { type QuantizationConfig, readQuantization } from './quantized_config';
 import { openCheckpoint, readTensor, type TensorEntry } from './safetensors';
 import { stackPacker } from './stack';
 
@@ -23,6 +24,8 @@ const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f
 export interface MatrixOptions {
   /** Gate and up of a gated MLP. */
   readonly gated?: boolean;
+  /** Only single rows are looked up: rows that no token needs may hold anything. Default false: all values have to be finite. */
+  readonly isTable?: boolean;
 }
 
 export interface Weights {
@@ -54,6 +57,8 @@ export interface OpenOptions {
   readonly type?: WeightType | undefined;
   /** How products with 4-bit matrices round activations; default exact. */
   readonly precision?: Precision | undefined;
+  /** What a config outside the folder says; that of the folder comes first. */
+  readonly quantization?: QuantizationConfig | undefined;
   /** Names that may be there and are not read. */
   readonly ignore?: readonly RegExp[];
   /** The canonical name of a name in the file: prefix rules. */
@@ -105,7 +110,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   };
   const find = (name: string): TensorEntry | undefined => entries.get(name);
   const packStack = stackPacker({
-    quantization: readQuantization(folder),
+    quantization: readQuantization(folder) ?? options.quantization,
     type: options.type,
     precision: options.precision ?? 'exact',
     find,
@@ -116,21 +121,27 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     for (const source of sources.values()) native.release(source);
     sources.clear();
   };
-  const tensor = (name: string, shape: readonly number[]): Tensor => keep(loadTensor(part(name, shape), shape));
+  const load = (name: string, shape: readonly number[]): Tensor => {
+    const loaded = loadTensor(part(name, shape), shape);
+    made.push(loaded);
+    checkVector(floats(loaded), findEntry(entries, name, shape, folder));
+    return loaded;
+  };
 
   return {
     has: (name) => entries.has(name) || (name.endsWith('.weight') && isQuantized(find, moduleOf(name))),
-    tensor,
-    optional: (name, shape) => (entries.has(name) ? tensor(name, shape) : keep(float32([], [0]))),
+    tensor: load,
+    optional: (name, shape) => (entries.has(name) ? load(name, shape) : keep(float32([], [0]))),
     vectors: (names, lengths) => {
-      const parts = names.map((name, i) => loadTensor(part(name, [lengths[i] as number]), [lengths[i] as number]));
+      const parts = names.map((name, i) => load(name, [lengths[i] as number]));
       const joined = keep(start().tf.concat(parts));
-      for (const piece of parts) piece.dispose();
+      for (const piece of parts) made.splice(made.indexOf(piece), 1)[0]?.dispose();
       return joined;
     },
-    matrix: (names, rows, k, { gated = false } = {}) => {
+    matrix: (names, rows, k, { gated = false, isTable = false } = {}) => {
       const packed = packStack({ modules: names.map(moduleOf), rows, k, gated });
       keep(packed.tensor);
+      if (!isTable) checkMatrix(packed, names, rows, find);
       return packed;
     },
     constant: (values) => keep(float32(values, [values.length])),
