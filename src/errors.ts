@@ -48,7 +48,10 @@ export const ERROR_CODES = {
     'The image settings are missing, malformed or not implemented. Compare them with the original.',
   ERR_QUANTIZATION_UNSUPPORTED: 'The weights are quantised in a way that is not read. Use or make another format.',
   ERR_TEMPLATE_INVALID: 'The chat template cannot be parsed or rendered. Correct it or give another one.',
+  ERR_TEMPLATE_LIMIT: 'The chat template takes more steps, text or time than a template can need. Give another one.',
   ERR_TEMPLATE_MISSING: 'The checkpoint has no chat template. Add one as the message says.',
+  ERR_TOKENIZER: 'The tokenizer cannot write a text or does not bring it back. Compare its files with the original.',
+  ERR_TOKENIZER_LIMIT: 'A pattern of the tokenizer takes too long. Compare its files with the original.',
   ERR_TEMPLATE_UNSTABLE:
     'The chat template rewrites earlier turns, so that no cache can be continued. Give another one.',
   ERR_WEIGHT_DTYPE: 'A tensor has a type that is not read here. Convert it, or use another checkpoint.',

@@ -1,6 +1,7 @@
 // Chat templates: the packaged one, the shapes of other families, and templates that cannot be continued.
 import { join } from 'node:path';
-import { chatTemplate, loadChatTemplate, turnPieces, turnText } from '../../src/text/template';
+import { chatTemplate, turnPieces, turnText } from '../../src/text/template';
+import { loadChatTemplate } from '../../src/text/template_file';
 import { withFolder } from './vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila/llm');

@@ -43,6 +43,7 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
     precision: oneOf('exact', 'fast'),
     imageCache: { ...finite(0), expected: 'a number of bytes, 0 or more,' },
     ...IMAGE_CHECKS,
+    template: NAME,
     signal: SIGNAL,
     onProgress: FUNCTION,
   });

@@ -80,6 +80,11 @@ export interface LoadOptions {
   readonly maxPixels?: number;
   /** Whether pictures may be fetched from http(s) URLs: all, or those that the function allows, redirects included. Default false. */
   readonly allowUrls?: AllowUrls;
+  /**
+   * Chat template instead of the checkpoint's: a file, Jinja source, or the name of a conversation mode of VILA's (vicuna_v1, llama_3,
+   * hermes-2, plain, qwen2, mistral).
+   */
+  readonly template?: string;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { step: string; done: number; total: number; unit?: string }) => void;
 }

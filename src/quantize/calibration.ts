@@ -177,7 +177,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     const inputs = i === 0 ? sample.images : [];
     const prompt = turnPrompt(model, pieces, conversation, question, inputs.length);
     const images = await seeImages(context, inputs);
-    const ids = model.tokenizer.encode(answer);
+    const ids = model.tokenizer.encode(answer, { plain: [{ begin: 0, end: answer.length }] });
     try {
       add(rowsOf(context, [...prompt.opening, prompt.question], images));
     } finally {

@@ -6,7 +6,7 @@ import { floats } from '../ops/run';
 import { sample } from '../ops/sample';
 import type { Tensor } from '../runtime/tensor';
 import type { Sampler } from '../text/sampling';
-import { stopMatcher } from '../text/stop';
+import { stopMatcher, stopTokens } from '../text/stop';
 import { textStream } from '../text/tokenizer';
 import { type Conversation, lengthOf, lengthsOf } from './conversation';
 import type { TurnView } from './view';
@@ -43,18 +43,24 @@ export async function* generate(
   checkSpread(floats(first));
   const stream = textStream(model.tokenizer);
   const matcher = stopMatcher(stop);
+  const named = stopTokens(model.tokenizer, stop);
   let scores = first;
   let tokens = 0;
   let steps = 0;
   let ms = 0;
   let pending: number[] = [];
   let finish: FinishReason = 'length';
+  let cut = false; // at a stop string: what the matcher holds is not part of the answer
   try {
     while (tokens < maxTokens && Math.max(lengthOf(c), c.nextPosition) < c.capacity) {
       const begin = performance.now();
       const id = choose(sampler, scores, c.ids);
       if (model.stopIds.includes(id)) {
         finish = 'stop';
+        break;
+      }
+      if (named.has(id)) {
+        finish = 'stopString';
         break;
       }
       tokens++;
@@ -64,6 +70,7 @@ export async function* generate(
       if (emit !== '') yield emit;
       if (stopped) {
         finish = 'stopString';
+        cut = true;
         break;
       }
       if (tokens === maxTokens) break;
@@ -73,8 +80,8 @@ export async function* generate(
       steps++;
       ms += performance.now() - begin;
     }
-    const { emit } = finish === 'stopString' ? { emit: '' } : matcher.push(stream.flush());
-    const rest = finish === 'stopString' ? '' : emit + matcher.flush();
+    const { emit } = cut ? { emit: '' } : matcher.push(stream.flush());
+    const rest = cut ? '' : emit + matcher.flush();
     if (rest !== '') yield rest;
     return { finish, tokens, steps, ms };
   } finally {

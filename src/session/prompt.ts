@@ -1,8 +1,10 @@
 // The text of a turn as token ids, cut at its images: what opens it (up to the last image) and the question.
 // The whole turn is encoded at once, so that ids are those of the rendered prompt.
 
-import { SparseVilaError } from '../errors';
+import { received, SparseVilaError } from '../errors';
 import type { RowModel } from '../models/model';
+import { checkEmbedded } from '../text/embedded';
+import { strip, stripEnd } from '../text/strip';
 import type { TurnPieces } from '../text/template';
 import type { Conversation } from './conversation';
 
@@ -20,9 +22,11 @@ export interface TurnPrompt {
 }
 
 /**
+ * The user's words and the system text are plain text: markup that they spell (`<image>`, `<|im_end|>`) is written with ordinary tokens, so
+ * that only the template opens turns and only `images` adds images. All other ids are those of the rendered prompt.
  * @param words the user's words
  * @param images how many images this turn adds
- * @throws SparseVilaError `ERR_QUESTION` when the words are empty or contain the image marker
+ * @throws SparseVilaError `ERR_QUESTION` when the words are empty or have a token that the model does not embed; `ERR_TOKENIZER…`
  */
 export function turnPrompt(
   model: RowModel,
@@ -32,38 +36,45 @@ export function turnPrompt(
   images: number,
 ): TurnPrompt {
   const { imageMarker, tokenizer } = model;
-  checkWords(words, imageMarker.text);
+  checkWords(words);
   const first = phase.at === 'start' || (phase.at === 'open' && phase.first);
   const { before, after } = first ? pieces.first : pieces.next;
   const known = phase.at === 'open' ? phase.markers : 0;
+  const markers = known + images;
   const opened = (phase.at === 'open' ? phase.opened : before) + imageMarker.text.repeat(images);
-  const spoken = (pieces.trims ? words.trim() : words) + after;
+  // A message that begins with images has no white space at its start to lose.
+  const said = !pieces.trims ? words : markers > 0 ? stripEnd(words) : strip(words);
   const lead = first ? '' : pieces.endOfAnswer;
-  const ids = tokenizer.encode(lead + opened + spoken);
+  const begin = lead.length + opened.length;
+  const plain = [{ begin, end: begin + said.length }, ...(first && pieces.system ? [pieces.system] : [])];
+  const ids = tokenizer.encode(lead + opened + said + after, { plain, continues: !first });
   const prefix = first && ids[0] !== tokenizer.prefixIds[0] ? tokenizer.prefixIds : [];
-  const closing = closingLength(tokenizer.encode(lead), ids);
+  const closing = closingLength(tokenizer.encode(lead, { continues: true }), ids);
   const parts = splitAt([...prefix, ...ids], imageMarker.id);
+  if (parts.length !== markers + 1) throw misplaced(parts.length - 1, markers);
+  const rows = model.decoder.config.vocabSize;
+  checkEmbedded(parts.flat(), tokenizer, rows, 'the question or the system text', 'ERR_QUESTION');
   const question = parts.pop() ?? [];
   const opening: (readonly number[] | null)[] = parts.slice(known).flatMap((part) => [part, null]);
-  const turn = { opened, markers: known + images, first };
+  const turn = { opened, markers, first };
   if (phase.at !== 'answered') return { ...turn, opening, question };
   if (parts.length > 0) return { ...turn, opening: [phase.pending, ...opening], question };
   return { ...turn, opening: [[...phase.pending, ...question.slice(0, closing)]], question: question.slice(closing) };
 }
 
-function checkWords(words: string, marker: string): void {
-  if (typeof words !== 'string' || words.trim() === '') {
-    throw new SparseVilaError(
-      'ERR_QUESTION',
-      `Expected a question of at least one character, received ${JSON.stringify(words) ?? typeof words}.`,
-    );
-  }
-  if (words.includes(marker)) {
-    throw new SparseVilaError(
-      'ERR_QUESTION',
-      `Expected a question without the image marker ${JSON.stringify(marker)}: images are given by the option "images".`,
-    );
-  }
+function checkWords(words: string): void {
+  if (typeof words === 'string' && strip(words) !== '') return;
+  throw new SparseVilaError(
+    'ERR_QUESTION',
+    `Expected a question of at least one character, received ${received(words)}.`,
+  );
+}
+
+function misplaced(found: number, given: number): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_TEMPLATE_INVALID',
+    `Expected one image marker in the prompt for each of ${given} images, found ${found}. The tokenizer does not keep the marker in one piece.`,
+  );
 }
 
 /** How many of `ids` close the previous answer: all of `closing` where ids start with it. */

@@ -84,6 +84,7 @@ function compile(decoder: ConfigReader): Pieces {
   if (type === 'ByteLevel') return { toBytes: byteLevel(), leadingSpaces: 0 };
   if (type === 'Metaspace') {
     const mark = decoder.string('replacement', '▁');
+    if (mark === '') throw decoder.wrong('replacement', 'a character');
     const leadingSpaces = decoder.string('prepend_scheme', 'always') === 'never' ? 0 : 1;
     return { toBytes: (token) => UTF8.encode(token.replaceAll(mark, ' ')), leadingSpaces };
   }
@@ -120,23 +121,33 @@ function sequence(decoder: ConfigReader): Pieces {
 function replacement(step: ConfigReader): [from: string, to: string] {
   const pattern = step.object('pattern');
   if (!pattern?.has('String')) throw step.wrong('pattern', 'a {"String": …} pattern');
-  return [pattern.string('String'), step.string('content')];
+  const [from, to] = [pattern.string('String'), step.string('content')];
+  if (from === '') throw step.wrong('pattern', 'a {"String": …} pattern of at least one character');
+  if (to.length > 64) throw step.wrong('content', 'at most 64 characters');
+  return [from, to];
 }
 
 function stripped(step: ConfigReader): number {
   if (step.string('content') !== ' ') throw step.wrong('content', 'a space');
   if (step.number('stop', 0) !== 0) throw step.wrong('stop', '0');
-  return step.number('start');
+  const start = step.number('start');
+  if (!Number.isInteger(start) || start < 0) throw step.wrong('start', 'a number of spaces');
+  return start;
 }
 
 /** GPT-2's table: printable Latin-1 bytes are themselves, the other 68 are the characters from U+0100 on. */
-function byteLevel(): (token: string) => Uint8Array {
+export function byteCharacters(): Map<string, number> {
   const byteOf = new Map<string, number>();
   let next = 0x100;
   for (let byte = 0; byte < 256; byte++) {
     const printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
     byteOf.set(String.fromCharCode(printable ? byte : next++), byte);
   }
+  return byteOf;
+}
+
+function byteLevel(): (token: string) => Uint8Array {
+  const byteOf = byteCharacters();
   return (token) => {
     const bytes = new Uint8Array(token.length);
     for (let i = 0; i < token.length; i++) {

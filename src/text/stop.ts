@@ -1,7 +1,8 @@
 // Stop strings in a stream of text: emits what certainly precedes any of them and holds back what could still begin one.
-// Knows no tokens. The result does not depend on how the text was cut into pieces: the stop string that ends first wins.
+// The result does not depend on how the text was cut into pieces: the stop string that ends first wins.
 // Source: our own; the behaviour is that of `stop` in the OpenAI API (the stop string itself is not emitted).
 import { SparseVilaError } from '../errors';
+import type { Tokenizer } from './tokenizer';
 
 export interface StopMatcher {
   /** Adds text; `emit` is safe to show. Once `stopped`, nothing more is emitted. */
@@ -40,6 +41,12 @@ export function stopMatcher(stopStrings: readonly string[]): StopMatcher {
       return rest;
     },
   };
+}
+
+/** Special tokens among `stopStrings`. They give no text, so that only their ids can be found in an answer. */
+export function stopTokens(tokenizer: Tokenizer, stopStrings: readonly string[]): Set<number> {
+  const ids = stopStrings.map((text) => tokenizer.idOf(text));
+  return new Set(ids.filter((id) => id !== undefined && tokenizer.isSpecial(id)) as number[]);
 }
 
 /** Start of the stop string whose end comes first (the longest of those that end there). */

@@ -1,10 +1,10 @@
-// Chat templates: finding a checkpoint's Jinja template, rendering conversations, and cutting out the text that one turn adds, so that a
-// session can append a turn to what its cache already holds. Knows no tokens and no images beyond what a template prints for them.
-// Source: transformers `utils/chat_template_utils.py` (environment, search order); @huggingface/jinja renders.
-import { join } from 'node:path';
-import { SparseVilaError } from '../errors';
-import { isPresent, readTextFile } from '../files';
-import { configReader, type Json, readJson } from '../json';
+// Chat templates: rendering conversations, and cutting out the text that one turn adds, so that a session can append a turn to what its
+// cache already holds. Knows no tokens and no images beyond what a template prints for them.
+// Source: transformers `utils/chat_template_utils.py`; jinja.ts renders.
+import { codeOf, SparseVilaError } from '../errors';
+import type { Json } from '../json';
+import { parseTemplate } from './jinja';
+import { strip } from './strip';
 
 export type ContentPart = { readonly type: string; readonly text?: string } & Readonly<Record<string, unknown>>;
 export type MessageContent = string | readonly ContentPart[];
@@ -19,11 +19,19 @@ export interface ChatTemplate {
   readonly file: string;
   /** Whether plain text is passed as a string or as `[{ type: 'text', text }]`; found by trying. */
   readonly takes: 'text' | 'parts';
+  /** Whether the model's own code strips a message before it is templated, as VILA's does. */
+  readonly strips: boolean;
   /**
    * The prompt text of a conversation, with the assistant's header at its end if `addGenerationPrompt`.
    * @throws SparseVilaError `ERR_TEMPLATE_INVALID` naming the file, with the template's own complaint (`raise_exception`).
    */
   render(messages: readonly Message[], options: { addGenerationPrompt: boolean }): string;
+}
+
+/** Characters `begin` to `end` (exclusive) of a text. */
+export interface TextRange {
+  readonly begin: number;
+  readonly end: number;
 }
 
 /** What surrounds the user's words. A later turn's whole text is `endOfAnswer + next.before + words + next.after`. */
@@ -32,51 +40,30 @@ export interface TurnPieces {
   readonly next: { readonly before: string; readonly after: string };
   /** What closes an answer (`<|im_end|>\n`). Its first token, where special, is a stop token. */
   readonly endOfAnswer: string;
-  /** True if the template trims the words, so that whoever joins pieces must, too. */
+  /** True if the words lose white space at their ends, so that whoever joins pieces must strip them. */
   readonly trims: boolean;
+  /** Where the caller's system text lies in `first.before`: text that has no control tokens, whatever it spells. */
+  readonly system?: TextRange;
 }
-
-interface JinjaTemplate {
-  render(variables: Json): string;
-}
-// The package's own declarations cannot be imported from CommonJS.
-const jinja = require('@huggingface/jinja') as { Template: new (source: string) => JinjaTemplate };
-
-/** The most bytes of a template file: published ones have at most 20 kB. */
-const JINJA = { what: 'a Jinja template', limit: 2 ** 20 } as const;
 
 const WORDS = ['sparsevila-words-1', 'sparsevila-words-2', 'sparsevila-words-3'] as const;
 const ANSWERS = ['sparsevila-answer-1', 'sparsevila-answer-2'] as const;
-
-/**
- * The chat template of a folder, looked for in `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json`, `processor_config.json`.
- * Special tokens (`bos_token`, `eos_token`, …) come from `tokenizer_config.json` and `special_tokens_map.json`.
- * @throws SparseVilaError `ERR_TEMPLATE_MISSING` with the places looked at, `ERR_TEMPLATE_INVALID` or `ERR_CONFIG_INVALID` naming the file.
- */
-export function loadChatTemplate(folder: string): ChatTemplate {
-  const tokens = specialTokens(folder);
-  const jinjaFile = join(folder, 'chat_template.jinja');
-  if (isPresent(jinjaFile)) return chatTemplate(readTextFile(jinjaFile, JINJA), jinjaFile, tokens);
-  const places = ['chat_template.json', 'tokenizer_config.json', 'processor_config.json'];
-  for (const file of places.map((name) => join(folder, name)).filter(isPresent)) {
-    const source = templateIn(readJson(file), file);
-    if (source !== undefined) return chatTemplate(source, file, tokens);
-  }
-  throw new SparseVilaError(
-    'ERR_TEMPLATE_MISSING',
-    `${folder}: expected a chat template in chat_template.jinja or under "chat_template" of ${places.join(', ')}, found none. ` +
-      'Copy chat_template.jinja from the original model, or give a template.',
-  );
-}
+const SYSTEM = 'sparsevila-system';
 
 /**
  * A template from its Jinja source. `file` serves messages; `variables` (`bos_token`, …) are visible in the template.
- * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, or prints a user's words in neither form of content.
+ * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, or prints a user's words in neither form of content;
+ *   `ERR_TEMPLATE_LIMIT` if it is too long or takes too much.
  */
-export function chatTemplate(source: string, file: string, variables: Json = {}): ChatTemplate {
-  const parsed = attempt(file, () => new jinja.Template(source));
+export function chatTemplate(
+  source: string,
+  file: string,
+  variables: Json = {},
+  { strips = false }: { strips?: boolean } = {},
+): ChatTemplate {
+  const rendered = parseTemplate(source, file);
   const render: ChatTemplate['render'] = (messages, { addGenerationPrompt }) =>
-    attempt(file, () => parsed.render({ ...variables, messages, add_generation_prompt: addGenerationPrompt }));
+    rendered({ ...variables, messages, add_generation_prompt: addGenerationPrompt });
   const takes = (['text', 'parts'] as const).find((form) => printsWords(render, form));
   if (takes === undefined) {
     render([{ role: 'user', content: WORDS[0] }], { addGenerationPrompt: true });
@@ -85,7 +72,7 @@ export function chatTemplate(source: string, file: string, variables: Json = {})
       `${file}: expected the user's words in the rendered prompt, but they do not appear`,
     );
   }
-  return { file, takes, render };
+  return { file, takes, strips, render };
 }
 
 /**
@@ -107,26 +94,50 @@ export function turnText(
 }
 
 /**
- * The constant pieces around the user's words, verified on a conversation of three turns.
- * @throws SparseVilaError `ERR_TEMPLATE_UNSTABLE` if turns are not made of constant pieces.
+ * The constant pieces around the user's words, verified on a conversation of three turns. The template is rendered with a stand-in for
+ * the system text, so that the text can neither end the template's markup nor be taken for it.
+ * @throws SparseVilaError `ERR_TEMPLATE_UNSTABLE` if turns are not made of constant pieces; `ERR_OPTION_INVALID` for a system text for
+ *   which the template has no place.
  */
-export function turnPieces(template: ChatTemplate, options: { system?: string } = {}): TurnPieces {
+export function turnPieces(template: ChatTemplate, { system }: { system?: string } = {}): TurnPieces {
+  if (system === undefined || system === '') return piecesWith(template, system);
+  const pieces = piecesWith(template, SYSTEM);
+  const { before, after } = pieces.first;
+  const [start, rest, ...more] = before.split(SYSTEM);
+  const others = [after, pieces.next.before, pieces.next.after, pieces.endOfAnswer];
+  if (start === undefined || rest === undefined || more.length > 0 || others.some((text) => text.includes(SYSTEM))) {
+    const where = [before, ...others].some((text) => text.includes(SYSTEM)) ? 'in other places' : 'nowhere';
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `${template.file}: expected a chat template that prints the system text once before the first question, but it prints it ${where}. ` +
+        'Leave out the option "system", or put its text into the question.',
+    );
+  }
+  const spaced = turnText(template, WORDS[0], { first: true, system: ` ${SYSTEM} ` });
+  const text = spaced.includes(` ${SYSTEM} `) ? system : strip(system);
+  const at = { begin: start.length, end: start.length + text.length };
+  return { ...pieces, first: { before: start + text + rest, after }, system: at };
+}
+
+function piecesWith(template: ChatTemplate, system: string | undefined): TurnPieces {
+  const options = system === undefined ? {} : { system };
   const first = split(template, turnText(template, WORDS[0], { ...options, first: true }), WORDS[0]);
   const later = split(template, turnText(template, WORDS[1], { ...options, first: false }), WORDS[1]);
   const prompt = first.before + WORDS[0] + first.after;
-  const closed = template.render(conversation(template, options.system, [WORDS[0], ANSWERS[0]]), {
+  const closed = template.render(conversation(template, system, [WORDS[0], ANSWERS[0]]), {
     addGenerationPrompt: false,
   });
   const endOfAnswer = commonPrefix(afterAnswer(template, prompt, closed), later.before);
   const turns = [WORDS[0], ANSWERS[0], WORDS[1], ANSWERS[1], WORDS[2]];
-  const whole = template.render(conversation(template, options.system, turns), { addGenerationPrompt: true });
+  const whole = template.render(conversation(template, system, turns), { addGenerationPrompt: true });
   const gap = whole.slice(prompt.length, whole.indexOf(ANSWERS[0]));
   const turn = (answer: string, words: string): string => gap + answer + later.before + words + later.after;
   if (whole !== prompt + turn(ANSWERS[0], WORDS[1]) + turn(ANSWERS[1], WORDS[2]))
     throw unstable(template, prompt, whole);
   const spaced = turnText(template, ` ${WORDS[0]} `, { ...options, first: true });
   const next = { before: later.before.slice(endOfAnswer.length), after: later.after };
-  return { first, next, endOfAnswer, trims: spaced !== `${first.before} ${WORDS[0]} ${first.after}` };
+  const trims = template.strips || spaced !== `${first.before} ${WORDS[0]} ${first.after}`;
+  return { first, next, endOfAnswer, trims };
 }
 
 /** Texts in turn: user, assistant, user, …, after the system text if there is one. */
@@ -179,40 +190,7 @@ function printsWords(render: ChatTemplate['render'], takes: ChatTemplate['takes'
   try {
     return render([{ role: 'user', content: wrap(takes, WORDS[0]) }], { addGenerationPrompt: true }).includes(WORDS[0]);
   } catch (error) {
-    if (error instanceof SparseVilaError) return false;
+    if (codeOf(error) === 'ERR_TEMPLATE_INVALID') return false;
     throw error;
   }
-}
-
-function attempt<T>(file: string, work: () => T): T {
-  try {
-    return work();
-  } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new SparseVilaError('ERR_TEMPLATE_INVALID', `${file}: the chat template failed: ${message}`, { cause });
-  }
-}
-
-/** `chat_template` is the source, or a list of named ones of which "default" is taken. */
-function templateIn(json: Json, file: string): string | undefined {
-  const found = json.chat_template ?? undefined;
-  if (found === undefined || typeof found === 'string') return found;
-  const named = (Array.isArray(found) ? found : []) as readonly (Json | null)[];
-  const source = (named.find((entry) => entry?.name === 'default') ?? (named.length === 1 ? named[0] : null))?.template;
-  if (typeof source === 'string') return source;
-  throw configReader(json, file).wrong('chat_template', 'a string, or a list with a template named "default"');
-}
-
-/** `*_token` entries: strings, or objects with the string under `content`. */
-function specialTokens(folder: string): Json {
-  const tokens: Json = {};
-  for (const file of ['special_tokens_map.json', 'tokenizer_config.json']
-    .map((name) => join(folder, name))
-    .filter(isPresent)) {
-    for (const [key, value] of Object.entries(readJson(file))) {
-      const text = typeof value === 'object' && value !== null && 'content' in value ? value.content : value;
-      if (key.endsWith('_token') && typeof text === 'string') tokens[key] = text;
-    }
-  }
-  return tokens;
 }

@@ -1,16 +1,31 @@
 // Text ↔ token ids of a checkpoint. Encoding is @huggingface/tokenizers (identical to the Rust library on our families' vocabularies);
 // decoding is our own, so that a stream and a whole decode are the same text by construction. Knows no templates and no models.
 // Source: tokenizer.json as documented by huggingface/tokenizers; `transformers` for what a special token is.
-import { join } from 'node:path';
-import { SparseVilaError } from '../errors';
-import { type ConfigReader, configReader, type Json, readJson } from '../json';
+import { codeOf, SparseVilaError } from '../errors';
+import { configReader, type Json } from '../json';
+import { type Section, type Splitter, splitter } from './added_tokens';
 import { streamBytes, type TextStream, type TokenBytes, tokenBytes } from './detokenize';
+import { withinTime } from './limit';
+import { checkRoundTrips } from './probe';
+import type { TextRange } from './template';
+import { type CheckedTokenizer, checkTokenizer } from './tokenizer_check';
+import { readTokenizer } from './tokenizer_file';
 
 export type { TextStream } from './detokenize';
 
+export interface EncodeOptions {
+  /** Where special tokens are ordinary text, whatever is spelled there: a user's words (`split_special_tokens` of transformers). */
+  readonly plain?: readonly TextRange[];
+  /** Whether other text precedes this one, so that its first word does not begin the text. */
+  readonly continues?: boolean;
+}
+
 export interface Tokenizer {
-  /** Ids of `text`. Markup in it (`<|im_end|>`) becomes its own id; nothing (BOS, EOS) is added. */
-  encode(text: string): number[];
+  /**
+   * Ids of `text`. Markup in it (`<|im_end|>`) becomes its own id, unless it lies in a `plain` range; nothing (BOS, EOS) is added.
+   * @throws SparseVilaError `ERR_TOKENIZER` for a text of which the vocabulary cannot write a part; `ERR_TOKENIZER_LIMIT`
+   */
+  encode(text: string, options?: EncodeOptions): number[];
   /** Text of `ids`; `skipSpecial` leaves markup out. Ids without a token give nothing, bytes that are not UTF-8 give U+FFFD. */
   decode(ids: readonly number[] | Int32Array, options: { skipSpecial: boolean }): string;
   /** Id of a token as the vocabulary writes it (`<|im_end|>`, `Ġthe`), or undefined. */
@@ -24,46 +39,124 @@ export interface Tokenizer {
   readonly bytes: TokenBytes;
 }
 
-// The package's own declarations cannot be imported from CommonJS; this is all of it that we use.
-interface HuggingFaceTokenizer {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
-  token_to_id(token: string): number | undefined;
-  get_vocab(withAddedTokens: boolean): Map<string | undefined, number>;
+// The package's own declarations cannot be imported from CommonJS; this is all of it that we use. Added tokens are cut out before.
+interface Library {
+  readonly normalizer: ((text: string) => string) | null;
+  readonly pre_tokenizer: ((text: string, options: { section_index: number }) => string[]) | null;
+  readonly model: {
+    (words: readonly string[]): string[];
+    readonly tokens_to_ids: ReadonlyMap<string, number>;
+    readonly unk_token_id: number | undefined;
+  };
+  readonly post_processor: {
+    post_process(tokens: readonly string[], pair: null, addSpecialTokens: boolean): { tokens: string[] };
+  } | null;
 }
-const huggingFace = require('@huggingface/tokenizers') as {
-  Tokenizer: new (tokenizer: Json, config: Json) => HuggingFaceTokenizer;
-};
+const huggingFace = require('@huggingface/tokenizers') as { Tokenizer: new (tokenizer: Json, config: Json) => Library };
+
+/** Milliseconds that encoding may take: usually it takes one per 1,000 characters. */
+const timeFor = (text: string): number => 3000 + text.length / 20;
 
 /** GPT-2's pattern, which a ByteLevel pre-tokenizer uses when the file gives none. */
 const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /**
- * The tokenizer of a folder with `tokenizer.json` and, if there is one, `tokenizer_config.json`.
- * @throws SparseVilaError `ERR_CONFIG_MISSING` or `ERR_CONFIG_INVALID` naming the file (a slow tokenizer's `tokenizer.model` alone is not enough).
+ * The tokenizer of a folder with `tokenizer.json` (or a SentencePiece `tokenizer.model`) and, if there is one, `tokenizer_config.json`.
+ * @param options.added special tokens that are added where the vocabulary lacks them
+ * @throws SparseVilaError `ERR_CONFIG_MISSING`, `ERR_CONFIG_INVALID` naming the file; `ERR_TOKENIZER` if text does not survive encoding and
+ *   decoding; `ERR_TOKENIZER_LIMIT` if encoding takes too long.
  */
-export function loadTokenizer(folder: string): Tokenizer {
-  const file = join(folder, 'tokenizer.json');
-  const json = readJson(file);
-  const configFile = join(folder, 'tokenizer_config.json');
-  const config = readOptional(configFile);
-  const tokenizer = create(json, config, file);
-  const vocabulary = [...tokenizer.get_vocab(true)];
-  const tokens = new Map<number, string>();
-  for (const [token, id] of vocabulary) if (token !== undefined) tokens.set(id, token);
-  const special = specialIds(configReader(json, file), config, tokenizer);
+export function loadTokenizer(folder: string, options: { added?: readonly string[] } = {}): Tokenizer {
+  const { json, file, config } = readTokenizer(folder);
+  const checked = withAdded(checkTokenizer(json, file), options.added ?? []);
   const decoder = configReader(json, file).object('decoder');
   if (decoder === undefined) throw configReader(json, file).wrong('decoder', 'a decoder');
-  const bytes = tokenBytes(decoder, tokens, special);
-  return {
-    encode: (text) => tokenizer.encode(text, { add_special_tokens: false }).ids,
+  const library = create(checked, config);
+  const tokens = new Map<number, string>();
+  for (const [token, id] of checked.vocabulary) tokens.set(id, token);
+  for (const { content, id } of checked.added) tokens.set(id, content);
+  const added = new Map(checked.added.map(({ content, id }) => [content, id]));
+  const idOf = (token: string): number | undefined => added.get(token) ?? checked.vocabulary.get(token);
+  const bytes = tokenBytes(decoder, tokens, specialIds(checked, config, idOf));
+  const encode = encoder(library, checked, idOf);
+  const tokenizer: Tokenizer = {
+    encode,
     decode: (ids, { skipSpecial }) => decode(bytes, ids, skipSpecial),
-    idOf: (token) => tokenizer.token_to_id(token),
+    idOf,
     isSpecial: bytes.isSpecial,
-    prefixIds: prefixIds(tokenizer),
-    vocabSize: vocabulary.reduce((size, [, id]) => Math.max(size, id + 1), 0),
+    prefixIds: prefixIds(library, idOf, file),
+    vocabSize: [...tokens.keys()].reduce((size, id) => Math.max(size, id + 1), 0),
     bytes,
   };
+  checkRoundTrips(tokenizer, checked);
+  return tokenizer;
 }
+
+/** Added tokens that a model's own code adds when it loads a tokenizer. They get the next ids, beyond the embedding. */
+function withAdded(checked: CheckedTokenizer, contents: readonly string[]): CheckedTokenizer {
+  const added = [...checked.added];
+  const ids = [...checked.vocabulary.values(), ...added.map(({ id }) => id)];
+  let next = ids.reduce((size, id) => Math.max(size, id + 1), 0);
+  for (const content of contents.filter((text) => !added.some((token) => token.content === text))) {
+    const id = checked.vocabulary.get(content) ?? next++;
+    const plain = { normalized: false, lstrip: false, rstrip: false, singleWord: false };
+    added.push({ content, id, special: true, ...plain });
+  }
+  return { ...checked, added };
+}
+
+/** Added tokens are cut out; each stretch between them is normalised, cut into words and encoded. */
+function encoder(
+  { normalizer, pre_tokenizer: words, model }: Library,
+  { added, file }: CheckedTokenizer,
+  idOf: Tokenizer['idOf'],
+): Tokenizer['encode'] {
+  // Special tokens are found in the text as it is. Rust finds those marked `normalized` in the normalised text, where a user's words
+  // could not be told from markup; the ids are the same wherever the normalizer leaves the token as it is.
+  const isRaw = ({ special, normalized }: CheckedTokenizer['added'][number]): boolean =>
+    special || !normalized || normalizer === null;
+  const raw = splitter(added.filter(isRaw), ({ content }) => content);
+  const later: Splitter = splitter(
+    added.filter((token) => !isRaw(token)),
+    ({ content }) => normalizer?.(content) ?? content,
+  );
+  const idOfPiece = (piece: string): number => {
+    const id = idOf(piece) ?? model.unk_token_id;
+    if (id !== undefined) return id;
+    const message = `${file}: the vocabulary has no token for ${JSON.stringify(piece)}, nor one for what is unknown.`;
+    throw new SparseVilaError('ERR_TOKENIZER', `${message} It is damaged or belongs to another tokenizer.`);
+  };
+  const encode = (text: string, { plain = [], continues = false }: EncodeOptions): number[] => {
+    const ids: number[] = [];
+    const stretch = (section: string, index: number): void => {
+      const pieces = model(words?.(section, { section_index: index }) ?? [section]);
+      for (const piece of pieces) ids.push(idOfPiece(piece));
+    };
+    for (const [i, section] of raw.split(text, plain).entries()) {
+      const parts: Section[] =
+        typeof section === 'string' ? later.split(normalizer?.(section) ?? section, []) : [section];
+      for (const part of parts) {
+        if (typeof part === 'number') ids.push(part);
+        else stretch(part, continues ? i + 1 : i);
+      }
+    }
+    return ids;
+  };
+  return (text, options = {}) => {
+    const slow = `${file}: encoding ${text.length} characters takes too long: a pattern of the tokenizer backtracks.`;
+    try {
+      return withinTime(timeFor(text), () => encode(text, options), 'ERR_TOKENIZER_LIMIT', slow);
+    } catch (cause) {
+      if (cause instanceof SparseVilaError) throw cause;
+      throw failed(file, `encoding ${text.length} characters`, cause);
+    }
+  };
+}
+
+const failed = (file: string, what: string, cause: unknown): SparseVilaError => {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return new SparseVilaError('ERR_TOKENIZER', `${file}: ${what} failed: ${message}.`, { cause });
+};
 
 /**
  * Incremental detokenisation of one answer: the concatenation of every `push` and of `flush` equals `decode` of the same ids.
@@ -83,27 +176,26 @@ function decode(bytes: TokenBytes, ids: readonly number[] | Int32Array, skipSpec
   return text + stream.flush();
 }
 
-function readOptional(file: string): Json {
+/** The library's tokenizer without added tokens, and without merges that would make a special token of ordinary text. */
+function create({ json, file, added }: CheckedTokenizer, config: Json): Library {
+  const model = json.model as Json;
+  const special = new Set(added.filter((token) => token.special).map(({ content }) => content));
+  const merged = (merge: string | readonly string[]): string =>
+    (typeof merge === 'string' ? merge.split(' ') : merge).join('');
+  const isFree = (merge: string | readonly string[]): boolean => !special.has(merged(merge));
+  const merges = Array.isArray(model.merges) && { merges: (model.merges as string[]).filter(isFree) };
+  const optional = { normalizer: null, pre_tokenizer: null, post_processor: null };
+  const pre_tokenizer = withExplicitPattern(json.pre_tokenizer ?? null);
+  const bare = { ...optional, ...json, added_tokens: [], pre_tokenizer, model: { type: 'BPE', ...model, ...merges } };
+  const slow = `${file}: reading the tokenizer takes too long.`;
+  const eos = typeof config.eos_token === 'string' ? { eos_token: config.eos_token } : {};
   try {
-    return readJson(file);
-  } catch (error) {
-    if (error instanceof SparseVilaError && error.code === 'ERR_CONFIG_MISSING') return {};
-    throw error;
-  }
-}
-
-function create(json: Json, config: Json, file: string): HuggingFaceTokenizer {
-  try {
-    return new huggingFace.Tokenizer({ ...json, pre_tokenizer: withExplicitPattern(json.pre_tokenizer) }, config);
+    return withinTime(60_000, () => new huggingFace.Tokenizer(bare, eos), 'ERR_TOKENIZER_LIMIT', slow);
   } catch (cause) {
+    if (codeOf(cause) === 'ERR_TOKENIZER_LIMIT') throw cause;
     const message = cause instanceof Error ? cause.message : String(cause);
-    throw new SparseVilaError(
-      'ERR_CONFIG_INVALID',
-      `${file}: expected a tokenizer of the tokenizers library; ${message}`,
-      {
-        cause,
-      },
-    );
+    const text = `${file}: expected a tokenizer of the tokenizers library; ${message}`;
+    throw new SparseVilaError('ERR_CONFIG_INVALID', text, { cause });
   }
 }
 
@@ -123,25 +215,32 @@ function withExplicitPattern(step: unknown): unknown {
 }
 
 /** Added tokens marked special, and the `additional_special_tokens` of the config. */
-function specialIds(file: ConfigReader, config: Json, tokenizer: HuggingFaceTokenizer): Set<number> {
-  const special = new Set<number>();
-  const added: unknown = file.json.added_tokens ?? [];
-  if (!Array.isArray(added)) throw file.wrong('added_tokens', 'an array');
-  for (const token of added as readonly (Json | null)[]) {
-    if (token?.special === true && typeof token.id === 'number') special.add(token.id);
-  }
+function specialIds({ added }: CheckedTokenizer, config: Json, idOf: Tokenizer['idOf']): Set<number> {
+  const special = new Set(added.filter((token) => token.special).map(({ id }) => id));
   const additional: unknown = config.additional_special_tokens ?? [];
   for (const token of (Array.isArray(additional) ? additional : []) as readonly (Json | string | null)[]) {
-    const id = tokenizer.token_to_id(typeof token === 'string' ? token : String(token?.content));
+    const id = idOf(typeof token === 'string' ? token : String(token?.content));
     if (id !== undefined) special.add(id);
   }
   return special;
 }
 
-/** What the post-processor puts before a text: the ids in front of those of the text itself. */
-function prefixIds(tokenizer: HuggingFaceTokenizer): number[] {
-  const plain = tokenizer.encode('a', { add_special_tokens: false }).ids;
-  const framed = tokenizer.encode('a', { add_special_tokens: true }).ids;
-  const start = framed.findIndex((_, i) => plain.every((id, j) => framed[i + j] === id));
-  return framed.slice(0, Math.max(0, start));
+/** What the post-processor puts before a text. */
+function prefixIds({ post_processor: processor }: Library, idOf: Tokenizer['idOf'], file: string): number[] {
+  if (processor === null) return [];
+  const word = 'sparsevila-word';
+  let framed: string[];
+  try {
+    framed = processor.post_process([word], null, true).tokens;
+  } catch (cause) {
+    throw failed(file, 'the post-processor', cause);
+  }
+  return framed.slice(0, Math.max(0, framed.indexOf(word))).map((token) => {
+    const id = idOf(token);
+    if (id !== undefined) return id;
+    throw new SparseVilaError(
+      'ERR_CONFIG_INVALID',
+      `${file}: expected tokens of the vocabulary in the post-processor, received ${JSON.stringify(token)}`,
+    );
+  });
 }

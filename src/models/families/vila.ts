@@ -9,8 +9,10 @@ import { cellGeometry, type Size } from '../../image/cells';
 import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../../json';
 import type { Tensor } from '../../runtime/tensor';
+import { checkEmbedded, checkPieces } from '../../text/embedded';
 import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../../text/generation_config';
-import { loadChatTemplate, turnPieces } from '../../text/template';
+import { turnPieces } from '../../text/template';
+import { loadChatTemplate } from '../../text/template_file';
 import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
 import { breather } from '../breath';
 import { type DecoderConfig, parseDecoderConfig, parseSiglipConfig } from '../config';
@@ -26,6 +28,8 @@ import { openWeights, type Weights } from '../weights';
 export const VILA_MODEL_TYPES = ['llava_llama', 'vila', 'nvila', 'nvila_lite'] as const;
 
 const DEFAULT_NEW_TOKENS = 1024;
+/** VILA adds it to the tokenizer of a checkpoint that lacks it. */
+const IMAGE_MARKER = '<image>';
 
 interface VilaConfig {
   readonly layout: VilaLayout;
@@ -73,6 +77,7 @@ async function loadParts<D extends EmbeddingTable>(
     checkSizes(config, towerConfig.imageSize, folder);
     checkResolution(config.root, towerConfig.imageSize);
     checkSelectLayer(config, towerConfig.layers);
+    const text = textSide(config, folder, decoderConfig.vocabSize, options);
     const towerWeights = open('vision_tower');
     const projectorWeights = open('mm_projector');
     const decoderWeights = open('llm', unread);
@@ -86,7 +91,7 @@ async function loadParts<D extends EmbeddingTable>(
       family: config.root.string('model_type'),
       path: folder,
       decoder: llm,
-      ...textSide(config),
+      ...text,
       ...imageSide(config, tower, projector, options),
       dispose: () => {
         for (const weights of opened) weights.dispose();
@@ -143,12 +148,23 @@ function checkSelectLayer({ root, selectLayer }: VilaConfig, layers: number): vo
   );
 }
 
-function textSide({ root, layout }: VilaConfig) {
+function textSide({ root, layout }: VilaConfig, path: string, rows: number, { template: given }: LoadOptions) {
   const llm = layout.textFolder;
   const config = layout.configs.llm;
-  const tokenizer = loadTokenizer(llm);
-  const template = loadChatTemplate(llm);
+  const tokenizer = loadTokenizer(llm, { added: root.has('image_token_id') ? [] : [IMAGE_MARKER] });
+  const named = root.has('chat_template') ? { name: root.string('chat_template'), file: root.file } : undefined;
+  const template = loadChatTemplate(llm, { template: given, named, path, strips: true });
+  const pieces = turnPieces(template);
+  const marker = imageMarker(root, tokenizer);
+  checkPieces(pieces, tokenizer, marker, { rows, file: template.file });
   const around = imageTokens(root, tokenizer, configReader(config.json, config.file).string('model_type'));
+  checkEmbedded(
+    [...around.start, ...around.end],
+    tokenizer,
+    rows,
+    `the text around images of ${root.file}`,
+    'ERR_CONFIG_INVALID',
+  );
   const generationFile = join(llm, 'generation_config.json');
   const generation: GenerationConfig = existsSync(generationFile)
     ? parseGenerationConfig(readJson(generationFile), generationFile)
@@ -156,28 +172,38 @@ function textSide({ root, layout }: VilaConfig) {
   return {
     tokenizer,
     template,
-    imageMarker: imageMarker(root, tokenizer),
+    imageMarker: marker,
     startOfImage: around.start,
     endOfImage: around.end,
-    stopIds: stopIds(tokenizer, turnPieces(template).endOfAnswer, generation, config),
+    stopIds: stopIds(tokenizer, pieces.endOfAnswer, generation, config, rows),
     sampling: generation.sampling,
     maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
   };
 }
 
 function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; id: number } {
-  const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf('<image>');
+  const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf(IMAGE_MARKER);
   const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
-  if (id === undefined || text === '')
-    throw root.wrong('image_token_id', 'the id of the image marker in the tokenizer');
+  const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
+  if (id === undefined || found.length !== 1)
+    throw root.wrong('image_token_id', 'the id of the image marker, an added token of the tokenizer');
   return { text, id };
 }
 
 /** eos of the generation config and the decoder's config, and the template's own end of turn. */
-function stopIds(tokenizer: Tokenizer, endOfAnswer: string, generation: GenerationConfig, llm: PartConfig): number[] {
-  const ids = new Set([...generation.stopIds, ...stopIdsOf(configReader(llm.json, llm.file))]);
+function stopIds(
+  tokenizer: Tokenizer,
+  endOfAnswer: string,
+  generation: GenerationConfig,
+  llm: PartConfig,
+  rows: number,
+): number[] {
+  const config = configReader(llm.json, llm.file);
+  const ids = new Set([...generation.stopIds, ...stopIdsOf(config)]);
   const [first] = tokenizer.encode(endOfAnswer);
   if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
+  if (ids.size > 0 && [...ids].every((id) => id >= rows))
+    throw config.wrong('eos_token_id', `an id below ${rows}, so that answers can end (also in generation_config.json)`);
   return [...ids];
 }
 
