@@ -89,7 +89,7 @@ describe('components', () => {
 
   it('are not deeper than the stack', () => {
     let nested: unknown = { type: 'NFC' };
-    for (let i = 0; i < 1000; i++) nested = { type: 'Sequence', normalizers: [nested] };
+    for (let i = 0; i < 100; i++) nested = { type: 'Sequence', normalizers: [nested] };
     invalid({ normalizer: nested }, /at most 64 steps, 8 deep/);
   });
 

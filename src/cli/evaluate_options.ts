@@ -17,6 +17,7 @@ export const EVALUATE_OPTIONS = {
   model: { ...CONVERSATION_OPTIONS.model, group: 'Model:' },
   weights: { ...CONVERSATION_OPTIONS.weights, group: 'Model:' },
   precision: { ...CONVERSATION_OPTIONS.precision, group: 'Model:' },
+  template: { ...CONVERSATION_OPTIONS.template, group: 'Model:' },
   data: {
     ...text,
     ...data,
@@ -60,7 +61,7 @@ function invalid(name: string, value: unknown): SparseVilaError {
 /** What tells one checkpoint from another: its files' names, sizes and times, and its config. */
 export function modelKey(args: EvaluateArguments): string {
   const folder = modelFolder(args);
-  const hash = createHash('sha256').update(JSON.stringify([args.weights, args.precision]));
+  const hash = createHash('sha256').update(JSON.stringify([args.weights, args.precision, args.template]));
   for (const name of filesBelow(folder).filter((path) => /(\.safetensors|config\.json)$/.test(path))) {
     const file = join(folder, name);
     if (/config\.json$/.test(name)) {

@@ -36,6 +36,12 @@ export const CONVERSATION_OPTIONS = {
   },
   image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },
   system: { ...text, ...conversation, describe: 'System message' },
+  template: {
+    ...text,
+    ...conversation,
+    describe: 'Chat template: a Jinja file, or vicuna_v1, llama_3, hermes-2, plain, qwen2, mistral',
+    defaultDescription: "the checkpoint's",
+  },
 
   method: {
     ...text,
@@ -121,7 +127,8 @@ export const FILES_EPILOGUE =
 export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>;
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
 /** Those of them that say which model. */
-export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'>;
+export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'> &
+  Partial<Pick<ConversationArguments, 'template'>>;
 
 /** `path` as it is given; where nothing is there and the package has a file of that name under assets/, the package's. */
 export function packagedPath(path: string): string {
@@ -178,8 +185,8 @@ export function methodOf(args: ConversationArguments): {
   return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
 }
 
-export function loadOptions({ weights, precision }: ModelArguments): LoadOptions {
-  return given({ weights, precision });
+export function loadOptions({ weights, precision, template }: ModelArguments): LoadOptions {
+  return given({ weights, precision, template });
 }
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
