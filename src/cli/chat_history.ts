@@ -1,9 +1,10 @@
 // What was typed in earlier chats, for the arrow keys: a file in the user's state folder that only the user can read.
 
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { readTextFile } from '../files';
+import { replaceFile } from '../runtime/atomic';
 import type { Environment } from '../runtime/paths';
 
 /** Lines that are kept, and the most bytes of the file that are read. */
@@ -37,13 +38,11 @@ export function readHistory(file: string): string[] {
 export function addToHistory(file: string, lines: readonly string[]): void {
   const added = lines.map((line) => line.replaceAll('\n', ' ').slice(0, LINE_LENGTH)).filter((line) => line !== '');
   if (added.length === 0) return;
-  const aside = `${file}.${process.pid}.new`;
   try {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     const all = [...readHistory(file), ...added].slice(-LINES);
-    writeFileSync(aside, `${all.join('\n')}\n`, { mode: 0o600, flag: 'wx' });
-    renameSync(aside, file);
+    replaceFile(file, `${all.join('\n')}\n`, 0o600);
   } catch {
-    rmSync(aside, { force: true });
+    // The chat is over; what was typed is lost.
   }
 }

@@ -10,7 +10,7 @@ import type { DataSet } from '../evaluate/data_set';
 import { equalTimeRatios } from '../evaluate/equal_time';
 import { evaluate } from '../evaluate/evaluate';
 import { writePlots } from '../evaluate/plot';
-import { openResults, type ResultsFile, replaceFile } from '../evaluate/results_file';
+import { openResults, type ResultsFile } from '../evaluate/results_file';
 import {
   POSITION_MODES,
   type Positions,
@@ -21,6 +21,7 @@ import {
   settingsOf,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
+import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
 import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
@@ -119,6 +120,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
     if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
   } finally {
     reporter.stop();
+    results.close();
   }
 }
 

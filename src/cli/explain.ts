@@ -1,13 +1,13 @@
 // `sparsevila explain`: holds a conversation about images as `ask` does, and draws what it looked at.
 
-import { existsSync } from 'node:fs';
 import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, resolve } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
-import { messageOf, SparseVilaError } from '../errors';
+import { SparseVilaError } from '../errors';
 import { type ExplainedTurn, explain } from '../explain/explain';
 import { looksOf } from '../explain/look';
-import { installOnce } from '../runtime/atomic';
+import { isPresent } from '../files';
+import { installOnce, writeError } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
 import { observed } from '../sparsity/observed';
 import { conversation, inputs } from './ask';
@@ -123,31 +123,20 @@ function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })
 async function checkOutput(out: string): Promise<void> {
   if (extname(out).toLowerCase() !== '.png')
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected a name that ends in .png for --out, received ${out}.`);
-  if (existsSync(out)) throw exists(out);
+  if (isPresent(out)) throw exists(out);
   try {
     await mkdir(dirname(out), { recursive: true });
     await access(dirname(out), constants.W_OK);
-  } catch (cause) {
-    throw unwritable(out, cause);
+  } catch (error) {
+    throw writeError(error, out);
   }
 }
 
 async function write(out: string, png: Buffer): Promise<void> {
-  let installed = false;
-  try {
-    installed = await installOnce(out, (temporary) => writeFile(temporary, png));
-  } catch (cause) {
-    throw unwritable(out, cause);
-  }
-  if (!installed) throw exists(out);
+  if (!(await installOnce(out, (temporary) => writeFile(temporary, png)))) throw exists(out);
 }
 
 function exists(out: string): SparseVilaError {
   const message = `Expected a new file as output, but ${out} exists. Give another name or remove it.`;
   return new SparseVilaError('ERR_OUTPUT_EXISTS', message);
-}
-
-function unwritable(out: string, cause: unknown): SparseVilaError {
-  const message = `Expected a folder that can be written for ${out}, but: ${messageOf(cause)}. Give another name.`;
-  return new SparseVilaError('ERR_OUTPUT_UNWRITABLE', message, { cause });
 }

@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { loadFonts } from '../image/fonts';
 import { sharp } from '../image/sharp';
+import { replaceFile } from '../runtime/atomic';
 import { packageFolder } from '../runtime/paths';
 import { curvesPlot } from './plot_curves';
 import { lineOf } from './plot_labels';
 import { rowsPlot } from './plot_rows';
 import { turnsPlot } from './plot_turns';
-import { replaceFile } from './results_file';
 import type { Row } from './rows';
 
 /** Pixels of PNG per unit of SVG. */

@@ -1,42 +1,74 @@
 // What an evaluation has found so far, as a file that a killed run continues: its first line says of what, every further line is one
 // finished piece. Knows nothing of what is evaluated.
 
-import { appendFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { appendFileSync, readdirSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isPresent, readTextFile } from '../files';
+import { isTemporary, replaceFile, writeError } from '../runtime/atomic';
+import { takeLock } from '../runtime/lock';
 
 export interface ResultsFile {
   /** Pieces by name; of two with one name the later counts. */
   readonly pieces: ReadonlyMap<string, unknown>;
   /** Records a finished piece. */
   append(name: string, value: unknown): void;
+  /** Lets other processes write to the folder. */
+  close(): void;
 }
 
+/** The most bytes of an unfinished evaluation: more than a month of answers. */
+const LIMIT = 512 * 2 ** 20;
+
 /**
- * Opens `file`, continuing it where its first line equals `configuration`.
- * @throws SparseVilaError `ERR_RESUME_MISMATCH` saying what differs
+ * Opens `file`, continuing it where its first line equals `configuration`. Its folder is this process's until `close`.
+ * @throws SparseVilaError `ERR_RESUME_MISMATCH` saying what differs; `ERR_BUSY`; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, also of
+ *   `append`; `ERR_FILE_UNREADABLE`
  */
 export function openResults(file: string, configuration: Readonly<Record<string, unknown>>): ResultsFile {
-  mkdirSync(dirname(file), { recursive: true });
-  const pieces = new Map<string, unknown>();
-  if (existsSync(file)) {
-    // A line that a killed process left unfinished has no end: it is dropped, and what it told is found again.
-    const lines = readFileSync(file, 'utf8').split('\n').slice(0, -1);
-    checkConfiguration(file, lines[0], configuration);
-    for (const line of lines.slice(1)) {
-      const { name, value } = JSON.parse(line) as { name: string; value: unknown };
-      pieces.set(name, value);
-    }
+  const folder = dirname(file);
+  const lock = takeLock(folder);
+  try {
+    for (const name of readdirSync(folder)) if (isTemporary(name)) rmSync(join(folder, name), { force: true });
+    const pieces = isPresent(file) ? readPieces(file, configuration) : new Map<string, unknown>();
+    replaceFile(file, `${JSON.stringify(configuration)}\n${[...pieces].map(lineOf).join('')}`);
+    return {
+      pieces,
+      append: (name, value) => {
+        pieces.set(name, value);
+        append(file, lineOf([name, value]));
+      },
+      close: () => lock.release(),
+    };
+  } catch (error) {
+    lock.release();
+    throw error;
   }
-  const lineOf = ([name, value]: readonly [string, unknown]): string => `${JSON.stringify({ name, value })}\n`;
-  replaceFile(file, `${JSON.stringify(configuration)}\n${[...pieces].map(lineOf).join('')}`);
-  return {
-    pieces,
-    append: (name, value) => {
-      pieces.set(name, value);
-      appendFileSync(file, lineOf([name, value]));
-    },
-  };
+}
+
+function lineOf([name, value]: readonly [string, unknown]): string {
+  return `${JSON.stringify({ name, value })}\n`;
+}
+
+function append(file: string, line: string): void {
+  try {
+    appendFileSync(file, line);
+  } catch (error) {
+    throw writeError(error, file);
+  }
+}
+
+/** The finished pieces of a file. A line that is cut (a killed process, a full disk) is left out: its piece is found again. */
+function readPieces(file: string, configuration: Readonly<Record<string, unknown>>): Map<string, unknown> {
+  const text = readTextFile(file, { what: 'the results of an evaluation', limit: LIMIT });
+  const lines = text.split('\n').slice(0, -1);
+  checkConfiguration(file, lines[0], configuration);
+  const pieces = new Map<string, unknown>();
+  for (const line of lines.slice(1)) {
+    const { name, value } = parsed(line);
+    if (typeof name === 'string' && value !== undefined) pieces.set(name, value);
+  }
+  return pieces;
 }
 
 function checkConfiguration(file: string, line: string | undefined, wanted: Readonly<Record<string, unknown>>): void {
@@ -55,7 +87,7 @@ function checkConfiguration(file: string, line: string | undefined, wanted: Read
 
 function parsed(line: string): Record<string, unknown> {
   try {
-    return JSON.parse(line) as Record<string, unknown>;
+    return Object(JSON.parse(line)) as Record<string, unknown>;
   } catch {
     return {};
   }
@@ -64,10 +96,4 @@ function parsed(line: string): Record<string, unknown> {
 function short(text: string | undefined): string {
   if (text === undefined) return 'not given';
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;
-}
-
-/** Writes a file aside and gives it its name when it is whole. */
-export function replaceFile(file: string, content: string | Uint8Array): void {
-  writeFileSync(`${file}.new`, content);
-  renameSync(`${file}.new`, file);
 }

@@ -61,13 +61,13 @@ export async function removeAtOnce(path: string): Promise<void> {
  * and what it points to is replaced.
  * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` (also where a folder, a FIFO or a device lies)
  */
-export function replaceFile(file: string, content: string | Uint8Array): void {
+export function replaceFile(file: string, content: string | Uint8Array, mode = 0o666): void {
   let temporary: string | undefined;
   try {
     mkdirSync(dirname(file), { recursive: true });
     const target = replaceable(file);
     temporary = temporaryName(target);
-    const fd = openSync(temporary, 'wx');
+    const fd = openSync(temporary, 'wx', mode);
     try {
       writeFileSync(fd, content);
       fsyncSync(fd);
@@ -135,7 +135,7 @@ const UNWRITABLE: Readonly<Record<string, string>> = {
 
 /** Calls on files: the error of a program that cannot be started, or of a connection, is not one of writing. */
 const FILE_CALLS =
-  /^(open|write|fsync|fdatasync|ftruncate|mkdir|mkdtemp|rename|copyfile|sendfile|link|symlink|unlink|rmdir|scandir|l?stat|statfs|u?time|f?chmod|rm|close)/;
+  /^(open|access|write|fsync|fdatasync|ftruncate|mkdir|mkdtemp|rename|copyfile|sendfile|link|symlink|unlink|rmdir|scandir|l?stat|statfs|u?time|f?chmod|rm|close)/;
 
 /**
  * The error of writing `file` in words: `ERR_DISK_FULL` or `ERR_OUTPUT_UNWRITABLE`. Errors that do not come from the system (ours,
