@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <string>
+
 #include "int4.h"
 #include "int8.h"
 #include "kernels.h"
@@ -127,16 +129,18 @@ const Int8Kernels& int8_kernels() { return int8_portable; }
 #endif
 
 const char* cpu_features() {
-  static char text[64];
-  const Features& f = features();
-  text[0] = 0;
-  if (f.avx2) strcat(text, "avx2 ");
-  if (f.avx512) strcat(text, "avx512 ");
-  if (f.vnni) strcat(text, "avx512vnni ");
-  if (f.bf16) strcat(text, "avx512bf16 ");
-  if (f.amx) strcat(text, "avx512amx ");
-  if (*text) text[strlen(text) - 1] = 0;
-  return text;
+  static const std::string text = [] {
+    const Features& f = features();
+    std::string names;
+    const auto add = [&names](bool has, const char* name) { if (has) names += (names.empty() ? "" : " ") + std::string(name); };
+    add(f.avx2, "avx2");
+    add(f.avx512, "avx512");
+    add(f.vnni, "avx512vnni");
+    add(f.bf16, "avx512bf16");
+    add(f.amx, "avx512amx");
+    return names;
+  }();
+  return text.c_str();
 }
 
 }  // namespace sv

@@ -174,18 +174,45 @@ struct Buffer {
   float* get(int64_t floats) {
     const int64_t want = (floats * 4 + 4095) / 4096 * 4096;
     if (want > bytes) {
-      free(data);
-      data = nullptr;
-      bytes = 0;
+      clear();
       if (posix_memalign((void**)&data, 64, (size_t)want) != 0) throw std::bad_alloc();
       bytes = want;
     }
     return data;
   }
+  void clear() {
+    free(data);
+    data = nullptr;
+    bytes = 0;
+  }
 };
+/** Of OnlyCaller: the number that a caller draws, and the one whose turn it is. Never destroyed, as the pool. */
+struct Turns {
+  std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t drawn = 0, now = 0;
+};
+Turns& turns() {
+  static Turns* const t = new Turns;
+  return *t;
+}
+
 Buffer thread_buffers[kMaxThreads][kThreadSlots], shared_buffers[kSharedSlots];
 
 }  // namespace
+
+OnlyCaller::OnlyCaller() {
+  Turns& t = turns();
+  std::unique_lock<std::mutex> lock(t.mutex);
+  const uint64_t mine = t.drawn++;
+  t.changed.wait(lock, [&] { return t.now == mine; });
+}
+OnlyCaller::~OnlyCaller() {
+  Turns& t = turns();
+  std::lock_guard<std::mutex> lock(t.mutex);
+  t.now++;
+  if (t.now != t.drawn) t.changed.notify_all();
+}
 
 int thread_count() { return (int)pool().workers.size() + 1; }
 void set_thread_count(int n) { pool().resize(n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n); }
@@ -205,6 +232,8 @@ void reserve_thread_scratch(ScratchSlot slot, int64_t floats) {
 }
 float* thread_scratch(int thread, ScratchSlot slot) { return thread_buffers[thread][slot].data; }
 float* shared_scratch(SharedSlot slot, int64_t floats) { return shared_buffers[slot].get(floats); }
+
+void free_shared_scratch(SharedSlot slot) { shared_buffers[slot].clear(); }
 
 int64_t scratch_bytes() {
   int64_t sum = 0;

@@ -1,9 +1,19 @@
 // A small thread pool: the calling thread works too, workers spin briefly between regions and then sleep.
 // Knows nothing about what it runs. Results must not depend on how work is split: callers see to that.
+// A process has one pool and one set of scratch memory. Several threads may call ops (worker_threads of Node), one at a time:
+// each holds an OnlyCaller while it uses the pool, scratch, or anything below that reads the kernel table.
 #pragma once
 #include <stdint.h>
 
 namespace sv {
+
+/** Waits until no other thread holds one, in order of arrival: a thread that calls op after op cannot starve another. */
+class OnlyCaller {
+ public:
+  OnlyCaller();
+  ~OnlyCaller();
+  OnlyCaller(const OnlyCaller&) = delete;
+};
 
 /** Threads in use, the caller included: SPARSEVILA_THREADS, else the processors this process may use. */
 int thread_count();
@@ -23,11 +33,13 @@ void parallel(int64_t n, int64_t grain, F&& fn) {
  *  thread may fetch its own part. A slot belongs to one use at a time. */
 enum ScratchSlot : int { kTileSlot, kStripSlot, kChunkSlot, kThreadSlots };
 enum SharedSlot : int {
-  kPaddedInput, kRoundedInput, kPartials, kColumns, kNormed, kQkv, kContext, kHidden, kMlp, kLayers, kSharedSlots
+  kPaddedInput, kRoundedInput, kPartials, kColumns, kNormed, kQkv, kContext, kHidden, kMlp, kLayers, kStaged, kSharedSlots
 };
 void reserve_thread_scratch(ScratchSlot slot, int64_t floats);
 float* thread_scratch(int thread, ScratchSlot slot);
 float* shared_scratch(SharedSlot slot, int64_t floats);
+/** Gives the memory of a slot back. */
+void free_shared_scratch(SharedSlot slot);
 /** Bytes of scratch held. */
 int64_t scratch_bytes();
 
