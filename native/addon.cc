@@ -1,14 +1,11 @@
-// The N-API door: what Node sees of the native code. Registers the ops once per process, loads a device, maps checkpoint
+// The N-API functions: what Node sees of the native code. Registers the ops once per process, loads a device, opens checkpoint
 // files, chooses kernels and threads, measures the machine. Tensors pass through TensorFlow's ops, never through here.
-#include <fcntl.h>
+// Several environments (the main thread and workers) call at the same time. Kernels, threads and the device are the process's;
+// a source belongs to the environment that opened it.
 #include <node_api.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -17,28 +14,62 @@
 #include "kernels/pool.h"
 #include "ops/gpu_ops.h"
 #include "ops/shell.h"
+#include "ops/source.h"
 
 namespace sv {
 namespace {
 
-struct Entry { Source source; bool mapped; napi_ref keep; };
+/** A source, and what keeps its memory alive: a reference of the environment that made it. */
+struct Entry {
+  std::unique_ptr<Source> source;
+  napi_env env;
+  napi_ref keep;
+};
 std::mutex sources_mutex;
 std::map<int32_t, Entry> sources;
 int32_t next_source = 1;
 
 int32_t add_source(Entry entry) {
   std::lock_guard<std::mutex> lock(sources_mutex);
-  sources[next_source] = entry;
-  return next_source++;
+  while (sources.count(next_source)) next_source = next_source % INT32_MAX + 1;
+  const int32_t id = next_source;
+  next_source = next_source % INT32_MAX + 1;
+  sources[id] = std::move(entry);
+  return id;
+}
+
+/** Removes the sources of which `is_over` holds. Memory that files were staged in is given back with the last file. */
+template <class F>
+void remove_sources(F&& is_over) {
+  const OnlyCaller only;
+  std::lock_guard<std::mutex> lock(sources_mutex);
+  bool had_file = false, has_file = false;
+  for (auto it = sources.begin(); it != sources.end();) {
+    const bool is_file = it->second.source->is_file();
+    if (!is_over(it->first, it->second)) {
+      has_file |= is_file;
+      ++it;
+      continue;
+    }
+    had_file |= is_file;
+    if (it->second.keep) napi_delete_reference(it->second.env, it->second.keep);
+    it = sources.erase(it);
+  }
+  if (had_file && !has_file) free_shared_scratch(kStaged);
+}
+
+/** Called when an environment ends, also when its worker is terminated in the middle of a load. */
+void remove_environment(napi_env env, void*, void*) {
+  remove_sources([env](int32_t, const Entry& entry) { return entry.env == env; });
 }
 
 }  // namespace
 
-Source source(int32_t id) {
+const Source& source(int32_t id) {
   std::lock_guard<std::mutex> lock(sources_mutex);
   const auto it = sources.find(id);
   if (it == sources.end()) fail("no such source: " + std::to_string(id));
-  return it->second.source;
+  return *it->second.source;
 }
 
 namespace {
@@ -70,8 +101,9 @@ struct Call {
     napi_create_string_utf8(env, v, NAPI_AUTO_LENGTH, &out);
     return out;
   }
-  napi_value error(const std::string& why) const {
-    napi_throw_error(env, nullptr, why.c_str());
+  /** `code`: of src/errors.ts, where there is one that says more than ERR_OP. */
+  napi_value error(const std::string& why, const char* code = nullptr) const {
+    napi_throw_error(env, code, why.c_str());
     return nullptr;
   }
 };
@@ -116,26 +148,18 @@ napi_value DeviceCounters(napi_env env, napi_callback_info) {
   return result;
 }
 
-/** mapFile(path): maps a file for reading; returns its source id. */
-napi_value MapFile(napi_env env, napi_callback_info info) {
+/** openFile(path): a file as a source, whose id is returned. */
+napi_value OpenFile(napi_env env, napi_callback_info info) {
   Call call(env, info);
-  const std::string path = call.text(0);
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  struct stat st;
-  if (fd < 0 || fstat(fd, &st) != 0 || st.st_size <= 0) {
-    const std::string why = fd < 0 ? strerror(errno) : "empty file";
-    if (fd >= 0) close(fd);
-    return call.error("cannot map " + path + ": " + why);
+  try {
+    return call.number(add_source({std::make_unique<Source>(call.text(0)), env, nullptr}));
+  } catch (const std::exception& e) {
+    return call.error(e.what(), "ERR_FILE_UNREADABLE");
   }
-  void* p = mmap(nullptr, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-  close(fd);
-  if (p == MAP_FAILED) return call.error("cannot map " + path + ": " + strerror(errno));
-  madvise(p, (size_t)st.st_size, MADV_SEQUENTIAL);
-  return call.number(add_source({{static_cast<const char*>(p), st.st_size}, true, nullptr}));
 }
 
-/** mapMemory(typedArray): the array's bytes as a source; the array is kept alive until release. */
-napi_value MapMemory(napi_env env, napi_callback_info info) {
+/** openMemory(typedArray): the array's bytes as a source; the array is kept alive until release. */
+napi_value OpenMemory(napi_env env, napi_callback_info info) {
   Call call(env, info);
   napi_value buffer;
   size_t length = 0, offset = 0, bytes = 0;
@@ -150,18 +174,13 @@ napi_value MapMemory(napi_env env, napi_callback_info info) {
   bytes = length * size;
   napi_ref keep;
   napi_create_reference(env, call.args[0], 1, &keep);
-  return call.number(add_source({{static_cast<const char*>(data), (int64_t)bytes}, false, keep}));
+  return call.number(add_source({std::make_unique<Source>(data, (int64_t)bytes), env, keep}));
 }
 
-/** release(id): unmaps. Tensors made from the source are copies and stay. */
+/** release(id): forgets a source. Tensors made from it are copies and stay. */
 napi_value Release(napi_env env, napi_callback_info info) {
-  Call call(env, info);
-  std::lock_guard<std::mutex> lock(sources_mutex);
-  const auto it = sources.find(call.integer(0));
-  if (it == sources.end()) return nullptr;
-  if (it->second.mapped) munmap(const_cast<char*>(it->second.source.data), (size_t)it->second.source.bytes);
-  if (it->second.keep) napi_delete_reference(env, it->second.keep);
-  sources.erase(it);
+  const int32_t id = Call(env, info).integer(0);
+  remove_sources([id](int32_t other, const Entry&) { return other == id; });
   return nullptr;
 }
 
@@ -181,10 +200,11 @@ napi_value CpuFeatures(napi_env env, napi_callback_info) {
 /** isa(level?): the instruction-set level in use; with a level ('' = the best), changes it first. */
 napi_value Isa(napi_env env, napi_callback_info info) {
   Call call(env, info);
+  const OnlyCaller only;
   if (call.count > 0) {
     const std::string level = call.text(0);
     if (const char* why = select_kernels(level.c_str()))
-      return call.error("SPARSEVILA_ISA '" + level + "': " + why + " (this processor has: " + cpu_features() + ")");
+      return call.error("SPARSEVILA_ISA '" + level + "': " + why + " (this processor has: " + cpu_features() + ")", "ERR_BAD_ISA");
   }
   return call.string(kernels().name);
 }
@@ -192,16 +212,21 @@ napi_value Isa(napi_env env, napi_callback_info info) {
 /** threads(n?): threads in use; with n, changes them first. */
 napi_value Threads(napi_env env, napi_callback_info info) {
   Call call(env, info);
+  const OnlyCaller only;
   if (call.count > 0) set_thread_count(call.integer(0));
   return call.number(thread_count());
 }
 
-napi_value ScratchBytes(napi_env env, napi_callback_info info) { return Call(env, info).number((double)scratch_bytes()); }
+napi_value ScratchBytes(napi_env env, napi_callback_info info) {
+  const OnlyCaller only;
+  return Call(env, info).number((double)scratch_bytes());
+}
 
 /** measure('read' | 'f32' | 'bf16' | 'int8'): bytes or operations per second. */
 napi_value Measure(napi_env env, napi_callback_info info) {
   Call call(env, info);
   const std::string what = call.text(0);
+  const OnlyCaller only;
   if (what == "read") return call.number(measure_read_bandwidth());
   if (what == "f32") return call.number(measure_f32_peak());
   if (what == "bf16") return call.number(measure_bf16_peak());
@@ -219,8 +244,8 @@ NAPI_MODULE_INIT() {
       {"loadDevice", nullptr, sv::LoadDevice, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"deviceReport", nullptr, sv::DeviceReport, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"deviceCounters", nullptr, sv::DeviceCounters, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
-      {"mapFile", nullptr, sv::MapFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
-      {"mapMemory", nullptr, sv::MapMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"openFile", nullptr, sv::OpenFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"openMemory", nullptr, sv::OpenMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"release", nullptr, sv::Release, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"cpuFeatures", nullptr, sv::CpuFeatures, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"isa", nullptr, sv::Isa, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
@@ -229,5 +254,6 @@ NAPI_MODULE_INIT() {
       {"measure", nullptr, sv::Measure, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions);
+  napi_set_instance_data(env, nullptr, sv::remove_environment, nullptr);
   return exports;
 }

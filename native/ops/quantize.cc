@@ -3,6 +3,7 @@
 #include "../kernels/quantize.h"
 
 #include "checks.h"
+#include "source.h"
 
 namespace sv {
 namespace {
@@ -10,11 +11,12 @@ namespace {
 /** `n` elements of `size` bytes: a whole source. */
 template <class T>
 const T* whole(int32_t id, int64_t n, const char* what) {
-  const Source s = source(id);
-  if (s.bytes != n * (int64_t)sizeof(T))
+  const Source& s = source(id);
+  require(!s.is_file(), "expected a source in memory, received a file");
+  if (s.bytes() != n * (int64_t)sizeof(T))
     fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " +
-         std::to_string(s.bytes));
-  return reinterpret_cast<const T*>(s.data);
+         std::to_string(s.bytes()));
+  return reinterpret_cast<const T*>(s.stored(0).data);
 }
 
 constexpr int kHead = 3, kPart = 2;

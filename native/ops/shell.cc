@@ -5,8 +5,10 @@
 
 #include <new>
 
+#include "../kernels/pool.h"
 #include "gpu_device.h"
 #include "gpu_ops.h"
+#include "source.h"
 
 namespace sv {
 namespace {
@@ -29,8 +31,12 @@ void report_errors(TF_OpKernelContext* context, F&& body) {
   };
   try {
     body();
+  } catch (const StatusError& e) {
+    report(e.code, e.what());
   } catch (const std::bad_alloc&) {
     report(TF_RESOURCE_EXHAUSTED, "out of memory; free sessions, use a smaller image, or a shorter contextLength");
+  } catch (const FileError& e) {
+    report(e.changed ? TF_DATA_LOSS : TF_UNAVAILABLE, e.what());
   } catch (const std::invalid_argument& e) {
     report(TF_INVALID_ARGUMENT, e.what());
   } catch (const std::exception& e) {
@@ -49,6 +55,7 @@ void register_kernel(const OpDefinition& op, const char* device, Compute compute
 }  // namespace
 
 void run_on_cpu(OpBody body, TF_OpKernelContext* context) {
+  const OnlyCaller only;
   report_errors(context, [&] {
     Op op(context, cpu_device());
     body(op);
@@ -56,6 +63,7 @@ void run_on_cpu(OpBody body, TF_OpKernelContext* context) {
 }
 
 void run_on_gpu(OpBody body, TF_OpKernelContext* context) {
+  const OnlyCaller only;
   report_errors(context, [&] {
     GpuDevice device(*gpu_table, context);
     Op op(context, device);

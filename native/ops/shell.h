@@ -35,6 +35,12 @@ struct View {
   float* optional() const { return count() ? f32() : nullptr; }
 };
 
+/** What TensorFlow refused, with its code. */
+struct StatusError : std::runtime_error {
+  StatusError(TF_Code c, const char* message) : std::runtime_error(message), code(c) {}
+  const TF_Code code;
+};
+
 [[noreturn]] inline void fail(const std::string& why) { throw std::invalid_argument(why); }
 inline void require(bool ok, const char* why) { if (!ok) fail(why); }
 
@@ -76,7 +82,7 @@ class Op {
   static constexpr int64_t kMostBytes = (int64_t)1 << 46;
 
   void check() {
-    if (TF_GetCode(status_) != TF_OK) throw std::runtime_error(TF_Message(status_));
+    if (TF_GetCode(status_) != TF_OK) throw StatusError(TF_GetCode(status_), TF_Message(status_));
   }
   View hold(TF_Tensor* t) {
     held_.push_back(t);
@@ -133,11 +139,6 @@ void register_op(const char* name, std::initializer_list<Port> inputs, std::init
   register_definition({name, inputs, outputs, stateful, lists, [](void*, TF_OpKernelContext* c) { run_on_cpu(F, c); },
                        [](void*, TF_OpKernelContext* c) { run_on_gpu(F, c); }});
 }
-
-/** Memory that tensors are made from: a mapped file, or JavaScript memory. */
-struct Source { const char* data; int64_t bytes; };
-/** Throws when there is no such source. Implemented by the addon. */
-Source source(int32_t id);
 
 void register_all_ops();
 

@@ -32,7 +32,7 @@ function benchPack({ rows, inputs }: Options): void {
   const words = Uint32Array.from({ length: (rows * inputs) / 8 }, (_, i) => Math.imul(i + 1, 0x9e3779b1));
   // Zero words are at least 8 scales wide in AutoAWQ's gemv layouts.
   const halves = new Uint16Array(rows * (inputs / GROUP + 8)).fill(0x2000);
-  const [weight, scale] = [native.mapMemory(words), native.mapMemory(halves)];
+  const [weight, scale] = [native.openMemory(words), native.openMemory(halves)];
   const rates: Record<string, number> = {};
   try {
     for (const format of FORMATS) {

@@ -45,8 +45,8 @@ export function randomWeights(
 ): RandomWeights {
   const { native } = start();
   const sources = [
-    native.mapMemory(randomBf16(largest, 2 ** -6)),
-    native.mapMemory(randomBf16(largest / GROUP + 64, 2 ** -9)),
+    native.openMemory(randomBf16(largest, 2 ** -6)),
+    native.openMemory(randomBf16(largest / GROUP + 64, 2 ** -9)),
   ];
   const [values, scales] = sources as [number, number];
   const made: Tensor[] = [];

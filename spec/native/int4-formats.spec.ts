@@ -153,7 +153,7 @@ describe('packInt4 refuses', () => {
     rows: readonly number[] = [16],
   ): string {
     const { native } = start();
-    const source = native.mapMemory(new Uint8Array(end));
+    const source = native.openMemory(new Uint8Array(end));
     const { weight, scales, zeros } = { ...places, ...offsets };
     const part: Omit<Int4Part, 'rows'> = {
       weight: { source, offset: weight },

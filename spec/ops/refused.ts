@@ -69,7 +69,7 @@ const block = (x: Tensor, weights: Partial<VisionBlockWeights>) =>
 
 const withSource = <T>(body: (source: number) => T): T => {
   const { native } = start();
-  const source = native.mapMemory(new Float32Array(12));
+  const source = native.openMemory(new Float32Array(12));
   try {
     return body(source);
   } finally {

@@ -39,7 +39,7 @@ function differing(actual: Float32Array, expected: (i: number) => number): strin
 
 function allPatterns<T>(body: (source: number) => T): T {
   const { native } = start();
-  const source = native.mapMemory(Uint16Array.from({ length: PATTERNS }, (_, i) => i));
+  const source = native.openMemory(Uint16Array.from({ length: PATTERNS }, (_, i) => i));
   try {
     return body(source);
   } finally {

@@ -61,7 +61,7 @@ describe('rounding', () => {
     w.values.fill(0, 45, 90); // a row of zeros
     const { q, scale, rows, cols } = roundToInt8(w);
     const { native } = start();
-    const source = native.mapMemory(w.values);
+    const source = native.openMemory(w.values);
     const packed = packInt8([{ source, offset: 0, rows, type: 'f32' }], cols);
     const plain = dequantize(packed);
     const expected = floats(plain);

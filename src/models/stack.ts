@@ -102,7 +102,7 @@ function packMixed(
     if (!('tensor' in part)) return part;
     const { tensor, outputs: rows } = part;
     const values = dequantize(part);
-    const source = native.mapMemory(floats(values).slice());
+    const source = native.openMemory(floats(values).slice());
     sources.push(source);
     for (const one of [values, tensor]) one.dispose();
     return { source, offset: 0, type: 'f32', rows };

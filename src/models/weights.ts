@@ -92,7 +92,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     if (unread.delete(entry)) done += entry.bytes;
     let source = sources.get(entry.file);
     if (source === undefined) {
-      source = native.mapFile(entry.file);
+      source = native.openFile(entry.file);
       sources.set(entry.file, source);
     }
     return { source, offset: entry.offset };

@@ -13,7 +13,7 @@ export const WEIGHT_BYTES: Readonly<Record<WeightType, number>> = { f32: 4, f16:
 
 /** A row-major [rows, k] matrix, or any tensor, inside a source. */
 export interface WeightPart {
-  /** From `mapFile` or `mapMemory`. */
+  /** From `openFile` or `openMemory`. */
   readonly source: number;
   /** Bytes from the source's start. */
   readonly offset: number;
@@ -66,7 +66,7 @@ export function loadTensor(part: Omit<WeightPart, 'rows'>, shape: readonly numbe
 /** Packs an f32 matrix [rows, k] (or gate and up) that JavaScript holds. For tests, benchmarks and small models. */
 export function packArrays(matrices: readonly Float32Array[], k: number, options: PackOptions = {}): PackedMatrix {
   const { native } = start();
-  const sources = matrices.map((matrix) => native.mapMemory(matrix));
+  const sources = matrices.map((matrix) => native.openMemory(matrix));
   try {
     const parts = matrices.map((matrix, i) => ({
       source: sources[i] as number,

@@ -216,7 +216,7 @@ const place = (sources: readonly number[], i: number) => ({ source: sources[i] a
 /** Runs `body` with arrays as sources. */
 function mapped<T>(arrays: readonly ArrayBufferView[], body: (sources: number[]) => T): T {
   const { native } = start();
-  const sources = arrays.map((array) => native.mapMemory(array));
+  const sources = arrays.map((array) => native.openMemory(array));
   try {
     return body(sources);
   } finally {
