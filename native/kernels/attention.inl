@@ -27,7 +27,7 @@ SV_INLINE void pack_keys(const AttentionStrip& a, int64_t begin, int64_t n, floa
     for (int64_t w0 = 0; w0 < words; w0 += 16) {
       const int64_t wn = words - w0 < 16 ? words - w0 : 16;
       if (wn == 16) transpose16(rows, w0, t, 16);
-      else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = rows[r][w0 + w];
+      else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
       for (int64_t w = 0; w < wn; w++) {
         float* out = kt + (w0 + w) * 2 * kAttentionChunk + g * 16;
         store(out, even_bf16(t + w * 16));

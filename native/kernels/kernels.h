@@ -80,8 +80,9 @@ struct Kernels {
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
   /** bf16 of x - hi; 0 where hi is not finite. */
   void (*bf16_rest)(const float* x, int64_t n, const uint16_t* hi, uint16_t* rest);
-  void (*from_bf16)(const uint16_t* x, int64_t n, float* y);
-  void (*from_f16)(const uint16_t* x, int64_t n, float* y);
+  /** Of n 16-bit numbers, which need no alignment: in files they lie anywhere. */
+  void (*from_bf16)(const void* x, int64_t n, float* y);
+  void (*from_f16)(const void* x, int64_t n, float* y);
   /** One chunk of rows [begin, begin + 128) into a fresh partial state. scratch: attention_scratch floats. */
   void (*attend_chunk)(const AttentionStrip&, int64_t begin, SoftmaxState partial, float* scratch);
   void (*merge)(SoftmaxState into, SoftmaxState partial, int64_t m, int64_t cp, int first);

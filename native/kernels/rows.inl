@@ -110,23 +110,23 @@ static void bf16_rest_row(const float* x, int64_t n, const uint16_t* hi, uint16_
     for (int64_t j = 0; j < m; j++) rest[i + j] = (hi[i + j] & 0x7f80) == 0x7f80 ? 0 : rest[i + j];
   }
 }
-static void from_bf16_row(const uint16_t* x, int64_t n, float* y) {
+static void from_bf16_row(const void* x, int64_t n, float* y) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, load_bf16(x + i));
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load_bf16((const char*)x + i * 2));
   for (; i < n; i++) {
-    uint32_t u = (uint32_t)x[i] << 16;
+    uint32_t u = (uint32_t)load_u16(x, i) << 16;
     memcpy(y + i, &u, 4);
   }
 }
-static void from_f16_row(const uint16_t* x, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; i++) y[i] = half_to_float(x[i]);
+static void from_f16_row(const void* x, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; i++) y[i] = half_to_float(load_u16(x, i));
 }
 
 /** 16 rows of `words` 32-bit words -> out[word][16]; ld words between output rows. */
 static void transpose_words(const uint32_t* const* rows, int64_t words, uint32_t* out, int64_t ld) {
   int64_t w = 0;
   for (; w + 16 <= words; w += 16) transpose16(rows, w, out + w * ld, ld);
-  for (; w < words; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = rows[r][w];
+  for (; w < words; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], w);
 }
 
 }  // namespace SV_LEVEL

@@ -29,6 +29,18 @@ SV_INLINE float half_to_float(uint16_t h) {
   return out;
 }
 
+/** Number i at p, which needs no alignment: weights lie anywhere in a file, and bf16 rows of an odd width anywhere in a cache. */
+SV_INLINE uint16_t load_u16(const void* p, int64_t i) {
+  uint16_t value;
+  memcpy(&value, (const char*)p + i * 2, 2);
+  return value;
+}
+SV_INLINE uint32_t load_u32(const void* p, int64_t i) {
+  uint32_t value;
+  memcpy(&value, (const char*)p + i * 4, 4);
+  return value;
+}
+
 #if defined(SV_AVX512)
 
 struct vec { __m512 v; };
@@ -38,7 +50,7 @@ SV_INLINE vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 SV_INLINE vec load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p)}; }
 SV_INLINE void store(float* p, vec a) { _mm512_storeu_ps(p, a.v); }
 SV_INLINE void store_n(float* p, vec a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a.v); }
-/** Whole numbers of magnitude below 128 as bytes. */
+/** Whole numbers of magnitude below 128 as bytes; NaN gives 0. */
 SV_INLINE void store_s8(int8_t* p, vec a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v))); }
 SV_INLINE vec add(vec a, vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 SV_INLINE vec sub(vec a, vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -61,10 +73,10 @@ SV_INLINE vec even_bf16(const void* p) { return {_mm512_castsi512_ps(_mm512_slli
 SV_INLINE vec odd_bf16(const void* p) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)))};
 }
-SV_INLINE vec load_bf16(const uint16_t* p) {
+SV_INLINE vec load_bf16(const void* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
 }
-SV_INLINE vec load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
+SV_INLINE vec load_f16(const void* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 SV_INLINE float sum_lanes(vec a) {
   __m256 r = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(r), _mm256_extractf128_ps(r, 1));
@@ -148,11 +160,11 @@ SV_INLINE vec odd_bf16(const void* p) {
   return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(w), mask)),
           _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(w + 1), mask))};
 }
-SV_INLINE vec load_bf16(const uint16_t* p) {
+SV_INLINE vec load_bf16(const void* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p + 1)), 16))};
 }
-SV_INLINE vec load_f16(const uint16_t* p) {
+SV_INLINE vec load_f16(const void* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + 1))};
 }
 SV_INLINE float sum_lanes(vec x) {
@@ -199,7 +211,7 @@ SV_INLINE vec load(const float* p) { vec r; memcpy(r.v, p, 64); return r; }
 SV_INLINE void store(float* p, vec a) { memcpy(p, a.v, 64); }
 SV_INLINE vec load_n(const float* p, int n) { vec r; SV_LANES r.v[i] = i < n ? p[i] : 0; return r; }
 SV_INLINE void store_n(float* p, vec a, int n) { for (int i = 0; i < n; i++) p[i] = a.v[i]; }
-SV_INLINE void store_s8(int8_t* p, vec a) { SV_LANES p[i] = (int8_t)(int32_t)a.v[i]; }
+SV_INLINE void store_s8(int8_t* p, vec a) { SV_LANES p[i] = a.v[i] == a.v[i] ? (int8_t)(int32_t)a.v[i] : 0; }
 SV_INLINE vec add(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] + b.v[i]; return r; }
 SV_INLINE vec sub(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] - b.v[i]; return r; }
 SV_INLINE vec mul(vec a, vec b) { vec r; SV_LANES r.v[i] = a.v[i] * b.v[i]; return r; }
@@ -221,15 +233,19 @@ SV_INLINE vec scale2(vec x, vec t) {
 SV_INLINE vec from_bits(const uint32_t* b) { vec r; memcpy(r.v, b, 64); return r; }
 SV_INLINE vec even_bf16(const void* p) { uint32_t w[16]; memcpy(w, p, 64); SV_LANES w[i] <<= 16; return from_bits(w); }
 SV_INLINE vec odd_bf16(const void* p) { uint32_t w[16]; memcpy(w, p, 64); SV_LANES w[i] &= 0xffff0000u; return from_bits(w); }
-SV_INLINE vec load_bf16(const uint16_t* p) { uint32_t w[16]; SV_LANES w[i] = (uint32_t)p[i] << 16; return from_bits(w); }
-SV_INLINE vec load_f16(const uint16_t* p) { vec r; SV_LANES r.v[i] = half_to_float(p[i]); return r; }
+SV_INLINE vec load_bf16(const void* p) {
+  uint32_t w[16];
+  SV_LANES w[i] = (uint32_t)load_u16(p, i) << 16;
+  return from_bits(w);
+}
+SV_INLINE vec load_f16(const void* p) { vec r; SV_LANES r.v[i] = half_to_float(load_u16(p, i)); return r; }
 SV_INLINE float sum_lanes(vec a) {
   for (int h = 8; h; h >>= 1) for (int i = 0; i < h; i++) a.v[i] += a.v[i + h];
   return a.v[0];
 }
 SV_INLINE float max_lanes(vec a) { float m = a.v[0]; SV_LANES m = a.v[i] > m ? a.v[i] : m; return m; }
 SV_INLINE void transpose16(const uint32_t* const* rows, int64_t at, uint32_t* out, int64_t ld) {
-  for (int w = 0; w < 16; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = rows[r][at + w];
+  for (int w = 0; w < 16; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], at + w);
 }
 
 #endif
