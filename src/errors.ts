@@ -98,6 +98,7 @@ export const ERROR_CODES = {
   ERR_COMPILE: 'The native code did not compile. The message shows the last lines and where the log is.',
   ERR_FETCH: 'A download failed. Check the network and the package index, then run set-up again.',
   ERR_NOT_SET_UP: 'The engine is not set up. Run `npx sparsevila setup`.',
+  ERR_OP: 'TensorFlow refused or failed to run an operation; the message says why. Report it with the message.',
   ERR_NO_COMPILER: 'No C++ compiler or CMake was found. Install them.',
   ERR_NO_GPU: 'A GPU was asked for and cannot be used. Unset SPARSEVILA_DEVICE, or follow the message.',
   ERR_NO_PIP: 'Python with pip was not found. Install it, or set SPARSEVILA_LIBTENSORFLOW.',

@@ -3,7 +3,7 @@
 
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { float32, floats, run, withInt32 } from './run';
+import { float32, floats, ints, run, runMany, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 /** Row-major f32 [rows, cols]: outputs by inputs, as in a checkpoint. */
@@ -43,7 +43,7 @@ type Bytes = Float32Array | Uint8Array;
 /** Runs `body` with sources of arrays, in order. */
 function withSources<T>(arrays: readonly Bytes[], body: (sources: number[]) => T): T {
   const { native } = start();
-  const sources = arrays.map((array) => native.mapMemory(array));
+  const sources = arrays.map((array) => native.openMemory(array));
   try {
     return body(sources);
   } finally {
@@ -72,7 +72,7 @@ function recipeOf(
 
 /** The first `count` bytes of an int32 tensor, which is disposed of. */
 function bytesOf(tensor: Tensor, count: number): Uint8Array {
-  const words = tensor.dataSync<'int32'>();
+  const words = ints(tensor);
   tensor.dispose();
   return new Uint8Array(words.buffer, words.byteOffset, count);
 }
@@ -97,9 +97,7 @@ export function quantizeMatrix(
   const groups = rows * Math.ceil(cols / options.group);
   const [q, scale, zero] = withSources([matrix.values], (sources) =>
     withVectors([scaling.columns, scaling.rows, limits], (vectors) =>
-      withInt32(recipeOf([matrix], sources, options), (recipe) =>
-        start().backend.executeMultipleOutputs('SvQuantize', [], [recipe, ...vectors], 3),
-      ),
+      withInt32(recipeOf([matrix], sources, options), (recipe) => runMany('SvQuantize', [recipe, ...vectors], 3)),
     ),
   ) as [Tensor, Tensor, Tensor];
   return {

@@ -1,40 +1,65 @@
 // How our ops are called: by name on tfjs-node's backend, with no attributes (TensorFlow caches a kernel per attribute
 // value for ever). Positions, lengths and flags travel as int32 tensors. Knows nothing about what an op computes.
+// Every function throws a SparseVilaError, whatever is wrong: ERR_OP for what the op refuses, ERR_OUT_OF_MEMORY,
+// ERR_DISPOSED, ERR_FILE_CHANGED and ERR_FILE_UNREADABLE.
 
+import { SparseVilaError } from '../errors';
+import { guard, opError } from '../runtime/op_error';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 
+/** Runs `body`, which runs an op. A disposed input makes the backend fail in a way that does not say so. */
+function guardOp<T>(op: string, inputs: readonly Tensor[], body: () => T): T {
+  try {
+    return body();
+  } catch (error) {
+    const gone = inputs.findIndex((input) => input.isDisposed);
+    if (gone < 0) throw opError(op, error);
+    throw new SparseVilaError('ERR_DISPOSED', `${op}: input ${gone} has been disposed of.`, { cause: error });
+  }
+}
+
 /** Runs an op with one output. */
 export function run(op: string, inputs: readonly Tensor[]): Tensor {
-  return start().backend.executeSingleOutput(op, [], inputs);
+  const { backend } = start();
+  return guardOp(op, inputs, () => backend.executeSingleOutput(op, [], inputs));
+}
+
+/** Runs an op with `count` outputs. */
+export function runMany(op: string, inputs: readonly Tensor[], count: number): Tensor[] {
+  const { backend } = start();
+  return guardOp(op, inputs, () => backend.executeMultipleOutputs(op, [], inputs, count));
 }
 
 /** Runs an op with two outputs. */
 export function runTwo(op: string, inputs: readonly Tensor[]): [Tensor, Tensor] {
-  const [first, second] = start().backend.executeMultipleOutputs(op, [], inputs, 2);
-  if (first === undefined || second === undefined) throw new Error(`${op}: expected two outputs`);
-  return [first, second];
+  return runMany(op, inputs, 2) as [Tensor, Tensor];
 }
 
 /** Runs an op with one output whose inputs are lists of `n` (a model's layers: one value, one kernel). */
 export function runLists(op: string, n: number, inputs: readonly Tensor[]): Tensor {
   const { backend } = start();
-  return backend.executeSingleOutput(op, [{ name: 'N', type: backend.binding.TF_ATTR_INT, value: n }], inputs);
+  const attrs = [{ name: 'N', type: backend.binding.TF_ATTR_INT, value: n }];
+  return guardOp(op, inputs, () => backend.executeSingleOutput(op, attrs, inputs));
 }
 
 /** Runs an op that only has an effect. */
 export function runEffect(op: string, inputs: readonly Tensor[]): void {
-  start().backend.executeMultipleOutputs(op, [], inputs, 0);
+  runMany(op, inputs, 0);
 }
 
 /** An int32 tensor [n]. The caller disposes of it. */
 export function int32(values: readonly number[] | Int32Array): Tensor {
-  return start().tf.tensor1d(values instanceof Int32Array ? values : Int32Array.from(values), 'int32');
+  const { tf } = start();
+  return guard('tensor', () => tf.tensor1d(values instanceof Int32Array ? values : Int32Array.from(values), 'int32'));
 }
 
 /** A float32 tensor. The caller disposes of it. */
 export function float32(values: Float32Array | readonly number[], shape: readonly number[]): Tensor {
-  return start().tf.tensor(values instanceof Float32Array ? values : Float32Array.from(values), [...shape], 'float32');
+  const { tf } = start();
+  return guard('tensor', () =>
+    tf.tensor(values instanceof Float32Array ? values : Float32Array.from(values), [...shape], 'float32'),
+  );
 }
 
 /** Runs `body` with an int32 tensor that lives as long as the call. */
@@ -49,5 +74,10 @@ export function withInt32<T>(values: readonly number[] | Int32Array, body: (tens
 
 /** The elements of a float32 tensor. */
 export function floats(tensor: Tensor): Float32Array {
-  return tensor.dataSync<'float32'>();
+  return guard('dataSync', () => tensor.dataSync<'float32'>());
+}
+
+/** The elements of an int32 tensor. */
+export function ints(tensor: Tensor): Int32Array {
+  return guard('dataSync', () => tensor.dataSync<'int32'>());
 }

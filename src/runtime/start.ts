@@ -2,10 +2,11 @@
 // both. Knows nothing of what the ops are.
 
 import nodeUtil from 'node:util';
-import { messageOf } from '../errors';
+import { messageOf, SparseVilaError } from '../errors';
 import { loadEngine, loadNative, polyfillUtil } from './compat';
 import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
 import { isaLevel, processor, tensorflowDefaults } from './machine';
+import { guardModule } from './op_error';
 import { type Installation, requireInstallation } from './setup';
 import type { Tensor, Tf } from './tensor';
 
@@ -46,7 +47,7 @@ export interface Backend {
   executeMultipleOutputs(name: string, attrs: readonly OpAttr[], inputs: readonly Tensor[], outputs: number): Tensor[];
   /** The tfjs tensor of an output of `binding.executeOp`; it owns the output from then on. */
   createOutputTensor(metadata: TensorMetadata): Tensor;
-  readonly binding: Binding;
+  binding: Binding;
   readonly isUsingGpuDevice: boolean;
 }
 
@@ -66,10 +67,10 @@ export interface DeviceCounters {
 /** What our own module exports to Node. Requiring it registers its ops. */
 export interface NativeAddon {
   cpuFeatures(): Readonly<Record<string, boolean>>;
-  /** Maps a file for reading; the id goes into SvPack and SvLoad. */
-  mapFile(path: string): number;
+  /** Opens a file for reading; the id goes into SvPack and SvLoad. */
+  openFile(path: string): number;
   /** The bytes of a typed array as a source; the array is kept alive until `release`. */
-  mapMemory(array: ArrayBufferView): number;
+  openMemory(array: ArrayBufferView): number;
   release(source: number): void;
   /** The instruction-set level in use; with a level ('' = the best this processor has), changes it first. */
   isa(level?: string): string;
@@ -84,6 +85,11 @@ export interface NativeAddon {
   deviceCounters(): DeviceCounters | undefined;
   /** Bytes or operations per second of this machine, at the level and threads in use. */
   measure(what: 'read' | 'f32' | 'bf16' | 'int8'): number;
+}
+
+/** preload.node: sets variables of the process, then loads TensorFlow's library. Once per process. */
+interface PreloadModule {
+  load(namesAndValues: readonly string[]): boolean;
 }
 
 export interface Runtime {
@@ -103,8 +109,12 @@ let runtime: Runtime | undefined;
  * TensorFlow with our ops, started at the first call; later calls return the same. It runs on the device that
  * SPARSEVILA_DEVICE asks for (`auto`, `cpu`, `gpu`, `standin`): auto is the GPU where set-up has built its library and
  * there is one, else the CPU.
+ *
+ * Each thread of Node (the main one, and workers of `worker_threads`) has its own backend and tensors. Libraries, device,
+ * kernels and their threads belong to the process: the first thread to start decides them, and one of our ops runs at a time.
  * @throws SparseVilaError `ERR_NOT_SET_UP` when set-up has not run for the present sources; `ERR_BAD_DEVICE`;
- *   `ERR_NO_GPU` when a GPU is asked for and cannot be used, saying why
+ *   `ERR_NO_GPU` when a GPU is asked for and cannot be used, saying why; `ERR_BAD_NATIVE` and `ERR_BACKEND` when a library
+ *   does not load or TensorFlow does not start
  */
 export function start(): Runtime {
   runtime ??= load();
@@ -113,21 +123,45 @@ export function start(): Runtime {
 
 function load(): Runtime {
   const installation = requireInstallation();
+  try {
+    return startWith(installation);
+  } catch (error) {
+    if (error instanceof SparseVilaError) throw error;
+    throw new SparseVilaError(
+      'ERR_BACKEND',
+      `Expected TensorFlow to start but it did not: ${messageOf(error)} Run \`npx sparsevila doctor\`.`,
+      { cause: error },
+    );
+  }
+}
+
+function startWith(installation: Installation): Runtime {
   isaLevel(processor()); // an impossible SPARSEVILA_ISA is an error here; the native code would take the best level
   for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
-  loadNative(installation.native.preload);
+  const { load: loadTensorflow } = loadNative(installation.native.preload) as PreloadModule;
+  loadTensorflow(nativeVariables());
   // Ours before tfjs: its binding picks its device when it is loaded.
-  const native = loadNative(installation.native.addon) as NativeAddon;
+  const native = guardModule(loadNative(installation.native.addon) as NativeAddon);
   const deviceReport = loadDevice(native, installation);
-  const tf = loadEngine(installation.engine, installation.native.tfjsBinding);
-  const backend = tf.findBackend('tensorflow') as Backend;
+  const core = loadEngine(installation.engine, installation.native.tfjsBinding);
+  // What a caller's own work throws inside `tidy` is the caller's.
+  const tf = { ...guardModule(core), tidy: core.tidy };
+  const backend = core.findBackend('tensorflow') as Backend;
+  // Every op of tfjs and of ours goes through this object.
+  backend.binding = guardModule(backend.binding, (name, [op]) => (name === 'executeOp' ? String(op) : name));
   const device = backend.isUsingGpuDevice ? 'GPU' : 'CPU';
   const wish = deviceWish();
   if (device === 'CPU' && (wish === 'gpu' || wish === 'standin')) {
     throw noDevice(wish, whyCpu(wish, gpuFacts(installation.libtensorflow), deviceReport));
   }
   return { tf, backend, native, device, deviceReport };
+}
+
+/** The variables that native code reads, [name, value, …]; a worker thread's `process.env` is a copy, which only Node sees. */
+function nativeVariables(): string[] {
+  const isNative = (name: string) => /^(SPARSEVILA|TF|ONEDNN|DNNL|CUDA)_/.test(name);
+  return Object.entries(process.env).flatMap(([name, value = '']) => (isNative(name) ? [name, value] : []));
 }
 
 /** Loads the device library that is asked for, and returns what it says; empty when there is none to load. */
