@@ -240,7 +240,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 /** The error of reading `path` in words; an error of ours stays as it is. */
-function readError(error: unknown, path: string, options: FileOptions): Error {
+export function readError(error: unknown, path: string, options: FileOptions): Error {
   if (error instanceof SparseVilaError) return error;
   const code = codeOf(error) ?? '';
   const isDangling = code === 'ENOENT' && isPresent(path);

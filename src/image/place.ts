@@ -5,7 +5,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
-import { kindOf, openRegularHandle, readFileBoundedAsync } from '../files';
+import { kindOf, openRegularHandle, readError, readFileBoundedAsync } from '../files';
 import { iterated, type Pieces } from './input';
 import { READABLE, requireSupported, SIGNATURE_BYTES } from './signature';
 
@@ -51,6 +51,8 @@ export async function readHead(path: string): Promise<Uint8Array> {
   try {
     const { buffer, bytesRead } = await file.read(Buffer.alloc(SIGNATURE_BYTES), 0, SIGNATURE_BYTES, 0);
     return buffer.subarray(0, bytesRead);
+  } catch (error) {
+    throw readError(error, path, CODES);
   } finally {
     await file.close();
   }

@@ -1,8 +1,8 @@
 // Finds the family of a checkpoint by its `model_type` and loads it.
 
-import { existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isFolder, isPresent } from '../files';
 import { IMAGE_CHECKS } from '../image/decode';
 import { type Json, readJson } from '../json';
 import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
@@ -53,10 +53,10 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
 function openFolder(path: string): { folder: string; json: Json; family: (typeof FAMILIES)[number] } {
   const folder = resolve(path);
   const file = join(folder, 'config.json');
-  if (!existsSync(folder) || !statSync(folder).isDirectory() || !existsSync(file)) {
+  if (!isFolder(folder) || !isPresent(file)) {
     throw new SparseVilaError(
       'ERR_MODEL_MISSING',
-      `Expected a checkpoint folder with a config.json at ${folder}, found ${existsSync(folder) ? 'none in it' : 'nothing there'}.`,
+      `Expected a checkpoint folder with a config.json at ${folder}, found ${isPresent(folder) ? 'none in it' : 'nothing there'}.`,
     );
   }
   refuseAdapter(folder);

@@ -2,9 +2,9 @@
 // module is; this serves messages, the group size that has to agree with them, and what tensors cannot say (GPTQ's version).
 // Source: transformers 5.18 `utils/quantization_config.py`, compressed-tensors 0.10 `quant_config.py`, AutoAWQ, AutoGPTQ 0.7.
 
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isPresent } from '../files';
 import { type ConfigReader, configReader, readJson } from '../json';
 
 export interface QuantizationConfig {
@@ -38,7 +38,7 @@ export interface QuantizationGroup {
  */
 export function readQuantization(folder: string): QuantizationConfig | undefined {
   const file = join(folder, 'config.json');
-  if (existsSync(file)) {
+  if (isPresent(file)) {
     const root = configReader(readJson(file), file);
     for (const part of [root, root.object('text_config'), configAt(root, 'llm_cfg')]) {
       const found = part && quantizationIn(part);
@@ -50,7 +50,7 @@ export function readQuantization(folder: string): QuantizationConfig | undefined
     ['quantize_config.json', 'gptq'],
   ] as const) {
     const older = join(folder, name);
-    if (existsSync(older)) return parseQuantization(configReader({ quant_method: method, ...readJson(older) }, older));
+    if (isPresent(older)) return parseQuantization(configReader({ quant_method: method, ...readJson(older) }, older));
   }
   return undefined;
 }

@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import { readQuantization } from '../models/quantized_config';
-import { requireSpace } from '../runtime/atomic';
+import { requireSpace, writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
 import { copyTree } from './copy_tree';
@@ -88,7 +88,7 @@ export async function convert(options: ConvertOptions): Promise<ConvertResult> {
     return { out: resolve(out), converted: plans.reduce((sum, { plan }) => sum + plan.converted, 0), verified };
   } catch (error) {
     await keepForLater(error, work, made);
-    throw error;
+    throw writeError(error, work.folder);
   } finally {
     work.close();
   }

@@ -2,10 +2,10 @@
 // other: names, configs and which file goes where. Knows nothing of what tensors hold.
 // Source: src/models/vila_layout.ts.
 
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { SparseVilaError } from '../errors';
+import { isPresent } from '../files';
 import { type Json, readJson } from '../json';
 import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from '../models/vila_layout';
 import { openTensors, type Tensors, withPrefix } from './tensors';
@@ -36,9 +36,9 @@ const PREPROCESSOR = 'preprocessor_config.json';
 const TEXT_FILES =
   /^(tokenizer.*|vocab\..*|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\..*)$/;
 
-const jsonAt = (file: string): Json | undefined => (existsSync(file) ? readJson(file) : undefined);
+const jsonAt = (file: string): Json | undefined => (isPresent(file) ? readJson(file) : undefined);
 const hasWeights = (folder: string): boolean =>
-  ['model.safetensors', 'model.safetensors.index.json'].some((name) => existsSync(join(folder, name)));
+  ['model.safetensors', 'model.safetensors.index.json'].some((name) => isPresent(join(folder, name)));
 
 /** Opens every part. @throws SparseVilaError `ERR_MODEL_MISSING` where there are no weights */
 export function openParts(model: string): Checkpoint {

@@ -1,8 +1,8 @@
 // What `quantize` may be given, and the checks at the door.
 
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { isPresent } from '../files';
 import { readJson } from '../json';
 import { type DecoderConfig, parseDecoderConfig } from '../models/config';
 import { packageFolder } from '../runtime/paths';
@@ -114,9 +114,9 @@ export const inputsOf = ({ model, calibration }: Pick<QuantizeOptions, 'model' |
 /** The folder of the decoder's weights and config in a VILA checkpoint. @throws SparseVilaError `ERR_MODEL_TYPE`, `ERR_MODEL_MISSING` */
 export function decoderFolder(model: string): string {
   const folder = join(model, 'llm');
-  if (existsSync(join(folder, 'config.json'))) return folder;
+  if (isPresent(join(folder, 'config.json'))) return folder;
   throw new SparseVilaError(
-    existsSync(join(model, 'config.json')) ? 'ERR_MODEL_TYPE' : 'ERR_MODEL_MISSING',
+    isPresent(join(model, 'config.json')) ? 'ERR_MODEL_TYPE' : 'ERR_MODEL_MISSING',
     `Expected a VILA or NVILA checkpoint folder (config.json, llm/, vision_tower/, mm_projector/) at ${model}.`,
   );
 }

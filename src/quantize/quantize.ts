@@ -14,6 +14,7 @@ import { loadModel, loadRowModel } from '../models/load';
 import type { LoadOptions } from '../models/model';
 import { ropeTable } from '../ops/rope';
 import { float32, floats } from '../ops/run';
+import { writeError } from '../runtime/atomic';
 import {
   type CalibrationSample,
   completeSample,
@@ -83,6 +84,8 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
     const layers = [...work.finished.values()] as QuantizeResult['layers'];
     await finishCheckpoint(options, tensors, config, work, { signal, onProgress });
     return { out: resolve(options.out), layers, calibration, resumed };
+  } catch (error) {
+    throw writeError(error, work.folder);
   } finally {
     work.close();
   }

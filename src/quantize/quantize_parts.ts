@@ -6,6 +6,7 @@ import { statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
+import { writeError } from '../runtime/atomic';
 import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
 import { copyTree } from './copy_tree';
 import { isWeightFile } from './export';
@@ -81,6 +82,8 @@ export async function quantizeParts({ tower, ...given }: QuantizePartsOptions): 
     await install(work, ofDecoder.length > 0 ? join(work.folder, DECODER_STEP) : model, parts, signal);
     const resumed = made + decoder.resumed;
     return { ...decoder, resumed, out: resolve(options.out), tower: quantizedTower, projector };
+  } catch (error) {
+    throw writeError(error, work.folder);
   } finally {
     work.close();
   }

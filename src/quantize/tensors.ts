@@ -1,8 +1,9 @@
 // The tensors of a checkpoint folder, read one at a time: raw bytes, or widened to f32 and checked to be finite. Knows names
 // only as strings.
 
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { SparseVilaError } from '../errors';
+import { openRegular } from '../files';
 import { openCheckpoint, type TensorEntry } from '../models/safetensors';
 import { decodeFloats } from './half';
 import type { Matrix } from './round';
@@ -19,6 +20,7 @@ export interface Tensors {
   copy(name: string, as?: string): TensorSource;
 }
 
+const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
 const PIECE_BYTES = 64 * 2 ** 20;
 
 /** Opens the safetensors of `folder`. Reads headers only. */
@@ -91,7 +93,7 @@ export function readFloats(entry: TensorEntry): Float32Array {
 
 function copyOf(entry: TensorEntry, name: string): TensorSource {
   async function* pieces(): AsyncGenerator<Uint8Array> {
-    const handle = openSync(entry.file, 'r');
+    const { fd: handle } = openRegular(entry.file, WEIGHTS);
     try {
       for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
         yield readAt(handle, entry.offset + at, Math.min(PIECE_BYTES, entry.bytes - at), entry);
@@ -103,7 +105,7 @@ function copyOf(entry: TensorEntry, name: string): TensorSource {
 }
 
 function withFile<T>(file: string, body: (handle: number) => T): T {
-  const handle = openSync(file, 'r');
+  const { fd: handle } = openRegular(file, WEIGHTS);
   try {
     return body(handle);
   } finally {

@@ -12,6 +12,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -150,11 +151,20 @@ export function writeError(error: unknown, file: string): unknown {
   return diskFull(file, full, error);
 }
 
-/** The error of a program that ended because the disk is full, as the last lines of its output say; else undefined. */
+/** The error of a program that ended because the disk is full, as its last lines or the disk of `folder` say; else undefined. */
 export function fullDiskIn(lines: readonly string[], folder: string): SparseVilaError | undefined {
-  if (!lines.some((line) => /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line)))
-    return undefined;
-  return diskFull(folder, 'no space is left on this disk');
+  const said = lines.some((line) => /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line));
+  return said || isFull(folder) ? diskFull(folder, 'no space is left on this disk') : undefined;
+}
+
+/** Whether less than 64 KiB are left: CMake's own messages do not say it. */
+function isFull(folder: string): boolean {
+  try {
+    const { blocks, bavail, bsize } = statfsSync(folder);
+    return blocks > 0 && bavail * bsize < 2 ** 16;
+  } catch {
+    return false;
+  }
 }
 
 function diskFull(file: string, reason: string, cause?: unknown): SparseVilaError {
@@ -200,8 +210,12 @@ export async function removeStale(folder: string, now: number = Date.now()): Pro
     const path = join(folder, name);
     const used = afterMs === undefined ? undefined : await lastUsed(path);
     if (afterMs === undefined || used === undefined || now - used < afterMs) continue;
-    await rm(path, { recursive: true, force: true });
-    removed.push(name);
+    // In a cache that others share or that is read-only it may be theirs to remove.
+    const isGone = await rm(path, { recursive: true, force: true }).then(
+      () => true,
+      () => false,
+    );
+    if (isGone) removed.push(name);
   }
   return removed;
 }

@@ -2,10 +2,11 @@
 // package is compiled once, in a folder that goes away. Knows nothing of what is built.
 
 import { createHash } from 'node:crypto';
-import { existsSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '../errors';
+import { replaceFile } from './atomic';
 import { type Lock, takeLock } from './lock';
 import { packageFolder } from './paths';
 
@@ -56,12 +57,21 @@ async function wipeIfMisdated(tree: string, sources: Readonly<Record<string, str
   const note = join(tree, 'sources.json');
   const built = statSync(note, { throwIfNoEntry: false })?.mtimeMs;
   if (built !== undefined) {
-    const before = JSON.parse(await readFile(note, 'utf8')) as Record<string, string>;
+    const before = await readNote(note);
     const changed = Object.keys(sources).filter((path) => before[path] !== sources[path]);
     if (changed.some((path) => statSync(path).mtimeMs <= built)) await rm(tree, { recursive: true });
   }
   await mkdir(tree, { recursive: true });
-  writeFileSync(note, JSON.stringify(sources));
+  replaceFile(note, JSON.stringify(sources));
+}
+
+/** What the last build noted; nothing where the note is broken, so that every source counts as changed. */
+async function readNote(note: string): Promise<Record<string, string>> {
+  try {
+    return JSON.parse(await readFile(note, 'utf8')) as Record<string, string>;
+  } catch {
+    return {};
+  }
 }
 
 /** The lock of `tree`, or undefined while another process builds there. When its last owner was killed, the tree is wiped. */

@@ -2,10 +2,10 @@
 // was made from, apart from the modules that Node loads. Knows no kernel.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { installOnce } from './atomic';
+import { installOnce, replaceFile } from './atomic';
 import { buildWithCmake, findBuild, requireCmake } from './cmake';
 import { type CudaCompiler, ensureCuda } from './cuda';
 import type { Libtensorflow } from './libtensorflow';
@@ -109,7 +109,11 @@ function failurePath(libtensorflow: Libtensorflow, env: Environment): string {
 /** The last failure to build the GPU's library from the present sources; undefined when it was not tried or was built. */
 export function gpuFailure(libtensorflow: Libtensorflow, env: Environment = process.env): GpuFailure | undefined {
   const path = failurePath(libtensorflow, env);
-  return existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as GpuFailure) : undefined;
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as GpuFailure;
+  } catch {
+    return undefined; // there is none, or it is broken
+  }
 }
 
 /** Remembers a failure for doctor and for the next set-up, or with undefined forgets it. */
@@ -119,5 +123,6 @@ export async function noteGpuFailure(
   env: Environment = process.env,
 ): Promise<void> {
   const path = failurePath(libtensorflow, env);
-  await (failure === undefined ? rm(path, { force: true }) : writeFile(path, JSON.stringify(failure)));
+  if (failure === undefined) await rm(path, { force: true });
+  else replaceFile(path, JSON.stringify(failure));
 }

@@ -4,7 +4,7 @@
 import { mkdir } from 'node:fs/promises';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { resolvePackage } from '../packages';
-import { markUsed, removeStale } from './atomic';
+import { markUsed, removeStale, writeError } from './atomic';
 import { requireCmake } from './cmake';
 import { CUDA_VERSION, findCuda } from './cuda';
 import { deviceWish, unfit } from './device';
@@ -64,7 +64,9 @@ export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
   options.signal?.throwIfAborted();
   const wish = deviceWish();
   const cache = cacheFolder();
-  await mkdir(cache, { recursive: true });
+  await mkdir(cache, { recursive: true }).catch((error) => {
+    throw writeError(error, cache);
+  });
   await removeStale(cache);
   if (findInstallation() === undefined) checkTools(); // before fetching much for nothing
   const engine = await ensureEngine(options);

@@ -1,6 +1,5 @@
 // Which chat template a checkpoint uses: the caller's, one that its config names, its own file, or one that its name implies.
 // Source: transformers `utils/chat_template_utils.py` (search order); NVlabs/VILA `llava/conversation.py` (modes by name).
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { isPresent, readTextFile } from '../files';
@@ -81,7 +80,7 @@ function fromFiles(folder: string, { path }: TemplateOptions): Found | undefined
   if (isPresent(file)) return { source: readTemplate(file), file };
   const mode = path === undefined ? undefined : modeOfPath(path);
   if (mode?.certain === true) return named(mode.name);
-  for (const file of JSON_PLACES.map((name) => join(folder, name)).filter(existsSync)) {
+  for (const file of JSON_PLACES.map((name) => join(folder, name)).filter(isPresent)) {
     const source = templateIn(readJson(file), file);
     if (source !== undefined) return { source, file };
   }
@@ -109,7 +108,7 @@ function specialTokens(folder: string): Json {
   const tokens: Json = {};
   for (const file of ['special_tokens_map.json', 'tokenizer_config.json']
     .map((name) => join(folder, name))
-    .filter(existsSync)) {
+    .filter(isPresent)) {
     for (const [key, value] of Object.entries(readJson(file))) {
       const text = typeof value === 'object' && value !== null && 'content' in value ? value.content : value;
       if (key.endsWith('_token') && typeof text === 'string') tokens[key] = text;

@@ -2,9 +2,9 @@
 // or Qwen2 decoder. `resize` and `pad` image modes.
 // Source: NVlabs/VILA `llava/model/llava_arch.py`, `llava/mm_utils.py`, `llava/model/encoders/image/basic.py`.
 
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../../errors';
+import { isPresent } from '../../files';
 import { cellGeometry, type Size } from '../../image/cells';
 import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
 import { type ConfigReader, configReader, type Json, readJson } from '../../json';
@@ -166,7 +166,7 @@ function textSide({ root, layout }: VilaConfig, path: string, rows: number, { te
     'ERR_CONFIG_INVALID',
   );
   const generationFile = join(llm, 'generation_config.json');
-  const generation: GenerationConfig = existsSync(generationFile)
+  const generation: GenerationConfig = isPresent(generationFile)
     ? parseGenerationConfig(readJson(generationFile), generationFile)
     : { sampling: {}, stopIds: [] };
   return {
