@@ -40,7 +40,20 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'evaluate',
     'index',
   ],
-  index: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session', 'explain'],
+  index: [
+    'errors',
+    'options',
+    'files',
+    'runtime',
+    'ops',
+    'image',
+    'text',
+    'models',
+    'sparsity',
+    'session',
+    'quantize',
+    'explain',
+  ],
 };
 
 interface Import {

@@ -3,6 +3,10 @@
 import { coded } from './errors';
 import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
+import { signalOf, withCodes } from './options';
+import { convert as convertFolder } from './quantize/convert';
+import { quantizeParts } from './quantize/quantize_parts';
+import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export { type ErrorCode, SparseVilaError } from './errors';
@@ -10,8 +14,14 @@ export { type ExplainedTurn, type ExplainOptions, explain } from './explain/expl
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { LoadOptions } from './models/model';
+export type { ConvertOptions, ConvertResult } from './quantize/convert';
+export type {
+  QuantizePartsOptions as QuantizeOptions,
+  QuantizePartsResult as QuantizeResult,
+} from './quantize/quantize_parts';
+export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
-export { setup } from './runtime/setup';
+export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
 export { compose } from './sparsity/compose';
@@ -33,6 +43,15 @@ export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';
 export { type VScanOptions, vScan } from './sparsity/v_scan';
 export { type VisionZipOptions, visionZip } from './sparsity/vision_zip';
+
+/** Makes this machine ready to run; does nothing when all is there. See `SetupOptions`. */
+export const setup = withCodes<SetupOptions | undefined, SetupResult>(setUp);
+
+/** Quantises a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
+export const quantize = withCodes(quantizeParts);
+
+/** Converts a checkpoint folder into a new one, as `sparsevila convert` does. Stopped, the same call continues. */
+export const convert = withCodes(convertFolder);
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {
@@ -61,6 +80,6 @@ export async function load(path: string, options?: LoadOptions): Promise<Model> 
       [Symbol.dispose]: () => model.dispose(),
     };
   } catch (error) {
-    throw coded(error, options?.signal);
+    throw coded(error, signalOf(options));
   }
 }

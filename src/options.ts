@@ -1,6 +1,6 @@
 // The one check of options and arguments: before any work, a value that is not allowed and a name that is unknown are errors.
 
-import { messageOf, received, SparseVilaError } from './errors';
+import { coded, messageOf, received, SparseVilaError } from './errors';
 
 /** What an option takes, in words and as a test. */
 export interface Check {
@@ -103,7 +103,7 @@ export function checkOptions<T extends object>(what: string, options: T | undefi
 
 /** Checks one argument. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkValue(what: string, name: string, value: unknown, check: Check): void {
-  if (accepts(check, value)) return;
+  if (isAccepted(check, value)) return;
   throw invalidOption(what, `${check.expected} for ${name}`, received(value));
 }
 
@@ -119,6 +119,27 @@ export function guardedCallback<A extends unknown[], R>(name: string, call: (...
       return call(...given);
     } catch (cause) {
       throw new SparseVilaError('ERR_CALLBACK', `${name} threw an error: ${messageOf(cause)}`, { cause });
+    }
+  };
+}
+
+/** The signal among options that may be anything. */
+export function signalOf(options: unknown): AbortSignal | undefined {
+  try {
+    const { signal } = options as { signal?: unknown };
+    return signal instanceof AbortSignal ? signal : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A function of the public API that takes options: what leaves it has a code, or is the reason of the options' signal. */
+export function withCodes<O, R>(work: (options: O) => Promise<R>): (options: O) => Promise<R> {
+  return async (options) => {
+    try {
+      return await work(options);
+    } catch (error) {
+      throw coded(error, signalOf(options));
     }
   };
 }
@@ -154,7 +175,7 @@ function unknownOption(what: string, name: string, known: readonly string[]): Sp
 }
 
 /** A value whose code throws when it is looked at (a proxy, a getter) is not accepted. */
-function accepts(check: Check, value: unknown): boolean {
+export function isAccepted(check: Check, value: unknown): boolean {
   try {
     return check.accepts(value);
   } catch {

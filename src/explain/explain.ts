@@ -1,10 +1,12 @@
 // What a conversation looked at, as a picture: for each image its salience and what was kept of it, for each turn the cells
 // that it attended, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
 
-import { SparseVilaError } from '../errors';
+import { coded, SparseVilaError } from '../errors';
 import type { CellGeometry, Size } from '../image/cells';
 import { decodeImage, type ImageInput } from '../image/decode';
+import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
+import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
 import { type LookedAt, looksOf } from './look';
 import { embed, rasterize } from './render';
@@ -47,8 +49,20 @@ export interface ExplainOptions {
 export async function explain(
   model: { cellsOf(picture: Size): CellGeometry },
   turns: readonly ExplainedTurn[],
-  { title = '', signal }: ExplainOptions = {},
+  options?: ExplainOptions,
 ): Promise<Buffer> {
+  try {
+    return await draw(model, checkExplain(model, turns, options));
+  } catch (error) {
+    throw coded(error, signalOf(options));
+  }
+}
+
+async function draw(
+  model: { cellsOf(picture: Size): CellGeometry },
+  { turns, title = '', signal }: ReturnType<typeof checkExplain>,
+): Promise<Buffer> {
+  signal?.throwIfAborted();
   const looks = looksOf(turns);
   const pictures: Embedded[] = [];
   for (const { images = [], stats } of turns) {

@@ -9,6 +9,7 @@ import { join, resolve } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import { readQuantization } from '../models/quantized_config';
+import { checkOptions, FUNCTION, guardedCallback, invalidOption, NAME, oneOf, SIGNAL } from '../options';
 import { requireSpace, writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
@@ -61,9 +62,10 @@ interface PartPlan {
  *   `ERR_WEIGHT_…` (weights that are not read, or that the other form cannot hold); `ERR_CONVERT_LOSS` (what was written is not
  *   what was read); `ERR_MODEL_TYPE` (no such layout for this model); `ERR_OUTPUT_EXISTS`, `ERR_BUSY`, `ERR_DISK_FULL`; `signal.reason`
  */
-export async function convert(options: ConvertOptions): Promise<ConvertResult> {
-  const { model, out, signal, onProgress = () => undefined } = options;
-  checkOptions(options);
+export async function convert(given: ConvertOptions): Promise<ConvertResult> {
+  const options = checkConvertOptions(given);
+  const { model, out, signal } = options;
+  const onProgress = guardedCallback('onProgress', options.onProgress ?? (() => undefined));
   const checkpoint = openParts(model);
   const layout = options.layout ?? checkpoint.layout;
   if (options.layout !== undefined && checkpoint.layout === undefined) throw noLayout(model);
@@ -167,21 +169,19 @@ function keyOf({ model, format, dtype, layout }: ConvertOptions, { parts }: Chec
   return hash.digest('hex');
 }
 
-function checkOptions({ format, dtype, layout }: ConvertOptions): void {
-  const wrong = (name: string, values: readonly string[], received: string): SparseVilaError =>
-    new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected one of ${values.join(', ')} for ${name}, received ${received}.`,
-    );
-  if (format !== undefined && !TARGET_FORMATS.includes(format)) throw wrong('format', TARGET_FORMATS, format);
-  if (dtype !== undefined && !TARGET_DTYPES.includes(dtype)) throw wrong('dtype', TARGET_DTYPES, dtype);
-  if (layout !== undefined && !LAYOUTS.includes(layout)) throw wrong('layout', LAYOUTS, layout);
-  if (format === undefined && dtype === undefined && layout === undefined) {
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      'Expected a format, a dtype or a layout to convert to, received none of them.',
-    );
-  }
+function checkConvertOptions(options: ConvertOptions): ConvertOptions {
+  const given = checkOptions<ConvertOptions>('convert', options, {
+    model: { ...NAME, required: true },
+    out: { ...NAME, required: true },
+    format: oneOf(...TARGET_FORMATS),
+    dtype: oneOf(...TARGET_DTYPES),
+    layout: oneOf(...LAYOUTS),
+    signal: SIGNAL,
+    onProgress: FUNCTION,
+  });
+  if (given.format === undefined && given.dtype === undefined && given.layout === undefined)
+    throw invalidOption('convert', 'a format, a dtype or a layout to convert to', 'none of them');
+  return given;
 }
 
 function noLayout(model: string): SparseVilaError {

@@ -5,6 +5,18 @@ import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
 import { readJson } from '../json';
 import { type DecoderConfig, parseDecoderConfig } from '../models/config';
+import {
+  BOOLEAN,
+  type Check,
+  COUNT,
+  checkOptions,
+  FUNCTION,
+  invalidOption,
+  listOf,
+  NAME,
+  oneOf,
+  SIGNAL,
+} from '../options';
 import { packageFolder } from '../runtime/paths';
 import type { OnProgress } from '../runtime/progress';
 import { type CalibrationSample, readCalibration } from './calibration';
@@ -67,35 +79,39 @@ export interface CheckedOptions {
   readonly calibration: string | undefined;
 }
 
-const KEYS = [
-  ...['model', 'out', 'format', 'groupSize', 'symmetric', 'method', 'rounding', 'modules'],
-  ...['calibration', 'samples', 'rows', 'signal', 'onProgress'],
-];
+const GROUP_SIZE: Check = {
+  expected: 'a multiple of 8, commonly 128, 64 or 32',
+  accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 8 && (value as number) % 8 === 0,
+};
 
-/** Fills in defaults; `known` are the modules that may be named. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Fills in defaults; `known` are the modules that may be named. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
 export function checkQuantizeOptions(
   options: QuantizeOptions,
   known: readonly Module[] = DECODER_MODULES,
 ): CheckedOptions {
-  for (const key of Object.keys(options))
-    if (!KEYS.includes(key)) throw invalid('quantize options', `only ${KEYS.join(', ')}`, key);
-  const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = options;
-  const { rounding = 'feedback', modules = ['decoder'], samples = 128, rows = 4096 } = options;
-  if (!ROUNDINGS.includes(rounding)) throw invalid('rounding', ROUNDINGS.join(' or '), rounding);
-  if (!QUANTIZED_FORMATS.includes(format)) throw invalid('format', QUANTIZED_FORMATS.join(' or '), format);
-  if (!METHODS.includes(method)) throw invalid('method', METHODS.join(' or '), method);
-  const unknown = modules.find((module) => !known.includes(module));
-  if (unknown !== undefined || modules.length === 0) throw invalid('modules', `some of ${known.join(', ')}`, unknown);
-  if (!Number.isInteger(groupSize) || groupSize < 8 || groupSize % 8 !== 0)
-    throw invalid('groupSize', 'a multiple of 8, commonly 128, 64 or 32', groupSize);
-  for (const [name, value] of Object.entries({ samples, rows }))
-    if (!Number.isInteger(value) || value < 1) throw invalid(name, 'an integer of at least 1', value);
-  const calibration = method === 'awq' && modules.includes('decoder') ? options.calibration : undefined;
+  const given = checkOptions<QuantizeOptions>('quantize', options, {
+    model: { ...NAME, required: true },
+    out: { ...NAME, required: true },
+    format: oneOf(...QUANTIZED_FORMATS),
+    groupSize: GROUP_SIZE,
+    symmetric: BOOLEAN,
+    method: oneOf(...METHODS),
+    rounding: oneOf(...ROUNDINGS),
+    modules: listOf(`modules among ${known.join(', ')}`, oneOf(...known), 1),
+    calibration: NAME,
+    samples: COUNT,
+    rows: COUNT,
+    signal: SIGNAL,
+    onProgress: FUNCTION,
+  });
+  const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = given;
+  const { rounding = 'feedback', modules = ['decoder'], samples = 128, rows = 4096 } = given;
+  const calibration = method === 'awq' && modules.includes('decoder') ? given.calibration : undefined;
   return { model, out, format, groupSize, symmetric, method, rounding, modules, samples, rows, calibration };
 }
 
 export function invalid(name: string, expected: string, received: unknown): SparseVilaError {
-  return new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} for ${name}, received ${String(received)}.`);
+  return invalidOption('quantize', `${expected} for ${name}`, String(received));
 }
 
 /**

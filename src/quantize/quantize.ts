@@ -14,6 +14,7 @@ import { loadModel, loadRowModel } from '../models/load';
 import type { LoadOptions } from '../models/model';
 import { ropeTable } from '../ops/rope';
 import { float32, floats } from '../ops/run';
+import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
 import {
   type CalibrationSample,
@@ -75,7 +76,8 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   const folder = decoderFolder(options.model);
   const config = checkedDecoderConfig(folder, options);
   const tensors = openTensors(folder);
-  const { signal, onProgress = () => undefined } = given;
+  const { signal } = given;
+  const onProgress = guardedCallback('onProgress', given.onProgress ?? (() => undefined));
   const work = openWorkFolder(options.out, keyOf(options, tensors), inputsOf(options));
   try {
     const run: Run = { options, config, tensors, work, signal, onProgress };

@@ -56,7 +56,8 @@ const DECODER_STEP = 'decoder';
  * `quantize` of all `modules`; tower and projector are calibrated on the pictures of the same conversations.
  * @throws SparseVilaError what `quantize`, `quantizeTower`, `quantizeProjector` and `smoothTower` throw; `signal.reason`
  */
-export async function quantizeParts({ tower, ...given }: QuantizePartsOptions): Promise<QuantizePartsResult> {
+export async function quantizeParts(all: QuantizePartsOptions): Promise<QuantizePartsResult> {
+  const { tower, ...given } = { ...all };
   const options = checkQuantizeOptions(given, MODULES);
   const { modules } = options;
   checkTower(tower, modules);

@@ -3,6 +3,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { BOOLEAN, checkOptions, FUNCTION, guardedCallback, SIGNAL } from '../options';
 import { resolvePackage } from '../packages';
 import { markUsed, removeStale, writeError } from './atomic';
 import { requireCmake } from './cmake';
@@ -60,7 +61,19 @@ export interface SetupOptions {
  * Fetches the engine and libtensorflow and compiles the native modules and the GPU's library, as far as they are not there.
  * Throws `SparseVilaError` saying what is missing, or the signal's reason when stopped.
  */
-export async function setup(options: SetupOptions = {}): Promise<SetupResult> {
+export async function setup(given?: SetupOptions): Promise<SetupResult> {
+  const { onProgress, ...options } = checkOptions<SetupOptions>('setup', given, {
+    gpu: BOOLEAN,
+    standin: BOOLEAN,
+    signal: SIGNAL,
+    onProgress: FUNCTION,
+  });
+  return setUp(
+    onProgress === undefined ? options : { ...options, onProgress: guardedCallback('onProgress', onProgress) },
+  );
+}
+
+async function setUp(options: SetupOptions): Promise<SetupResult> {
   options.signal?.throwIfAborted();
   const wish = deviceWish();
   const cache = cacheFolder();

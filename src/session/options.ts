@@ -16,11 +16,11 @@ import {
   SIGNAL,
   TEXT,
 } from '../options';
+import { checkedMethod } from '../sparsity/checked';
 import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
 import type { SamplingOptions } from '../text/sampling';
 import { dropStarts } from './drop';
-import { checkedMethod } from './method';
 
 /** Whether a turn's text stays for the next turn, or only its images do. */
 export type History = 'keep' | 'evict';

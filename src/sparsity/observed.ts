@@ -1,6 +1,7 @@
 // A method as it is, with what it is shown kept for a look afterwards: salience even where it reads none, relevance even where
 // everything is attended. Attending all is dense bit for bit, so that watching changes no answer.
 
+import { checkedMethod } from './checked';
 import type { Place, SparsityMethod } from './method';
 
 /** What a layer's retrieval was shown: the relevance of visual rows, and where these lie in their images. */
@@ -15,8 +16,12 @@ export interface Observed {
   readonly takeRelevance: () => readonly LayerRelevance[] | undefined;
 }
 
-/** `inner` with salience asked for where it asks for none, and a `retrieve` of everything where it has none. */
-export function observed(inner: SparsityMethod): Observed {
+/**
+ * `inner` with salience asked for where it asks for none, and a `retrieve` of everything where it has none.
+ * @throws SparseVilaError `ERR_METHOD` for what is no method
+ */
+export function observed(watched: SparsityMethod): Observed {
+  const inner = checkedMethod(watched);
   let seen: LayerRelevance[] = [];
   const salience = inner.tower?.salience?.length ? inner.tower.salience : [-1];
   const method: SparsityMethod = {

@@ -1,6 +1,14 @@
 // Exact top-k on scores, by radix selection, and the rounding that budgets use.
 
+import { types } from 'node:util';
 import { SparseVilaError } from '../errors';
+import { type Check, checkValue, NATURAL } from '../options';
+
+const UNIT: Check = {
+  expected: 'a share from 0 to 1',
+  accepts: (value) => typeof value === 'number' && value >= 0 && value <= 1,
+};
+const SCORES: Check = { expected: 'a Float32Array', accepts: types.isFloat32Array };
 
 /** Round half to even, as Python, numpy and torch do. */
 export function roundHalfEven(x: number): number {
@@ -15,16 +23,20 @@ export function ranked(scores: Float32Array): Int32Array {
   return topK(scores, scores.length).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
 }
 
-/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. */
+/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function budget(n: number, sparsity: number): number {
+  checkValue('budget', 'n', n, NATURAL);
+  checkValue('budget', 'sparsity', sparsity, UNIT);
   return n === 0 ? 0 : Math.max(1, roundHalfEven((1 - sparsity) * n));
 }
 
 /**
  * Indices of the k largest scores, ascending; of equal scores the lower index wins. Takes time of O(n), whatever the scores.
- * @throws SparseVilaError `ERR_SCORES` when a score is NaN
+ * @throws SparseVilaError `ERR_SCORES` when a score is NaN; `ERR_OPTION_INVALID`
  */
 export function topK(scores: Float32Array, k: number): Int32Array {
+  checkValue('topK', 'scores', scores, SCORES);
+  checkValue('topK', 'k', k, NATURAL);
   const keys = sortableKeys(scores);
   if (k >= scores.length) return Int32Array.from(keys.keys());
   const chosen = new Int32Array(k);

@@ -1,9 +1,9 @@
-// A sparsity method as a session uses it: methods may be anyone's, so each part is checked once, and what a part throws gets a code.
+// A sparsity method as sessions use it: methods may be anyone's, so each part is checked once, and what a part throws gets a code.
 
 import { messageOf, received, SparseVilaError } from '../errors';
-import { BOOLEAN, type Check, COUNT, FUNCTION, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
-import type { SparsityMethod } from '../sparsity/method';
-import { LAYER, POSITIONS } from '../sparsity/options';
+import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
+import type { SparsityMethod } from './method';
+import { LAYER, POSITIONS } from './options';
 
 const LAYERS = listOf('layers, each a number or a share of the depth between 0 and 1,', LAYER);
 
@@ -35,14 +35,19 @@ const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
  * @throws SparseVilaError `ERR_METHOD` for a part that is unknown or malformed
  */
 export function checkedMethod(method: SparsityMethod): SparsityMethod {
+  if (!isAccepted(OBJECT, method))
+    throw new SparseVilaError(
+      'ERR_METHOD',
+      `Expected a sparsity method, such as dense() or sparseVila(), received ${received(method)}.`,
+    );
   const parts: [string, unknown][] = [];
   for (const [part, check] of Object.entries(PARTS)) {
     const value = read(method, part);
     if (value === undefined && part !== 'name') continue;
-    if (!check.accepts(value)) throw malformed(method, `${check.expected} for ${part}`, received(value));
+    if (!isAccepted(check, value)) throw malformed(method, `${check.expected} for ${part}`, received(value));
     parts.push([part, typeof value === 'function' ? guarded(method, part, value as Part) : value]);
   }
-  checkNames(method);
+  checkNames(method, Object.keys(PARTS));
   return Object.fromEntries(parts) as unknown as SparsityMethod;
 }
 
@@ -71,12 +76,19 @@ function read(method: SparsityMethod, part: string): unknown {
 }
 
 /** A part of its own that is spelled nearly as one of ours would be left out in silence. */
-function checkNames(method: SparsityMethod): void {
-  const known = Object.keys(PARTS);
-  for (const name of Object.keys(method)) {
+function checkNames(method: SparsityMethod, known: readonly string[]): void {
+  for (const name of namesOf(method)) {
     const meant = known.includes(name) ? undefined : nearest(name, known);
-    if (meant !== undefined)
-      throw malformed(method, `a method made of ${known.join(', ')}`, `${received(name)}. Did you mean ${meant}?`);
+    if (meant === undefined) continue;
+    throw malformed(method, `a method made of ${known.join(', ')}`, `${received(name)}. Did you mean ${meant}?`);
+  }
+}
+
+function namesOf(method: SparsityMethod): string[] {
+  try {
+    return Object.keys(method);
+  } catch (cause) {
+    throw new SparseVilaError('ERR_METHOD', `A method's parts cannot be listed: ${messageOf(cause)}`, { cause });
   }
 }
 

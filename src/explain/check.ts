@@ -1,0 +1,74 @@
+// What `explain` may be given, checked before any picture is decoded.
+
+import { types } from 'node:util';
+import { received } from '../errors';
+import { type Check, checkOptions, invalidOption, isAccepted, OBJECT, SIGNAL, TEXT } from '../options';
+import type { ExplainedTurn, ExplainOptions } from './explain';
+
+const CELL: Check = {
+  expected: 'an integer',
+  accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 0,
+};
+
+const ascending = (value: unknown, below: number): boolean =>
+  types.isInt32Array(value) && value.every((at, i) => at > (value[i - 1] ?? -1) && at < below);
+
+/** An image of a turn's statistics. */
+function isSeen(value: unknown): boolean {
+  if (!OBJECT.accepts(value)) return false;
+  const { grid, tokens, kept, salience } = value as ExplainedTurn['stats']['images'][number];
+  return (
+    CELL.accepts(tokens) &&
+    grid.rows * grid.cols === tokens &&
+    [grid.rows, grid.cols].every(CELL.accepts) &&
+    ascending(kept, tokens) &&
+    (salience === undefined || (types.isFloat32Array(salience) && salience.length === tokens))
+  );
+}
+
+const STATS: Check = {
+  expected: 'the stats of a complete answer',
+  accepts: (value) => {
+    if (!OBJECT.accepts(value)) return false;
+    const { images, retrieved } = value as ExplainedTurn['stats'];
+    const isLayers = (layers: unknown): boolean =>
+      Array.isArray(layers) && Array.from(layers).every((layer) => ascending(layer, Number.POSITIVE_INFINITY));
+    return (
+      Array.isArray(images) && Array.from(images).every(isSeen) && (retrieved === undefined || isLayers(retrieved))
+    );
+  },
+};
+
+const RELEVANCE: Check = {
+  expected: 'what takeRelevance() of observed() gave',
+  accepts: (value) =>
+    Array.isArray(value) &&
+    Array.from(value).every(
+      ({ scores, places }) =>
+        types.isFloat32Array(scores) &&
+        Array.isArray(places) &&
+        places.length === scores.length &&
+        Array.from(places).every((place) => [place.image, place.row, place.col].every(CELL.accepts)),
+    ),
+};
+
+const TURN = {
+  question: { ...TEXT, required: true as const },
+  answer: { ...TEXT, required: true as const },
+  images: { expected: 'a list of images', accepts: Array.isArray },
+  stats: { ...STATS, required: true as const },
+  relevance: RELEVANCE,
+};
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
+export function checkExplain(model: unknown, turns: unknown, options: ExplainOptions | undefined) {
+  const isModel = (value: unknown): boolean => typeof (value as { cellsOf?: unknown } | null)?.cellsOf === 'function';
+  if (!isAccepted({ expected: '', accepts: isModel }, model))
+    throw invalidOption('explain', 'the model that was asked', received(model));
+  if (!isAccepted({ expected: '', accepts: Array.isArray }, turns))
+    throw invalidOption('explain', 'a list of turns', received(turns));
+  const checked = Array.from(turns as ExplainedTurn[], (turn, i) =>
+    checkOptions<ExplainedTurn>(`explain: turn ${i}`, turn ?? (null as never), TURN),
+  );
+  return { turns: checked, ...checkOptions<ExplainOptions>('explain', options, { title: TEXT, signal: SIGNAL }) };
+}
