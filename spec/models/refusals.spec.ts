@@ -1,7 +1,7 @@
 // Settings of a checkpoint that change the computation and are not computed here, and numbers that cannot be used: each is refused
 // with the file and the key, and with a code that tells a model that is not supported from a file that is wrong.
 
-import { writeFileSync } from 'node:fs';
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { load } from '../../src';
 import { errorOf } from '../image/fixtures';
@@ -237,6 +237,31 @@ describe('a tensor that the config implies', () => {
           expect.stringContaining('lm_head.weight'),
         ]);
       }
+    });
+  });
+
+  it('one tensor, where two names stand for it', async () => {
+    await withCopy(BASE, async (folder) => {
+      changeTensors(join(folder, 'vision_tower/model.safetensors'), (all) => {
+        const name = 'vision_model.encoder.layers.0.layer_norm1.weight';
+        const tensor = all.get(name);
+        if (tensor === undefined) throw new Error(`no ${name}`);
+        all.set(name.replace('vision_model.', ''), tensor);
+      });
+      const message = expect.stringMatching(/"encoder.*" and "vision_model.*" in|"vision_model.*" and "encoder.*" in/);
+      expect(await errorOf(() => load(folder))).toMatchObject({ code: 'ERR_WEIGHT_EXTRA', message });
+    });
+  });
+
+  it('a generation config whose link leads nowhere', async () => {
+    await withCopy(BASE, async (folder) => {
+      const file = join(folder, 'llm/generation_config.json');
+      rmSync(file, { force: true });
+      symlinkSync('../blobs/none', file);
+      expect(await errorOf(() => load(folder))).toMatchObject({
+        code: 'ERR_FILE_UNREADABLE',
+        message: expect.stringContaining(file),
+      });
     });
   });
 

@@ -131,11 +131,11 @@ export function resampleOf(pilNumber: number): ResampleFilter {
 }
 
 /** What transformers' SigLIP processors take for what their file leaves out. */
-const SIGLIP_DEFAULTS = { resample: 3, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] } as const;
+const SIGLIP_DEFAULTS = { size: 224, resample: 3, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] } as const;
 
 /**
  * A preprocessor_config.json, checked. `size` may be a number, {height, width} or {shortest_edge} (a square: both modes give one);
- * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; resample, image_mean and image_std have a default only
+ * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; size, resample, image_mean and image_std have a default only
  * where `image_processor_type` is SigLIP's. Steps that are switched off and what they would use are not read.
  * @param file what errors call the file
  * @param options isResized: the caller resizes pictures to `size`, bicubic, before the processor, whose do_resize and resample then

@@ -56,7 +56,7 @@ function openFolder(path: string): { folder: string; json: Json; family: (typeof
   if (!isFolder(folder) || !isPresent(file)) {
     throw new SparseVilaError(
       'ERR_MODEL_MISSING',
-      `Expected a checkpoint folder with a config.json at ${folder}, found ${isPresent(folder) ? 'none in it' : 'nothing there'}.`,
+      `Expected a checkpoint folder with a config.json at ${folder}, found ${isFolder(folder) ? 'none in it' : isPresent(folder) ? 'no folder' : 'nothing there'}.`,
     );
   }
   refuseAdapter(folder);

@@ -75,7 +75,12 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const { rename = (name) => name, ignore = [] } = options;
   const { native } = start();
   const entries = new Map<string, TensorEntry>();
-  for (const entry of openCheckpoint(folder).values()) entries.set(rename(entry.name), entry);
+  for (const entry of openCheckpoint(folder).values()) {
+    const name = rename(entry.name);
+    const other = entries.get(name);
+    if (other !== undefined) throw twice(entry, other);
+    entries.set(name, entry);
+  }
   const sources = new Map<string, number>();
   const unread = new Map([...entries].map(([name, entry]) => [entry, name]));
   for (const [entry, name] of unread) if (ignore.some((pattern) => pattern.test(name))) unread.delete(entry);
@@ -199,6 +204,14 @@ function isIdle(entry: TensorEntry, name: string): boolean {
   if (entry.bytes === 0) return true;
   if (!name.endsWith('.bias') || entry.shape.length !== 1 || !(entry.dtype in WEIGHT_TYPES)) return false;
   return readTensor(entry).every((value) => value === 0);
+}
+
+function twice({ file, name }: TensorEntry, other: TensorEntry): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_EXTRA',
+    `${file}: expected one tensor for each weight, received "${name}" and "${other.name}" in ${other.file} for the same. Which one counts ` +
+      'cannot be told: remove the other.',
+  );
 }
 
 function extra(folder: string, names: readonly string[]): SparseVilaError {

@@ -108,12 +108,20 @@ function parseConfig(folder: string, layout: VilaLayout): VilaConfig {
   checkVilaSettings(root);
   const { mode, isResized } = imageMode(root);
   const file = layout.preprocessorFile;
+  const settings = configReader(readJson(file), file);
+  // A processor alone keeps the aspect ratio then.
+  if (
+    !root.has('image_aspect_ratio') &&
+    typeof settings.json.size === 'object' &&
+    settings.object('size')?.has('shortest_edge')
+  )
+    throw settings.unsupported('size', 'height and width, or "image_aspect_ratio" in the root config');
   return {
     layout,
     root,
     mode,
     selectLayer: root.number('mm_vision_select_layer', -2),
-    pixels: parsePreprocessorConfig(readJson(file), file, { isResized }),
+    pixels: parsePreprocessorConfig(settings.json, file, { isResized }),
   };
 }
 
