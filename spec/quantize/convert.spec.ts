@@ -1,7 +1,9 @@
 // `convert`: layouts are permutations, so going round is the identity; float types are checked value by value.
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { filesBelow } from '../../src/files';
 import { openCheckpoint } from '../../src/models/safetensors';
 import { convert } from '../../src/quantize/convert';
 import { quantize } from '../../src/quantize/quantize';
@@ -87,6 +89,36 @@ it('what a type cannot hold is refused, and nothing is left', async () => {
   const entry = openCheckpoint(at('fine-f16')).get('a');
   expect(entry && [...readFloats(entry)]).toEqual([1, 60000]);
   expect(['large-f16', 'large-f16.partial'].filter((name) => existsSync(at(name)))).toEqual([]);
+});
+
+it('tensors without elements, and names that objects have of themselves, are kept', async () => {
+  mkdirSync(at('names'));
+  const names = ['__proto__', 'toString', 'constructor', ''];
+  const none = { dtype: 'F32', shape: [0], byteLength: 0, bytes: () => new Uint8Array() } as const;
+  const one = { dtype: 'F32', shape: [1], byteLength: 4, bytes: () => new Uint8Array(4) } as const;
+  const tensors = [...names.map((name) => ({ name, ...none })), { name: 'hasOwnProperty', ...one }];
+  await writeSafetensors(join(at('names'), 'model.safetensors'), tensors);
+  await convert({ model: at('names'), out: at('names-f16'), dtype: 'f16' });
+  const found = openCheckpoint(at('names-f16'));
+  expect([...found.keys()].sort()).toEqual(['', '__proto__', 'constructor', 'hasOwnProperty', 'toString']);
+  expect([...found.values()].map(({ dtype }) => dtype)).toEqual(Array(5).fill('F16'));
+});
+
+it('killed at any step, the same call goes on, and the result is that of one that was not', async () => {
+  await convert({ model: TINY, out: at('whole'), dtype: 'f32' });
+  const script = `require(${JSON.stringify(resolve(__dirname, '../../src/quantize/convert.js'))}).convert({
+    model: ${JSON.stringify(TINY)}, out: process.argv[1], dtype: 'f32',
+    onProgress: ({ done, total }) => done / total > Number(process.argv[2]) && process.kill(process.pid, 'SIGKILL'),
+  });`;
+  for (const share of ['0.05', '0.4', '0.55']) {
+    const { signal } = spawnSync(process.execPath, ['-e', script, at('killed'), share]);
+    expect([signal, existsSync(at('killed'))]).toEqual(['SIGKILL', false]);
+  }
+  await convert({ model: TINY, out: at('killed'), dtype: 'f32' });
+  expect(existsSync(at('killed.partial'))).toBe(false);
+  expect(filesBelow(at('killed'))).toEqual(filesBelow(at('whole')));
+  for (const file of filesBelow(at('whole')))
+    expect(readFileSync(join(at('killed'), file)).equals(readFileSync(join(at('whole'), file)))).toBe(true);
 });
 
 it.each([

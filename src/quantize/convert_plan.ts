@@ -193,9 +193,10 @@ function castTask(tensors: Tensors, entry: TensorEntry, dtype: FloatDtype | unde
   return {
     sources: [{ name, dtype, shape, byteLength, bytes }],
     converted: true,
-    // Finite as it was: readFloats throws for what overflowed.
-    check: (written) =>
-      sameBytes(bytes(), bytesIn(written, name)) && readFloats(written.entries.get(name) as TensorEntry).length > 0,
+    check: (written) => {
+      readFloats(written.entries.get(name) as TensorEntry); // throws for what overflowed
+      return sameBytes(bytes(), bytesIn(written, name));
+    },
   };
 }
 

@@ -9,6 +9,7 @@ import { breather } from '../models/breath';
 import { loadModel } from '../models/load';
 import type { VisionLanguageModel } from '../models/model';
 import { float32, floats } from '../ops/run';
+import { writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import type { Tensor } from '../runtime/tensor';
 import { createSession } from '../session/session';
@@ -72,15 +73,23 @@ interface Observation {
   }[];
 }
 
+function temporaryFolder(): string {
+  try {
+    return mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
+  } catch (error) {
+    throw writeError(error, tmpdir());
+  }
+}
+
 /** Compares. @throws what loading and quantising throw; `signal.reason` */
 export async function report(options: ReportOptions): Promise<Report> {
   const { quantized, evaluation, ...shared } = options;
   const samples = evaluation === undefined ? packagedScenes('evaluation') : readCalibration(evaluation);
   const turns = samples.flatMap((sample) => sample.turns);
-  const folder = mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
   const float = await observe(options.model, samples, undefined, 'float', options);
   const said = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
+  const folder = temporaryFolder();
   try {
     const rtn = join(folder, 'rtn');
     await quantizeParts({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });

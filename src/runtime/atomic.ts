@@ -54,7 +54,8 @@ export async function removeAtOnce(path: string): Promise<void> {
     () => true,
     () => false,
   );
-  if (moved) await rm(temporary, { recursive: true, force: true });
+  // What a program is still writing to may be removed by a later `removeStale`.
+  if (moved) await rm(temporary, { recursive: true, force: true, maxRetries: 3 }).catch(() => undefined);
 }
 
 /**

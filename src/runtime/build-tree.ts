@@ -6,7 +6,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '../errors';
-import { replaceFile } from './atomic';
+import { removeAtOnce, replaceFile } from './atomic';
 import { type Lock, takeLock } from './lock';
 import { packageFolder } from './paths';
 
@@ -74,12 +74,17 @@ async function readNote(note: string): Promise<Record<string, string>> {
   }
 }
 
-/** The lock of `tree`, or undefined while another process builds there. When its last owner was killed, the tree is wiped. */
+/**
+ * The lock of `tree`, or undefined while another process builds there. When its last owner was killed, the tree is removed, and this
+ * build is made elsewhere: compilers that the owner had started may still be writing to paths below the tree.
+ */
 async function lockTree(tree: string): Promise<Lock | undefined> {
   try {
     const lock = takeLock(`${tree}.lock`);
-    if (lock.wasAbandoned) await rm(tree, { recursive: true, force: true });
-    return lock;
+    if (!lock.wasAbandoned) return lock;
+    await removeAtOnce(tree);
+    lock.release();
+    return undefined;
   } catch (error) {
     if (codeOf(error) === 'ERR_BUSY') return undefined;
     throw error;
