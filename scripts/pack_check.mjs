@@ -49,6 +49,10 @@ const FILES = {
 load(PACKAGED_MODEL).then(async (model) => {${PROGRAM}});\n`,
   'module.mjs': `import { load, PACKAGED_MODEL, PACKAGED_PICTURE, sparseVila } from 'sparsevila';
 const model = await load(PACKAGED_MODEL);${PROGRAM}`,
+  // README's own program, as it stands.
+  'readme.mjs':
+    /```js\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ??
+    'throw new Error("README has no program");',
   'strict.ts': `import { load, PACKAGED_MODEL, PACKAGED_PICTURE, SparseVilaError, type Session, sparseVila } from 'sparsevila';
 export async function main(): Promise<Session> {
   const model = await load(PACKAGED_MODEL);${PROGRAM}
@@ -163,6 +167,7 @@ function checkManager(name, flags, archive, nodes) {
     check(`${title}: ask, Node ${major}`, ask(folder, path), answers);
     check(`${title}: CommonJS, Node ${major}`, run(folder, [path, 'common.cjs']), answers);
     check(`${title}: ESM, Node ${major}`, run(folder, [path, 'module.mjs']), answers);
+    check(`${title}: README's program, Node ${major}`, run(folder, [path, 'readme.mjs']), answers);
   }
   rmSync(join(folder, 'node_modules'), { recursive: true });
   check(

@@ -14,7 +14,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { codeOf } from '../../src/errors';
 import { ENGINE_PACKAGE, ENGINE_VERSION, engineFolder, ensureEngine, findEngine } from '../../src/runtime/engine';
+import { compilerProblem } from '../../src/runtime/native';
 import { findNpm, npmEnvironment, requireNpm } from '../../src/runtime/npm';
+import { findCompiler } from '../../src/runtime/process';
 import { readTarball } from '../../src/runtime/tar';
 
 const ROOT = join(__dirname, '../../..');
@@ -106,6 +108,16 @@ describe('npm', () => {
       npm_config_user_agent: undefined,
     });
   });
+});
+
+test('a compiler that is too old, or has no standard library, is told before anything is compiled', () => {
+  machine('');
+  const old = join(folder, 'bin/c++');
+  writeFileSync(old, '#!/bin/sh\necho "c++: error: unrecognized command-line option \'-mamx-tile\'" >&2; exit 1\n');
+  chmodSync(old, 0o755);
+  expect(compilerProblem(old)).toContain("'-mamx-tile'");
+  expect(compilerProblem(findCompiler() ?? '')).toBeUndefined();
+  expect(compilerProblem('/nowhere/c++')).toContain('ENOENT');
 });
 
 describe('readTarball', () => {

@@ -11,7 +11,7 @@ import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu
 import { ENGINE_PACKAGE, ENGINE_VERSION, findEngine } from './engine';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
 import { cores, cpuQuota, glibcVersion, isaLevel, memoryBytes, processor } from './machine';
-import { findNative, type NativeModules } from './native';
+import { compilerProblem, findNative, type NativeModules } from './native';
 import { findNpm } from './npm';
 import type { Nvidia } from './nvidia';
 import { cacheFolder, TENSORFLOW_VERSION } from './paths';
@@ -141,9 +141,13 @@ function pipRow(fetched: boolean): Row {
 
 function compilerRows(built: boolean): Row[] {
   const [compiler, cmake] = [findCompiler(), findProgram(['cmake'])];
-  const install = 'Install a C++17 compiler (`apt install g++ make`).';
+  const install = 'Install GCC ≥ 11 or Clang ≥ 13 (`apt install g++ make`), or name it in CXX.';
+  const problem = compiler && compilerProblem(compiler);
+  const compilerRow = problem
+    ? row('compiler', built ? 'warn' : 'fail', `${compiler}: ${problem}`, install)
+    : toolRow('compiler', compiler && versionLine(compiler), built, install);
   return [
-    toolRow('compiler', compiler && versionLine(compiler), built, install),
+    compilerRow,
     toolRow('CMake', cmake && versionLine(cmake), built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
   ];
 }

@@ -1,12 +1,14 @@
 // Compiles the modules that Node loads into the cache, under a name that says what they were made from,
 // so equal sources are compiled once per machine. Knows no op and no kernel: it globs.
 
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { SparseVilaError } from '../errors';
 import { resolvePackage } from '../packages';
 import { installOnce } from './atomic';
-import { buildWithCmake, findBuild, requireCmake } from './cmake';
+import { buildWithCmake, type CmakeTools, findBuild, requireCmake } from './cmake';
 import { ENGINE_PACKAGE, ENGINE_VERSION, enginePackage } from './engine';
 import type { Libtensorflow } from './libtensorflow';
 import { cacheFolder, type Environment, packageFolder } from './paths';
@@ -68,6 +70,29 @@ function modulesIn(folder: string): NativeModules {
   };
 }
 
+/** What the kernels' files are compiled with; each is used only on processors that have it. */
+const X64_FLAGS = ['-mavx512bf16', '-mavx512vnni', '-mamx-tile', '-mamx-int8', '-mamx-bf16'];
+
+/** Why `compiler` cannot compile the native modules, from a program of one line; undefined when it can. */
+export function compilerProblem(compiler: string, arch: string = process.arch): string | undefined {
+  const flags = ['-std=c++17', ...(arch === 'x64' ? X64_FLAGS : []), '-fsyntax-only', '-x', 'c++', '-'];
+  const result = spawnSync(compiler, flags, { input: '#include <vector>\n', encoding: 'utf8', timeout: 60_000 });
+  if (result.status === 0) return undefined;
+  return (result.error?.message ?? result.stderr).trim().split('\n', 1)[0];
+}
+
+/** @throws SparseVilaError `ERR_NO_COMPILER` */
+export function requireNativeTools(env: Environment = process.env): CmakeTools {
+  const tools = requireCmake(env);
+  const problem = compilerProblem(tools.compiler);
+  if (problem === undefined) return tools;
+  throw new SparseVilaError(
+    'ERR_NO_COMPILER',
+    `Expected a compiler that knows C++17 and, on x86-64, AMX but ${tools.compiler} says: ${problem}. Install GCC ≥ 11 or ` +
+      'Clang ≥ 13 with its standard library (`apt install g++`), name it in CXX, and run set-up again.',
+  );
+}
+
 /** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
 export async function ensureNative(
   libtensorflow: Libtensorflow,
@@ -77,7 +102,7 @@ export async function ensureNative(
   const env = options.env ?? process.env;
   const found = findNative(libtensorflow, env);
   if (found !== undefined && findCompiler(env) === undefined) return found;
-  const tools = requireCmake(env);
+  const tools = requireNativeTools(env);
   const tfjsNode = enginePackage(engine);
   const { lib, include } = libtensorflow;
   const compilerVersion = `${versionLine(tools.compiler)}`;

@@ -6,7 +6,6 @@ import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { BOOLEAN, checkOptions, FUNCTION, guardedCallback, SIGNAL } from '../options';
 import { resolvePackage } from '../packages';
 import { markUsed, removeStale, writeError } from './atomic';
-import { requireCmake } from './cmake';
 import { CUDA_VERSION, findCuda } from './cuda';
 import { deviceWish, unfit } from './device';
 import {
@@ -18,7 +17,7 @@ import {
 } from './device-library';
 import { ensureEngine, findEngine } from './engine';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
-import { ensureNative, findNative, type NativeModules } from './native';
+import { ensureNative, findNative, type NativeModules, requireNativeTools } from './native';
 import { requireNpm } from './npm';
 import { nvidia } from './nvidia';
 import { cacheFolder, type Environment } from './paths';
@@ -99,7 +98,7 @@ function checkTools(): void {
     wheelFor();
     findPip();
   }
-  requireCmake();
+  requireNativeTools();
   resolvePackage('node-api-headers/package.json');
 }
 
