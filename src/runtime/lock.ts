@@ -4,8 +4,8 @@
 // which a single lock file with a take-over cannot promise.
 //
 // A process id alone says little: it repeats at once in a new container. So a record also has the boot id, the pid namespace and the
-// process's start time. Where those do not prove that the owner lives, the kernel is asked: each record has a Unix socket beside it
-// on which its owner listens. The kernel closes the socket with the process, however that ends, and finds it by its inode, so the
+// process's start time, which tell whether the owner lives when it is in the same pid namespace. Of an owner in another one (another
+// container, which may be gone) the kernel is asked: each record has a Unix socket beside it on which its owner listens. The kernel closes the socket with the process, however that ends, and finds it by its inode, so the
 // answer is right across pid and network namespaces that share a volume. (An abstract socket is seen in one network namespace only.)
 // An owner on another machine, which exists on network file systems only, cannot be judged: it counts as alive, and the error says
 // which file to remove.
@@ -176,13 +176,9 @@ function isAlive(folder: string, name: string): boolean {
   if (owner === undefined) return false; // withdrawn meanwhile, or the machine went down before it was on the disk
   const here = self();
   if (owner.boot !== here.boot) return owner.host !== here.host && isNetworkFolder(folder);
-  if (owner.pidNamespace === here.pidNamespace) {
-    const found = processAt(owner.pid);
-    if (found?.start === owner.start) return true;
-    if (here.start === 0 && exists(owner.pid)) return true; // there is no /proc
-  }
-  const listens = isListening(folder, `${name}.sock`);
-  return listens ?? owner.pidNamespace !== here.pidNamespace;
+  if (here.start === 0) return exists(owner.pid); // there is no /proc
+  if (owner.pidNamespace === here.pidNamespace) return processAt(owner.pid)?.start === owner.start;
+  return isListening(folder, `${name}.sock`) ?? true;
 }
 
 function ownerOf(folder: string, name: string): Owner | undefined {
