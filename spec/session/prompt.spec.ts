@@ -71,6 +71,13 @@ describe('markup', () => {
   });
 });
 
+it('words that cannot fit are refused without being encoded', () => {
+  const encode = jest.spyOn(model.tokenizer, 'encode');
+  expect(() => ids('word '.repeat(2_000_000))).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_OVERFLOW' }));
+  expect(encode).not.toHaveBeenCalled();
+  encode.mockRestore();
+});
+
 describe('white space', () => {
   it('is stripped as VILA strips a message: not before words that follow an image', () => {
     expect(ids('  Where?\n')).toEqual(ids('Where?'));

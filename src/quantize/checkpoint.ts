@@ -14,6 +14,7 @@ import { asSource, isWeightFile, mergedTensors, quantizedConfig, writeCheckpoint
 import { packQuantized, type RawTensor } from './formats';
 import { encodeFloats } from './half';
 import { type LayerWeights, LINEAR_NAMES, LINEARS, type Linear } from './layer';
+import { keepTemplate } from './layout';
 import type { CheckedOptions } from './options';
 import type { QuantizedLayer } from './quantize_layer';
 import { type TensorSource, writeSafetensors } from './safetensors_writer';
@@ -82,6 +83,7 @@ export async function finishCheckpoint(
   await work.install(async (folder) => {
     await requireSpace(folder, total, KEPT);
     await copyTree(model, folder, { skip, signal });
+    keepTemplate(model, folder);
     writeJson(
       join(folder, configFile),
       quantizedConfig(readJson(join(model, configFile)), { format, groupSize, symmetric, ignore }),

@@ -2,12 +2,14 @@
 // other: names, configs and which file goes where. Knows nothing of what tensors hold.
 // Source: src/models/vila_layout.ts.
 
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
 import { type Json, readJson } from '../json';
 import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from '../models/vila_layout';
+import { impliedTemplate } from '../text/template_file';
+import { writeJson } from './export';
 import { openTensors, type Tensors, withPrefix } from './tensors';
 
 export const LAYOUTS = ['folders', 'hf'] as const;
@@ -31,6 +33,7 @@ export interface Checkpoint {
 const CONFIG_KEYS = { llm: 'text_config', vision_tower: 'vision_config', mm_projector: 'projector_config' } as const;
 const FOLDER_KEYS = { llm_cfg: 'llm', vision_tower_cfg: 'vision_tower', mm_projector_cfg: 'mm_projector' } as const;
 const HF_ARCHITECTURES = { nvila: 'NVILAForConditionalGeneration', nvila_lite: 'NVILALiteForConditionalGeneration' };
+const VILA_TYPES = ['llava_llama', 'vila', ...Object.keys(HF_TYPES)];
 const PREPROCESSOR = 'preprocessor_config.json';
 /** What `llm/` holds besides weights and config. */
 const TEXT_FILES =
@@ -40,9 +43,27 @@ const jsonAt = (file: string): Json | undefined => (isPresent(file) ? readJson(f
 const hasWeights = (folder: string): boolean =>
   ['model.safetensors', 'model.safetensors.index.json'].some((name) => isPresent(join(folder, name)));
 
+/**
+ * The root config of a checkpoint. A chat template that only the checkpoint's path implies is named in it, because a copy has another path.
+ */
+function rootConfig(model: string): Json | undefined {
+  const root = jsonAt(join(model, 'config.json'));
+  const { model_type: type, chat_template: named } = root ?? {};
+  if (!VILA_TYPES.includes(String(type)) || (named ?? undefined) !== undefined) return root;
+  const name = impliedTemplate(isHfType(type) ? model : join(model, 'llm'), resolve(model));
+  return name === undefined ? root : { ...root, chat_template: name };
+}
+
+/** Writes the root config of `model` into `folder`, a copy of it, where the copy needs more than the original says. */
+export function keepTemplate(model: string, folder: string): void {
+  const root = rootConfig(model);
+  if (root !== undefined && !isDeepStrictEqual(root, jsonAt(join(model, 'config.json'))))
+    writeJson(join(folder, 'config.json'), root);
+}
+
 /** Opens every part. @throws SparseVilaError `ERR_MODEL_MISSING` where there are no weights */
 export function openParts(model: string): Checkpoint {
-  const root = jsonAt(join(model, 'config.json')) ?? {};
+  const root = rootConfig(model) ?? {};
   if (isHfType(root.model_type)) {
     const all = openTensors(model);
     const parts = VILA_PARTS.map(

@@ -10,6 +10,7 @@ import { writeError } from '../runtime/atomic';
 import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
 import { copyTree } from './copy_tree';
 import { isWeightFile } from './export';
+import { keepTemplate } from './layout';
 import {
   type CheckedOptions,
   checkedDecoderConfig,
@@ -166,6 +167,7 @@ async function install(
     );
   await work.install(async (folder) => {
     await copyTree(from, folder, { skip, signal });
+    keepTemplate(from, folder);
     for (const part of parts) {
       await copyTree(join(work.folder, part), join(folder, part), { skip: () => false, signal });
       openTensors(join(folder, part)); // reads back what the headers say

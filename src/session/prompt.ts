@@ -44,6 +44,7 @@ export function turnPrompt(
   const opened = (phase.at === 'open' ? phase.opened : before) + imageMarker.text.repeat(images);
   // A message that begins with images has no white space at its start to lose.
   const said = !pieces.trims ? words : markers > 0 ? stripEnd(words) : strip(words);
+  checkLength(said, model);
   const lead = first ? '' : pieces.endOfAnswer;
   const begin = lead.length + opened.length;
   const plain = [{ begin, end: begin + said.length }, ...(first && pieces.system ? [pieces.system] : [])];
@@ -67,6 +68,17 @@ function checkWords(words: string): void {
   throw new SparseVilaError(
     'ERR_QUESTION',
     `Expected a question of at least one character, received ${received(words)}.`,
+  );
+}
+
+/** Refuses words that cannot fit without encoding them, which takes seconds for millions of characters. */
+function checkLength(words: string, { tokenizer, decoder }: RowModel): void {
+  const most = decoder.config.maxPositions;
+  // Composing makes one character of up to four.
+  if (words.length <= 4 * most * tokenizer.longest) return;
+  throw new SparseVilaError(
+    'ERR_CONTEXT_OVERFLOW',
+    `Expected a question of at most ${most} tokens, received ${words.length} characters, of which a token has at most ${tokenizer.longest}.`,
   );
 }
 

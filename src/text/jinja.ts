@@ -38,7 +38,7 @@ export const TEMPLATE_LIMITS = {
   /** Characters of all texts and elements of all lists of one rendering. */
   sum: 2 ** 26,
   /** Milliseconds of parsing, or of one rendering. */
-  time: 3000,
+  time: 1000,
 } as const;
 
 /** Renders one template with variables. */

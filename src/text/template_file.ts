@@ -5,7 +5,7 @@ import { SparseVilaError } from '../errors';
 import { isPresent, readTextFile } from '../files';
 import { configReader, type Json, readJson } from '../json';
 import { TEMPLATE_LIMITS } from './jinja';
-import { isNamedTemplate, modeOfPath, NAMED_TEMPLATES, TEMPLATE_NAMES } from './named_templates';
+import { isNamedTemplate, modeOfPath, NAMED_TEMPLATES, TEMPLATE_NAMES, type TemplateName } from './named_templates';
 import { type ChatTemplate, chatTemplate } from './template';
 
 export interface TemplateOptions {
@@ -19,6 +19,7 @@ export interface TemplateOptions {
   readonly strips?: boolean;
 }
 
+const JINJA_FILE = 'chat_template.jinja';
 const JSON_PLACES = ['chat_template.json', 'tokenizer_config.json', 'processor_config.json'];
 
 /**
@@ -76,15 +77,29 @@ function fromConfig({ named: given }: TemplateOptions): Found | undefined {
 }
 
 function fromFiles(folder: string, { path }: TemplateOptions): Found | undefined {
-  const file = join(folder, 'chat_template.jinja');
+  const file = join(folder, JINJA_FILE);
   if (isPresent(file)) return { source: readTemplate(file), file };
-  const mode = path === undefined ? undefined : modeOfPath(path);
-  if (mode?.certain === true) return named(mode.name);
+  const mode = path === undefined ? undefined : impliedTemplate(folder, path);
+  return mode === undefined ? fromJson(folder) : named(mode);
+}
+
+function fromJson(folder: string): Found | undefined {
   for (const file of JSON_PLACES.map((name) => join(folder, name)).filter(isPresent)) {
     const source = templateIn(readJson(file), file);
     if (source !== undefined) return { source, file };
   }
-  return mode === undefined ? undefined : named(mode.name);
+  return undefined;
+}
+
+/**
+ * The mode that the path of a checkpoint implies, where its files give no template that counts more. A copy under another name needs it
+ * as "chat_template" of its config.json.
+ * @param folder of the tokenizer
+ */
+export function impliedTemplate(folder: string, path: string): TemplateName | undefined {
+  const mode = modeOfPath(path);
+  if (mode === undefined || isPresent(join(folder, JINJA_FILE))) return undefined;
+  return mode.certain || fromJson(folder) === undefined ? mode.name : undefined;
 }
 
 function readTemplate(file: string): string {
