@@ -12,6 +12,8 @@ import { cellGeometry, type Size } from '../../src/image/cells';
 import { errorOf } from '../image/fixtures';
 
 const GREY = 200;
+/** Pixels of the PNG per unit of the figure. */
+const SCALE = 2;
 const MARGIN = 28;
 const PANEL = 340;
 const GAP = 26;
@@ -38,14 +40,14 @@ const turn: ExplainedTurn = {
 async function pixelsOf(png: Buffer) {
   const { data, info } = await sharp(png).raw().toBuffer({ resolveWithObject: true });
   const at = (x: number, y: number): number[] => [
-    ...data.subarray((y * info.width + x) * info.channels).subarray(0, 3),
+    ...data.subarray(SCALE * (y * info.width + x) * info.channels).subarray(0, 3),
   ];
   /** The middle of a cell in a panel of the first line. */
   const cell = (panel: number, index: number): number[] => {
     const [row, col] = [Math.floor(index / 4), index % 4];
     return at(MARGIN + panel * (PANEL + GAP) + Math.round((col + 0.5) * 85), TOP + Math.round((row + 0.5) * 85));
   };
-  return { width: info.width, height: info.height, at, cell };
+  return { width: info.width / SCALE, height: info.height / SCALE, at, cell };
 }
 
 const mixed = (hex: string, share: number, under: number): number[] =>
@@ -65,27 +67,45 @@ describe('explain', () => {
     }
   });
 
-  it('colours salience by its square root', async () => {
+  const greyOf = ([red = 0]: readonly number[], value: number): number =>
+    (red - 0.62 * Number.parseInt(viridis(value).slice(1, 3), 16)) / 0.38;
+
+  it('colours salience by its multiple of the average, from an eighth to eight times', async () => {
     const { cell } = await pixelsOf(await explain(model('resize', 4), [turn]));
     // A picture of one grey stays one grey, which one does not matter: the pruned cells hold the map's first colour over it.
-    const [red = 0] = cell(0, 1);
-    const grey = (red - 0.62 * Number.parseInt(viridis(0).slice(1, 3), 16)) / 0.38;
+    const grey = greyOf(cell(0, 1), 0);
+    // The average is 1.75 / 16: the cells of 0.25 have 2.29 times that.
+    const middle = 0.5 + Math.log(0.25 / (1.75 / 16)) / Math.log(8) / 2;
     for (const [i, value] of [
       [1, 0],
-      [0, 0.5],
+      [0, middle],
       [5, 1],
     ] as const)
       near(cell(0, i), mixed(viridis(value), 0.62, grey));
   });
 
-  it('frames and tints what a turn retrieved by the number of layers; darkens the rest', async () => {
+  it('shows a nearly flat salience as flat, and says how flat', async () => {
+    const salience = Float32Array.from({ length: 16 }, (_, i) => 1 + 0.05 * Math.sin(i));
+    const [image] = turn.stats.images;
+    if (image === undefined) throw new Error('no image');
+    const flat = { ...turn, stats: { ...turn.stats, images: [{ ...image, salience }] } };
+    const { cell } = await pixelsOf(await explain(model('resize', 4), [flat]));
+    const grey = greyOf(cell(0, 0), 0.5);
+    for (let i = 0; i < 16; i++) {
+      for (const [c, value] of mixed(viridis(0.5), 0.62, grey).entries()) {
+        expect(Math.abs((cell(0, i)[c] ?? -1) - value)).toBeLessThanOrEqual(6);
+      }
+    }
+  });
+
+  it('shows what a turn retrieved in its true colours, framed by the number of layers; darkens the rest', async () => {
     const { cell, at } = await pixelsOf(await explain(model('resize', 4), [turn]));
     const [two, one] = [plasma(0.65), plasma(0.3)];
-    near(cell(2, 5), mixed(two, 0.3, GREY));
-    near(cell(2, 10), mixed(one, 0.3, GREY));
+    near(cell(2, 5), [GREY, GREY, GREY]);
+    near(cell(2, 10), [GREY, GREY, GREY]);
     const [left, top] = [MARGIN + 2 * (PANEL + GAP), TOP];
-    near(at(left + 85 + 3, top + 85 + 40), mixed(two, 1, 0));
-    near(at(left + 170 + 40, top + 255 - 3), mixed(one, 1, 0));
+    near(at(left + 85 + 1, top + 85 + 40), mixed(two, 1, 0));
+    near(at(left + 170 + 40, top + 255 - 2), mixed(one, 1, 0));
     const [pruned = 0] = cell(2, 1);
     for (const idle of [0, 15]) {
       expect(cell(2, idle)[0]).toBeGreaterThan(1.5 * pruned);
@@ -124,7 +144,8 @@ describe('explain', () => {
     expect(two.width).toBe(2 * MARGIN + 4 * PANEL + 3 * GAP);
     expect(two.height).toBeGreaterThan(1.8 * one.height);
     // In the second turn the first picture was looked at in one layer, and the second line has no panel for the first turn.
-    near(two.cell(3, 5), mixed(plasma(0.3), 0.3, GREY));
+    near(two.cell(3, 5), [GREY, GREY, GREY]);
+    near(two.at(MARGIN + 3 * (PANEL + GAP) + 85 + 1, TOP + 85 + 40), mixed(plasma(0.3), 1, 0));
     near(two.at(MARGIN + 3 * (PANEL + GAP) + 100, two.height - 200), [255, 255, 255]);
   });
 
@@ -158,7 +179,7 @@ describe('explain', () => {
     const [width = 0, height = 0] = sizeOf(1);
     expect([width, height < 1000]).toEqual([2 * MARGIN + 2 * PANEL + GAP, true]);
     expect(sizeOf(2)[0]).toBe(width);
-    expect(sizeOf(100)[1]).toBe(32_000);
+    expect(sizeOf(100)[1]).toBe(16_000);
     expect(sizeOf(100)[0]).toBeLessThan(width);
   });
 
@@ -178,21 +199,31 @@ describe('explain', () => {
   });
 });
 
-it('has letters on a machine without fonts', () => {
+it('has letters on a machine without fonts, Chinese, Japanese and Korean ones too', () => {
   const folder = mkdtempSync(join(tmpdir(), 'no-fonts-'));
   const config = join(folder, 'fonts.conf');
   writeFileSync(config, `<fontconfig><dir>${folder}/none</dir><cachedir>${folder}/cache</cachedir></fontconfig>`);
   const script = `
     const { rasterize } = require(${JSON.stringify(resolve(__dirname, '../../src/explain/render.js'))});
     const sharp = require('sharp');
-    const svg = (text) => '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40" font-family="DejaVu Sans"><text x="9" y="25">' + text + '</text></svg>';
+    const { FONT_FAMILIES } = require(${JSON.stringify(resolve(__dirname, '../../src/image/fonts.js'))});
+    const svg = (text) => '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40" font-family="' + FONT_FAMILIES + '"><text x="9" y="25">' + text + '</text></svg>';
     const inked = async (text) => (await sharp(await rasterize(svg(text))).trim().toBuffer({ resolveWithObject: true })).info.width;
-    Promise.all(['iiii', 'WWWW'].map(inked)).then((widths) => console.log(JSON.stringify(widths)));`;
+    const darkness = async (text) => (await sharp(await rasterize(svg(text))).greyscale().stats()).channels[0].mean;
+    (async () => console.log(JSON.stringify({
+      widths: await Promise.all(['iiii', 'WWWW'].map(inked)),
+      means: await Promise.all(['一一一一', '龍龍龍龍', 'ーーーー', '그그그그', '뺐뺐뺐뺐'].map(darkness)) })))();`;
   const output = execFileSync(process.execPath, ['-e', script], {
     env: { ...process.env, FONTCONFIG_FILE: config },
     encoding: 'utf8',
   });
-  const [narrow = 0, wide = 0] = JSON.parse(output) as number[];
-  // Boxes that stand for missing letters would be equally wide.
+  const { widths, means } = JSON.parse(output) as { widths: number[]; means: number[] };
+  const [narrow = 0, wide = 0] = widths;
+  // Boxes that stand for missing letters would be equally wide, and equally dark.
   expect(wide).toBeGreaterThan(2 * narrow);
+  const ink = means.map((mean) => 255 - mean);
+  const [one = 0, dragon = 0, dash = 0] = ink;
+  expect(dragon).toBeGreaterThan(3 * one);
+  expect(dragon).toBeGreaterThan(3 * dash);
+  expect(ink[4]).toBeGreaterThan(1.5 * (ink[3] ?? 0));
 });

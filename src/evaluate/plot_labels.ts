@@ -1,9 +1,10 @@
 // What the pictures of an evaluation share: the names of settings, the colours, and the type.
 
+import { FONT_FAMILIES } from '../image/fonts';
 import type { Row } from './rows';
 import { percent } from './settings';
 
-export const FONT = 'DejaVu Sans, Helvetica, Arial, sans-serif';
+export const FONT = FONT_FAMILIES;
 export const INK = '#222222';
 export const FAINT = '#6b7280';
 /** SparseVILA's marks; darker than the others', so that they stand out in grey too. */

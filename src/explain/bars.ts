@@ -10,17 +10,16 @@ const BAR_LABEL = { size: 11, fill: FAINT };
 
 export type Bar = (x: number, y: number, width: number) => string;
 
-/** The map from 0 to `most` times the average, evenly in the square root: a few cells hold most of what there is. */
-export function gradientBar(map: ColourMap, most: number): Bar {
+/** The map from 1/range to range times the average, which stands in the middle. */
+export function gradientBar(map: ColourMap, range: number): Bar {
   const steps = 64;
-  const times = (share: number): string => `${(share * most).toFixed(share * most < 10 ? 1 : 0)}×`;
   return (x, y, width) => {
     const boxes = Array.from({ length: steps }, (_, i) => {
       const [from, to] = [Math.round((width * i) / steps), Math.round((width * (i + 1)) / steps)];
       return `<rect x="${x + from}" y="${y}" width="${to - from}" height="${BAR.height}" fill="${map(i / (steps - 1))}"/>`;
     });
-    const middle = textAt(x + width / 2, y + BAR.height + 13, times(0.25), { ...BAR_LABEL, anchor: 'middle' });
-    return boxes.join('') + middle + barLabels(x, y, width, '0', `${times(1)} average`);
+    const middle = textAt(x + width / 2, y + BAR.height + 13, 'average', { ...BAR_LABEL, anchor: 'middle' });
+    return boxes.join('') + middle + barLabels(x, y, width, `1/${range} or less`, `${range}× or more`);
   };
 }
 

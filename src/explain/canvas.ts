@@ -90,7 +90,8 @@ function unseen({ cells: { canvas, covered } }: CanvasPicture, scale: number): s
 
 function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = false }: Fill, scale: number): string {
   const boxes = cells.map((cell) => cellBox(picture, cell, scale));
-  const inside = `<path d="${boxes.map(outline).join('')}" fill="${colour}" fill-opacity="${opacity}"/>`;
+  const inside =
+    opacity === 0 ? '' : `<path d="${boxes.map(outline).join('')}" fill="${colour}" fill-opacity="${opacity}"/>`;
   if (!framed) return inside;
   const edges = boxes.map((box) => outline(box) + outline(shrunk(box)));
   return `${inside}<path d="${edges.join('')}" fill="${colour}" fill-rule="evenodd"/>`;
@@ -98,8 +99,8 @@ function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = fal
 
 const outline = ({ x, y, width, height }: Box): string => `M${x} ${y}h${width}v${height}h${-width}z`;
 
-/** The box inside an edge of a tenth of it, one to four pixels. */
+/** The box inside an edge of a fifteenth of it, one to three pixels: what is framed stays visible. */
 function shrunk({ x, y, width, height }: Box): Box {
-  const edge = Math.min(4, Math.max(1, Math.round(Math.min(width, height) / 10)));
+  const edge = Math.min(3, Math.max(1, Math.round(Math.min(width, height) / 15)));
   return { x: x + edge, y: y + edge, width: Math.max(0, width - 2 * edge), height: Math.max(0, height - 2 * edge) };
 }

@@ -1,6 +1,7 @@
 // The figure: panels of each picture in lines, headings aligned, one legend for all. Pure: numbers and words in, SVG out; the
 // pictures themselves come in as data URIs.
 
+import { FONT_FAMILIES } from '../image/fonts';
 import type { Look } from './look';
 import {
   canvasSize,
@@ -30,8 +31,8 @@ export interface Embedded extends FigurePicture {
 const MARGIN = 28;
 const GAP = 26;
 const MOST_COLUMNS = 5;
-/** Pixels that an SVG can be drawn with; what would be higher, as of a long video, is drawn smaller. */
-const LARGEST = 32_000;
+/** Pixels that an SVG can be drawn with, at twice its size; what would be higher, as of a long video, is drawn smaller. */
+const LARGEST = 16_000;
 const LINE = { heading: 20, answer: 19, note: 17 };
 const FONT = { title: 16, heading: 15, answer: 14, note: 12 };
 
@@ -112,7 +113,7 @@ function document(width: number, height: number, pictures: readonly Embedded[], 
   const [shownWidth, shownHeight] = [Math.round(width * scale), Math.round(height * scale)];
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" width="${shownWidth}" height="${shownHeight}" ` +
-    `viewBox="0 0 ${width} ${height}" font-family="DejaVu Sans, sans-serif">` +
+    `viewBox="0 0 ${width} ${height}" font-family="${FONT_FAMILIES}">` +
     `<defs>${images.join('')}</defs><rect width="${width}" height="${height}" fill="#ffffff"/>${parts.join('')}</svg>`
   );
 }

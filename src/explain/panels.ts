@@ -31,14 +31,13 @@ const PRUNED = { colour: '#0b0d12', opacity: 0.78 };
 const IDLE = { colour: '#0b0d12', opacity: 0.5 };
 /** How much of a cell is its colour; the rest is the picture. */
 const HEAT = 0.62;
-const TINT = 0.3;
 
 export function saliencePanel(picture: FigurePicture): Panel | undefined {
   const { salience } = picture;
   if (salience === undefined) return undefined;
   return {
     heading: 'Salience',
-    note: 'attention in the vision tower',
+    note: `attention in the vision tower: ${spread(salience, all(salience.length))}`,
     ...heatBody(picture, salience, all(salience.length), viridis),
   };
 }
@@ -79,7 +78,7 @@ export function turnPanel(
   );
   return {
     ...words,
-    note: 'all attended; colour: relevance to the question',
+    note: `all attended; relevance to the question: ${spread(mean ?? new Float32Array(), kept)}`,
     body: (x, y) => whole.body(x, y) + small.body(x, y + whole.height),
     height: whole.height + small.height,
   };
@@ -98,14 +97,19 @@ function retrievedBody(
   const layers = retrieved.length;
   const fills = retrievedFills(picture, counts, (count) => ({
     colour: countColour(count, layers),
-    opacity: TINT,
+    opacity: 0,
     framed: true,
   }));
   const small = multiples(
     picture,
     retrieved.map((cells) =>
-      retrievedFills(picture, layerCounts([cells], counts.length), () => ({ colour: plasma(0.8), opacity: 0.85 })),
+      retrievedFills(picture, layerCounts([cells], counts.length), () => ({
+        colour: plasma(0.8),
+        opacity: 0,
+        framed: true,
+      })),
     ),
+    'colour',
   );
   const bar = countBar(layers);
   const top = bodyHeight(picture);
@@ -141,7 +145,10 @@ function groupBy<Key>(cells: readonly number[], keyOf: (cell: number) => Key): M
   return groups;
 }
 
-/** Every cell coloured by its value, largest brightest, and the scale in multiples of the average. */
+/**
+ * Every cell coloured by its value in multiples of the average, on a scale that is the same in every picture: where all cells are nearly
+ * alike, all have nearly the colour of the average.
+ */
 function heatBody(
   picture: FigurePicture,
   values: Float32Array,
@@ -149,9 +156,8 @@ function heatBody(
   map: ColourMap,
 ): Pick<Panel, 'body' | 'height'> {
   const fills = heatFills(picture, values, cells, map);
-  const { most, mean } = scaleOf(values, cells);
   const top = bodyHeight(picture);
-  const bar = gradientBar(map, mean === 0 ? 0 : most / mean);
+  const bar = gradientBar(map, RANGE);
   return {
     body: (x, y) => draw(picture, x, y, 'grey', fills) + bar(x, y + top + BAR.gap, canvasSize(picture).width),
     height: top + BAR_HEIGHT,
@@ -159,24 +165,44 @@ function heatBody(
 }
 
 function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly number[], map: ColourMap): Fill[] {
-  const { most } = scaleOf(values, cells);
-  const byColour = groupBy(cells, (cell) => map(most === 0 ? 0 : Math.sqrt((values[cell] ?? 0) / most)));
-  const heat = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: HEAT }));
-  return cells.length === values.length ? heat : [{ ...PRUNED, cells: prunedCells(picture) }, ...heat];
+  const mean = meanOf(values, cells);
+  const byColour = groupBy(cells, (cell) => map(heat(mean === 0 ? 0 : (values[cell] ?? 0) / mean)));
+  const fills = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: HEAT }));
+  return cells.length === values.length ? fills : [{ ...PRUNED, cells: prunedCells(picture) }, ...fills];
 }
 
-function scaleOf(values: Float32Array, cells: readonly number[]): { most: number; mean: number } {
-  const shown = cells.map((cell) => values[cell] ?? 0);
-  return {
-    most: Math.max(0, ...shown),
-    mean: shown.reduce((sum, value) => sum + value, 0) / Math.max(1, shown.length),
-  };
+/** The colours reach from 1/RANGE of the average to RANGE times the average; what lies beyond has the colour of the end. */
+const RANGE = 8;
+
+/** The place of `times` the average on the scale, 0 to 1: logarithmic, the average in the middle. */
+function heat(times: number): number {
+  if (times <= 1 / RANGE) return 0;
+  return Math.min(1, 0.5 + Math.log(times) / Math.log(RANGE) / 2);
+}
+
+function meanOf(values: Float32Array, cells: readonly number[]): number {
+  return cells.reduce((sum, cell) => sum + (values[cell] ?? 0), 0) / Math.max(1, cells.length);
+}
+
+/** From the weakest to the strongest cell, in multiples of the average. */
+function spread(values: Float32Array, cells: readonly number[]): string {
+  const mean = meanOf(values, cells);
+  if (mean === 0) return 'none';
+  let [least, most] = [Number.POSITIVE_INFINITY, 0];
+  for (const cell of cells) {
+    const value = values[cell] ?? 0;
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  const times = (value: number): string => (value / mean).toPrecision(2).replace(/\.?0+(e|$)/, '$1');
+  return `${times(least)}× to ${times(most)}× the average`;
 }
 
 /** A small canvas per layer, numbered. */
 function multiples(
   picture: FigurePicture,
   layers: readonly (readonly Fill[])[],
+  look: 'colour' | 'grey' = 'grey',
 ): { body: Panel['body']; height: number } {
   const columns = layers.length <= 4 ? 4 : layers.length <= 12 ? 6 : 8;
   const gap = 6;
@@ -192,7 +218,7 @@ function multiples(
       const drawn = layers.map((fills, layer) => {
         const left = Math.round(x + (layer % columns) * (width + gap));
         const top = Math.round(y + first + Math.floor(layer / columns) * step);
-        const canvas = drawCanvas(picture, { x: left, y: top + label, scale, look: 'grey', fills });
+        const canvas = drawCanvas(picture, { x: left, y: top + label, scale, look, fills });
         return write(left, top, roomy ? `layer ${layer}` : String(layer)) + canvas;
       });
       return (roomy ? '' : write(x, y, 'layer by layer')) + drawn.join('');

@@ -22,10 +22,13 @@ export async function embed({ data, width, height }: RgbImage): Promise<{ colour
   return { colour: uri(png), grey: uri(grey) };
 }
 
-/** The SVG as a PNG of its own size. */
+/** Pixels of PNG per unit of SVG. */
+const SCALE = 2;
+
+/** The SVG as a PNG of twice its size. */
 export async function rasterize(svg: string): Promise<Buffer> {
   await loadFonts(packageFolder());
-  return await sharp(Buffer.from(svg), { unlimited: true, limitInputPixels: false })
+  return await sharp(Buffer.from(svg), { density: 72 * SCALE, unlimited: true, limitInputPixels: false })
     .flatten({ background: '#ffffff' })
     .png({ compressionLevel: 9, adaptiveFiltering: true })
     .toBuffer();

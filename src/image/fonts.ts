@@ -1,7 +1,17 @@
-// The packaged fonts, made known to the process, so that text in SVG looks the same on machines that have none.
+// The packaged fonts, made known to the process, so that text in SVG looks the same on machines that have none: DejaVu Sans, and for
+// Chinese, Japanese and Korean the common characters of Droid Sans Fallback.
 
 import { join } from 'node:path';
 import { sharp } from './sharp';
+
+/** The families of text in SVG, for `font-family`. */
+export const FONT_FAMILIES = 'DejaVu Sans, Droid Sans Fallback, sans-serif';
+
+const FILES = [
+  ['dejavu-sans.ttf', 'DejaVu Sans', 'x'],
+  ['dejavu-sans-bold.ttf', 'DejaVu Sans', 'x'],
+  ['droid-sans-fallback.ttf', 'Droid Sans Fallback', '字'],
+] as const;
 
 let fonts: Promise<void> | undefined;
 
@@ -13,8 +23,8 @@ export function loadFonts(folder: string): Promise<void> {
 
 /** Drawing a letter with a font file makes the font known to the process, SVG rendering included. */
 async function load(folder: string): Promise<void> {
-  for (const name of ['dejavu-sans.ttf', 'dejavu-sans-bold.ttf']) {
-    await sharp({ text: { text: 'x', font: 'DejaVu Sans', fontfile: join(folder, name) } })
+  for (const [name, font, text] of FILES) {
+    await sharp({ text: { text, font, fontfile: join(folder, name) } })
       .raw()
       .toBuffer();
   }
