@@ -41,6 +41,11 @@ describe('wrap', () => {
     }
   });
 
+  it('fills a line with what may break anywhere', () => {
+    expect(wrap(`1. ${'漢'.repeat(12)}`, 100, 10, 'regular', 99)).toEqual(['1. 漢漢漢漢漢漢漢漢', '漢漢漢漢']);
+    expect(wrap('12345678901234567 漢字', 100, 10, 'regular', 99)[1]).toMatch(/漢/);
+  });
+
   it('ends in an ellipsis where there are more lines than asked', () => {
     const lines = wrap('one two three four five six seven eight nine ten', 60, 12, 'regular', 2);
     expect(lines).toHaveLength(2);

@@ -194,7 +194,7 @@ function spread(values: Float32Array, cells: readonly number[]): string {
     if (value < least) least = value;
     if (value > most) most = value;
   }
-  const times = (value: number): string => (value / mean).toPrecision(2).replace(/\.?0+(e|$)/, '$1');
+  const times = (value: number): string => (value / mean).toFixed(value < 10 * mean ? 2 : 0);
   return `${times(least)}× to ${times(most)}× the average`;
 }
 

@@ -54,8 +54,10 @@ export function wrap(text: string, width: number, size: number, weight: Weight =
       line += ` ${word}`;
       continue;
     }
-    if (line !== '') lines.push(line);
-    line = '';
+    // Chinese, Japanese and Korean break between any two characters, so such a word fills the line.
+    const breaksAnywhere = WIDE.test(word.slice(0, 2)) && fits(`${line} ${word[0]}`);
+    if (line !== '' && !breaksAnywhere) lines.push(line);
+    line = line !== '' && breaksAnywhere ? `${line} ` : '';
     for (const character of word) {
       if (line !== '' && !fits(line + character)) {
         lines.push(line);
