@@ -40,6 +40,14 @@ describe('the packaged model', () => {
     expect([tiny.vocabSize, tiny.prefixIds]).toEqual([428, []]);
   });
 
+  it('refuses what is no text and no list', () => {
+    const invalid = expect.objectContaining({ code: 'ERR_OPTION_INVALID' });
+    for (const text of [undefined, null, 7, ['a']])
+      expect(() => tiny.encode(text as unknown as string)).toThrow(invalid);
+    for (const ids of [undefined, 7, 'abc'])
+      expect(() => tiny.decode(ids as unknown as number[], keep)).toThrow(invalid);
+  });
+
   it('decodes nothing, unknown ids and padded ids to nothing', () => {
     expect(tiny.decode([], keep)).toBe('');
     expect(tiny.decode([428, 447, 99999, -1], keep)).toBe('');

@@ -3,6 +3,7 @@
 // Source: tokenizer.json as documented by huggingface/tokenizers; `transformers` for what a special token is.
 import { codeOf, SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
+import { checkValue, TEXT } from '../options';
 import { type Section, type Splitter, splitter } from './added_tokens';
 import { streamBytes, type TextStream, type TokenBytes, tokenBytes } from './detokenize';
 import { withinTime } from './limit';
@@ -56,6 +57,11 @@ interface Library {
 }
 const huggingFace = require('@huggingface/tokenizers') as { Tokenizer: new (tokenizer: Json, config: Json) => Library };
 
+const IDS = {
+  expected: 'a list of ids',
+  accepts: (ids: unknown) => Array.isArray(ids) || ids instanceof Int32Array,
+};
+
 /** Milliseconds that encoding may take: usually it takes one per 1,000 characters, and some 20 in a word of a million. */
 const timeFor = (text: string): number => 1000 + text.length / 20;
 
@@ -83,7 +89,10 @@ export function loadTokenizer(folder: string, options: { added?: readonly string
   const encode = encoder(library, checked, idOf);
   const tokenizer: Tokenizer = {
     encode,
-    decode: (ids, { skipSpecial }) => decode(bytes, ids, skipSpecial),
+    decode: (ids, { skipSpecial }) => {
+      checkValue('decode', 'ids', ids, IDS);
+      return decode(bytes, ids, skipSpecial);
+    },
     idOf,
     isSpecial: bytes.isSpecial,
     prefixIds: prefixIds(library, idOf, file),
@@ -146,6 +155,7 @@ function encoder(
     return ids;
   };
   return (text, options = {}) => {
+    checkValue('encode', 'text', text, TEXT);
     const slow = `${file}: encoding ${text.length} characters takes too long: a pattern of the tokenizer backtracks.`;
     try {
       return withinTime(timeFor(text), () => encode(text, options), 'ERR_TOKENIZER_LIMIT', slow);
