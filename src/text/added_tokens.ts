@@ -45,11 +45,11 @@ function split(root: Node, text: string, plain: readonly TextRange[]): Section[]
     const { token, end } = found;
     let before = text.slice(start, at);
     if (token.lstrip) before = before.trimEnd();
-    sections.push(...whole(before), token.id);
+    for (const section of [...whole(before), token.id]) sections.push(section);
     at = token.rstrip ? afterSpaces(text, end) : end;
     start = at;
   }
-  sections.push(...whole(text.slice(start)));
+  for (const section of whole(text.slice(start))) sections.push(section);
   return sections;
 }
 

@@ -82,7 +82,7 @@ function mergesOf(pieces: readonly Piece[]): [left: string, right: string][] {
     }
     const idOf = (piece: string): number => ids.get(piece) ?? 0;
     local.sort((a, b) => idOf(a.left) - idOf(b.left) || idOf(a.right) - idOf(b.right));
-    merges.push(...local);
+    for (const merge of local) merges.push(merge);
   }
   merges.sort((a, b) => b.score - a.score || b.lengths[0] - a.lengths[0] || b.lengths[1] - a.lengths[1]);
   return merges.map(({ left, right }) => [left, right]);
