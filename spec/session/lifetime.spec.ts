@@ -140,12 +140,42 @@ it('forty answers under one signal: one listener, of which Node does not warn, a
   expect(new Set(await Promise.all(sessions.slice(0, 15).map((_, i) => ask(i))))).toEqual(new Set(['red F']));
   const reason = new Error('shut down');
   const answers = Promise.allSettled(sessions.map((_, i) => ask(i)));
-  await new Promise((resolve) => setImmediate(resolve));
-  expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+  const listeners = new Set<number>();
+  while (listeners.size < 2) {
+    listeners.add(getEventListeners(signal, 'abort').length);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(listeners).toEqual(new Set([0, 1]));
   controller.abort(reason);
   for (const answer of await answers) expect(answer).toEqual({ status: 'rejected', reason });
   for (const session of sessions) session.dispose();
   expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+});
+
+describe('a long question', () => {
+  const pictures = jest.fn();
+  const watched = (): Model => ({ ...model, prepareImage: pictures }) as unknown as Model;
+
+  it.each(['red '.repeat(3e4), '😀'.repeat(1e5), 'a'.repeat(4e5)])(
+    '%#: refused before any picture is decoded',
+    async (text) => {
+      using chat = createSession(watched(), { contextLength: 4000 });
+      const error = await withoutLeak(() => errorOf(() => chat.ask(text, IMAGES).text()));
+      expect([error.code, error.message]).toEqual([
+        'ERR_CONTEXT_OVERFLOW',
+        expect.stringMatching(/at least.*has 4000/),
+      ]);
+      expect(pictures).not.toHaveBeenCalled();
+    },
+  );
+
+  it('can be aborted while its tokens are counted', async () => {
+    using chat = createSession(watched());
+    const controller = new AbortController();
+    const text = chat.ask('What is at b4? '.repeat(1e6), { ...IMAGES, signal: controller.signal }).text();
+    setImmediate(() => controller.abort('enough'));
+    await expect(text).rejects.toBe('enough');
+  });
 });
 
 describe('a mark', () => {

@@ -170,13 +170,13 @@ export function rewind(c: Conversation, to: Point): void {
 }
 
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` when `rows` more rows, spanning `positions`, and one answer token do not fit. */
-export function checkRoom(c: Conversation, rows: number, positions: number): void {
+export function checkRoom(c: Conversation, rows: number, positions: number, known = ''): void {
   const length = lengthOf(c);
   const needed = Math.max(length + rows, c.nextPosition + positions) + 1;
   if (needed <= c.capacity) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
-    `The conversation needs ${needed} tokens of context (${length} so far, ${rows} in this turn, 1 for an answer) but has ` +
+    `The conversation needs ${known === '' ? '' : `${known} `}${needed} tokens of context (${length} so far, ${rows} in this turn, 1 for an answer) but has ` +
       `${c.capacity}. Ask in a new session, rewind, evict turns (history: 'evict'), use fewer images, or raise contextLength.`,
   );
 }

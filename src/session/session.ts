@@ -10,6 +10,7 @@ import { turnPieces } from '../text/template';
 import { type Answer, answerOf, readingOf } from './answer';
 import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
 import { whenDropped } from './dropped';
+import { isLong } from './long_text';
 import { type AskOptions, checkAskOptions, checkSessionOptions, type SessionOptions, samplingOf } from './options';
 import { turnPrompt } from './prompt';
 import { runTurn, type TurnStats } from './turn';
@@ -116,7 +117,9 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
       model.lifetime?.check();
       const ask = checkAskOptions(options);
       createSampler(samplingOf(ask), model.sampling);
-      turnPrompt(model, pieces, conversation, question, ask.images?.length ?? 0);
+      // A long one is tokenized when the answer is read, where that can be aborted.
+      if (typeof question !== 'string' || !isLong(pieces.first.before + question))
+        turnPrompt(model, pieces, conversation, question, ask.images?.length ?? 0);
       return readingOf((done) => {
         checkIdle();
         const letGo = model.lifetime?.hold();

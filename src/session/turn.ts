@@ -5,10 +5,11 @@ import type { ImageInput } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
-import { type Conversation, lengthOf, type Point, pointAt, rewind } from './conversation';
+import { type Conversation, checkRoom, lengthOf, type Point, pointAt, rewind } from './conversation';
 import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
 import { type PrunedImage, seeImages } from './images';
+import { checkLength } from './long_text';
 import { type AskOptions, type History, samplingOf } from './options';
 import { type PrefillContext, prefill } from './prefill';
 import { turnPrompt } from './prompt';
@@ -108,7 +109,12 @@ async function prepare(
   const { conversation: c, method, model, times } = context;
   context.signal?.throwIfAborted();
   const before = progress.anchor;
+  await checkLength(c, pieces.first.before + question, model.tokenizer, context.breathe);
   const prompt = turnPrompt(model, pieces, c, question, inputs.length);
+  // Before any picture is decoded: the texts alone must fit.
+  const texts = prompt.opening.reduce((sum, part) => sum + (part?.length ?? 0), prompt.question.length);
+  checkRoom(c, texts, texts, inputs.length > 0 ? 'at least' : '');
+  await context.breathe();
   progress.images = await seeImages(context, inputs);
   const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.images, () => {
