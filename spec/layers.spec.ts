@@ -53,6 +53,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'session',
     'quantize',
     'explain',
+    'evaluate',
   ],
 };
 

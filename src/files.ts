@@ -4,8 +4,10 @@
 import {
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readdirSync,
   readSync,
@@ -13,7 +15,7 @@ import {
   statSync,
 } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { isAbsolute, join, normalize, sep } from 'node:path';
+import { dirname, isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { codeOf, type ErrorCode, messageOf, SparseVilaError } from './errors';
 
 export interface FileOptions {
@@ -79,6 +81,24 @@ export function filesBelow(folder: string, below = ''): string[] {
       if (entry.isDirectory()) return filesBelow(folder, path);
       return entry.isSymbolicLink() && isFolder(join(folder, path)) ? [] : [path];
     });
+}
+
+/**
+ * Makes a folder and those above it, in place of Node's recursive `mkdir`: that never returns where the system answers ENOENT below a
+ * folder that exists, as under /proc.
+ * @throws the system's error
+ */
+export function makeFolder(path: string, mode?: number): void {
+  const absent: string[] = [];
+  for (let folder = resolve(path); !existsSync(folder); folder = dirname(folder)) absent.push(folder);
+  for (const folder of absent.reverse()) {
+    try {
+      mkdirSync(folder, mode);
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST' || !isFolder(folder)) throw error;
+    }
+  }
+  if (!isFolder(path)) mkdirSync(path); // throws what a file in its place means
 }
 
 /**

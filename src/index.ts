@@ -10,6 +10,11 @@ import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/s
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export { type ErrorCode, SparseVilaError } from './errors';
+export { type DataSet, readDataSet, scenesSet, type TrueConversation, type TrueTurn } from './evaluate/data_set';
+export { type EvaluateOptions, evaluate } from './evaluate/evaluate';
+export type { Row } from './evaluate/rows';
+export { SCORES, type Score, type ScoreName } from './evaluate/scores';
+export type { Setting } from './evaluate/settings';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';

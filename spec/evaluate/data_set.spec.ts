@@ -34,13 +34,25 @@ test('conversations with pictures beside the file; a kind may be left out; blank
   expect(readDataSet(file(GOOD)).key).not.toBe(key);
 });
 
+test('several accepted answers: the first is the one that is shown', () => {
+  const { conversations } = readDataSet(file({ ...GOOD, turns: [{ question: 'q', answers: ['3', 'three'] }] }));
+  expect(conversations[0]?.turns).toEqual([{ question: 'q', answer: '3', answers: ['3', 'three'], kind: 'other' }]);
+});
+
 test.each([
+  [{ ...GOOD, turns: [{ question: 'q', answer: '3', answers: ['3'] }] }, /:2: expected either "answer" or "answers"/],
+  [{ ...GOOD, turns: [{ question: 'q', answers: [] }] }, /:2: expected either "answer" or "answers"/],
+  [{ ...GOOD, turns: [{ question: 'q', answers: ['3', 4] }] }, /:2: expected "answers" of turn 1 to be a text/],
+  [{ ...GOOD, images: ['.'] }, /:2: .*cannot be read \(it is a directory\)/],
   ['{"images": [', /set\.jsonl:2: expected a JSON object, but /],
   ['[]', /set\.jsonl:2: expected a conversation to be a JSON object, received \[\]/],
   [{ ...GOOD, image: 'a.png' }, /:2: expected a conversation to have only "images", "turns", received "image"/],
   [{ turns: [TURN] }, /:2: expected "images": \[paths\] of at least one picture, received nothing/],
   [{ ...GOOD, images: [7] }, /:2: expected "images": \[paths\]/],
-  [{ ...GOOD, images: ['b.png'] }, /:2: expected the picture .*b\.png to be there .*received no such file/],
+  [
+    { ...GOOD, images: ['b.png'] },
+    /:2: .*b\.png: cannot be read \(no such file\)\. Expected a picture \(paths are relative/,
+  ],
   [{ ...GOOD, turns: [] }, /:2: expected "turns": .* of at least one turn, received \[\]/],
   [{ ...GOOD, turns: [TURN, { question: 'q' }] }, /:2: expected "answer" of turn 2 to be a text .*, received nothing/],
   [{ ...GOOD, turns: [{ ...TURN, question: ' ' }] }, /:2: expected "question" of turn 1 to be a text/],
@@ -60,5 +72,7 @@ test('scenes are the same set for the same seed only', () => {
   expect(set(1).conversations.map(({ turns }) => turns)).toEqual(set(1).conversations.map(({ turns }) => turns));
   expect(set(1).key).not.toBe(set(2).key);
   expect(set(1).conversations[0]?.images()).toHaveLength(2);
-  expect(() => scenesSet({ scenes: 0, turns: 3, frames: 1, seed: 1 })).toThrow(/at least 1 for scenes, received 0/);
+  expect(() => scenesSet({ scenes: 0, turns: 3, frames: 1, seed: 1 })).toThrow(
+    /from 1 to 100000 for scenes, received 0/,
+  );
 });

@@ -1,11 +1,11 @@
 // `evaluate` and `tune` on the packaged model: rows, interruption, what they print, and what they write.
 
-import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { load, METHODS, type Model } from '../../src';
-import { scenesSet } from '../../src/evaluate/data_set';
+import { scenesSet, type TrueTurn } from '../../src/evaluate/data_set';
 import { type EvaluateOptions, evaluate } from '../../src/evaluate/evaluate';
 import { openResults } from '../../src/evaluate/results_file';
 import type { Row } from '../../src/evaluate/rows';
@@ -67,7 +67,7 @@ describe('rows', () => {
     const lines = readFileSync(at('rows', 'results.jsonl'), 'utf8').trim().split('\n').slice(1);
     const answers = lines
       .map((line) => JSON.parse(line) as { name: string; value: { answer: string }[] })
-      .filter(({ name }) => name.endsWith('sparsevila 60/75 original'))
+      .filter(({ name }) => name.endsWith('sparsevila 0.6/0.75 original'))
       .flatMap(({ value }) => value.map(({ answer }) => answer));
     const truths = DATA.conversations.flatMap(({ turns }) => turns.map(({ answer }) => answer));
     expect(answers).toHaveLength(12);
@@ -82,6 +82,55 @@ describe('rows', () => {
       ['evict', 'dense'],
       ['chat', 'dense'],
     ]);
+  });
+});
+
+describe('scores', () => {
+  const settings: Setting[] = [];
+  it('a function judges what was asked, in memory by default; dense is always asked', async () => {
+    const seen: string[] = [];
+    const score = async (answer: string, { question }: TrueTurn): Promise<number> => {
+      seen.push(question);
+      return answer === '' ? 0 : 0.25;
+    };
+    const rows = await evaluate({ model, data: DATA, settings, score });
+    expect(rows).toMatchObject([{ method: 'dense', accuracy: 0.25, agreement: 1 }]);
+    expect(seen).toEqual(DATA.conversations.flatMap(({ turns }) => turns.map(({ question }) => question)));
+  });
+
+  it('a score by name, and answers of which one has to be met', async () => {
+    const conversations = DATA.conversations.map((one) => ({
+      ...one,
+      turns: one.turns.map((turn) => ({ ...turn, answers: ['none of these', `The ${turn.answer.toUpperCase()}!`] })),
+    }));
+    const [exact] = await evaluate({ model, data: { ...DATA, conversations }, settings });
+    const [normalised] = await evaluate({ model, data: { ...DATA, conversations }, settings, score: 'normalised' });
+    expect(exact?.accuracy).toBe(0);
+    expect(normalised?.accuracy).toBeGreaterThan(0.8);
+  });
+
+  it.each([2, -0.1, Number.NaN])('refuses the score %d', async (value) => {
+    const judged = evaluate({ model, data: DATA, settings, score: () => value });
+    await expect(judged).rejects.toMatchObject({
+      code: 'ERR_OPTION_INVALID',
+      message: expect.stringContaining('share'),
+    });
+  });
+
+  it('names what a function throws', async () => {
+    const failing = (): number => {
+      throw new TypeError('judge is away');
+    };
+    const judged = evaluate({ model, data: DATA, settings, score: failing });
+    await expect(judged).rejects.toMatchObject({
+      code: 'ERR_CALLBACK',
+      message: expect.stringContaining('judge is away'),
+    });
+  });
+
+  it('refuses options that it does not know', async () => {
+    const wrong = { model, data: DATA, settings, score: 'bleu' } as unknown as EvaluateOptions;
+    await expect(evaluate(wrong)).rejects.toThrow(/one of exact, .* or a function for score/);
   });
 });
 
@@ -114,17 +163,20 @@ describe('interruption', () => {
 describe('command line', () => {
   const EVALUATE = ['evaluate', '--scenes', '3', '--turns', '2', '--methods', 'sparsevila,uniform', '--seed', '3'];
 
-  it('prints a table and, as its last line, JSON; writes plots', async () => {
+  it('prints a table of at most 80 columns, or JSON alone; writes plots', async () => {
     const { code, stdout } = await cli([...EVALUATE, '--json', '--out', at('cli')]);
     expect(code).toBe(0);
-    const lines = stdout.trim().split('\n');
-    const json = JSON.parse(lines.at(-1) ?? '') as { rows: Row[] };
-    expect(Object.keys(json)).toEqual(['seed', 'scenes', 'turns', 'rows']);
-    expect(json).toMatchObject({ seed: 3, scenes: 3, turns: 2 });
+    const json = JSON.parse(stdout) as { rows: Row[] };
+    expect(Object.keys(json)).toEqual(['seed', 'score', 'scenes', 'turns', 'rows']);
+    expect(json).toMatchObject({ seed: 3, score: 'exact', scenes: 3, turns: 2 });
+    const table = await cli([...EVALUATE, '--out', at('cli')]);
+    const lines = table.stdout.trim().split('\n');
+    expect(Math.max(...lines.slice(0, -4).map(({ length }) => length))).toBeLessThanOrEqual(80);
     expect(json.rows.map(({ method }) => method)).toEqual(['dense', 'sparsevila', 'uniform']);
     for (const row of json.rows) expect(Object.keys(row)).toEqual(ROW_KEYS);
-    expect(lines[0]).toMatch(/^method +ratios +positions +right +turn 1 +later/);
-    expect(lines[1]).toMatch(/^dense +0\/0 /);
+    expect(lines[0]).toMatch(/^method +ratios +accuracy +turn 1 +later/);
+    expect(lines[1]).toMatch(/^dense +0\/0 +[01]\.\d{3} /);
+    expect(lines[2]).toMatch(/^\w+ +0\.\d+\/[\d.]+ /);
     for (const name of ['accuracy-by-tokens', 'accuracy-by-turn']) {
       expect(readFileSync(at('cli', `${name}.svg`), 'utf8')).toMatch(/^<svg[\s\S]*sparsevila[\s\S]*<\/svg>$/);
       const { width = 0, height = 0, format } = await sharp(at('cli', `${name}.png`)).metadata();
@@ -148,6 +200,20 @@ describe('command line', () => {
     expect(stderr).toContain('The same command continues where it was.');
   });
 
+  it.each([
+    ['a folder that cannot be made', '/proc/none/x', /ERR_OUTPUT_UNWRITABLE/],
+    ['a file in place of a folder', 'file/x', /ERR_OUTPUT_UNWRITABLE/],
+    ['a folder in place of the results', 'folder', /ERR_FILE_UNREADABLE.*results\.jsonl.*directory/],
+    ['results that are damaged', 'damaged', /ERR_RESUME_MISMATCH/],
+  ])('refuses %s before the model is loaded', async (_name, out, message) => {
+    mkdirSync(at('folder', 'results.jsonl'), { recursive: true });
+    mkdirSync(at('damaged'), { recursive: true });
+    writeFileSync(at('file'), '');
+    writeFileSync(at('damaged', 'results.jsonl'), 'garbage\n{"x":\n');
+    const { code, stderr } = await cli(['evaluate', '--scenes', '1', '--out', out.startsWith('/') ? out : at(out)]);
+    expect([code, stderr]).toEqual([1, expect.stringMatching(message)]);
+  });
+
   it("asks a user's own questions", async () => {
     const turns = [{ question: 'What is at b4?', answer: 'red F', kind: 'at' }];
     writeFileSync(at('set.jsonl'), JSON.stringify({ images: [scene(0)], turns }));
@@ -161,7 +227,7 @@ describe('command line', () => {
       '--out',
       at('own'),
     ]);
-    const [row] = (JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { rows: Row[] }).rows;
+    const [row] = (JSON.parse(stdout) as { rows: Row[] }).rows;
     expect(row).toMatchObject({ accuracy: 1, accuracyByKind: { at: 1 } });
   });
 
@@ -186,7 +252,7 @@ describe('command line', () => {
 
   it('measures ratios of equal time once, and keeps them', async () => {
     const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
-    const run = async () => (await cli([...args, '--out', at('time')])).stdout.trim().split('\n').at(-1);
+    const run = async () => (await cli([...args, '--out', at('time')])).stdout;
     const first = await run();
     const { rows } = JSON.parse(first ?? '') as { rows: Row[] };
     expect(rows).toHaveLength(2);
@@ -201,6 +267,10 @@ describe('command line', () => {
     [['--ratios', '60'], /Expected ratios PREFILL\/DECODE.*received 60/],
     [['--data', 'x.jsonl', '--scenes', '3'], /Expected no --scenes with --data/],
     [['--max-tokens', '0'], /for --max-tokens, received 0/],
+    [['--scenes', '1e9'], /from 1 to 100000 for scenes, received 1000000000/],
+    [['--seed', '-1'], /for --seed, received -1/],
+    [['--score', 'bleu'], /Expected one of exact, .* for --score/],
+    [['--frames', '1e6', '--scenes', '1'], /for frames, received 1000000/],
   ])('refuses %j', async (args, message) => {
     const { code, stderr } = await cli(['evaluate', ...args]);
     expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);

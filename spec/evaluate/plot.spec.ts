@@ -42,7 +42,7 @@ describe('settings at one ratio each', () => {
   it('have a line each, in panels that ask a question: no mark covers another one', () => {
     const svg = svgOf([DENSE, ...SAME], ['8 questions']);
     const texts = textsOf(svg);
-    for (const name of ['dense', 'sparsevila 60/75', 'quest 60/75', 'fastv 60/75']) {
+    for (const name of ['dense', 'sparsevila 0.6/0.75', 'quest 0.6/0.75', 'fastv 0.6/0.75']) {
       expect(texts.filter((text) => text === name)).toHaveLength(1);
     }
     const questions = svg.match(

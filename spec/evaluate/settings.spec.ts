@@ -4,7 +4,7 @@ import { shareAt } from '../../src/evaluate/equal_time';
 import { nameOf, parseMethods, parseRatios, ratiosForShare, settingsOf } from '../../src/evaluate/settings';
 import { METHODS } from '../../src/sparsity/methods';
 
-test('a share of active tokens: all in the one stage a method has, 60/75 at a tenth where it has two', () => {
+test('a share of active tokens: all in the one stage a method has, 0.6/0.75 at a tenth where it has two', () => {
   for (const entry of METHODS) {
     for (const share of [0.025, 0.1, 0.25, 1]) {
       const { prefillSparsity: p, decodeSparsity: d } = ratiosForShare(entry, share);
@@ -20,23 +20,30 @@ test('a share of active tokens: all in the one stage a method has, 60/75 at a te
 
 test('settings: dense first, each once, only the stages that a method has', () => {
   const methods = parseMethods('sparsevila,visionzip,dense');
-  const names = settingsOf(methods, () => parseRatios('60/75,60/90,0/50'), ['original', 'compact']).map(nameOf);
+  const names = settingsOf(methods, () => parseRatios('0.6/0.75,0.6/0.9,0/0.5'), ['original', 'compact']).map(nameOf);
   expect(names).toEqual([
     'dense 0/0 original',
-    'sparsevila 60/75 original',
-    'sparsevila 60/75 compact',
-    'sparsevila 60/90 original',
-    'sparsevila 60/90 compact',
-    'sparsevila 0/50 original',
-    'visionzip 60/0 original',
-    'visionzip 60/0 compact',
+    'sparsevila 0.6/0.75 original',
+    'sparsevila 0.6/0.75 compact',
+    'sparsevila 0.6/0.9 original',
+    'sparsevila 0.6/0.9 compact',
+    'sparsevila 0/0.5 original',
+    'visionzip 0.6/0 original',
+    'visionzip 0.6/0 compact',
     'visionzip 0/0 original',
   ]);
   expect(parseMethods('all')).toEqual(METHODS);
 });
 
-test.each(['60', '60/', '/75', '60/100', '-1/0', 'a/b', '60/75/80', '60/75,'])('refuses the ratios %s', (list) => {
-  expect(() => parseRatios(list)).toThrow(/Expected ratios PREFILL\/DECODE/);
+test.each(['0.6', '0.6/', '/0.75', '0.6/1', '-0.1/0', 'a/b', '0.6/0.75/0.8', '0.6/0.75,', '1e999/0'])(
+  'refuses the ratios %s',
+  (list) => {
+    expect(() => parseRatios(list)).toThrow(/Expected ratios PREFILL\/DECODE/);
+  },
+);
+
+test('ratios in percent are refused with the shares that were meant', () => {
+  expect(() => parseRatios('60/75')).toThrow(/as shares.*received 60\/75\. Did you mean 0\.6\/0\.75\?/);
 });
 
 test('refuses a method that is not there', () => {

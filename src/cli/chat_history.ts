@@ -1,9 +1,8 @@
 // What was typed in earlier chats, for the arrow keys: a file in the user's state folder that only the user can read.
 
-import { mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { readTextFile } from '../files';
+import { makeFolder, readTextFile } from '../files';
 import { replaceFile } from '../runtime/atomic';
 import type { Environment } from '../runtime/paths';
 
@@ -39,7 +38,7 @@ export function addToHistory(file: string, lines: readonly string[]): void {
   const added = lines.map((line) => line.replaceAll('\n', ' ').slice(0, LINE_LENGTH)).filter((line) => line !== '');
   if (added.length === 0) return;
   try {
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+    makeFolder(dirname(file), 0o700);
     const all = [...readHistory(file), ...added].slice(-LINES);
     replaceFile(file, `${all.join('\n')}\n`, 0o600);
   } catch {

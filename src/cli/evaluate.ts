@@ -1,5 +1,5 @@
-// `sparsevila evaluate`: methods side by side on questions with known answers. A table, a JSON line, two plots. Progress goes to
-// stderr, Ctrl-C stops, the same command continues.
+// `sparsevila evaluate`: methods side by side on questions with known answers. A table or JSON, and two plots. Progress goes to stderr,
+// Ctrl-C stops, the same command continues.
 
 import { createHash } from 'node:crypto';
 import { basename, join, relative } from 'node:path';
@@ -27,16 +27,18 @@ import type { MethodEntry } from '../sparsity/methods';
 import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
+import { columns, print, printJson } from './style';
 
 const text = { type: 'string', group: 'Methods:' } as const;
 
 const OPTIONS = {
   ...EVALUATE_OPTIONS,
   methods: { ...text, default: 'all', describe: 'Names with commas between, or all. Dense always runs' },
-  ratios: { ...text, describe: 'PREFILL/DECODE sparsity in percent, with commas between' },
+  ratios: { ...text, describe: 'PREFILL/DECODE sparsity as shares, with commas between, such as 0.6/0.75' },
   equal: {
     ...text,
-    describe: "active=SHARES: ratios at which these shares are active at decode. time: as long as SparseVILA's 60/75",
+    describe:
+      "active=SHARES: ratios at which these shares are active at decode. time: as long as SparseVILA's 0.6/0.75",
     defaultDescription: 'active=0.1 without --ratios',
   },
   positions: {
@@ -57,7 +59,12 @@ const OPTIONS = {
     describe: 'Folder of results and plots',
     defaultDescription: 'evaluations/ and a name made of all options',
   },
-  json: { type: 'boolean', default: false, group: 'Output:', describe: 'Print the rows as one JSON line at the end' },
+  json: {
+    type: 'boolean',
+    default: false,
+    group: 'Output:',
+    describe: 'Print the rows as one JSON line, and nothing else',
+  },
 } satisfies Record<string, Options>;
 
 type Flags = EvaluateFlags & InferredOptionTypes<typeof OPTIONS>;
@@ -65,9 +72,9 @@ type Arguments = ArgumentsCamelCase<Flags>;
 
 const EPILOGUE =
   'Every method that prunes before the decoder, inside it, or retrieves per turn answers the same ' +
-  'questions; an answer is right when it equals the true one. With --equal active=0.1, methods with one ' +
-  'stage leave a tenth of the visual tokens there (90/0 or 0/90), methods with two keep 40 % at prefill ' +
-  'and a quarter of these at decode (60/75); in general share^0.4 at prefill. --equal time measures a ' +
+  'questions. With --equal active=0.1, methods with one ' +
+  'stage leave a tenth of the visual tokens there (0.9/0 or 0/0.9), methods with two keep 0.4 at prefill ' +
+  'and a quarter of these at decode (0.6/0.75); in general share^0.4 at prefill. --equal time measures a ' +
   "few conversations at seven ratios, fits each method's time as a line, and takes the ratio where it " +
   "meets SparseVILA's. A run that was stopped is continued by the same command; a finished one is only " +
   'shown again.';
@@ -84,11 +91,15 @@ export const evaluateCommand: CommandModule<object, Flags> = {
         'All methods with a tenth of the tokens active',
       )
       .example(
-        '$0 evaluate --methods sparsevila --ratios 60/75,75/90,90/0 --positions both',
+        '$0 evaluate --methods sparsevila --ratios 0.6/0.75,0.75/0.9,0.9/0 --positions both',
         'Ratios and positions of one method',
       )
       .example('$0 evaluate --methods all --equal active=0.05,0.1,0.2,0.4', 'Methods as curves')
-      .example('$0 evaluate --model nvila --data mine.jsonl --equal time', 'Your model, your questions, equal speed'),
+      .example(
+        '$0 evaluate --data assets/demo/questions.jsonl --score anls --equal time',
+        'Questions of your own, another score, equal speed',
+      )
+      .example('$0 evaluate --scenes 20 --methods sparsevila --json', 'The rows as JSON, shares from 0 to 1'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
   },
@@ -106,18 +117,18 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
     using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
-    const { seed, maxTokens } = args;
+    const { seed, maxTokens, score } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
     const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'evict' });
     const settings = settingsOf(methods, points, request.positions);
-    const rows = await evaluate({ ...common, settings, protocols, results });
+    const rows = await evaluate({ ...common, settings, protocols, results, score });
     reporter.stop();
-    const result = { seed, scenes: data.conversations.length, turns: data.turns, rows };
+    const result = { seed, score, scenes: data.conversations.length, turns: data.turns, rows };
     replaceFile(join(folder, 'rows.json'), `${JSON.stringify(result, null, 2)}\n`);
     const plots = await writePlots(folder, rows, subtitleOf(args, data));
-    process.stdout.write(`${formatTable(rows)}\n${plots.map((file) => relative('', file)).join('\n')}\n`);
-    if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    if (args.json) printJson(result);
+    else print(`${formatTable(rows, columns())}\n${plots.map((file) => relative('', file)).join('\n')}\n`);
   } finally {
     reporter.stop();
     results.close();

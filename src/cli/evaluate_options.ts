@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
-import { filesBelow, openRegular, readFileBounded } from '../files';
-import { CONVERSATION_OPTIONS, modelFolder } from './options';
+import { SCORE_NAMES } from '../evaluate/scores';
+import { filesBelow, isFolder, openRegular, readFileBounded, shownPath } from '../files';
+import { COUNT, checkValue, SEED } from '../options';
+import { CONVERSATION_OPTIONS, modelFolder, packagedPath } from './options';
 
 const number = { type: 'number' } as const;
 const text = { type: 'string' } as const;
@@ -21,12 +23,20 @@ export const EVALUATE_OPTIONS = {
   data: {
     ...text,
     ...data,
-    describe: 'JSON lines of {"images": [paths], "turns": [{"question", "answer", "kind"}]}',
+    describe: 'JSON lines of {"images": [paths], "turns": [{"question", "answer" or "answers", "kind"}]}',
     defaultDescription: 'generated scenes, which the packaged model was made for',
   },
   scenes: { ...number, ...data, describe: 'Generated scenes, each a conversation', defaultDescription: '100' },
   turns: { ...number, ...data, describe: 'Questions about each scene', defaultDescription: '6' },
   frames: { ...number, ...data, describe: 'Pictures of each scene', defaultDescription: '1' },
+  score: {
+    ...text,
+    ...data,
+    choices: SCORE_NAMES,
+    default: 'exact' as const,
+    describe:
+      'How answers are judged, each from 0 to 1: exact, normalised (case, punctuation, articles), contains, VQA, ANLS',
+  },
   seed: { ...number, ...data, default: 1, describe: 'Of the scenes, and of methods that draw' },
   'max-tokens': { ...number, ...data, default: 64, describe: 'Most tokens of an answer' },
 } satisfies Record<string, Options>;
@@ -40,27 +50,28 @@ export const IMAGE_CACHE = 512e6;
 /** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
 export function dataSetOf(args: EvaluateArguments): DataSet {
   const { scenes, turns, frames, seed } = args;
-  if (!Number.isSafeInteger(args.maxTokens) || args.maxTokens < 1) throw invalid('max-tokens', args.maxTokens);
+  checkValue('evaluate', '--max-tokens', args.maxTokens, COUNT);
+  checkValue('evaluate', '--seed', seed, SEED);
   if (args.data === undefined)
     return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, frames: frames ?? 1, seed });
   const stray = Object.entries({ scenes, turns, frames }).find(([, value]) => value !== undefined);
-  if (stray === undefined) return readDataSet(args.data);
+  if (stray === undefined) return readDataSet(packagedPath(args.data));
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
     `Expected no --${stray[0]} with --data, whose file says what is asked. Leave one of them out.`,
   );
 }
 
-function invalid(name: string, value: unknown): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_OPTION_INVALID',
-    `Expected an integer of at least 1 for --${name}, received ${value}.`,
-  );
-}
-
-/** What tells one checkpoint from another: its files' names, sizes and times, and its config. */
+/**
+ * What tells one checkpoint from another: the names, sizes and times of its weights, and its configs.
+ * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_FILE_…` for a file that cannot be read
+ */
 export function modelKey(args: EvaluateArguments): string {
   const folder = modelFolder(args);
+  if (!isFolder(folder)) {
+    const message = `Expected a checkpoint folder at ${shownPath(folder)}, but there is none. Check the path.`;
+    throw new SparseVilaError('ERR_MODEL_MISSING', message);
+  }
   const hash = createHash('sha256').update(JSON.stringify([args.weights, args.precision, args.template]));
   for (const name of filesBelow(folder).filter((path) => /(\.safetensors|config\.json)$/.test(path))) {
     const file = join(folder, name);

@@ -1,12 +1,12 @@
 // `sparsevila explain`: holds a conversation about images as `ask` does, and draws what it looked at.
 
-import { access, constants, mkdir, writeFile } from 'node:fs/promises';
+import { access, constants, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, resolve } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { type ExplainedTurn, explain } from '../explain/explain';
 import { looksOf } from '../explain/look';
-import { isPresent } from '../files';
+import { isPresent, makeFolder } from '../files';
 import { installOnce, writeError } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
 import { observed } from '../sparsity/observed';
@@ -125,7 +125,7 @@ async function checkOutput(out: string): Promise<void> {
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected a name that ends in .png for --out, received ${out}.`);
   if (isPresent(out)) throw exists(out);
   try {
-    await mkdir(dirname(out), { recursive: true });
+    makeFolder(dirname(out));
     await access(dirname(out), constants.W_OK);
   } catch (error) {
     throw writeError(error, out);

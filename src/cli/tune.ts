@@ -2,13 +2,14 @@
 
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
-import { methodEntry, POSITION_MODES, percent } from '../evaluate/settings';
+import { methodEntry, POSITION_MODES, ratiosText } from '../evaluate/settings';
 import { type Goal, type Tuned, tune } from '../evaluate/tune';
 import { progressReporter } from '../runtime/progress';
 import { METHODS } from '../sparsity/methods';
 import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
+import { print, printJson } from './style';
 
 const text = { type: 'string', group: 'Goal:' } as const;
 
@@ -17,7 +18,7 @@ const OPTIONS = {
   keep: {
     ...text,
     default: 'agreement=0.97',
-    describe: 'agreement=SHARE with the answers of dense, or accuracy=SHARE',
+    describe: 'agreement=SHARE with the answers of dense, or accuracy=SHARE by --score',
   },
   method: {
     ...text,
@@ -44,8 +45,8 @@ export const tuneCommand: CommandModule<object, Flags> = {
           'roughly (of 600, to about 1.5 points), so leave a margin or ask more.',
       )
       .example('$0 tune --model assets/tiny-nvila --keep agreement=0.95', 'On generated scenes')
-      .example('$0 tune --model nvila --data mine.jsonl --keep accuracy=0.8', 'Your model, your questions')
-      .example('$0 tune --model nvila --data mine.jsonl --method visionzip', 'Another method'),
+      .example('$0 tune --data assets/demo/questions.jsonl --keep accuracy=0.8', 'Questions of your own')
+      .example('$0 tune --scenes 20 --method visionzip', 'Another method'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },
@@ -58,13 +59,15 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
     using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
-    const { seed, maxTokens, positions } = args;
-    const tuned = await tune({ model, data, method, positions, goal, seed, maxTokens, signal, onProgress: reporter });
+    const { seed, maxTokens, positions, score } = args;
+    const what = { model, data, method, positions, goal, score, seed, maxTokens };
+    const tuned = await tune({ ...what, signal, onProgress: reporter });
     reporter.stop();
     if (tuned === undefined) throw unreachable(goal);
     const { best, tried } = tuned;
     const result = { method: method.name, positions, goal, ...best, tried };
-    process.stdout.write(args.json ? `${JSON.stringify(result)}\n` : report(args, goal, tuned));
+    if (args.json) printJson(result);
+    else print(report(args, goal, tuned));
   } finally {
     reporter.stop();
   }
@@ -91,9 +94,9 @@ function unreachable({ measure, least }: Goal): SparseVilaError {
 }
 
 function report(args: Arguments, { measure, least }: Goal, { best, tried }: Tuned): string {
-  const lines = tried.map(({ prefillSparsity, decodeSparsity, value }) => {
-    const kept = value === undefined ? `below ${percent(least)}` : percent(value);
-    return `${`${percent(prefillSparsity)}/${percent(decodeSparsity)}`.padEnd(8)} ${measure} ${kept} %`;
+  const shown = (value: number): string => String(Math.round(value * 1000) / 1000);
+  const lines = tried.map(({ value, ...ratios }) => {
+    return `${ratiosText(ratios).padEnd(9)} ${measure} ${value === undefined ? `below ${least}` : shown(value)}`;
   });
   const { prefillSparsity, decodeSparsity } = best;
   const options = `{ prefillSparsity: ${prefillSparsity}, decodeSparsity: ${decodeSparsity}, positions: '${args.positions}' }`;
@@ -109,10 +112,10 @@ function report(args: Arguments, { measure, least }: Goal, { best, tried }: Tune
     `--positions ${args.positions}`,
   ].join(' ');
   return `${lines.join('\n')}\n
-${percent(prefillSparsity)}/${percent(decodeSparsity)} keeps ${measure} ${percent(best.value)} %:
+${ratiosText(best)} keeps ${measure} ${shown(best.value)}:
 
   vlm.session({ method: ${code} })
 
-  sparsevila ask ${flags} …
+  sparsevila ask ${flags} -q "…"
 `;
 }

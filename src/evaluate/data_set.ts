@@ -1,16 +1,19 @@
 // What is asked: conversations about pictures with true answers, out of packaged scenes or a user's own file. Knows no model.
 
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { messageOf, SparseVilaError } from '../errors';
-import { readTextFile } from '../files';
+import { messageOf, received, SparseVilaError } from '../errors';
+import { openRegular, readTextFile } from '../files';
 import type { ImageInput } from '../image/decode';
+import { checkValue, integer } from '../options';
 import { sceneConversation } from '../scenes/conversation';
 
 export interface TrueTurn {
   readonly question: string;
   readonly answer: string;
+  /** All answers that are accepted, `answer` the first, where there are several: other spellings, or what several people said. */
+  readonly answers?: readonly string[];
   /** What sort of question it is: accuracy is told for each. */
   readonly kind: string;
 }
@@ -38,14 +41,13 @@ export interface ScenesOptions {
   readonly seed: number;
 }
 
+/** All are drawn before the first is asked about. */
+const MOST_SCENES = 100_000;
+const MOST_BYTES = 256e6;
+
 /** Generated scenes. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function scenesSet({ scenes, turns, frames, seed }: ScenesOptions): DataSet {
-  if (!Number.isInteger(scenes) || scenes < 1) {
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected an integer of at least 1 for scenes, received ${scenes}.`,
-    );
-  }
+  checkValue('evaluate', 'scenes', scenes, integer(1, MOST_SCENES));
   const conversations = Array.from({ length: scenes }, (_, index) => {
     const scene = sceneConversation({ seed, index, frames, turns });
     return { place: `scene ${index} of seed ${seed}`, turns: scene.turns, images: () => scene.render() };
@@ -55,12 +57,12 @@ export function scenesSet({ scenes, turns, frames, seed }: ScenesOptions): DataS
 
 /**
  * Reads JSON lines `{"images": [paths], "turns": [{"question", "answer", "kind"}]}`; paths are relative to the file, `kind` may be
- * left out.
+ * left out, and `"answers": [texts]` stands in place of `answer` where several are accepted.
  * @throws SparseVilaError `ERR_DATA_SET`, naming the line
  */
 export function readDataSet(file: string): DataSet {
   const codes = { missing: 'ERR_DATA_SET', unreadable: 'ERR_DATA_SET' } as const;
-  const text = readTextFile(file, { what: 'JSON lines of conversations', limit: 256 * 2 ** 20, ...codes });
+  const text = readTextFile(file, { what: 'JSON lines of conversations', limit: MOST_BYTES, ...codes });
   const conversations = text
     .split('\n')
     .map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }))
@@ -86,38 +88,48 @@ function parseLine(line: string, place: string, folder: string): TrueConversatio
   if (!Array.isArray(images) || images.length === 0 || !images.every((path) => typeof path === 'string'))
     throw wrong('"images": [paths] of at least one picture', images);
   const paths = images.map((path: string) => resolve(folder, path));
-  const lost = paths.find((path) => !existsSync(path));
-  if (lost !== undefined)
-    throw wrong(`the picture ${lost} to be there (paths are relative to the file)`, 'no such file');
+  for (const path of paths) requirePicture(path, place);
   if (!Array.isArray(turns) || turns.length === 0)
     throw wrong('"turns": [{"question", "answer", "kind"}] of at least one turn', turns);
   return { place, turns: turns.map((turn, i) => parseTurn(turn, i, wrong)), images: () => paths };
 }
 
+/** Sees that a picture is a file that can be opened, so that a wrong path does not wait for the conversations before it. */
+function requirePicture(path: string, place: string): void {
+  try {
+    closeSync(openRegular(path, { what: 'a picture (paths are relative to the file)' }).fd);
+  } catch (cause) {
+    throw new SparseVilaError('ERR_DATA_SET', `${place}: ${messageOf(cause)}`, { cause });
+  }
+}
+
 type Wrong = (expected: string, received: unknown) => SparseVilaError;
 
 function parseTurn(json: unknown, i: number, wrong: Wrong): TrueTurn {
-  const {
-    question,
-    answer,
-    kind = 'other',
-  } = checkedObject(json, `turn ${i + 1}`, ['question', 'answer', 'kind'], wrong);
-  for (const [name, value] of Object.entries({ question, answer, kind }))
-    if (typeof value !== 'string' || value.trim() === '')
-      throw wrong(`"${name}" of turn ${i + 1} to be a text of at least one character`, value);
-  return { question: String(question), answer: String(answer), kind: String(kind) };
+  const keys = ['question', 'answer', 'answers', 'kind'];
+  const { question, answer, answers, kind = 'other' } = checkedObject(json, `turn ${i + 1}`, keys, wrong);
+  const text = (name: string, value: unknown): string => {
+    if (typeof value === 'string' && value.trim() !== '') return value;
+    throw wrong(`"${name}" of turn ${i + 1} to be a text of at least one character`, value);
+  };
+  const said = { question: text('question', question), kind: text('kind', kind) };
+  if (answers === undefined) return { ...said, answer: text('answer', answer) };
+  if (answer !== undefined || !Array.isArray(answers) || answers.length === 0)
+    throw wrong(`either "answer" or "answers": [texts] of at least one text in turn ${i + 1}`, answers);
+  const accepted = answers.map((one) => text('answers', one));
+  return { ...said, answer: accepted[0] ?? '', answers: accepted };
 }
 
 function checkedObject(json: unknown, what: string, keys: readonly string[], wrong: Wrong): Record<string, unknown> {
   if (typeof json !== 'object' || json === null || Array.isArray(json))
     throw wrong(`${what} to be a JSON object`, json);
   const stray = Object.keys(json).find((key) => !keys.includes(key));
-  if (stray !== undefined)
-    throw wrong(`${what} to have only ${keys.map((key) => `"${key}"`).join(', ')}`, `"${stray}"`);
+  if (stray !== undefined) throw wrong(`${what} to have only ${keys.map((key) => `"${key}"`).join(', ')}`, stray);
   return json as Record<string, unknown>;
 }
 
+/** Begins of long values are enough to find them in their line. */
 function show(value: unknown): string {
-  const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? 'nothing');
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  if (value === undefined) return 'nothing';
+  return typeof value === 'object' ? (JSON.stringify(value) ?? '').slice(0, 80) : received(value);
 }

@@ -19,7 +19,7 @@ export interface EqualTimeOptions extends Omit<ConverseOptions, 'conversation' |
   readonly onProgress?: OnProgress;
 }
 
-/** Per method, the ratios whose conversations take as long as SparseVILA's at 60/75, as near as its own range allows. */
+/** Per method, the ratios whose conversations take as long as SparseVILA's at 0.6/0.75, as near as its own range allows. */
 export async function equalTimeRatios(
   methods: readonly MethodEntry[],
   options: EqualTimeOptions,

@@ -1,30 +1,68 @@
 // Methods side by side: every conversation with every setting, in the multi-turn protocol, resumable after each.
 
+import { coded } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
+import { ANYTHING, type Checks, COUNT, checkOptions, FUNCTION, listOf, OBJECT, oneOf, SEED, SIGNAL } from '../options';
 import type { OnProgress } from '../runtime/progress';
-import { converse, type Protocol, sharedTowerTimes, type TurnResult } from './converse';
-import type { DataSet } from './data_set';
-import type { ResultsFile } from './results_file';
-import { type Row, rowOf } from './rows';
+import { converse, PROTOCOLS, type Protocol, sharedTowerTimes, type TurnResult } from './converse';
+import type { DataSet, TrueTurn } from './data_set';
+import { inMemory, type ResultsFile } from './results_file';
+import { type Answered, type Row, rowOf } from './rows';
+import { SCORE_NAMES, type Score, type ScoreName, scoreOf } from './scores';
 import { DENSE, nameOf, type Setting } from './settings';
 
 export interface EvaluateOptions {
   readonly model: VisionLanguageModel;
   readonly data: DataSet;
-  /** Dense among them. */
+  /** What is compared. Dense is asked first, whether it is among them or not. */
   readonly settings: readonly Setting[];
-  readonly protocols: readonly Protocol[];
-  /** Of methods that draw. */
-  readonly seed: number;
-  readonly maxTokens: number;
-  readonly results: ResultsFile;
+  /** Default: evict. */
+  readonly protocols?: readonly Protocol[];
+  /** How answers are judged: the name of a score, or a function that gives a share. Default: exact. */
+  readonly score?: ScoreName | Score;
+  /** Of methods that draw. Default 1. */
+  readonly seed?: number;
+  /** Default 64. */
+  readonly maxTokens?: number;
+  /** Where answers are kept, so that a stopped evaluation continues. Default: in memory. */
+  readonly results?: ResultsFile;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
 }
 
-/** Asks whatever `results` does not hold yet; returns a row per protocol and setting. @throws what `converse` throws */
+const CHECKS: Checks<EvaluateOptions> = {
+  model: { ...OBJECT, required: true },
+  data: { ...OBJECT, required: true },
+  settings: { ...listOf('settings', OBJECT), required: true },
+  protocols: listOf(`of ${PROTOCOLS.join(', ')}`, oneOf(...PROTOCOLS), 1),
+  score: {
+    expected: `one of ${SCORE_NAMES.join(', ')} or a function`,
+    accepts: (value) => typeof value === 'function' || SCORE_NAMES.includes(value as ScoreName),
+  },
+  seed: SEED,
+  maxTokens: COUNT,
+  results: ANYTHING,
+  signal: SIGNAL,
+  onProgress: FUNCTION,
+};
+
+/**
+ * Asks whatever `results` does not hold yet, judges all answers, and returns a row per protocol and setting.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; what `converse` throws
+ */
 export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
-  const { data, settings, protocols, results, onProgress = () => undefined } = options;
+  checkOptions('evaluate', options, CHECKS);
+  try {
+    return await compare(options);
+  } catch (error) {
+    throw coded(error, options.signal);
+  }
+}
+
+async function compare(options: EvaluateOptions): Promise<Row[]> {
+  const { model, data, seed = 1, maxTokens = 64, signal, results = inMemory() } = options;
+  const { protocols = ['evict'], score = 'exact', onProgress = () => undefined } = options;
+  const settings = [...new Map([DENSE, ...options.settings].map((setting) => [nameOf(setting), setting])).values()];
   const total = data.conversations.length;
   const parts = protocols.flatMap((protocol) => settings.map((setting) => ({ protocol, setting })));
   let cold = true;
@@ -35,7 +73,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
     const images = conversation.images();
     const withTower = sharedTowerTimes();
     for (const part of open) {
-      const ask = { ...options, ...part, conversation, images, signal: options.signal };
+      const ask = { model, seed, maxTokens, ...part, conversation, images, signal };
       // The first conversation of a process pays for what every other one finds ready: it is held twice.
       if (cold) withTower(part.setting, await converse(ask));
       cold = false;
@@ -44,7 +82,9 @@ export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
     }
   }
   onProgress({ step: 'evaluate', done: total, total, unit: 'conversations' });
-  return parts.map((part) => partRow(data, results, part, protocols.length > 1));
+  const rows: Row[] = [];
+  for (const part of parts) rows.push(await partRow(data, results, part, protocols.length > 1, score));
+  return rows;
 }
 
 interface Part {
@@ -56,14 +96,31 @@ function pieceOf(conversation: number, { protocol, setting }: Part): string {
   return `${conversation} ${protocol} ${nameOf(setting)}`;
 }
 
-function partRow({ conversations }: DataSet, results: ResultsFile, part: Part, several: boolean): Row {
+async function partRow(
+  { conversations }: DataSet,
+  results: ResultsFile,
+  part: Part,
+  several: boolean,
+  score: ScoreName | Score,
+): Promise<Row> {
   const pieceFor = (i: number, setting: Setting): TurnResult[] =>
     results.pieces.get(pieceOf(i, { ...part, setting })) as TurnResult[];
-  const answered = conversations.map(({ turns }, i) => ({
-    turns,
-    results: pieceFor(i, part.setting),
-    dense: pieceFor(i, DENSE),
-  }));
+  const answered: Answered[] = [];
+  for (const [i, { turns }] of conversations.entries()) {
+    const given = pieceFor(i, part.setting);
+    answered.push({ turns, results: given, scores: await scoresOf(given, turns, score), dense: pieceFor(i, DENSE) });
+  }
   const row = rowOf(part.setting, answered);
   return several ? { ...row, protocol: part.protocol } : row;
+}
+
+/** The score of each answer of a conversation. */
+export async function scoresOf(
+  results: readonly TurnResult[],
+  turns: readonly TrueTurn[],
+  score: ScoreName | Score,
+): Promise<number[]> {
+  const scores: number[] = [];
+  for (const [i, turn] of turns.entries()) scores.push(await scoreOf(score, results[i]?.answer ?? '', turn));
+  return scores;
 }

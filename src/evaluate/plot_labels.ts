@@ -2,7 +2,7 @@
 
 import { FONT_FAMILIES } from '../image/fonts';
 import type { Row } from './rows';
-import { percent } from './settings';
+import { ratiosText } from './settings';
 
 export const FONT = FONT_FAMILIES;
 export const INK = '#222222';
@@ -37,8 +37,8 @@ export const CONFIG = {
 
 /** What the two numbers behind a method's name mean. */
 export const RATIOS_NOTE = [
-  '60/75: 60 % of the visual tokens are pruned before the decoder,',
-  'and 75 % of the rest are skipped while an answer is written',
+  '0.6/0.75: a share of 0.6 of the visual tokens is pruned before the decoder,',
+  'and 0.75 of the rest are skipped while an answer is written',
 ];
 
 /** What tells the curves of a picture apart: the method, and how positions and history were treated where that differs. */
@@ -46,12 +46,12 @@ export function lineOf({ method, positions, protocol }: Row): string {
   return `${method}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
 }
 
-/** `60/75`; nothing for dense. */
-function ratiosOf({ method, prefillSparsity, decodeSparsity }: Row): string {
-  return method === 'dense' ? '' : `${percent(prefillSparsity)}/${percent(decodeSparsity)}`;
+/** `0.6/0.75`; nothing for dense. */
+function ratiosOf(row: Row): string {
+  return row.method === 'dense' ? '' : ratiosText(row);
 }
 
-/** `sparsevila 60/75`, with what else tells settings apart. */
+/** `sparsevila 0.6/0.75`, with what else tells settings apart. */
 export function settingOf(row: Row): string {
   const { positions, protocol } = row;
   const ratios = ratiosOf(row);

@@ -17,6 +17,12 @@ export interface ResultsFile {
   close(): void;
 }
 
+/** Results that end with the process. */
+export function inMemory(): ResultsFile {
+  const pieces = new Map<string, unknown>();
+  return { pieces, append: (name, value) => void pieces.set(name, value), close: () => undefined };
+}
+
 /** The most bytes of an unfinished evaluation: more than a month of answers. */
 const LIMIT = 512 * 2 ** 20;
 
@@ -85,6 +91,7 @@ function checkConfiguration(file: string, line: string | undefined, wanted: Read
   );
 }
 
+/** The object of a line; an empty one where it holds none. */
 function parsed(line: string): Record<string, unknown> {
   try {
     return Object(JSON.parse(line)) as Record<string, unknown>;

@@ -1,5 +1,5 @@
-// From answers to the rows of the table: exact match with the truth, overall, by turn and by kind; agreement with dense; medians of
-// times. Knows no model.
+// From scored answers to the rows of the table: mean scores overall, by turn and by kind; agreement with dense; medians of times.
+// Knows no model.
 
 import { type Protocol, STAGES, type Times, type TurnResult } from './converse';
 import type { TrueTurn } from './data_set';
@@ -8,7 +8,7 @@ import type { Setting } from './settings';
 export interface Row extends Setting {
   /** Only where several protocols were asked for. */
   readonly protocol?: Protocol;
-  /** Share of answers that equal the truth. */
+  /** Mean score of the answers: with exact match the share of them that equal the truth. */
   readonly accuracy: number;
   readonly accuracyByTurn: readonly number[];
   readonly accuracyByKind: Readonly<Record<string, number>>;
@@ -25,39 +25,34 @@ export interface Row extends Setting {
 export interface Answered {
   readonly turns: readonly TrueTurn[];
   readonly results: readonly TurnResult[];
+  /** Of each turn, from 0 to 1. */
+  readonly scores: readonly number[];
   readonly dense: readonly TurnResult[];
 }
 
 export function rowOf(setting: Setting, answered: readonly Answered[]): Row {
-  const judged = answered.flatMap(({ turns, results, dense }) =>
+  const judged = answered.flatMap(({ turns, results, scores, dense }) =>
     results.map((result, turn) => ({
       turn,
       kind: turns[turn]?.kind ?? '',
-      isRight: isRight(result, turns[turn]),
+      score: scores[turn] ?? 0,
       agrees: result.answer === dense[turn]?.answer,
       result,
     })),
   );
-  const share = (of: typeof judged, test: (one: (typeof judged)[number]) => boolean): number =>
-    digits(mean(of.map((one) => Number(test(one)))));
-  const right = (of: typeof judged): number => share(of, ({ isRight: yes }) => yes);
+  const scored = (of: typeof judged): number => digits(mean(of.map(({ score }) => score)));
   const longest = answered.reduce((most, { turns }) => Math.max(most, turns.length), 0);
   const kinds = [...new Set(judged.map(({ kind }) => kind))].sort();
   return {
     ...setting,
-    accuracy: right(judged),
-    accuracyByTurn: Array.from({ length: longest }, (_, t) => right(judged.filter(({ turn }) => turn === t))),
-    accuracyByKind: Object.fromEntries(kinds.map((kind) => [kind, right(judged.filter((one) => one.kind === kind))])),
-    agreement: share(judged, ({ agrees }) => agrees),
+    accuracy: scored(judged),
+    accuracyByTurn: Array.from({ length: longest }, (_, t) => scored(judged.filter(({ turn }) => turn === t))),
+    accuracyByKind: Object.fromEntries(kinds.map((kind) => [kind, scored(judged.filter((one) => one.kind === kind))])),
+    agreement: digits(mean(judged.map(({ agrees }) => Number(agrees)))),
     activePrefill: digits(mean(judged.map(({ result }) => result.activePrefill))),
     activeDecode: digits(mean(judged.map(({ result }) => result.activeDecode))),
     ms: timesOf(answered),
   };
-}
-
-/** Exact match, blanks around either aside. */
-export function isRight({ answer }: TurnResult, turn: TrueTurn | undefined): boolean {
-  return answer === turn?.answer.trim();
 }
 
 function timesOf(answered: readonly Answered[]): Row['ms'] {

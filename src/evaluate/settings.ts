@@ -20,7 +20,7 @@ export interface Setting extends Ratios {
 
 export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };
 
-/** What SparseVILA's image preset, 60/75, keeps at prefill: 0.4 is this power of the 0.1 that it attends at decode. */
+/** What SparseVILA's image preset, 0.6/0.75, keeps at prefill: 0.4 is this power of the 0.1 that it attends at decode. */
 const PREFILL_POWER = Math.log(0.4) / Math.log(0.1);
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID` for a name that is in no row of METHODS */
@@ -34,26 +34,32 @@ export function methodEntry(name: string): MethodEntry {
 /** The methods of a comma-separated list, or all. */
 export function parseMethods(list: string): MethodEntry[] {
   if (list === 'all') return [...METHODS];
-  return [...new Set(list.split(','))].map((name) => methodEntry(name.trim()));
+  return [...new Set(list.split(',').map((name) => name.trim()))].map(methodEntry);
 }
 
-/** `60/75,75/90` as shares. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** `0.6/0.75,0.75/0.9`. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function parseRatios(list: string): Ratios[] {
   return list.split(',').map((pair) => {
     const [prefill, decode, ...more] = pair.split('/').map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
-    const fits = (value: number | undefined): value is number => value !== undefined && value >= 0 && value < 100;
-    if (fits(prefill) && fits(decode) && more.length === 0)
-      return { prefillSparsity: prefill / 100, decodeSparsity: decode / 100 };
+    const fits = (value: number | undefined): value is number => value !== undefined && value >= 0 && value < 1;
+    if (fits(prefill) && fits(decode) && more.length === 0) return { prefillSparsity: prefill, decodeSparsity: decode };
     throw new SparseVilaError(
       'ERR_OPTION_INVALID',
-      `Expected ratios PREFILL/DECODE in percent, each at least 0 and below 100, such as 60/75,75/90, received ${pair}.`,
+      `Expected ratios PREFILL/DECODE as shares, each at least 0 and below 1, such as 0.6/0.75, received ${pair}.${inPercent(pair)}`,
     );
   });
 }
 
+/** A hint for ratios that are given in percent. */
+function inPercent(pair: string): string {
+  const [prefill = -1, decode = -1, ...more] = pair.split('/').map(Number);
+  const isPercent = more.length === 0 && [prefill, decode].every((value) => value >= 0 && value < 100);
+  return isPercent ? ` Did you mean ${prefill / 100}/${decode / 100}?` : '';
+}
+
 /**
  * Ratios at which `share` of the visual tokens is active at decode. A method with one stage gets it all there; one with two keeps
- * share^0.398 at prefill and the rest of the way at decode, which is SparseVILA's 60/75 at 0.1.
+ * share^0.398 at prefill and the rest of the way at decode, which is SparseVILA's 0.6/0.75 at 0.1.
  */
 export function ratiosForShare({ uses }: MethodEntry, share: number): Ratios {
   const rounded = (x: number): number => Math.round(x * 1000) / 1000;
@@ -93,12 +99,12 @@ export function createMethod({ method, ...ratios }: Setting, seed: number): Spar
   return methodEntry(method).create({ ...ratios, seed });
 }
 
-/** One line that tells settings apart: `sparsevila 60/75 original`. */
-export function nameOf({ method, prefillSparsity, decodeSparsity, positions }: Setting): string {
-  return `${method} ${percent(prefillSparsity)}/${percent(decodeSparsity)} ${positions}`;
+/** One line that tells settings apart: `sparsevila 0.6/0.75 original`. */
+export function nameOf(setting: Setting): string {
+  return `${setting.method} ${ratiosText(setting)} ${setting.positions}`;
 }
 
-/** A share as a number of percent with at most one digit after the point. */
-export function percent(share: number): string {
-  return String(Math.round(share * 1000) / 10);
+/** `0.6/0.75`: shares with at most three digits after the point. */
+export function ratiosText({ prefillSparsity, decodeSparsity }: Ratios): string {
+  return [prefillSparsity, decodeSparsity].map((share) => String(Math.round(share * 1000) / 1000)).join('/');
 }

@@ -1,47 +1,88 @@
-// The rows as a table for people: a terminal's, in fixed columns. Knows no colours.
+// The rows as a table for people: fixed columns, in blocks where the terminal is narrower than all of them. Knows no colours.
 
 import type { Row } from './rows';
-import { percent } from './settings';
+import { ratiosText } from './settings';
 
-type Column = readonly [title: string, cell: (row: Row) => string];
-
-/** Rows by accuracy, dense first: accuracy overall, in turn 1 and in later turns, by kind, agreement, active tokens, times. */
-export function formatTable(rows: readonly Row[]): string {
-  const kinds = Object.keys(rows[0]?.accuracyByKind ?? {});
-  const columns: Column[] = [
-    ['method', ({ method }) => method],
-    ['ratios', ({ prefillSparsity, decodeSparsity }) => `${percent(prefillSparsity)}/${percent(decodeSparsity)}`],
-    ['positions', ({ positions }) => positions],
-    ...(rows.some(({ protocol }) => protocol !== undefined)
-      ? [['history', ({ protocol }: Row) => protocol ?? ''] as const]
-      : []),
-    ['right', ({ accuracy }) => points(accuracy)],
-    ['turn 1', ({ accuracyByTurn }) => points(accuracyByTurn[0])],
-    ['later', ({ accuracyByTurn }) => points(laterTurns(accuracyByTurn))],
-    ['as dense', ({ agreement }) => points(agreement)],
-    ...kinds.map((kind): Column => [kind, ({ accuracyByKind }) => points(accuracyByKind[kind])]),
-    ['prefill', ({ activePrefill }) => activePrefill.toFixed(1)],
-    ['decode', ({ activeDecode }) => activeDecode.toFixed(1)],
-    ['ms/turn', ({ ms }) => ms.total.toFixed(1)],
-    ['ms all', ({ ms }) => ms.conversation.toFixed(0)],
-  ];
-  const cells = [
-    columns.map(([title]) => title),
-    ...byAccuracy(rows).map((row) => columns.map(([, cell]) => cell(row))),
-  ];
-  const widths = columns.map((_, i) => Math.max(...cells.map((line) => line[i]?.length ?? 0)));
-  const aligned = cells.map((line) =>
-    line
-      .map((cell, i) => (i < 3 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
-      .join('  ')
-      .trimEnd(),
-  );
-  return `${aligned.join('\n')}\n\n${LEGEND}\n`;
+interface Column {
+  readonly title: string;
+  readonly cell: (row: Row) => string;
+  /** What tells rows apart: at the left of every block. */
+  readonly isKey?: true;
 }
 
-const LEGEND = `right, turn 1, later: answers that equal the truth, in percent. as dense: answers that equal dense's. Then right answers by kind.
-prefill, decode: visual tokens attended while a question is read, and while its answer is written (mean over layers and turns).
-ms/turn, ms all: median time of a turn, and of all turns of a conversation with its pictures.`;
+/**
+ * Rows by accuracy, dense first: accuracy overall, in turn 1 and in later turns, by kind, agreement, active tokens, times. Columns that
+ * do not fit into `width` continue in a further block below, which repeats what tells rows apart.
+ */
+export function formatTable(rows: readonly Row[], width = 80): string {
+  const ordered = byAccuracy(rows);
+  const columns = columnsOf(rows).map(({ title, cell, isKey = false }) => {
+    const cells = [title, ...ordered.map(cell)];
+    const longest = Math.max(...cells.map(({ length }) => length));
+    return { isKey, longest, cells: cells.map((text) => (isKey ? text.padEnd(longest) : text.padStart(longest))) };
+  });
+  type Padded = (typeof columns)[number];
+  const keys = columns.filter(({ isKey }) => isKey);
+  const widthOf = (block: readonly Padded[]): number => block.reduce((sum, { longest }) => sum + longest + 2, -2);
+  const blocks: Padded[][] = [];
+  for (const column of columns.filter(({ isKey }) => !isKey)) {
+    const block = blocks.at(-1);
+    if (block !== undefined && widthOf([...block, column]) <= width) block.push(column);
+    else blocks.push([...keys, column]);
+  }
+  const lines = (block: readonly Padded[]): string =>
+    [rows, ...rows]
+      .map((_, i) =>
+        block
+          .map(({ cells }) => cells[i] ?? '')
+          .join('  ')
+          .trimEnd(),
+      )
+      .join('\n');
+  return `${blocks.map(lines).join('\n\n')}\n\n${legend(width)}\n`;
+}
+
+function columnsOf(rows: readonly Row[]): Column[] {
+  const kinds = Object.keys(rows[0]?.accuracyByKind ?? {});
+  const has = (test: (row: Row) => boolean): boolean => rows.some(test);
+  return [
+    { title: 'method', cell: ({ method }) => method, isKey: true },
+    { title: 'ratios', cell: ratiosText, isKey: true },
+    ...(has(({ positions }) => positions !== 'original')
+      ? [{ title: 'positions', cell: ({ positions }: Row) => positions, isKey: true as const }]
+      : []),
+    ...(has(({ protocol }) => protocol !== undefined)
+      ? [{ title: 'history', cell: ({ protocol }: Row) => protocol ?? '', isKey: true as const }]
+      : []),
+    { title: 'accuracy', cell: ({ accuracy }) => share(accuracy) },
+    { title: 'turn 1', cell: ({ accuracyByTurn }) => share(accuracyByTurn[0]) },
+    { title: 'later', cell: ({ accuracyByTurn }) => share(laterTurns(accuracyByTurn)) },
+    { title: 'as dense', cell: ({ agreement }) => share(agreement) },
+    { title: 'prefill', cell: ({ activePrefill }) => activePrefill.toFixed(1) },
+    { title: 'decode', cell: ({ activeDecode }) => activeDecode.toFixed(1) },
+    { title: 'ms/turn', cell: ({ ms }) => ms.total.toFixed(1) },
+    { title: 'ms all', cell: ({ ms }) => ms.conversation.toFixed(0) },
+    ...kinds.map((kind): Column => ({ title: kind, cell: ({ accuracyByKind }) => share(accuracyByKind[kind]) })),
+  ];
+}
+
+const LEGEND = [
+  'accuracy, turn 1, later: mean score of the answers, from 0 to 1. as dense: share of answers that equal those of dense.',
+  'prefill, decode: visual tokens attended while a question is read, and while its answer is written (means over layers and turns).',
+  'ms/turn, ms all: median time of a turn, and of all turns of a conversation with its pictures.',
+  'Then the mean score by kind of question.',
+];
+
+function legend(width: number): string {
+  return LEGEND.map((text) => wrapped(text, width)).join('\n');
+}
+
+function wrapped(text: string, width: number): string {
+  return text.split(' ').reduce((lines, word) => {
+    const length = lines.length - (lines.lastIndexOf('\n') + 1);
+    return `${lines}${length + 1 + word.length > width ? '\n' : ' '}${word}`;
+  });
+}
 
 /** The best first, dense before all. */
 export function byAccuracy(rows: readonly Row[]): Row[] {
@@ -56,6 +97,6 @@ export function laterTurns(accuracyByTurn: readonly number[]): number | undefine
   return later.reduce((sum, accuracy) => sum + accuracy, 0) / later.length;
 }
 
-function points(share: number | undefined): string {
-  return share === undefined || Number.isNaN(share) ? '-' : (share * 100).toFixed(1);
+function share(value: number | undefined): string {
+  return value === undefined || Number.isNaN(value) ? '-' : value.toFixed(3);
 }

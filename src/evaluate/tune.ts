@@ -6,10 +6,11 @@ import type { OnProgress } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
 import { type ConverseOptions, converse, type TurnResult } from './converse';
 import type { DataSet } from './data_set';
-import { isRight } from './rows';
+import { scoresOf } from './evaluate';
+import type { Score, ScoreName } from './scores';
 import { DENSE, type Positions, type Ratios, type Setting } from './settings';
 
-/** What must be kept: agreement with dense's answers, or accuracy; a share. */
+/** What must be kept: agreement with dense's answers, or accuracy by the score; a share. */
 export interface Goal {
   readonly measure: 'agreement' | 'accuracy';
   readonly least: number;
@@ -24,6 +25,8 @@ export interface TuneOptions {
   readonly method: MethodEntry;
   readonly positions: Positions;
   readonly goal: Goal;
+  /** How answers are judged for accuracy. Default: exact. */
+  readonly score?: ScoreName | Score;
   readonly seed: number;
   readonly maxTokens: number;
   /** Default: PREFILL_GRID and DECODE_GRID. */
@@ -91,7 +94,7 @@ function answersOf(
 
 /** The share of answers that are as wanted, undefined once too many are not. */
 async function quality(
-  { data, goal }: TuneOptions,
+  { data, goal, score = 'exact' }: TuneOptions,
   setting: Setting,
   dense: readonly TurnResult[][],
   ask: (setting: Setting, i: number) => Promise<TurnResult[]>,
@@ -100,9 +103,11 @@ async function quality(
   let misses = 0;
   for (const [i, { turns }] of data.conversations.entries()) {
     const results = await ask(setting, i);
-    misses += results.filter((result, t) =>
-      goal.measure === 'accuracy' ? !isRight(result, turns[t]) : result.answer !== dense[i]?.[t]?.answer,
-    ).length;
+    const kept =
+      goal.measure === 'accuracy'
+        ? await scoresOf(results, turns, score)
+        : results.map(({ answer }, t) => Number(answer === dense[i]?.[t]?.answer));
+    misses += turns.length - kept.reduce((sum, share) => sum + share, 0);
     if ((total - misses) / total < goal.least) return undefined;
   }
   return (total - misses) / total;

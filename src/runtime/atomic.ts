@@ -7,7 +7,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   realpathSync,
   renameSync,
@@ -16,10 +15,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises';
+import { readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
-import { isPresent, kindOf, shownPath } from '../files';
+import { isPresent, kindOf, makeFolder, shownPath } from '../files';
 
 const TEMPORARY = /\.tmp-[0-9a-f]{16}$/;
 
@@ -33,7 +32,7 @@ export async function installOnce(target: string, build: (temporary: string) => 
   if (existsSync(target)) return false;
   const temporary = temporaryName(target);
   try {
-    await mkdir(dirname(target), { recursive: true });
+    makeFolder(dirname(target));
     await build(temporary);
     // rename() silently replaces a file; for a file that is right too, since equal names mean equal content.
     await rename(temporary, target);
@@ -66,7 +65,7 @@ export async function removeAtOnce(path: string): Promise<void> {
 export function replaceFile(file: string, content: string | Uint8Array, mode = 0o666): void {
   let temporary: string | undefined;
   try {
-    mkdirSync(dirname(file), { recursive: true });
+    makeFolder(dirname(file));
     const target = replaceable(file);
     temporary = temporaryName(target);
     const fd = openSync(temporary, 'wx', mode);

@@ -15,7 +15,6 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -31,7 +30,7 @@ import { createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
-import { isFolder, shownPath } from '../files';
+import { isFolder, makeFolder, shownPath } from '../files';
 import { writeError } from './atomic';
 
 export interface Lock {
@@ -85,7 +84,7 @@ function contend(folder: string, name: string): Lock | string | undefined {
     for (const file of [`${record}.sock`, `${record}.new`, record]) quietly(() => unlinkSync(file));
   };
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     server = listen(folder, `${name}.sock`);
     // Written aside first, so that nobody reads half of it.
     writeFileSync(`${record}.new`, JSON.stringify(self()), { flag: 'wx' });

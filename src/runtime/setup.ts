@@ -1,8 +1,8 @@
 // Makes this machine ready to run: the engine, libtensorflow, the native modules and, where there is a GPU, its library in the cache.
 // Every step is done when its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
 
-import { mkdir } from 'node:fs/promises';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { makeFolder } from '../files';
 import { BOOLEAN, checkOptions, FUNCTION, guardedCallback, SIGNAL } from '../options';
 import { resolvePackage } from '../packages';
 import { markUsed, removeStale, writeError } from './atomic';
@@ -76,9 +76,11 @@ async function setUp(options: SetupOptions): Promise<SetupResult> {
   options.signal?.throwIfAborted();
   const wish = deviceWish();
   const cache = cacheFolder();
-  await mkdir(cache, { recursive: true }).catch((error) => {
+  try {
+    makeFolder(cache);
+  } catch (error) {
     throw writeError(error, cache);
-  });
+  }
   await removeStale(cache);
   if (findInstallation() === undefined) checkTools(); // before fetching much for nothing
   const engine = await ensureEngine(options);
