@@ -18,6 +18,7 @@ import {
   CONVERSATION_OPTIONS,
   type ConversationFlags,
   FILES_EPILOGUE,
+  loadOptions,
   methodOf,
   modelFolder,
   QUESTION_OPTION,
@@ -87,7 +88,12 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
     turns.push({ question, answer: words, images: asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
-  const png = await explain(model, turns, { title, signal });
+  const { allowUrls, maxPixels } = loadOptions(args);
+  const png = await explain(model, turns, {
+    ...{ title, signal },
+    ...(allowUrls === undefined ? {} : { allowUrls }),
+    ...(maxPixels === undefined ? {} : { maxPixels }),
+  });
   await write(out, png);
   if (!args.json) return print(`${out}\n`);
   const result = { out, model: modelFolder(args), method: method.name, ...options, ...cellsOf(turns) };

@@ -35,6 +35,13 @@ export const CONVERSATION_OPTIONS = {
     defaultDescription: 'the packaged assets/tiny-nvila',
   },
   image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },
+  'allow-urls': { ...flag, ...conversation, describe: 'Fetch images that are http(s) URLs' },
+  'max-pixels': {
+    ...number,
+    ...conversation,
+    describe: 'Most pixels of an image',
+    defaultDescription: '64 million',
+  },
   system: { ...text, ...conversation, describe: 'System message' },
   template: {
     ...text,
@@ -128,7 +135,7 @@ export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
 /** Those of them that say which model. */
 export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'> &
-  Partial<Pick<ConversationArguments, 'template'>>;
+  Partial<Pick<ConversationArguments, 'template' | 'allowUrls' | 'maxPixels'>>;
 
 /** `path` as it is given; where nothing is there and the package has a file of that name under assets/, the package's. */
 export function packagedPath(path: string): string {
@@ -185,8 +192,8 @@ export function methodOf(args: ConversationArguments): {
   return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
 }
 
-export function loadOptions({ weights, precision, template }: ModelArguments): LoadOptions {
-  return given({ weights, precision, template });
+export function loadOptions({ weights, precision, template, allowUrls, maxPixels }: ModelArguments): LoadOptions {
+  return given({ weights, precision, template, allowUrls, maxPixels });
 }
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */

@@ -2,6 +2,7 @@
 
 import { types } from 'node:util';
 import { received } from '../errors';
+import { IMAGE_CHECKS } from '../image/decode';
 import { type Check, checkOptions, invalidOption, isAccepted, OBJECT, SIGNAL, TEXT } from '../options';
 import type { ExplainedTurn, ExplainOptions } from './explain';
 
@@ -70,5 +71,8 @@ export function checkExplain(model: unknown, turns: unknown, options: ExplainOpt
   const checked = Array.from(turns as ExplainedTurn[], (turn, i) =>
     checkOptions<ExplainedTurn>(`explain: turn ${i}`, turn ?? (null as never), TURN),
   );
-  return { turns: checked, ...checkOptions<ExplainOptions>('explain', options, { title: TEXT, signal: SIGNAL }) };
+  return {
+    turns: checked,
+    ...checkOptions<ExplainOptions>('explain', options, { title: TEXT, signal: SIGNAL, ...IMAGE_CHECKS }),
+  };
 }

@@ -3,7 +3,7 @@
 
 import { coded, SparseVilaError } from '../errors';
 import type { CellGeometry, Size } from '../image/cells';
-import { decodeImage, type ImageInput } from '../image/decode';
+import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
 import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
 import { checkExplain } from './check';
@@ -28,6 +28,9 @@ export interface ExplainedTurn {
 export interface ExplainOptions {
   /** A line above the panels. */
   readonly title?: string;
+  /** As of `load`: the images are decoded once more. */
+  readonly maxPixels?: number;
+  readonly allowUrls?: AllowUrls;
   readonly signal?: AbortSignal;
 }
 
@@ -60,7 +63,7 @@ export async function explain(
 
 async function draw(
   model: { cellsOf(picture: Size): CellGeometry },
-  { turns, title = '', signal }: ReturnType<typeof checkExplain>,
+  { turns, title = '', maxPixels, allowUrls, signal }: ReturnType<typeof checkExplain>,
 ): Promise<Buffer> {
   signal?.throwIfAborted();
   const looks = looksOf(turns);
@@ -71,12 +74,18 @@ async function draw(
     for (const [i, input] of images.entries()) {
       const seen = stats.images[i];
       if (seen === undefined) continue;
-      const image = await decodeImage(input, signal === undefined ? {} : { signal });
-      const { width, height } = image;
+      const { width, height, ...embedded } = await withImage(
+        input,
+        { maxPixels, allowUrls, signal },
+        async (image) => ({
+          ...{ width: image.width, height: image.height },
+          ...(await embed(image)),
+        }),
+      );
       const { grid, kept, salience } = seen;
       pictures.push({
         ...{ id: `picture-${pictures.length}`, width, height, grid, kept, salience },
-        ...{ cells: model.cellsOf({ width, height }), ...(await embed(image)) },
+        ...{ cells: model.cellsOf({ width, height }), ...embedded },
       });
       signal?.throwIfAborted();
     }

@@ -64,8 +64,8 @@ function requireAllowed(url: URL, allow: AllowUrls, name: string, isRedirect: bo
   const reason = allow === false ? 'URLs are not fetched unless they are allowed' : 'allowUrls does not allow this one';
   throw new SparseVilaError(
     'ERR_IMAGE_URL',
-    `Expected a file or bytes for ${name}${where}, since ${reason}; give allowUrls: true, or a function of the URL, when you load the model, ` +
-      'or fetch it yourself and pass the bytes.',
+    `Expected a file or bytes for ${name}${where}, since ${reason}; load the model with allowUrls: true, or a function of the URL, ` +
+      '(--allow-urls on the command line), or fetch it yourself and pass the bytes.',
   );
 }
 

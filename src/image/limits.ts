@@ -21,6 +21,6 @@ export function checkSize(width: number, height: number, maxPixels: number, name
   throw new SparseVilaError(
     'ERR_IMAGE_TOO_LARGE',
     `Expected ${limit} for ${name} but received ${width}×${height} = ${width * height}; scale it down first` +
-      `${width * height > maxPixels ? ', or raise maxPixels.' : '.'}`,
+      `${width * height > maxPixels ? ', or raise maxPixels (--max-pixels on the command line).' : '.'}`,
   );
 }

@@ -1,0 +1,55 @@
+// What a model is loaded with decides which pictures its sessions take.
+
+import { readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { load, PACKAGED_MODEL, PACKAGED_PICTURE } from '../../src';
+import { errorOf } from './fixtures';
+
+const QUESTION = 'Where is the yellow 2?';
+
+async function answerTo(image: string, options: Parameters<typeof load>[1] = {}): Promise<string> {
+  const model = await load(PACKAGED_MODEL, options);
+  try {
+    const session = model.session();
+    try {
+      return await session.ask(QUESTION, { images: [image], maxTokens: 8 }).text();
+    } finally {
+      session.dispose();
+    }
+  } finally {
+    model.dispose();
+  }
+}
+
+describe('load', () => {
+  let server: Server;
+  let url = '';
+  beforeAll(async () => {
+    server = createServer((_, response) => response.end(readFileSync(PACKAGED_PICTURE)));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/scene.png`;
+  });
+  afterAll(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+
+  it('with allowUrls answers about a picture from a URL as about the file, and without refuses it', async () => {
+    expect(await answerTo(url, { allowUrls: true })).toBe(await answerTo(PACKAGED_PICTURE));
+    expect((await errorOf(() => answerTo(url))).code).toBe('ERR_IMAGE_URL');
+  });
+
+  it('with maxPixels refuses larger pictures', async () => {
+    const error = await errorOf(() => answerTo(PACKAGED_PICTURE, { maxPixels: 1000 }));
+    expect([error.code, error.message]).toEqual(['ERR_IMAGE_TOO_LARGE', expect.stringMatching(/raise maxPixels/)]);
+  });
+
+  it.each([{ maxPixels: 0 }, { maxPixels: '9' }, { allowUrls: 'yes' }])(
+    'refuses %j before it loads',
+    async (options) => {
+      const error = await errorOf(() => load('/no/such/folder', options as never));
+      expect(error.code).toBe('ERR_OPTION_INVALID');
+    },
+  );
+});
