@@ -33,7 +33,7 @@ export function withLifetime<M extends { readonly path: string; dispose(): void 
     if (holders > 0) {
       throw new SparseVilaError(
         'ERR_BUSY',
-        `The model ${model.path} has ${holders} answers running. Finish or abort them before it is disposed of.`,
+        `The model ${model.path} has an answer running (${holders} in all). Finish or abort what runs, then dispose of the model.`,
       );
     }
     isDisposed = true;
