@@ -42,14 +42,14 @@ it('answers as ask does, and draws every cell that it names', async () => {
     for (const cell of retrieved[0]?.flat() ?? []) expect(kept).toContain(cell);
   }
   const image = sharp(readFileSync(result.out));
-  expect(await image.metadata()).toMatchObject({ format: 'png', width: 1494, hasAlpha: false });
+  expect(await image.metadata()).toMatchObject({ format: 'png', width: 2988, hasAlpha: false });
 });
 
 it('dense: every cell, and its picture all the same', async () => {
   const result = await explained([...SCENE, '--question', 'Read row 7.', '--method', 'dense', ...out('dense.png')]);
   expect(result.turns[0]).toMatchObject({ answer: 'blue X, blue triangle', retrieved: [null] });
   expect([result.pictures[0]?.kept.length, result.pictures[0]?.salience.length]).toEqual([100, 100]);
-  expect((await sharp(readFileSync(result.out)).metadata()).width).toBe(1128);
+  expect((await sharp(readFileSync(result.out)).metadata()).width).toBe(2256);
 });
 
 it('several pictures, each with its cells; without --json the name of the file', async () => {
