@@ -15,8 +15,8 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
   ],
   [
     'the beginning of an option',
-    ['explain', ...QUESTION, '--temp', '1'],
-    /--temp\. Did you mean --temperature\? See `sparsevila explain --help`/,
+    ['explain', ...QUESTION, '--tempera', '1'],
+    /--tempera\. Did you mean --temperature\? See `sparsevila explain --help`/,
   ],
   ['an unknown short option', ['ask', ...QUESTION, '-z'], /Unknown option -z\. See/],
   ['a flag with a value', ['ask', ...QUESTION, '--json=maybe'], /Expected --json or --no-json without a value/],
