@@ -18,7 +18,8 @@ export type { Setting } from './evaluate/settings';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
-export type { LoadOptions } from './models/model';
+export type { Decoder } from './models/decoder';
+export type { EncodedImage, ImageEncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
 export type { ConvertOptions, ConvertResult } from './quantize/convert';
 export type {
   QuantizePartsOptions as QuantizeOptions,
@@ -29,6 +30,7 @@ export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Mark } from './session/conversation';
 export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
+export type { StageTimes } from './session/times';
 export { compose } from './sparsity/compose';
 export { dense } from './sparsity/dense';
 export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
@@ -48,6 +50,9 @@ export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';
 export { type VScanOptions, vScan } from './sparsity/v_scan';
 export { type VisionZipOptions, visionZip } from './sparsity/vision_zip';
+export type { SamplingOptions } from './text/sampling';
+export type { ChatTemplate } from './text/template';
+export type { Tokenizer } from './text/tokenizer';
 
 /** Makes this machine ready to run; does nothing when all is there. See `SetupOptions`. */
 export const setup = withCodes<SetupOptions | undefined, SetupResult>(setUp);
