@@ -108,6 +108,19 @@ describe('older VILA folders', () => {
     });
   });
 
+  it('with another token for the marker need a special one', async () => {
+    await withCopy(TINY, async (copy) => {
+      for (const id of [5, 5000, 1.5]) {
+        changeJson(join(copy, 'config.json'), { image_token_id: id });
+        const error = await errorOf(() => load(copy));
+        expect([error.code, error.message]).toEqual([
+          'ERR_CONFIG_INVALID',
+          expect.stringMatching(/image marker, a special token.*"image_token_id"/),
+        ]);
+      }
+    });
+  });
+
   it('without a template load as the error says: with a name, in the option or in config.json', async () => {
     await withCopy(TINY, async (copy) => {
       changeJson(join(copy, LLM), { chat_template: undefined });

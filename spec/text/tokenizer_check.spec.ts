@@ -188,6 +188,16 @@ describe('added tokens', () => {
     expect(load(json).encode('the')).toEqual([257]);
   });
 
+  it('may be many', () => {
+    const many = Array.from({ length: 100_000 }, (_, i) => ({ ...token, id: 1000 + i, content: `<x${i}>` }));
+    expect(load({ ...whole, added_tokens: many }).encode('a<x99999>b<x1')).toEqual([
+      97,
+      100_999,
+      98,
+      ...Buffer.from('<x1'),
+    ]);
+  });
+
   it('that a model adds get the next id', () => {
     const tokenizer = withFolder({ 'tokenizer.json': whole }, (folder) =>
       loadTokenizer(folder, { added: ['<image>', '<think>'] }),

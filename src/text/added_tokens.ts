@@ -11,33 +11,33 @@ export interface Splitter {
   split(text: string, plain: readonly TextRange[]): Section[];
 }
 
-interface Node {
-  readonly next: Map<string, Node>;
-  token?: AddedToken;
+/** Tokens by their text, and the lengths of those that begin with a character, the longest first. */
+interface Dictionary {
+  readonly tokens: ReadonlyMap<string, AddedToken>;
+  readonly lengths: ReadonlyMap<string, readonly number[]>;
 }
 
 /** @param content of a token as it stands in the texts to be split: its own, or normalised */
-export function splitter(tokens: readonly AddedToken[], content: (token: AddedToken) => string): Splitter {
-  const root: Node = { next: new Map() };
-  for (const token of tokens) {
-    let node = root;
-    for (const unit of content(token).split('')) {
-      const next = node.next.get(unit) ?? { next: new Map<string, Node>() };
-      node.next.set(unit, next);
-      node = next;
-    }
-    if (node !== root) node.token ??= token;
+export function splitter(added: readonly AddedToken[], content: (token: AddedToken) => string): Splitter {
+  const tokens = new Map<string, AddedToken>();
+  const found = new Map<string, Set<number>>();
+  for (const token of added) {
+    const text = content(token);
+    if (text === '' || tokens.has(text)) continue;
+    tokens.set(text, token);
+    found.set(text.charAt(0), (found.get(text.charAt(0)) ?? new Set()).add(text.length));
   }
-  return { split: (text, plain) => (tokens.length === 0 ? whole(text) : split(root, text, plain)) };
+  const lengths = new Map([...found].map(([first, sizes]) => [first, [...sizes].sort((a, b) => b - a)]));
+  return { split: (text, plain) => (tokens.size === 0 ? whole(text) : split({ tokens, lengths }, text, plain)) };
 }
 
 const whole = (text: string): Section[] => (text === '' ? [] : [text]);
 
-function split(root: Node, text: string, plain: readonly TextRange[]): Section[] {
+function split(dictionary: Dictionary, text: string, plain: readonly TextRange[]): Section[] {
   const sections: Section[] = [];
   let start = 0;
   for (let at = 0; at < text.length; ) {
-    const found = longest(root, text, at, plain);
+    const found = longest(dictionary, text, at, plain);
     if (found === undefined) {
       at++;
       continue;
@@ -54,20 +54,18 @@ function split(root: Node, text: string, plain: readonly TextRange[]): Section[]
 }
 
 function longest(
-  root: Node,
+  { tokens, lengths }: Dictionary,
   text: string,
   at: number,
   plain: readonly TextRange[],
 ): { token: AddedToken; end: number } | undefined {
-  let best: { token: AddedToken; end: number } | undefined;
-  let node: Node | undefined = root;
-  for (let end = at; node !== undefined; end++) {
-    const token: AddedToken | undefined = node.token;
+  for (const length of lengths.get(text.charAt(at)) ?? []) {
+    const end = at + length;
+    const token = end > text.length ? undefined : tokens.get(text.slice(at, end));
     if (token !== undefined && stands(token, text, at, end) && !(token.special && touches(plain, at, end)))
-      best = { token, end };
-    node = end < text.length ? node.next.get(text.charAt(end)) : undefined;
+      return { token, end };
   }
-  return best;
+  return undefined;
 }
 
 const touches = (ranges: readonly TextRange[], from: number, to: number): boolean =>

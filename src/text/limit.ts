@@ -8,7 +8,7 @@ const CONTEXT: { work: () => void } = { work: () => {} };
 createContext(CONTEXT);
 
 /** How often work is begun again that had little of the processor's time. */
-const TRIES = 4;
+const TRIES = 3;
 
 /**
  * The result of `work`, which is ended after `ms` milliseconds of processor time. The clock ends it; where the processor was busy with
@@ -23,7 +23,7 @@ export function withinTime<T>(ms: number, work: () => T, code: ErrorCode, messag
     if (result !== undefined) return result.value;
     const { user, system } = process.cpuUsage(before);
     const used = (user + system) / 1000;
-    if (used > ms / 2 || tries === TRIES)
+    if (used > ms / 3 || tries === TRIES)
       throw new SparseVilaError(code, `${message} It was ended after ${(used / 1000).toFixed(1)} s.`);
     limit *= 4;
   }

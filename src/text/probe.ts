@@ -18,7 +18,7 @@ const TEXTS = [
 ];
 
 /** Texts on which a pattern that backtracks without bound does so, short for exponential and long for cubic growth. */
-const BAIT = [24, 2000].flatMap((length) => [
+const BAIT = [32, 2000].flatMap((length) => [
   `${'a'.repeat(length)}!`,
   `${' '.repeat(length)}!`,
   `${'1'.repeat(length)}a`,

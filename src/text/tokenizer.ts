@@ -104,17 +104,16 @@ export function loadTokenizer(folder: string, options: { added?: readonly string
   return tokenizer;
 }
 
-/** Added tokens that a model's own code adds when it loads a tokenizer. They get the next ids, beyond the embedding. */
+/** Special tokens that a model's own code adds when it loads a tokenizer. New ones get the next ids, beyond the embedding. */
 function withAdded(checked: CheckedTokenizer, contents: readonly string[]): CheckedTokenizer {
-  const added = [...checked.added];
-  const ids = [...checked.vocabulary.values(), ...added.map(({ id }) => id)];
-  let next = ids.reduce((size, id) => Math.max(size, id + 1), 0);
-  for (const content of contents.filter((text) => !added.some((token) => token.content === text))) {
-    const id = checked.vocabulary.get(content) ?? next++;
+  const own = checked.added.filter(({ content }) => !contents.includes(content));
+  const ids = new Map([...checked.vocabulary, ...checked.added.map(({ content, id }) => [content, id] as const)]);
+  let next = [...ids.values()].reduce((size, id) => Math.max(size, id + 1), 0);
+  const more = contents.map((content) => {
     const plain = { normalized: false, lstrip: false, rstrip: false, singleWord: false };
-    added.push({ content, id, special: true, ...plain });
-  }
-  return { ...checked, added };
+    return { content, id: ids.get(content) ?? next++, special: true, ...plain };
+  });
+  return { ...checked, added: [...own, ...more] };
 }
 
 /** Added tokens are cut out; each stretch between them is normalised, cut into words and encoded. */

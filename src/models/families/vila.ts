@@ -193,8 +193,8 @@ function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; 
   const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf(IMAGE_MARKER);
   const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
   const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
-  if (id === undefined || found.length !== 1)
-    throw root.wrong('image_token_id', 'the id of the image marker, an added token of the tokenizer');
+  if (id === undefined || found.length !== 1 || !tokenizer.isSpecial(id))
+    throw root.wrong('image_token_id', 'the id of the image marker, a special token of the tokenizer');
   return { text, id };
 }
 
