@@ -38,24 +38,19 @@ int32_t add_source(Entry entry) {
   return id;
 }
 
-/** Removes the sources of which `is_over` holds. Memory that files were staged in is given back with the last file. */
+/** Removes the sources of which `is_over` holds. */
 template <class F>
 void remove_sources(F&& is_over) {
   const OnlyCaller only;
   std::lock_guard<std::mutex> lock(sources_mutex);
-  bool had_file = false, has_file = false;
   for (auto it = sources.begin(); it != sources.end();) {
-    const bool is_file = it->second.source->is_file();
     if (!is_over(it->first, it->second)) {
-      has_file |= is_file;
       ++it;
       continue;
     }
-    had_file |= is_file;
     if (it->second.keep) napi_delete_reference(it->second.env, it->second.keep);
     it = sources.erase(it);
   }
-  if (had_file && !has_file) free_shared_scratch(kStaged);
 }
 
 /** Called when an environment ends, also when its worker is terminated in the middle of a load. */

@@ -18,18 +18,17 @@ int64_t total_rows(const Int8Part* parts, int count) {
 int64_t strip_bytes(int64_t k) { return int8_padded_k(k) * kLanes + 128; }
 
 /** One row as 8-bit values and its scale; floats are rounded to max|w| / 127, half to even. */
-float read_row(const Int8Part* parts, int count, int64_t row, int64_t k, char* buffer, float* wide, int8_t* out) {
+float read_row(const Int8Part* parts, int count, int64_t row, int64_t k, float* wide, int8_t* out) {
   int i = 0;
   while (i < count && row >= parts[i].rows) row -= parts[i++].rows;
   memset(out, 0, (size_t)int8_padded_k(k));
   if (i == count) return 0;
   const Int8Part& p = parts[i];
   if (p.type == kInt8) {
-    memcpy(out, p.data.at(row * k, k, buffer), (size_t)k);
+    memcpy(out, (const int8_t*)p.data + row * k, (size_t)k);
     return p.scales[row];
   }
-  const int64_t row_bytes = k * weight_bytes(p.type);
-  const char* from = p.data.at(row * row_bytes, row_bytes, buffer);
+  const char* from = (const char*)p.data + row * k * weight_bytes(p.type);
   if (p.type == kF32) memcpy(wide, from, (size_t)k * 4);
   else (p.type == kBf16 ? kernels().from_bf16 : kernels().from_f16)(from, k, wide);
   float top = 0;
@@ -56,15 +55,13 @@ void pack_int8(const Int8Part* parts, int count, int64_t k, void* out) {
   memcpy(out, &h, sizeof h);
   const int64_t kp = int8_padded_k(k);
   reserve_thread_scratch(kTileSlot, k + kp / 4 + 16);
-  reserve_thread_scratch(kStripSlot, k);
   parallel(h.strips, 1, [&](int64_t begin, int64_t end, int thread) {
     float* wide = thread_scratch(thread, kTileSlot);
     auto* row = (int8_t*)(wide + k);
-    char* buffer = (char*)thread_scratch(thread, kStripSlot);
     for (int64_t s = begin; s < end; s++) {
       char* to = static_cast<char*>(out) + sizeof h + s * h.strip_bytes;
       for (int r = 0; r < kLanes; r++) {
-        const float scale = read_row(parts, count, s * kLanes + r, k, buffer, wide, row);
+        const float scale = read_row(parts, count, s * kLanes + r, k, wide, row);
         int32_t sum = 0;
         for (int64_t c = 0; c < kp; c++) {
           to[c / 4 * 64 + r * 4 + c % 4] = (char)row[c];

@@ -24,24 +24,11 @@ Source source_row(const WeightPart* parts, int count, bool gated, int64_t strip,
   return {nullptr, 0};
 }
 
-void widen(const char* row, int32_t type, int64_t k, float* out) {
-  if (type == kF32) memcpy(out, row, (size_t)k * 4);
-  else if (type == kBf16) kernels().from_bf16(row, k, out);
-  else kernels().from_f16(row, k, out);
-}
-
-/** The rows of a strip as f32, kp apart. Neighbours in their matrix are fetched together; `buffer` holds kLanes rows of any type. */
-void widen_strip(const Source* src, int64_t k, char* buffer, float* out) {
-  const int64_t kp = padded_k(k);
-  for (int r = 0, n; r < kLanes; r += n) {
-    n = 1;
-    const WeightPart* part = src[r].part;
-    if (!part) continue;
-    while (r + n < kLanes && src[r + n].part == part) n++;  // a part's rows in a strip follow one another
-    const int64_t row_bytes = k * weight_bytes(part->type);
-    const char* rows = part->data.at(src[r].row * row_bytes, n * row_bytes, buffer);
-    for (int i = 0; i < n; i++) widen(rows + i * row_bytes, part->type, k, out + (r + i) * kp);
-  }
+void widen(const Source& s, int64_t k, float* out) {
+  const char* p = static_cast<const char*>(s.part->data) + s.row * k * weight_bytes(s.part->type);
+  if (s.part->type == kF32) memcpy(out, p, (size_t)k * 4);
+  else if (s.part->type == kBf16) kernels().from_bf16(p, k, out);
+  else kernels().from_f16(p, k, out);
 }
 
 uint16_t float_to_half(float f) {  // round to nearest even, overflow to infinity
@@ -62,10 +49,10 @@ uint16_t float_to_half(float f) {  // round to nearest even, overflow to infinit
 }
 
 /** One strip through f32 rows: right for every pair of types. */
-void pack_strip(const Source* src, int64_t k, int32_t type, char* buffer, float* wide, char* out) {
+void pack_strip(const Source* src, int64_t k, int32_t type, float* wide, char* out) {
   const int64_t kp = padded_k(k);
   memset(wide, 0, (size_t)(kp * kLanes) * 4);
-  widen_strip(src, k, buffer, wide);
+  for (int r = 0; r < kLanes; r++) if (src[r].part) widen(src[r], k, wide + r * kp);
   const uint32_t* rows[kLanes];
   if (type == kBf16) {  // round each row in place; a pair of bf16 is one word
     for (int r = 0; r < kLanes; r++) kernels().to_bf16(wide + r * kp, kp, (uint16_t*)(wide + r * kp));
@@ -142,14 +129,12 @@ void pack(const WeightPart* parts, int count, int64_t k, int32_t type, bool gate
   memcpy(out, &h, sizeof h);
   char* base = static_cast<char*>(out) + sizeof h;
   reserve_thread_scratch(kTileSlot, padded_k(k) * kLanes);
-  reserve_thread_scratch(kStripSlot, k * kLanes);
   parallel(h.strips, 1, [&](int64_t begin, int64_t end, int thread) {
     float* wide = thread_scratch(thread, kTileSlot);
-    char* buffer = (char*)thread_scratch(thread, kStripSlot);
     for (int64_t s = begin; s < end; s++) {
       Source src[kLanes];
       for (int r = 0; r < kLanes; r++) src[r] = source_row(parts, count, gated, s, r);
-      pack_strip(src, k, type, buffer, wide, base + s * h.strip_bytes);
+      pack_strip(src, k, type, wide, base + s * h.strip_bytes);
     }
   });
 }

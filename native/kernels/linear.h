@@ -2,12 +2,11 @@
 // Knows neither TensorFlow nor which layer it serves.
 #pragma once
 #include "kernels.h"
-#include "stored.h"
 
 namespace sv {
 
 /** A row-major [rows, k] matrix as it lies in a file or tensor. */
-struct WeightPart { Stored data; int32_t type; int64_t rows; };
+struct WeightPart { const void* data; int32_t type; int64_t rows; };
 
 /** Bytes of the packed form. gated: two parts (gate, up) of equal rows, interleaved strip by strip. */
 int64_t packed_bytes(const WeightPart* parts, int count, int64_t k, int32_t type, bool gated);

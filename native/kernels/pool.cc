@@ -174,16 +174,13 @@ struct Buffer {
   float* get(int64_t floats) {
     const int64_t want = (floats * 4 + 4095) / 4096 * 4096;
     if (want > bytes) {
-      clear();
+      free(data);
+      data = nullptr;
+      bytes = 0;
       if (posix_memalign((void**)&data, 64, (size_t)want) != 0) throw std::bad_alloc();
       bytes = want;
     }
     return data;
-  }
-  void clear() {
-    free(data);
-    data = nullptr;
-    bytes = 0;
   }
 };
 /** Of OnlyCaller: the number that a caller draws, and the one whose turn it is. Never destroyed, as the pool. */
@@ -232,8 +229,6 @@ void reserve_thread_scratch(ScratchSlot slot, int64_t floats) {
 }
 float* thread_scratch(int thread, ScratchSlot slot) { return thread_buffers[thread][slot].data; }
 float* shared_scratch(SharedSlot slot, int64_t floats) { return shared_buffers[slot].get(floats); }
-
-void free_shared_scratch(SharedSlot slot) { shared_buffers[slot].clear(); }
 
 int64_t scratch_bytes() {
   int64_t sum = 0;

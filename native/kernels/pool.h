@@ -33,13 +33,11 @@ void parallel(int64_t n, int64_t grain, F&& fn) {
  *  thread may fetch its own part. A slot belongs to one use at a time. */
 enum ScratchSlot : int { kTileSlot, kStripSlot, kChunkSlot, kThreadSlots };
 enum SharedSlot : int {
-  kPaddedInput, kRoundedInput, kPartials, kColumns, kNormed, kQkv, kContext, kHidden, kMlp, kLayers, kStaged, kSharedSlots
+  kPaddedInput, kRoundedInput, kPartials, kColumns, kNormed, kQkv, kContext, kHidden, kMlp, kLayers, kSharedSlots
 };
 void reserve_thread_scratch(ScratchSlot slot, int64_t floats);
 float* thread_scratch(int thread, ScratchSlot slot);
 float* shared_scratch(SharedSlot slot, int64_t floats);
-/** Gives the memory of a slot back. */
-void free_shared_scratch(SharedSlot slot);
 /** Bytes of scratch held. */
 int64_t scratch_bytes();
 

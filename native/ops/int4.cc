@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "../kernels/int4_formats.h"
-#include "../kernels/pool.h"
 #include "checks.h"
 #include "source.h"
 
@@ -12,32 +11,22 @@ namespace {
 
 constexpr int kHead = 7, kPart = 16;  // words of a recipe
 
-/** `bytes` bytes of a source: [source, offset (2 words)] of a recipe. */
-struct Region {
-  const Source* source = nullptr;  // null when the recipe says -1
-  int64_t offset = 0, bytes = 0;
+/** [source, offset (2 words)] -> `bytes` bytes there, bounds-checked; null when the source is -1. */
+const char* region(const int32_t* r, int64_t bytes, const char* what) {
+  if (r[0] == -1) return nullptr;
+  const int64_t offset = (int64_t)((uint64_t)(uint32_t)r[2] << 32 | (uint32_t)r[1]);
+  const Source& s = source(r[0]);
+  if (offset < 0 || bytes < 0 || bytes > s.bytes() || offset > s.bytes() - bytes)
+    fail(std::string(what) + " lie outside their file: bytes " + std::to_string(offset) + " to " +
+         std::to_string((uint64_t)offset + (uint64_t)bytes) + " of " + std::to_string(s.bytes()));
+  return s.data() + offset;
+}
 
-  Region() = default;
-  Region(const int32_t* r, int64_t n, const char* what) {
-    if (r[0] == -1) return;
-    source = &sv::source(r[0]);
-    offset = (int64_t)((uint64_t)(uint32_t)r[2] << 32 | (uint32_t)r[1]);
-    bytes = n;
-    if (offset < 0 || bytes < 0 || bytes > source->bytes() || offset > source->bytes() - bytes)
-      fail(std::string(what) + " lie outside their file: bytes " + std::to_string(offset) + " to " +
-           std::to_string((uint64_t)offset + (uint64_t)bytes) + " of " + std::to_string(source->bytes()));
-  }
-  int64_t file_bytes() const { return source && source->is_file() ? bytes : 0; }
-  /** Where the bytes are in memory; those of a file are copied to `free`, which moves on. */
-  const char* fetch(char*& free) const {
-    if (!source) return nullptr;
-    if (!source->is_file()) return source->stored(offset).data;
-    char* const to = free;
-    source->read(offset, bytes, to);
-    free += bytes;
-    return to;
-  }
-};
+/** Throws when a file of a part has changed. */
+void check_sources(const int32_t* part) {
+  for (int i = 1; i < kPart; i += 3)
+    if (part[i] != -1) source(part[i]).check();
+}
 
 [[noreturn]] void bad_element(int part, const char* what, int64_t index, const char* why) {
   fail("part " + std::to_string(part) + ": " + what + ": element " + std::to_string(index) + " is " + why);
@@ -61,16 +50,8 @@ void check_shape(const char* shape, const Int4File& f, int part) {
          std::to_string(dims[1]) + "], expected [" + std::to_string(f.rows) + "," + std::to_string(f.k) + "]");
 }
 
-/** One part of the recipe. */
-struct PartRegions {
-  Region weight, scale, zero, group_index, shape;
-  int64_t file_bytes() const {
-    return weight.file_bytes() + scale.file_bytes() + zero.file_bytes() + group_index.file_bytes() + shape.file_bytes();
-  }
-};
-
-/** The sizes of a part, checked, and where it lies; reads nothing. */
-Int4File read_sizes(const int32_t* r, const int32_t* p, int part, PartRegions* regions) {
+/** One part of the recipe, its bounds and its values checked. */
+Int4File read_part(const int32_t* r, const int32_t* p, int part) {
   Int4File f = {};
   f.format = r[0];
   f.rows = p[0];
@@ -83,38 +64,18 @@ Int4File read_sizes(const int32_t* r, const int32_t* p, int part, PartRegions* r
   f.zero = p[7] == -1 ? nullptr : &present;
   if (const char* why = check_int4(f)) fail("part " + std::to_string(part) + ": weight: " + why);
   const Int4Extents bytes = int4_extents(f);
-  *regions = {{p + 1, bytes.weight, "packed weights"}, {p + 4, bytes.scale, "scales"}, {p + 7, bytes.zero, "zeros"},
-              {p + 10, f.k * 4, "group indices"}, {p + 13, 16, "weight shapes"}};
-  require(regions->weight.source && regions->scale.source, "recipe: a part without weights or scales");
-  return f;
-}
-
-/** Fetches a part and checks its values. */
-void read_values(const PartRegions& regions, int part, char*& free, Int4File& f) {
-  f.weight = regions.weight.fetch(free);
-  f.scale = regions.scale.fetch(free);
-  f.zero = regions.zero.fetch(free);
+  f.weight = region(p + 1, bytes.weight, "packed weights");
+  f.scale = region(p + 4, bytes.scale, "scales");
+  f.zero = region(p + 7, bytes.zero, "zeros");
+  require(f.weight && f.scale, "recipe: a part without weights or scales");
   const char* broken = "NaN or infinite";
-  const int64_t n = regions.scale.bytes / weight_bytes(f.scale_type), bad = first_not_finite(f.scale, f.scale_type, n);
+  const int64_t n = bytes.scale / weight_bytes(f.scale_type), bad = first_not_finite(f.scale, f.scale_type, n);
   if (bad >= 0) bad_element(part, "scales", bad, broken);
-  const int64_t zero = int4_zero_scaled(f.format) ? first_not_finite(f.zero, kF16, regions.zero.bytes / 2) : -1;
+  const int64_t zero = int4_zero_scaled(f.format) ? first_not_finite(f.zero, kF16, bytes.zero / 2) : -1;
   if (zero >= 0) bad_element(part, "zeros", zero, broken);
-  check_group_index(regions.group_index.fetch(free), f, part);
-  check_shape(regions.shape.fetch(free), f, part);
-}
-
-/** All parts of a recipe. Bytes of files are copied first, so that what is checked is what is packed, whatever happens to them. */
-std::vector<Int4File> read_parts(const int32_t* r, int count) {
-  std::vector<Int4File> files;
-  std::vector<PartRegions> regions((size_t)count);
-  int64_t bytes = 0;
-  for (int i = 0; i < count; i++) {
-    files.push_back(read_sizes(r, r + kHead + kPart * i, i, &regions[i]));
-    bytes += regions[i].file_bytes();
-  }
-  char* free = bytes ? (char*)shared_scratch(kStaged, bytes / 4 + 1) : nullptr;
-  for (int i = 0; i < count; i++) read_values(regions[i], i, free, files[i]);
-  return files;
+  check_group_index(region(p + 10, f.k * 4, "group indices"), f, part);
+  check_shape(region(p + 13, 16, "weight shapes"), f, part);
+  return f;
 }
 
 /** f32 scales are stored as f16 or bf16, whichever holds every one of them exactly. */
@@ -142,7 +103,16 @@ void pack_int4_op(Op& op) {
   require(recipe.count() >= kHead + kPart && (recipe.count() - kHead) % kPart == 0, "recipe: wrong length");
   const int count = (int)((recipe.count() - kHead) / kPart);
   require(r[2] == 1 || r[2] == 2, "recipe: expected 1 or 2 planes");
-  std::vector<Int4File> files = read_parts(r, count);
+  std::vector<Int4File> files;
+  for (int i = 0; i < count; i++) {
+    const int32_t* part = r + kHead + kPart * i;
+    try {
+      files.push_back(read_part(r, part, i));
+    } catch (const std::invalid_argument&) {
+      check_sources(part);  // zeros in the place of what is gone look like wrong values
+      throw;
+    }
+  }
   require(!r[1] || (count == 2 && files[0].rows == files[1].rows), "recipe: gated needs two parts of equal rows");
   const bool bf16 = narrow_scales(files);
   std::vector<Int4Part> parts;
@@ -151,6 +121,7 @@ void pack_int4_op(Op& op) {
   op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes, [&](void* out) {
     pack_int4(parts.data(), count, r[3], r[5], r[1], bf16, int4_zero_scaled(r[0]), r[2], out);
   });
+  for (int i = 0; i < count; i++) check_sources(r + kHead + kPart * i);
 }
 
 /** packed uint8, range int32 [row, rows] -> f32 [rows, k]. Rows as stored: of gated matrices 16 of gate, 16 of up, and so on. */

@@ -12,11 +12,10 @@ namespace {
 template <class T>
 const T* whole(int32_t id, int64_t n, const char* what) {
   const Source& s = source(id);
-  require(!s.is_file(), "expected a source in memory, received a file");
   if (s.bytes() != n * (int64_t)sizeof(T))
     fail(std::string(what) + ": expected " + std::to_string(n * (int64_t)sizeof(T)) + " bytes, received " +
          std::to_string(s.bytes()));
-  return reinterpret_cast<const T*>(s.stored(0).data);
+  return reinterpret_cast<const T*>(s.data());
 }
 
 constexpr int kHead = 3, kPart = 2;

@@ -1,14 +1,10 @@
-// The bytes that ops make tensors from: a checkpoint file, or a typed array of JavaScript.
-// A file is read, never mapped: when a mapped file becomes shorter, the kernel ends the process with SIGBUS.
+// The bytes that ops make tensors from: a checkpoint file, which is mapped, or a typed array of JavaScript.
 #pragma once
 #include <stdint.h>
 #include <sys/stat.h>
 
-#include <mutex>
 #include <stdexcept>
 #include <string>
-
-#include "../kernels/stored.h"
 
 namespace sv {
 
@@ -18,36 +14,33 @@ struct FileError : std::runtime_error {
   const bool changed;
 };
 
+struct Mapping;
+
 class Source {
  public:
-  /** Opens a file. Throws FileError. */
+  /** Maps a file. Throws FileError. */
   explicit Source(std::string path);
   /** Borrows memory, which has to outlive the source. */
-  Source(const void* memory, int64_t bytes) : memory_(static_cast<const char*>(memory)), bytes_(bytes) {}
+  Source(const void* memory, int64_t bytes) : data_(static_cast<const char*>(memory)), bytes_(bytes) {}
   ~Source();
   Source(const Source&) = delete;
 
+  /**
+   * The bytes. Where a file cannot be read, or has become shorter, they are zeros from then on and the process goes on: whoever
+   * has read them calls `check` before the result is used.
+   */
+  const char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
-  bool is_file() const { return fd_ >= 0; }
-  /** The bytes from `offset` on. Whoever has read them calls `check` before the result is used. */
-  Stored stored(int64_t offset) const;
-  /** Fills `to` on all threads of the pool. Throws FileError. */
-  void read(int64_t offset, int64_t bytes, void* to) const;
   /** Throws FileError when a read has failed, or the file has changed since it was opened. */
   void check() const;
 
  private:
-  static void read_some(const void* self, int64_t offset, int64_t bytes, void* to);
-  void fail(bool changed, const std::string& why) const;
-
   const std::string path_;
-  const char* memory_ = nullptr;
+  const char* data_ = nullptr;
   int64_t bytes_ = 0;
-  int fd_ = -1;
+  int fd_ = -1;  // of a file
   struct stat opened_ = {};
-  mutable std::mutex mutex_;  // pool threads read
-  mutable std::string error_;
-  mutable bool changed_ = false;
+  Mapping* mapping_ = nullptr;
 };
 
 /** Throws when there is no such source. It stays until JavaScript releases it, which no op runs beside. Implemented by the addon. */

@@ -21,12 +21,11 @@ int64_t product(const std::vector<int64_t>& dims) {
 }
 
 /** `n` elements of `size` bytes at an offset of a source, bounds-checked. */
-const Source& elements(int32_t id, int64_t offset, int64_t n, int64_t size) {
-  const Source& s = source(id);
+const char* elements(const Source& s, int64_t offset, int64_t n, int64_t size) {
   if (offset < 0 || n < 0 || n > s.bytes() || offset > s.bytes() - n * size)
     fail("tensor lies outside its file: bytes " + std::to_string(offset) + " to " +
          std::to_string((uint64_t)offset + (uint64_t)n * (uint64_t)size) + " of " + std::to_string(s.bytes()));
-  return s;
+  return s.data() + offset;
 }
 
 int64_t float_bytes(int32_t type) {
@@ -34,18 +33,10 @@ int64_t float_bytes(int32_t type) {
   return weight_bytes(type);
 }
 
-/** Floats of a source, widened. */
-void load_floats(const Source& s, int64_t offset, int64_t n, int32_t type, float* to) {
-  if (type == kF32) return s.read(offset, n * 4, to);
-  std::vector<char> narrow;
-  const Stored stored = s.stored(offset);
-  const char* from = stored.data;
-  if (!from) {
-    narrow.resize((size_t)(n * 2));
-    s.read(offset, n * 2, narrow.data());
-    from = narrow.data();
-  }
-  (type == kBf16 ? kernels().from_bf16 : kernels().from_f16)(from, n, to);
+void widen(const char* from, int64_t n, int32_t type, float* to) {
+  if (n == 0) return;
+  if (type == kF32) memcpy(to, from, (size_t)n * 4);
+  else (type == kBf16 ? kernels().from_bf16 : kernels().from_f16)(from, n, to);
 }
 
 /** recipe: [type, gated, dot, k, then per part: source, offset (2 words), type, rows] -> packed bytes. */
@@ -57,18 +48,16 @@ void pack_op(Op& op) {
   const int count = (int)((recipe.count() - 4) / 5);
   require(r[0] >= kF32 && r[0] <= kBf16 && k > 0, "recipe: bad type or k");
   std::vector<WeightPart> parts;
-  std::vector<const Source*> sources;
   for (int i = 0; i < count; i++) {
     const int32_t* p = r + 4 + 5 * i;
     require(p[4] > 0, "recipe: a part without rows");
-    sources.push_back(&elements(p[0], wide(p + 1), p[4] * k, float_bytes(p[3])));
-    parts.push_back({sources.back()->stored(wide(p + 1)), p[3], p[4]});
+    parts.push_back({elements(source(p[0]), wide(p + 1), p[4] * k, float_bytes(p[3])), p[3], p[4]});
   }
   require(!r[1] || (count == 2 && parts[0].rows == parts[1].rows), "recipe: gated needs two parts of equal rows");
   const int64_t bytes = packed_bytes(parts.data(), count, k, r[0], r[1]);
   op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
                           [&](void* out) { pack(parts.data(), count, k, r[0], r[1], r[2], out); });
-  for (const Source* s : sources) s->check();
+  for (int i = 0; i < count; i++) source(r[4 + 5 * i]).check();
 }
 
 /** recipe: [source, offset (2 words), type, dims...] -> f32 tensor. */
@@ -78,9 +67,10 @@ void load_op(Op& op) {
   require(recipe.count() >= 4, "recipe: wrong length");
   const std::vector<int64_t> dims(r + 4, r + recipe.count());
   const int64_t n = product(dims);
-  const Source& s = elements(r[0], wide(r + 1), n, float_bytes(r[3]));
+  const char* p = elements(source(r[0]), wide(r + 1), n, float_bytes(r[3]));
   const View y = op.output(0, dims);
-  op.device().fill(y.data, n * 4, [&](void* out) { load_floats(s, wide(r + 1), n, r[3], static_cast<float*>(out)); });
+  op.device().fill(y.data, n * 4, [&](void* out) { widen(p, n, r[3], static_cast<float*>(out)); });
+  source(r[0]).check();
 }
 
 /** recipe: [k, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
@@ -93,16 +83,15 @@ void pack_int8_op(Op& op) {
   const int count = (int)((recipe.count() - 1) / 9);
   std::vector<Int8Part> parts;
   std::vector<std::vector<float>> scales((size_t)count);
-  std::vector<const Source*> sources;
   for (int i = 0; i < count; i++) {
     const int32_t* p = r + 1 + 9 * i;
     const int64_t rows = p[4];
     require(rows > 0, "recipe: a part without rows");
-    sources.push_back(&elements(p[0], wide(p + 1), rows * k, p[3] == kInt8 ? 1 : float_bytes(p[3])));
-    parts.push_back({sources.back()->stored(wide(p + 1)), p[3], rows, nullptr});
+    parts.push_back({elements(source(p[0]), wide(p + 1), rows * k, p[3] == kInt8 ? 1 : float_bytes(p[3])), p[3], rows, nullptr});
     if (p[3] != kInt8) continue;
     scales[i].resize((size_t)rows);
-    load_floats(elements(p[5], wide(p + 6), rows, float_bytes(p[8])), wide(p + 6), rows, p[8], scales[i].data());
+    widen(elements(source(p[5]), wide(p + 6), rows, float_bytes(p[8])), rows, p[8], scales[i].data());
+    source(p[5]).check();
     for (int64_t j = 0; j < rows; j++)
       if (!(scales[i][j] - scales[i][j] == 0)) fail("scale " + std::to_string(j) + " of part " + std::to_string(i) + " is not finite");
     parts.back().scales = scales[i].data();
@@ -110,7 +99,7 @@ void pack_int8_op(Op& op) {
   const int64_t bytes = packed_int8_bytes(parts.data(), count, k);
   op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
                           [&](void* out) { pack_int8(parts.data(), count, k, out); });
-  for (const Source* s : sources) s->check();
+  for (int i = 0; i < count; i++) source(r[1 + 9 * i]).check();
 }
 
 }  // namespace
