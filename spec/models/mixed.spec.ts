@@ -161,6 +161,65 @@ describe('a module that lacks one of its tensors is refused by name', () => {
   });
 });
 
+describe('what a quantisation config says', () => {
+  const GEMM = { bits: 4, group_size: 32, zero_point: true };
+  const weights = { num_bits: 4, group_size: 32, symmetric: true };
+  const packed = (more: Record<string, unknown> = {}, given: Record<string, unknown> = {}) => {
+    const one = (targets: string[], symmetric: boolean) => ({ targets, weights: { ...weights, symmetric, ...more } });
+    const groups = { a: one(['re:.*self_attn'], true), b: one(['Linear'], false) };
+    return { quant_method: 'compressed-tensors', config_groups: groups, ...given };
+  };
+  const said = async (name: string, quantization: Record<string, unknown>, file = 'llm/config.json') =>
+    withCopy(join(FIXTURES, name), async (copy) => {
+      changeJson(join(copy, 'llm/config.json'), { quantization_config: undefined });
+      changeJson(join(copy, file), { quantization_config: quantization });
+      return (await load(copy).then(
+        (model) => model.dispose(),
+        (error: unknown) => error,
+      )) as undefined | Error;
+    });
+
+  it.each([
+    ['checkpoint-gemm', { ...GEMM, quant_method: 'AWQ', version: 'GEMM' }],
+    ['checkpoint-gemm', { ...GEMM, quant_method: 'awq_marlin', backend: 'auto', modules_to_not_convert: 7 }],
+    ['checkpoint-gemm', { quant_method: 'awq', w_bit: 4, q_group_size: 32, damp_percent: null }],
+    ['checkpoint-pack-quantized', packed({ type: 'INT', strategy: 'Group', actorder: 'Weight' })],
+    [
+      'checkpoint-pack-quantized',
+      packed({}, { quant_method: 'compressed_tensors', format: 'Pack_Quantized', ignore: null }),
+    ],
+    [
+      'checkpoint-pack-quantized',
+      packed({ observer: 'mse', scale_dtype: 'torch.float16' }, { quantization_status: 5 }),
+    ],
+  ])('is read however it is spelt: %s %j', async (name, quantization) => {
+    expect(await said(name, quantization)).toBeUndefined();
+    expect(await said(name, quantization, 'config.json')).toBeUndefined();
+  });
+
+  it.each([
+    ['checkpoint-gemm', { ...GEMM, quant_method: 'bitsandbytes' }, 'ERR_QUANTIZATION_UNSUPPORTED', 'quant_method'],
+    [
+      'checkpoint-gemm',
+      { ...GEMM, quant_method: 'awq', zero_point: false },
+      'ERR_QUANTIZATION_UNSUPPORTED',
+      'zero_point',
+    ],
+    ['checkpoint-gemm', { ...GEMM, quant_method: 'awq', group_size: 2 ** 31 }, 'ERR_CONFIG_INVALID', 'group_size'],
+    ['checkpoint-pack-quantized', packed({ actorder: 'sideways' }), 'ERR_CONFIG_INVALID', 'actorder'],
+    ['checkpoint-pack-quantized', packed({ dynamic: true }), 'ERR_QUANTIZATION_UNSUPPORTED', 'dynamic'],
+    [
+      'checkpoint-pack-quantized',
+      packed({}, { kv_cache_scheme: {} }),
+      'ERR_QUANTIZATION_UNSUPPORTED',
+      'kv_cache_scheme',
+    ],
+  ])('is refused by name: %s %j', async (name, quantization, code, key) => {
+    for (const file of ['llm/config.json', 'config.json'])
+      expect(await said(name, quantization, file)).toMatchObject({ code, message: expect.stringContaining(`${key}"`) });
+  });
+});
+
 it('a regular expression of the config that backtracks without end is an error, not a hang', async () => {
   await withCopy(join(FIXTURES, 'checkpoint-pack-quantized'), async (copy) => {
     const weights = { num_bits: 4, type: 'int', strategy: 'group', group_size: 32, symmetric: true };
