@@ -1,7 +1,16 @@
 // One holder at a time, whoever dies when, and no lock that outlives its owner.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isLockFile, takeLock } from '../../src/runtime/lock';
@@ -108,6 +117,12 @@ test('a folder with a path longer than a socket may have', () => {
   const lock = takeLock(deep);
   expect(readdirSync(deep).some((name) => name.endsWith('.sock'))).toBe(true);
   lock.release();
+});
+
+test('where no folder can be made: below /proc, and in place of a link to nothing', () => {
+  symlinkSync('nowhere', folder);
+  for (const path of [folder, '/proc/sparsevila', '/proc/sparsevila/deep'])
+    expect(() => takeLock(path)).toThrow(expect.objectContaining({ code: 'ERR_OUTPUT_UNWRITABLE' }));
 });
 
 test('a file in place of the folder', () => {

@@ -30,7 +30,7 @@ import { createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
-import { isFolder, makeFolder, shownPath } from '../files';
+import { isFolder, isPresent, makeFolder, shownPath } from '../files';
 import { writeError } from './atomic';
 
 export interface Lock {
@@ -69,14 +69,15 @@ export const isLockFile = (name: string): boolean => LOCK_FILE.test(name);
 export function takeLock(folder: string): Lock {
   for (let attempt = 1; ; attempt++) {
     const taken = contend(folder, `lock-${randomBytes(8).toString('hex')}`);
-    if (typeof taken === 'object') return taken;
-    if (attempt >= ATTEMPTS || isHolder(folder, taken)) throw busy(folder, taken);
+    if (typeof taken === 'object' && 'release' in taken) return taken;
+    if (typeof taken === 'object' && attempt >= ATTEMPTS) throw taken.vanished;
+    if (typeof taken === 'string' && (attempt >= ATTEMPTS || isHolder(folder, taken))) throw busy(folder, taken);
     sleep(Math.random() * LONGEST_WAIT_MS);
   }
 }
 
-/** The lock; or the name of a live record in the folder, or undefined when the folder was removed meanwhile by the last holder. */
-function contend(folder: string, name: string): Lock | string | undefined {
+/** The lock; or the name of a live record in the folder, or an error when the folder was removed meanwhile by the last holder. */
+function contend(folder: string, name: string): Lock | string | { readonly vanished: unknown } {
   const record = join(folder, name);
   let server: Server | undefined;
   const withdraw = (): void => {
@@ -104,8 +105,10 @@ function contend(folder: string, name: string): Lock | string | undefined {
   } catch (error) {
     withdraw();
     removeIfEmpty(folder);
-    if (codeOf(error) === 'ENOENT' && isFolder(dirname(folder))) return undefined;
-    throw writeError(error, folder);
+    const ours = writeError(error, folder);
+    const isRemoved = isFolder(dirname(folder)) && (isFolder(folder) || !isPresent(folder));
+    if (isRemoved && ['ENOENT', 'EEXIST'].includes(codeOf(error) ?? '')) return { vanished: ours };
+    throw ours;
   }
 }
 
@@ -117,8 +120,8 @@ function clean(folder: string, name: string, dead: readonly string[]): void {
   }
 }
 
-function isHolder(folder: string, name: string | undefined): boolean {
-  return name !== undefined && ageOf(join(folder, name)) > CONTENDING_MS;
+function isHolder(folder: string, name: string): boolean {
+  return ageOf(join(folder, name)) > CONTENDING_MS;
 }
 
 /** Milliseconds since a file was written; 0 when it is gone. */
@@ -235,7 +238,7 @@ function isNetworkFolder(folder: string): boolean {
   return NETWORK_TYPES.has(statfsSync(folder).type);
 }
 
-function busy(folder: string, name = ''): SparseVilaError {
+function busy(folder: string, name: string): SparseVilaError {
   const owner = ownerOf(folder, name);
   const who = owner === undefined ? 'another process' : `process ${owner.pid} on ${shownPath(owner.host)}`;
   return new SparseVilaError(
