@@ -407,15 +407,17 @@ function explain(random: Random, { models, answers }: State): () => unknown {
 
 /** Long work, of which only the checks are wanted: something is always wrong. */
 function job(random: Random): () => unknown {
-  const wrong = options(random, { signal: () => signal(random) });
-  const withUnknown = {
-    'no such option': 1,
-    ...(Object.hasOwn(Object(wrong), 'signal') ? { signal: signal(random) } : {}),
-  };
+  const withUnknown = { 'no such option': 1, ...some(random, { signal: () => signal(random) }, 0.1) };
   const given = random() < 0.8 ? withUnknown : pick<unknown>(random, [null, 7, 'x', [], () => 1]);
   return pick<() => unknown>(random, [
     () => api.setup(given as never),
     () => api.quantize(given as never),
     () => api.convert(given as never),
+    () => api.evaluate(given as never),
+    () => api.readDataSet((random() < 0.5 ? 'no/such.jsonl' : junk(random)) as never),
+    () =>
+      api.scenesSet(
+        (random() < 0.5 ? { scenes: 1, turns: 1, frames: junk(random), seed: 'x' } : junk(random)) as never,
+      ),
   ]);
 }

@@ -6,7 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { messageOf, received, SparseVilaError } from '../errors';
 import { openRegular, readTextFile } from '../files';
 import type { ImageInput } from '../image/decode';
-import { checkValue, integer } from '../options';
+import { type Checks, COUNT, checkOptions, checkValue, integer, NAME, SEED } from '../options';
 import { sceneConversation } from '../scenes/conversation';
 
 export interface TrueTurn {
@@ -45,9 +45,16 @@ export interface ScenesOptions {
 const MOST_SCENES = 100_000;
 const MOST_BYTES = 256e6;
 
+const SCENES: Checks<ScenesOptions> = {
+  scenes: { ...integer(1, MOST_SCENES), required: true },
+  turns: { ...COUNT, required: true },
+  frames: { ...COUNT, required: true },
+  seed: { ...SEED, required: true },
+};
+
 /** Generated scenes. @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function scenesSet({ scenes, turns, frames, seed }: ScenesOptions): DataSet {
-  checkValue('evaluate', 'scenes', scenes, integer(1, MOST_SCENES));
+export function scenesSet(options: ScenesOptions): DataSet {
+  const { scenes, turns, frames, seed } = checkOptions('scenesSet', options, SCENES);
   const conversations = Array.from({ length: scenes }, (_, index) => {
     const scene = sceneConversation({ seed, index, frames, turns });
     return { place: `scene ${index} of seed ${seed}`, turns: scene.turns, images: () => scene.render() };
@@ -61,6 +68,7 @@ export function scenesSet({ scenes, turns, frames, seed }: ScenesOptions): DataS
  * @throws SparseVilaError `ERR_DATA_SET`, naming the line
  */
 export function readDataSet(file: string): DataSet {
+  checkValue('readDataSet', 'file', file, NAME);
   const codes = { missing: 'ERR_DATA_SET', unreadable: 'ERR_DATA_SET' } as const;
   const text = readTextFile(file, { what: 'JSON lines of conversations', limit: MOST_BYTES, ...codes });
   const conversations = text
