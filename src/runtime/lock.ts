@@ -30,7 +30,7 @@ import { createServer, type Server } from 'node:net';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { codeOf, SparseVilaError } from '../errors';
-import { isFolder, isPresent, makeFolder, shownPath } from '../files';
+import { isFolder, makeFolder, shownPath } from '../files';
 import { writeError } from './atomic';
 
 export interface Lock {
@@ -106,7 +106,9 @@ function contend(folder: string, name: string): Lock | string | { readonly vanis
     withdraw();
     removeIfEmpty(folder);
     const ours = writeError(error, folder);
-    const isRemoved = isFolder(dirname(folder)) && (isFolder(folder) || !isPresent(folder));
+    // Looked at once: the folder comes and goes.
+    const stat = isFolder(dirname(folder)) ? lstatSync(folder, { throwIfNoEntry: false }) : undefined;
+    const isRemoved = isFolder(dirname(folder)) && (stat?.isDirectory() ?? true);
     if (isRemoved && ['ENOENT', 'EEXIST'].includes(codeOf(error) ?? '')) return { vanished: ours };
     throw ours;
   }
