@@ -62,7 +62,14 @@ export async function fetchPackage(
   const [program = 'npm', ...args] = requireNpm(options.env);
   // In the working directory, whose .npmrc counts. Settings of the user's that would change what the command does are set back.
   args.push('pack', `${name}@${version}`, '--pack-destination', folder, '--ignore-scripts', '--no-dry-run');
-  args.push('--no-global', '--no-update-notifier', '--no-progress', '--loglevel=error', '--no-workspaces');
+  args.push(
+    '--prefer-offline',
+    '--no-global',
+    '--no-update-notifier',
+    '--no-progress',
+    '--loglevel=error',
+    '--no-workspaces',
+  );
   const env = { ...options.env, ...npmEnvironment(options.env) };
   const result = await run(program, args, { env, signal: options.signal });
   const [file, ...more] = (await readdir(folder)).filter((entry) => entry.endsWith('.tgz'));
