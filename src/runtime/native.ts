@@ -73,10 +73,19 @@ function modulesIn(folder: string): NativeModules {
 /** What the kernels' files are compiled with; each is used only on processors that have it. */
 const X64_FLAGS = ['-mavx512bf16', '-mavx512vnni', '-mamx-tile', '-mamx-int8', '-mamx-bf16'];
 
-/** Why `compiler` cannot compile the native modules, from a program of one line; undefined when it can. */
+/** Why `compiler` cannot compile the native modules, from an empty program that includes <vector>; undefined when it can. */
 export function compilerProblem(compiler: string, arch: string = process.arch): string | undefined {
-  const flags = ['-std=c++17', ...(arch === 'x64' ? X64_FLAGS : []), '-fsyntax-only', '-x', 'c++', '-'];
-  const result = spawnSync(compiler, flags, { input: '#include <vector>\n', encoding: 'utf8', timeout: 60_000 });
+  const flags = [
+    '-std=c++17',
+    ...(arch === 'x64' ? X64_FLAGS : []),
+    '-fsyntax-only',
+    '-include',
+    'vector',
+    '-x',
+    'c++',
+    '/dev/null',
+  ];
+  const result = spawnSync(compiler, flags, { encoding: 'utf8', timeout: 60_000 });
   if (result.status === 0) return undefined;
   return (result.error?.message ?? result.stderr).trim().split('\n', 1)[0];
 }
