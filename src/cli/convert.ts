@@ -22,11 +22,14 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
       .option('format', { choices: TARGET_FORMATS, describe: 'Of 4-bit matrices; float undoes them' })
       .option('dtype', { choices: TARGET_DTYPES, describe: 'Type of float tensors' })
       .option('layout', { choices: LAYOUTS, describe: "VILA's folders of parts, or one folder as the NVILA -hf ports" })
-      .example('$0 convert --model m-awq --out m-ct --format compressed-tensors', 'AutoAWQ as compressed-tensors')
-      .example('$0 convert --model m-awq --out m-f16 --format float', 'The float checkpoint it stands for')
-      .example('$0 convert --model m --out m-f16 --dtype f16', 'Another float type')
-      .example('$0 convert --model gptq --out awq --format autoawq', 'GPTQ as AutoAWQ')
-      .example('$0 convert --model nvila --out nvila-hf --layout hf', 'Names and configs of the -hf ports'),
+      .example('$0 convert -m assets/tiny-nvila --out tiny-f16 --dtype f16', 'Another float type')
+      .example('$0 convert -m assets/tiny-nvila --out tiny-hf --layout hf', 'Names and configs of the NVILA -hf ports')
+      .example(
+        '$0 quantize -m assets/tiny-nvila --out tiny-awq --samples 8',
+        'A 4-bit checkpoint for the next examples',
+      )
+      .example('$0 convert -m tiny-awq --out tiny-ct --format compressed-tensors', 'AutoAWQ as compressed-tensors')
+      .example('$0 convert -m tiny-awq --out tiny-float --format float', 'The float checkpoint that it stands for'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },

@@ -55,12 +55,17 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         describe: 'Compare float, round-to-nearest and AWQ afterwards',
       })
       .option('evaluation', { type: 'string', describe: 'Conversations for the report; default the packaged scenes' })
-      .example('$0 quantize --model nvila --out nvila-awq --calibration photos.jsonl', 'AutoAWQ, groups of 128')
-      .example('$0 quantize --model assets/tiny-nvila --out tiny-awq --report', 'The packaged model, with its quality')
-      .example('$0 quantize --model m --out m4 --modules decoder tower projector', 'Vision tower and projector as well')
       .example(
-        '$0 quantize --model m --out m4 --format compressed-tensors --group-size 32 --symmetric',
-        'As llm-compressor',
+        '$0 quantize -m assets/tiny-nvila --out tiny-awq',
+        'AutoAWQ, groups of 128, calibrated on the packaged scenes',
+      )
+      .example(
+        '$0 quantize -m assets/tiny-nvila --out tiny-all --modules decoder tower projector --samples 8 --report',
+        'Vision tower and projector as well, and what it costs in quality',
+      )
+      .example(
+        '$0 quantize -m assets/tiny-nvila --out tiny-ct --format compressed-tensors --group-size 32 --symmetric',
+        'As llm-compressor writes it',
       ),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
