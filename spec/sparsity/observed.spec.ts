@@ -92,7 +92,7 @@ describe('a watched conversation', () => {
       }
       const { width, height } = await sharp(await explain(model, turns)).metadata();
       // Salience, kept cells and two turns.
-      expect([width, (height ?? 0) > 400]).toEqual([1494, true]);
+      expect([width, (height ?? 0) > 400]).toEqual([2988, true]);
     },
   );
 });
