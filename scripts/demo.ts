@@ -108,12 +108,13 @@ async function conversation(
 
 /** For each question, where the tokens lie that it used. */
 function showTokens(stats: readonly TurnStats[], turns: readonly DemoTurn[], style: Style): void {
-  const image = stats[0]?.images[0];
-  if (image === undefined) return;
+  const image = stats[0]?.media[0];
+  const grid = image?.layout.grids[0];
+  if (image === undefined || grid === undefined) return;
   say(`${style('bold', 'The visual tokens')}, as they lie in the picture:\n\n`);
   const maps = stats.map(({ retrieved = [] }, i) => [
     turns[i]?.question ?? '',
-    ...tokenMap({ grid: image.grid, kept: image.kept, retrieved }, style),
+    ...tokenMap({ grid: { rows: grid.h, cols: grid.w }, kept: image.kept, retrieved }, style),
   ]);
   say(`${sideBySide(maps, 26)}\n\n${style('dim', LEGEND)}\n\n`);
 }

@@ -81,9 +81,10 @@ function layerOf(path: string): string {
   return (path.split('/')[1] ?? '').replace(/\.ts$/, '');
 }
 
-/** The family a file belongs to: a file or folder in src/models/families. Families never import each other. */
+/** The family a file belongs to: `vila.ts` and `vila_layouts.ts` to vila. Families never import each other. */
 function familyOf(path: string): string | undefined {
-  return /^src\/models\/families\/([^/]+?)(\.ts)?(\/|$)/.exec(path)?.[1];
+  const name = /^src\/models\/families\/([^/]+?)(\.ts)?(\/|$)/.exec(path)?.[1];
+  return name?.replace(/_(layouts|settings)$/, '');
 }
 
 /** Why an import is forbidden; undefined when it is not. */

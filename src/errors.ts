@@ -54,6 +54,8 @@ export const ERROR_CODES = {
   ERR_TOKENIZER_LIMIT: 'A pattern of the tokenizer takes too long. Compare its files with the original.',
   ERR_TEMPLATE_UNSTABLE:
     'The chat template rewrites earlier turns, so that no cache can be continued. Give another one.',
+  ERR_VIDEO:
+    'A video cannot be taken: the model takes none, or its frames are not of one size or number. The message says which.',
   ERR_WEIGHT_DTYPE: 'A tensor has a type that is not read here. Convert it, or use another checkpoint.',
   ERR_WEIGHT_EXTRA: 'The checkpoint has tensors that the model would not use. Check the model type.',
   ERR_WEIGHT_FORMAT: 'The tensors of a quantised module do not follow its format. Quantise or download it again.',

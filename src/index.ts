@@ -19,7 +19,9 @@ export { type ExplainedTurn, type ExplainOptions, explain } from './explain/expl
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { Decoder } from './models/decoder';
-export type { EncodedImage, ImageEncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
+export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } from './models/media';
+export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
+export type { Plan } from './models/plan';
 export type { ConvertOptions, ConvertResult } from './quantize/convert';
 export type {
   QuantizePartsOptions as QuantizeOptions,

@@ -4,7 +4,8 @@
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
 import { type Decoder, decoder, type LayerView } from '../../src/models/decoder';
-import { siglipTower } from '../../src/models/vit';
+import { squarePatches } from '../../src/models/patches';
+import { buildTower } from '../../src/models/tower';
 import { int32 } from '../../src/ops/run';
 import type { Precision } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
@@ -199,18 +200,22 @@ async function visionTile(format: RandomFormat, rounds: number): Promise<number>
   const e = 1024;
   const weights = randomWeights(format, e * 4096, 'exact');
   const shape = { hiddenSize: e, intermediateSize: 4096, layers: 24, heads: 16, imageSize: 448, patchSize: 14 };
-  const tower = await siglipTower(
-    { ...shape, channels: 3, layerNormEps: 1e-6, hiddenAct: 'gelu' },
+  const tower = await buildTower(
+    {
+      ...shape,
+      ...{ normEps: 1e-6, activation: 'gelu', patchBias: true, classToken: false, preNorm: false },
+      depth: shape.layers,
+    },
     weights,
-    -1,
     breathe,
   );
   weights.close();
-  const pixels = Float32Array.from({ length: 3 * 448 * 448 }, (_, i) => Math.sin(i));
+  const values = Float32Array.from({ length: 3 * 448 * 448 }, (_, i) => Math.sin(i));
+  const patches = squarePatches(1, 32, 14);
   const times: number[] = [];
   for (let i = 0; i <= rounds; i++) {
     const begin = performance.now();
-    (await tower.run(pixels, {}, breathe)).features.dispose();
+    (await tower.run(patches, () => values, {}, breathe)).features.dispose();
     times.push(performance.now() - begin);
   }
   weights.dispose();

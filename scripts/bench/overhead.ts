@@ -4,8 +4,11 @@
 
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { evenCells } from '../../src/image/cells';
 import { decoder } from '../../src/models/decoder';
+import { resized } from '../../src/models/families/vila_layouts';
 import { loadModel } from '../../src/models/load';
+import type { MediumLayout } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { keeper } from '../../src/ops/cases/case';
 import { visionBlockData, visionBlockWeights } from '../../src/ops/cases/vision_block';
@@ -164,13 +167,14 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
   const random = uniform(1);
   const values = Float32Array.from({ length: tokens * d }, () => random() - 0.5);
   const salience = Float32Array.from({ length: tokens }, random);
+  const layout = rowOfTokens(tokens);
   return {
     ...model,
-    prepareImage: async () => ({ pixels: new Float32Array(), width: 0, height: 0 }),
-    encodeImage: async () => {
+    prepare: async (media) => media.map(() => ({ layout, canvases: [] })),
+    encode: async () => {
       const features = float32(values, [tokens, d]);
       return {
-        grid: { rows: 1, cols: tokens },
+        layout,
         tokens,
         features,
         salience: [salience],
@@ -179,6 +183,19 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
       };
     },
     project: (features) => features.clone(),
+  };
+}
+
+/** An image whose tokens lie in one row. */
+function rowOfTokens(tokens: number): MediumLayout {
+  return {
+    ...resized(
+      { side: 1, patch: 1, block: 1, copies: 1, before: undefined, after: undefined },
+      { width: 1, height: 1 },
+      'bicubic',
+    ),
+    grids: [{ t: 1, h: 1, w: tokens, frames: [0], cells: evenCells({ width: tokens, height: 1 }, 1, tokens) }],
+    runs: [{ grid: 0, from: 0, to: tokens }],
   };
 }
 
@@ -202,7 +219,8 @@ function pruneTimes(tokens: number, rounds: number): Times {
   const random = uniform(2);
   const salience = Float32Array.from({ length: tokens }, random);
   const none = () => ({ data: new Float32Array(), width: 0 });
-  const view = { tokens, grid: { rows: 1, cols: tokens }, salience: () => salience, keys: none, features: none };
+  const grid = { t: 1, h: 1, w: tokens };
+  const view = { medium: 0, tokens, grid, salience: () => salience, keys: none, features: none };
   const method = sparseVila();
   const times: Times[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {

@@ -8,7 +8,8 @@ import sharp from 'sharp';
 import { type ExplainedTurn, explain } from '../../src';
 import { plasma, viridis } from '../../src/explain/colour';
 import { figure } from '../../src/explain/figure';
-import { cellGeometry, type Size } from '../../src/image/cells';
+import { planesOf } from '../../src/explain/look';
+import { cellsOfRegion, paddedSquare, type Size, wholePicture } from '../../src/image/cells';
 import { errorOf } from '../image/fixtures';
 
 const GREY = 200;
@@ -20,9 +21,12 @@ const GAP = 26;
 /** Below a heading, an answer and a note. */
 const TOP = MARGIN + 20 + 19 + 17 + 4;
 
-const model = (mode: 'resize' | 'pad', side: number) => ({
-  cellsOf: (picture: Size) => cellGeometry(picture, { mode, size: side * 14, patch: 14, block: 1 }),
-});
+/** The stats of one picture of 4 x 4 tokens, whole or padded to a square. */
+const seenAs = (size: Size, kept: Int32Array, salience: Float32Array, mode: 'resize' | 'pad' = 'resize') => {
+  const region = mode === 'pad' ? paddedSquare(size) : wholePicture(size);
+  const cells = cellsOfRegion(region, { size: 56, patch: 14, block: 1 });
+  return { layout: { grids: [{ t: 1, h: 4, w: 4, frames: [0], cells }] }, kept, salience };
+};
 const plain = (width: number, height: number) => ({
   ...{ data: new Uint8Array(width * height * 3).fill(GREY), width, height },
   channels: 3 as const,
@@ -32,7 +36,7 @@ const SALIENCE = Float32Array.from({ length: 16 }, (_, i) => (i === 5 ? 1 : KEPT
 const turn: ExplainedTurn = {
   ...{ question: 'Where?', answer: 'Here.', images: [plain(400, 400)] },
   stats: {
-    images: [{ grid: { rows: 4, cols: 4 }, tokens: 16, kept: KEPT, salience: SALIENCE }],
+    media: [seenAs({ width: 400, height: 400 }, KEPT, SALIENCE)],
     retrieved: [Int32Array.of(1), Int32Array.of(1), Int32Array.of(2)],
   },
 };
@@ -59,7 +63,7 @@ function near(actual: readonly number[], expected: readonly number[]): void {
 
 describe('explain', () => {
   it('shows kept cells as they are and pruned ones dark', async () => {
-    const { width, cell } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    const { width, cell } = await pixelsOf(await explain([turn]));
     expect(width).toBe(2 * MARGIN + 3 * PANEL + 2 * GAP);
     for (let i = 0; i < 16; i++) {
       if (KEPT.includes(i)) near(cell(1, i), [GREY, GREY, GREY]);
@@ -71,7 +75,7 @@ describe('explain', () => {
     (red - 0.62 * Number.parseInt(viridis(value).slice(1, 3), 16)) / 0.38;
 
   it('colours salience by its multiple of the average, from an eighth to eight times', async () => {
-    const { cell } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    const { cell } = await pixelsOf(await explain([turn]));
     // A picture of one grey stays one grey, which one does not matter: the pruned cells hold the map's first colour over it.
     const grey = greyOf(cell(0, 1), 0);
     // The average is 1.75 / 16: the cells of 0.25 have 2.29 times that.
@@ -86,10 +90,10 @@ describe('explain', () => {
 
   it('shows a nearly flat salience as flat, and says how flat', async () => {
     const salience = Float32Array.from({ length: 16 }, (_, i) => 1 + 0.05 * Math.sin(i));
-    const [image] = turn.stats.images;
+    const [image] = turn.stats.media;
     if (image === undefined) throw new Error('no image');
-    const flat = { ...turn, stats: { ...turn.stats, images: [{ ...image, salience }] } };
-    const { cell } = await pixelsOf(await explain(model('resize', 4), [flat]));
+    const flat = { ...turn, stats: { ...turn.stats, media: [{ ...image, salience }] } };
+    const { cell } = await pixelsOf(await explain([flat]));
     const grey = greyOf(cell(0, 0), 0.5);
     for (let i = 0; i < 16; i++) {
       for (const [c, value] of mixed(viridis(0.5), 0.62, grey).entries()) {
@@ -99,7 +103,7 @@ describe('explain', () => {
   });
 
   it('shows what a turn retrieved in its true colours, framed by the number of layers; darkens the rest', async () => {
-    const { cell, at } = await pixelsOf(await explain(model('resize', 4), [turn]));
+    const { cell, at } = await pixelsOf(await explain([turn]));
     const [two, one] = [plasma(0.65), plasma(0.3)];
     near(cell(2, 5), [GREY, GREY, GREY]);
     near(cell(2, 10), [GREY, GREY, GREY]);
@@ -114,11 +118,11 @@ describe('explain', () => {
   });
 
   it('shows relevance where everything is attended', async () => {
-    const places = [...KEPT].map((cell) => ({ image: 0, row: Math.floor(cell / 4), col: cell % 4 }));
+    const places = [...KEPT].map((cell) => ({ medium: 0, grid: 0, t: 0, row: Math.floor(cell / 4), col: cell % 4 }));
     const relevance = Array(2).fill({ scores: Float32Array.of(0, 1, 0.25, 0), places });
     const dense = { ...turn, stats: { ...turn.stats, retrieved: undefined }, relevance };
-    const { cell } = await pixelsOf(await explain(model('resize', 4), [dense]));
-    const { cell: without } = await pixelsOf(await explain(model('resize', 4), [{ ...turn, stats: dense.stats }]));
+    const { cell } = await pixelsOf(await explain([dense]));
+    const { cell: without } = await pixelsOf(await explain([{ ...turn, stats: dense.stats }]));
     const [high, middle, low] = [cell(2, 5), cell(2, 10), cell(2, 0)];
     // Plasma's red rises with the value.
     expect((high[0] ?? 0) - (middle[0] ?? 0)).toBeGreaterThan(20);
@@ -128,7 +132,9 @@ describe('explain', () => {
 
   it('puts cells where they lie on a padded picture', async () => {
     // 400 x 200 on a square: the upper and the lower row of cells are padding.
-    const { cell } = await pixelsOf(await explain(model('pad', 4), [{ ...turn, images: [plain(400, 200)] }]));
+    const seen = seenAs({ width: 400, height: 200 }, KEPT, SALIENCE, 'pad');
+    const padded = { ...turn, images: [plain(400, 200)], stats: { ...turn.stats, media: [seen] } };
+    const { cell } = await pixelsOf(await explain([padded]));
     near(cell(1, 5), [GREY, GREY, GREY]);
     near(cell(1, 0), [154, 154, 154]);
     near(cell(1, 15), [154, 154, 154]);
@@ -139,8 +145,8 @@ describe('explain', () => {
       ...turn,
       stats: { ...turn.stats, retrieved: [Int32Array.of(1, 6), Int32Array.of(6), Int32Array.of(6)] },
     };
-    const one = await pixelsOf(await explain(model('resize', 4), [turn]));
-    const two = await pixelsOf(await explain(model('resize', 4), [turn, second]));
+    const one = await pixelsOf(await explain([turn]));
+    const two = await pixelsOf(await explain([turn, second]));
     expect(two.width).toBe(2 * MARGIN + 4 * PANEL + 3 * GAP);
     expect(two.height).toBeGreaterThan(1.8 * one.height);
     // In the second turn the first picture was looked at in one layer, and the second line has no panel for the first turn.
@@ -150,28 +156,16 @@ describe('explain', () => {
   });
 
   it('goes on in another line after five panels', async () => {
-    const later = { ...turn, images: [], stats: { ...turn.stats, images: [] } };
-    const { width } = await pixelsOf(await explain(model('resize', 4), [turn, later, later, later, later]));
+    const later = { ...turn, images: [], stats: { ...turn.stats, media: [] } };
+    const { width } = await pixelsOf(await explain([turn, later, later, later, later]));
     expect(width).toBe(2 * MARGIN + 5 * PANEL + 4 * GAP);
   });
 
   it('is no higher than can be drawn, however many pictures there are', () => {
-    const { grid, kept, salience } = turn.stats.images[0] ?? {
-      grid: { rows: 0, cols: 0 },
-      kept: KEPT,
-      salience: SALIENCE,
-    };
     const size = { width: 400, height: 400 };
-    const picture = {
-      id: 'p',
-      ...size,
-      grid,
-      kept,
-      salience,
-      cells: model('resize', 4).cellsOf(size),
-      colour: '',
-      grey: '',
-    };
+    const [plane] = planesOf(seenAs(size, KEPT, SALIENCE), 0, 0);
+    if (plane === undefined) throw new Error('one plane');
+    const picture = { ...plane, id: 'p', ...size, colour: '', grey: '' };
     const sizeOf = (pictures: number): number[] => {
       const svg = figure('', Array(pictures).fill(picture), []);
       return (/width="(\d+)" height="(\d+)"/.exec(svg) ?? []).slice(1).map(Number);
@@ -184,17 +178,17 @@ describe('explain', () => {
   });
 
   it.each([
-    ['no picture', [{ ...turn, images: [], stats: { images: [], retrieved: undefined } }], /at least one image/],
+    ['no picture', [{ ...turn, images: [], stats: { media: [], retrieved: undefined } }], /at least one image/],
     ['an image that the turn was not asked with', [{ ...turn, images: [] }], /the 1 images of each turn.*received 0/],
     ['no turns', [], /at least one image/],
   ])('refuses %s', async (_name, turns, message) => {
-    const error = await errorOf(() => explain(model('resize', 4), turns as ExplainedTurn[]));
+    const error = await errorOf(() => explain(turns as ExplainedTurn[]));
     expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) });
   });
 
   it('stops when told to', async () => {
     const signal = AbortSignal.abort();
-    const stopped = explain(model('resize', 4), [turn], { signal });
+    const stopped = explain([turn], { signal });
     await expect(stopped).rejects.toMatchObject({ name: 'AbortError' });
   });
 });

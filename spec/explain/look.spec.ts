@@ -1,21 +1,24 @@
 // From rows in the cache to cells of pictures, on numbers small enough to check by eye.
 
-import { layerCounts, looksOf } from '../../src/explain/look';
+import { layerCounts, looksOf, planesOf } from '../../src/explain/look';
+import { evenCells } from '../../src/image/cells';
 
 const image = (tokens: number, ...kept: number[]) => ({
-  ...{ grid: { rows: 1, cols: tokens }, tokens, salience: undefined },
-  kept: Int32Array.from(kept),
+  layout: {
+    grids: [{ t: 1, h: 1, w: tokens, frames: [0], cells: evenCells({ width: tokens, height: 1 }, 1, tokens) }],
+  },
+  ...{ salience: undefined, kept: Int32Array.from(kept) },
 });
 const rows = (...layers: number[][]) => layers.map((layer) => Int32Array.from(layer));
 
-const place = (image: number, col: number) => ({ image, row: 0, col });
+const place = (medium: number, col: number) => ({ medium, grid: 0, t: 0, row: 0, col });
 
 describe('looksOf', () => {
   it('gives rows back to the cells of the pictures that they came from', () => {
     const looks = looksOf([
-      { stats: { images: [image(4, 1, 3), image(3, 0, 2)], retrieved: rows([0, 3], [1, 2]) } },
-      { stats: { images: [], retrieved: rows([0, 1], [2, 3]) } },
-      { stats: { images: [image(5, 4)], retrieved: rows([1, 4], [0]) } },
+      { stats: { media: [image(4, 1, 3), image(3, 0, 2)], retrieved: rows([0, 3], [1, 2]) } },
+      { stats: { media: [], retrieved: rows([0, 1], [2, 3]) } },
+      { stats: { media: [image(5, 4)], retrieved: rows([1, 4], [0]) } },
     ]);
     expect(looks.map((turn) => turn.map(({ picture, retrieved }) => [picture, retrieved]))).toEqual([
       [
@@ -35,7 +38,7 @@ describe('looksOf', () => {
   });
 
   it('says nothing of layers where every layer attends everything', () => {
-    const all = { images: [image(4, 1, 3)], retrieved: rows([0, 1], [0, 1]) };
+    const all = { media: [image(4, 1, 3)], retrieved: rows([0, 1], [0, 1]) };
     for (const stats of [all, { ...all, retrieved: undefined }])
       expect(looksOf([{ stats }])[0]?.[0]?.retrieved).toBeUndefined();
     const but = looksOf([{ stats: { ...all, retrieved: rows([0, 1], [1]) } }]);
@@ -43,7 +46,7 @@ describe('looksOf', () => {
   });
 
   it('lays relevance on cells, 0 where they were pruned', () => {
-    const stats = { images: [image(4, 1, 3), image(2, 0)], retrieved: undefined };
+    const stats = { media: [image(4, 1, 3), image(2, 0)], retrieved: undefined };
     const [turn] = looksOf([
       {
         stats,
@@ -58,11 +61,11 @@ describe('looksOf', () => {
 
   it('refuses a conversation whose beginning is missing', () => {
     const invalid = expect.objectContaining({ code: 'ERR_OPTION_INVALID' });
-    expect(() => looksOf([{ stats: { images: [image(4, 1)], retrieved: rows([1]) } }])).toThrow(invalid);
+    expect(() => looksOf([{ stats: { media: [image(4, 1)], retrieved: rows([1]) } }])).toThrow(invalid);
     expect(() =>
       looksOf([
         {
-          stats: { images: [], retrieved: undefined },
+          stats: { media: [], retrieved: undefined },
           relevance: [{ scores: Float32Array.of(1), places: [place(0, 0)] }],
         },
       ]),
@@ -72,4 +75,30 @@ describe('looksOf', () => {
 
 it('counts the layers that retrieved a cell', () => {
   expect([...layerCounts([[0, 2], [2], []], 4)]).toEqual([1, 0, 2, 0]);
+});
+
+it('takes a medium apart into planes: tiles, a thumbnail, frames', () => {
+  const cells = evenCells({ width: 4, height: 2 }, 1, 2);
+  const medium = {
+    layout: {
+      grids: [
+        { t: 1, h: 1, w: 2, frames: [0], cells },
+        { t: 2, h: 1, w: 2, frames: [0, 4], cells },
+      ],
+    },
+    ...{ kept: Int32Array.of(1, 2, 3, 5), salience: Float32Array.of(0, 1, 2, 3, 4, 5) },
+  };
+  const planes = planesOf(medium, 7, 10);
+  expect(
+    planes.map(({ gridIndex, plane, frame, kept, rows }) => [gridIndex, plane, frame, [...kept], rows.from, rows.to]),
+  ).toEqual([
+    [0, 0, 0, [1], 10, 11],
+    [1, 0, 0, [0, 1], 11, 13],
+    [1, 1, 4, [1], 13, 14],
+  ]);
+  expect(planes.map(({ medium: number, salience }) => [number, ...(salience ?? [])])).toEqual([
+    [7, 0, 1],
+    [7, 2, 3],
+    [7, 4, 5],
+  ]);
 });

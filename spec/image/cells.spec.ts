@@ -1,11 +1,29 @@
 // Cells on pictures: by hand, and against what preprocessing really does with the pixels of a cell.
 
-import { type CellGeometry, cellGeometry, type InputGrid } from '../../src/image/cells';
+import {
+  type CellGeometry,
+  cellsOfRegion,
+  evenCells,
+  paddedSquare,
+  type Size,
+  wholePicture,
+} from '../../src/image/cells';
 import { preprocess } from '../../src/image/preprocess';
+
+interface InputGrid {
+  readonly mode: 'resize' | 'pad';
+  readonly size: number;
+  readonly patch: number;
+  readonly block: number;
+}
 
 const resize: InputGrid = { mode: 'resize', size: 280, patch: 14, block: 2 };
 
-describe('cellGeometry', () => {
+function cellGeometry(picture: Size, { mode, ...grid }: InputGrid): CellGeometry {
+  return cellsOfRegion(mode === 'pad' ? paddedSquare(picture) : wholePicture(picture), grid);
+}
+
+describe('cells of a region', () => {
   it('stretches the grid over the whole picture in mode resize', () => {
     expect(cellGeometry({ width: 560, height: 140 }, resize)).toEqual({
       canvas: { width: 560, height: 140 },
@@ -43,6 +61,19 @@ describe('cellGeometry', () => {
     // 27 patches of 14 are 378 of 384 pixels.
     expect(covered).toEqual({ width: 756, height: 378 });
   });
+});
+
+it('of a tile lie where the tile lies on the picture', () => {
+  // The right one of two tiles, each half of the picture: 10 x 10 cells.
+  const tile = { left: 200, top: 0, width: 200, height: 300 };
+  expect(cellsOfRegion(tile, { size: 280, patch: 14, block: 2 })).toEqual({
+    ...{ canvas: { width: 200, height: 300 }, picture: { left: -200, top: 0 } },
+    ...{ cell: { width: 20, height: 30 }, covered: { width: 200, height: 300 } },
+  });
+});
+
+it('that cover a picture evenly', () => {
+  expect(evenCells({ width: 300, height: 100 }, 5, 6)).toMatchObject({ cell: { width: 50, height: 20 } });
 });
 
 const NORMALIZE = { rescaleFactor: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1], doResize: true, doRescale: true } as const;

@@ -1,12 +1,14 @@
 // Config files: the packaged model's, the class defaults of each decoder, both forms of rope, and what is refused.
 import { join } from 'node:path';
 import { configReader, type Json, readJson } from '../../src/json';
-import { parseDecoderConfig, parseSiglipConfig, ropeInverseFrequencies } from '../../src/models/config';
+import { parseDecoderConfig, ropeInverseFrequencies } from '../../src/models/config';
+import { clipTower, hiddenStateDepth, siglipTower } from '../../src/models/tower_config';
 import { withFolder } from '../text/vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila');
 const decoder = (json: Json) => parseDecoderConfig(json, 'config.json');
-const siglip = (json: Json) => parseSiglipConfig(json, 'config.json');
+const siglip = (json: Json) => siglipTower(configReader(json, 'config.json'));
+const SIGLIP = { patchBias: true, classToken: false, preNorm: false };
 const error = (code: string, message: RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) });
 
@@ -163,19 +165,19 @@ describe('parseDecoderConfig', () => {
   });
 });
 
-describe('parseSiglipConfig', () => {
+describe('siglipTower', () => {
   it('reads the packaged model', () => {
     const file = join(TINY, 'vision_tower/config.json');
-    expect(parseSiglipConfig(readJson(file), file)).toEqual({
+    expect(siglipTower(configReader(readJson(file), file))).toEqual({
+      ...SIGLIP,
       hiddenSize: 128,
       intermediateSize: 512,
       layers: 5,
       heads: 4,
       imageSize: 280,
       patchSize: 14,
-      channels: 3,
-      layerNormEps: 1e-6,
-      hiddenAct: 'gelu_pytorch_tanh',
+      normEps: 1e-6,
+      activation: 'gelu_pytorch_tanh',
     });
   });
 
@@ -187,9 +189,8 @@ describe('parseSiglipConfig', () => {
       heads: 12,
       imageSize: 224,
       patchSize: 16,
-      channels: 3,
     };
-    expect(siglip({})).toEqual({ ...defaults, layerNormEps: 1e-6, hiddenAct: 'gelu_pytorch_tanh' });
+    expect(siglip({})).toEqual({ ...SIGLIP, ...defaults, normEps: 1e-6, activation: 'gelu_pytorch_tanh' });
     expect(siglip({ model_type: 'siglip' })).toMatchObject(defaults);
     expect(siglip({ model_type: 'siglip', vision_config: { image_size: 384, patch_size: 14 } })).toMatchObject({
       imageSize: 384,
@@ -198,7 +199,7 @@ describe('parseSiglipConfig', () => {
   });
 
   it.each<[Json, string, RegExp]>([
-    [{ model_type: 'clip_vision_model' }, 'ERR_CONFIG_UNSUPPORTED', /siglip_vision_model, siglip for "model_type"/],
+    [{ model_type: 'clip_vision_model' }, 'ERR_CONFIG_UNSUPPORTED', /siglip_vision_model or siglip for "model_type"/],
     [{ hidden_act: 'relu' }, 'ERR_CONFIG_UNSUPPORTED', /"hidden_act", received "relu"/],
     [{ num_attention_heads: 7 }, 'ERR_CONFIG_INVALID', /a divisor of hidden_size \(768\)/],
     [{ patch_size: 400 }, 'ERR_CONFIG_INVALID', /at most image_size \(224\)/],
@@ -262,4 +263,25 @@ describe('readJson and configReader', () => {
     expect(() => reader.object('nested')?.string('b')).toThrow(/"nested\.b", received true/);
     expect(() => reader.boolean('a')).toThrow(/true or false for "a", received null/);
   });
+});
+
+describe('clipTower', () => {
+  const clip = (json: Json) => clipTower(configReader(json, 'config.json'));
+
+  it('takes the class defaults', () => {
+    expect(clip({ model_type: 'clip_vision_model' })).toEqual({
+      ...{ hiddenSize: 768, intermediateSize: 3072, layers: 12, heads: 12, imageSize: 224, patchSize: 32 },
+      ...{ patchBias: false, classToken: true, preNorm: true, normEps: 1e-5, activation: 'quick_gelu' },
+    });
+    expect(() => clip({ model_type: 'siglip_vision_model' })).toThrow(
+      error('ERR_CONFIG_UNSUPPORTED', /clip_vision_model/),
+    );
+  });
+});
+
+it('a hidden state by its index is a depth from the embedding', () => {
+  const depth = (layer: number) => hiddenStateDepth(configReader({ layer }, 'config.json'), 'layer', -2, 12);
+  expect([depth(-2), depth(-1), depth(0), depth(12), depth(-13)]).toEqual([11, 12, 0, 12, 0]);
+  for (const layer of [13, -14, 1.5])
+    expect(() => depth(layer)).toThrow(error('ERR_CONFIG_INVALID', /13 hidden states/));
 });

@@ -58,10 +58,10 @@ const DAMAGES: readonly Case[] = [
   ['no model_type', json('config.json', { model_type: undefined }), 'ERR_MODEL_TYPE', 'config.json'],
   [
     'tiles',
-    json('config.json', { image_aspect_ratio: 'dynamic' }),
+    json('config.json', { image_aspect_ratio: 'anyres' }),
     'ERR_CONFIG_UNSUPPORTED',
     '"image_aspect_ratio"',
-    /resize, pad.*"dynamic"/,
+    /resize, pad, dynamic, dynamic_s2.*"anyres"/,
   ],
   ['scales', json('config.json', { s2: true }), 'ERR_CONFIG_UNSUPPORTED', 'config.json', '"s2"'],
   [

@@ -3,10 +3,11 @@
 import { sparseVila } from '../../src';
 import { withImageCache } from '../../src/models/image_cache';
 import { loadModel } from '../../src/models/load';
-import type { EncodedImage, VisionLanguageModel } from '../../src/models/model';
+import type { EncodedMedium, VisionLanguageModel } from '../../src/models/model';
 import { createSession } from '../../src/session/session';
 import { scene, TINY } from '../support/assets';
 import { withoutLeak } from '../support/leaks';
+import { encoded, prepared } from '../support/media';
 
 /** Features of one picture, f32 [100, 512], and its salience. */
 const PICTURE_BYTES = (100 * 512 + 100) * 4;
@@ -24,17 +25,17 @@ beforeEach(() => {
   runs = 0;
   counting = {
     ...model,
-    encodeImage: (pixels, options) => {
+    encode: (medium, options) => {
       runs++;
-      return model.encodeImage(pixels, options);
+      return model.encode(medium, options);
     },
     dispose: () => undefined,
   };
 });
 afterAll(() => model.dispose());
 
-async function encode(of: VisionLanguageModel, picture: number): Promise<EncodedImage> {
-  return of.encodeImage(await of.prepareImage(scene(picture)), SALIENCE);
+async function encode(of: VisionLanguageModel, picture: number): Promise<EncodedMedium> {
+  return of.encode(await prepared(of, scene(picture)), SALIENCE);
 }
 
 test('the tower runs once for a picture and the layers looked at; its numbers are the very same', async () => {
@@ -47,7 +48,7 @@ test('the tower runs once for a picture and the layers looked at; its numbers ar
     expect(two.features.dataSync()).toEqual(features);
     two.dispose();
     expect(runs).toBe(1);
-    const plain = await cached.encodeImage(await cached.prepareImage(scene(0)), { breathe: async () => undefined });
+    const plain = await encoded(cached, scene(0));
     expect([plain.salience, runs]).toEqual([[], 2]);
     plain.dispose();
     (await encode(cached, 1)).dispose();

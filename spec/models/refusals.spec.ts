@@ -23,7 +23,7 @@ const ROWS: readonly Row[] = [
   ...['s2', 'dynamic_s2', 'ps3', 'mm_use_im_start_end'].map(
     (key): Row => ['config.json', { [key]: true }, UNSUPPORTED, key],
   ),
-  ['config.json', { image_aspect_ratio: 'dynamic_s2' }, UNSUPPORTED, 'image_aspect_ratio'],
+  ['config.json', { image_aspect_ratio: 'anyres' }, UNSUPPORTED, 'image_aspect_ratio'],
   ['config.json', { mm_vision_select_feature: 'patch' }, UNSUPPORTED, 'mm_vision_select_feature'],
   ['config.json', { mm_vision_select_layer: 0.5 }, INVALID, 'mm_vision_select_layer'],
   ['config.json', { vision_resolution: 896 }, UNSUPPORTED, 'vision_resolution'],

@@ -2,41 +2,32 @@
 
 import { join } from 'node:path';
 import { load, type Model } from '../../src';
-import { readJson } from '../../src/json';
-import { parseSiglipConfig } from '../../src/models/config';
+import type { PreparedMedium } from '../../src/models/media';
 import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
-import { canonicalTowerName, siglipTower, type TowerTaps, UNUSED_TOWER_WEIGHTS } from '../../src/models/vit';
-import { openWeights } from '../../src/models/weights';
+import type { TowerTaps } from '../../src/models/tower';
 import { layerNormReference } from '../../src/ops/norm';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
+import { encoded, prepared } from '../support/media';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';
+import { runTower } from '../support/tower';
 
 const FOLDER = join(TINY, 'vision_tower');
-const breathe = async (): Promise<void> => undefined;
 
 let model: Model;
-let pixels: Float32Array;
+let picture: PreparedMedium;
 beforeAll(async () => {
   model = await load(TINY, { weights: 'f32' });
-  pixels = (await model.prepareImage(scene(0))).pixels;
+  picture = await prepared(model, scene(0));
 });
 afterAll(() => model.dispose());
 
-/** The tower whose features are hidden state `select`, with f32 weights. */
-async function run(select: number, taps: TowerTaps) {
-  const file = join(FOLDER, 'config.json');
-  const config = parseSiglipConfig(readJson(file), file);
-  const weights = openWeights(FOLDER, { type: 'f32', rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
-  try {
-    const tower = await siglipTower(config, weights, select, breathe);
-    const { features, salience, keys } = await tower.run(pixels, taps, breathe);
-    const values = features.dataSync<'float32'>().slice();
-    features.dispose();
-    return { features: values, salience, keys, config };
-  } finally {
-    weights.dispose();
-  }
+/** The tower whose features are hidden state `depth` of the five blocks', with its default weights. */
+async function run(depth: number, taps: TowerTaps) {
+  const { features, salience, keys } = await runTower(TINY, picture, taps, { depth });
+  const values = features.dataSync<'float32'>().slice();
+  features.dispose();
+  return { features: values, salience, keys };
 }
 
 /** W_k norm1(x) + b_k in double precision, for x f32 [n, e] that enters block i. */
@@ -60,31 +51,31 @@ function keysReference(x: Float32Array, i: number, eps: number): Float64Array {
 
 describe('taps of a tower', () => {
   it.each([0, 3, 4])('keys of block %i are W_k norm1(x) + b_k', async (i) => {
-    const { features: entering, config } = await run(i, {});
-    const { keys } = await run(-2, { keys: [i] });
+    const { features: entering } = await run(i, {});
+    const { keys } = await run(4, { keys: [i] });
     expect(keys).toHaveLength(1);
-    expect(nmse(keys[0] ?? [], keysReference(entering, i, config.layerNormEps))).toBeLessThanOrEqual(F32_NMSE);
+    expect(nmse(keys[0] ?? [], keysReference(entering, i, model.plan.tower.normEps))).toBeLessThanOrEqual(F32_NMSE);
   });
 
   it('salience of several layers in the order asked, negative or as shares of the depth, each summing to 1', async () => {
-    const all = (await run(-2, { salience: [0, 1, 2, 3, 4] })).salience;
+    const all = (await run(4, { salience: [0, 1, 2, 3, 4] })).salience;
     for (const values of all) expect(values.reduce((a, b) => a + b)).toBeCloseTo(1, 5);
     expect(compareBits(all.slice(0, 1), all.slice(1, 2))).not.toBe('identical');
     // Of five layers: -1 is 4, 1/3 is 2, 0.99 is the last, 0.01 the first.
-    const named = (await run(-2, { salience: [-1, 1 / 3, 0.99, 0.01, 1] })).salience;
+    const named = (await run(4, { salience: [-1, 1 / 3, 0.99, 0.01, 1] })).salience;
     const [a, b, c, , e] = all as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
     expect(compareBits(named, [e, c, e, a, b])).toBe('identical');
   });
 
   it('changes no feature, whatever is asked of layers below, at and above them', async () => {
-    const { features } = await run(-2, {});
+    const { features } = await run(4, {});
     for (const taps of [{ salience: [0] }, { salience: [-1] }, { keys: [-1] }, { keys: [1, -1], salience: [3] }])
-      expect(compareBits([(await run(-2, taps)).features], [features])).toBe('identical');
+      expect(compareBits([(await run(4, taps)).features], [features])).toBe('identical');
   });
 
   it('of a token of several patches are means', async () => {
-    const patches = await run(-2, { keys: [2], salience: [2] });
-    const image = await model.encodeImage({ pixels, width: 280, height: 280 }, { keys: [2], salience: [2], breathe });
+    const patches = await run(4, { keys: [2], salience: [2] });
+    const image = await encoded(model, scene(0), { keys: [2], salience: [2] });
     const mean = (values: Float32Array | undefined, width: number, c: number): number =>
       [0, 1, 20, 21].reduce((sum, patch) => sum + (values?.[patch * width + c] ?? Number.NaN) / 4, 0);
     expect(image.keys[0]?.width).toBe(32);
@@ -97,6 +88,6 @@ describe('taps of a tower', () => {
 
   it.each([5, -6, 1.5])('refuses layer %d of five', async (layer) => {
     for (const taps of [{ keys: [layer] }, { salience: [layer] }])
-      expect((await errorOf(() => run(-2, taps))).code).toBe('ERR_OPTION_INVALID');
+      expect((await errorOf(() => run(4, taps))).code).toBe('ERR_OPTION_INVALID');
   });
 });

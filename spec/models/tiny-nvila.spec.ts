@@ -3,9 +3,11 @@
 
 import { load, type Model, sparseVila } from '../../src';
 import * as config from '../../src/models/config';
+import type { PreparedMedium } from '../../src/models/media';
 import { roundToBf16 } from '../../src/ops/kv_cache';
 import type { SessionOptions } from '../../src/session/session';
 import { conversations, STAGES, scene, TINY } from '../support/assets';
+import { encoded, pixelsOf, prepared } from '../support/media';
 import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';
 import { readExpected } from '../support/tensors';
 import { runTower } from '../support/tower';
@@ -42,22 +44,22 @@ async function loadAsReference(): Promise<Model> {
 describe.each([0, 1])('picture %i', (i) => {
   const f32 = (name: string): Float32Array => expected.f32(`${i}.${name}`);
   const question = CONVERSATIONS[i]?.turns[0]?.question ?? '';
-  let pixels: Float32Array;
+  let medium: PreparedMedium;
   let turn: TurnRecord;
   let reference: Model;
   beforeAll(async () => {
     reference = await loadAsReference();
-    pixels = (await model.prepareImage(scene(i))).pixels;
+    medium = await prepared(model, scene(i));
     turn = await recordTurn(reference, { images: [scene(i)], question, kv: 'f32', maxTokens: 1 });
   });
   afterAll(() => reference.dispose());
 
   it('pixels', () => {
-    expect(largestDifference(pixels, f32('pixel_values'))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
+    expect(largestDifference(pixelsOf(model, medium), f32('pixel_values'))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
   });
 
   it('tower and salience per patch', async () => {
-    const { features, salience } = await runTower(TINY, pixels);
+    const { features, salience } = await runTower(TINY, medium);
     const tower = nmse(features.dataSync(), f32('tower'));
     features.dispose();
     expect(tower).toBeLessThanOrEqual(F32_NMSE);
@@ -65,11 +67,8 @@ describe.each([0, 1])('picture %i', (i) => {
   });
 
   it('salience per token and projected rows', async () => {
-    const image = await model.encodeImage(
-      { pixels, width: 280, height: 280 },
-      { salience: [-1], breathe: async () => undefined },
-    );
-    const rows = model.project(image.features);
+    const image = await encoded(model, scene(i), { salience: [-1] });
+    const rows = model.project(image.features, image.layout);
     const projected = rows.dataSync<'float32'>().slice();
     rows.dispose();
     image.dispose();

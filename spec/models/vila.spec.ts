@@ -7,6 +7,7 @@ import { configReader, readJson } from '../../src/json';
 import { spaceToDepthReference } from '../../src/ops/space_to_depth';
 import type { WeightType } from '../../src/ops/weights';
 import { vilaCase } from '../support/assets';
+import { encoded, pixelsOf, prepared } from '../support/media';
 import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';
 import { readExpected, rowsOf } from '../support/tensors';
 import { runTower } from '../support/tower';
@@ -58,17 +59,18 @@ describe.each(CASES)('$name, $prompt', ({ name, block, prompt }) => {
   afterAll(() => model.dispose());
 
   it.each(images.map((_, i) => i))('pixels, tower, salience and projected rows of image %i', async (i) => {
-    const pixels = await model.prepareImage(images[i] ?? '');
-    expect(largestDifference(pixels.pixels, of('pixel_values', i))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
-    const tower = await runTower(folder, pixels.pixels);
+    const medium = await prepared(model, images[i] ?? '');
+    expect(largestDifference(pixelsOf(model, medium), of('pixel_values', i))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
+    const grid = Math.floor(model.plan.tower.imageSize / model.plan.tower.patchSize);
+    const tower = await runTower(folder, medium);
     expect(nmse(tower.features.dataSync(), of('tower', i))).toBeLessThanOrEqual(F32_NMSE);
     expect(nmse(tower.salience[0] ?? [], of('salience_patch', i))).toBeLessThanOrEqual(F32_NMSE);
     tower.features.dispose();
-    const image = await model.encodeImage(pixels, { salience: [-1], breathe: async () => undefined });
-    const merged = spaceToDepthReference(of('tower', i), tower.grid, tower.grid, block);
+    const image = await encoded(model, images[i] ?? '', { salience: [-1] });
+    const merged = spaceToDepthReference(of('tower', i), grid, grid, block);
     expect(nmse(image.features.dataSync(), merged)).toBeLessThanOrEqual(F32_NMSE);
     expect(nmse(image.salience[0] ?? [], of('salience', i))).toBeLessThanOrEqual(F32_NMSE);
-    const rows = model.project(image.features);
+    const rows = model.project(image.features, image.layout);
     expect(nmse(rows.dataSync(), of('projected', i))).toBeLessThanOrEqual(F32_NMSE);
     rows.dispose();
     image.dispose();
@@ -96,7 +98,7 @@ describe.each(CASES)('$name, $prompt', ({ name, block, prompt }) => {
     const [prefillSparsity, decodeSparsity] = sparsity;
     const method = sparseVila({ prefillSparsity, decodeSparsity });
     const sparse = await recordTurn(model, { images, question, kv: 'f32', maxTokens: GREEDY_TOKENS, method });
-    const numbered = sparse.stats.images.flatMap(({ kept, tokens }, i) => Array.from(kept, (at) => at + i * tokens));
+    const numbered = sparse.stats.media.flatMap(({ kept, tokens }, i) => Array.from(kept, (at) => at + i * tokens));
     expect(numbered).toEqual(ids('kept'));
     expect(nmse(joined(sparse.relevance), f32('sparse_relevance'))).toBeLessThanOrEqual(F32_NMSE);
     const [layers = 0, count = 0] = expected.shape('sparse_retrieved');

@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { load } from '../../src';
 import { readJson } from '../../src/json';
-import { breather } from '../../src/models/breath';
 import { loadModel } from '../../src/models/load';
 import { openCheckpoint } from '../../src/models/safetensors';
 import { floats } from '../../src/ops/run';
@@ -19,6 +18,7 @@ import { formatReport, report } from '../../src/quantize/report';
 import { openTensors, readBytes } from '../../src/quantize/tensors';
 import { conversations, scene, TINY } from '../support/assets';
 import { changeJson, changeTensors, type Stored } from '../support/checkpoint';
+import { encoded, prepared } from '../support/media';
 import { nmse } from '../support/nmse';
 import { runTower } from '../support/tower';
 
@@ -58,12 +58,12 @@ async function seen(path: string, count = 3): Promise<{ tower: Float32Array; pro
   const [tower, projector]: [number[], number[]] = [[], []];
   try {
     for (let i = 0; i < count; i++) {
-      const encoded = await model.encodeImage(await model.prepareImage(scene(i)), { breathe: breather() });
-      const projected = model.project(encoded.features);
-      for (const value of floats(encoded.features)) tower.push(value);
+      const image = await encoded(model, scene(i));
+      const projected = model.project(image.features, image.layout);
+      for (const value of floats(image.features)) tower.push(value);
       for (const value of floats(projected)) projector.push(value);
       projected.dispose();
-      encoded.dispose();
+      image.dispose();
     }
   } finally {
     model.dispose();
@@ -380,9 +380,9 @@ describe('refused', () => {
 it('salience of a 4-bit tower is there for every patch', async () => {
   await rounded('salient', ['tower']);
   const model = await loadModel(TINY);
-  const { pixels } = await model.prepareImage(scene(0));
+  const picture = await prepared(model, scene(0));
   model.dispose();
-  const { features, salience } = await runTower(at('salient'), pixels);
+  const { features, salience } = await runTower(at('salient'), picture);
   features.dispose();
   expect(salience[0]).toHaveLength(400);
   expect(salience[0]?.reduce((sum, value) => sum + value, 0)).toBeCloseTo(1, 4);

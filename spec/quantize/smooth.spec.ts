@@ -1,5 +1,5 @@
 // SmoothQuant by itself: scales, folding, rounding, and the float block whose inputs it is calibrated on.
-import type { SiglipConfig } from '../../src/models/config';
+import type { TowerConfig } from '../../src/models/tower';
 import { linearReference } from '../../src/ops/linear';
 import { layerNormReference } from '../../src/ops/norm';
 import { float32, floats } from '../../src/ops/run';
@@ -78,9 +78,10 @@ describe('rounding', () => {
 });
 
 test('the block in pieces is the fused block', () => {
-  const config: SiglipConfig = {
-    ...{ hiddenSize: 24, intermediateSize: 40, layers: 1, heads: 3, channels: 3 },
-    ...{ imageSize: 8, patchSize: 2, layerNormEps: 1e-6, hiddenAct: 'gelu_pytorch_tanh' },
+  const config: TowerConfig = {
+    ...{ hiddenSize: 24, intermediateSize: 40, layers: 1, heads: 3, depth: 1 },
+    ...{ imageSize: 8, patchSize: 2, normEps: 1e-6, activation: 'gelu_pytorch_tanh' },
+    ...{ patchBias: true, classToken: false, preNorm: false },
   };
   let step = 0.1;
   const given = new Map<string, Float32Array>();

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { load } from '../../src';
 import { readJson } from '../../src/json';
+import type { PreparedMedium } from '../../src/models/media';
 import { openCheckpoint, readTensor } from '../../src/models/safetensors';
 import { decodeFloats, encodeFloats } from '../../src/quantize/half';
 import { packagedScenes } from '../../src/quantize/options';
@@ -12,6 +13,7 @@ import { type QuantizePartsOptions, quantizeParts } from '../../src/quantize/qua
 import { type SmoothTowerOptions, smoothTower } from '../../src/quantize/smooth_tower';
 import { conversations, scene, TINY } from '../support/assets';
 import { changeTensors, type Stored } from '../support/checkpoint';
+import { prepared } from '../support/media';
 import { nmse } from '../support/nmse';
 import { runTower } from '../support/tower';
 
@@ -21,11 +23,11 @@ const W8A8_NMSE = 3e-4;
 const OUTLIERS_NMSE = 1e-3;
 
 let folder: string;
-const pixels: Float32Array[] = [];
+const pictures: PreparedMedium[] = [];
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), 'sparsevila-smooth-'));
   const model = await load(TINY);
-  for (let i = 0; i < 24; i++) pixels.push((await model.prepareImage(scene(i))).pixels);
+  for (let i = 0; i < 24; i++) pictures.push(await prepared(model, scene(i)));
   model.dispose();
 });
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -45,7 +47,7 @@ async function withTower(name: string, more: Partial<SmoothTowerOptions> = {}): 
 /** The tower's features for the first pictures, end to end, and the salience of its last layer. */
 async function seen(model: string, count = 24): Promise<{ features: Float32Array; salience: Float32Array }> {
   const [features, salience]: [number[], number[]] = [[], []];
-  for (const picture of pixels.slice(0, count)) {
+  for (const picture of pictures.slice(0, count)) {
     const output = await runTower(model, picture);
     for (const value of output.features.dataSync<'float32'>()) features.push(value);
     salience.push(...(output.salience[0] ?? []));

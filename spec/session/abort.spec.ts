@@ -26,8 +26,8 @@ async function started(wrap: (inner: VisionLanguageModel) => VisionLanguageModel
   let current: VisionLanguageModel = watched.model;
   const outer: VisionLanguageModel = {
     ...watched.model,
-    prepareImage: (...given) => current.prepareImage(...given),
-    encodeImage: (...given) => current.encodeImage(...given),
+    prepare: (...given) => current.prepare(...given),
+    encode: (...given) => current.encode(...given),
     decoder: { ...watched.model.decoder, forward: (...given) => current.decoder.forward(...given) },
   };
   const chat = createSession(outer, { method: sparseVila() });
@@ -111,8 +111,8 @@ describe('an abort', () => {
     const controller = new AbortController();
     const { chat, watched } = await started((inner) => ({
       ...inner,
-      prepareImage: (input, signal) => {
-        const pixels = inner.prepareImage(input, signal);
+      prepare: (media, signal) => {
+        const pixels = inner.prepare(media, signal);
         controller.abort(reason);
         return pixels;
       },

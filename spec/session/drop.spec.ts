@@ -237,7 +237,7 @@ describe('what is evicted', () => {
       name: 'e',
       evicts: true,
       retrieve: (relevance, layer, places) => {
-        if (layer === 0) asked.push(relevance.length, ...new Set(places.map(({ image }) => image)));
+        if (layer === 0) asked.push(relevance.length, ...new Set(places.map(({ medium }) => medium)));
         return every(relevance.length, 10);
       },
     };

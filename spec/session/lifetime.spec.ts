@@ -277,8 +277,8 @@ describe('methods of others', () => {
     using chat = own.session({ method: vandal });
     const answer = chat.ask(QUESTION, IMAGES);
     expect(await answer).toBe('red F');
-    expect(answer.stats?.images[0]?.kept).toEqual(all(100));
-    expect(answer.stats?.images[0]?.salience?.some((value) => value > 0)).toBe(true);
+    expect(answer.stats?.media[0]?.kept).toEqual(all(100));
+    expect(answer.stats?.media[0]?.salience?.some((value) => value > 0)).toBe(true);
   });
 });
 

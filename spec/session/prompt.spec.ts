@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { load, type Model, type SparseVilaError } from '../../src';
 import { readJson } from '../../src/json';
 import { loadRowModel } from '../../src/models/load';
+import { MARKER } from '../../src/models/media';
 import { startConversation } from '../../src/session/conversation';
 import { turnPrompt } from '../../src/session/prompt';
 import { turnPieces } from '../../src/text/template';
@@ -23,7 +24,7 @@ afterAll(() => model.dispose());
 function ids(words: string, { images = 0, system }: { images?: number; system?: string } = {}): number[] {
   const pieces = turnPieces(model.template, system === undefined ? {} : { system });
   const conversation = startConversation({ ...model.decoder, allocate: () => [] }, 1000, 'f32');
-  const { opening, question } = turnPrompt(model, pieces, conversation, words, images);
+  const { opening, question } = turnPrompt(model, pieces, conversation, words, Array(images).fill(MARKER));
   return [...opening.flatMap((part) => (part === null ? [-1] : [...part])), ...question];
 }
 const text = (given: number[]): string =>
@@ -102,7 +103,7 @@ describe('older VILA folders', () => {
     await withCopy(TINY, async (copy) => {
       withoutMarker(copy);
       using other = await load(copy);
-      expect(other.imageMarker).toEqual({ text: '<image>', id: 427 });
+      expect(other.marker).toEqual({ text: '<image>', id: 427 });
       using session = other.session();
       expect(await session.ask('What is at b4?', { images: [scene(0)] }).text()).toBe(expected);
     });

@@ -43,7 +43,7 @@ describe('one image', () => {
   it('stands at its own positions, the text after it where it would stand with all of it', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     const { stats } = await ask('Where is the A?', [0]);
-    const kept = Array.from(stats.images[0]?.kept ?? []);
+    const kept = Array.from(stats.media[0]?.kept ?? []);
     const [opening = [], question = []] = prompt(watched);
     expect(kept).toHaveLength(KEPT);
     expect(opening).toEqual([...range(0, BEFORE), ...kept.map((i) => BEFORE + i), BEFORE + SEEN]);
@@ -57,7 +57,7 @@ describe('one image', () => {
     const { chat, watched, ask } = open({ method: sparseVila({ positions: 'compact' }) });
     const { stats } = await ask('Where is the A?', [0]);
     const [opening = [], question = []] = prompt(watched);
-    expect(stats.images[0]?.kept).toHaveLength(KEPT);
+    expect(stats.media[0]?.kept).toHaveLength(KEPT);
     expect([...opening, ...question]).toEqual(range(0, BEFORE + KEPT + END + question.length));
     chat.dispose();
   });
@@ -65,8 +65,8 @@ describe('one image', () => {
   it('says what the tower and the method gave', async () => {
     const { chat, ask } = open({ method: sparseVila() });
     const { stats } = await ask('Where is the A?', [0]);
-    const [image] = stats.images;
-    expect(image).toMatchObject({ grid: { rows: 10, cols: 10 }, tokens: SEEN });
+    const [image] = stats.media;
+    expect(image).toMatchObject({ layout: { grids: [{ t: 1, h: 10, w: 10 }] }, tokens: SEEN });
     expect(image?.salience).toHaveLength(SEEN);
     const lowestKept = Math.min(...Array.from(image?.kept ?? [], (i) => image?.salience?.[i] ?? 0));
     const dropped = range(0, SEEN).filter((i) => !image?.kept.includes(i));
@@ -97,7 +97,7 @@ describe('several images', () => {
   it('in one turn: each with its end token, one retrieval budget for all', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     const { stats } = await ask('How many red objects are there?', [0, 1]);
-    const [a, b] = stats.images.map(({ kept }) => Array.from(kept));
+    const [a, b] = stats.media.map(({ kept }) => Array.from(kept));
     const [opening = [], question = []] = prompt(watched);
     const second = BEFORE + SEEN + END;
     expect(opening).toEqual([
@@ -121,7 +121,7 @@ describe('several images', () => {
     const second = await ask('What color is it?', [1, 2]);
     expect(first.stats.tokens).toMatchObject({ visualSeen: SEEN, visualKept: KEPT, visualRetrieved: 10 });
     expect(second.stats.tokens).toMatchObject({ visualSeen: 2 * SEEN, visualKept: 3 * KEPT, visualRetrieved: 30 });
-    expect(second.stats.images).toHaveLength(2);
+    expect(second.stats.media).toHaveLength(2);
     // "<|im_end|>\n<|im_start|>user\n" comes before the new images.
     const decode = (ids: number[] = []): string => model.tokenizer.decode(ids, { skipSpecial: false });
     expect(decode(watched.embedded[0])).toBe('<|im_end|>\n<|im_start|>user\n');
@@ -134,7 +134,7 @@ describe('several images', () => {
     );
     const third = await ask('Where is the A?');
     expect(third.stats.tokens).toMatchObject({ visualSeen: 0, visualKept: 3 * KEPT, visualRetrieved: 30 });
-    expect(third.stats.images).toEqual([]);
+    expect(third.stats.media).toEqual([]);
     chat.dispose();
   });
 
@@ -147,7 +147,7 @@ describe('several images', () => {
     const next = await ask('What is at b4?', [0]);
     expect(next.stats.tokens).toMatchObject({ visualSeen: SEEN, visualKept: KEPT, visualRetrieved: 10 });
     const [opening = []] = prompt(watched);
-    const kept = Array.from(next.stats.images[0]?.kept ?? []);
+    const kept = Array.from(next.stats.media[0]?.kept ?? []);
     const at = opening.findIndex((position, i) => i > 0 && position !== (opening[i - 1] ?? 0) + 1);
     expect(opening.slice(0, 5)).toEqual(range(end, 5));
     expect(opening.slice(5, 5 + KEPT)).toEqual(kept.map((i) => end + 5 + i));

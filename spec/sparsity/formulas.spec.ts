@@ -27,7 +27,7 @@ function strip(
   salience: readonly number[],
   parts: Partial<Record<'keys' | 'features' | 'projected', number[][]>>,
 ): TowerView {
-  const view = viewOf({ rows: 1, cols: salience.length }, f32(...salience));
+  const view = viewOf({ t: 1, h: 1, w: salience.length }, f32(...salience));
   const made = Object.entries(parts).map(([name, rows]) => [name, () => matrixOf(...rows)]);
   return { ...view, ...Object.fromEntries(made) };
 }
@@ -137,7 +137,7 @@ describe('DivPrune', () => {
 
 describe('HiPrune', () => {
   it('keeps anchors, their neighbours inside the grid, then registers', () => {
-    const grid = { rows: 4, cols: 5 };
+    const grid = { t: 1, h: 4, w: 5 };
     const object = f32(...Array.from({ length: 20 }, (_, i) => (i === 9 ? 0.5 : 0.01)));
     const deep = f32(...Array.from({ length: 20 }, (_, i) => (i + 1) / 210));
     // T = 10, alpha 0.5: one anchor, 9 = (1, 4) at the right edge; buffers 4, 8, 14; 10 is in the next row. Registers from the end.
@@ -148,7 +148,7 @@ describe('HiPrune', () => {
 
 describe('VScan', () => {
   it('takes half by windows, half by the deep layer, and averages the rest into the likest', () => {
-    const grid = { rows: 2, cols: 8 };
+    const grid = { t: 1, h: 2, w: 8 };
     // Two windows of 2 x 4. Locally the three best lie in the first, but a window may give one; globally 15 and 14 lead.
     const local = f32(...Array.from({ length: 16 }, (_, i) => [0.9, 0.8, 0.7, 0.1, 0.05, 0.6][i] ?? 0));
     const deep = f32(...Array.from({ length: 16 }, (_, i) => i / 120));
@@ -171,7 +171,7 @@ describe('VScan', () => {
 
   it("has the authors' mean by the authors' counts: 96 of 576, then 32 from half of 32 layers on", () => {
     const method = vScan();
-    const view = viewOf({ rows: 24, cols: 24 }, new Float32Array(576), new Float32Array(576));
+    const view = viewOf({ t: 1, h: 24, w: 24 }, new Float32Array(576), new Float32Array(576));
     const [one] =
       method.prune?.([{ ...view, projected: () => matrixOf(...Array.from({ length: 576 }, () => [1])) }]) ?? [];
     expect(indices(one)).toHaveLength(96);

@@ -104,7 +104,7 @@ describe('retrieval', () => {
   });
 
   it('Quest takes whole rows of the grid by their best, the last one in part', () => {
-    const places = [0, 0, 0, 1, 1, 1, 1].map((row, i) => ({ image: i < 5 ? 0 : 1, row, col: i }));
+    const places = [0, 0, 0, 1, 1, 1, 1].map((row, i) => ({ medium: i < 5 ? 0 : 1, grid: 0, t: 0, row, col: i }));
     // Pages: 0-2 (best 0.3), 3-4 (best 0.9), 5-6 of another image (best 0.5).
     const relevance = f32(0.3, 0.1, 0.2, 0.9, 0, 0.4, 0.5);
     const kept = (n: number) => Array.from(quest({ decodeSparsity: 1 - n / 7 }).retrieve?.(relevance, 0, places) ?? []);

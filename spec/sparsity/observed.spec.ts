@@ -15,9 +15,9 @@ import {
 import { scene, TINY } from '../support/assets';
 import { viewOf } from './views';
 
-const image = viewOf({ rows: 2, cols: 3 }, Float32Array.of(0.1, 0.3, 0.2, 0.05, 0.15, 0.2));
+const image = viewOf({ t: 1, h: 2, w: 3 }, Float32Array.of(0.1, 0.3, 0.2, 0.05, 0.15, 0.2));
 const scores = Float32Array.of(0.3, 0.1, 0.4, 0.2);
-const places: Place[] = Array.from(scores, (_, col) => ({ image: 0, row: 0, col }));
+const places: Place[] = Array.from(scores, (_, col) => ({ medium: 0, grid: 0, t: 0, row: 0, col }));
 
 describe('observed', () => {
   it('chooses as the method itself', () => {
@@ -83,14 +83,14 @@ describe('a watched conversation', () => {
         expect(watchedSaid).toBe(said);
         const stats = answer?.stats;
         if (stats === undefined) throw new Error('no statistics');
-        expect([stats.tokens, stats.images[0]?.kept]).toEqual([
+        expect([stats.tokens, stats.media[0]?.kept]).toEqual([
           expected?.stats?.tokens,
-          expected?.stats?.images[0]?.kept,
+          expected?.stats?.media[0]?.kept,
         ]);
-        if (i === 0) expect(stats.images[0]?.salience).toHaveLength(100);
+        if (i === 0) expect(stats.media[0]?.salience).toHaveLength(100);
         turns.push({ question, answer: watchedSaid, images: pictures, stats, relevance: watched.takeRelevance() });
       }
-      const { width, height } = await sharp(await explain(model, turns)).metadata();
+      const { width, height } = await sharp(await explain(turns)).metadata();
       // Salience, kept cells and two turns.
       expect([width, (height ?? 0) > 400]).toEqual([2988, true]);
     },

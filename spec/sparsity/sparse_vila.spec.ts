@@ -5,7 +5,7 @@ import { indicesOf, towers, viewOf } from './views';
 
 const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const image = (...salience: number[]): TowerView =>
-  viewOf({ rows: 1, cols: salience.length }, Float32Array.from(salience));
+  viewOf({ t: 1, h: 1, w: salience.length }, Float32Array.from(salience));
 const prune = (options: SparseVilaOptions, ...images: TowerView[]): number[][] =>
   (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
 

@@ -31,7 +31,7 @@ function expectSelection(selection: Selection, n: number): void {
 }
 
 const places = (rows: number) =>
-  Array.from({ length: rows }, (_, i) => ({ image: 0, row: Math.floor(i / 10), col: i % 10 }));
+  Array.from({ length: rows }, (_, i) => ({ medium: 0, grid: 0, t: 0, row: Math.floor(i / 10), col: i % 10 }));
 const relevanceOf = (rows: number, seed: number): Float32Array =>
   towers([rows], seed)[0]?.salience() ?? new Float32Array();
 

@@ -8,7 +8,15 @@ import { uniform } from '../../src/text/random';
 export function viewOf(grid: TowerView['grid'], ...saliences: Float32Array[]): TowerView {
   const none = { data: new Float32Array(), width: 0 };
   const salience = (i = 0): Float32Array => saliences[i] ?? new Float32Array();
-  return { tokens: salience().length, grid, salience, keys: () => none, features: () => none, projected: () => none };
+  return {
+    medium: 0,
+    tokens: salience().length,
+    grid,
+    salience,
+    keys: () => none,
+    features: () => none,
+    projected: () => none,
+  };
 }
 
 export function matrixOf(...rows: readonly (readonly number[])[]): Matrix {
@@ -33,7 +41,7 @@ export function towers(sizes: readonly number[], seed: number, equal = false): T
     const make = (rows: number, width: number) => (equal ? flat(rows, width) : noiseMatrix(rows, width, random));
     const [keys, features, projected] = [make(2 * tokens, 3), make(tokens, 5), make(tokens, 4)];
     const side = Math.max(1, Math.floor(Math.sqrt(tokens)));
-    const grid = { rows: side, cols: tokens / side };
+    const grid = { t: 1, h: side, w: tokens / side };
     return {
       ...viewOf(grid, ...saliences),
       keys: () => keys,

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const ROOT = join(__dirname, '../../..');
-const FIXTURES = join(ROOT, 'spec/fixtures');
+export const FIXTURES = join(ROOT, 'spec/fixtures');
 const CALIBRATION = join(ROOT, 'assets/calibration');
 
 export const TINY = join(ROOT, 'assets/tiny-nvila');

@@ -390,19 +390,18 @@ function helper(random: Random): () => unknown {
   ]);
 }
 
-function explain(random: Random, { models, answers }: State): () => unknown {
-  const stats = answers.map((answer) => answer.stats).find((made) => made !== undefined && made.images.length > 0);
+function explain(random: Random, { answers }: State): () => unknown {
+  const stats = answers.map((answer) => answer.stats).find((made) => made !== undefined && made.media.length > 0);
   const turn = options(random, {
     question: () => question(random),
     answer: () => 'red',
-    images: () => (stats?.images ?? []).map(() => scene(0)),
+    images: () => (stats?.media ?? []).map(() => scene(0)),
     stats: () => stats,
     relevance: () => [],
   });
   const turns = random() < 0.8 ? [turn] : junk(random);
   const given = options(random, { title: () => 'title', signal: () => signal(random) });
-  const model = random() < 0.9 ? models[0] : junk(random);
-  return () => api.explain(model as api.Model, turns as api.ExplainedTurn[], given as api.ExplainOptions);
+  return () => api.explain(turns as api.ExplainedTurn[], given as api.ExplainOptions);
 }
 
 /** Long work, of which only the checks are wanted: something is always wrong. */

@@ -45,7 +45,7 @@ export function interrupted(
   if (stage === 'tower') {
     return {
       ...model,
-      encodeImage: (pixels, options) => model.encodeImage(pixels, { ...options, breathe: counting(options.breathe) }),
+      encode: (medium, options) => model.encode(medium, { ...options, breathe: counting(options.breathe) }),
     };
   }
   const { forward } = model.decoder;

@@ -5,6 +5,7 @@ import { readSafetensorsHeader, readTensor, type TensorEntry } from '../../src/m
 
 export interface Expected {
   f32(name: string): Float32Array;
+  u8(name: string): Uint8Array;
   /** int64 as numbers: ids and indices. */
   ids(name: string): number[];
   shape(name: string): readonly number[];
@@ -22,6 +23,11 @@ export function readExpected(file: string): Expected {
     has: (name) => entries.has(name),
     shape: (name) => find(name).shape,
     f32: (name) => readTensor(find(name)),
+    u8: (name) => {
+      const { dtype, offset, bytes } = find(name);
+      if (dtype !== 'U8') throw new Error(`${name} is ${dtype}, not U8`);
+      return readFileSync(file).subarray(offset, offset + bytes);
+    },
     ids: (name) => {
       const { dtype, offset, bytes } = find(name);
       if (dtype !== 'I64') throw new Error(`${name} is ${dtype}, not I64`);

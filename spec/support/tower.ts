@@ -1,25 +1,28 @@
-// The vision tower of a VILA checkpoint by itself, for what the model's own `encodeImage` merges before it gives it out.
+// The vision tower of a checkpoint by itself, for what a model's own `encode` merges before it gives it out.
 
-import { join } from 'node:path';
-import { readJson } from '../../src/json';
-import { breather } from '../../src/models/breath';
-import { parseSiglipConfig } from '../../src/models/config';
-import { canonicalTowerName, siglipTower, type TowerOutput, UNUSED_TOWER_WEIGHTS } from '../../src/models/vit';
-import { openWeights } from '../../src/models/weights';
+import { openPart } from '../../src/models/assemble';
+import { planOf } from '../../src/models/load';
+import type { PreparedMedium } from '../../src/models/media';
+import { patchValues, pixelTables } from '../../src/models/patches';
+import { buildTower, type TowerConfig, type TowerOutput, type TowerTaps } from '../../src/models/tower';
+import { pause } from './media';
 
-/** What the tower gives for pixels f32 [3, size, size], salience of its last layer. The caller disposes of the features. */
-export async function runTower(folder: string, pixels: Float32Array): Promise<TowerOutput & { readonly grid: number }> {
-  const file = join(folder, 'vision_tower/config.json');
-  const selectLayer = readJson(join(folder, 'config.json')).mm_vision_select_layer ?? -2;
-  const weights = openWeights(join(folder, 'vision_tower'), {
-    rename: canonicalTowerName,
-    ignore: UNUSED_TOWER_WEIGHTS,
-  });
+/** What the tower gives for a medium, by default with the salience of its last layer. The caller disposes of the features. */
+export async function runTower(
+  folder: string,
+  { layout, canvases }: PreparedMedium,
+  taps: TowerTaps = { salience: [-1] },
+  change: Partial<TowerConfig> = {},
+): Promise<TowerOutput> {
+  const plan = planOf(folder);
+  const weights = openPart(plan, 'tower', {});
   try {
-    const config = parseSiglipConfig(readJson(file), file);
-    const tower = await siglipTower(config, weights, Number(selectLayer), async () => undefined);
-    weights.close();
-    return { ...(await tower.run(pixels, { salience: [-1] }, breather())), grid: tower.grid };
+    const tower = await buildTower({ ...plan.tower, ...change }, weights, pause);
+    if (change.layers === undefined) weights.close();
+    const tables = pixelTables(plan.pixels);
+    const size = plan.tower.patchSize;
+    const values = (begin: number, end: number) => patchValues(canvases, layout.patches, { begin, end, size }, tables);
+    return await tower.run(layout.patches, values, taps, pause);
   } finally {
     weights.dispose();
   }

@@ -1,11 +1,13 @@
 // One turn of a fresh session with all that happened inside it, laid out as the reference fixtures are.
 
+import type { VideoInput } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
 import type { KvType } from '../../src/ops/kv_cache';
 import { float32 } from '../../src/ops/run';
 import { createSession, type TurnStats } from '../../src/session/session';
 import type { SparsityMethod } from '../../src/sparsity/method';
 import { sparseVila } from '../../src/sparsity/sparse_vila';
+import type { Tokenizer } from '../../src/text/tokenizer';
 import { watch } from './watch';
 
 /** Nothing dropped, and yet salience and relevance computed. */
@@ -13,6 +15,7 @@ export const keepAll = (): SparsityMethod => sparseVila({ prefillSparsity: 0, de
 
 export interface TurnRequest {
   readonly images: readonly string[];
+  readonly videos?: readonly VideoInput[];
   readonly question: string;
   readonly kv: KvType;
   readonly maxTokens: number;
@@ -37,30 +40,39 @@ export interface TurnRecord {
 }
 
 export async function recordTurn(model: VisionLanguageModel, request: TurnRequest): Promise<TurnRecord> {
-  const { images, question, kv, maxTokens, method = keepAll() } = request;
-  const watched = watch({ ...model, stopIds: [] }, { hidden: true });
+  const { images, videos = [], question, kv, maxTokens, method = keepAll() } = request;
+  // The prompt is the longest text that the session tokenises.
+  let ids: number[] = [];
+  const encode: Tokenizer['encode'] = (text, ...options) => {
+    const found = model.tokenizer.encode(text, ...options);
+    if (found.length > ids.length) ids = found;
+    return found;
+  };
+  const tokenizer = { ...model.tokenizer, encode };
+  const watched = watch({ ...model, tokenizer, stopIds: [] }, { hidden: true });
   using session = createSession(watched.model, { method, kv });
-  const answer = session.ask(question, { images, maxTokens });
+  const answer = session.ask(question, { images, videos, maxTokens });
   const text = await answer.text();
   const { stats } = answer;
   const [opening, asked] = watched.calls;
   if (stats === undefined || opening === undefined || asked === undefined)
     throw new Error('a turn of two forward calls');
   const before = watched.embedded[0] ?? [];
-  const ends = model.endOfImage.length === 0 ? 0 : images.length;
-  const words = watched.embedded[1 + ends] ?? [];
+  const around = (text: string | undefined): number[] => (text === undefined ? [] : model.tokenizer.encode(text));
   const visual: number[] = [];
   let row = before.length;
-  for (const { kept } of stats.images) {
-    for (let i = 0; i < kept.length; i++) visual.push(row++);
-    row += model.endOfImage.length;
-  }
+  for (const { kept, layout } of stats.media)
+    for (const { from, to, before: lead, after } of layout.runs) {
+      row += around(lead).length;
+      for (const token of kept) if (token >= from && token < to) visual.push(row++);
+      row += around(after).length;
+    }
   const leaving = joined([opening.hidden.at(-1), asked.hidden.at(-1)]);
   const width = model.decoder.config.hiddenSize;
   return {
     text,
     stats,
-    promptIds: [...before, ...images.map(() => model.imageMarker.id), ...words],
+    promptIds: model.tokenizer.prefixIds[0] === ids[0] ? ids : [...model.tokenizer.prefixIds, ...ids],
     positions: [...opening.positions, ...asked.positions],
     hidden: [
       ...opening.hidden.slice(0, -1).map((state, layer) => joined([state, asked.hidden[layer]])),

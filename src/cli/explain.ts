@@ -5,7 +5,7 @@ import { basename, dirname, extname, resolve } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { type ExplainedTurn, explain } from '../explain/explain';
-import { looksOf } from '../explain/look';
+import { looksOf, planesOf } from '../explain/look';
 import { isPresent, makeFolder } from '../files';
 import { installOnce, writeError } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
@@ -89,7 +89,7 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const { allowUrls, maxPixels } = loadOptions(args);
-  const png = await explain(model, turns, {
+  const png = await explain(turns, {
     ...{ title, signal },
     ...(allowUrls === undefined ? {} : { allowUrls }),
     ...(maxPixels === undefined ? {} : { maxPixels }),
@@ -115,9 +115,12 @@ function titleOf(model: string, method: string, ratios: { prefillSparsity?: numb
 function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })[]) {
   const looks = looksOf(turns);
   return {
-    pictures: turns.flatMap(({ stats }) =>
-      stats.images.map(({ grid, kept, salience }) => ({ grid, kept: [...kept], salience: [...(salience ?? [])] })),
-    ),
+    pictures: turns
+      .flatMap(({ stats }) => stats.media)
+      .flatMap((medium, i) => planesOf(medium, i, 0))
+      .map(({ medium, gridIndex, plane, grid, kept, salience }) => {
+        return { medium, grid: gridIndex, plane, ...grid, kept: [...kept], salience: [...(salience ?? [])] };
+      }),
     turns: turns.map(({ question, answer, stats }, i) => ({
       ...turnRecord(question, answer, stats),
       retrieved: looks[i]?.map(({ retrieved }) => retrieved ?? null) ?? [],

@@ -66,15 +66,17 @@ export function drawCanvas(
 ): string {
   const { canvas, picture: at } = picture.cells;
   const pixels = (length: number): number => Math.round(length * scale);
+  const [width, height] = [pixels(canvas.width), pixels(canvas.height)];
   return [
-    `<g transform="translate(${x} ${y})">`,
-    `<rect width="${pixels(canvas.width)}" height="${pixels(canvas.height)}" fill="${PADDING}"/>`,
+    // Cut off at the edges: a tile or a crop shows a part of the picture only.
+    `<svg x="${x}" y="${y}" width="${width}" height="${height}">`,
+    `<rect width="${width}" height="${height}" fill="${PADDING}"/>`,
     // The picture is held at some size of its own in a unit square.
     `<use href="#${picture.id}-${look}" transform="translate(${pixels(at.left)} ${pixels(at.top)}) ` +
       `scale(${pixels(picture.width)} ${pixels(picture.height)})"/>`,
     ...fills.filter(({ cells }) => cells.length > 0).map((fill) => fillPath(picture, fill, scale)),
     unseen(picture, scale),
-    '</g>',
+    '</svg>',
   ].join('');
 }
 

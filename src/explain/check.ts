@@ -14,14 +14,15 @@ const CELL: Check = {
 const ascending = (value: unknown, below: number): boolean =>
   types.isInt32Array(value) && value.every((at, i) => at > (value[i - 1] ?? -1) && at < below);
 
-/** An image of a turn's statistics. */
+/** An image or video of a turn's statistics. */
 function isSeen(value: unknown): boolean {
   if (!OBJECT.accepts(value)) return false;
-  const { grid, tokens, kept, salience } = value as ExplainedTurn['stats']['images'][number];
+  const { layout, kept, salience } = value as ExplainedTurn['stats']['media'][number];
+  const { grids } = layout;
+  const isGrid = ({ t, h, w }: (typeof grids)[number]): boolean => [t, h, w].every(CELL.accepts);
+  if (!Array.isArray(grids) || !grids.every(isGrid)) return false;
+  const tokens = grids.reduce((sum, { t, h, w }) => sum + t * h * w, 0);
   return (
-    CELL.accepts(tokens) &&
-    grid.rows * grid.cols === tokens &&
-    [grid.rows, grid.cols].every(CELL.accepts) &&
     ascending(kept, tokens) &&
     (salience === undefined || (types.isFloat32Array(salience) && salience.length === tokens))
   );
@@ -31,12 +32,10 @@ const STATS: Check = {
   expected: 'the stats of a complete answer',
   accepts: (value) => {
     if (!OBJECT.accepts(value)) return false;
-    const { images, retrieved } = value as ExplainedTurn['stats'];
+    const { media, retrieved } = value as ExplainedTurn['stats'];
     const isLayers = (layers: unknown): boolean =>
       Array.isArray(layers) && Array.from(layers).every((layer) => ascending(layer, Number.POSITIVE_INFINITY));
-    return (
-      Array.isArray(images) && Array.from(images).every(isSeen) && (retrieved === undefined || isLayers(retrieved))
-    );
+    return Array.isArray(media) && Array.from(media).every(isSeen) && (retrieved === undefined || isLayers(retrieved));
   },
 };
 
@@ -49,7 +48,9 @@ const RELEVANCE: Check = {
         types.isFloat32Array(scores) &&
         Array.isArray(places) &&
         places.length === scores.length &&
-        Array.from(places).every((place) => [place.image, place.row, place.col].every(CELL.accepts)),
+        Array.from(places).every((place) =>
+          [place.medium, place.grid, place.t, place.row, place.col].every(CELL.accepts),
+        ),
     ),
 };
 
@@ -62,10 +63,7 @@ const TURN = {
 };
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
-export function checkExplain(model: unknown, turns: unknown, options: ExplainOptions | undefined) {
-  const isModel = (value: unknown): boolean => typeof (value as { cellsOf?: unknown } | null)?.cellsOf === 'function';
-  if (!isAccepted({ expected: '', accepts: isModel }, model))
-    throw invalidOption('explain', 'the model that was asked', received(model));
+export function checkExplain(turns: unknown, options: ExplainOptions | undefined) {
   if (!isAccepted({ expected: '', accepts: Array.isArray }, turns))
     throw invalidOption('explain', 'a list of turns', received(turns));
   const checked = Array.from(turns as ExplainedTurn[], (turn, i) =>

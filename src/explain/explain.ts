@@ -2,13 +2,12 @@
 // that it attended, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
 
 import { coded, SparseVilaError } from '../errors';
-import type { CellGeometry, Size } from '../image/cells';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
 import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
 import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
-import { type LookedAt, looksOf } from './look';
+import { type LookedAt, looksOf, planesOf } from './look';
 import { embed, rasterize } from './render';
 
 export type { LookedAt } from './look';
@@ -42,37 +41,36 @@ export interface ExplainOptions {
  * const [question, images] = ['Where is the A?', ['a.png']];
  * const asked = chat.ask(question, { images });
  * const answer = await asked.text();
- * const png = await explain(vlm, [{ question, answer, images, stats: asked.stats, relevance: takeRelevance() }]);
- * @param model the one that was asked: it knows where the cells of its token grids lie on a picture
+ * const png = await explain([{ question, answer, images, stats: asked.stats, relevance: takeRelevance() }]);
  * @param turns all turns of the conversation in order, none of them rewound
  * @returns the bytes of a PNG
  * @throws SparseVilaError `ERR_OPTION_INVALID` when there is no picture, or turns are missing; what decoding the images throws;
  *   `signal.reason`
  */
-export async function explain(
-  model: { cellsOf(picture: Size): CellGeometry },
-  turns: readonly ExplainedTurn[],
-  options?: ExplainOptions,
-): Promise<Buffer> {
+export async function explain(turns: readonly ExplainedTurn[], options?: ExplainOptions): Promise<Buffer> {
   try {
-    return await draw(model, checkExplain(model, turns, options));
+    return await draw(checkExplain(turns, options));
   } catch (error) {
     throw coded(error, signalOf(options));
   }
 }
 
-async function draw(
-  model: { cellsOf(picture: Size): CellGeometry },
-  { turns, title = '', maxPixels, allowUrls, signal }: ReturnType<typeof checkExplain>,
-): Promise<Buffer> {
+async function draw({
+  turns,
+  title = '',
+  maxPixels,
+  allowUrls,
+  signal,
+}: ReturnType<typeof checkExplain>): Promise<Buffer> {
   signal?.throwIfAborted();
   const looks = looksOf(turns);
   const pictures: Embedded[] = [];
+  let [rows, media] = [0, 0];
   for (const { images = [], stats } of turns) {
-    if (images.length !== stats.images.length)
-      throw invalid(`the ${stats.images.length} images of each turn`, `${images.length}`);
+    if (images.length !== stats.media.length)
+      throw invalid(`the ${stats.media.length} images of each turn`, `${images.length}`);
     for (const [i, input] of images.entries()) {
-      const seen = stats.images[i];
+      const seen = stats.media[i];
       if (seen === undefined) continue;
       const { width, height, ...embedded } = await withImage(
         input,
@@ -82,11 +80,10 @@ async function draw(
           ...(await embed(image)),
         }),
       );
-      const { grid, kept, salience } = seen;
-      pictures.push({
-        ...{ id: `picture-${pictures.length}`, width, height, grid, kept, salience },
-        ...{ cells: model.cellsOf({ width, height }), ...embedded },
-      });
+      for (const plane of planesOf(seen, media, rows))
+        pictures.push({ ...plane, id: `picture-${pictures.length}`, width, height, ...embedded });
+      rows += seen.kept.length;
+      media++;
       signal?.throwIfAborted();
     }
   }

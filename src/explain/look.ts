@@ -1,29 +1,76 @@
 // From what a conversation's turns report to what can be drawn: for each picture its kept cells and salience, for each turn
-// and picture the cells that each layer attended. Knows numbers only.
+// and picture the cells that each layer attended. A picture is one plane of a grid: an image, a tile, a thumbnail or a frame. Knows
+// numbers only.
 
 import { SparseVilaError } from '../errors';
+import type { CellGeometry } from '../image/cells';
 import type { LayerRelevance } from '../sparsity/observed';
 import type { Grid } from './canvas';
 
 /** The part of a turn's statistics that is looked at. */
 export interface LookedAt {
-  readonly images: readonly {
-    readonly grid: Grid;
-    readonly tokens: number;
-    readonly kept: Int32Array;
-    readonly salience: Float32Array | undefined;
-  }[];
+  readonly media: readonly LookedAtMedium[];
   readonly retrieved: readonly Int32Array[] | undefined;
 }
 
-/** One picture in one turn. */
+export interface LookedAtMedium {
+  readonly layout: {
+    readonly grids: readonly {
+      readonly t: number;
+      readonly h: number;
+      readonly w: number;
+      readonly cells: CellGeometry;
+      readonly frames: readonly number[];
+    }[];
+  };
+  readonly kept: Int32Array;
+  readonly salience: Float32Array | undefined;
+}
+
+/** One plane of a grid of a medium, with its cells as raster indices. */
+export interface Plane {
+  /** Among all media of the conversation. */
+  readonly medium: number;
+  /** Number of the grid in its medium, and of the plane in its grid. */
+  readonly gridIndex: number;
+  readonly plane: number;
+  readonly grid: Grid;
+  readonly cells: CellGeometry;
+  /** The frame that it shows. */
+  readonly frame: number;
+  readonly kept: Int32Array;
+  readonly salience: Float32Array | undefined;
+  /** Its kept tokens among all kept tokens of the conversation: from … to - 1. */
+  readonly rows: { readonly from: number; readonly to: number };
+}
+
+/** One plane in one turn. */
 export interface Look {
-  /** Number of the picture among all of the conversation. */
+  /** Number of the plane among all of the conversation. */
   readonly picture: number;
   /** Per layer, the cells attended, ascending; undefined when every layer attends every kept cell. */
   readonly retrieved: readonly (readonly number[])[] | undefined;
   /** Per layer, the relevance of each cell; 0 where it was pruned. Undefined when it was not recorded. */
   readonly relevance: readonly Float32Array[] | undefined;
+}
+
+/** The planes of one medium, the medium-th of its conversation, whose kept tokens follow `rows` others. */
+export function planesOf({ layout, kept, salience }: LookedAtMedium, medium: number, rows: number): Plane[] {
+  const planes: Plane[] = [];
+  let first = 0;
+  let row = rows;
+  for (const [gridIndex, { t, h, w, cells, frames }] of layout.grids.entries())
+    for (let plane = 0; plane < t; plane++) {
+      const own = kept.filter((token) => token >= first && token < first + h * w).map((token) => token - first);
+      planes.push({
+        ...{ medium, gridIndex, plane, grid: { rows: h, cols: w }, cells, frame: frames[plane] ?? 0, kept: own },
+        salience: salience?.subarray(first, first + h * w),
+        rows: { from: row, to: row + own.length },
+      });
+      first += h * w;
+      row += own.length;
+    }
+  return planes;
 }
 
 /**
@@ -34,26 +81,32 @@ export interface Look {
 export function looksOf(
   turns: readonly { readonly stats: LookedAt; readonly relevance?: readonly LayerRelevance[] | undefined }[],
 ): Look[][] {
-  const pictures: { first: number; tokens: number; cols: number; kept: Int32Array }[] = [];
+  const planes: Plane[] = [];
   let rows = 0;
-  return turns.map(({ stats: { images, retrieved }, relevance }) => {
-    for (const { tokens, grid, kept } of images) {
-      pictures.push({ first: rows, tokens, cols: grid.cols, kept });
-      rows += kept.length;
+  let media = 0;
+  return turns.map(({ stats, relevance }) => {
+    const { retrieved } = stats;
+    for (const medium of stats.media) {
+      for (const plane of planesOf(medium, media, rows)) planes.push(plane);
+      rows += medium.kept.length;
+      media++;
     }
-    checkRows(retrieved, relevance, { rows, images: pictures.length });
+    checkRows(retrieved, relevance, { rows, media });
     const all = retrieved === undefined || retrieved.every(({ length }) => length === rows);
-    return pictures.map(({ first, tokens, cols, kept }, picture) => ({
+    return planes.map((plane, picture) => ({
       picture,
-      retrieved: all ? undefined : retrieved?.map((layer) => cellsOf(layer, first, kept)),
-      relevance: relevance?.map(({ scores, places }) => {
-        const cells = new Float32Array(tokens);
-        for (const [i, { image, row, col }] of places.entries())
-          if (image === picture) cells[row * cols + col] = scores[i] ?? 0;
-        return cells;
-      }),
+      retrieved: all ? undefined : retrieved?.map((layer) => cellsOf(layer, plane)),
+      relevance: relevance?.map((layer) => relevanceOf(layer, plane)),
     }));
   });
+}
+
+function relevanceOf({ scores, places }: LayerRelevance, { medium, gridIndex, plane, grid }: Plane): Float32Array {
+  const cells = new Float32Array(grid.rows * grid.cols);
+  for (const [i, place] of places.entries())
+    if (place.medium === medium && place.grid === gridIndex && place.t === plane)
+      cells[place.row * grid.cols + place.col] = scores[i] ?? 0;
+  return cells;
 }
 
 /** How many layers retrieved each of `tokens` cells. */
@@ -63,23 +116,23 @@ export function layerCounts(retrieved: readonly (readonly number[])[], tokens: n
   return counts;
 }
 
-function cellsOf(rows: Int32Array, first: number, kept: Int32Array): number[] {
-  return Array.from(rows)
-    .filter((row) => row >= first && row < first + kept.length)
-    .map((row) => kept[row - first] as number);
+function cellsOf(retrieved: Int32Array, { rows, kept }: Plane): number[] {
+  return Array.from(retrieved)
+    .filter((row) => row >= rows.from && row < rows.to)
+    .map((row) => kept[row - rows.from] as number);
 }
 
 function checkRows(
   retrieved: readonly Int32Array[] | undefined,
   relevance: readonly LayerRelevance[] | undefined,
-  known: { readonly rows: number; readonly images: number },
+  known: { readonly rows: number; readonly media: number },
 ): void {
   const row = Math.max(-1, ...(retrieved ?? []).map((layer) => layer.at(-1) ?? -1));
-  const image = Math.max(-1, ...(relevance ?? []).map(({ places }) => places.at(-1)?.image ?? -1));
-  if (row < known.rows && image < known.images) return;
+  const medium = Math.max(-1, ...(relevance ?? []).map(({ places }) => places.at(-1)?.medium ?? -1));
+  if (row < known.rows && medium < known.media) return;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
-    `Expected all turns of one conversation from its start, received row ${row} of ${known.rows} rows and image ${image} of ` +
-      `${known.images} images so far.`,
+    `Expected all turns of one conversation from its start, received row ${row} of ${known.rows} rows and medium ${medium} of ` +
+      `${known.media} so far.`,
   );
 }

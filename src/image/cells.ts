@@ -1,18 +1,20 @@
-// Where the cells of a token grid lie on the picture that they were made of. Knows how `preprocess` pads and resizes; knows
-// nothing about towers but the size of their patches.
+// Where the cells of a token grid lie on the picture that they were made of: the whole picture, a padded square, a crop or a tile.
 
 export interface Size {
   readonly width: number;
   readonly height: number;
 }
 
-/** What a model makes of a picture: a square input of `size` pixels, cut into patches, of which blocks become one token. */
+/** A rectangle in pixels of a picture; it may reach beyond the picture, where there is padding. */
+export interface Region extends Size {
+  readonly left: number;
+  readonly top: number;
+}
+
+/** How a region is cut into cells: it is shown as a square of `size` pixels, in patches of which block × block become one token. */
 export interface InputGrid {
-  readonly mode: 'resize' | 'pad';
-  /** Pixels per side of the input, and of a patch. */
   readonly size: number;
   readonly patch: number;
-  /** Patches per side of the block that becomes one token. */
   readonly block: number;
 }
 
@@ -30,15 +32,35 @@ export interface CellGeometry {
   readonly covered: Size;
 }
 
-/** The geometry of the cells on a picture of `width` x `height`. */
-export function cellGeometry({ width, height }: Size, { mode, size, patch, block }: InputGrid): CellGeometry {
+/** The whole picture. */
+export function wholePicture({ width, height }: Size): Region {
+  return { left: 0, top: 0, width, height };
+}
+
+/** The square around a picture that `pad` makes, the picture in its middle. */
+export function paddedSquare({ width, height }: Size): Region {
   const side = Math.max(width, height);
-  const canvas = mode === 'pad' ? { width: side, height: side } : { width, height };
-  const picture = { left: Math.floor((canvas.width - width) / 2), top: Math.floor((canvas.height - height) / 2) };
-  const whole = Math.floor(size / patch) * patch;
-  const scaled = (pixels: number): Size => ({
-    width: (pixels * canvas.width) / size,
-    height: (pixels * canvas.height) / size,
-  });
-  return { canvas, picture, cell: scaled(patch * block), covered: scaled(whole) };
+  return { left: -Math.floor((side - width) / 2), top: -Math.floor((side - height) / 2), width: side, height: side };
+}
+
+/** The geometry of the cells of one region. */
+export function cellsOfRegion({ left, top, width, height }: Region, { size, patch, block }: InputGrid): CellGeometry {
+  const scaled = (pixels: number): Size => ({ width: (pixels * width) / size, height: (pixels * height) / size });
+  return {
+    canvas: { width, height },
+    picture: { left: 0 - left, top: 0 - top },
+    cell: scaled(patch * block),
+    covered: scaled(Math.floor(size / patch) * patch),
+  };
+}
+
+/** The geometry of rows × cols equal cells that cover a whole picture. */
+export function evenCells({ width, height }: Size, rows: number, cols: number): CellGeometry {
+  const canvas = { width, height };
+  return {
+    canvas,
+    picture: { left: 0, top: 0 },
+    cell: { width: width / cols, height: height / rows },
+    covered: canvas,
+  };
 }

@@ -1,4 +1,4 @@
-// Typed reading of Hugging Face config files, and the two configurations every family shares: the decoder and the SigLIP tower.
+// Typed reading of Hugging Face config files, and the decoder's, which every family shares.
 // Knows no weights and no tensors. A key that is absent or null takes the default of the transformers class, because published
 // files leave out whatever equals it.
 // Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
@@ -36,31 +36,12 @@ export interface DecoderConfig {
   readonly hiddenAct: 'silu';
 }
 
-export interface SiglipConfig {
-  readonly hiddenSize: number;
-  readonly intermediateSize: number;
-  readonly layers: number;
-  readonly heads: number;
-  /** Sides of the square input and of a patch, pixels. */
-  readonly imageSize: number;
-  readonly patchSize: number;
-  readonly channels: number;
-  readonly layerNormEps: number;
-  readonly hiddenAct: 'gelu_pytorch_tanh' | 'gelu' | 'quick_gelu';
-}
-
 /** Class defaults per `model_type`; `kvHeads` null means as many as query heads. */
 const DECODER_DEFAULTS = {
   llama: { intermediate: 11008, kvHeads: null, vocab: 32000, maxPositions: 2048 },
   mistral: { intermediate: 14336, kvHeads: 8, vocab: 32000, maxPositions: 131072 },
   qwen2: { intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768 },
 } as const;
-
-/** Names of transformers' ACT2FN; those of one formula are one here. */
-const TOWER_ACTIVATIONS = {
-  ...{ gelu_pytorch_tanh: 'gelu_pytorch_tanh', gelu_new: 'gelu_pytorch_tanh', gelu_fast: 'gelu_pytorch_tanh' },
-  ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
-} as const satisfies Readonly<Record<string, SiglipConfig['hiddenAct']>>;
 
 /** Outputs of a product are counted in int32. */
 const MAX_WIDTH = 2 ** 31 - 1;
@@ -115,37 +96,6 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
 }
 
 /**
- * The SigLIP tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
- * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for wrong values.
- */
-export function parseSiglipConfig(json: Json, file: string): SiglipConfig {
-  const top = configReader(json, file);
-  const config =
-    top.string('model_type', '') === 'siglip' ? (top.object('vision_config') ?? configReader({}, file)) : top;
-  const type = config.string('model_type', 'siglip_vision_model');
-  if (type !== 'siglip_vision_model') throw unsupported(config, ['siglip_vision_model', 'siglip']);
-  const hiddenSize = config.size('hidden_size', 768);
-  const heads = config.size('num_attention_heads', 12);
-  if (hiddenSize % heads !== 0) throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
-  const imageSize = config.size('image_size', 224);
-  const patchSize = config.size('patch_size', 16);
-  if (patchSize > imageSize) throw config.wrong('patch_size', `at most image_size (${imageSize})`);
-  // Pictures are decoded to three channels.
-  if (config.size('num_channels', 3) !== 3) throw config.unsupported('num_channels', '3');
-  return {
-    hiddenSize,
-    intermediateSize: config.size('intermediate_size', 3072),
-    layers: config.size('num_hidden_layers', 12),
-    heads,
-    imageSize,
-    patchSize,
-    channels: 3,
-    layerNormEps: config.float('layer_norm_eps', 1e-6),
-    hiddenAct: activation(config, TOWER_ACTIVATIONS, 'gelu_pytorch_tanh'),
-  };
-}
-
-/**
  * Inverse rotary frequencies θ^(−2i/c), float64 [headDim / 2], i = 0 … c/2 − 1, after the config's scaling (RoFormer, arXiv 2104.09864, eq. 15).
  * linear: divided by `factor`. dynamic: unchanged up to `maxPositions` tokens; beyond, θ·((f·L/max) − (f − 1))^(c/(c−2)) for `length` L tokens.
  * llama3: wavelengths above original/lowFreqFactor divided by `factor`, below original/highFreqFactor kept, blended in between.
@@ -180,7 +130,8 @@ function unsupported(config: ConfigReader, supported: readonly string[]): Sparse
   return new SparseVilaError('ERR_CONFIG_UNSUPPORTED', message);
 }
 
-function activation<T extends string>(config: ConfigReader, known: Readonly<Record<string, T>>, fallback: T): T {
+/** `hidden_act` as one of the names that are computed. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+export function activation<T extends string>(config: ConfigReader, known: Readonly<Record<string, T>>, fallback: T): T {
   const name = config.string('hidden_act', fallback);
   const found = Object.hasOwn(known, name) ? known[name] : undefined;
   if (found === undefined) throw config.unsupported('hidden_act', `one of ${Object.keys(known).join(', ')}`);

@@ -61,8 +61,6 @@ export interface Decoder extends EmbeddingTable {
   logits(x: Tensor, all?: boolean): Float32Array;
 }
 
-export const UNUSED_DECODER_WEIGHTS = [/rotary_emb\.inv_freq$/];
-
 const TABLE = 'model.embed_tokens.weight';
 /** The tensors of a decoder that its embedding does without. */
 export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
@@ -73,7 +71,7 @@ export async function embeddingTable(config: DecoderConfig, weights: Weights): P
   return { config, embed: (ids) => embed(table, ids) };
 }
 
-/** Builds the decoder; `loaded` is awaited after each layer's weights. */
+/** Builds the decoder from canonically named weights; `loaded` is awaited after each layer's weights. */
 export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
   const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
   const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');

@@ -2,10 +2,12 @@
 // the work. Knows no sessions.
 
 import { createHash } from 'node:crypto';
-import type { EncodedImage, VisionLanguageModel } from './model';
+import type { PreparedMedium } from './media';
+import type { EncodedMedium, VisionLanguageModel } from './model';
+import type { TowerTaps } from './tower';
 
 interface Entry {
-  readonly image: EncodedImage;
+  readonly image: EncodedMedium;
   readonly bytes: number;
 }
 
@@ -24,16 +26,16 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   };
   return {
     ...model,
-    async encodeImage(pixels, options) {
+    async encode(medium, options) {
       const { breathe: _, ...taps } = options;
-      const key = createHash('sha256').update(JSON.stringify(taps)).update(bytesOf(pixels.pixels)).digest('base64');
+      const key = keyOf(medium, taps);
       const known = entries.get(key);
       if (known !== undefined) {
         entries.delete(key);
         entries.set(key, known);
         return copy(known.image);
       }
-      const image = await model.encodeImage(pixels, options);
+      const image = await model.encode(medium, options);
       const size = sizeOf(image);
       // Another session may have been as quick with the same picture.
       if (size > bytes || entries.has(key)) return image;
@@ -53,17 +55,19 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   };
 }
 
-function bytesOf({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array {
-  return new Uint8Array(buffer, byteOffset, byteLength);
+function keyOf({ layout, canvases }: PreparedMedium, taps: TowerTaps): string {
+  const hash = createHash('sha256').update(JSON.stringify([taps, layout.kind, layout.grids, layout.runs]));
+  for (const { data } of canvases) hash.update(data);
+  return hash.digest('base64');
 }
 
 /** The image over the same memory; each copy is disposed of by itself. */
-function copy(image: EncodedImage): EncodedImage {
+function copy(image: EncodedMedium): EncodedMedium {
   const features = image.features.clone();
   return { ...image, features, dispose: () => features.dispose() };
 }
 
-function sizeOf({ features, salience, keys }: EncodedImage): number {
+function sizeOf({ features, salience, keys }: EncodedMedium): number {
   const taps = [...salience, ...keys.map(({ data }) => data)];
   const numbers = taps.reduce((sum, { length }) => sum + length, features.size);
   return numbers * Float32Array.BYTES_PER_ELEMENT;

@@ -4,16 +4,15 @@ import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { isFolder, isPresent } from '../files';
 import { IMAGE_CHECKS } from '../image/decode';
-import { type Json, readJson } from '../json';
 import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
-import { loadVila, loadVilaRows, VILA_MODEL_TYPES } from './families/vila';
+import { ADAPTERS } from './adapters';
+import { assemble, assembleRows } from './assemble';
+import { checkpointFiles } from './checkpoint_files';
 import { withImageCache } from './image_cache';
 import { withLifetime } from './lifetime';
 import type { LoadOptions, RowModel, VisionLanguageModel } from './model';
+import type { Plan } from './plan';
 import { refuseAdapter } from './safetensors';
-
-/** One row per family: the model types it reads and its loaders. */
-const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila, loadRows: loadVilaRows }];
 
 /**
  * Loads the checkpoint folder `path`.
@@ -23,8 +22,7 @@ const FAMILIES = [{ types: VILA_MODEL_TYPES as readonly string[], load: loadVila
 export async function loadModel(path: string, options?: LoadOptions): Promise<VisionLanguageModel> {
   const { imageCache = 0, ...given } = checkLoad(path, options);
   given.signal?.throwIfAborted();
-  const { folder, json, family } = openFolder(path);
-  const model = await family.load(folder, json, given);
+  const model = await assemble(planOf(path), given);
   return withLifetime(imageCache === 0 ? model : withImageCache(model, imageCache));
 }
 
@@ -32,8 +30,7 @@ export async function loadModel(path: string, options?: LoadOptions): Promise<Vi
 export async function loadRowModel(path: string, options?: Omit<LoadOptions, 'imageCache'>): Promise<RowModel> {
   const given = checkLoad(path, options);
   given.signal?.throwIfAborted();
-  const { folder, json, family } = openFolder(path);
-  return family.loadRows(folder, json, given);
+  return assembleRows(planOf(path), given);
 }
 
 function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions {
@@ -50,7 +47,11 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
   return onProgress === undefined ? given : { ...given, onProgress: guardedCallback('onProgress', onProgress) };
 }
 
-function openFolder(path: string): { folder: string; json: Json; family: (typeof FAMILIES)[number] } {
+/**
+ * The plan of the checkpoint folder `path`, made of its config files alone.
+ * @throws SparseVilaError `ERR_MODEL_MISSING`, `ERR_MODEL_TYPE`, `ERR_CONFIG_…`
+ */
+export function planOf(path: string): Plan {
   const folder = resolve(path);
   const file = join(folder, 'config.json');
   if (!isFolder(folder) || !isPresent(file)) {
@@ -60,14 +61,15 @@ function openFolder(path: string): { folder: string; json: Json; family: (typeof
     );
   }
   refuseAdapter(folder);
-  const json = readJson(file);
-  const family = FAMILIES.find(({ types }) => types.includes(String(json.model_type)));
-  if (family === undefined) {
+  const files = checkpointFiles(folder);
+  const type = files.root.json.model_type;
+  const adapter = ADAPTERS.find(({ types }) => types.includes(String(type)));
+  if (adapter === undefined) {
     throw new SparseVilaError(
       'ERR_MODEL_TYPE',
-      `${file}: expected "model_type" to be one of ${FAMILIES.flatMap(({ types }) => types).join(', ')}, ` +
-        `received ${JSON.stringify(json.model_type)}. CONTRIBUTING.md says how to add a family.`,
+      `${file}: expected "model_type" to be one of ${ADAPTERS.flatMap(({ types }) => types).join(', ')}, ` +
+        `received ${JSON.stringify(type)}. CONTRIBUTING.md says how to add a family.`,
     );
   }
-  return { folder, json, family };
+  return adapter.plan(files);
 }

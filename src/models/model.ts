@@ -1,31 +1,30 @@
 // What a family's adapter gives: the interface between the session and any vision-language model.
 
-import type { CellGeometry, Size } from '../image/cells';
-import type { AllowUrls, ImageInput } from '../image/decode';
-import type { PixelValues } from '../image/preprocess';
+import type { AllowUrls } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
 import type { SamplingDefaults } from '../text/sampling';
 import type { ChatTemplate } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
 import type { Decoder, EmbeddingTable } from './decoder';
 import type { Lifetime } from './lifetime';
-import type { TowerTaps } from './vit';
+import type { MediaInput, MediumLayout, PreparedMedium } from './media';
+import type { Plan } from './plan';
+import type { TowerTaps } from './tower';
 
-/** One image after the tower, at the granularity of the tokens that the decoder sees. */
-export interface EncodedImage {
-  /** Rows and columns of the token grid; tokens lie in raster order. */
-  readonly grid: { readonly rows: number; readonly cols: number };
+/** A medium after the tower, at the granularity of the tokens that the decoder sees. */
+export interface EncodedMedium {
+  readonly layout: MediumLayout;
   readonly tokens: number;
   /** f32 [tokens, width], what `project` takes. */
   readonly features: Tensor;
-  /** For each layer asked for, the mean attention that each token receives, f32 [tokens]. */
+  /** For each layer asked for, the attention that each token receives, f32 [tokens]; of a token of several patches, their mean. */
   readonly salience: readonly Float32Array[];
   /** For each layer asked for, the keys of the tokens, f32 [tokens, heads, width]; of a token of several patches, their mean. */
   readonly keys: readonly { readonly data: Float32Array; readonly width: number }[];
   dispose(): void;
 }
 
-export interface ImageEncodeOptions extends TowerTaps {
+export interface EncodeOptions extends TowerTaps {
   readonly breathe: () => Promise<void>;
 }
 
@@ -33,25 +32,21 @@ export interface VisionLanguageModel {
   /** `model_type` of the checkpoint. */
   readonly family: string;
   readonly path: string;
+  readonly plan: Plan;
   readonly decoder: Decoder;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
-  /** The marker that stands for one image in a prompt: its text and its id. */
-  readonly imageMarker: { readonly text: string; readonly id: number };
-  /** Ids whose embeddings precede each image's features. */
-  readonly startOfImage: readonly number[];
-  /** Ids whose embeddings follow each image's features. */
-  readonly endOfImage: readonly number[];
+  /** The marker that stands for one run of visual rows in a prompt: its text and its id. */
+  readonly marker: { readonly text: string; readonly id: number };
   readonly stopIds: readonly number[];
   /** From generation_config.json. */
   readonly sampling: SamplingDefaults;
   readonly maxNewTokens: number;
-  prepareImage(input: ImageInput, signal?: AbortSignal): Promise<PixelValues>;
-  encodeImage(pixels: PixelValues, options: ImageEncodeOptions): Promise<EncodedImage>;
-  /** Where the cells of an image's token grid lie on the picture, whose size is given in pixels. */
-  cellsOf(picture: Size): CellGeometry;
-  /** Features of some tokens, f32 [m, width] -> rows for the decoder, f32 [m, d]. */
-  project(features: Tensor): Tensor;
+  /** Decodes the media of one turn, lays them out and draws their canvases. @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO` */
+  prepare(media: readonly MediaInput[], signal?: AbortSignal): Promise<PreparedMedium[]>;
+  encode(medium: PreparedMedium, options: EncodeOptions): Promise<EncodedMedium>;
+  /** Features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. */
+  project(features: Tensor, layout: Pick<MediumLayout, 'pool'>): Tensor;
   /** Whether the model is still there, and what keeps it; absent: it always is. */
   readonly lifetime?: Lifetime;
   /** Frees the weights; a second call does nothing. @throws SparseVilaError `ERR_BUSY` while an answer of a session runs */

@@ -8,7 +8,7 @@ import { breather } from '../models/breath';
 import type { RowModel, VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
 import { startConversation } from '../session/conversation';
-import { type ImageContext, seeImages } from '../session/images';
+import { type MediaContext, seeMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
 import { type Rows, type RowsContext, rowsOf } from '../session/rows';
 import { createSession } from '../session/session';
@@ -153,7 +153,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     'f32',
   );
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-  const context: ImageContext & RowsContext = {
+  const context: MediaContext & RowsContext = {
     model,
     method: dense(),
     conversation,
@@ -175,13 +175,17 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const [end] = model.tokenizer.encode(pieces.endOfAnswer);
   for (const [i, { question, answer = '' }] of sample.turns.entries()) {
     const inputs = i === 0 ? sample.images : [];
-    const prompt = turnPrompt(model, pieces, conversation, question, inputs.length);
-    const images = await seeImages(context, inputs);
+    const media = await seeMedia(
+      context,
+      inputs.map((image) => ({ kind: 'image', image })),
+    );
+    const texts = media.map(({ layout }) => layout.text);
+    const prompt = turnPrompt(model, pieces, conversation, question, texts);
     const ids = model.tokenizer.encode(answer, { plain: [{ begin: 0, end: answer.length }] });
     try {
-      add(rowsOf(context, [...prompt.opening, prompt.question], images));
+      add(rowsOf(context, [...prompt.opening, prompt.question], media));
     } finally {
-      for (const { rows } of images) rows.dispose();
+      for (const { rows } of media) rows.dispose();
     }
     const said = end === undefined ? ids : [...ids, end];
     for (const [j, next] of said.entries()) answers.push({ row: positions.length - 1 + j, next });

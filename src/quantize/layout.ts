@@ -1,16 +1,16 @@
 // A VILA checkpoint's parts in either of its layouts, folders or the one folder of the NVILA -hf ports, and how each becomes the
 // other: names, configs and which file goes where. Knows nothing of what tensors hold.
-// Source: src/models/vila_layout.ts.
+// Source: vila_parts.ts.
 
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
 import { type Json, readJson } from '../json';
-import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from '../models/vila_layout';
 import { impliedTemplate } from '../text/template_file';
 import { writeJson } from './export';
 import { openTensors, type Tensors, withPrefix } from './tensors';
+import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from './vila_parts';
 
 export const LAYOUTS = ['folders', 'hf'] as const;
 export type Layout = (typeof LAYOUTS)[number];

@@ -5,10 +5,10 @@
 
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { configReader, readJson } from '../json';
+import { readJson } from '../json';
 import { breather } from '../models/breath';
-import { parseDecoderConfig, parseSiglipConfig } from '../models/config';
-import { PROJECTOR_NORM_EPS, PROJECTOR_TYPES, type ProjectorLayer, projectorLayers } from '../models/projector';
+import { planOf } from '../models/load';
+import type { ProjectorStep } from '../models/projector';
 import { readQuantization } from '../models/quantized_config';
 import { linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
@@ -27,7 +27,7 @@ import type { Matrix, QuantizedMatrix } from './round';
 import type { TensorSource } from './safetensors_writer';
 import { dividedNorm, type Norm } from './smooth';
 import { openTensors, type Tensors } from './tensors';
-import { floatSource, fromPictures, type PictureOptions, TOWER, writePart } from './tower';
+import { encodePicture, floatSource, fromPictures, type PictureOptions, writePart } from './tower';
 
 /** The folder of the projector in a VILA checkpoint. */
 export const PROJECTOR = 'mm_projector';
@@ -40,13 +40,13 @@ export interface QuantizeProjectorResult {
   readonly errors: readonly GroupError[];
 }
 
-type LinearLayer = Extract<ProjectorLayer, { kind: 'linear' }>;
+type LinearLayer = Extract<ProjectorStep, { kind: 'linear' }>;
 
 /**
  * The projector's layers.
  * @throws SparseVilaError `ERR_ALREADY_QUANTIZED`, `ERR_CONFIG_…`; `ERR_QUANTIZE_SHAPE` where the format cannot hold a matrix
  */
-export function checkedProjectorLayers(model: string, options: CheckedOptions): readonly ProjectorLayer[] {
+export function checkedProjectorLayers(model: string, options: CheckedOptions): readonly ProjectorStep[] {
   const file = join(model, PROJECTOR, 'config.json');
   if (readQuantization(join(model, PROJECTOR)) !== undefined) {
     throw new SparseVilaError(
@@ -54,17 +54,13 @@ export function checkedProjectorLayers(model: string, options: CheckedOptions): 
       `${file}: this projector is quantised already. Quantise its float original, or leave the projector alone.`,
     );
   }
-  const type = configReader(readJson(file), file).oneOf('mm_projector_type', PROJECTOR_TYPES);
-  const [tower, decoder] = [join(model, TOWER, 'config.json'), join(model, 'llm', 'config.json')];
-  const { hiddenSize: e } = parseSiglipConfig(readJson(tower), tower);
-  const { hiddenSize: d } = parseDecoderConfig(readJson(decoder), decoder);
-  const layers = projectorLayers(type, e, d);
+  const layers = planOf(model).projector;
   const shapes = linearsOf(layers).map(({ name, rows, cols }) => [`${name} of the projector`, [rows, cols]] as const);
   checkShapes(Object.fromEntries(shapes), options);
   return layers;
 }
 
-const linearsOf = (layers: readonly ProjectorLayer[]): LinearLayer[] =>
+const linearsOf = (layers: readonly ProjectorStep[]): LinearLayer[] =>
   layers.flatMap((layer) => (layer.kind === 'linear' ? [layer] : []));
 
 /**
@@ -100,13 +96,13 @@ export async function quantizeProjector(
 
 /** A projector's weights in f32, by its layers' names. */
 interface Projector {
-  readonly layers: readonly ProjectorLayer[];
+  readonly layers: readonly ProjectorStep[];
   readonly norms: Readonly<Record<string, Norm>>;
   readonly matrices: Readonly<Record<string, Matrix>>;
   readonly biases: Readonly<Record<string, Float32Array>>;
 }
 
-function readProjector(tensors: Tensors, layers: readonly ProjectorLayer[]): Projector {
+function readProjector(tensors: Tensors, layers: readonly ProjectorStep[]): Projector {
   const vector = (name: string, width: number): Float32Array => tensors.floats(name, [width]);
   const norms: Record<string, Norm> = {};
   const matrices: Record<string, Matrix> = {};
@@ -127,7 +123,7 @@ function readProjector(tensors: Tensors, layers: readonly ProjectorLayer[]): Pro
 const pictureFeatures = (pictures: PictureOptions): Promise<Float32Array[]> =>
   fromPictures(pictures, async (model, path) => {
     const { signal } = pictures;
-    const encoded = await model.encodeImage(await model.prepareImage(path, signal), { breathe: breather(signal) });
+    const encoded = await encodePicture(model, path, signal);
     try {
       return floats(encoded.features).slice();
     } finally {
@@ -146,7 +142,7 @@ function project(
   see: (name: string, input: Float32Array) => void = () => undefined,
 ): Float32Array {
   const { tf } = start();
-  const first = layers[from] as ProjectorLayer;
+  const first = layers[from] as ProjectorStep;
   const width = first.kind === 'norm' ? first.width : first.cols;
   const vector = (values: Float32Array | undefined): Tensor => float32(values ?? [], [values?.length ?? 0]);
   const output = tf.tidy(() => {
@@ -154,7 +150,7 @@ function project(
     for (const layer of layers.slice(from)) {
       const { name } = layer;
       if (layer.kind === 'norm') {
-        x = layerNorm(x, vector(norms[name]?.weight), vector(norms[name]?.bias), float32([PROJECTOR_NORM_EPS], [1]));
+        x = layerNorm(x, vector(norms[name]?.weight), vector(norms[name]?.bias), float32([layer.eps], [1]));
         continue;
       }
       see(name, floats(x));

@@ -8,7 +8,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Json, readJson } from '../json';
 import { breather } from '../models/breath';
-import type { SiglipConfig } from '../models/config';
+import type { TowerConfig } from '../models/tower';
 import { quantizeMatrix } from '../ops/quantize';
 import { float32, floats } from '../ops/run';
 import { spread } from './calibration';
@@ -63,7 +63,7 @@ const stepOf = (block: number): string => `tower-block-${block}`;
  * The tower's config, with the width of its MLP as it is to be.
  * @throws SparseVilaError `ERR_ALREADY_QUANTIZED`, `ERR_CONFIG_…`; `ERR_QUANTIZE_SHAPE` where the format cannot hold a matrix
  */
-export function checkedTowerShapes(model: string, options: CheckedOptions): SiglipConfig {
+export function checkedTowerShapes(model: string, options: CheckedOptions): TowerConfig {
   const config = checkedTowerConfig(model);
   const { hiddenSize: e, intermediateSize: m } = config;
   checkShapes({ 'q_proj of the vision tower': [e, e] }, options);
@@ -125,7 +125,7 @@ interface Finished {
 }
 
 /** The tower's config file with its quantisation and, where it was widened, its MLP's width. */
-function towerConfig(model: string, { intermediateSize }: SiglipConfig, facts: QuantizationFacts): Json {
+function towerConfig(model: string, { intermediateSize }: TowerConfig, facts: QuantizationFacts): Json {
   const json = quantizedConfig(readJson(join(model, TOWER, 'config.json')), facts);
   if (checkedTowerConfig(model).intermediateSize === intermediateSize) return json;
   const width = { intermediate_size: intermediateSize };
@@ -173,7 +173,7 @@ function rounded({ linears }: TowerBlock, { groupSize: group, symmetric }: Check
 
 /** Collects what the search of one block has to know while pictures run through it, and searches. */
 function collectBlock(
-  { hiddenSize: e, ...rest }: SiglipConfig,
+  { hiddenSize: e, ...rest }: TowerConfig,
   states: readonly Float32Array[],
   options: CheckedOptions,
 ) {
@@ -223,7 +223,7 @@ function searched({ linears }: TowerBlock): Record<TowerLinear, SearchedLinear<T
 function siteLoss(
   site: TowerSite,
   block: TowerBlock,
-  config: SiglipConfig,
+  config: TowerConfig,
   inputs: readonly Float32Array[],
   width: number,
 ): (replaced: readonly Matrix[]) => number {

@@ -18,6 +18,7 @@ import { outputError } from './group_search';
 import { packagedScenes } from './options';
 import type { GroupError } from './quantize_layer';
 import { type QuantizePartsOptions, quantizeParts } from './quantize_parts';
+import { encodePicture } from './tower';
 
 /** The checkpoint's options that rounding to nearest shares. A tower in 8 bits is the same in both. */
 type SharedOptions = Pick<
@@ -180,8 +181,8 @@ async function ask(
 
 /** What the model makes of a picture. */
 async function look(model: VisionLanguageModel, path: string, signal?: AbortSignal) {
-  const encoded = await model.encodeImage(await model.prepareImage(path, signal), { breathe: breather(signal) });
-  const projected = model.project(encoded.features);
+  const encoded = await encodePicture(model, path, signal);
+  const projected = model.project(encoded.features, encoded.layout);
   try {
     return { tower: floats(encoded.features).slice(), projector: floats(projected).slice() };
   } finally {

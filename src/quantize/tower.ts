@@ -5,14 +5,15 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { type Json, readJson } from '../json';
+import type { Json } from '../json';
+import { openPart } from '../models/assemble';
 import { breather } from '../models/breath';
-import { parseSiglipConfig, type SiglipConfig } from '../models/config';
-import { loadRowModel } from '../models/load';
-import type { RowModel } from '../models/model';
+import { loadRowModel, planOf } from '../models/load';
+import type { PreparedMedium } from '../models/media';
+import type { EncodedMedium, RowModel } from '../models/model';
+import { patchValues, pixelTables } from '../models/patches';
 import { readQuantization } from '../models/quantized_config';
-import { canonicalTowerName, siglipTower, UNUSED_TOWER_WEIGHTS } from '../models/vit';
-import { openWeights } from '../models/weights';
+import { buildTower, type TowerConfig } from '../models/tower';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import type { Tensor } from '../runtime/tensor';
@@ -21,6 +22,9 @@ import { mergedTensors, writeCheckpoint, writeJson } from './export';
 import type { TensorSource } from './safetensors_writer';
 import { openTensors, type Tensors } from './tensors';
 import { floatTowerBlock, readTowerBlock, type TowerBlock, type TowerSite } from './tower_block';
+
+/** `vision_model.encoder…`, `encoder…` and `vision_tower.vision_model.encoder…` are one. */
+export const canonicalTowerName = (name: string): string => name.replace(/^(vision_tower\.)?(vision_model\.)?/, '');
 
 /** The folder of the tower in a VILA checkpoint. */
 export const TOWER = 'vision_tower';
@@ -36,7 +40,7 @@ export interface PictureOptions {
 }
 
 export interface Tower {
-  readonly config: SiglipConfig;
+  readonly config: TowerConfig;
   readonly tensors: Tensors;
   /** The name in the file of a canonical one. */
   fileName(name: string): string;
@@ -54,7 +58,7 @@ export function openTower(model: string): Tower {
 }
 
 /** The tower's config. @throws SparseVilaError `ERR_ALREADY_QUANTIZED`, `ERR_CONFIG_…` */
-export function checkedTowerConfig(model: string): SiglipConfig {
+export function checkedTowerConfig(model: string): TowerConfig {
   const file = join(model, TOWER, 'config.json');
   if (readQuantization(join(model, TOWER)) !== undefined) {
     throw new SparseVilaError(
@@ -62,7 +66,7 @@ export function checkedTowerConfig(model: string): SiglipConfig {
       `${file}: this vision tower is quantised already. Quantise its float original, or leave the tower alone.`,
     );
   }
-  return parseSiglipConfig(readJson(file), file);
+  return planOf(model).tower;
 }
 
 /**
@@ -93,19 +97,32 @@ export async function fromPictures<T>(
   }
 }
 
-/** The pictures as they enter the first block, f32 [n, e] each. @throws as `fromPictures` */
-export async function embeddedPictures(options: PictureOptions, config: SiglipConfig): Promise<Float32Array[]> {
+/** What the model's tower makes of a picture. */
+export async function encodePicture(model: RowModel, path: string, signal?: AbortSignal): Promise<EncodedMedium> {
+  const [medium] = await model.prepare([{ kind: 'image', image: path }], signal);
+  return model.encode(medium as PreparedMedium, { breathe: breather(signal) });
+}
+
+/** The segments of all pictures (a picture, or each of its tiles) as they enter the first block, f32 [n, e] each. @throws as `fromPictures` */
+export async function embeddedPictures(options: PictureOptions, config: TowerConfig): Promise<Float32Array[]> {
   const { model: folder, signal } = options;
-  const pixels = await fromPictures(options, async (model, path) => (await model.prepareImage(path, signal)).pixels);
-  const weights = openWeights(join(folder, TOWER), { rename: canonicalTowerName, ignore: UNUSED_TOWER_WEIGHTS });
+  const media = await fromPictures(options, (model, path) => model.prepare([{ kind: 'image', image: path }], signal));
+  const plan = planOf(folder);
+  const weights = openPart(plan, 'tower', {});
   try {
     const breathe = breather(signal);
-    const embedding = await siglipTower({ ...config, layers: 0 }, weights, 0, breathe);
+    const embedding = await buildTower({ ...config, layers: 0, depth: 0 }, weights, breathe);
+    const tables = pixelTables(plan.pixels);
     const states: Float32Array[] = [];
-    for (const picture of pixels) {
-      const { features } = await embedding.run(picture, {}, breathe);
-      states.push(floats(features).slice());
+    for (const { layout, canvases } of media.flat()) {
+      const size = config.patchSize;
+      const values = (begin: number, end: number) =>
+        patchValues(canvases, layout.patches, { begin, end, size }, tables);
+      const { features } = await embedding.run(layout.patches, values, {}, breathe);
+      const all = floats(features).slice();
       features.dispose();
+      const each = all.length / (layout.patches.segments.length - 1);
+      for (let at = 0; at < all.length; at += each) states.push(all.slice(at, at + each));
     }
     return states;
   } finally {
@@ -116,7 +133,7 @@ export async function embeddedPictures(options: PictureOptions, config: SiglipCo
 /** Runs every picture through float block `i`, in place; `see` receives the inputs of its linear layers. */
 export async function advancePictures(
   weights: TowerBlock,
-  config: SiglipConfig,
+  config: TowerConfig,
   states: Float32Array[],
   i: number,
   see: (picture: number, site: TowerSite, input: Tensor) => void,

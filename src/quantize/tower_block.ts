@@ -1,7 +1,7 @@
 // One float SigLIP block in pieces, so that the inputs of its linear layers can be seen: the composition of small ops that
 // `visionBlock` fuses; and where its weights are in a checkpoint. Knows no files and no rounding.
 
-import type { SiglipConfig } from '../models/config';
+import type { TowerConfig } from '../models/tower';
 import { attention } from '../ops/attention';
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
@@ -41,7 +41,7 @@ export interface TowerBlock {
 /** Reads block `i`; `floats` gives a tensor of a canonical name and shape as f32. */
 export function readTowerBlock(
   floats: (name: string, shape: readonly number[]) => Float32Array,
-  { hiddenSize: e, intermediateSize: m }: SiglipConfig,
+  { hiddenSize: e, intermediateSize: m }: TowerConfig,
   i: number,
 ): TowerBlock {
   const at = `encoder.layers.${i}`;
@@ -76,9 +76,9 @@ export interface FloatTowerBlock {
 }
 
 /** A block in f32. */
-export function floatTowerBlock({ norms, linears, biases }: TowerBlock, config: SiglipConfig): FloatTowerBlock {
+export function floatTowerBlock({ norms, linears, biases }: TowerBlock, config: TowerConfig): FloatTowerBlock {
   const { tf } = start();
-  const { hiddenSize: e, heads, hiddenAct } = config;
+  const { hiddenSize: e, heads, activation } = config;
   const made: Tensor[] = [];
   const vector = (values: Float32Array): Tensor => {
     const tensor = tf.keep(float32(values, [values.length]));
@@ -96,7 +96,7 @@ export function floatTowerBlock({ norms, linears, biases }: TowerBlock, config: 
     }
     return linear(x, found.w, found.bias, activation);
   };
-  const eps = vector(Float32Array.of(config.layerNormEps));
+  const eps = vector(Float32Array.of(config.normEps));
   const norm = (name: TowerNorm) => {
     const [weight, bias] = [vector(norms[name].weight), vector(norms[name].bias)];
     return (x: Tensor): Tensor => layerNorm(x, weight, bias, eps);
@@ -107,7 +107,7 @@ export function floatTowerBlock({ norms, linears, biases }: TowerBlock, config: 
     const heading = (name: TowerLinear): Tensor => tf.reshape(layer(name, normed), [t, heads, e / heads]);
     return tf.reshape(attention(heading('q'), heading('k'), heading('v')).out, [t, e]);
   };
-  const lift = (normed: Tensor): Tensor => layer('fc1', normed, hiddenAct);
+  const lift = (normed: Tensor): Tensor => layer('fc1', normed, activation);
   const finish: Readonly<Record<TowerSite, (input: Tensor) => Tensor>> = {
     qkv: (input) => layer('out', mix(input)),
     out: (input) => layer('out', input),

@@ -31,7 +31,7 @@ export interface Point extends Mark {
   readonly rewinds: number;
   readonly nextPosition: number;
   readonly visual: number;
-  readonly images: number;
+  readonly media: number;
   readonly ids: number;
   readonly phase: Phase;
 }
@@ -59,7 +59,7 @@ export interface Conversation {
   nextPosition: number;
   /** Where each visual token lies. */
   readonly places: Place[];
-  images: number;
+  media: number;
   /** Ids seen and generated so far, for the repetition penalty. */
   readonly ids: number[];
   phase: Phase;
@@ -90,7 +90,7 @@ export function startConversation(
     layers: Array.from({ length: layers }, () => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
-    images: 0,
+    media: 0,
     ids: [],
     phase: { at: 'start' },
     rewinds: 0,
@@ -119,9 +119,9 @@ export function placesOf(c: Conversation, layer: number, from = 0): Place[] {
 
 /** Where the conversation stands. */
 export function pointAt(c: Conversation): Point {
-  const { nextPosition, phase, rewinds, images } = c;
+  const { nextPosition, phase, rewinds, media } = c;
   const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
-  const counts = { nextPosition, visual: c.places.length, images, ids: c.ids.length };
+  const counts = { nextPosition, visual: c.places.length, media, ids: c.ids.length };
   return { of: c, rewinds, length: lengthOf(c), layers, ...counts, phase };
 }
 
@@ -162,7 +162,7 @@ export function rewind(c: Conversation, to: Point): void {
   }
   c.nextPosition = to.nextPosition;
   c.places.length = to.visual;
-  c.images = to.images;
+  c.media = to.media;
   c.ids.length = to.ids;
   c.phase = to.phase;
   while ((c.cuts.at(-1)?.length ?? -1) >= to.length) c.cuts.pop();

@@ -6,7 +6,7 @@ import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { DropView, SparsityMethod } from '../sparsity/method';
-import { gatherRows, matrixOf } from './images';
+import { gatherRows, matrixOf } from './media';
 import type { Rows } from './rows';
 import { checkMerged, checkSelection } from './selection';
 

@@ -2,9 +2,11 @@
 
 import type { ImageInput } from '../image/decode';
 import type { DecoderConfig } from '../models/config';
+import type { MediaInput, VideoInput } from '../models/media';
 import type { KvType } from '../ops/kv_cache';
 import {
   ANYTHING,
+  type Check,
   type Checks,
   COUNT,
   checkOptions,
@@ -41,6 +43,8 @@ export interface SessionOptions {
 export interface AskOptions extends SamplingOptions {
   /** Images this turn adds before its words. */
   readonly images?: readonly ImageInput[];
+  /** Videos this turn adds after its images, as lists of frames. */
+  readonly videos?: readonly VideoInput[];
   /** Most tokens of the answer. Default from generation_config.json. */
   readonly maxTokens?: number;
   /** The answer ends before any of these. */
@@ -53,17 +57,32 @@ export interface AskOptions extends SamplingOptions {
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
 const HISTORY = oneOf('keep', 'evict');
 
+const VIDEO: Check = {
+  expected: 'an object whose frames are a list of images',
+  accepts: (value) =>
+    OBJECT.accepts(value) && Array.isArray((value as VideoInput).frames) && (value as VideoInput).frames.length > 0,
+};
+
 /** Their values are checked by the sampler, with the checkpoint's own. */
 const SAMPLING = Object.fromEntries(SAMPLING_KEYS.map((key) => [key, ANYTHING])) as Checks<SamplingOptions>;
 
 const ASK: Checks<AskOptions> = {
   images: listOf('images', ANYTHING),
+  videos: listOf('videos, each { frames: [images] },', VIDEO),
   maxTokens: COUNT,
   stop: listOf('strings of at least one character', NAME),
   signal: SIGNAL,
   history: HISTORY,
   ...SAMPLING,
 };
+
+/** The media that a turn adds, images first. */
+export function mediaOf({ images = [], videos = [] }: AskOptions): MediaInput[] {
+  return [
+    ...images.map((image) => ({ kind: 'image' as const, image })),
+    ...videos.map((video) => ({ kind: 'video' as const, video })),
+  ];
+}
 
 /** The sampling options among those of a question. */
 export function samplingOf(options: AskOptions): SamplingOptions {
@@ -91,6 +110,7 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
 
 /** What is given of the options, checked; lists are copied. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions | undefined): AskOptions {
-  const { images, stop, ...given } = checkOptions('ask', options, ASK);
-  return { ...given, ...(images && { images: Array.from(images) }), ...(stop && { stop: Array.from(stop) }) };
+  const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
+  const lists = { ...(images && { images: Array.from(images) }), ...(videos && { videos: Array.from(videos) }) };
+  return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
 }

@@ -7,14 +7,14 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
-import type { ImageContext, PrunedImage } from './images';
+import type { MediaContext, PrunedMedium } from './media';
 import type { TurnPrompt } from './prompt';
-import { type Rows, rowsOf } from './rows';
+import { idsAround, type Rows, rowsOf } from './rows';
 
 /** Rows of one op call: bounds scratch memory and the time between breaths. */
 const CHUNK = 512;
 
-export interface PrefillContext extends ImageContext {
+export interface PrefillContext extends MediaContext {
   readonly model: VisionLanguageModel;
   readonly conversation: Conversation;
 }
@@ -38,25 +38,25 @@ interface Run {
 export async function prefill(
   context: PrefillContext,
   prompt: TurnPrompt,
-  images: readonly PrunedImage[],
+  media: readonly PrunedMedium[],
   afterOpening: () => void,
 ): Promise<{ scores: Tensor; relevance: readonly Float32Array[] }> {
   const { conversation: c, method, model } = context;
-  const kept = images.reduce((sum, image) => sum + image.kept.length, 0);
-  const texts = prompt.opening.reduce(
-    (sum, part) => sum + (part?.length ?? model.startOfImage.length + model.endOfImage.length),
-    prompt.question.length,
-  );
+  const kept = media.reduce((sum, medium) => sum + medium.kept.length, 0);
+  const around = media.flatMap(({ layout }) => layout.runs.flatMap(({ before, after }) => [before, after]));
+  const texts =
+    prompt.opening.reduce((sum, part) => sum + (part?.length ?? 0), prompt.question.length) +
+    around.reduce((sum, text) => sum + idsAround(model, text).length, 0);
   const pruned =
-    method.positions === 'compact' ? 0 : images.reduce((sum, image) => sum + image.tokens - image.kept.length, 0);
+    method.positions === 'compact' ? 0 : media.reduce((sum, medium) => sum + medium.tokens - medium.kept.length, 0);
   checkRoom(c, kept + texts, kept + texts + pruned);
-  const rows = rowsOf(context, [...prompt.opening, prompt.question], images);
+  const rows = rowsOf(context, [...prompt.opening, prompt.question], media);
   try {
     const run = startRun(context, rows, prompt.question.length);
     const scores = await runRows(context, run);
     appendRows(c, run, { from: 0, to: run.question });
     append(c.places, rows.places);
-    c.images += images.length;
+    c.media += media.length;
     append(c.ids, rows.ids.slice(0, -prompt.question.length));
     c.nextPosition += rows.span - prompt.question.length;
     afterOpening();

@@ -2,20 +2,21 @@
 // The whole turn is encoded at once, so that ids are those of the rendered prompt.
 
 import { received, SparseVilaError } from '../errors';
+import { MARKER } from '../models/media';
 import type { RowModel } from '../models/model';
 import { checkEmbedded } from '../text/embedded';
 import { strip, stripEnd } from '../text/strip';
 import type { TurnPieces } from '../text/template';
 import type { Conversation } from './conversation';
 
-/** `null` stands for the next image. */
+/** `null` stands for the next run of visual rows. */
 export type Opening = readonly (readonly number[] | null)[];
 
 export interface TurnPrompt {
   /** Rows before the question: not part of its relevance. */
   readonly opening: Opening;
   readonly question: readonly number[];
-  /** The turn's text up to its last image, and how many images it holds. */
+  /** The turn's text up to its last medium, and how many runs of visual rows it holds. */
   readonly opened: string;
   readonly markers: number;
   readonly first: boolean;
@@ -25,7 +26,7 @@ export interface TurnPrompt {
  * The user's words and the system text are plain text: markup that they spell (`<image>`, `<|im_end|>`) is written with ordinary tokens, so
  * that only the template opens turns and only `images` adds images. All other ids are those of the rendered prompt.
  * @param words the user's words
- * @param images how many images this turn adds
+ * @param media the texts that stand for the media this turn adds, one MARKER per run of visual rows
  * @throws SparseVilaError `ERR_QUESTION` when the words are empty or have a token that the model does not embed; `ERR_TOKENIZER…`
  */
 export function turnPrompt(
@@ -33,16 +34,17 @@ export function turnPrompt(
   pieces: TurnPieces,
   { phase }: Conversation,
   words: string,
-  images: number,
+  media: readonly string[],
 ): TurnPrompt {
-  const { imageMarker, tokenizer } = model;
+  const { marker, tokenizer } = model;
   checkWords(words);
   const first = phase.at === 'start' || (phase.at === 'open' && phase.first);
   const { before, after } = first ? pieces.first : pieces.next;
   const known = phase.at === 'open' ? phase.markers : 0;
-  const markers = known + images;
-  const opened = (phase.at === 'open' ? phase.opened : before) + imageMarker.text.repeat(images);
-  // A message that begins with images has no white space at its start to lose.
+  const added = media.join('');
+  const markers = known + added.split(MARKER).length - 1;
+  const opened = (phase.at === 'open' ? phase.opened : before) + added.replaceAll(MARKER, marker.text);
+  // A message that begins with media has no white space at its start to lose.
   const said = !pieces.trims ? words : markers > 0 ? stripEnd(words) : strip(words);
   checkLength(said, model);
   const lead = first ? '' : pieces.endOfAnswer;
@@ -51,7 +53,7 @@ export function turnPrompt(
   const ids = tokenizer.encode(lead + opened + said + after, { plain, continues: !first });
   const prefix = first && ids[0] !== tokenizer.prefixIds[0] ? tokenizer.prefixIds : [];
   const closing = closingLength(tokenizer.encode(lead, { continues: true }), ids);
-  const parts = splitAt([...prefix, ...ids], imageMarker.id);
+  const parts = splitAt([...prefix, ...ids], marker.id);
   if (parts.length !== markers + 1) throw misplaced(parts.length - 1, markers);
   const rows = model.decoder.config.vocabSize;
   checkEmbedded(parts.flat(), tokenizer, rows, 'the question or the system text', 'ERR_QUESTION');

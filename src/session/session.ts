@@ -3,6 +3,7 @@
 
 import { coded, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
+import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
@@ -11,7 +12,14 @@ import { type Answer, answerOf, readingOf } from './answer';
 import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
 import { whenDropped } from './dropped';
 import { isLong } from './long_text';
-import { type AskOptions, checkAskOptions, checkSessionOptions, type SessionOptions, samplingOf } from './options';
+import {
+  type AskOptions,
+  checkAskOptions,
+  checkSessionOptions,
+  mediaOf,
+  type SessionOptions,
+  samplingOf,
+} from './options';
 import { turnPrompt } from './prompt';
 import { runTurn, type TurnStats } from './turn';
 
@@ -117,9 +125,10 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
       model.lifetime?.check();
       const ask = checkAskOptions(options);
       createSampler(samplingOf(ask), model.sampling);
+      const markers = mediaOf(ask).map(() => MARKER);
       // A long one is tokenized when the answer is read, where that can be aborted.
       if (typeof question !== 'string' || !isLong(pieces.first.before + question))
-        turnPrompt(model, pieces, conversation, question, ask.images?.length ?? 0);
+        turnPrompt(model, pieces, conversation, question, markers);
       return readingOf((done) => {
         checkIdle();
         const letGo = model.lifetime?.hold();

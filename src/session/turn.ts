@@ -1,16 +1,16 @@
 // One turn: see the images, prefill, retrieve, answer. A transaction: if it throws or is aborted, the conversation is as it
 // was before; if its consumer leaves early, the text so far stays.
 
-import type { ImageInput } from '../image/decode';
+import { MARKER, type MediaInput } from '../models/media';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
 import { type Conversation, checkRoom, lengthOf, type Point, pointAt, rewind } from './conversation';
 import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
-import { type PrunedImage, seeImages } from './images';
 import { checkLength } from './long_text';
-import { type AskOptions, type History, samplingOf } from './options';
+import { type PrunedMedium, seeMedia } from './media';
+import { type AskOptions, type History, mediaOf, samplingOf } from './options';
 import { type PrefillContext, prefill } from './prefill';
 import { turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
@@ -18,7 +18,7 @@ import { type TurnView, turnView } from './view';
 
 export interface TurnStats {
   readonly tokens: {
-    /** Visual tokens of this turn's images. */
+    /** Visual tokens of this turn's media. */
     readonly visualSeen: number;
     /** Visual tokens that entered the decoder, of all turns so far. */
     readonly visualKept: number;
@@ -34,8 +34,8 @@ export interface TurnStats {
   /** Milliseconds. `retrieve` holds the selections of prune and retrieve; `perToken` is the mean decoder step. */
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
   readonly finish: FinishReason;
-  /** What was kept of each image of this turn. */
-  readonly images: readonly Omit<PrunedImage, 'rows'>[];
+  /** What was kept of each image and video of this turn. */
+  readonly media: readonly Omit<PrunedMedium, 'rows'>[];
   /** Per layer, which of the `visualKept` visual tokens were attended, as indices among them; undefined: all in every layer. */
   readonly retrieved: readonly Int32Array[] | undefined;
 }
@@ -46,11 +46,11 @@ export interface TurnOptions extends AskOptions {
 
 /** What a turn has made so far, freed at its end. */
 interface Progress {
-  images: PrunedImage[];
+  media: PrunedMedium[];
   view: TurnView | undefined;
   /** Of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
-  /** Where the conversation goes back to when the turn's text is evicted: after its images. */
+  /** Where the conversation goes back to when the turn's text is evicted: after its media. */
   anchor: Point;
   promptRows: number;
   activePrefill: number;
@@ -68,7 +68,7 @@ export async function* runTurn(
   const begin = performance.now();
   const before = pointAt(c);
   const progress: Progress = {
-    images: [],
+    media: [],
     view: undefined,
     scores: undefined,
     anchor: before,
@@ -77,7 +77,7 @@ export async function* runTurn(
   };
   let failed = false;
   try {
-    await prepare(context, pieces, question, options.images ?? [], progress);
+    await prepare(context, pieces, question, mediaOf(options), progress);
     const result = yield* answer(context, progress, options);
     done(summary(context, progress, result, performance.now() - begin));
   } catch (error) {
@@ -86,7 +86,7 @@ export async function* runTurn(
   } finally {
     progress.view?.dispose();
     progress.scores?.dispose();
-    for (const { rows } of progress.images) rows.dispose();
+    for (const { rows } of progress.media) rows.dispose();
     if (failed) undo(c, before);
     else if (options.history === 'evict') rewind(c, progress.anchor);
   }
@@ -103,21 +103,29 @@ async function prepare(
   context: PrefillContext,
   pieces: TurnPieces,
   question: string,
-  inputs: readonly ImageInput[],
+  inputs: readonly MediaInput[],
   progress: Progress,
 ): Promise<void> {
   const { conversation: c, method, model, times } = context;
   context.signal?.throwIfAborted();
   const before = progress.anchor;
   await checkLength(c, pieces.first.before + question, model.tokenizer, context.breathe);
-  const prompt = turnPrompt(model, pieces, c, question, inputs.length);
+  const draft = turnPrompt(
+    model,
+    pieces,
+    c,
+    question,
+    inputs.map(() => MARKER),
+  );
   // Before any picture is decoded: the texts alone must fit.
-  const texts = prompt.opening.reduce((sum, part) => sum + (part?.length ?? 0), prompt.question.length);
-  checkRoom(c, texts, texts, inputs.length > 0 ? 'at least' : '');
+  const words = draft.opening.reduce((sum, part) => sum + (part?.length ?? 0), draft.question.length);
+  checkRoom(c, words, words, inputs.length > 0 ? 'at least' : '');
   await context.breathe();
-  progress.images = await seeImages(context, inputs);
+  progress.media = await seeMedia(context, inputs);
+  const texts = progress.media.map(({ layout }) => layout.text);
+  const prompt = texts.every((text) => text === MARKER) ? draft : turnPrompt(model, pieces, c, question, texts);
   const { scores, relevance } = await timed(times, 'prefill', () =>
-    prefill(context, prompt, progress.images, () => {
+    prefill(context, prompt, progress.media, () => {
       if (inputs.length === 0) return;
       c.phase = { at: 'open', opened: prompt.opened, markers: prompt.markers, first: prompt.first };
       progress.anchor = pointAt(c);
@@ -144,14 +152,14 @@ function answer(
 
 function summary(
   { conversation: c, times }: PrefillContext,
-  { images, view, promptRows, activePrefill }: Progress,
+  { media, view, promptRows, activePrefill }: Progress,
   { tokens, steps, ms, finish }: Generated,
   total: number,
 ): TurnStats {
   const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [c.places.length]);
   return {
     tokens: {
-      visualSeen: images.reduce((sum, image) => sum + image.tokens, 0),
+      visualSeen: media.reduce((sum, medium) => sum + medium.tokens, 0),
       visualKept: c.places.length,
       visualRetrieved: Math.round(activeDecode),
       activePrefill,
@@ -161,7 +169,7 @@ function summary(
     },
     ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
     finish,
-    images: images.map(({ grid, tokens: seen, kept, salience }) => ({ grid, tokens: seen, kept, salience })),
+    media: media.map(({ rows: _, ...kept }) => kept),
     retrieved: view?.retrieved,
   };
 }

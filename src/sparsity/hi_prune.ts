@@ -40,7 +40,7 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
 }
 
 function hierarchical(image: TowerView, kept: number, alpha: number): Int32Array {
-  const { cols, rows } = image.grid;
+  const { w: cols, h: rows } = image.grid;
   const anchors = topK(image.salience(0), roundHalfEven((kept * alpha) / 5));
   // Means of softmax values are at most 1, so that 2 more rank above every register, and 4 more above every buffer.
   const ranks = image.salience(1).slice();
@@ -48,7 +48,7 @@ function hierarchical(image: TowerView, kept: number, alpha: number): Int32Array
     ranks[token] = Math.max(ranks[token] as number, (image.salience(1)[token] as number) + by);
   };
   for (const anchor of anchors) {
-    const [row, col] = [Math.floor(anchor / cols), anchor % cols];
+    const [row, col] = [Math.floor(anchor / cols) % rows, anchor % cols];
     raise(anchor, 4);
     if (col > 0) raise(anchor - 1, 2);
     if (col < cols - 1) raise(anchor + 1, 2);

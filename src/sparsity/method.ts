@@ -10,10 +10,13 @@ export interface Matrix {
 /** What lives, ascending; or that and the rows that take its place, f32 [kept, width], for a method that merges. */
 export type Selection = Int32Array | { readonly kept: Int32Array; readonly rows: Float32Array };
 
-/** What a method sees of one image after the tower. */
+/** What a method sees of one grid of tokens after the tower: a picture, a tile, a thumbnail, or the planes of a video. */
 export interface TowerView {
+  /** The medium among those of the turn. */
+  readonly medium: number;
   readonly tokens: number;
-  readonly grid: { readonly rows: number; readonly cols: number };
+  /** t planes (frames) of h rows and w columns; tokens lie in raster order, plane after plane. */
+  readonly grid: { readonly t: number; readonly h: number; readonly w: number };
   /** Mean attention (over heads and rows) that each token receives in the i-th layer of `tower.salience`, f32 [tokens]; i = 0 by default. */
   salience(i?: number): Float32Array;
   /** Keys in the i-th layer of `tower.keys`, f32 [tokens, heads, width]. */
@@ -43,9 +46,11 @@ export interface DropView {
   hidden(): Matrix;
 }
 
-/** Where a visual row lies: the token's row and column in the grid of the conversation's image-th image. */
+/** Where a visual row lies: its plane, row and column in a grid of the conversation's medium-th medium. */
 export interface Place {
-  readonly image: number;
+  readonly medium: number;
+  readonly grid: number;
+  readonly t: number;
   readonly row: number;
   readonly col: number;
 }
@@ -64,8 +69,8 @@ export interface SparsityMethod {
   readonly positions?: 'original' | 'compact';
   /** What the rows of a merging `prune` are: tower features (the default), or already projected. */
   readonly merges?: 'features' | 'projected';
-  /** After the tower, before the projector: for each image, the tokens that live. Not aware of the question. */
-  prune?(images: readonly TowerView[]): readonly Selection[];
+  /** After the tower, before the projector: for each grid, the tokens that are kept. Not aware of the question. */
+  prune?(grids: readonly TowerView[]): readonly Selection[];
   /**
    * Decoder layers from which on `drop` may leave fewer visual rows: integers, or shares of the depth between 0 and 1, which are
    * rounded, at least 1 and each above the one before it. What does not fit below the depth is left out.

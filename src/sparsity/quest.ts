@@ -1,4 +1,4 @@
-// Quest-style pages (after Tang et al., arXiv 2406.10774): retrieval by whole pages, a page being one row of an image's grid.
+// Quest-style pages (after Tang et al., arXiv 2406.10774): retrieval by whole pages, a page being one row of a grid's plane.
 // Stage: decode. Query-aware: yes. Safe for later turns: yes, nothing is evicted.
 // Here: a page's score is the largest relevance in it, once per turn, for all heads, not Quest's bound from channelwise extremes of
 // its keys at every step and head; the last page is cut to the budget, by relevance.
@@ -24,8 +24,8 @@ export function quest(options: QuestOptions = {}): SparsityMethod {
 
 function topPages(relevance: Float32Array, places: readonly Place[], kept: number): Int32Array {
   const pages = new Map<string, number[]>();
-  for (const [i, { image, row }] of places.entries()) {
-    const key = `${image} ${row}`;
+  for (const [i, { medium, grid, t, row }] of places.entries()) {
+    const key = `${medium} ${grid} ${t} ${row}`;
     const page = pages.get(key);
     if (page === undefined) pages.set(key, [i]);
     else page.push(i);

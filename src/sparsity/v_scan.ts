@@ -64,12 +64,17 @@ function scan(image: TowerView, kept: number): Selection {
 
 /** The best tokens of the shallow layer, at most ceil(count / windows) of each window. */
 function localTokens({ grid, salience }: TowerView, count: number): Int32Array {
-  const across = Math.ceil(grid.cols / WINDOW);
-  const cap = Math.ceil(count / (across * Math.ceil(grid.rows / WINDOW)));
+  const across = Math.ceil(grid.w / WINDOW);
+  const cap = Math.ceil(count / (grid.t * across * Math.ceil(grid.h / WINDOW)));
   const taken = new Map<number, number>();
   const best = ranked(salience(0)).filter((token) => {
-    const [row, col] = [Math.floor(token / grid.cols), token % grid.cols];
-    const window = Math.floor(row / WINDOW) * across + Math.floor(col / WINDOW);
+    const [plane, row, col] = [
+      Math.floor(token / (grid.w * grid.h)),
+      Math.floor(token / grid.w) % grid.h,
+      token % grid.w,
+    ];
+    const down = Math.ceil(grid.h / WINDOW);
+    const window = (plane * down + Math.floor(row / WINDOW)) * across + Math.floor(col / WINDOW);
     taken.set(window, (taken.get(window) ?? 0) + 1);
     return (taken.get(window) as number) <= cap;
   });

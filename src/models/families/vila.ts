@@ -1,246 +1,213 @@
-// VILA and NVILA, in folders (llm/, vision_tower/, mm_projector/) or in one as their -hf ports: SigLIP tower, VILA projectors, a Llama
-// or Qwen2 decoder. `resize` and `pad` image modes.
-// Source: NVlabs/VILA `llava/model/llava_arch.py`, `llava/mm_utils.py`, `llava/model/encoders/image/basic.py`.
+// VILA and NVILA: a SigLIP tower, VILA's projectors, a Llama-like or Qwen2 decoder. Their parts lie in folders of their own (`llm/`,
+// `vision_tower/`, `mm_projector/`), or all in one as in the NVILA `-hf` ports (`model_type` nvila and nvila_lite).
+// Source: NVlabs/VILA b760c34 `llava/model/llava_arch.py`, `multimodal_projector/base_projector.py`, `encoders/`.
 
 import { join } from 'node:path';
 import { SparseVilaError } from '../../errors';
-import { isPresent } from '../../files';
-import { cellGeometry, type Size } from '../../image/cells';
-import { type PreprocessorConfig, parsePreprocessorConfig, preprocess } from '../../image/preprocess';
-import { type ConfigReader, configReader, type Json, readJson } from '../../json';
-import type { Tensor } from '../../runtime/tensor';
-import { checkEmbedded, checkPieces } from '../../text/embedded';
-import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../../text/generation_config';
-import { turnPieces } from '../../text/template';
-import { loadChatTemplate } from '../../text/template_file';
-import { loadTokenizer, type Tokenizer } from '../../text/tokenizer';
-import { breather } from '../breath';
-import { type DecoderConfig, parseDecoderConfig, parseSiglipConfig } from '../config';
-import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from '../decoder';
-import type { LoadOptions, RowModel, VisionLanguageModel } from '../model';
-import { PROJECTOR_TYPES, type Projector, vilaProjector } from '../projector';
-import { type PartConfig, type VilaLayout, type VilaPart, vilaLayout } from '../vila_layout';
-import { checkResolution, checkVilaSettings, imageMode, imageTokens } from '../vila_settings';
-import { siglipTower, type VisionTower } from '../vit';
-import { openWeights, type Weights } from '../weights';
+import type { Rgb } from '../../image/canvas';
+import { type Normalization, type PreprocessorConfig, parsePreprocessorConfig } from '../../image/preprocess';
+import { type ConfigReader, configReader, readJson } from '../../json';
+import type { Adapter } from '../adapter';
+import type { CheckpointFiles } from '../checkpoint_files';
+import { parseDecoderConfig } from '../config';
+import type { MediumLayout, MediumSize } from '../media';
+import { CLIP_NAMES, DECODER_NAMES } from '../names';
+import type { PartName, PartSource, Plan } from '../plan';
+import type { ProjectorStep } from '../projector';
+import { quantizationIn } from '../quantized_config';
+import { hiddenStateDepth, siglipTower } from '../tower_config';
+import { film, padded, resized, type Scales, type Shape, scaled, tiled } from './vila_layouts';
+import {
+  checkVilaSettings,
+  encoderTexts,
+  type Pictures,
+  picturesOf,
+  poolsOf,
+  scalesOf,
+  tilesOf,
+} from './vila_settings';
 
-/** `model_type`s that this adapter reads. */
-export const VILA_MODEL_TYPES = ['llava_llama', 'vila', 'nvila', 'nvila_lite'] as const;
+/** `model_type`s of the `-hf` ports: each stands for a projector and for how pictures are cut, which their files do not say. */
+const HF_TYPES: Readonly<Record<string, { readonly projector: ProjectorType; readonly pictures: Pictures }>> = {
+  nvila: { projector: 'mlp_downsample_2x2_fix', pictures: 'dynamic_s2' },
+  nvila_lite: { projector: 'mlp_downsample_3x3_fix', pictures: 'dynamic' },
+};
 
-const DEFAULT_NEW_TOKENS = 1024;
+const PROJECTORS = [
+  'linear',
+  'mlp2x_gelu',
+  'mlp_downsample',
+  'mlp_downsample_2x2_fix',
+  'mlp_downsample_3x3_fix',
+] as const;
+type ProjectorType = (typeof PROJECTORS)[number];
+
 /** VILA adds it to the tokenizer of a checkpoint that lacks it. */
 const IMAGE_MARKER = '<image>';
 
-interface VilaConfig {
-  readonly layout: VilaLayout;
-  readonly root: ConfigReader;
-  readonly mode: 'resize' | 'pad';
-  readonly selectLayer: number;
-  readonly pixels: PreprocessorConfig;
+/** torch's default, which VILA's projectors take. */
+const PROJECTOR_NORM_EPS = 1e-5;
+
+export const vila: Adapter = { types: ['llava_llama', 'vila', ...Object.keys(HF_TYPES)], plan };
+
+/** The config of each part, and where its tensors lie. */
+interface Parts {
+  readonly config: Readonly<Record<PartName, ConfigReader>>;
+  readonly sources: Readonly<Record<PartName, PartSource>>;
+  readonly textFolder: string;
+  readonly preprocessorFile: string;
 }
 
-/** Loads the checkpoint in `folder`, whose root config is `json`. */
-export const loadVila = (folder: string, json: Json, options: LoadOptions): Promise<VisionLanguageModel> =>
-  loadParts<Decoder>(folder, json, options, decoder, []);
-
-/** The same without the decoder's layers and head, of which nothing is read. */
-export const loadVilaRows = (folder: string, json: Json, options: LoadOptions): Promise<RowModel> =>
-  loadParts<EmbeddingTable>(folder, json, options, embeddingTable, BEYOND_EMBEDDING);
-
-async function loadParts<D extends EmbeddingTable>(
-  folder: string,
-  json: Json,
-  options: LoadOptions,
-  build: (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>,
-  unread: readonly RegExp[],
-): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
-  const layout = vilaLayout(folder, json);
-  const config = parseConfig(folder, layout);
-  const breathe = breather(options.signal);
-  const opened: Weights[] = [];
-  const open = (part: VilaPart, unread: readonly RegExp[] = []): Weights => {
-    const { folder: source, options: more } = layout.weights(part);
-    const ignore = [...(more.ignore ?? []), ...unread];
-    const weights = openWeights(source, { type: options.weights, precision: options.precision, ...more, ignore });
-    opened.push(weights);
-    return weights;
-  };
-  const report = async (): Promise<void> => {
-    const done = opened.reduce((sum, { progress }) => sum + progress.done, 0);
-    const total = opened.reduce((sum, { progress }) => sum + progress.total, 0);
-    options.onProgress?.({ step: 'load weights', done, total, unit: 'bytes' });
-    await breathe();
-  };
-  try {
-    const towerConfig = subConfig(layout, 'vision_tower', parseSiglipConfig);
-    const decoderConfig = subConfig(layout, 'llm', parseDecoderConfig);
-    checkSizes(config, towerConfig.imageSize, folder);
-    checkResolution(config.root, towerConfig.imageSize);
-    checkSelectLayer(config, towerConfig.layers);
-    const text = textSide(config, folder, decoderConfig.vocabSize, options);
-    const towerWeights = open('vision_tower');
-    const projectorWeights = open('mm_projector');
-    const decoderWeights = open('llm', unread);
-    const tower = await siglipTower(towerConfig, towerWeights, config.selectLayer, report);
-    const [e, d] = [towerConfig.hiddenSize, decoderConfig.hiddenSize];
-    const projector = vilaProjector(projectorType(layout), e, d, projectorWeights);
-    const llm = await build(decoderConfig, decoderWeights, report);
-    for (const weights of opened) weights.close();
-    await report();
-    return {
-      family: config.root.string('model_type'),
-      path: folder,
-      decoder: llm,
-      ...text,
-      ...imageSide(config, tower, projector, options),
-      dispose: () => {
-        for (const weights of opened) weights.dispose();
-      },
-    };
-  } catch (error) {
-    for (const weights of opened) weights.dispose();
-    throw error;
-  }
-}
-
-function parseConfig(folder: string, layout: VilaLayout): VilaConfig {
-  const root = configReader(layout.root, join(folder, 'config.json'));
-  checkVilaSettings(root);
-  const { mode, isResized } = imageMode(root);
-  const file = layout.preprocessorFile;
-  const settings = configReader(readJson(file), file);
+function plan(files: CheckpointFiles): Plan {
+  const { root } = files;
+  const family = root.string('model_type');
+  const port = HF_TYPES[family];
+  const { config, sources, textFolder, preprocessorFile } = port === undefined ? folders(files) : oneFolder(files);
+  const tower = siglipTower(config.tower);
+  checkVilaSettings(root, tower.imageSize, port === undefined ? Object.values(FOLDERS) : []);
+  const decoder = parseDecoderConfig(config.decoder.json, config.decoder.file);
+  const type = config.projector.oneOf('mm_projector_type', PROJECTORS, port?.projector);
+  const pictures = picturesOf(root, port?.pictures);
+  const scales = pictures === 'dynamic_s2' ? scalesOf(root, tower.imageSize) : undefined;
+  // VILA brings pictures to the tower's size itself, but for padded ones, and where its config says nothing.
+  const isResized = pictures !== undefined && pictures !== 'pad';
+  const settings = configReader(readJson(preprocessorFile), preprocessorFile);
   // A processor alone keeps the aspect ratio then.
-  if (
-    !root.has('image_aspect_ratio') &&
-    typeof settings.json.size === 'object' &&
-    settings.object('size')?.has('shortest_edge')
-  )
+  if (pictures === undefined && typeof settings.json.size === 'object' && settings.object('size')?.has('shortest_edge'))
     throw settings.unsupported('size', 'height and width, or "image_aspect_ratio" in the root config');
+  const pixels = parsePreprocessorConfig(settings.json, preprocessorFile, { isResized });
+  checkSizes(pixels, tower.imageSize, preprocessorFile);
+  const e = tower.hiddenSize * (scales?.sides.length ?? 1);
+  const block = blockSide(type);
+  const shape = { side: tower.imageSize, patch: tower.patchSize, block, copies: scales?.sides.length ?? 1 };
   return {
-    layout,
+    folder: files.folder,
+    family,
+    decoder,
+    tower: { ...tower, depth: hiddenStateDepth(root, 'mm_vision_select_layer', -2, tower.layers) },
+    projector: projectorSteps(type, e, decoder.hiddenSize),
+    sources,
+    names: [[/^mm_projector\./, 'projector.'], ...DECODER_NAMES, ...CLIP_NAMES],
+    pixels: normalization(pixels),
     root,
-    mode,
-    selectLayer: root.number('mm_vision_select_layer', -2),
-    pixels: parsePreprocessorConfig(settings.json, file, { isResized }),
+    text: {
+      folder: textFolder,
+      config: config.decoder,
+      added: root.has('image_token_id') ? [] : [IMAGE_MARKER],
+      template: root.has('chat_template') ? { name: root.string('chat_template'), file: root.file } : undefined,
+      strips: true,
+    },
+    marker: root.has('image_token_id') ? { id: root.number('image_token_id') } : { text: IMAGE_MARKER },
+    videos: true,
+    layout: layoutOf(root, config.decoder, shape, { pictures, pixels, scales }),
   };
 }
 
-function subConfig<T>({ configs }: VilaLayout, part: VilaPart, parse: (json: Json, file: string) => T): T {
-  const { json, file } = configs[part];
-  return parse(json, file);
-}
-
-function projectorType({ configs }: VilaLayout): (typeof PROJECTOR_TYPES)[number] {
-  const { json, file } = configs.mm_projector;
-  return configReader(json, file).oneOf('mm_projector_type', PROJECTOR_TYPES);
-}
-
-function checkSizes({ layout, pixels }: VilaConfig, imageSize: number, folder: string): void {
-  if (!pixels.doResize) {
+function checkSizes({ doResize, size }: PreprocessorConfig, imageSize: number, file: string): void {
+  if (!doResize) {
     const message = `expected do_resize true, because pictures have to be brought to the tower's size, received false.`;
-    throw new SparseVilaError('ERR_PREPROCESSOR_CONFIG', `${layout.preprocessorFile}: ${message}`);
+    throw new SparseVilaError('ERR_PREPROCESSOR_CONFIG', `${file}: ${message}`);
   }
-  const { height, width } = pixels.size;
-  if (height === imageSize && width === imageSize) return;
+  if (size.height === imageSize && size.width === imageSize) return;
   throw new SparseVilaError(
     'ERR_CONFIG_INVALID',
-    `${folder}: expected the preprocessor's size to be the tower's image_size ${imageSize}, received ${height}x${width}.`,
+    `${file}: expected the preprocessor's size to be the tower's image_size ${imageSize}, received ${size.height}x${size.width}.`,
   );
 }
 
-function checkSelectLayer({ root, selectLayer }: VilaConfig, layers: number): void {
-  if (Number.isInteger(selectLayer) && selectLayer >= -layers - 1 && selectLayer <= layers) return;
-  throw root.wrong(
-    'mm_vision_select_layer',
-    `one of the tower's ${layers + 1} hidden states (${-layers - 1} to ${layers})`,
-  );
-}
-
-function textSide({ root, layout }: VilaConfig, path: string, rows: number, { template: given }: LoadOptions) {
-  const llm = layout.textFolder;
-  const config = layout.configs.llm;
-  const tokenizer = loadTokenizer(llm, { added: root.has('image_token_id') ? [] : [IMAGE_MARKER] });
-  const named = root.has('chat_template') ? { name: root.string('chat_template'), file: root.file } : undefined;
-  const template = loadChatTemplate(llm, { template: given, named, path, strips: true });
-  const pieces = turnPieces(template);
-  const marker = imageMarker(root, tokenizer);
-  checkPieces(pieces, tokenizer, marker, { rows, file: template.file });
-  const around = imageTokens(root, tokenizer, configReader(config.json, config.file).string('model_type'));
-  checkEmbedded(
-    [...around.start, ...around.end],
-    tokenizer,
-    rows,
-    `the text around images of ${root.file}`,
-    'ERR_CONFIG_INVALID',
-  );
-  const generationFile = join(llm, 'generation_config.json');
-  const generation: GenerationConfig = isPresent(generationFile)
-    ? parseGenerationConfig(readJson(generationFile), generationFile)
-    : { sampling: {}, stopIds: [] };
+function normalization({ doRescale, rescaleFactor, doNormalize, mean, std }: PreprocessorConfig): Normalization {
   return {
-    tokenizer,
-    template,
-    imageMarker: marker,
-    startOfImage: around.start,
-    endOfImage: around.end,
-    stopIds: stopIds(tokenizer, pieces.endOfAnswer, generation, config, rows),
-    sampling: generation.sampling,
-    maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
+    rescaleFactor: doRescale ? rescaleFactor : 1,
+    mean: doNormalize ? mean : [0, 0, 0],
+    std: doNormalize ? std : [1, 1, 1],
   };
 }
 
-function imageMarker(root: ConfigReader, tokenizer: Tokenizer): { text: string; id: number } {
-  const id = root.has('image_token_id') ? root.number('image_token_id') : tokenizer.idOf(IMAGE_MARKER);
-  const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
-  const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
-  if (id === undefined || found.length !== 1 || !tokenizer.isSpecial(id))
-    throw root.wrong('image_token_id', 'the id of the image marker, a special token of the tokenizer');
-  return { text, id };
-}
+const FOLDERS = { decoder: 'llm', tower: 'vision_tower', projector: 'mm_projector' } as const;
 
-/** eos of the generation config and the decoder's config, and the template's own end of turn. */
-function stopIds(
-  tokenizer: Tokenizer,
-  endOfAnswer: string,
-  generation: GenerationConfig,
-  llm: PartConfig,
-  rows: number,
-): number[] {
-  const config = configReader(llm.json, llm.file);
-  const ids = new Set([...generation.stopIds, ...stopIdsOf(config)]);
-  const [first] = tokenizer.encode(endOfAnswer);
-  if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
-  if (ids.size > 0 && [...ids].every((id) => id >= rows))
-    throw config.wrong('eos_token_id', `an id below ${rows}, so that answers can end (also in generation_config.json)`);
-  return [...ids];
-}
-
-function imageSide(
-  config: VilaConfig,
-  tower: VisionTower,
-  projector: Projector,
-  { maxPixels, allowUrls }: LoadOptions,
-) {
-  const side = projector.merged(tower.grid);
-  const input = { size: tower.config.imageSize, patch: tower.config.patchSize };
-  const headWidth = tower.config.hiddenSize / tower.config.heads;
+function folders({ folder, root }: CheckpointFiles): Parts {
+  const own = FOLDERS;
+  const config = (part: PartName): ConfigReader => {
+    const file = join(folder, own[part], 'config.json');
+    return configReader(readJson(file), file);
+  };
+  const source = (part: PartName): PartSource => ({ folder: join(folder, own[part]), prefix: `${own[part]}.` });
   return {
-    prepareImage: (input: Parameters<VisionLanguageModel['prepareImage']>[0], signal?: AbortSignal) =>
-      preprocess(input, config.pixels, config.mode, { maxPixels, allowUrls, signal }),
-    encodeImage: (async (pixels, { breathe, ...taps }) => {
-      const { features: patches, salience, keys } = await tower.run(pixels.pixels, taps, breathe);
-      const features = projector.merge(patches, tower.grid);
-      patches.dispose();
-      return {
-        grid: { rows: side, cols: side },
-        tokens: side * side,
-        features,
-        salience: salience.map((values) => projector.mergeValues(values, tower.grid)),
-        keys: keys.map((values) => ({ data: projector.mergeValues(values, tower.grid), width: headWidth })),
-        dispose: () => features.dispose(),
-      };
-    }) satisfies VisionLanguageModel['encodeImage'],
-    cellsOf: (picture: Size) => cellGeometry(picture, { ...input, mode: config.mode, block: projector.block }),
-    project: (features: Tensor) => projector.project(features),
+    config: { decoder: config('decoder'), tower: config('tower'), projector: config('projector') },
+    sources: {
+      // transformers looks into the root's config first.
+      decoder: { ...source('decoder'), quantization: quantizationIn(root) },
+      tower: source('tower'),
+      projector: source('projector'),
+    },
+    textFolder: join(folder, 'llm'),
+    preprocessorFile: join(folder, 'vision_tower', 'preprocessor_config.json'),
+  };
+}
+
+function oneFolder({ folder, root, part }: CheckpointFiles): Parts {
+  const source = { folder, prefix: '' };
+  for (const key of ['text_config', 'vision_config']) if (!root.has(key)) throw root.wrong(key, 'an object');
+  // The ports say once for all parts whether the head is the embedding.
+  const tied = root.has('tie_word_embeddings') ? { tie_word_embeddings: root.json.tie_word_embeddings } : {};
+  return {
+    config: { decoder: part('text_config', tied), tower: part('vision_config'), projector: part('projector_config') },
+    sources: { decoder: source, tower: source, projector: source },
+    textFolder: folder,
+    preprocessorFile: join(folder, 'preprocessor_config.json'),
+  };
+}
+
+const blockSide = (type: ProjectorType): number =>
+  type === 'mlp_downsample_3x3_fix' ? 3 : type.startsWith('mlp_downsample') ? 2 : 1;
+
+/** What a projector does after its blocks are formed; e: width of a patch's features, d: decoder width. */
+export function projectorSteps(type: ProjectorType, e: number, d: number): readonly ProjectorStep[] {
+  const width = e * blockSide(type) ** 2;
+  const norm = (name: string, n: number): ProjectorStep => ({ kind: 'norm', name, width: n, eps: PROJECTOR_NORM_EPS });
+  const linear = (name: string, rows: number, cols: number, activation: 'gelu' | 'none' = 'none'): ProjectorStep => {
+    return { kind: 'linear', name, rows, cols, bias: true, activation };
+  };
+  if (type === 'linear') return [linear('layers', d, width)];
+  if (type === 'mlp2x_gelu') return [linear('layers.0', d, width, 'gelu'), linear('layers.2', d, d)];
+  if (type !== 'mlp_downsample_3x3_fix')
+    return [norm('layers.1', width), linear('layers.2', d, width, 'gelu'), linear('layers.4', d, d)];
+  return [
+    norm('layers.1', width),
+    linear('layers.2', 3 * e, width, 'gelu'),
+    norm('layers.4', 3 * e),
+    linear('layers.5', d, 3 * e, 'gelu'),
+    linear('layers.7', d, d),
+  ];
+}
+
+function layoutOf(
+  root: ConfigReader,
+  text: ConfigReader,
+  base: Omit<Shape, 'before' | 'after'>,
+  {
+    pictures,
+    pixels,
+    scales,
+  }: { pictures: Pictures | undefined; pixels: PreprocessorConfig; scales: Scales | undefined },
+): Plan['layout'] {
+  const decoderType = text.string('model_type');
+  const picture: Shape = { ...base, ...encoderTexts(root, 'image_encoder', decoderType) };
+  const frame: Shape = { ...base, ...encoderTexts(root, 'video_encoder', decoderType) };
+  const pools = poolsOf(root, Math.ceil(Math.floor(base.side / base.patch) / base.block));
+  const range = tilesOf(root);
+  const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
+  const colour: Rgb = [r, g, b];
+  // What VILA resizes itself is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter counts.
+  const filter = pixels.resample;
+  const one = (size: MediumSize): MediumLayout =>
+    pictures === 'pad' ? padded(picture, size, filter, colour) : resized(picture, size, filter);
+  const frameSteps = (size: MediumSize) => one(size).canvases[0]?.steps ?? [];
+  return (size, { media }) => {
+    if (size.kind === 'video') return film(frame, size, frameSteps(size), pools);
+    // Several pictures at once are each shown as one square.
+    if (media === 1 && pictures === 'dynamic') return tiled(picture, size, range);
+    if (media === 1 && scales !== undefined) return scaled(picture, size, scales);
+    return one(size);
   };
 }

@@ -1,0 +1,49 @@
+// Canvases: what a vision tower is shown, drawn from decoded frames by resizing, padding and cropping. uint8 in, uint8 out; knows no model.
+// Source: Pillow `Image.resize` (resample.ts), `Image.paste` on a coloured canvas, `Image.crop`, which is black outside the picture.
+
+import type { Size } from './cells';
+import type { RgbImage } from './decode';
+import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
+import { type ResampleFilter, resize } from './resample';
+
+export type Rgb = readonly [number, number, number];
+
+/** One drawing step. Lengths are pixels; `left` and `top` say where the smaller rectangle lies on the larger one. */
+export type Draw =
+  | { readonly step: 'resize'; readonly to: Size; readonly filter: ResampleFilter }
+  | { readonly step: 'pad'; readonly to: Size; readonly left: number; readonly top: number; readonly colour: Rgb }
+  | { readonly step: 'crop'; readonly to: Size; readonly left: number; readonly top: number };
+
+/**
+ * The canvas that `steps` make of `frame`; `frame` itself where there are no steps.
+ * @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for a canvas of more than maxPixels
+ */
+export function draw(frame: RgbImage, steps: readonly Draw[], maxPixels: number = DEFAULT_MAX_PIXELS): RgbImage {
+  return steps.reduce((image, step) => drawStep(image, step, maxPixels), frame);
+}
+
+function drawStep(image: RgbImage, step: Draw, maxPixels: number): RgbImage {
+  const { width, height } = step.to;
+  if (width === image.width && height === image.height) return image;
+  checkSize(width, height, maxPixels, `the canvas for an image of ${image.width}×${image.height}`);
+  if (step.step === 'resize') return resize(image, width, height, step.filter);
+  const colour = step.step === 'pad' ? step.colour : ([0, 0, 0] as const);
+  const [left, top] = step.step === 'pad' ? [step.left, step.top] : [-step.left, -step.top];
+  return paste(image, step.to, left, top, colour);
+}
+
+/** `image` with its corner at (left, top) of a canvas of `colour`; what lies outside the canvas is cut off. */
+function paste(image: RgbImage, { width, height }: Size, left: number, top: number, colour: Rgb): RgbImage {
+  const row = new Uint8Array(width * 3);
+  for (let x = 0; x < width; x++) row.set(colour, x * 3);
+  const data = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) data.set(row, y * width * 3);
+  const from = Math.max(0, -left);
+  const columns = Math.min(image.width, width - left) - from;
+  if (columns <= 0) return { data, width, height };
+  for (let y = Math.max(0, -top); y < Math.min(image.height, height - top); y++) {
+    const begin = (y * image.width + from) * 3;
+    data.set(image.data.subarray(begin, begin + columns * 3), ((top + y) * width + left + from) * 3);
+  }
+  return { data, width, height };
+}

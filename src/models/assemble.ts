@@ -1,0 +1,258 @@
+// A plan and the weights that it names as a model: the one loader of all families.
+
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { isPresent } from '../files';
+import { type Draw, draw } from '../image/canvas';
+import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
+import { type ConfigReader, readJson } from '../json';
+import type { Tensor } from '../runtime/tensor';
+import { checkEmbedded, checkPieces } from '../text/embedded';
+import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../text/generation_config';
+import { turnPieces } from '../text/template';
+import { loadChatTemplate } from '../text/template_file';
+import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
+import { breather } from './breath';
+import type { DecoderConfig } from './config';
+import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from './decoder';
+import { type MediaInput, type MediumLayout, type MediumSize, type PreparedMedium, tokensOf } from './media';
+import type { EncodedMedium, EncodeOptions, LoadOptions, RowModel, VisionLanguageModel } from './model';
+import { canonicalName } from './names';
+import { patchValues, pixelTables } from './patches';
+import type { PartName, Plan } from './plan';
+import { buildProjector, type Projector } from './projector';
+import { mapRows, mapValues } from './row_maps';
+import { buildTower, type Tower } from './tower';
+import { openWeights, type Weights } from './weights';
+
+const DEFAULT_NEW_TOKENS = 1024;
+
+/** Builds a model from a plan. @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…`; `signal.reason` once aborted */
+export const assemble = (plan: Plan, options: LoadOptions): Promise<VisionLanguageModel> =>
+  assembleWith<Decoder>(plan, options, decoder, []);
+
+/** The same without the decoder's layers and head, of which nothing is read. */
+export const assembleRows = (plan: Plan, options: LoadOptions): Promise<RowModel> =>
+  assembleWith<EmbeddingTable>(plan, options, embeddingTable, BEYOND_EMBEDDING);
+
+async function assembleWith<D extends EmbeddingTable>(
+  plan: Plan,
+  options: LoadOptions,
+  build: (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>,
+  unread: readonly RegExp[],
+): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
+  const pause = breather(options.signal);
+  const opened: Weights[] = [];
+  const open = (part: PartName, ignore: readonly RegExp[] = []): Weights => {
+    const weights = openPart(plan, part, options, ignore);
+    opened.push(weights);
+    return weights;
+  };
+  const report = async (): Promise<void> => {
+    const done = opened.reduce((sum, { progress }) => sum + progress.done, 0);
+    const total = opened.reduce((sum, { progress }) => sum + progress.total, 0);
+    options.onProgress?.({ step: 'load weights', done, total, unit: 'bytes' });
+    await pause();
+  };
+  try {
+    const text = textSide(plan, options);
+    const parts = { tower: open('tower'), projector: open('projector'), decoder: open('decoder', unread) };
+    const tower = await buildTower(plan.tower, parts.tower, report);
+    const projector = buildProjector(plan.projector, parts.projector);
+    const llm = await build(plan.decoder, parts.decoder, report);
+    for (const weights of opened) weights.close();
+    await report();
+    return {
+      ...{ family: plan.family, path: plan.folder, plan, decoder: llm },
+      ...text,
+      ...mediaSide(plan, tower, projector, options),
+      dispose: () => {
+        for (const weights of opened) weights.dispose();
+      },
+    };
+  } catch (error) {
+    for (const weights of opened) weights.dispose();
+    throw error;
+  }
+}
+
+/** The weights of one part under their canonical names without the part's own. A name of no part is left to the decoder, as one too many. */
+export function openPart(
+  plan: Plan,
+  part: PartName,
+  { weights: type, precision }: Pick<LoadOptions, 'weights' | 'precision'>,
+  ignore: readonly RegExp[] = [],
+): Weights {
+  const { folder, prefix, quantization } = plan.sources[part];
+  const own = `${part}.`;
+  return openWeights(folder, {
+    ...{ type, precision, quantization },
+    rename: (name) => {
+      const canonical =
+        canonicalName(prefix + name, plan.names) ?? (part === 'decoder' ? own + name : `of another part: ${name}`);
+      return canonical.startsWith(own) ? canonical.slice(own.length) : `of another part: ${canonical}`;
+    },
+    ignore: [/^of another part: /, ...ignore],
+  });
+}
+
+function textSide(plan: Plan, { template: given }: LoadOptions) {
+  const { text, decoder: config, folder: path } = plan;
+  const rows = config.vocabSize;
+  const tokenizer = loadTokenizer(text.folder, { added: text.added ?? [] });
+  const { template: named, strips = false } = text;
+  const template = loadChatTemplate(text.folder, { template: given, named, path, strips });
+  const pieces = turnPieces(template);
+  const marker = markerOf(plan, tokenizer);
+  checkPieces(pieces, tokenizer, marker, { rows, file: template.file });
+  checkAround(plan, tokenizer, rows);
+  const file = join(text.folder, 'generation_config.json');
+  const generation: GenerationConfig = isPresent(file)
+    ? parseGenerationConfig(readJson(file), file)
+    : { sampling: {}, stopIds: [] };
+  return {
+    tokenizer,
+    template,
+    marker,
+    stopIds: stopIds(tokenizer, pieces.endOfAnswer, generation, text.config, rows),
+    sampling: generation.sampling,
+    maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
+  };
+}
+
+function markerOf({ marker, root }: Plan, tokenizer: Tokenizer): { text: string; id: number } {
+  const id = 'id' in marker ? marker.id : tokenizer.idOf(marker.text);
+  const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
+  const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
+  if (id !== undefined && found.length === 1 && tokenizer.isSpecial(id)) return { text, id };
+  throw root.wrong('image_token_id', 'the id of the image marker, a special token of the tokenizer');
+}
+
+/** The texts around runs must be tokens that the model embeds; those of any picture are those of all. */
+function checkAround({ layout, root }: Plan, tokenizer: Tokenizer, rows: number): void {
+  const { runs } = layout({ kind: 'image', width: 64, height: 64, frames: 1 }, { media: 1 });
+  const texts = runs.flatMap(({ before = '', after = '' }) => [before, after]);
+  const ids = texts.flatMap((text) => tokenizer.encode(text));
+  checkEmbedded(ids, tokenizer, rows, `the text around images of ${root.file}`, 'ERR_CONFIG_INVALID');
+}
+
+/** eos of the generation config and of the decoder's config, and the template's own end of turn. */
+function stopIds(
+  tokenizer: Tokenizer,
+  endOfAnswer: string,
+  generation: GenerationConfig,
+  config: ConfigReader,
+  rows: number,
+): number[] {
+  const ids = new Set([...generation.stopIds, ...stopIdsOf(config)]);
+  const [first] = tokenizer.encode(endOfAnswer);
+  if (first !== undefined && tokenizer.isSpecial(first)) ids.add(first);
+  if (ids.size > 0 && [...ids].every((id) => id >= rows))
+    throw config.wrong('eos_token_id', `an id below ${rows}, so that answers can end (also in generation_config.json)`);
+  return [...ids];
+}
+
+function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, allowUrls }: LoadOptions) {
+  const tables = pixelTables(plan.pixels);
+  const { patchSize: size, hiddenSize, heads } = plan.tower;
+  return {
+    prepare: (media: readonly MediaInput[], signal?: AbortSignal) =>
+      prepare(plan, media, { maxPixels, allowUrls, signal }),
+    async encode({ layout, canvases }: PreparedMedium, { breathe, ...taps }: EncodeOptions): Promise<EncodedMedium> {
+      const values = (begin: number, end: number) =>
+        patchValues(canvases, layout.patches, { begin, end, size }, tables);
+      const seen = await tower.run(layout.patches, values, taps, breathe);
+      const merged = mapRows(seen.features, layout.merge);
+      seen.features.dispose();
+      const features = layout.pool === undefined ? merged : pooled(merged, layout, projector);
+      const perToken = (numbers: Float32Array, width: number): Float32Array => {
+        const own = mapValues(numbers, layout.merge, width);
+        return layout.pool === undefined ? own : mapValues(own, layout.pool, width);
+      };
+      return {
+        layout,
+        tokens: tokensOf(layout),
+        features,
+        salience: seen.salience.map((numbers) => perToken(numbers, 1)),
+        keys: seen.keys.map((numbers) => ({ data: perToken(numbers, hiddenSize), width: hiddenSize / heads })),
+        dispose: () => features.dispose(),
+      };
+    },
+    project: (features: Tensor, { pool }: MediumLayout): Tensor =>
+      pool === undefined ? projector(features) : features.clone(),
+  };
+}
+
+/** A model that pools after its projector: rows of the projector's, pooled. `merged` is disposed of. */
+function pooled(merged: Tensor, { pool }: MediumLayout, projector: Projector): Tensor {
+  const rows = projector(merged);
+  merged.dispose();
+  if (pool === undefined) return rows;
+  const features = mapRows(rows, pool);
+  rows.dispose();
+  return features;
+}
+
+/** Decodes the media of a turn one after another, lays each out and draws its canvases; a video's frames one at a time. */
+async function prepare(plan: Plan, media: readonly MediaInput[], options: DecodeOptions): Promise<PreparedMedium[]> {
+  const prepared: PreparedMedium[] = [];
+  const turn = { media: media.length };
+  for (const medium of media) {
+    if (medium.kind === 'video' && !plan.videos) throw noVideos(plan);
+    prepared.push(await prepareMedium(plan, medium, turn, options));
+  }
+  return prepared;
+}
+
+async function prepareMedium(
+  plan: Plan,
+  medium: MediaInput,
+  turn: { readonly media: number },
+  options: DecodeOptions,
+): Promise<PreparedMedium> {
+  const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
+  const canvases: RgbImage[] = [];
+  let layout: MediumLayout | undefined;
+  let size: MediumSize | undefined;
+  for (const [i, frame] of frames.entries()) {
+    await withImage(frame, options, (image) => {
+      const { width, height } = image;
+      size ??= { kind: medium.kind, width, height, frames: frames.length };
+      if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
+      layout ??= plan.layout(size, turn);
+      // Tiles share their first step.
+      const drawn = new Map<Draw, RgbImage>();
+      for (const canvas of layout.canvases) {
+        options.signal?.throwIfAborted();
+        if (canvas.frame === i) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
+      }
+    });
+  }
+  return { layout: layout as MediumLayout, canvases };
+}
+
+function drawShared(
+  image: RgbImage,
+  [first, ...rest]: readonly Draw[],
+  drawn: Map<Draw, RgbImage>,
+  maxPixels: number | undefined,
+): RgbImage {
+  if (first === undefined) return image;
+  const known = drawn.get(first) ?? draw(image, [first], maxPixels);
+  drawn.set(first, known);
+  return draw(known, rest, maxPixels);
+}
+
+function noVideos({ family }: Plan): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_VIDEO',
+    `Expected images only, since models of type ${family} take no videos, received a video.`,
+  );
+}
+
+function unequalFrames(i: number, { width, height }: RgbImage, first: MediumSize): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_VIDEO',
+    `Expected frames of one size, ${first.width}x${first.height} as the first, received ${width}x${height} for frame ${i}.`,
+  );
+}

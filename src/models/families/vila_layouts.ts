@@ -1,0 +1,264 @@
+// How VILA and NVILA show pictures and films to their tower: one square, tiles, several scales, or frames with temporal pooling.
+// Source: NVlabs/VILA b760c34 `llava/mm_utils.py`, `llava/model/llava_arch.py` (merge_features_for_dynamic_s2), `encoders/video/tsp.py`.
+
+import { SparseVilaError } from '../../errors';
+import type { Draw, Rgb } from '../../image/canvas';
+import { cellsOfRegion, evenCells, paddedSquare, type Region, type Size, wholePicture } from '../../image/cells';
+import type { ResampleFilter } from '../../image/resample';
+import type { Canvas, Grid, MediumLayout, MediumSize, RowMap, Run } from '../media';
+import { MARKER } from '../media';
+import { squarePatches } from '../patches';
+import { areaTaps, blockRows, joinMaps } from '../row_maps';
+import { closestTileGrid, type TileGrid } from '../tile_choice';
+
+/** What all layouts of a checkpoint have in common. Lengths are pixels. */
+export interface Shape {
+  /** Side of the tower's square input, and of a patch. */
+  readonly side: number;
+  readonly patch: number;
+  /** Patches per side of the block that becomes one token. */
+  readonly block: number;
+  /** How often a picture's features stand side by side: once for each scale of `dynamic_s2` where it is shown in one only. */
+  readonly copies: number;
+  /** Texts that the image encoder puts around each picture, tile or frame. */
+  readonly before: string | undefined;
+  readonly after: string | undefined;
+}
+
+const resizeTo = (width: number, height: number, filter: ResampleFilter): Draw => ({
+  step: 'resize',
+  to: { width, height },
+  filter,
+});
+
+const cellsPerSide = ({ side, patch }: Shape): number => Math.floor(side / patch);
+const tokensPerSide = (shape: Shape): number => Math.ceil(cellsPerSide(shape) / shape.block);
+
+function run({ before, after }: Shape, grid: number, from: number, to: number): Run {
+  return { grid, from, to, ...(before === undefined ? {} : { before }), ...(after === undefined ? {} : { after }) };
+}
+
+/** The blocks of `count` square canvases, canvas after canvas. */
+function blocksOfSquares(shape: Shape, count: number): RowMap {
+  const cells = cellsPerSide(shape);
+  const blocks = blockRows(cells, cells, shape.block);
+  const { copies } = shape;
+  const from = Int32Array.from(
+    { length: blocks.from.length * copies },
+    (_, i) => blocks.from[Math.floor(i / copies)] as number,
+  );
+  const one = { ...blocks, parts: blocks.parts * copies, from };
+  return joinMaps(
+    Array.from({ length: count }, () => one),
+    Array.from({ length: count }, (_, i) => i * cells * cells),
+  );
+}
+
+/** Square canvases that become one grid each; `regions` says which part of the picture each shows. */
+function squares(shape: Shape, canvases: readonly Canvas[], regions: readonly Region[], text: string): MediumLayout {
+  const { side, patch, block } = shape;
+  const tokens = tokensPerSide(shape);
+  const grids = regions.map((region): Grid => {
+    return { t: 1, h: tokens, w: tokens, frames: [0], cells: cellsOfRegion(region, { size: side, patch, block }) };
+  });
+  return {
+    kind: 'image',
+    canvases,
+    patches: squarePatches(canvases.length, cellsPerSide(shape), patch),
+    merge: blocksOfSquares(shape, canvases.length),
+    grids,
+    runs: grids.map((_, i) => run(shape, i, i * tokens ** 2, (i + 1) * tokens ** 2)),
+    text,
+  };
+}
+
+/** The picture resized to the tower's square, whatever its aspect ratio. */
+export function resized(shape: Shape, picture: Size, filter: ResampleFilter): MediumLayout {
+  const canvas = { frame: 0, steps: [resizeTo(shape.side, shape.side, filter)] };
+  return squares(shape, [canvas], [wholePicture(picture)], MARKER);
+}
+
+/** The picture in the middle of a square of `colour`, then resized. VILA's expand2square. */
+export function padded(shape: Shape, picture: Size, filter: ResampleFilter, colour: Rgb): MediumLayout {
+  const { left, top, width, height } = paddedSquare(picture);
+  const pad: Draw = { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, colour };
+  const canvas = { frame: 0, steps: [pad, resizeTo(shape.side, shape.side, filter)] };
+  return squares(shape, [canvas], [{ left, top, width, height }], MARKER);
+}
+
+/** The tiles of a picture that is resized to a grid of them, row after row. */
+function tiles(picture: Size, side: number, { cols, rows }: TileGrid): { canvases: Canvas[]; regions: Region[] } {
+  const whole = resizeTo(cols * side, rows * side, 'bicubic');
+  const [width, height] = [picture.width / cols, picture.height / rows];
+  const places = Array.from({ length: rows * cols }, (_, i) => ({ col: i % cols, row: Math.floor(i / cols) }));
+  const square = { width: side, height: side };
+  return {
+    canvases: places.map(({ col, row }) => ({
+      frame: 0,
+      steps: [whole, { step: 'crop', to: square, left: col * side, top: row * side }],
+    })),
+    regions: places.map(({ col, row }) => ({ left: col * width, top: row * height, width, height })),
+  };
+}
+
+/** `dynamic`: tiles in the picture's aspect ratio, and after more than one of them the whole picture. A line break follows each. */
+export function tiled(shape: Shape, picture: Size, { min, max }: { min: number; max: number }): MediumLayout {
+  const { side } = shape;
+  const { canvases, regions } = tiles(picture, side, closestTileGrid(picture, min, max, side));
+  if (canvases.length > 1) {
+    canvases.push({ frame: 0, steps: [resizeTo(side, side, 'bicubic')] });
+    regions.push(wholePicture(picture));
+  }
+  return squares(shape, canvases, regions, `${MARKER}\n`.repeat(canvases.length));
+}
+
+/** Scales of `dynamic_s2`, in tiles per side; the last one's tiles follow the picture's aspect ratio. */
+export interface Scales {
+  readonly sides: readonly number[];
+  /** The most tiles of the last scale. */
+  readonly max: number;
+  /** The scale whose size the features of all others take. */
+  readonly output: number;
+}
+
+/**
+ * `dynamic_s2`: the picture as tiles at several scales. The map of each scale takes the size of the output scale by averaging areas; the
+ * channels of all scales stand side by side; blocks are formed within each tile of the output map.
+ */
+export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scales): MediumLayout {
+  const { side, patch, block } = shape;
+  const least = (sides.at(-1) ?? 1) ** 2;
+  const grids = sides.map((k, i): TileGrid => {
+    return i === sides.length - 1 ? closestTileGrid(picture, least, max, side) : { cols: k, rows: k };
+  });
+  const canvases = grids.flatMap((grid) => tiles(picture, side, grid).canvases);
+  const { cols, rows } = grids[output] as TileGrid;
+  const tokens = tokensPerSide(shape);
+  const [h, w] = [rows * tokens, cols * tokens];
+  const count = h * w;
+  return {
+    kind: 'image',
+    canvases,
+    patches: squarePatches(canvases.length, cellsPerSide(shape), patch),
+    merge: scaleMap(cellsPerSide(shape), block, grids, { cols, rows }),
+    grids: [{ t: 1, h, w, frames: [0], cells: evenCells(picture, h, w) }],
+    runs: [run(shape, 0, 0, count)],
+    text: MARKER,
+  };
+}
+
+/** Token (row, col) of the output map: for each patch of its block and each scale, the mean of the scale's patches in that place. */
+function scaleMap(cells: number, block: number, scales: readonly TileGrid[], out: TileGrid): RowMap {
+  const perTile = Math.ceil(cells / block);
+  const [height, width] = [out.rows * cells, out.cols * cells];
+  const starts: number[] = [];
+  let patches = 0;
+  for (const { cols, rows } of scales) {
+    starts.push(patches);
+    patches += cols * rows * cells * cells;
+  }
+  /** The input row of a patch of a scale's map. */
+  const patchRow = (scale: number, y: number, x: number): number => {
+    const { cols } = scales[scale] as TileGrid;
+    const tile = Math.floor(y / cells) * cols + Math.floor(x / cells);
+    return (starts[scale] as number) + (tile * cells + (y % cells)) * cells + (x % cells);
+  };
+  const vertical = scales.map(({ rows }) => areaTaps(rows * cells, height));
+  const horizontal = scales.map(({ cols }) => areaTaps(cols * cells, width));
+  const most = (axes: readonly (readonly number[])[][]): number => Math.max(...axes.flat().map(({ length }) => length));
+  const taps = most(vertical) * most(horizontal);
+  const [parts, tokens] = [block * block * scales.length, out.rows * out.cols * perTile * perTile];
+  const from = new Int32Array(tokens * parts * taps).fill(-1);
+  const weights = new Float32Array(tokens * parts * taps);
+  for (let row = 0, at = 0; row < out.rows * perTile; row++)
+    for (let col = 0; col < out.cols * perTile; col++)
+      for (let part = 0; part < block * block; part++) {
+        const inTile = [
+          (row % perTile) * block + Math.floor(part / block),
+          (col % perTile) * block + (part % block),
+        ] as const;
+        const isPadding = inTile[0] >= cells || inTile[1] >= cells;
+        const y = Math.floor(row / perTile) * cells + inTile[0];
+        const x = Math.floor(col / perTile) * cells + inTile[1];
+        for (let scale = 0; scale < scales.length; scale++, at += taps) {
+          if (isPadding) continue;
+          const [ys, xs] = [vertical[scale]?.[y] ?? [], horizontal[scale]?.[x] ?? []];
+          const sources = ys.flatMap((sy) => xs.map((sx) => patchRow(scale, sy, sx)));
+          from.set(sources, at);
+          weights.fill(1 / sources.length, at, at + sources.length);
+        }
+      }
+  return { rows: tokens, parts, taps, from, weights };
+}
+
+/** Frames, rows and columns that one token of a film is the mean of; [1, 1, 1] for no pooling. */
+export type Pool = readonly [t: number, h: number, w: number];
+
+/**
+ * A film: one square per frame, projected and then pooled; for each pool, its planes in the order of time.
+ * @throws SparseVilaError `ERR_VIDEO` for frames that do not fill the last plane
+ */
+export function film(
+  shape: Shape,
+  { width, height, frames }: MediumSize,
+  frameSteps: readonly Draw[],
+  pools: readonly Pool[],
+): MediumLayout {
+  const { patch } = shape;
+  const tokens = tokensPerSide(shape);
+  for (const [t] of pools) {
+    if (frames % t === 0) continue;
+    throw new SparseVilaError(
+      'ERR_VIDEO',
+      `Expected a number of frames that ${t} divides, since the model takes the mean of as many, received ${frames}.`,
+    );
+  }
+  const grids = pools.map(([t, h, w]): Grid => {
+    const [rows, cols] = [tokens / h, tokens / w];
+    const planes = frames / t;
+    return {
+      t: planes,
+      h: rows,
+      w: cols,
+      frames: Array.from({ length: planes }, (_, plane) => plane * t),
+      cells: evenCells({ width, height }, rows, cols),
+    };
+  });
+  let first = 0;
+  const runs = grids.flatMap(({ t, h, w }, grid) =>
+    Array.from({ length: t }, (): Run => {
+      const from = first;
+      first += h * w;
+      return run(shape, grid, from, first);
+    }),
+  );
+  const isPooled = pools.length > 1 || pools.some((pool) => pool.some((size) => size !== 1));
+  return {
+    kind: 'video',
+    canvases: Array.from({ length: frames }, (_, frame) => ({ frame, steps: frameSteps })),
+    patches: squarePatches(frames, cellsPerSide(shape), patch),
+    merge: blocksOfSquares(shape, frames),
+    ...(isPooled ? { pool: poolMap(frames, tokens, pools) } : {}),
+    grids,
+    runs,
+    text: MARKER.repeat(runs.length),
+  };
+}
+
+function poolMap(frames: number, side: number, pools: readonly Pool[]): RowMap {
+  const taps = Math.max(...pools.map(([t, h, w]) => t * h * w));
+  const from: number[] = [];
+  const weights: number[] = [];
+  for (const [t, h, w] of pools)
+    for (let plane = 0; plane < frames / t; plane++)
+      for (let row = 0; row < side / h; row++)
+        for (let col = 0; col < side / w; col++)
+          for (let tap = 0; tap < taps; tap++) {
+            const isThere = tap < t * h * w;
+            const frame = plane * t + Math.floor(tap / (h * w));
+            const [y, x] = [row * h + (Math.floor(tap / w) % h), col * w + (tap % w)];
+            from.push(isThere ? (frame * side + y) * side + x : -1);
+            weights.push(isThere ? 1 / (t * h * w) : 0);
+          }
+  return { rows: from.length / taps, parts: 1, taps, from: Int32Array.from(from), weights: Float32Array.from(weights) };
+}

@@ -1,0 +1,142 @@
+// What VILA's root config says besides its parts: the settings that change the computation, each computed or refused by name, and the
+// texts that its encoders put around each picture or frame. Knows no weights.
+// Source: NVlabs/VILA `configuration_llava.py`, `llava_arch.py`, `model/encoders`, `multimodal_encoder/vision_encoder.py`.
+
+import { type ConfigReader, configReader, type Json } from '../../json';
+import type { Pool, Scales, Shape } from './vila_layouts';
+
+export const PICTURES = ['resize', 'pad', 'dynamic', 'dynamic_s2'] as const;
+export type Pictures = (typeof PICTURES)[number];
+
+/** Switches of VILA that nothing here computes: fixed scales, high-resolution towers, markers around pictures. */
+const SWITCHES = ['s2', 'ps3', 'mm_use_im_start_end'];
+
+/**
+ * Refuses what nothing here computes. `folders`: the folders of the parts, where each has one.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` naming the key, `ERR_CONFIG_INVALID` for a value of a wrong type
+ */
+export function checkVilaSettings(root: ConfigReader, imageSize: number, folders: readonly string[]): void {
+  for (const key of SWITCHES) if (root.boolean(key, false)) throw root.unsupported(key, 'false');
+  // `patch` drops the first patch of any tower, as if each had a class token.
+  if (root.string('mm_vision_select_feature', 'cls_patch') !== 'cls_patch')
+    throw root.unsupported('mm_vision_select_feature', 'cls_patch');
+  // The tower's positions are those of its image size; VILA stretches them to another resolution.
+  const resolution = root.has('vision_resolution') ? root.number('vision_resolution') : -1;
+  if (resolution !== -1 && resolution !== imageSize)
+    throw root.unsupported('vision_resolution', `-1 or the tower's image_size ${imageSize}`);
+  for (const part of folders) {
+    // A config, or where the part lies; it is read from its folder in either case.
+    const value = root.json[`${part}_cfg`];
+    if (typeof value !== 'string') continue;
+    const names = value.replace(/[\\/]+$/, '').split(/[\\/]/);
+    if (names.at(-1) !== part) throw root.unsupported(`${part}_cfg`, `a path that ends in "${part}"`);
+  }
+}
+
+/**
+ * `image_aspect_ratio`: how pictures are shown. Where the config says nothing, the processor resizes them as it likes.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED`
+ */
+export function picturesOf(root: ConfigReader, fallback: Pictures | undefined): Pictures | undefined {
+  const given = root.has('image_aspect_ratio') ? root.string('image_aspect_ratio') : fallback;
+  const mode = PICTURES.find((known) => known === given);
+  if (given !== undefined && mode === undefined)
+    throw root.unsupported('image_aspect_ratio', `one of ${PICTURES.join(', ')}`);
+  if (root.boolean('dynamic_s2', mode === 'dynamic_s2') !== (mode === 'dynamic_s2'))
+    throw root.unsupported('dynamic_s2', `${mode === 'dynamic_s2'}, as image_aspect_ratio has it`);
+  return mode;
+}
+
+/** `s2_scales`: pixels as "448,896,1344" or a list; `side`: pixels of a tile. @throws SparseVilaError `ERR_CONFIG_INVALID` */
+export function scalesOf(root: ConfigReader, side: number): Scales {
+  const given = root.json.s2_scales ?? [side, 2 * side, 3 * side];
+  const pixels: unknown = typeof given === 'string' ? given.split(',').map(Number) : given;
+  if (!Array.isArray(pixels) || pixels.length === 0 || !pixels.every((size) => size > 0 && size % side === 0))
+    throw root.wrong('s2_scales', `multiples of the tower's image_size ${side}`);
+  const sides = pixels.map((size: number) => size / side);
+  const index = root.number('s2_resize_output_to_scale_idx', -1);
+  const output = index < 0 ? sides.length + index : index;
+  if (sides[output] === undefined)
+    throw root.wrong('s2_resize_output_to_scale_idx', `an index of ${sides.length} scales`);
+  const least = (sides.at(-1) ?? 1) ** 2;
+  const max = root.size('max_tiles', 12);
+  if (max < least) throw root.wrong('max_tiles', `at least the last scale's ${least} tiles`);
+  return { sides, max, output };
+}
+
+/** `min_tiles` and `max_tiles` of `dynamic`. @throws SparseVilaError `ERR_CONFIG_INVALID` */
+export function tilesOf(root: ConfigReader): { readonly min: number; readonly max: number } {
+  const [min, max] = [root.size('min_tiles', 1), root.size('max_tiles', 12)];
+  if (max < min || max > MOST_TILES) throw root.wrong('max_tiles', `from min_tiles (${min}) to ${MOST_TILES}`);
+  return { min, max };
+}
+
+/** More tiles than any published model takes. */
+const MOST_TILES = 1024;
+
+/**
+ * What an encoder puts around each picture or frame: `start_tokens`, by default none, and `end_tokens`, by default "\n". Checkpoints
+ * from before encoders were configured (VILA-1.5) have neither.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another encoder or argument, `ERR_CONFIG_INVALID` for wrong values
+ */
+export function encoderTexts(
+  root: ConfigReader,
+  key: 'image_encoder' | 'video_encoder',
+  decoderType: string,
+): Pick<Shape, 'before' | 'after'> {
+  const encoder = encoderOf(root, key);
+  if (encoder === undefined) return { before: undefined, after: decoderType === 'qwen2' ? '\n' : undefined };
+  const textOf = (name: string, fallback: string | undefined): string | undefined => {
+    if (encoder.has(name)) return encoder.string(name);
+    return Object.hasOwn(encoder.json, name) ? undefined : fallback;
+  };
+  return { before: textOf('start_tokens', undefined), after: textOf('end_tokens', '\n') };
+}
+
+/** `pool_sizes` of TSPVideoEncoder: [frames, rows, columns] of tokens. `side`: tokens per side. @throws as `encoderTexts` */
+export function poolsOf(root: ConfigReader, side: number): readonly Pool[] {
+  const encoder = encoderOf(root, 'video_encoder');
+  const sizes: unknown = encoder?.json.pool_sizes;
+  if (encoder === undefined || sizes === undefined || sizes === null) return [[1, 1, 1]];
+  const isPool = (pool: unknown): pool is Pool =>
+    Array.isArray(pool) && pool.length === 3 && pool.every((size) => Number.isInteger(size) && size > 0);
+  const divides = ([, h, w]: Pool): boolean => side % h === 0 && side % w === 0;
+  if (Array.isArray(sizes) && sizes.length > 0 && sizes.every((pool) => isPool(pool) && divides(pool))) return sizes;
+  throw encoder.wrong('pool_sizes', `lists of frames, rows and columns, the latter divisors of ${side}`);
+}
+
+const ENCODERS = {
+  image_encoder: [['BasicImageEncoder', ['start_tokens', 'end_tokens']]],
+  video_encoder: [
+    ['BasicVideoEncoder', ['start_tokens', 'end_tokens']],
+    ['TSPVideoEncoder', ['start_tokens', 'end_tokens', 'pool_sizes', 'sep_tokens']],
+  ],
+} as const;
+
+/** An encoder as an object, or as JSON inside a string, as VILA writes it. */
+function encoderOf(root: ConfigReader, key: keyof typeof ENCODERS): ConfigReader | undefined {
+  if (!root.has(key)) return undefined;
+  const source = root.json[key];
+  const json = typeof source === 'string' ? parsed(root, key, source) : source;
+  if (typeof json !== 'object' || json === null || Array.isArray(json))
+    throw root.wrong(key, 'an object, or JSON of one');
+  const encoder = configReader(json as Json, root.file, `${key}.`);
+  const target = encoder.string('_target_').split('.').at(-1);
+  const found = ENCODERS[key].find(([name]) => name === target);
+  if (found === undefined)
+    throw encoder.unsupported('_target_', ENCODERS[key].map(([name]) => `llava.model.encoders.${name}`).join(' or '));
+  const known: readonly string[] = ['_target_', ...found[1]];
+  const unknown = Object.keys(encoder.json).find((name) => !known.includes(name));
+  if (unknown !== undefined) throw encoder.unsupported(unknown, `no argument besides ${known.slice(1).join(', ')}`);
+  if (encoder.has('sep_tokens')) throw encoder.unsupported('sep_tokens', 'null');
+  return encoder;
+}
+
+/** JSON inside a JSON string, as VILA writes its encoders. */
+function parsed(config: ConfigReader, key: string, text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw config.wrong(key, 'JSON');
+  }
+}

@@ -1,0 +1,49 @@
+// Patches: their order for layouts that several families share, and their values, cut from canvases.
+
+import type { RgbImage } from '../image/decode';
+import type { Normalization } from '../image/preprocess';
+import type { Patches } from './media';
+
+/** `count` canvases of cells × cells patches of `size` pixels, in raster order; the patches of a canvas attend to each other. */
+export function squarePatches(count: number, cells: number, size: number): Patches {
+  const each = cells * cells;
+  const corners = new Int32Array(count * each * 3);
+  for (let patch = 0; patch < count * each; patch++) {
+    const at = patch % each;
+    corners[3 * patch] = Math.floor(patch / each);
+    corners[3 * patch + 1] = Math.floor(at / cells) * size;
+    corners[3 * patch + 2] = (at % cells) * size;
+  }
+  return { corners, segments: Int32Array.from({ length: count + 1 }, (_, i) => i * each) };
+}
+
+/** The value of each byte in each channel: `(f32(x · rescaleFactor) - f32(mean)) / f32(std)`, every step rounded to f32. */
+export function pixelTables({ rescaleFactor, mean, std }: Normalization): readonly Float32Array[] {
+  return [0, 1, 2].map((channel) => {
+    const [m, s] = [Math.fround(mean[channel] as number), Math.fround(std[channel] as number)];
+    return Float32Array.from({ length: 256 }, (_, x) => Math.fround(Math.fround(x * rescaleFactor) - m) / s);
+  });
+}
+
+/** f32 [end - begin, 3 · size · size]: the values of patches begin … end - 1, in the order of a convolution's weights. */
+export function patchValues(
+  canvases: readonly RgbImage[],
+  { corners }: Patches,
+  { begin, end, size }: { readonly begin: number; readonly end: number; readonly size: number },
+  tables: readonly Float32Array[],
+): Float32Array {
+  const y = new Float32Array((end - begin) * 3 * size * size);
+  let at = 0;
+  for (let patch = begin; patch < end; patch++) {
+    const { data, width } = canvases[corners[3 * patch] as number] as RgbImage;
+    const [top, left] = [corners[3 * patch + 1] as number, corners[3 * patch + 2] as number];
+    for (let channel = 0; channel < 3; channel++) {
+      const table = tables[channel] as Float32Array;
+      for (let row = 0; row < size; row++) {
+        let from = ((top + row) * width + left) * 3 + channel;
+        for (let col = 0; col < size; col++, from += 3) y[at++] = table[data[from] as number] as number;
+      }
+    }
+  }
+  return y;
+}

@@ -1,0 +1,60 @@
+// What a family's file gives: for one checkpoint, a plan that is made of its config files alone. `load`, `inspect`, `quantize` and `convert`
+// read plans; nothing else is specific to a family.
+
+import type { Normalization } from '../image/preprocess';
+import type { ConfigReader } from '../json';
+import type { DecoderConfig } from './config';
+import type { MediumLayout, MediumSize } from './media';
+import type { NameRule } from './names';
+import type { ProjectorStep } from './projector';
+import type { QuantizationConfig } from './quantized_config';
+import type { TowerConfig } from './tower';
+
+/** The parts of a model; the canonical names of a part's tensors begin with its name and a dot. */
+export const PARTS = ['decoder', 'tower', 'projector'] as const;
+export type PartName = (typeof PARTS)[number];
+
+/** Where the tensors of a part lie. */
+export interface PartSource {
+  readonly folder: string;
+  /** Put before each name in the folder's files before the name rules apply. */
+  readonly prefix: string;
+  /** Where the config beside the part says nothing of its own. */
+  readonly quantization?: QuantizationConfig | undefined;
+}
+
+/** Where tokenizer, chat template and generation config come from. */
+export interface TextSource {
+  readonly folder: string;
+  /** The config that holds the decoder's fields, `eos_token_id` among them. */
+  readonly config: ConfigReader;
+  /** Tokens that the model's own code adds to a tokenizer that lacks them. */
+  readonly added?: readonly string[];
+  /** A chat template that the root config names, and the file that says so. */
+  readonly template?: { readonly name: string; readonly file: string } | undefined;
+  /** Whether the model's own code strips a message before it is templated. */
+  readonly strips?: boolean;
+}
+
+export interface Plan {
+  /** The checkpoint's folder. */
+  readonly folder: string;
+  /** `model_type` of the checkpoint. */
+  readonly family: string;
+  readonly decoder: DecoderConfig;
+  readonly tower: TowerConfig;
+  /** From a token's features to a row for the decoder. */
+  readonly projector: readonly ProjectorStep[];
+  readonly sources: Readonly<Record<PartName, PartSource>>;
+  readonly names: readonly NameRule[];
+  readonly pixels: Normalization;
+  /** The root config. */
+  readonly root: ConfigReader;
+  readonly text: TextSource;
+  /** The marker that stands for one run of visual rows: its id, or its text where the config has no id. */
+  readonly marker: { readonly id: number } | { readonly text: string };
+  /** Whether videos are taken. */
+  readonly videos: boolean;
+  /** The layout of one of the media of a turn: some families show several pictures otherwise than one. */
+  layout(size: MediumSize, turn: { readonly media: number }): MediumLayout;
+}

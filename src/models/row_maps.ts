@@ -1,0 +1,119 @@
+// Row maps: the ones that families are made of, and how they apply to tensors and to numbers. Dropping the class row, space-to-depth,
+// tiles, average and area pooling are all row maps, and salience and keys go through the same map as the features.
+
+import { float32, int32 } from '../ops/run';
+import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
+import type { RowMap } from './media';
+
+/** The rows that are listed, unchanged. */
+export function selectRows(from: ArrayLike<number>): RowMap {
+  return { rows: from.length, parts: 1, taps: 1, from: Int32Array.from(from) };
+}
+
+/**
+ * Space to depth: the k × k blocks of an h × w raster, the rows of a block side by side in raster order; zeros beyond the edges.
+ * `at(row, col)` is the input row of a raster cell; by default the raster itself.
+ */
+export function blockRows(
+  h: number,
+  w: number,
+  k: number,
+  at: (row: number, col: number) => number = (row, col) => row * w + col,
+): RowMap {
+  const [rows, cols] = [Math.ceil(h / k), Math.ceil(w / k)];
+  const from = new Int32Array(rows * cols * k * k);
+  for (let i = 0; i < from.length; i++) {
+    const [token, part] = [Math.floor(i / (k * k)), i % (k * k)];
+    const row = Math.floor(token / cols) * k + Math.floor(part / k);
+    const col = (token % cols) * k + (part % k);
+    from[i] = row < h && col < w ? at(row, col) : -1;
+  }
+  return { rows: rows * cols, parts: k * k, taps: 1, from };
+}
+
+/**
+ * Area averaging along one axis: for each of `to` outputs the inputs, of `from`, whose mean it is.
+ * Source: torch `adaptive_avg_pool`, from floor(i · from / to) to ceil((i + 1) · from / to).
+ */
+export function areaTaps(from: number, to: number): number[][] {
+  return Array.from({ length: to }, (_, i) => {
+    const begin = Math.floor((i * from) / to);
+    const end = Math.ceil(((i + 1) * from) / to);
+    return Array.from({ length: end - begin }, (_, k) => begin + k);
+  });
+}
+
+/** Several maps one after another; the inputs of map i begin at row `starts[i]`. */
+export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): RowMap {
+  const [first] = maps;
+  if (first === undefined) return selectRows([]);
+  const from = maps.flatMap((map, i) => Array.from(map.from, (row) => (row < 0 ? row : row + (starts[i] as number))));
+  return {
+    rows: maps.reduce((sum, { rows }) => sum + rows, 0),
+    parts: first.parts,
+    taps: 1,
+    from: Int32Array.from(from),
+  };
+}
+
+/** Whether a map gives the rows of its input, n of them, in their order. */
+export function isIdentity(map: RowMap, n: number): boolean {
+  return (
+    map.parts === 1 &&
+    map.taps === 1 &&
+    map.weights === undefined &&
+    map.rows === n &&
+    map.from.every((row, i) => row === i)
+  );
+}
+
+/** f32 [n, c] -> f32 [rows, parts · c]; a new tensor. */
+export function mapRows(x: Tensor, map: RowMap): Tensor {
+  const [n, c] = x.shape as [number, number];
+  if (isIdentity(map, n)) return x.clone();
+  const { tf } = start();
+  const { rows, parts, taps, from, weights } = map;
+  return tf.tidy(() => {
+    const source = from.includes(-1) ? tf.concat([x, tf.zeros([1, c])]) : x;
+    let sum: Tensor | undefined;
+    for (let tap = 0; tap < taps; tap++) {
+      const ids = tapOf(from, tap, taps).map((row) => (row < 0 ? n : row));
+      let term: Tensor = tf.gather(source, int32(ids));
+      if (weights !== undefined) term = tf.mul(term, float32(tapOf(weights, tap, taps), [rows * parts, 1]));
+      sum = sum === undefined ? term : tf.add(sum, term);
+    }
+    return tf.reshape(sum as Tensor, [rows, parts * c]);
+  });
+}
+
+function tapOf<T extends Int32Array | Float32Array>(values: T, tap: number, taps: number): T {
+  return (taps === 1 ? values : values.filter((_, i) => i % taps === tap)) as T;
+}
+
+/**
+ * The same for numbers, flat [n, width] -> flat [rows, width], as means over a row's parts: what a token inherits from the patches it is
+ * made of. Parts of which no input row is there (padding) do not count.
+ */
+export function mapValues(values: Float32Array, map: RowMap, width: number): Float32Array {
+  const { rows, parts, taps, from, weights } = map;
+  const y = new Float32Array(rows * width);
+  const sums = new Float64Array(width);
+  for (let i = 0; i < rows; i++) {
+    sums.fill(0);
+    let present = 0;
+    for (let part = 0; part < parts; part++) {
+      let isPresent = false;
+      for (let at = (i * parts + part) * taps, tap = 0; tap < taps; tap++, at++) {
+        const row = from[at] as number;
+        if (row < 0) continue;
+        isPresent = true;
+        const weight = weights === undefined ? 1 : (weights[at] as number);
+        for (let e = 0; e < width; e++) sums[e] = (sums[e] as number) + weight * (values[row * width + e] as number);
+      }
+      present += Number(isPresent);
+    }
+    for (let e = 0; e < width; e++) y[i * width + e] = (sums[e] as number) / present;
+  }
+  return y;
+}

@@ -1,0 +1,32 @@
+// How a picture is cut into tiles: the grid of equal tiles whose aspect ratio is closest to the picture's.
+// Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL.
+
+import type { Size } from '../image/cells';
+
+/** Tiles per row and per column. */
+export interface TileGrid {
+  readonly cols: number;
+  readonly rows: number;
+}
+
+/**
+ * Of all grids of min … max tiles the one whose cols / rows is closest to width / height. Of equally close ones, which come in order of
+ * their tiles, a later one is taken if the picture has more than half of its pixels. Grids of as many tiles come in order of their
+ * columns; Python's own order there is that of a set.
+ * @param side pixels of a tile
+ */
+export function closestTileGrid({ width, height }: Size, min: number, max: number, side: number): TileGrid {
+  const grids: TileGrid[] = [];
+  for (let cols = 1; cols <= max; cols++)
+    for (let rows = 1; cols * rows <= max; rows++) if (cols * rows >= min) grids.push({ cols, rows });
+  grids.sort((a, b) => a.cols * a.rows - b.cols * b.rows);
+  let best: TileGrid = { cols: 1, rows: 1 };
+  let least = Number.POSITIVE_INFINITY;
+  for (const grid of grids) {
+    const difference = Math.abs(width / height - grid.cols / grid.rows);
+    const isLarge = width * height > 0.5 * side * side * grid.cols * grid.rows;
+    if (difference < least || (difference === least && isLarge)) best = grid;
+    least = Math.min(least, difference);
+  }
+  return best;
+}

@@ -1,0 +1,73 @@
+// Config files of vision towers: SigLIP and CLIP, each with the defaults of its transformers class.
+// Source: transformers 5.24 `configuration_siglip.py`, `configuration_clip.py`.
+
+import type { ConfigReader } from '../json';
+import { activation } from './config';
+import type { TowerConfig } from './tower';
+
+/** A tower before a family says which hidden state it takes. */
+export type TowerShape = Omit<TowerConfig, 'depth'>;
+
+/**
+ * The tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for wrong values
+ */
+export function siglipTower(top: ConfigReader): TowerShape {
+  const config = top.string('model_type', '') === 'siglip' ? (top.object('vision_config') ?? top) : top;
+  const type = config.string('model_type', 'siglip_vision_model');
+  if (type !== 'siglip_vision_model' && type !== 'siglip')
+    throw config.unsupported('model_type', 'siglip_vision_model or siglip');
+  return {
+    ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 16 }),
+    patchBias: true,
+    classToken: false,
+    preNorm: false,
+    normEps: config.float('layer_norm_eps', 1e-6),
+    activation: activation(config, TOWER_ACTIVATIONS, 'gelu_pytorch_tanh'),
+  };
+}
+
+/** The tower of a `clip_vision_model` config. @throws SparseVilaError as `siglipTower` */
+export function clipTower(config: ConfigReader): TowerShape {
+  if (config.string('model_type', 'clip_vision_model') !== 'clip_vision_model')
+    throw config.unsupported('model_type', 'clip_vision_model');
+  return {
+    ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 32 }),
+    patchBias: false,
+    classToken: true,
+    preNorm: true,
+    normEps: config.float('layer_norm_eps', 1e-5),
+    activation: activation(config, TOWER_ACTIVATIONS, 'quick_gelu'),
+  };
+}
+
+/** Names of transformers' ACT2FN; those of one formula are one here. */
+const TOWER_ACTIVATIONS = {
+  ...{ gelu_pytorch_tanh: 'gelu_pytorch_tanh', gelu_new: 'gelu_pytorch_tanh', gelu_fast: 'gelu_pytorch_tanh' },
+  ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
+} as const satisfies Readonly<Record<string, TowerConfig['activation']>>;
+
+type Defaults = Readonly<Record<'hidden' | 'intermediate' | 'layers' | 'heads' | 'image' | 'patch', number>>;
+
+function sizes(config: ConfigReader, defaults: Defaults) {
+  const hiddenSize = config.size('hidden_size', defaults.hidden);
+  const heads = config.size('num_attention_heads', defaults.heads);
+  if (hiddenSize % heads !== 0) throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
+  const imageSize = config.size('image_size', defaults.image);
+  const patchSize = config.size('patch_size', defaults.patch);
+  if (patchSize > imageSize) throw config.wrong('patch_size', `at most image_size (${imageSize})`);
+  if (config.size('num_channels', 3) !== 3) throw config.unsupported('num_channels', '3');
+  return {
+    ...{ hiddenSize, heads, imageSize, patchSize },
+    intermediateSize: config.size('intermediate_size', defaults.intermediate),
+    layers: config.size('num_hidden_layers', defaults.layers),
+  };
+}
+
+/** The depth of a hidden state that a config names by its index: 0 is the embedding, negative ones count from the last. */
+export function hiddenStateDepth(config: ConfigReader, key: string, fallback: number, layers: number): number {
+  const index = config.number(key, fallback);
+  const depth = index < 0 ? layers + 1 + index : index;
+  if (Number.isInteger(depth) && depth >= 0 && depth <= layers) return depth;
+  throw config.wrong(key, `one of the tower's ${layers + 1} hidden states (${-layers - 1} to ${layers})`);
+}

@@ -1,0 +1,189 @@
+// The media of a turn: decode, tower, prune, projector. Leaves rows for the decoder. Knows no conversation.
+
+import { SparseVilaError } from '../errors';
+import { type Grid, type MediaInput, type MediumLayout, planeTokens } from '../models/media';
+import type { EncodedMedium, RowModel } from '../models/model';
+import { float32, floats, int32 } from '../ops/run';
+import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
+import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
+import { checkLists, checkMerged } from './selection';
+import { type StageTimes, timed } from './times';
+
+/** What was kept of a medium. */
+export interface PrunedMedium {
+  readonly layout: MediumLayout;
+  /** Its tokens before pruning. */
+  readonly tokens: number;
+  /** Tokens that were kept, ascending. */
+  readonly kept: Int32Array;
+  /** f32 [tokens], of the first layer that the method asked for. */
+  readonly salience: Float32Array | undefined;
+  /** f32 [kept, d] */
+  readonly rows: Tensor;
+}
+
+export interface MediaContext {
+  readonly model: RowModel;
+  readonly method: SparsityMethod;
+  readonly times: StageTimes;
+  readonly signal: AbortSignal | undefined;
+  readonly breathe: () => Promise<void>;
+}
+
+/** What is kept of one grid: its tokens, and the rows that a merging method puts in their place. */
+interface GridSelection {
+  readonly kept: Int32Array;
+  readonly rows?: Float32Array;
+}
+
+/** Decodes, encodes, prunes and projects media. The caller disposes of the rows. */
+export async function seeMedia(context: MediaContext, inputs: readonly MediaInput[]): Promise<PrunedMedium[]> {
+  const { model, method, times, breathe } = context;
+  if (inputs.length === 0) return [];
+  const encoded: EncodedMedium[] = [];
+  const seen: PrunedMedium[] = [];
+  try {
+    // All are decoded before any is encoded: a picture that cannot be read costs no work.
+    const prepared = await timed(times, 'image', () => model.prepare(inputs, context.signal));
+    for (const medium of prepared)
+      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.tower, breathe })));
+    const selections = await timed(times, 'retrieve', () => prune(context, encoded));
+    for (const [i, medium] of encoded.entries()) {
+      const { layout, tokens } = medium;
+      const own = selections[i] as readonly GridSelection[];
+      const firsts = firstTokens(layout);
+      const kept = Int32Array.from(
+        own.flatMap((one, grid) => Array.from(one.kept, (token) => token + firstOf(firsts, grid))),
+      );
+      const rows = await timed(times, 'project', () => project(model, method, medium, own));
+      seen.push({ layout, tokens, kept, salience: medium.salience[0], rows });
+      await breathe();
+    }
+    return seen;
+  } catch (error) {
+    for (const { rows } of seen) rows.dispose();
+    throw error;
+  } finally {
+    for (const medium of encoded) medium.dispose();
+  }
+}
+
+/** The first token of each grid among those of its medium. */
+export function firstTokens({ grids }: Pick<MediumLayout, 'grids'>): number[] {
+  let first = 0;
+  return grids.map((grid) => {
+    const own = first;
+    first += tokensIn(grid);
+    return own;
+  });
+}
+
+const firstOf = (firsts: readonly number[], grid: number): number => firsts[grid] as number;
+const tokensIn = (grid: Grid): number => grid.t * planeTokens(grid);
+
+/** For each medium and each of its grids, what the method keeps. */
+function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[]): GridSelection[][] {
+  const grids = encoded.flatMap((medium, i) => medium.layout.grids.map((_, grid) => ({ medium, i, grid })));
+  const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid }));
+  const lists = method.prune === undefined ? undefined : checkLists(method.name, method.prune(views), grids.length);
+  const selections: GridSelection[][] = encoded.map(() => []);
+  for (const [at, { medium, i, grid }] of grids.entries()) {
+    const tokens = tokensIn(medium.layout.grids[grid] as Grid);
+    const width =
+      method.merges === 'projected' ? model.decoder.config.hiddenSize : (medium.features.shape[1] as number);
+    const all = { kept: Int32Array.from({ length: tokens }, (_, token) => token) };
+    const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n: tokens, width });
+    selections[i]?.push(own ?? all);
+  }
+  return selections;
+}
+
+/** What `prune` sees of a grid, computed when it looks. */
+function towerView(
+  model: RowModel,
+  method: SparsityMethod,
+  medium: EncodedMedium,
+  at: { readonly medium: number; readonly grid: number },
+): TowerView {
+  const { layout, features } = medium;
+  const grid = layout.grids[at.grid] as Grid;
+  const tokens = tokensIn(grid);
+  const first = firstOf(firstTokens(layout), at.grid);
+  const declared = <T>(values: readonly T[], i: number, what: string): T => {
+    const value = values[i];
+    if (value !== undefined) return value;
+    throw new SparseVilaError(
+      'ERR_METHOD',
+      `Expected method ${JSON.stringify(method.name)} to name ${i + 1} layers in tower.${what}, which its prune reads, ` +
+        `received ${values.length}.`,
+    );
+  };
+  const own = (values: Float32Array): Float32Array => {
+    const each = values.length / medium.tokens;
+    // A copy: the numbers may be shared with other sessions, and become part of the statistics.
+    return values.slice(first * each, (first + tokens) * each);
+  };
+  const rows = (): Tensor => sliceRows(features, first, tokens);
+  return {
+    medium: at.medium,
+    tokens,
+    grid: { t: grid.t, h: grid.h, w: grid.w },
+    salience: (i = 0) => own(declared(medium.salience, i, 'salience')),
+    keys: (i = 0) => {
+      const { data, width } = declared(medium.keys, i, 'keys');
+      return { data: own(data), width };
+    },
+    features: () => matrixOf(rows),
+    projected: () => matrixOf(() => model.project(rows(), layout)),
+  };
+}
+
+/** The numbers of a tensor [n, width] that `make` makes, which is freed. */
+export function matrixOf(make: () => Tensor): Matrix {
+  const tensor = start().tf.tidy(make);
+  try {
+    return matrix(tensor);
+  } finally {
+    tensor.dispose();
+  }
+}
+
+/** A copy of the numbers of a tensor [n, width]. */
+export function matrix(tensor: Tensor): Matrix {
+  return { data: floats(tensor).slice(), width: tensor.shape[1] as number };
+}
+
+/** Rows for the decoder: the kept features projected, or what the method merged them into. */
+function project(
+  model: RowModel,
+  { merges }: SparsityMethod,
+  { features, layout, tokens }: EncodedMedium,
+  selections: readonly GridSelection[],
+): Tensor {
+  const { tf } = start();
+  const firsts = firstTokens(layout);
+  // In a scope, which frees what is made on the way, also when an op fails.
+  return tf.tidy(() => {
+    const parts = selections.map(({ kept, rows }, grid) => {
+      if (rows !== undefined) {
+        const merged = float32(rows, [kept.length, rows.length / Math.max(1, kept.length)]);
+        return merges === 'projected' ? merged : model.project(merged, layout);
+      }
+      const own = kept.map((token) => token + firstOf(firsts, grid));
+      return model.project(own.length === tokens ? features : gatherRows(features, own), layout);
+    });
+    return parts.length === 1 ? (parts[0] as Tensor) : tf.concat(parts);
+  });
+}
+
+/** Rows of a tensor [n, width]. */
+export function gatherRows(x: Tensor, rows: Int32Array): Tensor {
+  const { tf } = start();
+  return tf.tidy(() => tf.gather(x, int32(rows)));
+}
+
+function sliceRows(x: Tensor, begin: number, count: number): Tensor {
+  const [n, width] = x.shape as [number, number];
+  return count === n ? x.clone() : start().tf.slice(x, [begin, 0], [count, width]);
+}
