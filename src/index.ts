@@ -38,7 +38,17 @@ export { dense } from './sparsity/dense';
 export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
 export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
-export type { DropView, Matrix, Place, Selection, SparsityMethod, TowerView } from './sparsity/method';
+export type {
+  Drop,
+  DropView,
+  Matrix,
+  Place,
+  Prune,
+  Retrieve,
+  Selection,
+  SparsityMethod,
+  TowerView,
+} from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
 export { type LayerRelevance, type Observed, observed } from './sparsity/observed';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';

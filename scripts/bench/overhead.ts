@@ -136,8 +136,8 @@ async function benchDecoder(shape: Shape, visual: number, rounds: number, perIma
   const base = await loadModel(join(packageFolder(), 'assets', 'tiny-nvila'));
   const model = withImages({ ...base, decoder: llm }, visual, config.hiddenSize);
   // Nothing is pruned, so that both decoders have the same rows.
-  const sparse = createSession(model, { method: sparseVila({ prefillSparsity: 0 }), history: 'evict' });
-  const plain = createSession(model, { method: dense(), history: 'evict' });
+  const sparse = createSession(model, { method: sparseVila({ prefillSparsity: 0 }), history: 'forget' });
+  const plain = createSession(model, { method: dense(), history: 'forget' });
   await ask(sparse, true); // warms up as well
   const whole = await ask(plain, true);
   const without: Asked[] = [];
@@ -224,7 +224,7 @@ function pruneTimes(tokens: number, rounds: number): Times {
   const method = sparseVila();
   const times: Times[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {
-    const taken = timesOf(() => void method.prune?.([{ ...view, projected: none }]));
+    const taken = timesOf(() => void method.prune?.select([{ ...view, projected: none }]));
     if (round >= 0) times.push(taken);
   }
   return medians(times);

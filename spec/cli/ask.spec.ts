@@ -116,12 +116,12 @@ describe('ask --json', () => {
     ]);
   });
 
-  test('--evict forgets the text of a turn and keeps its image', async () => {
-    const [kept, evicted] = [await ask(ASK), await ask([...ASK, '--evict'])];
-    expect(evicted.turns.map(({ answer }) => answer)).toEqual(QUESTIONS.map(([, truth]) => truth));
-    expect(evicted.turns[0]?.tokens).toEqual(kept.turns[0]?.tokens);
+  test('--history forget forgets the text of a turn and keeps its image', async () => {
+    const [kept, forgotten] = [await ask(ASK), await ask([...ASK, '--history', 'forget'])];
+    expect(forgotten.turns.map(({ answer }) => answer)).toEqual(QUESTIONS.map(([, truth]) => truth));
+    expect(forgotten.turns[0]?.tokens).toEqual(kept.turns[0]?.tokens);
     // Nothing of the first turn's answer is left to be closed.
-    expect(evicted.turns[1]?.tokens.prompt).toBeLessThan(kept.turns[1]?.tokens.prompt ?? 0);
+    expect(forgotten.turns[1]?.tokens.prompt).toBeLessThan(kept.turns[1]?.tokens.prompt ?? 0);
   });
 
   test('a seed gives the same answer again, another seed another', async () => {

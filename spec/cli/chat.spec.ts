@@ -28,7 +28,7 @@ describe('chat', () => {
     const script = [
       ...[`/image "${picture(20)}"`, 'Read row 7.', '/stats'],
       ...['Where is the yellow 2?', '/rewind', '/stats'],
-      ...['/evict on', 'Where is the yellow 2?', '/stats', '/rewind', '/rewind', '/rewind', '/stats'],
+      ...['/history forget', 'Where is the yellow 2?', '/stats', '/rewind', '/rewind', '/rewind', '/stats'],
     ];
     const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
     expect([code, stdout]).toEqual([0, 'blue X, blue triangle\nd5\nd5\n']);
@@ -39,7 +39,7 @@ describe('chat', () => {
     ]);
     const afterOne = Number(rows(1).exec(stderr)?.[1]);
     expect(afterOne).toBeGreaterThan(40);
-    // After a rewound turn, and after an evicted one, the cache is as before; with all forgotten it is empty.
+    // After a rewound turn, and after a forgotten one, the cache is as before; with all forgotten it is empty.
     expect(counted).toEqual([
       [1, afterOne],
       [1, afterOne],
@@ -50,12 +50,12 @@ describe('chat', () => {
   });
 
   test('what fails is said, the conversation goes on, and the exit code tells', async () => {
-    const script = ['/bogus', '/evict maybe', '/image', '/image nope.png', `/image ${picture(20)}`, 'Read row 7.'];
+    const script = ['/bogus', '/history maybe', '/image', '/image nope.png', `/image ${picture(20)}`, 'Read row 7.'];
     const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
     expect(code).toBe(1);
     expect(stderr.split('\n')).toEqual([
       expect.stringContaining('received "/bogus"'),
-      expect.stringContaining('Expected on or off'),
+      expect.stringContaining('Expected keep or forget'),
       expect.stringContaining('Expected a path'),
       expect.stringContaining('ERR_IMAGE_NOT_FOUND'),
       expect.stringContaining('The next question is about'),

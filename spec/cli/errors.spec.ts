@@ -101,6 +101,6 @@ test.each(['ask', 'chat'])('%s --help has examples and the shared options', asyn
   const { code, stdout, stderr } = await cli([command, '--help']);
   expect([code, stderr]).toEqual([0, '']);
   expect(stdout).toMatch(new RegExp(`Examples:\\n  # .*\\n  sparsevila ${command} `));
-  for (const option of ['--prefill-sparsity', '--seed', '--evict', '--context-length'])
+  for (const option of ['--prefill-sparsity', '--seed', '--history', '--context-length'])
     expect(stdout).toContain(option);
 });

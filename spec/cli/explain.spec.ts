@@ -99,5 +99,5 @@ test('--help has examples and the shared options', async () => {
   const { code, stdout } = await cli(['explain', '--help']);
   expect(code).toBe(0);
   expect(stdout).toMatch(/Examples:\n {2}# .*\n {2}sparsevila explain /);
-  for (const option of ['--out', '--prefill-sparsity', '--seed', '--evict']) expect(stdout).toContain(option);
+  for (const option of ['--out', '--prefill-sparsity', '--seed', '--history']) expect(stdout).toContain(option);
 });

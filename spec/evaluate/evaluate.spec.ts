@@ -38,7 +38,7 @@ const ROW_KEYS = [
 function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<Row[]> {
   const results = openResults(at(name, 'results.jsonl'), { seed: 1 });
   const settings = [DENSE, SPARSE, KEEP_ALL, RANDOM];
-  return evaluate({ model, data: DATA, settings, protocols: ['evict'], seed: 1, maxTokens: 64, results, ...more });
+  return evaluate({ model, data: DATA, settings, protocols: ['forget'], seed: 1, maxTokens: 64, results, ...more });
 }
 
 const withoutTimes = (rows: readonly Row[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
@@ -77,9 +77,9 @@ describe('rows', () => {
 
   it('in the chat protocol see what was said before', async () => {
     const settings = [DENSE];
-    const rows = await run('both', { settings, protocols: ['evict', 'chat'] });
+    const rows = await run('both', { settings, protocols: ['forget', 'chat'] });
     expect(rows.map(({ protocol, method }) => [protocol, method])).toEqual([
-      ['evict', 'dense'],
+      ['forget', 'dense'],
       ['chat', 'dense'],
     ]);
   });
@@ -145,7 +145,7 @@ describe('interruption', () => {
     const file = at('cut', 'results.jsonl');
     const before = readFileSync(file, 'utf8');
     expect(before.trim().split('\n')).toHaveLength(1 + 2 * 4);
-    appendFileSync(file, '{"name":"2 evict dense 0/0 orig');
+    appendFileSync(file, '{"name":"2 forget dense 0/0 orig');
     expect(withoutTimes(await run('cut'))).toEqual(withoutTimes(whole));
     expect(readFileSync(file, 'utf8').startsWith(before)).toBe(true);
     const asked = await run('cut', { model: new Proxy(model, { get: () => expect(false).toBe(true) }) });
@@ -186,7 +186,7 @@ describe('command line', () => {
     const other = await cli([...EVALUATE, '--out', at('cli'), '--protocol', 'chat']);
     expect([other.code, other.stderr]).toEqual([
       1,
-      expect.stringMatching(/ERR_RESUME_MISMATCH.*protocol is "evict" there/),
+      expect.stringMatching(/ERR_RESUME_MISMATCH.*protocol is "forget" there/),
     ]);
   });
 

@@ -144,8 +144,8 @@ describe('reference conversations, 24 pictures of 6 turns', () => {
   });
 
   it('each turn by itself, dense and sparse', async () => {
-    expect((await score({ history: 'evict' })).right).toBeGreaterThanOrEqual(135);
-    expect((await score({ history: 'evict', method: sparseVila() })).right).toBeGreaterThanOrEqual(128);
+    expect((await score({ history: 'forget' })).right).toBeGreaterThanOrEqual(135);
+    expect((await score({ history: 'forget', method: sparseVila() })).right).toBeGreaterThanOrEqual(128);
   });
 
   it('compact positions lose what is known of re-indexed tokens: a third of the answers', async () => {

@@ -38,7 +38,7 @@ async function answers(folderOfModel: string): Promise<string[]> {
     const session = createSession(model);
     for (const [i, question] of questionsAbout(sample, 27).entries()) {
       const images = i === 0 ? sample.images : [];
-      said.push(await session.ask(question, { images, history: 'evict', temperature: 0 }).text());
+      said.push(await session.ask(question, { images, history: 'forget', temperature: 0 }).text());
     }
     session.dispose();
   }

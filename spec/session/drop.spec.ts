@@ -1,7 +1,7 @@
-// Rows that leave the cache on the way: dropping between layers against attention that masks them, whose attention is seen, evicting,
+// Rows that leave the cache: dropping between layers against attention that masks them, whose attention is seen, permanent retrieval,
 // and what is refused.
 
-import { compose, dense, fastV, load, type Model, type SparsityMethod, sparseVila } from '../../src';
+import { compose, type Drop, dense, fastV, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import { float32, int32 } from '../../src/ops/run';
 import { pointOf } from '../../src/session/conversation';
 import { createSession } from '../../src/session/session';
@@ -81,8 +81,8 @@ describe('what is dropped between layers', () => {
     ['a short question', QUESTION],
     ['a question of several chunks', LONG],
   ])('is as if no later layer saw it, bit for bit: %s', async (_, question) => {
-    const drop: SparsityMethod['drop'] = ({ stage, scores }) => every(scores.length, stage === 0 ? 3 : 2);
-    const dropped = await turn({ name: 'thirds', dropFrom: [1, 3], drop }, question);
+    const select: Drop['select'] = ({ stage, scores }) => every(scores.length, stage === 0 ? 3 : 2);
+    const dropped = await turn({ name: 'thirds', drop: { layers: [1, 3], select } }, question);
     const third = new Set(every(100, 3));
     const sixth = new Set(every(100, 6));
     const expected = await masked(question, [new Set(), without(third), without(third), without(sixth)]);
@@ -94,7 +94,10 @@ describe('what is dropped between layers', () => {
   });
 
   it('is gone for later turns, and what a later turn drops is of its own images', async () => {
-    const method: SparsityMethod = { name: 'tenth', dropFrom: [2], drop: ({ scores }) => every(scores.length, 10) };
+    const method: SparsityMethod = {
+      name: 'tenth',
+      drop: { layers: [2], select: ({ scores }) => every(scores.length, 10) },
+    };
     using chat = createSession(model, { method });
     const counts: number[][] = [];
     for (const images of [[0], [], [1, 2], []]) {
@@ -118,18 +121,20 @@ describe('what is dropped between layers', () => {
     expect(stats?.tokens).toMatchObject({ activePrefill: 49.75, activeDecode: 24.5 });
   });
 
-  it('may be merged: rows that are given take the place of those that live', async () => {
+  it('may be merged: rows that are given take the place of the kept ones', async () => {
     const select = (rows?: (x: Float32Array) => Float32Array): SparsityMethod => ({
       name: 'merged',
-      dropFrom: [2],
-      drop: ({ hidden, scores }) => {
-        const kept = every(scores.length, 4);
-        const { data, width } = hidden();
-        const own = Float32Array.from(
-          { length: kept.length * width },
-          (_, i) => data[4 * width * Math.floor(i / width) + (i % width)] ?? 0,
-        );
-        return rows === undefined ? kept : { kept, rows: rows(own) };
+      drop: {
+        layers: [2],
+        select: ({ hidden, scores }) => {
+          const kept = every(scores.length, 4);
+          const { data, width } = hidden();
+          const own = Float32Array.from(
+            { length: kept.length * width },
+            (_, i) => data[4 * width * Math.floor(i / width) + (i % width)] ?? 0,
+          );
+          return rows === undefined ? kept : { kept, rows: rows(own) };
+        },
       },
     });
     const plain = await turn(select());
@@ -142,22 +147,31 @@ describe('what is dropped between layers', () => {
 
 describe('the attention that a drop sees', () => {
   /** Scores of the one stage before `layer`, and the relevance per layer that retrieve sees. */
-  async function seen(layer: number, more: Partial<SparsityMethod> = {}, question = QUESTION) {
+  async function seen(
+    layer: number,
+    { window, ...more }: Partial<Drop> & { readonly window?: number } = {},
+    question = QUESTION,
+  ) {
     let scores = new Float32Array();
     const relevance: Float32Array[] = [];
     const keep = (n: number): Int32Array => every(n, 1);
     const method: SparsityMethod = {
       name: 'watching',
-      dropFrom: [layer],
-      drop: (view) => {
-        scores = view.scores.slice();
-        return keep(view.scores.length);
+      drop: {
+        layers: [layer],
+        select: (view) => {
+          scores = view.scores.slice();
+          return keep(view.scores.length);
+        },
+        ...more,
       },
-      retrieve: (values) => {
-        relevance.push(values.slice());
-        return keep(values.length);
+      retrieve: {
+        ...(window !== undefined && { window }),
+        select: (values) => {
+          relevance.push(values.slice());
+          return keep(values.length);
+        },
       },
-      ...more,
     };
     const { logits } = await turn(method, question);
     return { scores, relevance, logits };
@@ -168,7 +182,7 @@ describe('the attention that a drop sees', () => {
     async (question) => {
       const { logits: plain } = await turn(dense(), question);
       for (const layer of [1, 2]) {
-        const next = await seen(layer, { scoresOf: 'next', window: 1 }, question);
+        const next = await seen(layer, { scores: 'next', window: 1 }, question);
         const previous = await seen(layer + 1, { window: 1 }, question);
         expect(compareBits([next.scores], [previous.scores])).toBe('identical');
         // The window of one row is the last one too.
@@ -196,21 +210,21 @@ describe('the attention that a drop sees', () => {
   });
 });
 
-describe('what is evicted', () => {
-  const retrieve: SparsityMethod['retrieve'] = (relevance, layer) => every(relevance.length, 2 + layer);
+describe('what a permanent retrieval leaves out', () => {
+  const select = (relevance: Float32Array, layer: number) => every(relevance.length, 2 + layer);
 
   it('is as if the answer had not attended it, and the cache holds the rest', async () => {
-    const [evicting, viewing] = [
-      await turn({ name: 'e', evicts: true, retrieve }),
-      await turn({ name: 'v', retrieve }),
+    const [removing, viewing] = [
+      await turn({ name: 'e', retrieve: { permanent: true, select } }),
+      await turn({ name: 'v', retrieve: { select } }),
     ];
-    expect(evicting.text).toBe(viewing.text);
-    expect(compareBits(evicting.logits, viewing.logits)).toBe('identical');
-    expect(evicting.stats?.retrieved).toEqual(viewing.stats?.retrieved);
-    expect(evicting.layers.map(({ visual }) => visual)).toEqual([50, 34, 25, 20]);
+    expect(removing.text).toBe(viewing.text);
+    expect(compareBits(removing.logits, viewing.logits)).toBe('identical');
+    expect(removing.stats?.retrieved).toEqual(viewing.stats?.retrieved);
+    expect(removing.layers.map(({ visual }) => visual)).toEqual([50, 34, 25, 20]);
     const { headDim: c, kvHeads } = model.decoder.config;
-    for (const [i, { length }] of evicting.layers.entries()) {
-      const [whole, left] = [viewing.rows[i] ?? new Float32Array(), evicting.rows[i] ?? new Float32Array()];
+    for (const [i, { length }] of removing.layers.entries()) {
+      const [whole, left] = [viewing.rows[i] ?? new Float32Array(), removing.rows[i] ?? new Float32Array()];
       const kept = new Set(every(100, 2 + i));
       const stays = Array.from({ length: whole.length / (2 * kvHeads * c) }, (_, row) => row).filter(
         (row) => row < 3 || row >= 103 || kept.has(row - 3),
@@ -235,13 +249,15 @@ describe('what is evicted', () => {
     const asked: number[] = [];
     const method: SparsityMethod = {
       name: 'e',
-      evicts: true,
-      retrieve: (relevance, layer, places) => {
-        if (layer === 0) asked.push(relevance.length, ...new Set(places.map(({ medium }) => medium)));
-        return every(relevance.length, 10);
+      retrieve: {
+        permanent: true,
+        select: (relevance, layer, places) => {
+          if (layer === 0) asked.push(relevance.length, ...new Set(places.map(({ medium }) => medium)));
+          return every(relevance.length, 10);
+        },
       },
     };
-    using chat = createSession(model, { method, history: 'evict' });
+    using chat = createSession(model, { method, history: 'forget' });
     const kept: number[] = [];
     for (const images of [[0], [], [1, 2]]) {
       await chat.ask(QUESTION, { images: images.map(scene), maxTokens: 2 }).text();
@@ -254,38 +270,47 @@ describe('what is evicted', () => {
 
 describe('refused', () => {
   const width = 256;
+  const none = () => new Int32Array();
   it.each<[string, string, Partial<SparsityMethod>]>([
-    ['rows out of order', 'ERR_SELECTION', { drop: () => Int32Array.of(3, 1) }],
-    ['a row that is not there', 'ERR_SELECTION', { drop: () => Int32Array.of(100) }],
+    ['rows out of order', 'ERR_SELECTION', { drop: { layers: [1], select: () => Int32Array.of(3, 1) } }],
+    ['a row that is not there', 'ERR_SELECTION', { drop: { layers: [1], select: () => Int32Array.of(100) } }],
     [
       'merged rows of another size',
       'ERR_SELECTION',
-      { drop: () => ({ kept: Int32Array.of(1), rows: new Float32Array(width - 1) }) },
+      { drop: { layers: [1], select: () => ({ kept: Int32Array.of(1), rows: new Float32Array(width - 1) }) } },
     ],
-    ['a rater that is not there', 'ERR_SELECTION', { drop: () => new Int32Array(), raters: () => Int32Array.of(900) }],
-    ['dropping before the first layer', 'ERR_OPTION_INVALID', { dropFrom: [0], drop: () => new Int32Array() }],
-    ['layers out of order', 'ERR_OPTION_INVALID', { dropFrom: [2, 1], drop: () => new Int32Array() }],
-    ['half a layer', 'ERR_METHOD', { dropFrom: [1.5], drop: () => new Int32Array() }],
-    ['an eviction of rows that are not there', 'ERR_SELECTION', { evicts: true, retrieve: () => Int32Array.of(100) }],
+    [
+      'a rater that is not there',
+      'ERR_SELECTION',
+      { drop: { layers: [1], select: none, raters: () => Int32Array.of(900) } },
+    ],
+    ['dropping before the first layer', 'ERR_OPTION_INVALID', { drop: { layers: [0], select: none } }],
+    ['layers out of order', 'ERR_OPTION_INVALID', { drop: { layers: [2, 1], select: none } }],
+    ['half a layer', 'ERR_METHOD', { drop: { layers: [1.5], select: none } }],
+    [
+      'a permanent retrieval of rows that are not there',
+      'ERR_SELECTION',
+      { retrieve: { permanent: true, select: () => Int32Array.of(100) } },
+    ],
     [
       'merged features of another size',
       'ERR_SELECTION',
-      { prune: (all) => all.map(() => ({ kept: Int32Array.of(1), rows: new Float32Array(3) })) },
+      { prune: { select: (all) => all.map(() => ({ kept: Int32Array.of(1), rows: new Float32Array(3) })) } },
     ],
     [
       'a tower layer that was not named',
       'ERR_METHOD',
-      { prune: (all) => all.map((image) => Int32Array.of(image.salience()[0] ?? 0)) },
+      { prune: { select: (all) => all.map((image) => Int32Array.of(image.salience()[0] ?? 0)) } },
     ],
     [
       'a tower layer that is not there',
       'ERR_OPTION_INVALID',
-      { tower: { keys: [9] }, prune: (all) => all.map(() => new Int32Array()) },
+      { prune: { taps: { keys: [9] }, select: (all) => all.map(none) } },
     ],
   ])('%s', async (_, code, method) => {
     const error = await withoutLeak(() =>
       errorOf(async () => {
-        using chat = createSession(model, { method: { name: 'wrong', dropFrom: [1], ...method } });
+        using chat = createSession(model, { method: { name: 'wrong', ...method } });
         try {
           await chat.ask(QUESTION, { images: [scene(0)] }).text();
         } finally {
@@ -297,7 +322,7 @@ describe('refused', () => {
   });
 
   it('nothing is dropped without images, and all of them may be', async () => {
-    const method: SparsityMethod = { name: 'none', dropFrom: [1], drop: () => new Int32Array() };
+    const method: SparsityMethod = { name: 'none', drop: { layers: [1], select: () => new Int32Array() } };
     const { layers } = await turn(method);
     expect(layers.map(({ visual }) => visual)).toEqual([100, 0, 0, 0]);
     const [text, plain] = [await turn(method, QUESTION, []), await turn(dense(), QUESTION, [])];

@@ -1,4 +1,4 @@
-// What must not matter, to the bit: a method that drops nothing, how a prompt is cut, turns that were evicted, the instruction set.
+// What must not matter, to the bit: a method that drops nothing, how a prompt is cut, turns that were forgotten, the instruction set.
 
 import { dense, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';
@@ -21,14 +21,17 @@ beforeAll(async () => {
 });
 afterAll(() => model.dispose());
 
-/** Rows in the cache after the last forward call, evicted ones included. */
+/** Rows in the cache after the last forward call, forgotten ones included. */
 function written({ calls }: Watched): number {
   const last = calls.at(-1);
   return last === undefined ? 0 : last.length + last.positions.length;
 }
 
 /** Texts, cache and logits of turns about picture 0, the image in the first. */
-async function talk(session: { method: SparsityMethod; kv?: KvType; history?: 'keep' | 'evict' }, questions: string[]) {
+async function talk(
+  session: { method: SparsityMethod; kv?: KvType; history?: 'keep' | 'forget' },
+  questions: string[],
+) {
   const watched = watch(model);
   using chat = createSession(watched.model, session);
   const texts: string[] = [];
@@ -129,9 +132,11 @@ describe('a prompt in pieces equals the whole', () => {
     const seen: Float32Array[] = [];
     const method: SparsityMethod = {
       name: 'looking',
-      retrieve: (relevance, layer) => {
-        seen[layer] = relevance.slice();
-        return Int32Array.of(0);
+      retrieve: {
+        select: (relevance, layer) => {
+          seen[layer] = relevance.slice();
+          return Int32Array.of(0);
+        },
       },
     };
     const watched = watch(model, { hidden: true });
@@ -158,10 +163,10 @@ describe('a prompt in pieces equals the whole', () => {
 });
 
 describe('turns', () => {
-  it('a turn after evicted turns equals the same turn alone', async () => {
+  it('a turn after forgotten turns equals the same turn alone', async () => {
     for (const method of [dense(), sparseVila()]) {
-      const after = await talk({ method, history: 'evict' }, [q(0, 0), q(0, 1), q(0, 2)]);
-      const alone = await talk({ method, history: 'evict' }, [q(0, 2)]);
+      const after = await talk({ method, history: 'forget' }, [q(0, 0), q(0, 1), q(0, 2)]);
+      const alone = await talk({ method, history: 'forget' }, [q(0, 2)]);
       expect(after.texts[2]).toBe(alone.texts[0]);
       expect(after.retrieved[2]).toEqual(alone.retrieved[0]);
       expect(compareBits(after.rows, alone.rows)).toBe('identical');

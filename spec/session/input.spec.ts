@@ -52,7 +52,7 @@ describe('options', () => {
     [{ stop: 'end' }, /list of strings/],
     [{ stop: [''] }, /at least one character for stop/],
     [{ stop: [3] }, /list of strings/],
-    [{ history: 'drop' }, /'keep' or 'evict'.*drop/],
+    [{ history: 'drop' }, /'keep' or 'forget'.*drop/],
     [{ temperature: -1 }, /temperature/],
     [{ temperature: Number.NaN }, /temperature/],
     [{ topK: 5 }, /temperature/],
@@ -72,7 +72,7 @@ describe('options', () => {
     [{ contextLength: 99.5 }, /contextLength/],
     [{ contextLength: Number.NaN }, /contextLength.*NaN/],
     [{ contextLength: '100' }, /contextLength/],
-    [{ history: 'forget' }, /'keep' or 'evict'.*forget/],
+    [{ history: 'evict' }, /'keep' or 'forget'.*evict/],
     [{ methods: sparseVila() }, /methods/],
     [{ method: 'sparsevila' }, /method/],
     [{ method: sparseVila }, /method/],
@@ -99,9 +99,9 @@ describe('options', () => {
       signal: undefined,
     };
     expect(await chat.ask('What is at b4?', asked as unknown as AskOptions).text()).toBe('red F');
-    using evicting = createSession(model, { history: 'evict' });
-    await evicting.ask('What is at b4?', { history: undefined } as unknown as AskOptions).text();
-    expect(evicting.length).toBe(0);
+    using forgetting = createSession(model, { history: 'forget' });
+    await forgetting.ask('What is at b4?', { history: undefined } as unknown as AskOptions).text();
+    expect(forgetting.length).toBe(0);
   });
 });
 
@@ -171,14 +171,14 @@ describe('context', () => {
     expect(error.code).toBe('ERR_CONTEXT_OVERFLOW');
   });
 
-  it('in a later turn the conversation so far counts, and evicting makes room', async () => {
+  it('in a later turn the conversation so far counts, and forgetting makes room', async () => {
     using kept = createSession(model, { contextLength: 140 });
     await kept.ask('What is at b4?', { images: [scene(0)] }).text();
     const error = await errorOf(() => kept.ask(`${QUESTION} ${QUESTION} ${QUESTION} ${QUESTION}`).text());
     expect(error.message).toMatch(new RegExp(`${kept.length} so far`));
-    using evicting = createSession(model, { contextLength: 140, history: 'evict' });
-    await evicting.ask('What is at b4?', { images: [scene(0)] }).text();
-    for (let i = 0; i < 5; i++) expect(await evicting.ask('What is at i7?').text()).toBe('red B');
+    using forgetting = createSession(model, { contextLength: 140, history: 'forget' });
+    await forgetting.ask('What is at b4?', { images: [scene(0)] }).text();
+    for (let i = 0; i < 5; i++) expect(await forgetting.ask('What is at i7?').text()).toBe('red B');
   });
 });
 
@@ -229,8 +229,10 @@ describe('methods of others', () => {
       'prune',
       {
         name: 'p',
-        prune: () => {
-          throw failing;
+        prune: {
+          select: () => {
+            throw failing;
+          },
         },
       },
     ],
@@ -238,8 +240,10 @@ describe('methods of others', () => {
       'retrieve',
       {
         name: 'r',
-        retrieve: () => {
-          throw failing;
+        retrieve: {
+          select: () => {
+            throw failing;
+          },
         },
       },
     ],
@@ -251,13 +255,13 @@ describe('methods of others', () => {
   });
 
   it.each<[string, SparsityMethod]>([
-    ['too few lists', { name: 'm', prune: () => [] }],
-    ['a token that is not there', { name: 'm', prune: (all) => all.map(() => Int32Array.of(0, 100)) }],
-    ['a negative token', { name: 'm', prune: (all) => all.map(() => Int32Array.of(-1, 3)) }],
-    ['tokens out of order', { name: 'm', prune: (all) => all.map(() => Int32Array.of(3, 2)) }],
-    ['a token twice', { name: 'm', prune: (all) => all.map(() => Int32Array.of(3, 3)) }],
-    ['a row that is not there', { name: 'm', retrieve: () => Int32Array.of(100) }],
-    ['rows out of order', { name: 'm', retrieve: () => Int32Array.of(7, 3) }],
+    ['too few lists', { name: 'm', prune: { select: () => [] } }],
+    ['a token that is not there', { name: 'm', prune: { select: (all) => all.map(() => Int32Array.of(0, 100)) } }],
+    ['a negative token', { name: 'm', prune: { select: (all) => all.map(() => Int32Array.of(-1, 3)) } }],
+    ['tokens out of order', { name: 'm', prune: { select: (all) => all.map(() => Int32Array.of(3, 2)) } }],
+    ['a token twice', { name: 'm', prune: { select: (all) => all.map(() => Int32Array.of(3, 3)) } }],
+    ['a row that is not there', { name: 'm', retrieve: { select: () => Int32Array.of(100) } }],
+    ['rows out of order', { name: 'm', retrieve: { select: () => Int32Array.of(7, 3) } }],
   ])('a selection with %s is refused', async (_, method) => {
     using chat = createSession(model, { method });
     const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, { images: [scene(0)] }).text()));
@@ -268,15 +272,15 @@ describe('methods of others', () => {
   it('nothing kept of an image, and nothing retrieved, are selections', async () => {
     const none: SparsityMethod = {
       name: 'none',
-      prune: (all) => all.map(() => new Int32Array()),
-      retrieve: () => new Int32Array(),
+      prune: { select: (all) => all.map(() => new Int32Array()) },
+      retrieve: { select: () => new Int32Array() },
     };
     const watched = watch(model);
     using chat = createSession(watched.model, { method: none });
     const answer = chat.ask(QUESTION, { images: [scene(0), scene(1)] });
     await answer.text();
     expect(answer.stats?.tokens).toMatchObject({ visualSeen: 200, visualKept: 0, visualRetrieved: 0 });
-    const blind: SparsityMethod = { name: 'blind', retrieve: () => new Int32Array() };
+    const blind: SparsityMethod = { name: 'blind', retrieve: { select: () => new Int32Array() } };
     using other = createSession(watched.model, { method: blind });
     watched.clear();
     await other.ask(QUESTION, { images: [scene(0)] }).text();

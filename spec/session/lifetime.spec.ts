@@ -220,32 +220,54 @@ describe('methods of others', () => {
         },
       },
     ],
-    ['window below one', 'ERR_METHOD', { window: 0 }],
-    ['tower of one layer', 'ERR_METHOD', { tower: { salience: -1 } }],
+    ['window below one', 'ERR_METHOD', { retrieve: { window: 0, select: () => all(1) } }],
+    ['tap of one layer', 'ERR_METHOD', { prune: { taps: { salience: -1 }, select: () => [] } }],
+    ['misspelled member of a group', 'ERR_METHOD', { retrieve: { select: () => all(1), permanant: true } }],
+    ['group without its function', 'ERR_METHOD', { prune: { taps: { salience: [-1] } } }],
+    ['drop without layers', 'ERR_METHOD', { drop: { select: () => all(1) } }],
     ['empty name', 'ERR_METHOD', { name: '' }],
-    ['layers out of order', 'ERR_OPTION_INVALID', { dropFrom: [3, 2], drop: () => all(1) }],
+    ['layers out of order', 'ERR_OPTION_INVALID', { drop: { layers: [3, 2], select: () => all(1) } }],
   ])('a session is refused a method with a %s', async (_, code, parts) => {
     const method = Object.defineProperties({ name: 'm' }, Object.getOwnPropertyDescriptors(parts)) as SparsityMethod;
     expect(await codeOf(() => model.session({ method }))).toBe(code);
   });
 
+  it.each([
+    ['tower', [-1], 'prune.taps'],
+    ['merges', 'projected', 'prune.rows'],
+    ['dropFrom', [1], 'drop.layers'],
+    ['scoresOf', 'next', 'drop.scores'],
+    ['raters', () => all(1), 'drop.raters'],
+    ['window', 3, 'retrieve.window'],
+    ['evicts', true, 'retrieve.permanent'],
+    ['prune', () => [all(1)], 'prune.select'],
+    ['drop', () => all(1), 'drop.select'],
+    ['retrieve', () => all(1), 'retrieve.select'],
+  ])('the former member %s is refused, and the error names its new place', async (member, value, place) => {
+    const method = { name: 'm', [member]: value } as unknown as SparsityMethod;
+    const error = await errorOf(() => model.session({ method }));
+    expect([error.code, error.message]).toEqual(['ERR_METHOD', expect.stringContaining(place)]);
+  });
+
   it.each<[string, string, Partial<SparsityMethod>]>([
-    ['a promise', 'ERR_SELECTION', { prune: (async () => []) as never }],
-    ['too many lists', 'ERR_SELECTION', { prune: () => [all(3), all(3)] }],
-    ['a list of plain numbers', 'ERR_SELECTION', { retrieve: () => [0, 1] as never }],
-    ['nothing', 'ERR_SELECTION', { retrieve: () => undefined as never }],
+    ['a promise', 'ERR_SELECTION', { prune: { select: (async () => []) as never } }],
+    ['too many lists', 'ERR_SELECTION', { prune: { select: () => [all(3), all(3)] } }],
+    ['a list of plain numbers', 'ERR_SELECTION', { retrieve: { select: () => [0, 1] as never } }],
+    ['nothing', 'ERR_SELECTION', { retrieve: { select: () => undefined as never } }],
     [
       'rows with NaN',
       'ERR_SELECTION',
-      { prune: () => [{ kept: all(1), rows: new Float32Array(64).fill(Number.NaN) }] },
+      { prune: { select: () => [{ kept: all(1), rows: new Float32Array(64).fill(Number.NaN) }] } },
     ],
-    ['a proxy', 'ERR_SELECTION', { retrieve: () => new Proxy(all(1), {}) }],
+    ['a proxy', 'ERR_SELECTION', { retrieve: { select: () => new Proxy(all(1), {}) } }],
     [
       'a thrown string',
       'ERR_METHOD',
       {
-        retrieve: () => {
-          throw 'text';
+        retrieve: {
+          select: () => {
+            throw 'text';
+          },
         },
       },
     ],
@@ -260,18 +282,22 @@ describe('methods of others', () => {
     const returned: Int32Array[] = [];
     const vandal: SparsityMethod = {
       name: 'vandal',
-      tower: { salience: [-1], keys: [-1] },
-      prune: (images) =>
-        images.map((image) => {
-          image.salience().fill(0);
-          image.keys().data.fill(0);
-          const kept = all(image.tokens);
-          returned.push(kept);
-          return kept;
-        }),
-      retrieve: (relevance) => {
-        for (const kept of returned) kept.fill(99);
-        return all(relevance.length);
+      prune: {
+        taps: { salience: [-1], keys: [-1] },
+        select: (grids) =>
+          grids.map((grid) => {
+            grid.salience().fill(0);
+            grid.keys().data.fill(0);
+            const kept = all(grid.tokens);
+            returned.push(kept);
+            return kept;
+          }),
+      },
+      retrieve: {
+        select: (relevance) => {
+          for (const kept of returned) kept.fill(99);
+          return all(relevance.length);
+        },
       },
     };
     using chat = own.session({ method: vandal });

@@ -37,11 +37,11 @@ async function visit(i: number): Promise<void> {
   await chat.ask(QUESTIONS[i % QUESTIONS.length] ?? '', { images: [scene(i % 24)] }).text();
 }
 
-async function turns(kept: Session, evicting: Session, from: number, to: number): Promise<void> {
+async function turns(kept: Session, forgetting: Session, from: number, to: number): Promise<void> {
   const home = kept.mark();
   for (let i = from; i < to; i++) {
     const question = QUESTIONS[i % QUESTIONS.length] ?? '';
-    await (i % 2 === 0 ? kept : evicting).ask(question, { maxTokens: 2 }).text();
+    await (i % 2 === 0 ? kept : forgetting).ask(question, { maxTokens: 2 }).text();
     if (i % REWIND_EVERY === 0) kept.rewind(home);
     if (i % VISIT_EVERY === 0) await visit(i);
   }
@@ -52,18 +52,18 @@ it(
   `${TURNS} turns leave no tensor behind, and memory grows by less than ${GROWTH * 100} % once warm`,
   async () => {
     using kept = model.session();
-    using evicting = model.session({ method: sparseVila(), history: 'evict' });
-    await kept.ask('What is at b4?', { images: [scene(0)], history: 'evict' }).text();
-    await evicting.ask('What is at b4?', { images: [scene(0)] }).text();
+    using forgetting = model.session({ method: sparseVila(), history: 'forget' });
+    await kept.ask('What is at b4?', { images: [scene(0)], history: 'forget' }).text();
+    await forgetting.ask('What is at b4?', { images: [scene(0)] }).text();
     const tensors = countTensors();
-    const answer = await evicting.ask('What is at i7?').text();
-    await turns(kept, evicting, 0, WARM_UP);
+    const answer = await forgetting.ask('What is at i7?').text();
+    await turns(kept, forgetting, 0, WARM_UP);
     const warm = process.memoryUsage.rss();
-    await turns(kept, evicting, WARM_UP, TURNS);
+    await turns(kept, forgetting, WARM_UP, TURNS);
     expect(countTensors()).toEqual(tensors);
     expect(process.memoryUsage.rss() / warm - 1).toBeLessThan(GROWTH);
     // The conversation is what it was, too.
-    expect(await evicting.ask('What is at i7?').text()).toBe(answer);
+    expect(await forgetting.ask('What is at i7?').text()).toBe(answer);
   },
   PATIENCE_MS,
 );

@@ -156,8 +156,8 @@ describe('several images', () => {
     chat.dispose();
   });
 
-  it('evicting text keeps the images of every turn', async () => {
-    const { chat, ask } = open({ method: sparseVila(), history: 'evict' });
+  it('forgetting text keeps the images of every turn', async () => {
+    const { chat, ask } = open({ method: sparseVila(), history: 'forget' });
     await ask('What is at b4?', [0]);
     expect(chat.length).toBe(BEFORE + KEPT + END);
     await ask('What is at i7?', [1]);
@@ -166,21 +166,21 @@ describe('several images', () => {
     expect((await ask('How many red objects are there?')).stats.tokens).toMatchObject({ visualKept: 2 * KEPT });
     expect(chat.length).toBe(both);
     // The two images then stand in one turn, as if they had been given together.
-    const together = open({ method: sparseVila(), history: 'evict' });
+    const together = open({ method: sparseVila(), history: 'forget' });
     await together.ask('What is at b4?', [0, 1]);
     expect((await ask('Where is the A?')).text).toBe((await together.ask('Where is the A?')).text);
     chat.dispose();
     together.chat.dispose();
   });
 
-  it('one turn may be kept or evicted against the session', async () => {
+  it('one turn may be kept or forgotten against the session', async () => {
     const { chat } = open();
-    await chat.ask('What is at b4?', { images: [scene(0)], history: 'evict' }).text();
+    await chat.ask('What is at b4?', { images: [scene(0)], history: 'forget' }).text();
     expect(chat.length).toBe(BEFORE + SEEN + END);
     await chat.ask('What is at b4?').text();
     const kept = chat.length;
     expect(kept).toBeGreaterThan(BEFORE + SEEN + END);
-    await chat.ask('What is at i7?', { history: 'evict' }).text();
+    await chat.ask('What is at i7?', { history: 'forget' }).text();
     expect(chat.length).toBe(kept);
     chat.dispose();
   });

@@ -13,7 +13,7 @@ it.each(CASES)('%s', async (name) => {
   using model = await load(folder);
   const image = join(folder, 'image.png');
   for (const { name: method, create } of METHODS) {
-    using chat = model.session({ method: create({ prefillSparsity: 0.5, decodeSparsity: 0.5 }), history: 'evict' });
+    using chat = model.session({ method: create({ prefillSparsity: 0.5, decodeSparsity: 0.5 }), history: 'forget' });
     for (const images of [[image, image], []]) {
       const answer = chat.ask('What?', { images, maxTokens: 3 });
       await answer.text();

@@ -50,7 +50,7 @@ describe('VisionZip', () => {
 
   it('merges every other token into the target with the likest keys: h + mean', () => {
     const [one] =
-      visionZip({ prefillSparsity: 0.5, contextual: 0.5 }).prune?.([strip(salience, { keys, features })]) ?? [];
+      visionZip({ prefillSparsity: 0.5, contextual: 0.5 }).prune?.select([strip(salience, { keys, features })]) ?? [];
     expect(indices(one)).toEqual([0, 1, 4, 5]);
     expect(rowsOf(one)).toEqual([10, 1 + (2 + 6) / 2, 4 + (3 + 7) / 2, 50]);
   });
@@ -62,12 +62,12 @@ describe('VisionZip', () => {
       [-1, 0],
     ]);
     const view = { ...strip(salience, { features }), keys: () => matrixOf(...twoHeads) };
-    const [one] = visionZip({ prefillSparsity: 0.5, contextual: 0.5 }).prune?.([view]) ?? [];
+    const [one] = visionZip({ prefillSparsity: 0.5, contextual: 0.5 }).prune?.select([view]) ?? [];
     expect(rowsOf(one)).toEqual([10, 5, 9, 50]);
   });
 
   it('without contextual tokens only selects', () => {
-    const [one] = visionZip({ prefillSparsity: 0.75, contextual: 0 }).prune?.([strip(salience, {})]) ?? [];
+    const [one] = visionZip({ prefillSparsity: 0.75, contextual: 0 }).prune?.select([strip(salience, {})]) ?? [];
     expect(one).toEqual(Int32Array.of(0, 5));
   });
 });
@@ -84,7 +84,7 @@ describe('PruMerge', () => {
   ];
 
   it('adds what each kept token is near to, weighted by attention, and one token for all that is pruned', () => {
-    const [one] = pruMerge({ prefillSparsity: 0.4 }).prune?.([strip(salience, { keys, features })]) ?? [];
+    const [one] = pruMerge({ prefillSparsity: 0.4 }).prune?.select([strip(salience, { keys, features })]) ?? [];
     // Salient 0 and 1; pruned 2 3 4, the first of which stands for all. Fewer than 32 others: all are near.
     expect(indices(one)).toEqual([0, 1, 2]);
     const rows = rowsOf(one) ?? [];
@@ -99,7 +99,7 @@ describe('PruMerge', () => {
     const many = Array.from({ length: n }, (_, i) => (i === 0 ? 1 : 0.5));
     const directions = Array.from({ length: n }, (_, i) => (i <= 32 ? [1, i / 100] : [-1, 0]));
     const view = strip(many, { keys: directions, features: many.map((_, i) => [i]) });
-    const [one] = pruMerge({ prefillSparsity: 0.95 }).prune?.([view]) ?? [];
+    const [one] = pruMerge({ prefillSparsity: 0.95 }).prune?.select([view]) ?? [];
     const sum = 1 + 39 * 0.5;
     expect(indices(one)).toEqual([0, 1]);
     expect(rowsOf(one)?.[0]).toBeCloseTo(((0.5 / sum) * (32 * 33)) / 2, 4);
@@ -109,16 +109,18 @@ describe('PruMerge', () => {
   it('without a ratio keeps the outliers: a > Q3 + 1.5 (Q3 - Q1)', () => {
     const flat = [0.3, 0.3, ...Array.from({ length: 18 }, (_, i) => 0.02 + i / 1e4)];
     const view = strip(flat, { keys: flat.map((s) => [s]), features: flat.map((s) => [s]) });
-    expect(indices(pruMerge().prune?.([view])[0])).toEqual([0, 1, 19]);
+    expect(indices(pruMerge().prune?.select([view])[0])).toEqual([0, 1, 19]);
     // Three evenly spread ones for each.
-    expect(indices(pruMergePlus().prune?.([view])[0])).toHaveLength(2 * 4 + 1);
+    expect(indices(pruMergePlus().prune?.select([view])[0])).toHaveLength(2 * 4 + 1);
   });
 
   it('+ spreads three of four kept tokens evenly over the rest', () => {
     const flat = Array.from({ length: 18 }, (_, i) => (i < 2 ? 0.3 : 0.02));
     const view = strip(flat, { keys: flat.map((s) => [s]), features: flat.map((s) => [s]) });
     // Nine kept: 2 salient, 6 of the other 16 in the middle of their sixths, and the best pruned one.
-    expect(indices(pruMergePlus({ prefillSparsity: 0.5 }).prune?.([view])[0])).toEqual([0, 1, 2, 3, 6, 8, 11, 14, 16]);
+    expect(indices(pruMergePlus({ prefillSparsity: 0.5 }).prune?.select([view])[0])).toEqual([
+      0, 1, 2, 3, 6, 8, 11, 14, 16,
+    ]);
   });
 });
 
@@ -129,7 +131,7 @@ describe('DivPrune', () => {
   ];
   it('starts with the loneliest token and adds the farthest from those it has', () => {
     const view = strip([1, 1, 1, 1, 1], { projected: [0, 10, 20, 100, 160].map(angle) });
-    const kept = (n: number) => indices(divPrune({ prefillSparsity: 1 - n / 5 }).prune?.([view])[0]);
+    const kept = (n: number) => indices(divPrune({ prefillSparsity: 1 - n / 5 }).prune?.select([view])[0]);
     // Nearest neighbours at 10, 10, 10, 60, 60 degrees: 100 first (index 3); from it 0 is farthest; then 160.
     expect([1, 2, 3, 4].map(kept)).toEqual([[3], [0, 3], [0, 3, 4], [0, 2, 3, 4]]);
   });
@@ -141,7 +143,7 @@ describe('HiPrune', () => {
     const object = f32(...Array.from({ length: 20 }, (_, i) => (i === 9 ? 0.5 : 0.01)));
     const deep = f32(...Array.from({ length: 20 }, (_, i) => (i + 1) / 210));
     // T = 10, alpha 0.5: one anchor, 9 = (1, 4) at the right edge; buffers 4, 8, 14; 10 is in the next row. Registers from the end.
-    const [one] = hiPrune({ prefillSparsity: 0.5, alpha: 0.5 }).prune?.([viewOf(grid, object, deep)]) ?? [];
+    const [one] = hiPrune({ prefillSparsity: 0.5, alpha: 0.5 }).prune?.select([viewOf(grid, object, deep)]) ?? [];
     expect(indices(one)).toEqual([4, 8, 9, 13, 14, 15, 16, 17, 18, 19]);
   });
 });
@@ -154,7 +156,7 @@ describe('VScan', () => {
     const deep = f32(...Array.from({ length: 16 }, (_, i) => i / 120));
     const projected = Array.from({ length: 16 }, (_, i) => (i < 8 ? [i + 1, 0] : [0, i + 1]));
     const view = { ...viewOf(grid, local, deep), projected: () => matrixOf(...projected) };
-    const [one] = vScan({ prefillSparsity: 1 - 0.25 / 1.5 }).prune?.([view]) ?? [];
+    const [one] = vScan({ prefillSparsity: 1 - 0.25 / 1.5 }).prune?.select([view]) ?? [];
     expect(indices(one)).toEqual([0, 5, 14, 15]);
     // All that point as 0 and 5 do go to the first of them, the others to 14.
     expect(rowsOf(one)).toEqual([
@@ -173,7 +175,7 @@ describe('VScan', () => {
     const method = vScan();
     const view = viewOf({ t: 1, h: 24, w: 24 }, new Float32Array(576), new Float32Array(576));
     const [one] =
-      method.prune?.([{ ...view, projected: () => matrixOf(...Array.from({ length: 576 }, () => [1])) }]) ?? [];
+      method.prune?.select([{ ...view, projected: () => matrixOf(...Array.from({ length: 576 }, () => [1])) }]) ?? [];
     expect(indices(one)).toHaveLength(96);
     const { living } = dropThrough(method, 96, 32, 1);
     expect([living[0], living[15], living[16], living[31]]).toEqual([96, 96, 32, 32]);
@@ -183,7 +185,7 @@ describe('VScan', () => {
 describe('baselines', () => {
   it('uniform takes the middle of every part', () => {
     const kept = (sparsity: number) =>
-      indices(uniform({ prefillSparsity: sparsity }).prune?.([strip(Array(8).fill(1), {})])[0]);
+      indices(uniform({ prefillSparsity: sparsity }).prune?.select([strip(Array(8).fill(1), {})])[0]);
     expect([0.75, 0.5, 0].map(kept)).toEqual([
       [2, 6],
       [1, 3, 5, 7],
@@ -194,21 +196,24 @@ describe('baselines', () => {
   it('random draws anew for each image, layer and seed', () => {
     const view = strip(Array(100).fill(1), {});
     const draw = (seed: number) => random({ prefillSparsity: 0.5, decodeSparsity: 0.5, seed });
-    const [a, b] = draw(1).prune?.([view, view]) ?? [];
+    const [a, b] = draw(1).prune?.select([view, view]) ?? [];
     expect(indices(a)).not.toEqual(indices(b));
-    expect(indices(draw(2).prune?.([view])[0])).not.toEqual(indices(a));
+    expect(indices(draw(2).prune?.select([view])[0])).not.toEqual(indices(a));
     const rows = new Float32Array(100);
-    expect(draw(1).retrieve?.(rows, 0, [])).not.toEqual(draw(1).retrieve?.(rows, 1, []));
+    expect(draw(1).retrieve?.select(rows, 0, [])).not.toEqual(draw(1).retrieve?.select(rows, 1, []));
   });
 });
 
 describe('compose', () => {
   it('takes prune and drop of the first and retrieve of the second', () => {
     const both = compose(vScan(), snapKv());
-    expect([both.name, both.merges, both.evicts, both.window]).toEqual(['vscan+snapkv', 'projected', true, 32]);
-    expect([both.prune, both.drop, both.retrieve].every((seam) => typeof seam === 'function')).toBe(true);
+    expect([both.name, both.prune?.rows]).toEqual(['vscan+snapkv', 'projected']);
+    expect(both.retrieve).toMatchObject({ permanent: true, window: 32 });
+    expect([both.prune, both.drop, both.retrieve].map((group) => typeof group?.select)).toEqual(
+      Array(3).fill('function'),
+    );
     const alone = compose(sparseVila(), fastV());
-    expect([alone.retrieve, alone.drop, alone.evicts]).toEqual([undefined, undefined, undefined]);
-    expect(alone.tower).toEqual({ salience: [-1] });
+    expect(Object.keys(alone).sort()).toEqual(['name', 'positions', 'prune']);
+    expect(alone.prune?.taps).toEqual({ salience: [-1] });
   });
 });

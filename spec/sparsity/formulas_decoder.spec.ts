@@ -62,7 +62,7 @@ describe('drops between layers', () => {
       hidden: () => matrixOf(),
     };
     // Three layers of 2: (4 + 3 * 2) / 4.
-    expect(indices(fastV({ prefillSparsity: 1 - 2.5 / 4 }).drop?.(view))).toEqual([1, 2]);
+    expect(indices(fastV({ prefillSparsity: 1 - 2.5 / 4 }).drop?.select(view))).toEqual([1, 2]);
   });
 });
 
@@ -96,18 +96,20 @@ describe('retrieval', () => {
   it('SnapKV pools over five neighbours, zeros beyond the ends', () => {
     const relevance = f32(0, 0, 9, 0, 0, 0, 0, 0, 5, 5);
     // Means: 9/5 at 0 to 4, 0 at 5, 1 at 6, 2 at 7 to 9.
-    const kept = (n: number) => Array.from(snapKv({ decodeSparsity: 1 - n / 10 }).retrieve?.(relevance, 0, []) ?? []);
+    const kept = (n: number) =>
+      Array.from(snapKv({ decodeSparsity: 1 - n / 10 }).retrieve?.select(relevance, 0, []) ?? []);
     expect(kept(3)).toEqual([7, 8, 9]);
     expect(kept(5)).toEqual([0, 1, 7, 8, 9]);
     expect(kept(9)).toEqual([0, 1, 2, 3, 4, 6, 7, 8, 9]);
-    expect(snapKv()).toMatchObject({ window: 32, evicts: true });
+    expect(snapKv()).toMatchObject({ retrieve: { window: 32, permanent: true } });
   });
 
   it('Quest takes whole rows of the grid by their best, the last one in part', () => {
     const places = [0, 0, 0, 1, 1, 1, 1].map((row, i) => ({ medium: i < 5 ? 0 : 1, grid: 0, t: 0, row, col: i }));
     // Pages: 0-2 (best 0.3), 3-4 (best 0.9), 5-6 of another image (best 0.5).
     const relevance = f32(0.3, 0.1, 0.2, 0.9, 0, 0.4, 0.5);
-    const kept = (n: number) => Array.from(quest({ decodeSparsity: 1 - n / 7 }).retrieve?.(relevance, 0, places) ?? []);
+    const kept = (n: number) =>
+      Array.from(quest({ decodeSparsity: 1 - n / 7 }).retrieve?.select(relevance, 0, places) ?? []);
     expect([1, 2, 3, 4, 6].map(kept)).toEqual([[3], [3, 4], [3, 4, 6], [3, 4, 5, 6], [0, 2, 3, 4, 5, 6]]);
   });
 });

@@ -23,17 +23,18 @@ describe('observed', () => {
   it('chooses as the method itself', () => {
     const inner = sparseVila({ positions: 'compact', salienceLayer: -2 });
     const { method } = observed(inner);
-    expect(method).toMatchObject({ name: 'sparsevila', positions: 'compact', tower: { salience: [-2] } });
-    expect(method.prune?.([image])).toEqual(inner.prune?.([image]));
-    expect(method.retrieve?.(scores, 2, places)).toEqual(inner.retrieve?.(scores, 2, places));
+    expect(method).toMatchObject({ name: 'sparsevila', positions: 'compact', prune: { taps: { salience: [-2] } } });
+    expect(method.prune?.select([image])).toEqual(inner.prune?.select([image]));
+    expect(method.retrieve?.select(scores, 2, places)).toEqual(inner.retrieve?.select(scores, 2, places));
   });
 
   it('asks for salience and retrieves everything where the method does neither', () => {
-    const retrieving: SparsityMethod = { name: 'retrieving', retrieve: () => Int32Array.of(3) };
+    const retrieving: SparsityMethod = { name: 'retrieving', retrieve: { select: () => Int32Array.of(3) } };
     for (const inner of [dense(), retrieving]) {
       const { method } = observed(inner);
-      expect([method.tower?.salience, method.prune]).toEqual([[-1], undefined]);
-      expect([...(method.retrieve?.(scores, 0, places) ?? [])]).toEqual(
+      expect(method.prune?.taps).toEqual({ salience: [-1] });
+      expect(method.prune?.select([image])).toEqual([Int32Array.of(0, 1, 2, 3, 4, 5)]);
+      expect([...(method.retrieve?.select(scores, 0, places) ?? [])]).toEqual(
         inner === retrieving ? [3] : [...scores.keys()],
       );
     }
@@ -43,7 +44,7 @@ describe('observed', () => {
     const { method, takeRelevance } = observed(dense());
     const turn = (scale: number): void => {
       for (let layer = 0; layer < 3; layer++)
-        method.retrieve?.(Float32Array.of(scale, layer), layer, places.slice(0, 2));
+        method.retrieve?.select(Float32Array.of(scale, layer), layer, places.slice(0, 2));
     };
     expect(takeRelevance()).toBeUndefined();
     turn(1);

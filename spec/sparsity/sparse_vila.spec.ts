@@ -7,14 +7,14 @@ const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 const image = (...salience: number[]): TowerView =>
   viewOf({ t: 1, h: 1, w: salience.length }, Float32Array.from(salience));
 const prune = (options: SparseVilaOptions, ...images: TowerView[]): number[][] =>
-  (sparseVila(options).prune?.(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
+  (sparseVila(options).prune?.select(images) ?? []).map((kept) => Array.from(indicesOf(kept)));
 
 describe('sparseVila', () => {
   it('with no sparsity keeps everything', () => {
     const method = sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
-    const [first, second] = method.prune?.(towers([9, 25], 3)) ?? [];
+    const [first, second] = method.prune?.select(towers([9, 25], 3)) ?? [];
     expect([Array.from(indicesOf(first)), Array.from(indicesOf(second))]).toEqual([all(9), all(25)]);
-    expect(Array.from(method.retrieve?.(Float32Array.of(3, 1, 2), 0, []) ?? [])).toEqual(all(3));
+    expect(Array.from(method.retrieve?.select(Float32Array.of(3, 1, 2), 0, []) ?? [])).toEqual(all(3));
   });
 
   it('counts the budget in each image, or over all of them', () => {
@@ -38,9 +38,9 @@ describe('sparseVila', () => {
 
   it('retrieves by relevance alone, whatever the layer', () => {
     const { retrieve } = sparseVila({ decodeSparsity: 0.5 });
-    expect(Array.from(retrieve?.(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0, []) ?? [])).toEqual([1, 2]);
-    expect(Array.from(retrieve?.(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3, []) ?? [])).toEqual([0, 3]);
-    expect(Array.from(retrieve?.(new Float32Array(), 0, []) ?? [])).toEqual([]);
+    expect(Array.from(retrieve?.select(Float32Array.of(0.1, 0.4, 0.4, 0.2), 0, []) ?? [])).toEqual([1, 2]);
+    expect(Array.from(retrieve?.select(Float32Array.of(0.9, 0.1, 0.1, 0.2), 3, []) ?? [])).toEqual([0, 3]);
+    expect(Array.from(retrieve?.select(new Float32Array(), 0, []) ?? [])).toEqual([]);
   });
 
   it('spreads a share of the budget evenly among the tokens of low salience', () => {
@@ -55,7 +55,7 @@ describe('sparseVila', () => {
 
   it('leaves the first layers dense where asked to', () => {
     const { retrieve } = sparseVila({ decodeSparsity: 0.5, denseLayers: 2 });
-    const kept = [0, 1, 2].map((layer) => Array.from(retrieve?.(Float32Array.of(1, 2, 3, 4), layer, []) ?? []));
+    const kept = [0, 1, 2].map((layer) => Array.from(retrieve?.select(Float32Array.of(1, 2, 3, 4), layer, []) ?? []));
     expect(kept).toEqual([
       [0, 1, 2, 3],
       [0, 1, 2, 3],
@@ -67,7 +67,7 @@ describe('sparseVila', () => {
     const scores = expect.objectContaining({ code: 'ERR_SCORES' });
     expect(() => prune({}, image(1, Number.NaN))).toThrow(scores);
     expect(() => prune({ budget: 'global' }, image(1), image(Number.NaN))).toThrow(scores);
-    expect(() => sparseVila().retrieve?.(Float32Array.of(Number.NaN), 0, [])).toThrow(scores);
+    expect(() => sparseVila().retrieve?.select(Float32Array.of(Number.NaN), 0, [])).toThrow(scores);
   });
 
   it('takes the image preset, and one ratio alone leaves the other at it', () => {
@@ -75,8 +75,8 @@ describe('sparseVila', () => {
       const method = sparseVila(options);
       const images = towers([100], 1);
       return [
-        indicesOf(method.prune?.(images)[0]).length,
-        method.retrieve?.(images[0]?.salience() ?? new Float32Array(), 0, []).length ?? -1,
+        indicesOf(method.prune?.select(images)[0]).length,
+        method.retrieve?.select(images[0]?.salience() ?? new Float32Array(), 0, []).length ?? -1,
       ];
     };
     expect(counts()).toEqual([40, 25]);
@@ -94,10 +94,14 @@ describe('sparseVila', () => {
   });
 
   it('has original positions and the last tower layer by default', () => {
-    expect(sparseVila()).toMatchObject({ name: 'sparsevila', positions: 'original', tower: { salience: [-1] } });
+    expect(sparseVila()).toMatchObject({
+      name: 'sparsevila',
+      positions: 'original',
+      prune: { taps: { salience: [-1] } },
+    });
     expect(sparseVila({ positions: 'compact', salienceLayer: 2 })).toMatchObject({
       positions: 'compact',
-      tower: { salience: [2] },
+      prune: { taps: { salience: [2] } },
     });
   });
 

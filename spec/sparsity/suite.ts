@@ -38,9 +38,9 @@ const relevanceOf = (rows: number, seed: number): Float32Array =>
 /** All that a method says about seeded numbers. */
 function said(method: SparsityMethod) {
   return {
-    pruned: method.prune?.(towers([36, 64], 8)),
+    pruned: method.prune?.select(towers([36, 64], 8)),
     dropped: dropThrough(method, 60, 32, 4).drops.map(({ selection }) => selection),
-    retrieved: method.retrieve?.(relevanceOf(64, 8), 1, places(64)),
+    retrieved: method.retrieve?.select(relevanceOf(64, 8), 1, places(64)),
   };
 }
 
@@ -54,14 +54,14 @@ export function methodSuite(entry: MethodEntry): void {
         entry.uses.prefill,
         entry.uses.decode,
       ]);
-      expect(method.evicts === true || method.drop !== undefined).toBe(!entry.safeForLaterTurns);
+      expect(method.retrieve?.permanent === true || method.drop !== undefined).toBe(!entry.safeForLaterTurns);
     });
 
     it.each(SIZES.map((sizes) => [sizes]))('prunes images of %j tokens: ascending, each once, as budgeted', (sizes) => {
       for (const ratios of RATIOS)
         for (const equal of [false, true]) {
           const method = entry.create(ratios);
-          const selections = method.prune?.(towers(sizes, 5, equal));
+          const selections = method.prune?.select(towers(sizes, 5, equal));
           if (selections === undefined) continue;
           expect(selections).toHaveLength(sizes.length);
           for (const [i, selection] of selections.entries()) expectSelection(selection, sizes[i] ?? 0);
@@ -77,7 +77,7 @@ export function methodSuite(entry: MethodEntry): void {
         for (const equal of [false, true]) {
           const method = entry.create(ratios);
           if (method.drop === undefined) continue;
-          const [image] = method.prune?.(towers([100], 5, equal)) ?? [];
+          const [image] = method.prune?.select(towers([100], 5, equal)) ?? [];
           const total = image === undefined ? 100 : indicesOf(image).length;
           const { drops, living } = dropThrough(method, total, layers, 6, equal);
           for (const { view, selection } of drops) expectSelection(selection, view.scores.length);
@@ -94,7 +94,7 @@ export function methodSuite(entry: MethodEntry): void {
           const method = entry.create(ratios);
           for (const scores of [relevanceOf(rows, rows), new Float32Array(rows)])
             for (const layer of [0, 3]) {
-              const selection = method.retrieve?.(scores, layer, places(rows));
+              const selection = method.retrieve?.select(scores, layer, places(rows));
               if (selection === undefined) continue;
               expectSelection(selection, rows);
               const sparsity = layer < (entry.denseLayers ?? 0) ? 0 : ratios.decodeSparsity;
@@ -106,10 +106,10 @@ export function methodSuite(entry: MethodEntry): void {
     it('keeps everything, as it is, where nothing is to be dropped', () => {
       const method = entry.create(KEEP_ALL);
       const all = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
-      for (const selection of method.prune?.(towers([49], 3)) ?? []) expect(selection).toEqual(all(49));
+      for (const selection of method.prune?.select(towers([49], 3)) ?? []) expect(selection).toEqual(all(49));
       for (const { selection } of dropThrough(method, 49, 32, 3).drops) expect(selection).toEqual(all(49));
       for (const rows of [1, 49])
-        expect(method.retrieve?.(relevanceOf(rows, 3), 0, places(rows)) ?? all(rows)).toEqual(all(rows));
+        expect(method.retrieve?.select(relevanceOf(rows, 3), 0, places(rows)) ?? all(rows)).toEqual(all(rows));
     });
 
     it('gives the same for the same, from a new instance too, and leaves its input as it is', () => {
@@ -118,7 +118,7 @@ export function methodSuite(entry: MethodEntry): void {
       expect(results[1]).toEqual(results[0]);
       expect(results[2]).toEqual(results[0]);
       const images = towers([36, 64], 8);
-      method.prune?.(images);
+      method.prune?.select(images);
       const read = (views: typeof images) =>
         views.map((view) => [view.salience(), view.salience(1), view.keys(), view.features(), view.projected()]);
       expect(read(images)).toEqual(read(towers([36, 64], 8)));
@@ -145,7 +145,7 @@ const COUNT: Turn = { question: 'How many cyan objects are there?' };
 /** What every method does in sessions of a model. */
 export function sessionSuite(entry: MethodEntry, model: () => Model): void {
   /** A session's turns, each with its text, statistics, logits and relevance. */
-  function open(method: SparsityMethod, options: { kv?: KvType; history?: 'keep' | 'evict' } = {}) {
+  function open(method: SparsityMethod, options: { kv?: KvType; history?: 'keep' | 'forget' } = {}) {
     const watched = watch(model());
     const chat = createSession(watched.model, { method, ...options });
     const ask = async ({ question, images = [] }: Turn) => {
@@ -179,7 +179,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
 
     it(`a turn ${entry.safeForLaterTurns ? 'leaves all' : 'takes from what there is'} for the next`, async () => {
       const ratios = { prefillSparsity: 0.6, decodeSparsity: 0.75 };
-      const [both, alone] = [0, 1].map(() => open(entry.create(ratios), { history: 'evict' })) as [
+      const [both, alone] = [0, 1].map(() => open(entry.create(ratios), { history: 'forget' })) as [
         ReturnType<typeof open>,
         ReturnType<typeof open>,
       ];
@@ -189,9 +189,11 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       if (entry.safeForLaterTurns) expectSame(second, lonely);
       else {
         expect(compareBits(second.logits, lonely.logits)).not.toBe('identical');
-        const { evicts, retrieve } = entry.create(ratios);
-        expect(second.tokens.activePrefill).toBe(evicts ? first.tokens.activeDecode : first.tokens.activePrefill);
-        if (evicts || !retrieve) expect(second.retrieved).toEqual(first.retrieved);
+        const { retrieve } = entry.create(ratios);
+        expect(second.tokens.activePrefill).toBe(
+          retrieve?.permanent ? first.tokens.activeDecode : first.tokens.activePrefill,
+        );
+        if (retrieve?.permanent || !retrieve) expect(second.retrieved).toEqual(first.retrieved);
       }
       both.chat.dispose();
       alone.chat.dispose();
@@ -246,7 +248,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
 
     it('frees all it took', async () => {
       await withoutLeak(async () => {
-        const { chat, ask } = open(entry.create(HALF), { history: 'evict' });
+        const { chat, ask } = open(entry.create(HALF), { history: 'forget' });
         await ask({ ...LOOK, images: [0, 1] });
         await ask(WHERE);
         chat.dispose();

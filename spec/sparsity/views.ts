@@ -73,7 +73,7 @@ export function dropThrough(method: SparsityMethod, total: number, layers: numbe
     const scores = Float32Array.from({ length: alive }, () => (equal ? 0.25 : Math.floor(random() * 30) / 1000));
     const hidden = noiseMatrix(alive, 6, random);
     const view = { ...drop, total, scores, hidden: () => hidden };
-    const selection = method.drop?.(view) ?? new Int32Array();
+    const selection = method.drop?.select(view) ?? new Int32Array();
     drops.push({ view, selection });
     alive = indicesOf(selection).length;
   }

@@ -115,21 +115,40 @@ function method(random: Random): unknown {
   if (random() < 0.1) return junk(random);
   if (random() < 0.5)
     return pick(random, api.METHODS).create({ prefillSparsity: random() * 0.99, decodeSparsity: random() * 0.99 });
+  const group = (members: Readonly<Record<string, Maker>>, needed: Readonly<Record<string, Maker>>): Maker => {
+    const required = Object.fromEntries(Object.entries(needed).map(([name, make]) => [name, make()]));
+    return () => ({ ...(random() < 0.95 && required), ...some(random, members, 0.05) });
+  };
   const parts: Readonly<Record<string, Maker>> = {
-    tower: () => ({ salience: [pick(random, [-1, 0, 0.5, 99])], keys: [-1] }),
     positions: () => pick(random, ['original', 'compact']),
-    merges: () => pick(random, ['features', 'projected']),
-    prune: () => (images: readonly api.TowerView[]) =>
-      images.map((image) =>
-        random() < 0.2 ? merged(random, image.tokens, image.projected().width) : indices(random, image.tokens),
-      ),
-    dropFrom: () => [pick(random, [1, 2, 0.5, -1, 0])],
-    scoresOf: () => pick(random, ['previous', 'next']),
-    raters: () => (question: api.Matrix) => indices(random, question.data.length / question.width),
-    drop: () => (view: api.DropView) => indices(random, view.scores.length),
-    window: () => 1 + Math.floor(random() * 5),
-    retrieve: () => (relevance: Float32Array) => (random() < 0.02 ? thrower() : indices(random, relevance.length)),
-    evicts: () => random() < 0.5,
+    prune: group(
+      {
+        taps: () => ({ salience: [pick(random, [-1, 0, 0.5, 99])], keys: [-1] }),
+        rows: () => pick(random, ['features', 'projected']),
+      },
+      {
+        select: () => (grids: readonly api.TowerView[]) =>
+          grids.map((grid) =>
+            random() < 0.2 ? merged(random, grid.tokens, grid.projected().width) : indices(random, grid.tokens),
+          ),
+      },
+    ),
+    drop: group(
+      {
+        scores: () => pick(random, ['previous', 'next']),
+        raters: () => (question: api.Matrix) => indices(random, question.data.length / question.width),
+      },
+      {
+        layers: () => [pick(random, [1, 2, 0.5, -1, 0])],
+        select: () => (view: api.DropView) => indices(random, view.scores.length),
+      },
+    ),
+    retrieve: group(
+      { window: () => 1 + Math.floor(random() * 5), permanent: () => random() < 0.5 },
+      {
+        select: () => (relevance: Float32Array) => (random() < 0.02 ? thrower() : indices(random, relevance.length)),
+      },
+    ),
   };
   return { ...some(random, parts, 0.05), ...(random() < 0.97 && { name: 'fuzz' }) };
 }
@@ -269,7 +288,7 @@ function open(random: Random, state: State): () => unknown {
       method: () => method(random),
       kv: () => pick(random, ['bf16', 'f32']),
       contextLength: () => pick(random, [2, 50, 500, 4000]),
-      history: () => pick(random, ['keep', 'evict']),
+      history: () => pick(random, ['keep', 'forget']),
       system: () => question(random),
     },
     0.05,
@@ -294,7 +313,7 @@ function ask(random: Random, state: State, session: api.Session): () => unknown 
       maxTokens: () => 1 + Math.floor(random() * 6),
       stop: () => [pick(random, ['red', ' ', 'a'])],
       signal: () => signal(random),
-      history: () => pick(random, ['keep', 'evict']),
+      history: () => pick(random, ['keep', 'forget']),
       temperature: () => random() * 2,
       topK: () => Math.floor(random() * 20),
       topP: () => random(),

@@ -53,7 +53,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
     session: opened,
     marks: [],
     images,
-    history: args.evict ? 'evict' : 'keep',
+    history: args.history ?? 'keep',
     options,
     isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,
     quiet: args.quiet,

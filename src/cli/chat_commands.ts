@@ -16,7 +16,7 @@ export interface ChatState {
   readonly marks: Mark[];
   /** Images that the next question adds. */
   images: string[];
-  history: 'keep' | 'evict';
+  history: 'keep' | 'forget';
   /** Of the last complete answer. */
   stats: TurnStats | undefined;
   /** Of each question: sampling, limits. */
@@ -42,7 +42,11 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
     describe: 'Add images to the next question; a picture dropped on the terminal does too',
     run: (state, paths) => addImages(state, paths.map(packagedPath)),
   },
-  evict: { usage: '/evict on|off', describe: "Forget each turn's text, keep its images", run: setEvict },
+  history: {
+    usage: '/history keep|forget',
+    describe: "Keep each turn's text, or forget it and keep its images",
+    run: setHistory,
+  },
   rewind: { usage: '/rewind', describe: 'Forget the last turn', run: forgetTurn },
   stats: { usage: '/stats', describe: 'Tokens and times of the last answer', run: showStats },
   help: { usage: '/help', describe: 'This list', run: help },
@@ -56,7 +60,7 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
   },
 };
 
-/** `/image`, `/evict`, … */
+/** `/image`, `/history`, … */
 export const COMMAND_WORDS: readonly string[] = Object.keys(COMMANDS).map((name) => `/${name}`);
 
 /**
@@ -82,10 +86,12 @@ export async function addImages(state: ChatState, paths: readonly string[]): Pro
   return `The next question is about ${state.images.join(', ')}.`;
 }
 
-function setEvict(state: ChatState, [choice]: readonly string[]): string {
-  if (choice !== 'on' && choice !== 'off') throw new Error('Expected on or off: /evict on|off');
-  state.history = choice === 'on' ? 'evict' : 'keep';
-  return choice === 'on' ? "From now on each turn's text is forgotten; images stay." : 'From now on turns are kept.';
+function setHistory(state: ChatState, [choice]: readonly string[]): string {
+  if (choice !== 'keep' && choice !== 'forget') throw new Error('Expected keep or forget: /history keep|forget');
+  state.history = choice;
+  return choice === 'forget'
+    ? "From now on each turn's text is forgotten; images stay."
+    : 'From now on turns are kept.';
 }
 
 function forgetTurn(state: ChatState): string {
@@ -101,7 +107,7 @@ function showStats({ session, stats, marks }: ChatState): string {
 }
 
 function help(): string {
-  const rows = Object.values(COMMANDS).map(({ usage, describe }) => `  ${usage.padEnd(14)} ${describe}`);
+  const rows = Object.values(COMMANDS).map(({ usage, describe }) => `  ${usage.padEnd(20)} ${describe}`);
   return [
     ...rows,
     '  Anything else is a question; pictures dropped on the terminal go with it.',

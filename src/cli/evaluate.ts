@@ -50,8 +50,8 @@ const OPTIONS = {
   protocol: {
     ...text,
     choices: [...PROTOCOLS, 'both'] as const,
-    default: 'evict' as const,
-    describe: 'evict: each turn forgets the ones before. chat: they stay',
+    default: 'forget' as const,
+    describe: 'forget: each turn forgets the ones before. chat: they stay',
   },
   out: {
     ...text,
@@ -120,7 +120,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
     const { seed, maxTokens, score } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
-    const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'evict' });
+    const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'forget' });
     const settings = settingsOf(methods, points, request.positions);
     const rows = await evaluate({ ...common, settings, protocols, results, score });
     reporter.stop();
@@ -191,6 +191,6 @@ function configurationOf(args: Arguments, { key }: DataSet): Record<string, unkn
 function subtitleOf(args: Arguments, { conversations }: DataSet): string[] {
   const questions = conversations.reduce((sum, { turns }) => sum + turns.length, 0);
   const set = args.data === undefined ? `generated scenes, seed ${args.seed}` : basename(args.data);
-  const protocol = { evict: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' };
+  const protocol = { forget: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' };
   return [`${questions} questions in ${conversations.length} conversations`, `${set}; ${protocol[args.protocol]}`];
 }

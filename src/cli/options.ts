@@ -98,7 +98,13 @@ export const CONVERSATION_OPTIONS = {
   'max-tokens': { ...number, ...sampling, describe: 'Most tokens of an answer' },
   stop: { ...list, ...sampling, describe: 'End the answer before this text; may be given again' },
 
-  evict: { ...flag, ...memory, describe: "Forget each turn's text, keep its images" },
+  history: {
+    ...text,
+    ...memory,
+    choices: ['keep', 'forget'] as const,
+    describe: "Keep each turn's text, or forget it and keep its images",
+    defaultDescription: 'keep',
+  },
   kv: { ...text, ...memory, choices: ['bf16', 'f32'] as const, describe: 'Storage of keys and values' },
   weights: {
     ...text,
@@ -198,11 +204,10 @@ export function loadOptions({ weights, precision, template, allowUrls, maxPixels
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
-  const { kv, contextLength, system } = args;
+  const { kv, contextLength, system, history } = args;
   const options: SessionOptions = {
     method,
-    history: args.evict ? 'evict' : 'keep',
-    ...given({ kv, contextLength, system }),
+    ...given({ kv, contextLength, system, history }),
   };
   if (contextLength !== undefined) checkValue('session', 'contextLength', contextLength, integer(2));
   return options;

@@ -8,8 +8,8 @@ import type { TurnStats } from '../session/turn';
 import type { TrueConversation } from './data_set';
 import { createMethod, type Setting } from './settings';
 
-/** evict: every turn sees the pictures and nothing of earlier turns. chat: earlier questions and answers stay. */
-export const PROTOCOLS = ['evict', 'chat'] as const;
+/** forget: every turn sees the pictures and nothing of earlier turns. chat: earlier questions and answers stay. */
+export const PROTOCOLS = ['forget', 'chat'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 export const STAGES = ['image', 'tower', 'project', 'prefill', 'retrieve', 'decode', 'total'] as const;
@@ -42,7 +42,7 @@ export interface ConverseOptions {
  */
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
   const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
-  const history = protocol === 'evict' ? 'evict' : 'keep';
+  const history = protocol === 'forget' ? 'forget' : 'keep';
   const session = createSession(model, { method: createMethod(setting, seed), history });
   try {
     const results: TurnResult[] = [];
@@ -70,7 +70,7 @@ export function sharedTowerTimes(): (setting: Setting, results: readonly TurnRes
   return (setting, results) => {
     const [first, ...later] = results;
     if (first === undefined) return [];
-    const layers = JSON.stringify(createMethod(setting, 0).tower ?? {});
+    const layers = JSON.stringify(createMethod(setting, 0).prune?.taps ?? {});
     const { tower: own, total } = first.ms;
     const tower = Math.max(own, times.get(layers) ?? 0);
     times.set(layers, tower);

@@ -16,7 +16,7 @@ export interface EvaluateOptions {
   readonly data: DataSet;
   /** What is compared. Dense is asked first, whether it is among them or not. */
   readonly settings: readonly Setting[];
-  /** Default: evict. */
+  /** Default: forget. */
   readonly protocols?: readonly Protocol[];
   /** How answers are judged: the name of a score, or a function that gives a share. Default: exact. */
   readonly score?: ScoreName | Score;
@@ -61,7 +61,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
 
 async function compare(options: EvaluateOptions): Promise<Row[]> {
   const { model, data, seed = 1, maxTokens = 64, signal, results = inMemory() } = options;
-  const { protocols = ['evict'], score = 'exact', onProgress = () => undefined } = options;
+  const { protocols = ['forget'], score = 'exact', onProgress = () => undefined } = options;
   const settings = [...new Map([DENSE, ...options.settings].map((setting) => [nameOf(setting), setting])).values()];
   const total = data.conversations.length;
   const parts = protocols.flatMap((protocol) => settings.map((setting) => ({ protocol, setting })));

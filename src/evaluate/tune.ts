@@ -89,7 +89,7 @@ function answersOf(
   images: ConverseOptions['images'],
 ): Promise<TurnResult[]> {
   const conversation = data.conversations[i] as DataSet['conversations'][number];
-  return converse({ model, conversation, images, setting, protocol: 'evict', seed, maxTokens, signal });
+  return converse({ model, conversation, images, setting, protocol: 'forget', seed, maxTokens, signal });
 }
 
 /** The share of answers that are as wanted, undefined once too many are not. */

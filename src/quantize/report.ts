@@ -167,7 +167,7 @@ async function ask(
     for (const [i, { question }] of turns.entries()) {
       const options = {
         temperature: 0,
-        history: 'evict' as const,
+        history: 'forget' as const,
         ...(i === 0 && { images }),
         ...(signal && { signal }),
       };

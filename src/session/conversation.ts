@@ -177,6 +177,6 @@ export function checkRoom(c: Conversation, rows: number, positions: number, know
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
     `The conversation needs ${known === '' ? '' : `${known} `}${needed} tokens of context (${length} so far, ${rows} in this turn, 1 for an answer) but has ` +
-      `${c.capacity}. Ask in a new session, rewind, evict turns (history: 'evict'), use fewer images, or raise contextLength.`,
+      `${c.capacity}. Ask in a new session, rewind, forget each turn's text (history: 'forget'), use fewer images, or raise contextLength.`,
   );
 }

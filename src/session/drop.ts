@@ -1,4 +1,4 @@
-// Dropping visual rows between decoder layers: where a prefill stops for it, whose attention the method sees, and what lives on.
+// Dropping visual rows between decoder layers: where a prefill stops for it, whose attention the method sees, and which rows are kept.
 // Runs no layer itself.
 
 import { SparseVilaError } from '../errors';
@@ -28,7 +28,7 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
   const stages: Stage[] = [];
   let from = 0;
   for (const [stage, to] of starts.entries()) {
-    if (method.scoresOf === 'next') {
+    if (method.drop?.scores === 'next') {
       stages.push({ from, to, scored: [], drop: { stage, starts, layers }, looksAhead: true });
       from = to;
       continue;
@@ -40,17 +40,18 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
   return [...stages, { from, to: layers, scored: [] }];
 }
 
-/** `dropFrom` as layers: shares of the depth rounded, at least 1 and strictly ascending, those at the depth or beyond left out. */
-export function dropStarts({ name, dropFrom = [] }: SparsityMethod, layers: number): number[] {
+/** `drop.layers` as layers: shares of the depth rounded, at least 1 and strictly ascending, those at the depth or beyond left out. */
+export function dropStarts({ name, drop }: SparsityMethod, layers: number): number[] {
+  const given = drop?.layers ?? [];
   const starts: number[] = [];
-  for (const layer of dropFrom) {
+  for (const layer of given) {
     const floor = (starts.at(-1) ?? 0) + 1;
     const isShare = layer > 0 && layer < 1;
     const at = isShare ? Math.max(floor, Math.round(layer * layers)) : layer < 0 ? layers + layer : layer;
     if (!Number.isInteger(at) || at < floor) {
       throw new SparseVilaError(
         'ERR_OPTION_INVALID',
-        `${name}: expected ascending layers from 1, or shares of the depth between 0 and 1, to drop from, received ${dropFrom.join(', ')}.`,
+        `${name}: expected ascending layers from 1, or shares of the depth between 0 and 1, to drop from, received ${given.join(', ')}.`,
       );
     }
     if (at < layers) starts.push(at);
@@ -62,10 +63,10 @@ export function dropStarts({ name, dropFrom = [] }: SparsityMethod, layers: numb
 export function scoredRows(method: SparsityMethod, { x, visual, positions }: Rows, question: number): number[] {
   const last = positions.length - 1;
   if (method.drop === undefined || visual.length === 0) return [];
-  if (method.raters === undefined) return [last];
+  if (method.drop.raters === undefined) return [last];
   const rowsAt = (rows: readonly number[]) => matrixOf(() => gatherRows(x, Int32Array.from(rows)));
   const words = Array.from({ length: positions.length - question }, (_, i) => question + i);
-  const given = method.raters(rowsAt(words), rowsAt(visual));
+  const given = method.drop.raters(rowsAt(words), rowsAt(visual));
   const raters = Array.from(checkSelection(method.name, 'raters', given, words.length), (i) => question + i);
   return raters.length === 0 ? [last] : raters;
 }
@@ -78,30 +79,31 @@ export function flips(scored: readonly number[]): number[] {
   ]);
 }
 
-/** The rows that live on after a stage, and their hidden states; x itself is not disposed of. */
+/** The rows that are kept after a stage, and their hidden states; x itself is not disposed of. */
 export function survivors(
   method: SparsityMethod,
   drop: Pick<DropView, 'stage' | 'starts' | 'layers'>,
-  { x, living, isVisual, scores }: { x: Tensor; living: Int32Array; isVisual: Uint8Array; scores: Float32Array },
-): { x: Tensor; living: Int32Array } {
-  // Of the visual rows, where they stand among the living.
-  const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
+  { x, kept, isVisual, scores }: { x: Tensor; kept: Int32Array; isVisual: Uint8Array; scores: Float32Array },
+): { x: Tensor; kept: Int32Array } {
+  // Indices of the visual rows among the kept ones.
+  const own = kept.map((_, i) => i).filter((i) => isVisual[kept[i] as number] === 1);
   const hidden = () => matrixOf(() => gatherRows(x, own));
   const total = isVisual.reduce((sum, one) => sum + one, 0);
-  const selection = method.drop?.({ ...drop, total, scores, hidden });
+  const selection = method.drop?.select({ ...drop, total, scores, hidden });
   const size = { n: own.length, width: x.shape[1] as number };
-  const { kept, rows } = checkMerged(method.name, `drop, from layer ${drop.starts[drop.stage]} on,`, selection, size);
-  const lives = living.map((row) => 1 - (isVisual[row] as number));
-  for (const i of kept) lives[own[i] as number] = 1;
-  const at = lives.map((_, i) => i).filter((i) => lives[i] === 1);
-  const left = at.map((i) => living[i] as number);
-  if (rows === undefined) return { x: gatherRows(x, at), living: left };
-  // What the method merged takes the place of the visual rows.
+  const seam = `drop, from layer ${drop.starts[drop.stage]} on,`;
+  const { kept: chosen, rows } = checkMerged(method.name, seam, selection, size);
+  const stays = kept.map((row) => 1 - (isVisual[row] as number));
+  for (const i of chosen) stays[own[i] as number] = 1;
+  const at = stays.map((_, i) => i).filter((i) => stays[i] === 1);
+  const left = at.map((i) => kept[i] as number);
+  if (rows === undefined) return { x: gatherRows(x, at), kept: left };
+  // Merged rows take the place of the visual rows.
   let next = left.length;
   const order = left.map((row, i) => (isVisual[row] === 1 ? next++ : i));
   const { tf } = start();
   const merged = tf.tidy(() =>
-    gatherRows(tf.concat([gatherRows(x, at), float32(rows, [kept.length, size.width])]), order),
+    gatherRows(tf.concat([gatherRows(x, at), float32(rows, [chosen.length, size.width])]), order),
   );
-  return { x: merged, living: left };
+  return { x: merged, kept: left };
 }

@@ -47,7 +47,7 @@ export async function seeMedia(context: MediaContext, inputs: readonly MediaInpu
     // All are decoded before any is encoded: a picture that cannot be read costs no work.
     const prepared = await timed(times, 'image', () => model.prepare(inputs, context.signal));
     for (const medium of prepared)
-      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.tower, breathe })));
+      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, breathe })));
     const selections = await timed(times, 'retrieve', () => prune(context, encoded));
     for (const [i, medium] of encoded.entries()) {
       const { layout, tokens } = medium;
@@ -86,12 +86,13 @@ const tokensIn = (grid: Grid): number => grid.t * planeTokens(grid);
 function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[]): GridSelection[][] {
   const grids = encoded.flatMap((medium, i) => medium.layout.grids.map((_, grid) => ({ medium, i, grid })));
   const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid }));
-  const lists = method.prune === undefined ? undefined : checkLists(method.name, method.prune(views), grids.length);
+  const lists =
+    method.prune === undefined ? undefined : checkLists(method.name, method.prune.select(views), grids.length);
   const selections: GridSelection[][] = encoded.map(() => []);
   for (const [at, { medium, i, grid }] of grids.entries()) {
     const tokens = tokensIn(medium.layout.grids[grid] as Grid);
     const width =
-      method.merges === 'projected' ? model.decoder.config.hiddenSize : (medium.features.shape[1] as number);
+      method.prune?.rows === 'projected' ? model.decoder.config.hiddenSize : (medium.features.shape[1] as number);
     const all = { kept: Int32Array.from({ length: tokens }, (_, token) => token) };
     const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n: tokens, width });
     selections[i]?.push(own ?? all);
@@ -115,7 +116,7 @@ function towerView(
     if (value !== undefined) return value;
     throw new SparseVilaError(
       'ERR_METHOD',
-      `Expected method ${JSON.stringify(method.name)} to name ${i + 1} layers in tower.${what}, which its prune reads, ` +
+      `Expected method ${JSON.stringify(method.name)} to name ${i + 1} layers in prune.taps.${what}, which its prune.select reads, ` +
         `received ${values.length}.`,
     );
   };
@@ -157,7 +158,7 @@ export function matrix(tensor: Tensor): Matrix {
 /** Rows for the decoder: the kept features projected, or what the method merged them into. */
 function project(
   model: RowModel,
-  { merges }: SparsityMethod,
+  { prune }: SparsityMethod,
   { features, layout, tokens }: EncodedMedium,
   selections: readonly GridSelection[],
 ): Tensor {
@@ -168,7 +169,7 @@ function project(
     const parts = selections.map(({ kept, rows }, grid) => {
       if (rows !== undefined) {
         const merged = float32(rows, [kept.length, rows.length / Math.max(1, kept.length)]);
-        return merges === 'projected' ? merged : model.project(merged, layout);
+        return prune?.rows === 'projected' ? merged : model.project(merged, layout);
       }
       const own = kept.map((token) => token + firstOf(firsts, grid));
       return model.project(own.length === tokens ? features : gatherRows(features, own), layout);

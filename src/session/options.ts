@@ -1,4 +1,4 @@
-// What a session and a question may be given, and the checks at the door.
+// What a session and a question may be given, and its validation.
 
 import type { ImageInput } from '../image/decode';
 import type { DecoderConfig } from '../models/config';
@@ -25,7 +25,7 @@ import type { SamplingOptions } from '../text/sampling';
 import { dropStarts } from './drop';
 
 /** Whether a turn's text stays for the next turn, or only its images do. */
-export type History = 'keep' | 'evict';
+export type History = 'keep' | 'forget';
 
 export interface SessionOptions {
   /** Default: dense. */
@@ -55,7 +55,7 @@ export interface AskOptions extends SamplingOptions {
 }
 
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
-const HISTORY = oneOf('keep', 'evict');
+const HISTORY = oneOf('keep', 'forget');
 
 const VIDEO: Check = {
   expected: 'an object whose frames are a list of images',

@@ -27,8 +27,8 @@ interface Run {
   readonly window: number;
   /** Whether a row is visual. */
   readonly isVisual: Uint8Array;
-  /** Rows that still live, ascending, and per layer those that it put into the cache. */
-  living: Int32Array;
+  /** Rows that are still kept, ascending, and per layer those that it put into the cache. */
+  kept: Int32Array;
   readonly written: Int32Array[];
   /** Per layer, f32 [visual rows in the cache]. */
   readonly relevance: Float32Array[];
@@ -77,9 +77,9 @@ function startRun({ conversation, method }: PrefillContext, rows: Rows, words: n
   return {
     rows,
     question: t - words,
-    window: wanted ? t - Math.min(words, method.window ?? words) : t,
+    window: wanted ? t - Math.min(words, method.retrieve?.window ?? words) : t,
     isVisual,
-    living: Int32Array.from({ length: t }, (_, row) => row),
+    kept: Int32Array.from({ length: t }, (_, row) => row),
     written: [],
     relevance: [],
   };
@@ -100,7 +100,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
       const after = survivors(method, stage.drop, { ...run, x, scores });
       x.dispose();
       x = after.x;
-      run.living = after.living;
+      run.kept = after.kept;
     }
     return model.decoder.scores(x);
   } finally {
@@ -108,7 +108,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
   }
 }
 
-/** Runs the living rows through a stage's layers; returns their hidden states; of the last layer only those of the last chunk. */
+/** Runs the kept rows through a stage's layers; returns their hidden states; of the last layer only those of the last chunk. */
 async function runStage(
   { conversation: c, model, breathe }: PrefillContext,
   run: Run,
@@ -116,17 +116,17 @@ async function runStage(
   stage: Stage,
 ): Promise<{ y: Tensor; scores: Float32Array }> {
   const { tf } = start();
-  const { rows, living } = run;
+  const { rows, kept } = run;
   const { from, to, scored } = stage;
   const { scores, onColumns } = columnSums(c, run, stage);
-  const gone = rows.positions.length - living.length;
+  const gone = rows.positions.length - kept.length;
   const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
   const outputs: Tensor[] = [];
   try {
-    for (const { begin, end } of chunks(living.length, cuts)) {
-      const isAll = end - begin === living.length;
+    for (const { begin, end } of chunks(kept.length, cuts)) {
+      const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
-      const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
+      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
       const length = c.layers.map((layer) => layer.length + begin);
       const options = { length, layers: { from, to }, onColumns: onColumns(begin + gone, end - begin), breathe };
       try {
@@ -142,27 +142,27 @@ async function runStage(
   }
 }
 
-/** What the last row attends in a layer that x, all living rows, is about to enter: of the turn's own visual rows. */
+/** What the last row attends in a layer that x, all kept rows, is about to enter: of the turn's own visual rows. */
 async function lookAhead(
   { conversation: c, model, breathe }: PrefillContext,
-  { rows, living, isVisual }: Run,
+  { rows, kept, isVisual }: Run,
   x: Tensor,
   layer: number,
 ): Promise<Float32Array> {
   const { tf } = start();
   const before = c.layers[layer]?.length ?? 0;
   let columns = new Float32Array();
-  for (const { begin, end } of chunks(living.length, [])) {
+  for (const { begin, end } of chunks(kept.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
     try {
-      const positions = Array.from(living.subarray(begin, end), (row) => rows.positions[row] as number);
+      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
       columns = model.decoder.look(layer, part, positions, c.cache, before + begin) as typeof columns;
     } finally {
       part.dispose();
     }
     await breathe();
   }
-  const own = living.map((_, i) => i).filter((i) => isVisual[living[i] as number] === 1);
+  const own = kept.map((_, i) => i).filter((i) => isVisual[kept[i] as number] === 1);
   return Float32Array.from(own, (i) => columns[before + i] as number);
 }
 
@@ -180,12 +180,12 @@ function chunks(n: number, cuts: readonly number[]): { begin: number; end: numbe
 }
 
 /** Sums of a stage's columns: relevance over the window's rows, in every layer; scores over the scored rows, over own visual rows. */
-function columnSums(c: Conversation, { rows, living, isVisual, question, window, ...run }: Run, stage: Stage) {
+function columnSums(c: Conversation, { rows, kept, isVisual, question, window, ...run }: Run, stage: Stage) {
   const t = rows.positions.length;
-  const own = Array.from(living.keys()).filter((i) => isVisual[living[i] as number] === 1);
+  const own = Array.from(kept.keys()).filter((i) => isVisual[kept[i] as number] === 1);
   const scores = new Float32Array(own.length);
   for (let layer = stage.from; layer < stage.to; layer++) {
-    run.written[layer] = living;
+    run.written[layer] = kept;
     run.relevance[layer] = new Float32Array((c.layers[layer] as CacheLayer).visual.length + own.length);
   }
   const add = (sums: Float32Array, share: number, values: (i: number) => number): void => {

@@ -6,11 +6,11 @@ import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import type { TurnPieces } from '../text/template';
 import { type Conversation, checkRoom, lengthOf, type Point, pointAt, rewind } from './conversation';
-import { evict } from './evict';
 import { type FinishReason, type Generated, generate } from './generate';
 import { checkLength } from './long_text';
 import { type PrunedMedium, seeMedia } from './media';
 import { type AskOptions, type History, mediaOf, samplingOf } from './options';
+import { retrievePermanently } from './permanent';
 import { type PrefillContext, prefill } from './prefill';
 import { turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
@@ -50,7 +50,7 @@ interface Progress {
   view: TurnView | undefined;
   /** Of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
-  /** Where the conversation goes back to when the turn's text is evicted: after its media. */
+  /** Where the conversation goes back to when the turn's text is forgotten: after its media. */
   anchor: Point;
   promptRows: number;
   activePrefill: number;
@@ -88,7 +88,7 @@ export async function* runTurn(
     progress.scores?.dispose();
     for (const { rows } of progress.media) rows.dispose();
     if (failed) undo(c, before);
-    else if (options.history === 'evict') rewind(c, progress.anchor);
+    else if (options.history === 'forget') rewind(c, progress.anchor);
   }
 }
 
@@ -135,7 +135,7 @@ async function prepare(
   progress.promptRows = lengthOf(c) - before.length;
   progress.activePrefill = mean(c.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
-    evict(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
+    retrievePermanently(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
 }

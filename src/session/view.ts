@@ -1,6 +1,6 @@
 // The turn's view: per layer, which cache rows its decoding attends. All text rows, the retrieved visual rows, and the
-// contiguous rest that grows with the answer. Nothing is copied; dropping the view restores everything. A method that evicts has
-// no view: what it leaves out is taken out of the cache.
+// contiguous rest that grows with the answer. Nothing is copied; dropping the view restores everything. A permanent
+// retrieval has no view: the rows that it leaves out are removed from the cache.
 
 import type { LayerView } from '../models/decoder';
 import { int32 } from '../ops/run';
@@ -15,16 +15,20 @@ export interface TurnView {
   dispose(): void;
 }
 
-/** Retrieves for every layer. With no `retrieve`, one that evicts, or nothing visual, all that is in the cache is attended. */
-export function turnView(method: SparsityMethod, c: Conversation, relevance: readonly Float32Array[]): TurnView {
-  if (method.retrieve === undefined || method.evicts || c.places.length === 0) {
+/** Retrieves for every layer. With no `retrieve`, a permanent one, or no visual row, everything in the cache is attended. */
+export function turnView(
+  { name, retrieve }: SparsityMethod,
+  c: Conversation,
+  relevance: readonly Float32Array[],
+): TurnView {
+  if (retrieve === undefined || retrieve.permanent || c.places.length === 0) {
     const isWhole = c.layers.every(({ tokens }) => tokens.length === c.places.length);
     const retrieved = isWhole ? undefined : c.layers.map(({ tokens }) => Int32Array.from(tokens));
     return { layers: undefined, retrieved, dispose: () => undefined };
   }
   const selections = relevance.map((scores, layer) => {
     const places = placesOf(c, layer);
-    return checkSelection(method.name, 'retrieve', method.retrieve?.(scores, layer, places), places.length);
+    return checkSelection(name, 'retrieve', retrieve.select(scores, layer, places), places.length);
   });
   const layers = selections.map((selection, i) => layerView(c.layers[i] as CacheLayer, selection));
   const retrieved = selections.map((selection, i) => selection.map((at) => c.layers[i]?.tokens[at] as number));

@@ -2,37 +2,61 @@
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
-import type { SparsityMethod } from './method';
+import type { Drop, Prune, Retrieve, SparsityMethod } from './method';
 import { LAYER, POSITIONS } from './options';
 
 const LAYERS = listOf('layers, each a number or a share of the depth between 0 and 1,', LAYER);
 
-const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
-  name: NAME,
-  tower: {
-    expected: 'an object of the lists of layers salience and keys',
-    accepts: (value) =>
-      OBJECT.accepts(value) &&
-      Object.entries(value as object).every(
-        ([name, layers]) =>
-          (name === 'salience' || name === 'keys') && (layers === undefined || LAYERS.accepts(layers)),
-      ),
+const TAPS: Check = {
+  expected: 'an object of the lists of layers salience and keys',
+  accepts: (value) =>
+    OBJECT.accepts(value) &&
+    Object.entries(value as object).every(
+      ([name, layers]) => (name === 'salience' || name === 'keys') && (layers === undefined || LAYERS.accepts(layers)),
+    ),
+};
+
+const REQUIRED = { required: true as const };
+
+type PartChecks<T> = { readonly [K in keyof Required<T>]: Check };
+
+const GROUPS: {
+  readonly prune: PartChecks<Prune>;
+  readonly drop: PartChecks<Drop>;
+  readonly retrieve: PartChecks<Retrieve>;
+} = {
+  prune: { taps: TAPS, rows: oneOf('features', 'projected'), select: { ...FUNCTION, ...REQUIRED } },
+  drop: {
+    layers: { ...LAYERS, ...REQUIRED },
+    scores: oneOf('previous', 'next'),
+    raters: FUNCTION,
+    select: { ...FUNCTION, ...REQUIRED },
   },
+  retrieve: { window: COUNT, permanent: BOOLEAN, select: { ...FUNCTION, ...REQUIRED } },
+};
+
+const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
+  name: { ...NAME, ...REQUIRED },
   positions: POSITIONS,
-  merges: oneOf('features', 'projected'),
-  prune: FUNCTION,
-  dropFrom: LAYERS,
-  scoresOf: oneOf('previous', 'next'),
-  raters: FUNCTION,
-  drop: FUNCTION,
-  window: COUNT,
-  retrieve: FUNCTION,
-  evicts: BOOLEAN,
+  prune: OBJECT,
+  drop: OBJECT,
+  retrieve: OBJECT,
+};
+
+/** Members that methods had before their parts were grouped, and where each is now. */
+const MOVED: Readonly<Record<string, string>> = {
+  tower: 'prune.taps',
+  merges: 'prune.rows',
+  dropFrom: 'drop.layers',
+  scoresOf: 'drop.scores',
+  raters: 'drop.raters',
+  window: 'retrieve.window',
+  evicts: 'retrieve.permanent',
 };
 
 /**
  * A copy of `method` whose functions throw errors with codes.
- * @throws SparseVilaError `ERR_METHOD` for a part that is unknown or malformed
+ * @throws SparseVilaError `ERR_METHOD` for a part that is unknown, malformed or in its former place
  */
 export function checkedMethod(method: SparsityMethod): SparsityMethod {
   if (!isAccepted(OBJECT, method))
@@ -40,61 +64,78 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
       'ERR_METHOD',
       `Expected a sparsity method, such as dense() or sparseVila(), received ${received(method)}.`,
     );
-  const parts: [string, unknown][] = [];
-  for (const [part, check] of Object.entries(PARTS)) {
-    const value = read(method, part);
-    if (value === undefined && part !== 'name') continue;
-    if (!isAccepted(check, value)) throw malformed(method, `${check.expected} for ${part}`, received(value));
-    parts.push([part, typeof value === 'function' ? guarded(method, part, value as Part) : value]);
+  const name = read(method, 'name', 'a method');
+  for (const [member, place] of Object.entries(MOVED))
+    if (read(method, member, 'a method') !== undefined) throw malformed(name, place, `the former member ${member}`);
+  const checked = checkedParts(name, method, PARTS, '');
+  const groups = Object.entries(GROUPS).flatMap(([group, checks]) => {
+    const given = checked[group];
+    return given === undefined ? [] : [[group, checkedParts(name, given as object, checks, `${group}.`)] as const];
+  });
+  return { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
+}
+
+/** The parts of `owner` that `checks` names; each is read once, so that what was checked is what is used. */
+function checkedParts(
+  name: unknown,
+  owner: object,
+  checks: Readonly<Record<string, Check>>,
+  prefix: string,
+): Record<string, unknown> {
+  const parts: Record<string, unknown> = {};
+  for (const [part, check] of Object.entries(checks)) {
+    const value = read(owner, part, prefix === '' ? 'a method' : prefix.slice(0, -1));
+    if (value === undefined && !check.required) continue;
+    if (!isAccepted(check, value)) {
+      const hint = typeof value === 'function' && Object.hasOwn(GROUPS, part) ? `; the function is ${part}.select` : '';
+      throw malformed(name, `${check.expected} for ${prefix}${part}${hint}`, received(value));
+    }
+    parts[part] = typeof value === 'function' ? guarded(name, owner, prefix + part, value as Part) : value;
   }
-  checkNames(method, Object.keys(PARTS));
-  return Object.fromEntries(parts) as unknown as SparsityMethod;
+  checkNames(name, owner, Object.keys(checks), prefix);
+  return parts;
 }
 
 type Part = (...given: unknown[]) => unknown;
 
-function guarded(method: SparsityMethod, part: string, call: Part): Part {
+function guarded(name: unknown, owner: object, part: string, call: Part): Part {
   return (...given) => {
     try {
-      return call.apply(method, given);
+      return call.apply(owner, given);
     } catch (cause) {
       if (cause instanceof SparseVilaError) throw cause;
-      const message = `${part} of method ${received(method.name)} threw an error: ${messageOf(cause)}`;
+      const message = `${part} of method ${received(name)} threw an error: ${messageOf(cause)}`;
       throw new SparseVilaError('ERR_METHOD', message, { cause });
     }
   };
 }
 
-function read(method: SparsityMethod, part: string): unknown {
+function read(owner: object, part: string, of: string): unknown {
   try {
-    return (method as unknown as Record<string, unknown>)[part];
+    return (owner as Record<string, unknown>)[part];
   } catch (cause) {
-    throw new SparseVilaError('ERR_METHOD', `${part} of a method threw when it was read: ${messageOf(cause)}`, {
-      cause,
-    });
+    throw new SparseVilaError('ERR_METHOD', `${part} of ${of} threw when it was read: ${messageOf(cause)}`, { cause });
   }
 }
 
-/** A part of its own that is spelled nearly as one of ours would be left out in silence. */
-function checkNames(method: SparsityMethod, known: readonly string[]): void {
-  for (const name of namesOf(method)) {
-    const meant = known.includes(name) ? undefined : nearest(name, known);
+/** A member that is spelled nearly as one of ours would be left out silently. */
+function checkNames(name: unknown, owner: object, known: readonly string[], prefix: string): void {
+  for (const member of namesOf(owner)) {
+    const meant = known.includes(member) ? undefined : nearest(member, known);
     if (meant === undefined) continue;
-    throw malformed(method, `a method made of ${known.join(', ')}`, `${received(name)}. Did you mean ${meant}?`);
+    const whole = prefix === '' ? 'a method' : prefix.slice(0, -1);
+    throw malformed(name, `${whole} made of ${known.join(', ')}`, `${received(member)}. Did you mean ${meant}?`);
   }
 }
 
-function namesOf(method: SparsityMethod): string[] {
+function namesOf(owner: object): string[] {
   try {
-    return Object.keys(method);
+    return Object.keys(owner);
   } catch (cause) {
     throw new SparseVilaError('ERR_METHOD', `A method's parts cannot be listed: ${messageOf(cause)}`, { cause });
   }
 }
 
-function malformed(method: SparsityMethod, expected: string, found: string): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_METHOD',
-    `Method ${received(read(method, 'name'))}: expected ${expected}, received ${found}`,
-  );
+function malformed(name: unknown, expected: string, found: string): SparseVilaError {
+  return new SparseVilaError('ERR_METHOD', `Method ${received(name)}: expected ${expected}, received ${found}`);
 }

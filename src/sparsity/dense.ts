@@ -1,4 +1,4 @@
-// Dense: every visual token lives and every row is attended.
+// Dense: every visual token is kept and every row is attended.
 
 import type { SparsityMethod } from './method';
 

@@ -21,7 +21,7 @@ export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
   return {
     name: 'divprune',
     positions,
-    prune: (images) => images.map((image) => diverse(image, budget(image.tokens, prefillSparsity))),
+    prune: { select: (grids) => grids.map((grid) => diverse(grid, budget(grid.tokens, prefillSparsity))) },
   };
 }
 

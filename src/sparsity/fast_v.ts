@@ -21,7 +21,9 @@ export function fastV(options: FastVOptions = {}): SparsityMethod {
   const { prefillSparsity = 15 / 32, layer = 2 / 32 } = given;
   return {
     name: 'fastv',
-    dropFrom: [layer],
-    drop: (view) => topK(view.scores, stageBudget(view, [0.5], 1 - prefillSparsity)),
+    drop: {
+      layers: [layer],
+      select: (view) => topK(view.scores, stageBudget(view, [0.5], 1 - prefillSparsity)),
+    },
   };
 }

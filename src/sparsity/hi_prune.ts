@@ -33,9 +33,11 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
   const { prefillSparsity = 2 / 3, alpha = 0.1, objectLayer = 1 / 3, deepLayer = -2, positions = 'original' } = given;
   return {
     name: 'hiprune',
-    tower: { salience: [objectLayer, deepLayer] },
     positions,
-    prune: (images) => images.map((image) => hierarchical(image, budget(image.tokens, prefillSparsity), alpha)),
+    prune: {
+      taps: { salience: [objectLayer, deepLayer] },
+      select: (grids) => grids.map((grid) => hierarchical(grid, budget(grid.tokens, prefillSparsity), alpha)),
+    },
   };
 }
 

@@ -1,5 +1,5 @@
-// A method as it is, with what it is shown kept for a look afterwards: salience even where it reads none, relevance even where
-// everything is attended. Attending all is dense bit for bit, so that watching changes no answer.
+// A method whose views are recorded: salience even where the method reads none, relevance even where everything is attended.
+// Keeping and attending everything is dense bit for bit, so that watching changes no answer.
 
 import { checkedMethod } from './checked';
 import type { Place, SparsityMethod } from './method';
@@ -17,19 +17,26 @@ export interface Observed {
 }
 
 /**
- * `inner` with salience asked for where it asks for none, and a `retrieve` of everything where it has none.
+ * `watched` with salience asked for where it asks for none, and a `retrieve` of everything where it has none.
  * @throws SparseVilaError `ERR_METHOD` for what is no method
  */
 export function observed(watched: SparsityMethod): Observed {
-  const inner = checkedMethod(watched);
+  const { prune, retrieve, ...inner } = checkedMethod(watched);
   let seen: LayerRelevance[] = [];
-  const salience = inner.tower?.salience?.length ? inner.tower.salience : [-1];
+  const salience = prune?.taps?.salience?.length ? prune.taps.salience : [-1];
   const method: SparsityMethod = {
     ...inner,
-    tower: { ...inner.tower, salience },
-    retrieve: (relevance, layer, places) => {
-      seen[layer] = { scores: relevance.slice(), places: [...places] };
-      return inner.retrieve?.(relevance, layer, places) ?? Int32Array.from(relevance.keys());
+    prune: {
+      select: (grids) => grids.map(({ tokens }) => everyIndex(tokens)),
+      ...prune,
+      taps: { ...prune?.taps, salience },
+    },
+    retrieve: {
+      ...retrieve,
+      select: (relevance, layer, places) => {
+        seen[layer] = { scores: relevance.slice(), places: [...places] };
+        return retrieve?.select(relevance, layer, places) ?? everyIndex(relevance.length);
+      },
     },
   };
   return {
@@ -41,3 +48,5 @@ export function observed(watched: SparsityMethod): Observed {
     },
   };
 }
+
+const everyIndex = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);

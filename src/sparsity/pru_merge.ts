@@ -35,14 +35,18 @@ export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
 function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
   const given = checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
   const { prefillSparsity, layer = -1, positions = 'original' } = given;
-  const prune = (image: TowerView): Selection => {
+  const select = (image: TowerView): Selection => {
     const sum = image.salience().reduce((total, s) => total + s, 0);
     const a = image.salience().map((s) => s / sum);
     const adaptive = Math.max(1, outliers(a)) * (1 + spread) + 1;
     const kept = Math.min(a.length, prefillSparsity === undefined ? adaptive : budget(a.length, prefillSparsity));
     return kept === a.length ? without(kept, []) : merge(image, a, choose(a, Math.max(1, kept - 1), spread), kept);
   };
-  return { name, tower: { salience: [layer], keys: [layer] }, positions, prune: (images) => images.map(prune) };
+  return {
+    name,
+    positions,
+    prune: { taps: { salience: [layer], keys: [layer] }, select: (grids) => grids.map(select) },
+  };
 }
 
 /** The most attended tokens and, for each, `spread` others that lie evenly. */

@@ -22,8 +22,10 @@ export function pyramidDrop(options: PyramidDropOptions = {}): SparsityMethod {
   const { prefillSparsity = 17 / 32, layers = [1 / 4, 1 / 2, 3 / 4] } = given;
   return {
     name: 'pyramiddrop',
-    dropFrom: layers,
-    scoresOf: 'next',
-    drop: (view) => topK(view.scores, stageBudget(view, [1 / 2, 1 / 4, 1 / 8], 1 - prefillSparsity)),
+    drop: {
+      layers,
+      scores: 'next',
+      select: (view) => topK(view.scores, stageBudget(view, [1 / 2, 1 / 4, 1 / 8], 1 - prefillSparsity)),
+    },
   };
 }

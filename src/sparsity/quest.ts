@@ -1,5 +1,5 @@
 // Quest-style pages (after Tang et al., arXiv 2406.10774): retrieval by whole pages, a page being one row of a grid's plane.
-// Stage: decode. Query-aware: yes. Safe for later turns: yes, nothing is evicted.
+// Stage: decode. Query-aware: yes. Safe for later turns: yes, every row stays in the cache.
 // Here: a page's score is the largest relevance in it, once per turn, for all heads, not Quest's bound from channelwise extremes of
 // its keys at every step and head; the last page is cut to the budget, by relevance.
 
@@ -18,7 +18,9 @@ export function quest(options: QuestOptions = {}): SparsityMethod {
   const { decodeSparsity = 0.75 } = given;
   return {
     name: 'quest',
-    retrieve: (relevance, _, places) => topPages(relevance, places, budget(relevance.length, decodeSparsity)),
+    retrieve: {
+      select: (relevance, _, places) => topPages(relevance, places, budget(relevance.length, decodeSparsity)),
+    },
   };
 }
 

@@ -1,4 +1,4 @@
-// Baseline: tokens and rows drawn by lot. What a method must beat to have chosen at all.
+// Baseline: tokens and rows drawn at random.
 // Query-aware: no. Safe for later turns: yes. Source: none.
 
 import { checkOptions, SEED } from '../options';
@@ -29,11 +29,15 @@ export function random(options: RandomOptions = {}): SparsityMethod {
   return {
     name: 'random',
     positions,
-    prune: (images) => {
-      const draw = uniformNumbers(seed);
-      return images.map(({ tokens }) => drawn(tokens, prefillSparsity, draw));
+    prune: {
+      select: (grids) => {
+        const draw = uniformNumbers(seed);
+        return grids.map(({ tokens }) => drawn(tokens, prefillSparsity, draw));
+      },
     },
-    retrieve: ({ length }, layer) => drawn(length, decodeSparsity, uniformNumbers(seed + 1 + layer)),
+    retrieve: {
+      select: ({ length }, layer) => drawn(length, decodeSparsity, uniformNumbers(seed + 1 + layer)),
+    },
   };
 }
 

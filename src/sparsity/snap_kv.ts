@@ -1,6 +1,6 @@
 // SnapKV (Li et al., arXiv 2404.14469): after the prefill, each layer keeps the rows that the prompt's last ones attend most, with
 // their neighbours' help, and forgets the others.
-// Stage: decode. Query-aware: yes. Safe for later turns: no, it evicts for good.
+// Stage: decode. Query-aware: yes. Safe for later turns: no, its retrieval is permanent.
 // Here: visual rows only (text stays), one choice for all heads of a layer (mean over heads), and mean for sum over rows, which
 // ranks alike.
 
@@ -10,7 +10,7 @@ import { SHARE } from './options';
 import { budget, topK } from './top_k';
 
 export interface SnapKvOptions {
-  /** Share of the turn's visual rows evicted after its prefill; default 0.75. */
+  /** Share of the turn's visual rows taken out of the cache after its prefill; default 0.75. */
   readonly decodeSparsity?: number;
   /** w, the last rows of the question whose attention counts; default 32. */
   readonly window?: number;
@@ -24,9 +24,11 @@ export function snapKv(options: SnapKvOptions = {}): SparsityMethod {
   const { decodeSparsity = 0.75, window = 32, kernel = 5 } = given;
   return {
     name: 'snapkv',
-    window,
-    evicts: true,
-    retrieve: (relevance) => topK(pooled(relevance, kernel), budget(relevance.length, decodeSparsity)),
+    retrieve: {
+      window,
+      permanent: true,
+      select: (relevance) => topK(pooled(relevance, kernel), budget(relevance.length, decodeSparsity)),
+    },
   };
 }
 

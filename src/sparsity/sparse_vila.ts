@@ -57,11 +57,15 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     keep(salience, budget(salience.length, prefillSparsity), spread);
   return {
     name: 'sparsevila',
-    tower: { salience: [salienceLayer] },
     positions,
-    prune: (images) =>
-      scope === 'global' ? pruneTogether(images, prune) : images.map((image) => prune(image.salience())),
-    retrieve: (relevance, layer) => topK(relevance, budget(relevance.length, layer < denseLayers ? 0 : decodeSparsity)),
+    prune: {
+      taps: { salience: [salienceLayer] },
+      select: (grids) =>
+        scope === 'global' ? pruneTogether(grids, prune) : grids.map((grid) => prune(grid.salience())),
+    },
+    retrieve: {
+      select: (relevance, layer) => topK(relevance, budget(relevance.length, layer < denseLayers ? 0 : decodeSparsity)),
+    },
   };
 }
 

@@ -1,5 +1,5 @@
 // SparseVLM and SparseVLM+ (Zhang et al., arXiv 2410.04417): between layers, visual rows that the question's rater words attend
-// least are dropped; v1 gathers the better ones of them into a few clusters that live on.
+// least are dropped; v1 gathers the better ones of them into a few clusters that are kept.
 // Stage: prefill. Query-aware: yes. Safe for later turns: no.
 // Here: shares as in the released code's fixed counts, scaled; clusters stand at their centres' places and count as kept; rows keep
 // their positions (as + has it). + without division by the rotary bias and without choice of heads: the mean over all heads.
@@ -39,9 +39,7 @@ function method(
   const { prefillSparsity = 1 - (3 + 4 * a + 9 * b + 16 * c) / 32, layers = [3 / 32, 7 / 32, 16 / 32] } = given;
   return {
     name,
-    dropFrom: layers,
-    raters,
-    drop: (view) => select(view, stageBudget(view, shares, 1 - prefillSparsity)),
+    drop: { layers, raters, select: (view) => select(view, stageBudget(view, shares, 1 - prefillSparsity)) },
   };
 }
 

@@ -24,8 +24,8 @@ export function uniform(options: UniformOptions = {}): SparsityMethod {
   return {
     name: 'uniform',
     positions,
-    prune: (images) => images.map(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))),
-    retrieve: ({ length }) => strided(length, budget(length, decodeSparsity)),
+    prune: { select: (grids) => grids.map(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))) },
+    retrieve: { select: ({ length }) => strided(length, budget(length, decodeSparsity)) },
   };
 }
 

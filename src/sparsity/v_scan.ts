@@ -38,13 +38,17 @@ export function vScan(options: VScanOptions = {}): SparsityMethod {
   const first = Math.min(1, 1.5 * keep);
   return {
     name: 'vscan',
-    tower: { salience: [localLayer, globalLayer] },
     positions: given.positions ?? 'original',
-    merges: 'projected',
-    prune: (images) => images.map((image) => scan(image, budget(image.tokens, 1 - first))),
-    dropFrom: [layer],
-    scoresOf: 'next',
-    drop: (view) => topK(view.scores, stageBudget(view, [1 / 3], keep / first)),
+    prune: {
+      taps: { salience: [localLayer, globalLayer] },
+      rows: 'projected',
+      select: (grids) => grids.map((grid) => scan(grid, budget(grid.tokens, 1 - first))),
+    },
+    drop: {
+      layers: [layer],
+      scores: 'next',
+      select: (view) => topK(view.scores, stageBudget(view, [1 / 3], keep / first)),
+    },
   };
 }
 

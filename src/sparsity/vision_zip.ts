@@ -31,9 +31,11 @@ export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
   const { prefillSparsity = 8 / 9, contextual = 10 / 64, layer = -2, positions = 'original' } = given;
   return {
     name: 'visionzip',
-    tower: { salience: [layer], keys: [layer] },
     positions,
-    prune: (images) => images.map((image) => zip(image, budget(image.tokens, prefillSparsity), contextual)),
+    prune: {
+      taps: { salience: [layer], keys: [layer] },
+      select: (grids) => grids.map((grid) => zip(grid, budget(grid.tokens, prefillSparsity), contextual)),
+    },
   };
 }
 

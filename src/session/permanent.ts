@@ -1,5 +1,5 @@
-// What a method whose `retrieve` decides for good does to the cache: rows of this turn's images that it leaves out are taken out,
-// in every layer, and what follows them moves up. Rows from before the turn stay as they are, so that marks do.
+// Permanent retrieval: the rows of this turn's media that `retrieve` leaves out are removed from the cache, in every layer, and the
+// rows after them move up. Rows from before the turn stay as they are, so that marks stay valid.
 
 import type { Decoder } from '../models/decoder';
 import { keepKvRows } from '../ops/kv_cache';
@@ -8,22 +8,22 @@ import { type CacheLayer, type Conversation, type Point, placesOf } from './conv
 import { checkSelection } from './selection';
 
 /**
- * Asks about the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point between them and the end,
- * then lies.
+ * Retrieves among the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point between them and
+ * the end, then lies.
  */
-export function evict(
+export function retrievePermanently(
   decoder: Decoder,
-  method: SparsityMethod,
+  { name, retrieve }: SparsityMethod,
   c: Conversation,
   relevance: readonly Float32Array[],
   { before, anchor }: { before: Point; anchor: Point },
 ): Point {
-  if (!method.evicts || c.places.length === before.visual) return anchor;
+  if (retrieve?.permanent !== true || c.places.length === before.visual) return anchor;
   const layers = anchor.layers.map(({ length, visual }, i) => {
     const old = before.layers[i]?.visual ?? 0;
     const places = placesOf(c, i, old);
     const scores = (relevance[i] as Float32Array).slice(old);
-    const kept = checkSelection(method.name, 'retrieve', method.retrieve?.(scores, i, places), places.length);
+    const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places), places.length);
     const gone = places.length - kept.length;
     if (gone > 0) keepVisual(decoder, c, i, { old, kept });
     return { length: length - gone, visual: visual - gone };
