@@ -45,6 +45,8 @@ export function droppedPictures(line: string): { readonly question: string; read
 
 /** The word that `text` begins with: by a shell's rules where that gives a picture, else up to the next space. */
 function wordAt(text: string): string {
+  const [url] = /^file:\/\/\S*/.exec(text) ?? [];
+  if (url !== undefined) return url;
   const [shell = ''] = new RegExp(`^${WORD.source}`).exec(text) ?? [];
   const isWhole = /^(?:\s|$)/.test(text.slice(shell.length));
   if (shell !== '' && isWhole && pathOf(shell) !== undefined) return shell;
@@ -54,8 +56,11 @@ function wordAt(text: string): string {
 /** The file that a word names, where it is a picture. */
 function pathOf(word: string): string | undefined {
   if (!PATH_BEGIN.test(word) && !PICTURE_NAME.test(word)) return undefined;
+  // A URL has escapes of its own: an apostrophe in it quotes nothing.
+  const url = /^(["']?)(file:\/\/.*)\1$/.exec(word)?.[2];
+  if (url !== undefined) return expanded(url);
   const path = expanded(unquoted(word));
-  return word.replace(/^["']/, '').startsWith('file://') || isFile(path) ? path : undefined;
+  return isFile(path) ? path : undefined;
 }
 
 /** `file://` URLs and `~/` as paths. A URL that is malformed stays as it is, so that reading it names it. */

@@ -25,7 +25,7 @@ export function signalExit(signal: NodeJS.Signals): number {
 /** ` Did you mean X?` for the known name that `given` begins, or whose whole or last word is nearest to it; nothing when none is near. */
 export function didYouMean(given: string, known: readonly string[], prefix = ''): string {
   if (given.length < 2) return '';
-  const begun = given.length < 3 ? undefined : known.find((name) => name.startsWith(given));
+  const begun = known.find((name) => name.startsWith(given));
   const lastWords = new Map(known.map((name) => [name.split('-').at(-1) ?? name, name]));
   const meant = begun ?? nearest(given, known) ?? lastWords.get(nearest(given, [...lastWords.keys()]) ?? '');
   return meant === undefined ? '' : ` Did you mean ${prefix}${meant}?`;
