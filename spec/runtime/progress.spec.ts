@@ -1,5 +1,5 @@
 // Without a terminal progress is a few lines.
-import { amount, lineReporter } from '../../src/runtime/progress';
+import { amount, barSize, lineReporter } from '../../src/runtime/progress';
 
 /** A reporter on a clock of our own, and what it wrote. */
 function reporter() {
@@ -46,4 +46,12 @@ test.each([
   [{ done: 3, total: 9 }, ''],
 ])('the amount of %j is %j', (progress, text) => {
   expect(amount({ step: 'any', ...progress })).toBe(text);
+});
+
+test.each([40, 80, 120])('the line of a bar fits %d columns', (columns) => {
+  const progress = { step: 'measure times', done: 7, total: 100, unit: 'cells' };
+  const line = `${progress.step} ${'x'.repeat(barSize(progress, columns))} 100 %  100 of 100 cells  59 min 59 s left`;
+  // The narrowest one has a bar of one character and is cut by cli-progress.
+  if (columns >= 80) expect(line.length).toBeLessThanOrEqual(columns);
+  else expect(barSize(progress, columns)).toBe(1);
 });

@@ -81,7 +81,7 @@ export async function main(args: readonly string[]): Promise<number> {
   } catch (thrown) {
     const error = asPackageError(thrown);
     process.stderr.write(`${describe(error, args.includes('--debug'), name)}\n`);
-    if (isAbort(error)) return signalExit('SIGINT');
+    if (isAbort(error)) return Number(process.exitCode ?? signalExit('SIGINT'));
     return isUsageError(error) ? EXIT.usage : EXIT.failure;
   }
 }

@@ -3,6 +3,7 @@
 import type { CommandModule } from 'yargs';
 import { progressReporter } from '../runtime/progress';
 import { setup } from '../runtime/setup';
+import { signalExit } from './usage';
 
 interface SetupArguments {
   readonly json: boolean;
@@ -30,7 +31,10 @@ export const setupCommand: CommandModule<object, SetupArguments> = {
 
 export async function runSetup({ json, gpu }: SetupArguments): Promise<void> {
   const controller = new AbortController();
-  const abort = () => controller.abort();
+  const abort = (signal: NodeJS.Signals): void => {
+    process.exitCode = signalExit(signal);
+    controller.abort();
+  };
   process.once('SIGINT', abort).once('SIGTERM', abort);
   const reporter = progressReporter();
   try {

@@ -69,7 +69,8 @@ function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
       stop();
       step = p.step;
       const format = '{step} {bar} {percentage} %  {amount}  {eta_formatted} left';
-      const options = { stream, format, formatTime, hideCursor: true, etaBuffer: 50 };
+      const barsize = barSize(p, stream.columns || 80);
+      const options = { stream, format, formatTime, hideCursor: true, etaBuffer: 50, barsize };
       bar = new SingleBar(options, Presets.shades_classic);
       bar.start(p.total, p.done, { step: p.step, amount: amount(p) });
     }
@@ -78,6 +79,12 @@ function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
     if (p.done >= p.total) bar?.stop();
   };
   return Object.assign(report, { stop });
+}
+
+/** Characters of the bar, so that its line fits `columns`: beside it stand the step, ` 100 %  `, the amount and ` 59 min 59 s left`. */
+export function barSize(progress: Progress, columns: number): number {
+  const rest = progress.step.length + amount({ ...progress, done: progress.total }).length + 28;
+  return Math.min(40, Math.max(1, columns - rest));
 }
 
 /** `75 s` as `1 min 15 s`. cli-progress gives a word when it cannot tell yet. */
