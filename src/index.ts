@@ -51,6 +51,7 @@ export type {
 } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
 export { type LayerRelevance, type Observed, observed } from './sparsity/observed';
+export { perPlane } from './sparsity/planes';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
 export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
 export { type QuestOptions, quest } from './sparsity/quest';

@@ -1,10 +1,13 @@
 // Every method on checkpoints of other shapes than the packaged one: projectors that merge patches or do not, odd grids, decoders
-// of few layers, Llama and Qwen2.
+// of few layers, Llama and Qwen2; pictures in tiles, and films.
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { load, METHODS } from '../../src';
-import { vilaCase } from '../support/assets';
+import { type AskOptions, budget, dense, load, METHODS, type SparsityMethod, type TurnStats } from '../../src';
+import { createSession } from '../../src/session/session';
+import { FIXTURES, vilaCase } from '../support/assets';
+import { compareBits } from '../support/nmse';
+import { watch } from '../support/watch';
 
 const CASES = readdirSync(vilaCase('.'));
 
@@ -26,4 +29,47 @@ it.each(CASES)('%s', async (name) => {
       ]);
     }
   }
+});
+
+const inFolder = (name: string, files: readonly string[]): string[] =>
+  files.map((file) => join(FIXTURES, 'nvila', name, file));
+const frames = inFolder(
+  'film',
+  Array.from({ length: 8 }, (_, i) => `eight_frames-${i}.png`),
+);
+
+describe.each<[string, AskOptions, number]>([
+  ['tiles', { images: inFolder('tiles', ['three-0.png']) }, 4],
+  ['film', { videos: [{ frames }] }, 2],
+])('%s', (name, media, planes) => {
+  it.each(METHODS.map((entry) => [entry.name, entry] as const))(
+    '%s: each plane has its share, and keeping everything equals dense bit for bit',
+    async (_, entry) => {
+      using model = await load(join(FIXTURES, 'nvila', name));
+      const ask = async (method: SparsityMethod): Promise<{ logits: Float32Array[]; stats: TurnStats }> => {
+        const watched = watch(model);
+        using chat = createSession(watched.model, { method });
+        const answer = chat.ask('What?', { ...media, maxTokens: 3 });
+        await answer.text();
+        if (answer.stats === undefined) throw new Error('a complete answer without stats');
+        return { logits: [...watched.logits], stats: answer.stats };
+      };
+      const ratios = { prefillSparsity: 0.75, decodeSparsity: 0.5 };
+      const [medium] = (await ask(entry.create(ratios))).stats.media;
+      const sizes = medium?.layout.grids.flatMap(({ t, h, w }) => Array<number>(t).fill(h * w)) ?? [];
+      expect(sizes).toHaveLength(planes);
+      let first = 0;
+      const { prune, drop } = entry.create(ratios);
+      for (const size of sizes) {
+        const own = medium?.kept.filter((token) => token >= first && token < first + size) ?? [];
+        const share = prune && entry.uses.prefill ? budget(size, ratios.prefillSparsity) : size;
+        // VScan's drop does a part of the work.
+        expect(own.length).toBeGreaterThanOrEqual(share);
+        if (prune === undefined || drop === undefined) expect(own).toHaveLength(share);
+        first += size;
+      }
+      const [all, plain] = [await ask(entry.create({ prefillSparsity: 0, decodeSparsity: 0 })), await ask(dense())];
+      expect(compareBits(all.logits, plain.logits)).toBe('identical');
+    },
+  );
 });

@@ -22,6 +22,7 @@ const f32 = (...values: number[]): Float32Array => Float32Array.from(values);
 const rowsOf = (selection: Selection | undefined): number[] | undefined =>
   selection instanceof Int32Array || selection === undefined ? undefined : Array.from(selection.rows);
 const indices = (selection: Selection | undefined): number[] => Array.from(indicesOf(selection));
+const all16 = Array.from({ length: 16 }, (_, i) => i);
 /** One row of tokens with these saliences; keys, features and projected are the same rows unless given. */
 function strip(
   salience: readonly number[],
@@ -148,6 +149,27 @@ describe('HiPrune', () => {
   });
 });
 
+describe('neighbourhoods', () => {
+  /** Two frames of 2 x 4; the last token of the first and the first of the second are neighbours in memory only. */
+  const grid = { t: 2, h: 2, w: 4 };
+  const peak = (at: number) => f32(...Array.from({ length: 16 }, (_, i) => (i === at ? 0.9 : 0.01 + i / 1000)));
+
+  it("HiPrune's buffers do not cross frames", () => {
+    const [one] = hiPrune({ prefillSparsity: 0.5, alpha: 0.9 }).prune?.select([viewOf(grid, peak(4), peak(15))]) ?? [];
+    // In the first frame anchor 4 = (1, 0) has the buffers 0 and 5, then register 7; in the second anchor 15 has 11 and 14, then 13.
+    expect(indices(one)).toEqual([0, 4, 5, 7, 11, 13, 14, 15]);
+  });
+
+  it("VScan's windows do not cross frames", () => {
+    const view = { ...viewOf(grid, peak(4), peak(15)), projected: () => matrixOf(...all16.map((i) => [i + 1])) };
+    const [one] = vScan({ prefillSparsity: 1 - 0.5 / 1.5 }).prune?.select([view]) ?? [];
+    expect(indices(one).filter((i) => i < 8)).toHaveLength(4);
+    expect(indices(one)).toContain(4);
+    // Every row is a mean of rows of its own frame, 1 to 8 or 9 to 16.
+    expect((rowsOf(one) ?? []).map((value) => value > 8.5)).toEqual([...Array(4).fill(false), ...Array(4).fill(true)]);
+  });
+});
+
 describe('VScan', () => {
   it('takes half by windows, half by the deep layer, and averages the rest into the likest', () => {
     const grid = { t: 1, h: 2, w: 8 };
@@ -177,8 +199,8 @@ describe('VScan', () => {
     const [one] =
       method.prune?.select([{ ...view, projected: () => matrixOf(...Array.from({ length: 576 }, () => [1])) }]) ?? [];
     expect(indices(one)).toHaveLength(96);
-    const { living } = dropThrough(method, 96, 32, 1);
-    expect([living[0], living[15], living[16], living[31]]).toEqual([96, 96, 32, 32]);
+    const { kept } = dropThrough(method, 96, 32, 1);
+    expect([kept[0], kept[15], kept[16], kept[31]]).toEqual([96, 96, 32, 32]);
   });
 });
 

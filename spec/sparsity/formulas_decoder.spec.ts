@@ -13,7 +13,7 @@ const indices = (selection: Selection | undefined): number[] => Array.from(indic
 
 describe('drops between layers', () => {
   const stages = (method: Parameters<typeof dropThrough>[0], total: number, layers: number) =>
-    dropThrough(method, total, layers, 2).living;
+    dropThrough(method, total, layers, 2).kept;
 
   it("have the authors' counts at the authors' means", () => {
     expect(stages(fastV(), 576, 32)).toEqual([...Array(2).fill(576), ...Array(30).fill(288)]);

@@ -1,4 +1,4 @@
-// SparseVILA on hand-made numbers: budgets per image and over all, options, presets.
+// SparseVILA on hand-made numbers: budgets per plane, per medium and over all, options, presets.
 
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila, type TowerView } from '../../src';
 import { indicesOf, towers, viewOf } from './views';
@@ -34,6 +34,22 @@ describe('sparseVila', () => {
     // Equal scores across images: the earlier image wins.
     expect(prune({ prefillSparsity: 0.5, budget: 'global' }, image(1, 1), image(1, 1))).toEqual([[0, 1], []]);
     expect(prune({ budget: 'global' })).toEqual([]);
+  });
+
+  it('counts the budget in each plane, in each medium, or over all', () => {
+    // A film of two frames of 2 tokens, whose second frame holds the most salient token; and a tiled picture, 1 + 4 tokens.
+    const film = viewOf({ t: 2, h: 1, w: 2 }, Float32Array.of(0.45, 0.55, 0.9, 0.1));
+    const [thumbnail, tile] = [image(1), image(0.4, 0.3, 0.2, 0.1)].map((view) => ({ ...view, medium: 1 }));
+    const media = [film, thumbnail, tile].filter((view) => view !== undefined);
+    expect(prune({ prefillSparsity: 0.5 }, ...media)).toEqual([[1, 2], [0], [0, 1]]);
+    // Two of the film's four: 0.9 and 0.55. Of the picture's five two (2.5 to even): salience times tokens is 1 in the thumbnail,
+    // 1.6, 1.2, 0.8 and 0.4 in the tile.
+    expect(prune({ prefillSparsity: 0.5, budget: 'medium' }, ...media)).toEqual([[1, 2], [], [0, 1]]);
+    // Four of all nine (4.5 to even): 1.8 and 1.1 of the film, 1.6 and 1.2 of the tile.
+    expect(prune({ prefillSparsity: 0.5, budget: 'global' }, ...media)).toEqual([[1, 2], [], [0, 1]]);
+    // Two of all: 1.8 of the film and 1.6 of the tile.
+    expect(prune({ prefillSparsity: 0.75, budget: 'global' }, ...media)).toEqual([[2], [], [0]]);
+    expect(prune({ prefillSparsity: 0, budget: 'medium' }, ...media)).toEqual([all(4), [0], all(4)]);
   });
 
   it('retrieves by relevance alone, whatever the layer', () => {
@@ -121,7 +137,7 @@ describe('sparseVila', () => {
     [{ salienceLayer: 1.5 }, /salienceLayer.*received 1\.5/],
     [{ salienceLayer: Number.NaN }, /salienceLayer.*received NaN/],
     [{ positions: 'packed' }, /'original' or 'compact'.*received "packed"/],
-    [{ budget: 'all' }, /'perImage' or 'global'.*received "all"/],
+    [{ budget: 'all' }, /'plane' or 'medium' or 'global'.*received "all"/],
   ])('refuses %j', (options, message) => {
     expect(() => sparseVila(options as SparseVilaOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) }),

@@ -8,9 +8,27 @@ import { scene } from '../support/assets';
 import { withoutLeak } from '../support/leaks';
 import { compareBits } from '../support/nmse';
 import { watch } from '../support/watch';
-import { dropThrough, indicesOf, towers } from './views';
+import { dropThrough, grids, indicesOf, pictureOf, type Shape, towers } from './views';
 
-const SIZES: readonly (readonly number[])[] = [[1], [2], [9], [16, 16], [100], [25, 49, 9], [100, 100, 100]];
+/** One grid, several, and several of one medium: tiles with their thumbnail, films. */
+const TURNS: readonly (readonly [string, readonly Shape[]])[] = [
+  ...[[1], [2], [9], [16, 16], [100], [25, 49, 9], [100, 100, 100]].map((sizes): [string, Shape[]] => [
+    `pictures of ${sizes} tokens`,
+    sizes.map((tokens, i) => pictureOf(tokens, i)),
+  ]),
+  ['three tiles and a thumbnail', [36, 36, 36, 16].map((tokens) => pictureOf(tokens))],
+  ['a film of four frames', [{ t: 4, h: 3, w: 5, medium: 0 }]],
+  [
+    'a film, a tiled picture and frames of one token',
+    [
+      { t: 3, h: 6, w: 6, medium: 0 },
+      ...[16, 16, 9].map((tokens) => pictureOf(tokens, 1)),
+      { t: 5, h: 1, w: 1, medium: 2 },
+    ],
+  ],
+];
+const FILM: Shape = { t: 3, h: 6, w: 4, medium: 0 };
+const EQUAL = [false, true];
 const RATIOS = [
   { prefillSparsity: 0.6, decodeSparsity: 0.75 },
   { prefillSparsity: 0.35, decodeSparsity: 0.5 },
@@ -57,56 +75,17 @@ export function methodSuite(entry: MethodEntry): void {
       expect(method.retrieve?.permanent === true || method.drop !== undefined).toBe(!entry.safeForLaterTurns);
     });
 
-    it.each(SIZES.map((sizes) => [sizes]))('prunes images of %j tokens: ascending, each once, as budgeted', (sizes) => {
-      for (const ratios of RATIOS)
-        for (const equal of [false, true]) {
-          const method = entry.create(ratios);
-          const selections = method.prune?.select(towers(sizes, 5, equal));
-          if (selections === undefined) continue;
-          expect(selections).toHaveLength(sizes.length);
-          for (const [i, selection] of selections.entries()) expectSelection(selection, sizes[i] ?? 0);
-          if (method.drop !== undefined) continue;
-          expect(selections.map((one) => indicesOf(one).length)).toEqual(
-            sizes.map((n) => budget(n, ratios.prefillSparsity)),
-          );
-        }
-    });
-
-    it.each([4, 32])('over %i layers keeps the budget in the mean, ascending, each once', (layers) => {
-      for (const ratios of RATIOS)
-        for (const equal of [false, true]) {
-          const method = entry.create(ratios);
-          if (method.drop === undefined) continue;
-          const [image] = method.prune?.select(towers([100], 5, equal)) ?? [];
-          const total = image === undefined ? 100 : indicesOf(image).length;
-          const { drops, living } = dropThrough(method, total, layers, 6, equal);
-          for (const { view, selection } of drops) expectSelection(selection, view.scores.length);
-          const mean = living.reduce((a, b) => a + b) / layers;
-          // Rows before the first stage are all there; rounding moves each stage by half a row.
-          const least = (total * (drops[0]?.view.starts[0] ?? 0) + layers - (drops[0]?.view.starts[0] ?? 0)) / layers;
-          expect(Math.abs(mean - Math.max(least, 100 * (1 - ratios.prefillSparsity)))).toBeLessThanOrEqual(1);
-        }
-    });
-
-    it('retrieves ascending rows, each once, as many as budgeted, in every layer', () => {
-      for (const ratios of RATIOS)
-        for (const rows of [1, 2, 10, 40, 100]) {
-          const method = entry.create(ratios);
-          for (const scores of [relevanceOf(rows, rows), new Float32Array(rows)])
-            for (const layer of [0, 3]) {
-              const selection = method.retrieve?.select(scores, layer, places(rows));
-              if (selection === undefined) continue;
-              expectSelection(selection, rows);
-              const sparsity = layer < (entry.denseLayers ?? 0) ? 0 : ratios.decodeSparsity;
-              expect(selection).toHaveLength(budget(rows, sparsity));
-            }
-        }
-    });
+    const { prune, drop, retrieve } = entry.create(HALF);
+    if (prune !== undefined) prunes(entry, drop !== undefined);
+    if (drop !== undefined) drops(entry);
+    if (retrieve !== undefined) retrieves(entry);
 
     it('keeps everything, as it is, where nothing is to be dropped', () => {
       const method = entry.create(KEEP_ALL);
       const all = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
-      for (const selection of method.prune?.select(towers([49], 3)) ?? []) expect(selection).toEqual(all(49));
+      const media = grids([pictureOf(49), FILM], 3);
+      for (const [i, selection] of method.prune?.select(media).entries() ?? [])
+        expect(selection).toEqual(all(media[i]?.tokens ?? 0));
       for (const { selection } of dropThrough(method, 49, 32, 3).drops) expect(selection).toEqual(all(49));
       for (const rows of [1, 49])
         expect(method.retrieve?.select(relevanceOf(rows, 3), 0, places(rows)) ?? all(rows)).toEqual(all(rows));
@@ -132,6 +111,106 @@ export function methodSuite(entry: MethodEntry): void {
       },
     );
   });
+}
+
+/** What every `prune` does; `isPart`: a drop does the rest of the budget. */
+function prunes(entry: MethodEntry, isPart: boolean): void {
+  const select = (method: SparsityMethod, media: Parameters<typeof grids>): readonly Selection[] =>
+    method.prune?.select(grids(...media)) ?? [];
+
+  describe.each(TURNS)('prunes %s', (_, shapes) => {
+    it.each(RATIOS)('at %j: ascending, each once, as budgeted in every plane', (ratios) => {
+      for (const equal of EQUAL) {
+        const selections = select(entry.create(ratios), [shapes, 5, equal]);
+        expect(selections).toHaveLength(shapes.length);
+        for (const [i, { t, h, w }] of shapes.entries()) {
+          const selection = selections[i] as Selection;
+          expectSelection(selection, t * h * w);
+          const counts = Array.from({ length: t }, (_, plane) =>
+            indicesOf(selection).reduce((n, token) => n + Number(Math.floor(token / (h * w)) === plane), 0),
+          );
+          if (isPart) expect(Math.min(...counts)).toBeGreaterThanOrEqual(1);
+          else expect(counts).toEqual(Array(t).fill(budget(h * w, ratios.prefillSparsity)));
+        }
+      }
+    });
+  });
+
+  // A draw goes on from plane to plane.
+  if (entry.name.startsWith('random')) return;
+  it('selects in a grid of several planes as in each plane alone, merged rows included', () => {
+    const { t, h, w } = FILM;
+    const [film] = grids([FILM], 9);
+    if (film === undefined) throw new Error('no grid');
+    const part = ({ data, width }: ReturnType<typeof film.keys>, i: number) => {
+      const each = data.length / t;
+      return { data: data.slice(i * each, (i + 1) * each), width };
+    };
+    const frames = Array.from({ length: t }, (_, i) => ({
+      ...{ medium: 0, tokens: h * w, grid: { t: 1, h, w } },
+      salience: (of = 0) => part({ data: film.salience(of), width: 1 }, i).data,
+      keys: () => part(film.keys(), i),
+      features: () => part(film.features(), i),
+      projected: () => part(film.projected(), i),
+    }));
+    for (const ratios of RATIOS) {
+      const { prune } = entry.create(ratios);
+      const [whole] = prune?.select([film]) ?? [];
+      const alone = frames.map((frame) => prune?.select([frame])[0]);
+      expect(Array.from(indicesOf(whole))).toEqual(
+        alone.flatMap((one, i) => Array.from(indicesOf(one), (token) => token + i * h * w)),
+      );
+      expect(rowsOf(whole)).toEqual(alone.flatMap(rowsOf));
+    }
+  });
+
+  it('selects in a grid whatever other grids there are', () => {
+    const shapes = TURNS.at(-1)?.[1] ?? [];
+    const method = entry.create(HALF);
+    const media = grids(shapes, 4);
+    expect(method.prune?.select(media)).toEqual(media.map((grid) => method.prune?.select([grid])[0]));
+  });
+}
+
+const rowsOf = (selection: Selection | undefined): number[] =>
+  selection === undefined || selection instanceof Int32Array ? [] : Array.from(selection.rows);
+
+/** What every `drop` does. */
+function drops(entry: MethodEntry): void {
+  it.each([4, 32])('over %i layers keeps the budget in the mean, ascending, each once', (layers) => {
+    for (const ratios of RATIOS)
+      for (const equal of EQUAL) {
+        const method = entry.create(ratios);
+        const [image] = method.prune?.select(towers([100], 5, equal)) ?? [];
+        const total = image === undefined ? 100 : indicesOf(image).length;
+        const { drops, kept } = dropThrough(method, total, layers, 6, equal);
+        expect(drops.length).toBeGreaterThan(0);
+        for (const { view, selection } of drops) expectSelection(selection, view.scores.length);
+        const mean = kept.reduce((a, b) => a + b) / layers;
+        // Rows before the first stage are all there; rounding moves each stage by half a row.
+        const least = (total * (drops[0]?.view.starts[0] ?? 0) + layers - (drops[0]?.view.starts[0] ?? 0)) / layers;
+        expect(Math.abs(mean - Math.max(least, 100 * (1 - ratios.prefillSparsity)))).toBeLessThanOrEqual(1);
+      }
+  });
+}
+
+/** What every `retrieve` does. */
+function retrieves(entry: MethodEntry): void {
+  it.each([1, 2, 10, 40, 100])(
+    'retrieves of %i rows ascending ones, each once, as many as budgeted, in every layer',
+    (rows) => {
+      for (const ratios of RATIOS) {
+        const method = entry.create(ratios);
+        for (const scores of [relevanceOf(rows, rows), new Float32Array(rows)])
+          for (const layer of [0, 3]) {
+            const selection = method.retrieve?.select(scores, layer, places(rows)) ?? new Int32Array();
+            expectSelection(selection, rows);
+            const sparsity = layer < (entry.denseLayers ?? 0) ? 0 : ratios.decodeSparsity;
+            expect(selection).toHaveLength(budget(rows, sparsity));
+          }
+      }
+    },
+  );
 }
 
 interface Turn {

@@ -28,22 +28,48 @@ export function noiseMatrix(rows: number, width: number, random: () => number): 
   return { data: Float32Array.from({ length: rows * width }, () => 2 * random() - 1), width };
 }
 
-/** Images with seeded numbers. Salience sums to 1 and has ties; `equal`: nothing differs from token to token. */
+/** A grid in specs: t planes of h x w tokens of the turn's medium-th medium. */
+export interface Shape {
+  readonly t: number;
+  readonly h: number;
+  readonly w: number;
+  readonly medium: number;
+}
+
+/** A picture of so many tokens, as square as it can be with whole rows. */
+export function pictureOf(tokens: number, medium = 0): Shape {
+  let h = Math.max(1, Math.floor(Math.sqrt(tokens)));
+  while (tokens % h !== 0) h--;
+  return { t: 1, h, w: tokens / h, medium };
+}
+
+/** Pictures of so many tokens with seeded numbers. */
 export function towers(sizes: readonly number[], seed: number, equal = false): TowerView[] {
+  return grids(
+    sizes.map((tokens, i) => pictureOf(tokens, i)),
+    seed,
+    equal,
+  );
+}
+
+/** Grids with seeded numbers. The salience of a plane sums to 1 and has ties; `equal`: nothing differs from token to token. */
+export function grids(shapes: readonly Shape[], seed: number, equal = false): TowerView[] {
   const random = uniform(seed);
-  return sizes.map((tokens) => {
+  return shapes.map(({ t, h, w, medium }) => {
+    const tokens = t * h * w;
     const saliences = [0, 1, 2].map(() => {
       const raw = Float32Array.from({ length: tokens }, () => (equal ? 1 : 1 + Math.floor(random() * 50)));
-      const sum = raw.reduce((a, b) => a + b);
-      return raw.map((value) => value / sum);
+      return raw.map((value, i) => {
+        const first = i - (i % (h * w));
+        return value / raw.subarray(first, first + h * w).reduce((a, b) => a + b);
+      });
     });
     const flat = (rows: number, width: number): Matrix => ({ data: new Float32Array(rows * width).fill(0.5), width });
     const make = (rows: number, width: number) => (equal ? flat(rows, width) : noiseMatrix(rows, width, random));
     const [keys, features, projected] = [make(2 * tokens, 3), make(tokens, 5), make(tokens, 4)];
-    const side = Math.max(1, Math.floor(Math.sqrt(tokens)));
-    const grid = { t: 1, h: side, w: tokens / side };
     return {
-      ...viewOf(grid, ...saliences),
+      ...viewOf({ t, h, w }, ...saliences),
+      medium,
       keys: () => keys,
       features: () => features,
       projected: () => projected,
@@ -61,21 +87,21 @@ export interface Dropped {
   readonly selection: Selection;
 }
 
-/** A method's drops on the way through a decoder, with seeded scores that have ties; and the rows that live in each layer. */
+/** A method's drops on the way through a decoder, with seeded scores that have ties; and the rows that are kept in each layer. */
 export function dropThrough(method: SparsityMethod, total: number, layers: number, seed: number, equal = false) {
   const random = uniform(seed);
   const drops: Dropped[] = [];
-  const living: number[] = [];
-  let alive = total;
+  const kept: number[] = [];
+  let left = total;
   for (const { to, drop } of dropStages(method, [0], layers)) {
-    while (living.length < to) living.push(alive);
+    while (kept.length < to) kept.push(left);
     if (drop === undefined) continue;
-    const scores = Float32Array.from({ length: alive }, () => (equal ? 0.25 : Math.floor(random() * 30) / 1000));
-    const hidden = noiseMatrix(alive, 6, random);
+    const scores = Float32Array.from({ length: left }, () => (equal ? 0.25 : Math.floor(random() * 30) / 1000));
+    const hidden = noiseMatrix(left, 6, random);
     const view = { ...drop, total, scores, hidden: () => hidden };
     const selection = method.drop?.select(view) ?? new Int32Array();
     drops.push({ view, selection });
-    alive = indicesOf(selection).length;
+    left = indicesOf(selection).length;
   }
-  return { drops, living };
+  return { drops, kept };
 }

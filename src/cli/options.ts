@@ -85,9 +85,9 @@ export const CONVERSATION_OPTIONS = {
   budget: {
     ...text,
     ...sparsity,
-    choices: ['perImage', 'global'] as const,
-    describe: 'Count the prefill budget in each image, or over all of a turn',
-    defaultDescription: 'perImage',
+    choices: ['plane', 'medium', 'global'] as const,
+    describe: 'Count the prefill budget in each image, tile and frame, in each image or video, or over all of a turn',
+    defaultDescription: 'plane',
   },
 
   temperature: { ...number, ...sampling, describe: '0 always takes the likeliest token' },

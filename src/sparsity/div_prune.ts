@@ -5,6 +5,7 @@
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod } from './method';
 import { POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget } from './top_k';
 import { dot, unitRows } from './vectors';
 
@@ -14,21 +15,21 @@ export interface DivPruneOptions {
   readonly positions?: 'original' | 'compact';
 }
 
-/** D_ij = 1 - cos(x_i, x_j); first argmax_j min_{i != j} D_ij, then argmax_j min_{i in S} D_ij. Compares all pairs of an image: O(n^2 d). */
+/** D_ij = 1 - cos(x_i, x_j); first argmax_j min_{i != j} D_ij, then argmax_j min_{i in S} D_ij. Compares all pairs of a plane: O(n^2 d). */
 export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
   const given = checkOptions('divPrune', options, { prefillSparsity: SHARE, positions: POSITIONS });
   const { prefillSparsity = 0.902, positions = 'original' } = given;
   return {
     name: 'divprune',
     positions,
-    prune: { select: (grids) => grids.map((grid) => diverse(grid, budget(grid.tokens, prefillSparsity))) },
+    prune: { select: perPlane((plane) => diverse(plane, budget(plane.tokens, prefillSparsity))) },
   };
 }
 
-function diverse(image: { readonly tokens: number; projected(): Matrix }, kept: number): Int32Array {
-  const { tokens: n } = image;
+function diverse(plane: { readonly tokens: number; projected(): Matrix }, kept: number): Int32Array {
+  const { tokens: n } = plane;
   if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
-  const x = unitRows(image.projected());
+  const x = unitRows(plane.projected());
   const distance = (i: number, j: number): number => 1 - dot(x, i, j);
   const toNearest = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
   for (let i = 0; i < n; i++)

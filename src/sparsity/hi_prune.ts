@@ -1,12 +1,13 @@
 // HiPrune (Liu et al., arXiv 2508.00553): anchors where a middle tower layer looks, their neighbours in the grid as buffers, and
 // registers where a deep layer looks.
 // Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: neighbours outside the grid do not count, where the published code wraps rows; the deep layer is the one that features
+// Here: neighbours outside the plane do not count, where the published code wraps rows; the deep layer is the one that features
 // come from (-2).
 
 import { checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
 import { LAYER, POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget, roundHalfEven, topK } from './top_k';
 
 export interface HiPruneOptions {
@@ -36,21 +37,21 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [objectLayer, deepLayer] },
-      select: (grids) => grids.map((grid) => hierarchical(grid, budget(grid.tokens, prefillSparsity), alpha)),
+      select: perPlane((plane) => hierarchical(plane, budget(plane.tokens, prefillSparsity), alpha)),
     },
   };
 }
 
-function hierarchical(image: TowerView, kept: number, alpha: number): Int32Array {
-  const { w: cols, h: rows } = image.grid;
-  const anchors = topK(image.salience(0), roundHalfEven((kept * alpha) / 5));
+function hierarchical(plane: TowerView, kept: number, alpha: number): Int32Array {
+  const { w: cols, h: rows } = plane.grid;
+  const anchors = topK(plane.salience(0), roundHalfEven((kept * alpha) / 5));
   // Means of softmax values are at most 1, so that 2 more rank above every register, and 4 more above every buffer.
-  const ranks = image.salience(1).slice();
+  const ranks = plane.salience(1).slice();
   const raise = (token: number, by: number): void => {
-    ranks[token] = Math.max(ranks[token] as number, (image.salience(1)[token] as number) + by);
+    ranks[token] = Math.max(ranks[token] as number, (plane.salience(1)[token] as number) + by);
   };
   for (const anchor of anchors) {
-    const [row, col] = [Math.floor(anchor / cols) % rows, anchor % cols];
+    const [row, col] = [Math.floor(anchor / cols), anchor % cols];
     raise(anchor, 4);
     if (col > 0) raise(anchor - 1, 2);
     if (col < cols - 1) raise(anchor + 1, 2);

@@ -7,6 +7,7 @@
 import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
 import { LAYER, POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget, topK } from './top_k';
 import { strided } from './uniform';
 import { addRow, dot, takeRows, unitRows, without } from './vectors';
@@ -35,17 +36,17 @@ export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
 function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
   const given = checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
   const { prefillSparsity, layer = -1, positions = 'original' } = given;
-  const select = (image: TowerView): Selection => {
-    const sum = image.salience().reduce((total, s) => total + s, 0);
-    const a = image.salience().map((s) => s / sum);
+  const select = (plane: TowerView): Selection => {
+    const sum = plane.salience().reduce((total, s) => total + s, 0);
+    const a = plane.salience().map((s) => s / sum);
     const adaptive = Math.max(1, outliers(a)) * (1 + spread) + 1;
     const kept = Math.min(a.length, prefillSparsity === undefined ? adaptive : budget(a.length, prefillSparsity));
-    return kept === a.length ? without(kept, []) : merge(image, a, choose(a, Math.max(1, kept - 1), spread), kept);
+    return kept === a.length ? without(kept, []) : merge(plane, a, choose(a, Math.max(1, kept - 1), spread), kept);
   };
   return {
     name,
     positions,
-    prune: { taps: { salience: [layer], keys: [layer] }, select: (grids) => grids.map(select) },
+    prune: { taps: { salience: [layer], keys: [layer] }, select: perPlane(select) },
   };
 }
 
@@ -58,9 +59,9 @@ function choose(a: Float32Array, count: number, spread: number): Int32Array {
 }
 
 /** The chosen tokens with what they take in, and the extra one, where the budget has room for it. */
-function merge(image: TowerView, a: Float32Array, chosen: Int32Array, kept: number): Selection {
-  const features = image.features();
-  const { data } = image.keys();
+function merge(plane: TowerView, a: Float32Array, chosen: Int32Array, kept: number): Selection {
+  const features = plane.features();
+  const { data } = plane.keys();
   const keys = unitRows({ data, width: data.length / a.length });
   const pruned = without(a.length, chosen);
   const extra = pruned.reduce((best, t) => ((a[t] as number) > (a[best] as number) ? t : best));

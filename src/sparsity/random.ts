@@ -5,6 +5,7 @@ import { checkOptions, SEED } from '../options';
 import { uniform as uniformNumbers } from '../text/random';
 import type { SparsityMethod } from './method';
 import { POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget, topK } from './top_k';
 
 export interface RandomOptions {
@@ -17,7 +18,7 @@ export interface RandomOptions {
   readonly seed?: number;
 }
 
-/** Every image has its own draw, and so has every layer; the same seed and the same sizes give the same again. */
+/** Every plane has its own draw, and so has every layer; the same seed and the same sizes give the same again. */
 export function random(options: RandomOptions = {}): SparsityMethod {
   const given = checkOptions('random', options, {
     prefillSparsity: SHARE,
@@ -32,7 +33,7 @@ export function random(options: RandomOptions = {}): SparsityMethod {
     prune: {
       select: (grids) => {
         const draw = uniformNumbers(seed);
-        return grids.map(({ tokens }) => drawn(tokens, prefillSparsity, draw));
+        return perPlane(({ tokens }) => drawn(tokens, prefillSparsity, draw))(grids);
       },
     },
     retrieve: {

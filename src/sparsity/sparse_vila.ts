@@ -7,6 +7,7 @@
 import { checkOptions, NATURAL, oneOf } from '../options';
 import type { SparsityMethod, TowerView } from './method';
 import { LAYER, POSITIONS, SHARE } from './options';
+import { perPlane, planesOf } from './planes';
 import { budget, roundHalfEven, topK } from './top_k';
 import { strided } from './uniform';
 
@@ -19,8 +20,11 @@ export interface SparseVilaOptions {
   readonly salienceLayer?: number;
   /** Default 'original': renumbering costs place questions most of their accuracy. */
   readonly positions?: 'original' | 'compact';
-  /** Whether the prefill budget is counted in each image or over all images of a turn. Default 'perImage'. */
-  readonly budget?: 'perImage' | 'global';
+  /**
+   * Whether the prefill budget is counted in each plane (image, tile, thumbnail, frame), in each image or video, or over all media of
+   * a turn. Default 'plane'.
+   */
+  readonly budget?: 'plane' | 'medium' | 'global';
   /** Share of the prefill budget given to tokens spread evenly among those of low salience, 0 <= s < 1; default 0, as in the paper. */
   readonly spread?: number;
   /** So many of the first decoder layers attend all retained rows; default 0, as in the paper. Quest does so with two. */
@@ -45,13 +49,13 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     decodeSparsity: SHARE,
     salienceLayer: LAYER,
     positions: POSITIONS,
-    budget: oneOf('perImage', 'global'),
+    budget: oneOf('plane', 'medium', 'global'),
     spread: SHARE,
     denseLayers: NATURAL,
   });
   const { image } = SPARSE_VILA_PRESETS;
   const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = given;
-  const { salienceLayer = -1, positions = 'original', budget: scope = 'perImage' } = given;
+  const { salienceLayer = -1, positions = 'original', budget: scope = 'plane' } = given;
   const { spread = 0, denseLayers = 0 } = given;
   const prune = (salience: Float32Array): Int32Array =>
     keep(salience, budget(salience.length, prefillSparsity), spread);
@@ -60,8 +64,10 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [salienceLayer] },
-      select: (grids) =>
-        scope === 'global' ? pruneTogether(grids, prune) : grids.map((grid) => prune(grid.salience())),
+      select:
+        scope === 'plane'
+          ? perPlane((plane) => prune(plane.salience()))
+          : (grids) => pruneTogether(grids, prune, scope === 'medium' ? ({ medium }) => medium : () => 0),
     },
     retrieve: {
       select: (relevance, layer) => topK(relevance, budget(relevance.length, layer < denseLayers ? 0 : decodeSparsity)),
@@ -80,13 +86,35 @@ function keep(salience: Float32Array, k: number, spread: number): Int32Array {
   return Int32Array.from([...top, ...spreadOut]).sort();
 }
 
-/** One budget for all images. Each image's salience is an attention distribution, so scores are on one scale. */
-function pruneTogether(images: readonly TowerView[], prune: (salience: Float32Array) => Int32Array): Int32Array[] {
-  const kept = prune(Float32Array.from(images.flatMap((image) => [...image.salience()])));
-  let start = 0;
-  return images.map(({ tokens }) => {
-    const from = start;
-    start += tokens;
-    return kept.filter((i) => i >= from && i < from + tokens).map((i) => i - from);
-  });
+/** One budget for all grids of a group. */
+function pruneTogether(
+  grids: readonly TowerView[],
+  prune: (salience: Float32Array) => Int32Array,
+  groupOf: (grid: TowerView) => number,
+): Int32Array[] {
+  const kept: Int32Array[] = [];
+  for (const group of new Set(grids.map(groupOf))) {
+    const members = Array.from(grids.keys()).filter((i) => groupOf(grids[i] as TowerView) === group);
+    const chosen = prune(comparable(members.map((i) => grids[i] as TowerView)));
+    let from = 0;
+    for (const i of members) {
+      const { tokens } = grids[i] as TowerView;
+      const [begin, end] = [from, from + tokens];
+      kept[i] = chosen.filter((token) => token >= begin && token < end).map((token) => token - begin);
+      from = end;
+    }
+  }
+  return kept;
+}
+
+/**
+ * Salience of grids end to end, on one scale. A plane's salience sums to 1, so a token of a plane of n tokens has 1 / n on average: it
+ * is ranked by salience times n, here over the n of the largest plane, so that planes of one size keep their bits.
+ */
+function comparable(grids: readonly TowerView[]): Float32Array {
+  const planes = grids.flatMap(planesOf);
+  const largest = Math.max(...planes.map(({ tokens }) => tokens));
+  return Float32Array.from(
+    planes.flatMap((plane) => Array.from(plane.salience(), (salience) => salience * (plane.tokens / largest))),
+  );
 }

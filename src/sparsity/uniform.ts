@@ -4,6 +4,7 @@
 import { checkOptions } from '../options';
 import type { SparsityMethod } from './method';
 import { POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget } from './top_k';
 
 export interface UniformOptions {
@@ -24,7 +25,7 @@ export function uniform(options: UniformOptions = {}): SparsityMethod {
   return {
     name: 'uniform',
     positions,
-    prune: { select: (grids) => grids.map(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))) },
+    prune: { select: perPlane(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))) },
     retrieve: { select: ({ length }) => strided(length, budget(length, decodeSparsity)) },
   };
 }

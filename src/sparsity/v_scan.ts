@@ -6,6 +6,7 @@
 import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
 import { LAYER, POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { stageBudget } from './stages';
 import { budget, ranked, topK } from './top_k';
 import { meansOf, nearest, unitRows, without } from './vectors';
@@ -42,7 +43,7 @@ export function vScan(options: VScanOptions = {}): SparsityMethod {
     prune: {
       taps: { salience: [localLayer, globalLayer] },
       rows: 'projected',
-      select: (grids) => grids.map((grid) => scan(grid, budget(grid.tokens, 1 - first))),
+      select: perPlane((plane) => scan(plane, budget(plane.tokens, 1 - first)), 'projected'),
     },
     drop: {
       layers: [layer],
@@ -53,32 +54,27 @@ export function vScan(options: VScanOptions = {}): SparsityMethod {
 }
 
 /** x' = (x + sum of those merged into it) / (1 + their number), on projected tokens. */
-function scan(image: TowerView, kept: number): Selection {
-  const local = localTokens(image, Math.floor(kept / 2));
-  const scores = image.salience(1).slice();
+function scan(plane: TowerView, kept: number): Selection {
+  const local = localTokens(plane, Math.floor(kept / 2));
+  const scores = plane.salience(1).slice();
   for (const token of local) scores[token] = Number.POSITIVE_INFINITY;
   const indices = topK(scores, kept);
-  if (kept === image.tokens) return indices;
-  const projected = image.projected();
+  if (kept === plane.tokens) return indices;
+  const projected = plane.projected();
   const unit = unitRows(projected);
   const groups = Array.from(indices, (token) => [token]);
-  for (const token of without(image.tokens, indices)) groups[nearest(unit, token, indices)]?.push(token);
+  for (const token of without(plane.tokens, indices)) groups[nearest(unit, token, indices)]?.push(token);
   return { kept: indices, rows: meansOf(projected, groups) };
 }
 
 /** The best tokens of the shallow layer, at most ceil(count / windows) of each window. */
 function localTokens({ grid, salience }: TowerView, count: number): Int32Array {
   const across = Math.ceil(grid.w / WINDOW);
-  const cap = Math.ceil(count / (grid.t * across * Math.ceil(grid.h / WINDOW)));
+  const cap = Math.ceil(count / (across * Math.ceil(grid.h / WINDOW)));
   const taken = new Map<number, number>();
   const best = ranked(salience(0)).filter((token) => {
-    const [plane, row, col] = [
-      Math.floor(token / (grid.w * grid.h)),
-      Math.floor(token / grid.w) % grid.h,
-      token % grid.w,
-    ];
-    const down = Math.ceil(grid.h / WINDOW);
-    const window = (plane * down + Math.floor(row / WINDOW)) * across + Math.floor(col / WINDOW);
+    const [row, col] = [Math.floor(token / grid.w), token % grid.w];
+    const window = Math.floor(row / WINDOW) * across + Math.floor(col / WINDOW);
     taken.set(window, (taken.get(window) ?? 0) + 1);
     return (taken.get(window) as number) <= cap;
   });

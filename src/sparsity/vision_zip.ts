@@ -7,6 +7,7 @@
 import { checkOptions } from '../options';
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
 import { LAYER, POSITIONS, SHARE } from './options';
+import { perPlane } from './planes';
 import { budget, roundHalfEven, topK } from './top_k';
 import { addRow, meansOf, nearest, takeRows, unitRows, without } from './vectors';
 
@@ -34,24 +35,24 @@ export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [layer], keys: [layer] },
-      select: (grids) => grids.map((grid) => zip(grid, budget(grid.tokens, prefillSparsity), contextual)),
+      select: perPlane((plane) => zip(plane, budget(plane.tokens, prefillSparsity), contextual)),
     },
   };
 }
 
-function zip(image: TowerView, kept: number, contextual: number): Selection {
+function zip(plane: TowerView, kept: number, contextual: number): Selection {
   const targetCount = Math.min(kept - 1, roundHalfEven(kept * contextual));
-  const dominant = topK(image.salience(), kept - targetCount);
-  const others = without(image.tokens, dominant);
+  const dominant = topK(plane.salience(), kept - targetCount);
+  const others = without(plane.tokens, dominant);
   if (targetCount <= 0 || others.length === targetCount)
     return Int32Array.from([...dominant, ...others.subarray(0, Math.max(0, targetCount))]).sort();
   const step = Math.floor(others.length / targetCount);
   const targets = others.filter((_, i) => i % step === 0).subarray(0, targetCount);
   const indices = Int32Array.from([...dominant, ...targets]).sort();
-  const features = image.features();
-  const keys = unitRows(headMean(image.keys(), image.tokens));
+  const features = plane.features();
+  const keys = unitRows(headMean(plane.keys(), plane.tokens));
   const groups: number[][] = Array.from(targets, () => []);
-  for (const token of without(image.tokens, indices)) groups[nearest(keys, token, targets)]?.push(token);
+  for (const token of without(plane.tokens, indices)) groups[nearest(keys, token, targets)]?.push(token);
   const rows = takeRows(features, indices);
   const means = { data: meansOf(features, groups), width: features.width };
   for (const [i, target] of targets.entries()) addRow(rows, indices.indexOf(target), means, i, 1);

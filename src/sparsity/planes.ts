@@ -1,0 +1,72 @@
+// Budgets per plane. A plane is an image, a tile, a thumbnail or one frame of a video. A method that is written for one plane selects in
+// each plane separately, so that every tile and frame keeps its share, and no neighbourhood crosses two frames.
+
+import type { Matrix, Prune, Selection, TowerView } from './method';
+import { takeRows } from './vectors';
+
+/**
+ * `select` of one plane as that of `prune`, for grids of any number of planes.
+ * @param rows `prune.rows` of the method, where it merges
+ */
+export function perPlane(
+  select: (plane: TowerView) => Selection,
+  rows: Required<Prune>['rows'] = 'features',
+): Prune['select'] {
+  return (grids) =>
+    grids.map((grid) => {
+      const planes = planesOf(grid);
+      return joined(planes, planes.map(select), rows);
+    });
+}
+
+/** The planes of a grid, each as a grid of one plane. What they read of the grid is computed once. */
+export function planesOf(view: TowerView): TowerView[] {
+  const { medium } = view;
+  const { t, h, w } = view.grid;
+  if (t === 1) return [view];
+  const salience = once((i) => view.salience(i));
+  const keys = once((i) => view.keys(i));
+  const features = once(() => view.features());
+  const projected = once(() => view.projected());
+  return Array.from({ length: t }, (_, plane) => {
+    const own = (values: Float32Array): Float32Array => {
+      const each = values.length / t;
+      return values.slice(plane * each, (plane + 1) * each);
+    };
+    const part = ({ data, width }: Matrix): Matrix => ({ data: own(data), width });
+    return {
+      ...{ medium, tokens: h * w, grid: { t: 1, h, w } },
+      salience: (i = 0) => own(salience(i)),
+      keys: (i = 0) => part(keys(i)),
+      features: () => part(features(0)),
+      projected: () => part(projected(0)),
+    };
+  });
+}
+
+function once<T>(compute: (i: number) => T): (i: number) => T {
+  const known = new Map<number, T>();
+  return (i) => {
+    const value = known.get(i) ?? compute(i);
+    known.set(i, value);
+    return value;
+  };
+}
+
+/** The selections of a grid's planes as one. Where some planes merge, the others' rows are their own. */
+function joined(
+  planes: readonly TowerView[],
+  selections: readonly Selection[],
+  rows: Required<Prune>['rows'],
+): Selection {
+  const [only] = selections;
+  if (only !== undefined && selections.length === 1) return only;
+  const indices = selections.map((one) => (one instanceof Int32Array ? one : one.kept));
+  const tokens = planes[0]?.tokens ?? 0;
+  const kept = Int32Array.from(indices.flatMap((own, plane) => Array.from(own, (token) => token + plane * tokens)));
+  if (selections.every((one) => one instanceof Int32Array)) return kept;
+  const merged = selections.map((one, i) =>
+    one instanceof Int32Array ? takeRows((planes[i] as TowerView)[rows](), one) : one.rows,
+  );
+  return { kept, rows: Float32Array.from(merged.flatMap((part) => Array.from(part))) };
+}
