@@ -2,7 +2,7 @@
 // an installed package. What is given less to do, or is not run, is listed with its reason in documented_commands.ts.
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandsOf, type Documented, examplesOf, fromHelp, fromMarkdown, planOf } from './documented_commands';
@@ -34,13 +34,17 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
-/** An empty folder with the package among its modules. */
+/** README's program, which it says to save under this name. */
+const HELLO = /```js\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ?? 'README has no program';
+
+/** A folder with nothing but README's program, and the package among its modules. */
 function sandbox(): string {
   const folder = mkdtempSync(join(root, 'folder-'));
   mkdirSync(join(folder, 'node_modules'));
   symlinkSync(ROOT, join(folder, 'node_modules', 'sparsevila'));
   symlinkSync(join(ROOT, 'node_modules', 'sharp'), join(folder, 'node_modules', 'sharp'));
   mkdirSync(join(folder, 'assets', 'demo'), { recursive: true });
+  writeFileSync(join(folder, 'hello.mjs'), HELLO);
   return folder;
 }
 

@@ -84,7 +84,10 @@ const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
 /** Neither run nor checked. */
 const ELSEWHERE: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/^(?:npm (?:install|ci|i)|pnpm|yarn|bun)\b/, 'scripts/pack-check installs the packed package in empty folders'],
-  [/^npm (?:test|run (?:lint|format|build|pack-check|sanitize))\b/, 'what runs this spec, and steps of CI'],
+  [
+    /^(?:[A-Z_]+=\S+ )*npm (?:test|run (?:lint|format|build|pack-check|sanitize))\b/,
+    'what runs this spec, and steps of CI',
+  ],
   [/^scripts\/|^SUDO=/, 'scripts for a machine with a GPU (docs/gpu.md); spec/runtime looks at them'],
 ];
 

@@ -1,0 +1,74 @@
+// README.md and docs/: their links lead somewhere, and what they repeat from the code is what the code says.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { METHODS } from '../src';
+import { ROOT } from './cli/run';
+
+const PAGES = [
+  ...['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'],
+  ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
+];
+const read = (page: string): string => readFileSync(join(ROOT, page), 'utf8');
+
+/** The anchors that GitHub gives the headings of a page. */
+function anchorsOf(page: string): string[] {
+  const headings = [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, title = '']) => title);
+  return headings.map((title) =>
+    title
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  );
+}
+
+/** The links of a page that lead nowhere. */
+function brokenLinks(page: string, text: string): string[] {
+  const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = '']) => link);
+  return links.filter((link) => {
+    if (/^https?:/.test(link)) return false;
+    const [path = '', anchor] = link.split('#');
+    const target = path === '' ? page : join(dirname(page), path);
+    if (!existsSync(join(ROOT, target))) return true;
+    return anchor !== undefined && !anchorsOf(target).includes(anchor);
+  });
+}
+
+test.each(PAGES)('the links of %s lead somewhere', (page) => {
+  expect(brokenLinks(page, read(page))).toEqual([]);
+});
+
+test('a broken link would be found', () => {
+  expect(brokenLinks('docs/gpu.md', '[a](none.md) [b](errors.md#none) [c](../README.md#install)')).toEqual([
+    'none.md',
+    'errors.md#none',
+  ]);
+});
+
+test('README.md has at most 90 lines', () => {
+  expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(90);
+});
+
+test('docs/methods.md lists every method as its table in the code does', () => {
+  const cells = [...read('docs/methods.md').matchAll(/^\| `(.*)\|$/gm)].map(([, row = '']) =>
+    row.split('|').map((cell) => cell.replace('`', '').trim()),
+  );
+  const yes = (is: boolean): string => (is ? 'yes' : 'no');
+  expect(cells).toEqual(
+    METHODS.map((m) => [m.name, m.title, m.stage, yes(m.queryAware), yes(m.safeForLaterTurns), m.source]),
+  );
+});
+
+test('docs/configuration.md lists every environment variable that the code reads', () => {
+  const sources = ['src', 'native'].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+      .filter((name) => /\.(ts|cc)$/.test(name))
+      .map((name) => join(folder, name)),
+  );
+  const variables = sources.flatMap((path) => [
+    ...read(path).matchAll(/(?:env\.|env, '|getenv\(")((?:SPARSEVILA|XDG)_[A-Z_]+)/g),
+  ]);
+  const names = [...new Set(variables.map(([, name = '']) => name))];
+  expect(names.length).toBeGreaterThan(5);
+  expect(names.filter((name) => !read('docs/configuration.md').includes(`\`${name}`))).toEqual([]);
+});
