@@ -33,6 +33,7 @@ const JOBS = {
     setup: ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
   }),
   'pack-check': (args) => ({ command: [process.execPath, at('scripts/pack_check.mjs'), ...args], setup: true }),
+  sanitize: (args) => ({ command: ['bash', at('scripts/sanitize.sh'), ...args], setup: true }),
   build: () => ({ command: undefined, setup: true }),
   compile: () => ({ command: undefined, setup: false }),
 };
