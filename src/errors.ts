@@ -52,8 +52,6 @@ export const ERROR_CODES = {
   ERR_TEMPLATE_MISSING: 'The checkpoint has no chat template. Add one as the message says.',
   ERR_TOKENIZER: 'The tokenizer cannot write a text or does not bring it back. Compare its files with the original.',
   ERR_TOKENIZER_LIMIT: 'A pattern of the tokenizer takes too long. Compare its files with the original.',
-  ERR_TEMPLATE_UNSTABLE:
-    'The chat template rewrites earlier turns, so that no cache can be continued. Give another one.',
   ERR_VIDEO:
     'A video cannot be taken: the model takes none, or its frames are not of one size or number. The message says which.',
   ERR_WEIGHT_DTYPE: 'A tensor has a type that is not read here. Convert it, or use another checkpoint.',

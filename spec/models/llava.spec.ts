@@ -2,12 +2,16 @@
 // Fixtures: scripts/fixtures/llava.py; the names of tensors are in its README.
 
 import { join } from 'node:path';
-import { load, type Model } from '../../src';
+import { dense, load, METHODS, type Model, type SparsityMethod } from '../../src';
+import { readJson } from '../../src/json';
+import { createSession } from '../../src/session/session';
 import { FIXTURES } from '../support/assets';
 import { encoded, pixelsOf, prepared } from '../support/media';
-import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';
+import { compareBits, F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';
 import { readExpected } from '../support/tensors';
 import { runTower } from '../support/tower';
+import { argmax, recordTurn } from '../support/turn';
+import { watch } from '../support/watch';
 
 const SIZES = [
   [40, 40],
@@ -33,6 +37,9 @@ describe.each(['llava-llama', 'llava-mistral'])('%s', (name) => {
   const of = (tensor: string, i: number): Float32Array => {
     const all = expected.f32(tensor);
     return all.subarray((i * all.length) / 2, ((i + 1) * all.length) / 2);
+  };
+  const { turns } = readJson(join(folder, 'expected.json')) as unknown as {
+    turns: { question: string; images: number }[];
   };
   let model: Model;
   beforeAll(async () => {
@@ -66,5 +73,55 @@ describe.each(['llava-llama', 'llava-mistral'])('%s', (name) => {
     expect(nmse(rows.dataSync(), of('projected', i))).toBeLessThanOrEqual(F32_NMSE);
     rows.dispose();
     seen.dispose();
+  });
+
+  it('answers three turns about two pictures with the tokens of transformers', async () => {
+    const watched = watch({ ...model, stopIds: [] });
+    const session = createSession(watched.model, { kv: 'f32' });
+    const prompts: number[] = [];
+    try {
+      for (const [turn, { question, images }] of turns.entries()) {
+        watched.clear();
+        const given = images === 1 ? [image(turn)] : [];
+        const answer = session.ask(question, { images: given, maxTokens: 8, temperature: 0 });
+        await answer.text();
+        expect(watched.logits.map(argmax)).toEqual(expected.ids(`${turn}.greedy`));
+        const tail = expected.f32(`${turn}.logits_tail`).subarray(-model.decoder.config.vocabSize);
+        expect(nmse(watched.logits[0] ?? [], tail)).toBeLessThanOrEqual(F32_NMSE);
+        prompts.push(answer.stats?.tokens.prompt ?? 0);
+      }
+      // "ASSISTANT:" ends a prompt and "ASSISTANT: answer" is history: of what the cache holds, everything before the answer stays.
+      const cells = model.plan.tower.imageSize / model.plan.tower.patchSize;
+      const rows = (turn: number): number =>
+        expected.ids(`${turn}.input_ids`).reduce((sum, id) => sum + (id === model.marker.id ? cells * cells : 1), 0);
+      expect(prompts).toEqual([rows(0), rows(1) - rows(0), rows(2) - rows(1)]);
+    } finally {
+      session.dispose();
+    }
+  });
+
+  it('keeps everything as dense attention does, bit for bit', async () => {
+    const ask = (method?: SparsityMethod) =>
+      recordTurn(model, {
+        images: [image(0), image(1)],
+        question: 'What?',
+        kv: 'bf16',
+        maxTokens: 6,
+        ...(method && { method }),
+      });
+    const [all, none] = [await ask(), await ask(dense())];
+    expect(compareBits([all.promptLogits], [none.promptLogits])).toBe('identical');
+    expect(all.text).toBe(none.text);
+  });
+
+  it.each(Object.values(METHODS).map((entry) => [entry.name, entry] as const))('runs %s', async (_, entry) => {
+    const session = model.session({ method: entry.create({ prefillSparsity: 0.5, decodeSparsity: 0.5 }) });
+    const first = session.ask('What is in the picture?', { images: [image(0)], maxTokens: 4 });
+    const second = session.ask('And here?', { images: [image(1)], maxTokens: 4 });
+    await first.text();
+    await second.text();
+    session.dispose();
+    const tokens = (model.plan.tower.imageSize / model.plan.tower.patchSize) ** 2;
+    expect([first.stats?.tokens.visualSeen, second.stats?.tokens.visualSeen]).toEqual([tokens, tokens]);
   });
 });

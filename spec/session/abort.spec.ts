@@ -49,8 +49,8 @@ async function undisturbed() {
 
 /** Where a conversation stands, as its mark says. */
 function standing(chat: Session) {
-  const { length, nextPosition, visual, ids, phase } = pointOf(chat.mark());
-  return { length, nextPosition, visual, ids, phase };
+  const { length, nextPosition, visual, ids, items, script } = pointOf(chat.mark());
+  return { length, nextPosition, visual, ids, items, script };
 }
 
 type Moment = readonly [

@@ -5,9 +5,10 @@ import { load, type Model, type SparseVilaError } from '../../src';
 import { readJson } from '../../src/json';
 import { loadRowModel } from '../../src/models/load';
 import { MARKER } from '../../src/models/media';
+import { endOfAnswer } from '../../src/models/transcript';
 import { startConversation } from '../../src/session/conversation';
 import { turnPrompt } from '../../src/session/prompt';
-import { turnPieces } from '../../src/text/template';
+import { turnsWith } from '../../src/session/turn';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
 import { changeJson, withCopy } from '../support/checkpoint';
@@ -22,10 +23,11 @@ afterAll(() => model.dispose());
 
 /** Ids of a first turn, -1 for an image. */
 function ids(words: string, { images = 0, system }: { images?: number; system?: string } = {}): number[] {
-  const pieces = turnPieces(model.template, system === undefined ? {} : { system });
   const conversation = startConversation({ ...model.decoder, allocate: () => [] }, 1000, 'f32');
-  const { opening, question } = turnPrompt(model, pieces, conversation, words, Array(images).fill(MARKER));
-  return [...opening.flatMap((part) => (part === null ? [-1] : [...part])), ...question];
+  const media = Array.from({ length: images }, () => ({ kind: 'image', image: '' }) as const);
+  const turns = turnsWith(conversation.script, system, { parts: [words], media }, 0);
+  const { opening, question } = turnPrompt({ model, conversation, layoutText: () => MARKER }, turns);
+  return [...opening.flatMap((part) => ('medium' in part ? [-1] : [...part])), ...question];
 }
 const text = (given: number[]): string =>
   model.tokenizer.decode(
@@ -131,11 +133,12 @@ describe('older VILA folders', () => {
         expect.stringMatching(/load\(path, \{ template \}\).*"chat_template" in the checkpoint's config\.json/),
       ]);
       const named = await loadRowModel(copy, { template: 'hermes-2' });
-      expect(turnPieces(named.template).endOfAnswer).toBe('<|im_end|>');
+      expect(endOfAnswer(named)).toBe('<|im_end|>');
       named.dispose();
       changeJson(join(copy, 'config.json'), { chat_template: 'qwen2' });
       const configured = await loadRowModel(copy);
-      expect(turnPieces(configured.template).first.before).toContain('You are a helpful assistant');
+      const said = [{ role: 'user', content: 'x' }];
+      expect(configured.template.render(said, { addGenerationPrompt: true })).toContain('You are a helpful assistant');
       configured.dispose();
     });
   });

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isNamedTemplate, NAMED_TEMPLATES, type TemplateName } from '../../src/text/named_templates';
-import { chatTemplate, turnPieces, turnText } from '../../src/text/template';
+import { chatTemplate } from '../../src/text/template';
 import { loadChatTemplate, type TemplateOptions } from '../../src/text/template_file';
 import { withFolder } from './vocabularies';
 
@@ -53,27 +53,22 @@ describe.each(prompts)('%s', (name, prompt) => {
   it("takes the caller's system text", () => {
     const messages = [{ role: 'system', content: 'Be brief.' }, ...TURNS];
     expect(make(name).render(messages, { addGenerationPrompt: true })).toBe(prompt('Be brief.'));
-    const { first, system } = turnPieces(make(name), { system: 'Be brief.' });
-    expect(first.before.slice(system?.begin, system?.end)).toBe('Be brief.');
-  });
-
-  it('is made of constant pieces', () => {
-    const { first, next, endOfAnswer, trims } = turnPieces(make(name));
-    const gap = name === 'vicuna_v1' || name === 'mistral' ? ' ' : '';
-    expect(`${first.before}Q1${first.after}${gap}A1${endOfAnswer}${next.before}Q2${next.after}`).toBe(prompt());
-    expect(trims).toBe(true);
   });
 });
 
 it('plain is the text alone', () => {
-  expect(turnText(make('plain'), 'Q1', { first: true })).toBe('Q1\n');
+  expect(make('plain').render([{ role: 'user', content: 'Q1' }], { addGenerationPrompt: true })).toBe('Q1\n');
 });
 
 describe('which template is used', () => {
   const jinja = (name: string): string => `${name} {{ messages[0]['content'] }}`;
   const file = { 'tokenizer_config.json': { chat_template: jinja('tokenizer'), bos_token: '<s>', eos_token: '</s>' } };
   const opening = (files: Record<string, unknown>, options: TemplateOptions): string =>
-    withFolder(files, (folder) => turnText(loadChatTemplate(folder, options), 'Q1', { first: true }).slice(0, 12));
+    withFolder(files, (folder) =>
+      loadChatTemplate(folder, options)
+        .render([{ role: 'user', content: 'Q1' }], { addGenerationPrompt: true })
+        .slice(0, 12),
+    );
 
   it.each<[string, Record<string, unknown>, TemplateOptions, string]>([
     ["the caller's name", file, { template: 'qwen2', named: { name: 'mistral', file: 'c' } }, '<|im_start|>'],

@@ -1,30 +1,17 @@
-// Chat templates: the packaged one, the shapes of other families, and templates that cannot be continued.
+// Chat templates: the packaged one, the shapes of other families, and where a checkpoint's is found.
 import { join } from 'node:path';
-import { chatTemplate, turnPieces, turnText } from '../../src/text/template';
+import { chatTemplate } from '../../src/text/template';
 import { loadChatTemplate } from '../../src/text/template_file';
 import { withFolder } from './vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila/llm');
 const tiny = loadChatTemplate(TINY);
 
-const CHATML_WITH_DEFAULT_SYSTEM =
-  "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}" +
-  "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}{{ message['content'] }}" +
-  "{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>" +
-  "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" +
-  '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}';
-
 const VICUNA =
   "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}" +
   "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}" +
   "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}" +
   "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}";
-
-const GEMMA =
-  '{{ bos_token }}' +
-  "{% for message in messages %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}" +
-  "<start_of_turn>{{ role }}\n{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}" +
-  '{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}';
 
 describe('the packaged template', () => {
   it('renders a conversation', () => {
@@ -39,79 +26,14 @@ describe('the packaged template', () => {
     );
   });
 
-  it('is cut into pieces', () => {
-    const around = { before: '<|im_start|>user\n', after: '<|im_end|>\n<|im_start|>assistant\n' };
-    expect(turnPieces(tiny)).toEqual({ first: around, next: around, endOfAnswer: '<|im_end|>\n', trims: false });
+  it('takes text', () => {
     expect(tiny.takes).toBe('text');
-  });
-
-  it('gives a turn that continues the one before', () => {
-    const first = turnText(tiny, 'What is at b4?', { first: true });
-    const later = turnText(tiny, 'Why?', { first: false });
-    expect(later).toBe('<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n');
-    const messages = [
-      { role: 'user', content: 'What is at b4?' },
-      { role: 'assistant', content: 'red F' },
-      { role: 'user', content: 'Why?' },
-    ];
-    expect(`${first}red F${later}`).toBe(tiny.render(messages, { addGenerationPrompt: true }));
   });
 });
 
 describe('other shapes of template', () => {
-  it('puts a default or a given system text into the first turn only', () => {
-    const template = chatTemplate(CHATML_WITH_DEFAULT_SYSTEM, 'qwen');
-    const chatml = '<|im_start|>user\n';
-    const pieces = turnPieces(template);
-    expect(pieces.first.before).toBe(`<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n${chatml}`);
-    expect([pieces.endOfAnswer, pieces.next.before]).toEqual(['<|im_end|>\n', chatml]);
-    expect(turnPieces(template, { system: 'Be brief.' }).first.before).toBe(
-      `<|im_start|>system\nBe brief.<|im_end|>\n${chatml}`,
-    );
-  });
-
-  it('renders image parts where the template takes them', () => {
-    const template = chatTemplate(CHATML_WITH_DEFAULT_SYSTEM, 'qwen');
-    const content = [{ type: 'image' }, { type: 'text', text: 'What is this?' }];
-    expect(turnText(template, content, { first: false })).toBe(
-      '<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>What is this?<|im_end|>\n<|im_start|>assistant\n',
-    );
-  });
-
-  it('finds that LLaVA takes parts, and bears the space that the model itself generates', () => {
-    const template = chatTemplate(VICUNA, 'llava');
-    expect(template.takes).toBe('parts');
-    expect(turnText(template, [{ type: 'image' }, { type: 'text', text: 'Hi' }], { first: true })).toBe(
-      'USER: <image>\nHi ASSISTANT:',
-    );
-    expect(turnPieces(template)).toEqual({
-      first: { before: 'USER: ', after: ' ASSISTANT:' },
-      next: { before: 'USER: ', after: ' ASSISTANT:' },
-      endOfAnswer: ' ',
-      trims: false,
-    });
-  });
-
-  it('tells that a template trims, and fills in bos_token', () => {
-    const template = chatTemplate(GEMMA, 'gemma', { bos_token: '<bos>' });
-    const pieces = turnPieces(template);
-    expect(pieces.first.before).toBe('<bos><start_of_turn>user\n');
-    expect([pieces.trims, pieces.endOfAnswer]).toEqual([true, '<end_of_turn>\n']);
-  });
-
-  it.each([
-    ['rewrites answers', "{% for m in messages %}[{{ m['content'] }}{{ ' end' if loop.last }}]{% endfor %}"],
-    ['drops old turns', "{{ messages[-1]['content'] }}"],
-    ['counts turns', "{% for m in messages %}{{ loop.index }}:{{ m['content'] }};{% endfor %}"],
-    [
-      'adds an empty thought to the header only',
-      "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<assistant><think></think>{% endif %}",
-    ],
-  ])('refuses a template that %s', (_, source) => {
-    const template = chatTemplate(source, 'folder/odd.jinja');
-    expect(() => turnPieces(template)).toThrow(
-      expect.objectContaining({ code: 'ERR_TEMPLATE_UNSTABLE', message: expect.stringContaining('folder/odd.jinja') }),
-    );
+  it('finds that LLaVA takes parts', () => {
+    expect(chatTemplate(VICUNA, 'llava').takes).toBe('parts');
   });
 
   it.each([
@@ -128,7 +50,9 @@ describe('other shapes of template', () => {
 describe('loadChatTemplate', () => {
   const say = (name: string): string => `${name} {{ messages[0]['content'] }}`;
   const opening = (files: Record<string, unknown>): string =>
-    withFolder(files, (folder) => turnText(loadChatTemplate(folder), 'x', { first: true }));
+    withFolder(files, (folder) =>
+      loadChatTemplate(folder).render([{ role: 'user', content: 'x' }], { addGenerationPrompt: true }),
+    );
 
   it('looks in one place after the other', () => {
     const files = {

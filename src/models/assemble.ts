@@ -7,9 +7,8 @@ import { type Draw, draw } from '../image/canvas';
 import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
 import { type ConfigReader, readJson } from '../json';
 import type { Tensor } from '../runtime/tensor';
-import { checkEmbedded, checkPieces } from '../text/embedded';
+import { checkEmbedded } from '../text/embedded';
 import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../text/generation_config';
-import { turnPieces } from '../text/template';
 import { loadChatTemplate } from '../text/template_file';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
 import { breather } from './breath';
@@ -23,6 +22,7 @@ import type { PartName, Plan } from './plan';
 import { buildProjector, type Projector } from './projector';
 import { mapRows, mapValues } from './row_maps';
 import { buildTower, type Tower } from './tower';
+import { endOfAnswer, type Renderer, type Turn, transcript } from './transcript';
 import { openWeights, type Weights } from './weights';
 
 const DEFAULT_NEW_TOKENS = 1024;
@@ -102,9 +102,9 @@ function textSide(plan: Plan, { template: given }: LoadOptions) {
   const tokenizer = loadTokenizer(text.folder, { added: text.added ?? [] });
   const { template: named, strips = false } = text;
   const template = loadChatTemplate(text.folder, { template: given, named, path, strips });
-  const pieces = turnPieces(template);
   const marker = markerOf(plan, tokenizer);
-  checkPieces(pieces, tokenizer, marker, { rows, file: template.file });
+  const renderer = { template, marker, tokenizer };
+  checkTemplate(renderer, tokenizer, rows);
   checkAround(plan, tokenizer, rows);
   const file = join(text.folder, 'generation_config.json');
   const generation: GenerationConfig = isPresent(file)
@@ -114,7 +114,7 @@ function textSide(plan: Plan, { template: given }: LoadOptions) {
     tokenizer,
     template,
     marker,
-    stopIds: stopIds(tokenizer, pieces.endOfAnswer, generation, text.config, rows),
+    stopIds: stopIds(tokenizer, endOfAnswer(renderer), generation, text.config, rows),
     sampling: generation.sampling,
     maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
   };
@@ -127,6 +127,20 @@ function markerOf({ marker, root }: Plan, tokenizer: Tokenizer): { text: string;
   if (id !== undefined && found.length === 1 && tokenizer.isSpecial(id)) return { text, id };
   throw root.wrong('image_token_id', 'the id of the image marker, a special token of the tokenizer');
 }
+
+/** What a template itself prints must be tokens that the model embeds, and no marker of an image. */
+function checkTemplate(renderer: Renderer, tokenizer: Tokenizer, rows: number): void {
+  const turns = PROBE.map(([role, words]): Turn => ({ role, parts: [words] }));
+  const { text } = transcript(renderer, turns, () => '');
+  const ids = [...tokenizer.prefixIds, ...tokenizer.encode(text)];
+  checkEmbedded(ids, tokenizer, rows, `the chat template ${renderer.template.file}`, 'ERR_TEMPLATE_INVALID');
+}
+
+const PROBE = [
+  ['user', 'a'],
+  ['assistant', 'b'],
+  ['user', 'c'],
+] as const;
 
 /** The texts around runs must be tokens that the model embeds; those of any picture are those of all. */
 function checkAround({ layout, root }: Plan, tokenizer: Tokenizer, rows: number): void {

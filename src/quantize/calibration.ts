@@ -5,15 +5,17 @@ import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { readFileBounded, readTextFile } from '../files';
 import { breather } from '../models/breath';
+import type { MediaInput } from '../models/media';
 import type { RowModel, VisionLanguageModel } from '../models/model';
+import { endOfAnswer, transcript } from '../models/transcript';
 import { floats } from '../ops/run';
-import { startConversation } from '../session/conversation';
-import { type MediaContext, seeMedia } from '../session/media';
+import { append, startConversation } from '../session/conversation';
+import { type MediaContext, prepareMedia, seeMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
 import { type Rows, type RowsContext, rowsOf } from '../session/rows';
 import { createSession } from '../session/session';
+import { turnsWith } from '../session/turn';
 import { dense } from '../sparsity/dense';
-import { turnPieces } from '../text/template';
 
 export interface CalibrationTurn {
   readonly question: string;
@@ -145,7 +147,6 @@ export async function completeSample(
  * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_QUESTION`; `signal.reason`
  */
 export async function sequenceOf(model: RowModel, sample: CalibrationSample, signal?: AbortSignal): Promise<Sequence> {
-  const pieces = turnPieces(model.template);
   // Rows are laid out as a session would, but no cache is filled.
   const conversation = startConversation(
     { ...model.decoder, allocate: () => [] },
@@ -171,30 +172,45 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     parts.push(floats(rows.x).slice());
     rows.x.dispose();
     conversation.nextPosition += rows.span;
+    append(conversation.items, rows.items);
   };
-  const [end] = model.tokenizer.encode(pieces.endOfAnswer);
+  const [end] = model.tokenizer.encode(endOfAnswer(model));
   for (const [i, { question, answer = '' }] of sample.turns.entries()) {
-    const inputs = i === 0 ? sample.images : [];
-    const media = await seeMedia(
-      context,
-      inputs.map((image) => ({ kind: 'image', image })),
+    const inputs = i === 0 ? sample.images.map((image): MediaInput => ({ kind: 'image', image })) : [];
+    const prepared = await prepareMedia(context, inputs);
+    for (const medium of prepared) conversation.media.push({ prepared: medium, turn: i });
+    const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? '';
+    const turns = turnsWith(conversation.script, undefined, { parts: [question], media: inputs }, 0);
+    const prompt = turnPrompt({ model, conversation, layoutText }, turns);
+    const media = await seeMedia(context, prepared);
+    const assistant = { role: 'assistant', parts: [answer] } as const;
+    const spoken = spokenAs(
+      transcript(model, [...turns, assistant], layoutText, { answers: false }).text,
+      prompt.text,
+      answer,
     );
-    const texts = media.map(({ layout }) => layout.text);
-    const prompt = turnPrompt(model, pieces, conversation, question, texts);
-    const ids = model.tokenizer.encode(answer, { plain: [{ begin: 0, end: answer.length }] });
+    const plain = [{ begin: spoken.length - answer.length, end: spoken.length }];
+    const ids = model.tokenizer.encode(spoken, { plain, continues: true });
     try {
-      add(rowsOf(context, [...prompt.opening, prompt.question], media));
+      add(rowsOf(context, [...prompt.opening, prompt.question], new Map(media.entries())));
     } finally {
       for (const { rows } of media) rows.dispose();
     }
     const said = end === undefined ? ids : [...ids, end];
     for (const [j, next] of said.entries()) answers.push({ row: positions.length - 1 + j, next });
-    if (ids.length > 0) add(rowsOf(context, [ids], []));
-    conversation.phase = { at: 'answered', pending: [] };
+    if (ids.length > 0) add(rowsOf(context, [ids], new Map()));
+    conversation.script = { turns: [...turns, assistant], open: [], text: prompt.text + spoken, pending: [] };
   }
   const visual = new Uint8Array(positions.length);
   for (const row of visualRows) visual[row] = 1;
   return { x: concat(parts), positions, visual, answers };
+}
+
+/** An answer as the template prints it after a prompt: white space may precede it, as in "ASSISTANT: answer". */
+function spokenAs(told: string, prompt: string, answer: string): string {
+  const rest = told.startsWith(prompt) ? told.slice(prompt.length) : answer;
+  const at = rest.indexOf(answer);
+  return at > 0 && rest.slice(0, at).trim() === '' ? rest.slice(0, at) + answer : answer;
 }
 
 function concat(parts: readonly Float32Array[]): Float32Array {

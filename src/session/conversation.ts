@@ -3,18 +3,43 @@
 
 import { received, SparseVilaError } from '../errors';
 import type { Decoder } from '../models/decoder';
+import type { PreparedMedium } from '../models/media';
+import type { Said, Turn } from '../models/transcript';
 import { checkKvMemory, type KvType } from '../ops/kv_cache';
 import type { Tensor } from '../runtime/tensor';
 import type { Place } from '../sparsity/method';
 
-/**
- * Where the template stands: nothing yet; inside a user's turn whose images are in the cache (`opened` is its text so far,
- * markers included); or after an answer, whose `pending` ids were sampled but are not in the cache yet.
- */
-export type Phase =
-  | { readonly at: 'start' }
-  | { readonly at: 'open'; readonly opened: string; readonly markers: number; readonly first: boolean }
-  | { readonly at: 'answered'; readonly pending: readonly number[] };
+/** What rows of the cache stand for, in their order: the id of a text row, or a run of visual rows with the texts around it. */
+export type Item = number | RunItem;
+
+export interface RunItem {
+  readonly medium: number;
+  /** Its number among the runs of the medium. */
+  readonly run: number;
+  /** Visual rows kept before the first layer, and text rows around them. */
+  readonly kept: number;
+  readonly around: number;
+  /** Positions that the visual rows take. */
+  readonly span: number;
+}
+
+/** A medium of a conversation. Its canvases stay, for a template that rewrites what was said before it. */
+export interface KnownMedium {
+  readonly prepared: PreparedMedium;
+  /** The turn that brought it: media of a turn are pruned together. */
+  readonly turn: number;
+}
+
+/** What has been said, and the text that the cache stands for. */
+export interface Script {
+  readonly turns: readonly Turn[];
+  /** Media of a question that has not been asked: they are in the cache, and stand before what is said next. */
+  readonly open: readonly Said[];
+  /** The text of all items and of what is pending; empty where the cache has to be compared id by id. */
+  readonly text: string;
+  /** Ids that were sampled and are not in the cache yet. */
+  readonly pending: readonly number[];
+}
 
 /** A point in a conversation to come back to. Valid for the session that made it, until a rewind behind it. */
 export interface Mark {
@@ -33,7 +58,8 @@ export interface Point extends Mark {
   readonly visual: number;
   readonly media: number;
   readonly ids: number;
-  readonly phase: Phase;
+  readonly items: number;
+  readonly script: Script;
 }
 
 /** What marks stand for is kept here, and not in them, so that none can be made up or changed. */
@@ -59,10 +85,12 @@ export interface Conversation {
   nextPosition: number;
   /** Where each visual token lies. */
   readonly places: Place[];
-  media: number;
+  /** Its images and videos, numbered as in places and runs. */
+  readonly media: KnownMedium[];
   /** Ids seen and generated so far, for the repetition penalty. */
   readonly ids: number[];
-  phase: Phase;
+  readonly items: Item[];
+  script: Script;
   rewinds: number;
   /** Where it was rewound to and as which rewind, rows ascending: a mark from before a cut and above it is void. */
   readonly cuts: { readonly length: number; readonly rewind: number }[];
@@ -90,9 +118,10 @@ export function startConversation(
     layers: Array.from({ length: layers }, () => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
-    media: 0,
+    media: [],
     ids: [],
-    phase: { at: 'start' },
+    items: [],
+    script: { turns: [], open: [], text: '', pending: [] },
     rewinds: 0,
     cuts: [],
   };
@@ -119,10 +148,16 @@ export function placesOf(c: Conversation, layer: number, from = 0): Place[] {
 
 /** Where the conversation stands. */
 export function pointAt(c: Conversation): Point {
-  const { nextPosition, phase, rewinds, media } = c;
+  const { nextPosition, script, rewinds } = c;
   const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
-  const counts = { nextPosition, visual: c.places.length, media, ids: c.ids.length };
-  return { of: c, rewinds, length: lengthOf(c), layers, ...counts, phase };
+  const counts = {
+    nextPosition,
+    visual: c.places.length,
+    media: c.media.length,
+    ids: c.ids.length,
+    items: c.items.length,
+  };
+  return { of: c, rewinds, length: lengthOf(c), layers, ...counts, script };
 }
 
 export function mark(c: Conversation): Mark {
@@ -162,17 +197,47 @@ export function rewind(c: Conversation, to: Point): void {
   }
   c.nextPosition = to.nextPosition;
   c.places.length = to.visual;
-  c.media = to.media;
+  c.media.length = to.media;
   c.ids.length = to.ids;
-  c.phase = to.phase;
+  c.items.length = to.items;
+  c.script = to.script;
   while ((c.cuts.at(-1)?.length ?? -1) >= to.length) c.cuts.pop();
   c.cuts.push({ length: to.length, rewind: ++c.rewinds });
 }
 
+/** Where the first `count` items of a conversation end, with what was said as it is. Rows that methods have dropped stay dropped. */
+export function pointBefore(c: Conversation, count: number): Point {
+  let [text, visual, span] = [0, 0, 0];
+
+  for (const item of c.items.slice(0, count)) {
+    if (typeof item === 'number') text++;
+    else {
+      text += item.around;
+      visual += item.kept;
+      span += item.span;
+    }
+  }
+  const layers = c.layers.map(({ tokens }) => {
+    const own = tokens.findIndex((token) => token >= visual);
+    const held = own < 0 ? tokens.length : own;
+    return { length: text + held, visual: held };
+  });
+  const length = layers.reduce((most, layer) => Math.max(most, layer.length), 0);
+  const { rewinds, script } = c;
+  const counts = { nextPosition: text + span, visual, media: c.media.length, ids: c.ids.length, items: count };
+  return { of: c, rewinds, length, layers, ...counts, script };
+}
+
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` when `rows` more rows, spanning `positions`, and one answer token do not fit. */
-export function checkRoom(c: Conversation, rows: number, positions: number, known = ''): void {
-  const length = lengthOf(c);
-  const needed = Math.max(length + rows, c.nextPosition + positions) + 1;
+export function checkRoom(
+  c: Conversation,
+  rows: number,
+  positions: number,
+  known = '',
+  from: Pick<Point, 'length' | 'nextPosition'> = { length: lengthOf(c), nextPosition: c.nextPosition },
+): void {
+  const { length } = from;
+  const needed = Math.max(length + rows, from.nextPosition + positions) + 1;
   if (needed <= c.capacity) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',

@@ -29,7 +29,7 @@ export interface GenerateOptions {
 }
 
 /**
- * Yields the answer's text. Leaves the conversation `answered`, even when its consumer stops early.
+ * Yields the answer's text. Leaves what is pending in the conversation's script, even when its consumer stops early.
  * @param first scores of the first token, f32 [1, v]; disposed of
  */
 export async function* generate(
@@ -86,7 +86,7 @@ export async function* generate(
     return { finish, tokens, steps, ms };
   } finally {
     scores.dispose();
-    c.phase = { at: 'answered', pending };
+    c.script = { ...c.script, pending };
   }
 }
 
@@ -129,6 +129,7 @@ async function step(
     try {
       for (const layer of c.layers) layer.length++;
       c.nextPosition++;
+      c.items.push(id);
       return model.decoder.scores(y);
     } finally {
       y.dispose();

@@ -1,7 +1,7 @@
 // The media of a turn: decode, tower, prune, projector. Leaves rows for the decoder. Knows no conversation.
 
 import { SparseVilaError } from '../errors';
-import { type Grid, type MediaInput, type MediumLayout, planeTokens } from '../models/media';
+import { type Grid, type MediaInput, type MediumLayout, type PreparedMedium, planeTokens } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
 import { float32, floats, int32 } from '../ops/run';
 import { start } from '../runtime/start';
@@ -37,15 +37,21 @@ interface GridSelection {
   readonly rows?: Float32Array;
 }
 
-/** Decodes, encodes, prunes and projects media. The caller disposes of the rows. */
-export async function seeMedia(context: MediaContext, inputs: readonly MediaInput[]): Promise<PrunedMedium[]> {
+/** Decodes and draws the media of a turn, all before any is encoded: a picture that cannot be read costs no work. */
+export function prepareMedia(
+  { model, times, signal }: MediaContext,
+  inputs: readonly MediaInput[],
+): Promise<PreparedMedium[]> {
+  return inputs.length === 0 ? Promise.resolve([]) : timed(times, 'image', () => model.prepare(inputs, signal));
+}
+
+/** Encodes, prunes and projects the media of a turn. The caller disposes of the rows. */
+export async function seeMedia(context: MediaContext, prepared: readonly PreparedMedium[]): Promise<PrunedMedium[]> {
   const { model, method, times, breathe } = context;
-  if (inputs.length === 0) return [];
+  if (prepared.length === 0) return [];
   const encoded: EncodedMedium[] = [];
   const seen: PrunedMedium[] = [];
   try {
-    // All are decoded before any is encoded: a picture that cannot be read costs no work.
-    const prepared = await timed(times, 'image', () => model.prepare(inputs, context.signal));
     for (const medium of prepared)
       encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, breathe })));
     const selections = await timed(times, 'retrieve', () => prune(context, encoded));

@@ -1,5 +1,6 @@
 // What a session and a question may be given, and its validation.
 
+import { received, SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
 import type { DecoderConfig } from '../models/config';
 import type { MediaInput, VideoInput } from '../models/media';
@@ -11,6 +12,7 @@ import {
   COUNT,
   checkOptions,
   integer,
+  isAccepted,
   listOf,
   NAME,
   OBJECT,
@@ -39,6 +41,9 @@ export interface SessionOptions {
   /** System message, where the template has a place for one. */
   readonly system?: string;
 }
+
+/** A part of a question: text, an image or a video. */
+export type Part = string | MediaInput;
 
 export interface AskOptions extends SamplingOptions {
   /** Images this turn adds before its words. */
@@ -113,4 +118,30 @@ export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
   const lists = { ...(images && { images: Array.from(images) }), ...(videos && { videos: Array.from(videos) }) };
   return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
+}
+
+const PART: Check = {
+  expected: 'a text, { kind: "image", image } or { kind: "video", video }',
+  accepts: (value) => {
+    if (typeof value === 'string') return true;
+    if (!OBJECT.accepts(value)) return false;
+    const { kind, image, video } = value as { kind?: unknown; image?: unknown; video?: unknown };
+    return (kind === 'image' && image !== undefined) || (kind === 'video' && VIDEO.accepts(video));
+  },
+};
+
+/** A question as parts, with the media of the options and its own. @throws SparseVilaError `ERR_QUESTION` for what is neither */
+export function questionOf(question: unknown, options: AskOptions): { parts: Part[]; media: MediaInput[] } {
+  const isList = isAccepted(
+    { expected: '', accepts: (value) => Array.isArray(value) && value.every((part) => PART.accepts(part)) },
+    question,
+  );
+  const parts = isList ? Array.from(question as Part[]) : [question as Part];
+  if (!isList && typeof question !== 'string') {
+    throw new SparseVilaError(
+      'ERR_QUESTION',
+      `Expected a question of at least one character, or a list of parts (${PART.expected}), received ${received(question)}.`,
+    );
+  }
+  return { parts, media: [...mediaOf(options), ...parts.filter((part) => typeof part !== 'string')] };
 }

@@ -38,17 +38,18 @@ interface Run {
 export async function prefill(
   context: PrefillContext,
   prompt: TurnPrompt,
-  media: readonly PrunedMedium[],
+  media: ReadonlyMap<number, PrunedMedium>,
   afterOpening: () => void,
 ): Promise<{ scores: Tensor; relevance: readonly Float32Array[] }> {
   const { conversation: c, method, model } = context;
-  const kept = media.reduce((sum, medium) => sum + medium.kept.length, 0);
-  const around = media.flatMap(({ layout }) => layout.runs.flatMap(({ before, after }) => [before, after]));
+  const all = [...media.values()];
+  const kept = all.reduce((sum, medium) => sum + medium.kept.length, 0);
+  const around = all.flatMap(({ layout }) => layout.runs.flatMap(({ before, after }) => [before, after]));
   const texts =
-    prompt.opening.reduce((sum, part) => sum + (part?.length ?? 0), prompt.question.length) +
+    prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length) +
     around.reduce((sum, text) => sum + idsAround(model, text).length, 0);
   const pruned =
-    method.positions === 'compact' ? 0 : media.reduce((sum, medium) => sum + medium.tokens - medium.kept.length, 0);
+    method.positions === 'compact' ? 0 : all.reduce((sum, medium) => sum + medium.tokens - medium.kept.length, 0);
   checkRoom(c, kept + texts, kept + texts + pruned);
   const rows = rowsOf(context, [...prompt.opening, prompt.question], media);
   try {
@@ -56,12 +57,13 @@ export async function prefill(
     const scores = await runRows(context, run);
     appendRows(c, run, { from: 0, to: run.question });
     append(c.places, rows.places);
-    c.media += media.length;
+    append(c.items, rows.items.slice(0, -prompt.question.length));
     append(c.ids, rows.ids.slice(0, -prompt.question.length));
     c.nextPosition += rows.span - prompt.question.length;
     afterOpening();
     appendRows(c, run, { from: run.question, to: rows.positions.length });
     append(c.ids, prompt.question);
+    append(c.items, prompt.question);
     c.nextPosition += prompt.question.length;
     return { scores, relevance: run.relevance };
   } finally {

@@ -1,106 +1,184 @@
-// The text of a turn as token ids, cut at its images: what opens it (up to the last image) and the question.
-// The whole turn is encoded at once, so that ids are those of the rendered prompt.
+// A conversation's text as token ids, and what of it the cache holds already. The whole conversation is rendered for every turn. Where the
+// text continues what the cache stands for, only the rest is tokenised; where a template rewrites history, everything is, and the longest
+// common beginning stays.
 
 import { received, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
 import type { RowModel } from '../models/model';
+import { commonPrefix, endOfAnswer, type Said, type Transcript, type Turn, transcript } from '../models/transcript';
 import { checkEmbedded } from '../text/embedded';
-import { strip, stripEnd } from '../text/strip';
-import type { TurnPieces } from '../text/template';
-import type { Conversation } from './conversation';
+import { strip } from '../text/strip';
+import type { TextRange } from '../text/template';
+import type { Conversation, Item } from './conversation';
 
-/** `null` stands for the next run of visual rows. */
-export type Opening = readonly (readonly number[] | null)[];
+/** A run of visual rows in a prompt. */
+export interface RunPlace {
+  readonly medium: number;
+  /** Its number among the runs of the medium. */
+  readonly run: number;
+}
+
+export type Opening = readonly (readonly number[] | RunPlace)[];
 
 export interface TurnPrompt {
-  /** Rows before the question: not part of its relevance. */
+  /** How many of the cache's items stay. */
+  readonly common: number;
+  /** New ids and runs before the question: not part of its relevance. */
   readonly opening: Opening;
   readonly question: readonly number[];
-  /** The turn's text up to its last medium, and how many runs of visual rows it holds. */
+  /** The whole text, and up to its last run of visual rows. */
+  readonly text: string;
   readonly opened: string;
-  readonly markers: number;
-  readonly first: boolean;
+}
+
+/** What a prompt is made from. */
+export interface PromptContext {
+  readonly model: RowModel;
+  readonly conversation: Pick<Conversation, 'items' | 'script'>;
+  /** Text that takes the place of each medium, one MARKER per run. */
+  layoutText(medium: number): string;
 }
 
 /**
- * The user's words and the system text are plain text: markup that they spell (`<image>`, `<|im_end|>`) is written with ordinary tokens, so
- * that only the template opens turns and only `images` adds images. All other ids are those of the rendered prompt.
- * @param words the user's words
- * @param media the texts that stand for the media this turn adds, one MARKER per run of visual rows
- * @throws SparseVilaError `ERR_QUESTION` when the words are empty or have a token that the model does not embed; `ERR_TOKENIZER…`
+ * The prompt of a turn. What people and the model have said is plain text: markup that they spell (`<image>`, `<|im_end|>`) is written with
+ * ordinary tokens, so that only the template opens turns. All other ids are those of the rendered conversation.
+ * @param turns the whole conversation, the question last
+ * @throws SparseVilaError `ERR_QUESTION` when the words are empty, too many or have a token that the model does not embed;
+ *   `ERR_TEMPLATE_INVALID`, `ERR_TOKENIZER…`
  */
-export function turnPrompt(
-  model: RowModel,
-  pieces: TurnPieces,
-  { phase }: Conversation,
-  words: string,
-  media: readonly string[],
-): TurnPrompt {
+export function turnPrompt(context: PromptContext, turns: readonly Turn[]): TurnPrompt {
+  const { model, conversation, layoutText } = context;
   const { marker, tokenizer } = model;
-  checkWords(words);
-  const first = phase.at === 'start' || (phase.at === 'open' && phase.first);
-  const { before, after } = first ? pieces.first : pieces.next;
-  const known = phase.at === 'open' ? phase.markers : 0;
-  const added = media.join('');
-  const markers = known + added.split(MARKER).length - 1;
-  const opened = (phase.at === 'open' ? phase.opened : before) + added.replaceAll(MARKER, marker.text);
-  // A message that begins with media has no white space at its start to lose.
-  const said = !pieces.trims ? words : markers > 0 ? stripEnd(words) : strip(words);
-  checkLength(said, model);
-  const lead = first ? '' : pieces.endOfAnswer;
-  const begin = lead.length + opened.length;
-  const plain = [{ begin, end: begin + said.length }, ...(first && pieces.system ? [pieces.system] : [])];
-  const ids = tokenizer.encode(lead + opened + said + after, { plain, continues: !first });
-  const prefix = first && ids[0] !== tokenizer.prefixIds[0] ? tokenizer.prefixIds : [];
-  const closing = closingLength(tokenizer.encode(lead, { continues: true }), ids);
-  const parts = splitAt([...prefix, ...ids], marker.id);
-  if (parts.length !== markers + 1) throw misplaced(parts.length - 1, markers);
-  const rows = model.decoder.config.vocabSize;
-  checkEmbedded(parts.flat(), tokenizer, rows, 'the question or the system text', 'ERR_QUESTION');
-  const question = parts.pop() ?? [];
-  const opening: (readonly number[] | null)[] = parts.slice(known).flatMap((part) => [part, null]);
-  const turn = { opened, markers, first };
-  if (phase.at !== 'answered') return { ...turn, opening, question };
-  if (parts.length > 0) return { ...turn, opening: [phase.pending, ...opening], question };
-  return { ...turn, opening: [[...phase.pending, ...question.slice(0, closing)]], question: question.slice(closing) };
+  const { items, script } = conversation;
+  checkWords(turns.at(-1)?.parts ?? []);
+  checkLength(turns, model);
+  const whole = transcript(model, turns, layoutText);
+  const places = placesOf(turns, layoutText);
+  const last = whole.text.lastIndexOf(MARKER);
+  const opened = whole.text.slice(0, last + 1);
+  const continues = script.text !== '' && whole.text.startsWith(script.text);
+  const from = continues ? script.text.length : 0;
+  const encoded = encode(model, whole, from);
+  const known = items.filter((item) => typeof item !== 'number').length;
+  const found = withRuns(encoded, marker.id, continues ? places.slice(known) : places);
+  const common = continues ? items.length : commonItems(items, found);
+  const own = continues ? [...script.pending, ...found] : found.slice(common);
+  const lastRun = own.findLastIndex((item) => typeof item !== 'number');
+  const closed = lastRun >= 0 ? 0 : closedLength(context, turns, whole, { common, continues });
+  const start = lastRun >= 0 ? lastRun + 1 : Math.min(closed, own.length - 1);
+  const question = own.slice(start) as number[];
+  checkEmbedded(
+    found.filter((item) => typeof item === 'number'),
+    tokenizer,
+    model.decoder.config.vocabSize,
+    'the question or the system text',
+    'ERR_QUESTION',
+  );
+  return { common, opening: grouped(own.slice(0, start)), question, text: whole.text, opened };
 }
 
-function checkWords(words: string): void {
-  if (typeof words === 'string' && strip(words) !== '') return;
+/** Ids of a text from a character on, begun as the tokenizer begins every prompt. */
+function encode({ marker, tokenizer }: RowModel, { text, plain }: Transcript, from: number): number[] {
+  const rest = text.slice(from).replaceAll(MARKER, marker.text);
+  const grown = marker.text.length - 1;
+  const moved = (at: number): number => {
+    const own = Math.max(0, at - from);
+    return own + grown * (text.slice(from, from + own).split(MARKER).length - 1);
+  };
+  const ranges = plain.filter(({ end }) => end > from);
+  const own = ranges.map(({ begin, end }): TextRange => ({ begin: moved(begin), end: moved(end) }));
+  const ids = tokenizer.encode(rest, { plain: own, continues: from > 0 });
+  return from === 0 && ids[0] !== tokenizer.prefixIds[0] ? [...tokenizer.prefixIds, ...ids] : ids;
+}
+
+/** The runs of all media in the order of the text. */
+function placesOf(turns: readonly Turn[], layoutText: PromptContext['layoutText']): RunPlace[] {
+  const media = turns.flatMap(({ parts }) => parts.flatMap((part) => (typeof part === 'string' ? [] : [part.medium])));
+  return media.flatMap((medium) => {
+    const runs = layoutText(medium).split(MARKER).length - 1;
+    return Array.from({ length: runs }, (_, run) => ({ medium, run }));
+  });
+}
+
+/** Ids whose markers are runs, in turn. */
+function withRuns(ids: readonly number[], marker: number, places: readonly RunPlace[]): (number | RunPlace)[] {
+  let next = 0;
+  const items = ids.map((id) => (id === marker ? (places[next++] ?? id) : id));
+  if (next === places.length && !items.includes(marker)) return items;
+  throw new SparseVilaError(
+    'ERR_TEMPLATE_INVALID',
+    `Expected one image marker in the prompt for each of ${places.length} runs of visual tokens, found ${next}. The tokenizer does not keep the marker in one piece.`,
+  );
+}
+
+/** How many items the cache and a prompt have in common from the start; at least the prompt's last is left. */
+function commonItems(items: readonly Item[], found: readonly (number | RunPlace)[]): number {
+  const isSame = (item: Item, other: number | RunPlace | undefined): boolean => {
+    if (typeof item === 'number' || typeof other === 'number' || other === undefined) return item === other;
+    return item.medium === other.medium && item.run === other.run;
+  };
+  let common = 0;
+  while (common < Math.min(items.length, found.length - 1) && isSame(items[common] as Item, found[common])) common++;
+  return common;
+}
+
+/** How many of the new ids close what was said before the question. */
+function closedLength(
+  { model, conversation, layoutText }: PromptContext,
+  turns: readonly Turn[],
+  whole: Transcript,
+  { common, continues }: { common: number; continues: boolean },
+): number {
+  const { script } = conversation;
+  if (turns.length < 2 || turns.at(-2)?.role !== 'assistant') return 0;
+  if (continues) {
+    const closing = commonPrefix(whole.text.slice(script.text.length), closingOf(model));
+    return script.pending.length + model.tokenizer.encode(closing, { continues: true }).length;
+  }
+  const closed = transcript(model, turns.slice(0, -1), layoutText, { answers: false });
+  if (!whole.text.startsWith(closed.text)) return 0;
+  return Math.max(0, encode(model, closed, 0).length - common);
+}
+
+const CLOSINGS = new WeakMap<object, string>();
+
+function closingOf(model: RowModel): string {
+  const known = CLOSINGS.get(model.template) ?? endOfAnswer(model);
+  CLOSINGS.set(model.template, known);
+  return known;
+}
+
+function grouped(items: readonly (number | RunPlace)[]): Opening {
+  const parts: (number[] | RunPlace)[] = [];
+  for (const item of items) {
+    const last = parts.at(-1);
+    if (typeof item !== 'number') parts.push(item);
+    else if (Array.isArray(last)) last.push(item);
+    else parts.push([item]);
+  }
+  return parts;
+}
+
+function checkWords(parts: readonly Said[]): void {
+  if (parts.some((part) => typeof part === 'string' && strip(part) !== '')) return;
+  const words = parts.filter((part) => typeof part === 'string');
   throw new SparseVilaError(
     'ERR_QUESTION',
-    `Expected a question of at least one character, received ${received(words)}.`,
+    `Expected a question of at least one character, received ${received(words.join(''))}.`,
   );
 }
 
 /** Refuses words that cannot fit without encoding them, which takes seconds for millions of characters. */
-function checkLength(words: string, { tokenizer, decoder }: RowModel): void {
+function checkLength(turns: readonly Turn[], { tokenizer, decoder }: RowModel): void {
   const most = decoder.config.maxPositions;
+  const words = turns.reduce(
+    (sum, { parts }) => sum + parts.reduce((own, part) => own + (typeof part === 'string' ? part.length : 0), 0),
+    0,
+  );
   // Composing makes one character of up to four.
-  if (words.length <= 4 * most * tokenizer.longest) return;
+  if (words <= 4 * most * tokenizer.longest) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
-    `Expected a question of at most ${most} tokens, received ${words.length} characters, of which a token has at most ${tokenizer.longest}.`,
+    `Expected a question of at most ${most} tokens, received ${words} characters, of which a token has at most ${tokenizer.longest}.`,
   );
-}
-
-function misplaced(found: number, given: number): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_TEMPLATE_INVALID',
-    `Expected one image marker in the prompt for each of ${given} images, found ${found}. The tokenizer does not keep the marker in one piece.`,
-  );
-}
-
-/** How many of `ids` close the previous answer: all of `closing` where ids start with it. */
-function closingLength(closing: readonly number[], ids: readonly number[]): number {
-  return closing.every((id, i) => ids[i] === id) ? closing.length : 0;
-}
-
-function splitAt(ids: readonly number[], marker: number): number[][] {
-  const parts: number[][] = [[]];
-  for (const id of ids) {
-    if (id === marker) parts.push([]);
-    else parts.at(-1)?.push(id);
-  }
-  return parts;
 }

@@ -6,9 +6,9 @@ import type { RowModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Place, SparsityMethod } from '../sparsity/method';
-import type { Conversation } from './conversation';
+import { append, type Conversation, type Item } from './conversation';
 import { firstTokens, type PrunedMedium } from './media';
-import type { Opening } from './prompt';
+import type { Opening, RunPlace } from './prompt';
 
 /** Rows for the decoder, with the positions they stand at. */
 export interface Rows {
@@ -19,6 +19,8 @@ export interface Rows {
   readonly visual: number[];
   readonly places: Place[];
   readonly ids: number[];
+  /** What the rows stand for. */
+  readonly items: Item[];
   /** Positions taken, those of pruned tokens included. */
   readonly span: number;
 }
@@ -29,16 +31,18 @@ export interface RowsContext {
   readonly conversation: Conversation;
 }
 
-/** Texts and media as rows that follow the conversation's. The caller disposes of x. */
-export function rowsOf(context: RowsContext, parts: Opening, media: readonly PrunedMedium[]): Rows {
+/**
+ * Texts and media as rows that follow the conversation's. The caller disposes of x.
+ * @param media those whose runs are among the parts, by their numbers
+ */
+export function rowsOf(context: RowsContext, parts: Opening, media: ReadonlyMap<number, PrunedMedium>): Rows {
   const { model, method, conversation } = context;
-  const runs = media.flatMap((pruned, i) => pruned.layout.runs.map((run) => ({ run, pruned, medium: i })));
-  checkRuns(parts, runs.length);
   const made: (() => Tensor)[] = [];
   const positions: number[] = [];
   const visual: number[] = [];
   const places: Place[] = [];
   const ids: number[] = [];
+  const items: Item[] = [];
   let next = conversation.nextPosition;
   const addText = (text: readonly number[]): void => {
     if (text.length === 0) return;
@@ -48,7 +52,9 @@ export function rowsOf(context: RowsContext, parts: Opening, media: readonly Pru
       ids.push(id);
     }
   };
-  const addRun = ({ run, pruned, medium }: (typeof runs)[number]): void => {
+  const addRun = (place: RunPlace): void => {
+    const { medium } = place;
+    const { pruned, run } = runOf(media, place);
     addText(idsAround(model, run.before));
     const { begin, end } = keptIn(pruned, run);
     made.push(() => sliceOf(pruned.rows, begin, end));
@@ -57,16 +63,21 @@ export function rowsOf(context: RowsContext, parts: Opening, media: readonly Pru
       const token = pruned.kept[i] as number;
       visual.push(positions.length);
       positions.push(next + (compact ? i - begin : token - run.from));
-      places.push({ medium: conversation.media + medium, ...placeOf(pruned, run, token) });
+      places.push({ medium, ...placeOf(pruned, run, token) });
     }
-    next += compact ? end - begin : run.to - run.from;
+    const span = compact ? end - begin : run.to - run.from;
+    next += span;
+    const around = [run.before, run.after].reduce((sum, text) => sum + idsAround(model, text).length, 0);
+    items.push({ ...place, kept: end - begin, around, span });
     if (model.marker.id < model.decoder.config.vocabSize) ids.push(model.marker.id);
     addText(idsAround(model, run.after));
   };
-  let at = 0;
   for (const part of parts) {
-    if (part === null) addRun(runs[at++] as (typeof runs)[number]);
-    else addText(part);
+    if ('medium' in part) addRun(part);
+    else {
+      addText(part);
+      append(items, part);
+    }
   }
   const { tf } = start();
   // In a scope, which frees the pieces, also when one cannot be made.
@@ -74,7 +85,7 @@ export function rowsOf(context: RowsContext, parts: Opening, media: readonly Pru
     const pieces = made.map((make) => make());
     return pieces.length === 1 ? (pieces[0] as Tensor) : tf.concat(pieces);
   });
-  return { x, positions, visual, places, ids, span: next - conversation.nextPosition };
+  return { x, positions, visual, places, ids, items, span: next - conversation.nextPosition };
 }
 
 /** The ids of a text that stands before or after a run: tokenised by itself, and so begun as the tokenizer begins every text. */
@@ -108,13 +119,16 @@ function sliceOf(rows: Tensor, begin: number, end: number): Tensor {
   return begin === 0 && end === n ? rows.clone() : start().tf.slice(rows, [begin, 0], [end - begin, d]);
 }
 
-/** Every run of visual rows has its place in the prompt, and every place its run. */
-function checkRuns(parts: Opening, given: number): void {
-  const placed = parts.reduce((count, part) => count + (part === null ? 1 : 0), 0);
-  if (placed === given) return;
+/** A run that a prompt has a place for. */
+function runOf(
+  media: ReadonlyMap<number, PrunedMedium>,
+  { medium, run }: RunPlace,
+): { pruned: PrunedMedium; run: Run } {
+  const pruned = media.get(medium);
+  const found = pruned?.layout.runs[run];
+  if (pruned !== undefined && found !== undefined) return { pruned, run: found };
   throw new SparseVilaError(
     'ERR_TEMPLATE_INVALID',
-    `Expected the chat template to place the ${given} runs of visual tokens of this turn, but the tokenized prompt has places for ${placed}. ` +
-      'Does the template leave the image marker out, repeat it, or does the tokenizer split it?',
+    `Expected a run of visual tokens for every place in the prompt, found none for run ${run} of medium ${medium}.`,
   );
 }

@@ -5,9 +5,9 @@ import { coded, SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
+import { checkSystem } from '../models/transcript';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
-import { turnPieces } from '../text/template';
 import { type Answer, answerOf, readingOf } from './answer';
 import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
 import { whenDropped } from './dropped';
@@ -16,12 +16,13 @@ import {
   type AskOptions,
   checkAskOptions,
   checkSessionOptions,
-  mediaOf,
+  type Part,
+  questionOf,
   type SessionOptions,
   samplingOf,
 } from './options';
 import { turnPrompt } from './prompt';
-import { runTurn, type TurnStats } from './turn';
+import { type Question, runTurn, type TurnStats, turnsWith } from './turn';
 
 export type { Answer } from './answer';
 export type { AskOptions, SessionOptions } from './options';
@@ -36,7 +37,7 @@ export interface Session {
    * Asks. Bad arguments throw at once; reading the answer throws `ERR_BUSY` while another answer runs, `ERR_DISPOSED`,
    * `ERR_CONTEXT_OVERFLOW`, image errors, `signal.reason`, and leaves the conversation as it was.
    */
-  ask(question: string, options?: AskOptions): Answer;
+  ask(question: string | readonly Part[], options?: AskOptions): Answer;
   /** A point to come back to with `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
   /** Forgets everything after a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
@@ -83,11 +84,17 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   const { maxPositions } = model.decoder.config;
   const given = checkSessionOptions(options, model.decoder.config);
   const { method, checked, kv = 'bf16', contextLength = Math.min(maxPositions, DEFAULT_CONTEXT), system } = given;
-  const pieces = turnPieces(model.template, system === undefined ? {} : { system });
+  if (system !== undefined) checkSystem(model, system);
   const conversation = startConversation(model.decoder, contextLength, kv);
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
   let isDropped = false;
 
+  /** The prompt of a question without its media's layouts, for what is wrong with it. */
+  const draft = (question: Question): void => {
+    const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? MARKER;
+    const turns = turnsWith(conversation.script, system, question, conversation.media.length);
+    turnPrompt({ model, conversation, layoutText }, turns);
+  };
   const checkIdle = (): void => {
     if (state !== 'idle') throw notIdle(state);
     model.lifetime?.check();
@@ -97,7 +104,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
     conversation.freeCache();
   };
   async function* run(
-    question: string,
+    question: Question,
     ask: AskOptions,
     done: (stats: TurnStats) => void,
     letGo: (() => void) | undefined,
@@ -107,7 +114,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
     try {
       const context = { model, method: checked, conversation, times, signal, breathe: breather(signal) };
       const history = ask.history ?? given.history ?? 'keep';
-      yield* runTurn(context, pieces, question, { ...ask, history }, done);
+      yield* runTurn(context, system, question, { ...ask, history }, done);
     } catch (error) {
       throw coded(error, signal);
     } finally {
@@ -120,15 +127,14 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
     method,
     conversation,
     checkIdle,
-    ask(question: string, options: AskOptions | undefined) {
+    ask(words: unknown, options: AskOptions | undefined) {
       if (state === 'disposed') throw notIdle(state);
       model.lifetime?.check();
       const ask = checkAskOptions(options);
       createSampler(samplingOf(ask), model.sampling);
-      const markers = mediaOf(ask).map(() => MARKER);
+      const question = questionOf(words, ask);
       // A long one is tokenized when the answer is read, where that can be aborted.
-      if (typeof question !== 'string' || !isLong(pieces.first.before + question))
-        turnPrompt(model, pieces, conversation, question, markers);
+      if (!question.parts.some((part) => typeof part === 'string' && isLong(part))) draft(question);
       return readingOf((done) => {
         checkIdle();
         const letGo = model.lifetime?.hold();

@@ -2,17 +2,28 @@
 // was before; if its consumer leaves early, the text so far stays.
 
 import { MARKER, type MediaInput } from '../models/media';
+import type { Said, Turn } from '../models/transcript';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
-import type { TurnPieces } from '../text/template';
-import { type Conversation, checkRoom, lengthOf, type Point, pointAt, rewind } from './conversation';
+import {
+  append,
+  type Conversation,
+  checkRoom,
+  type KnownMedium,
+  lengthOf,
+  type Point,
+  pointAt,
+  pointBefore,
+  rewind,
+  type Script,
+} from './conversation';
 import { type FinishReason, type Generated, generate } from './generate';
 import { checkLength } from './long_text';
-import { type PrunedMedium, seeMedia } from './media';
-import { type AskOptions, type History, mediaOf, samplingOf } from './options';
+import { type PrunedMedium, prepareMedia, seeMedia } from './media';
+import { type AskOptions, type History, type Part, samplingOf } from './options';
 import { retrievePermanently } from './permanent';
 import { type PrefillContext, prefill } from './prefill';
-import { turnPrompt } from './prompt';
+import { type TurnPrompt, turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 
@@ -44,14 +55,26 @@ export interface TurnOptions extends AskOptions {
   readonly history: History;
 }
 
+/** A question with its media: those of the options first, then those among its parts, numbered in this order. */
+export interface Question {
+  readonly parts: readonly Part[];
+  readonly media: readonly MediaInput[];
+}
+
 /** What a turn has made so far, freed at its end. */
 interface Progress {
-  media: PrunedMedium[];
+  /** By their numbers in the conversation: those of this turn, and those that a rewritten history puts into the cache again. */
+  media: Map<number, PrunedMedium>;
   view: TurnView | undefined;
   /** Of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
-  /** Where the conversation goes back to when the turn's text is forgotten: after its media. */
+  /** Where the conversation goes back to when the turn fails. */
+  before: Point;
+  /** Where it goes back to when the turn's text is forgotten: after its media. */
   anchor: Point;
+  /** The turns with this question, and their text. */
+  turns: readonly Turn[];
+  text: string;
   promptRows: number;
   activePrefill: number;
 }
@@ -59,8 +82,8 @@ interface Progress {
 /** Yields the answer's text; `done` receives the statistics of a complete turn. */
 export async function* runTurn(
   context: PrefillContext,
-  pieces: TurnPieces,
-  question: string,
+  system: string | undefined,
+  question: Question,
   options: TurnOptions,
   done: (stats: TurnStats) => void,
 ): AsyncGenerator<string> {
@@ -68,27 +91,42 @@ export async function* runTurn(
   const begin = performance.now();
   const before = pointAt(c);
   const progress: Progress = {
-    media: [],
-    view: undefined,
-    scores: undefined,
-    anchor: before,
-    promptRows: 0,
-    activePrefill: 0,
+    ...{ media: new Map(), view: undefined, scores: undefined, before, anchor: before },
+    ...{ turns: [], text: '', promptRows: 0, activePrefill: 0 },
   };
-  let failed = false;
+  let failed = true;
+  let said = '';
+  const note = (): void => {
+    const assistant: Turn = { role: 'assistant', parts: [said] };
+    const { pending } = c.script;
+    c.script = { turns: [...progress.turns, assistant], open: [], text: progress.text + said, pending };
+  };
   try {
-    await prepare(context, pieces, question, mediaOf(options), progress);
-    const result = yield* answer(context, progress, options);
-    done(summary(context, progress, result, performance.now() - begin));
-  } catch (error) {
-    failed = true;
-    throw error;
+    await prepare(context, system, question, progress);
+    const pieces = answer(context, progress, options);
+    // Leaving the loop early ends up in `finally`, and keeps the text so far.
+    try {
+      for (let next = await pieces.next(); ; next = await pieces.next()) {
+        if (next.done === true) {
+          done(summary(context, progress, question.media.length, next.value, performance.now() - begin));
+          break;
+        }
+        said += next.value;
+        failed = false;
+        yield next.value;
+        failed = true;
+      }
+    } finally {
+      await pieces.return(undefined as never);
+    }
+    failed = false;
   } finally {
     progress.view?.dispose();
     progress.scores?.dispose();
-    for (const { rows } of progress.media) rows.dispose();
-    if (failed) undo(c, before);
+    for (const { rows } of progress.media.values()) rows.dispose();
+    if (failed) undo(c, progress.before);
     else if (options.history === 'forget') rewind(c, progress.anchor);
+    else note();
   }
 }
 
@@ -98,36 +136,58 @@ function undo(c: Conversation, before: Point): void {
   if (before.length === 0) c.freeCache();
 }
 
+/** The conversation with a question at its end, whose media have the numbers from `first` on. */
+export function turnsWith(
+  { turns, open }: Script,
+  system: string | undefined,
+  { parts, media }: Question,
+  first: number,
+): Turn[] {
+  let next = first + media.length - parts.filter((part) => typeof part !== 'string').length;
+  const given = Array.from({ length: next - first }, (_, i) => ({ medium: first + i }));
+  const own = parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++ }));
+  const opening: Turn[] = turns.length > 0 || system === undefined ? [] : [{ role: 'system', parts: [system] }];
+  return [...opening, ...turns, { role: 'user', parts: [...open, ...given, ...own] }];
+}
+
 /** Everything before the first token. */
 async function prepare(
   context: PrefillContext,
-  pieces: TurnPieces,
-  question: string,
-  inputs: readonly MediaInput[],
+  system: string | undefined,
+  question: Question,
   progress: Progress,
 ): Promise<void> {
   const { conversation: c, method, model, times } = context;
   context.signal?.throwIfAborted();
-  const before = progress.anchor;
-  await checkLength(c, pieces.first.before + question, model.tokenizer, context.breathe);
-  const draft = turnPrompt(
-    model,
-    pieces,
-    c,
-    question,
-    inputs.map(() => MARKER),
-  );
+  const first = c.media.length;
+  const turns = turnsWith(c.script, system, question, first);
+  for (const part of question.parts)
+    if (typeof part === 'string') await checkLength(c, part, model.tokenizer, context.breathe);
+  const layoutText = (medium: number): string => c.media[medium]?.prepared.layout.text ?? MARKER;
+  const draft = turnPrompt({ model, conversation: c, layoutText }, turns);
   // Before any picture is decoded: the texts alone must fit.
-  const words = draft.opening.reduce((sum, part) => sum + (part?.length ?? 0), draft.question.length);
-  checkRoom(c, words, words, inputs.length > 0 ? 'at least' : '');
+  const words = draft.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), draft.question.length);
+  const kept = pointBefore(c, draft.common);
+  checkRoom(c, words, words, question.media.length > 0 ? 'at least' : '', kept);
   await context.breathe();
-  progress.media = await seeMedia(context, inputs);
-  const texts = progress.media.map(({ layout }) => layout.text);
-  const prompt = texts.every((text) => text === MARKER) ? draft : turnPrompt(model, pieces, c, question, texts);
+  const prepared = await prepareMedia(context, question.media);
+  const turn = c.script.turns.length;
+  append(
+    c.media,
+    prepared.map((medium) => ({ prepared: medium, turn })),
+  );
+  const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
+  const prompt = isDraft ? draft : turnPrompt({ model, conversation: c, layoutText }, turns);
+  if (prompt.common < c.items.length) cutBack(c, prompt.common, progress);
+  const before = pointAt(c);
+  progress.media = await seeAll(context, prompt);
+  progress.turns = turns;
+  progress.text = prompt.text;
   const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.media, () => {
-      if (inputs.length === 0) return;
-      c.phase = { at: 'open', opened: prompt.opened, markers: prompt.markers, first: prompt.first };
+      if (question.media.length === 0) return;
+      const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
+      c.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
       progress.anchor = pointAt(c);
     }),
   );
@@ -138,6 +198,38 @@ async function prepare(
     retrievePermanently(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
+}
+
+/** Leaves the first `common` items of a conversation whose template has rewritten what follows. What was said stays as it is. */
+function cutBack(c: Conversation, common: number, progress: Progress): void {
+  const media = c.media.slice();
+  rewind(c, pointBefore(c, common));
+  c.script = { ...c.script, text: '', pending: [] };
+  progress.before = { ...pointAt(c), media: progress.before.media };
+  progress.anchor = progress.before;
+  c.media.length = 0;
+  append(c.media, media);
+}
+
+/** The media whose runs a prompt puts into the cache, pruned as their turns pruned them. */
+async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
+  const { conversation: c } = context;
+  const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));
+  const seen = new Map<number, PrunedMedium>();
+  try {
+    for (const turn of new Set([...wanted].map((medium) => c.media[medium]?.turn))) {
+      const numbers = [...c.media.keys()].filter((medium) => c.media[medium]?.turn === turn);
+      const pruned = await seeMedia(
+        context,
+        numbers.map((medium) => (c.media[medium] as KnownMedium).prepared),
+      );
+      for (const [i, medium] of numbers.entries()) seen.set(medium, pruned[i] as PrunedMedium);
+    }
+    return seen;
+  } catch (error) {
+    for (const { rows } of seen.values()) rows.dispose();
+    throw error;
+  }
 }
 
 function answer(
@@ -152,10 +244,13 @@ function answer(
 
 function summary(
   { conversation: c, times }: PrefillContext,
-  { media, view, promptRows, activePrefill }: Progress,
+  { media: seen, view, promptRows, activePrefill }: Progress,
+  given: number,
   { tokens, steps, ms, finish }: Generated,
   total: number,
 ): TurnStats {
+  const first = c.media.length - given;
+  const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
   const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [c.places.length]);
   return {
     tokens: {

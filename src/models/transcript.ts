@@ -1,0 +1,217 @@
+// The text of a conversation as its chat template renders it: messages with media in their places, markers where visual rows stand, and
+// the ranges that users and models wrote, in which no control token counts. Knows no ids, no cache and no tensors.
+
+import { SparseVilaError } from '../errors';
+import { strip, stripEnd } from '../text/strip';
+import type { ChatTemplate, ContentPart, Message, TextRange } from '../text/template';
+import type { Tokenizer } from '../text/tokenizer';
+import { MARKER } from './media';
+
+/** A part of a message: text, or a medium by its number in the conversation. */
+export type Said = string | { readonly medium: number };
+
+export interface Turn {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly parts: readonly Said[];
+}
+
+/** A rendered conversation. Each run of visual rows is one MARKER. */
+export interface Transcript {
+  readonly text: string;
+  /** What people and the model wrote, where it spells special tokens: they are ordinary text there. */
+  readonly plain: readonly TextRange[];
+}
+
+/** What rendering needs of a model. `marker`: text that the template prints for an image part. */
+export interface Renderer {
+  readonly template: ChatTemplate;
+  readonly marker: { readonly text: string };
+  readonly tokenizer: Pick<Tokenizer, 'decode' | 'isSpecial' | 'vocabSize'>;
+}
+
+/** Noncharacters around what somebody wrote: a template passes them on, and no text has them. */
+const [BEGIN, END] = ['\uFDD0', '\uFDD1'] as const;
+
+/**
+ * Renders turns, the assistant's header at the end if `answers`.
+ * @param layouts text that takes the place of each medium, one MARKER per run
+ * @throws SparseVilaError `ERR_TEMPLATE_INVALID` for a template that leaves media out or repeats them; `ERR_QUESTION` for words that the
+ *   template changes and that spell what it prints itself
+ */
+export function transcript(
+  renderer: Renderer,
+  turns: readonly Turn[],
+  layouts: (medium: number) => string,
+  { answers = true }: { answers?: boolean } = {},
+): Transcript {
+  const { template } = renderer;
+  const render = (enclose: (text: string) => string): string =>
+    template.render(
+      turns.map((turn) => messageOf(renderer, turn, enclose)),
+      { addGenerationPrompt: answers },
+    );
+  const media = turns.flatMap(({ parts }) => parts.flatMap((part) => (typeof part === 'string' ? [] : [part.medium])));
+  const text = render((words) => words);
+  const isSpelled = turns.some(({ parts }) =>
+    parts.some((part) => typeof part === 'string' && spellsMarkup(renderer, part)),
+  );
+  const plain = isSpelled ? rangesOf(render(enclosed), text) : [];
+  return expand(renderer, { text, plain }, media.map(layouts));
+}
+
+const MARKUP = new WeakMap<object, readonly string[]>();
+
+/** Whether a text spells the marker or a special token. */
+function spellsMarkup({ tokenizer, marker }: Renderer, text: string): boolean {
+  let markup = MARKUP.get(tokenizer);
+  if (markup === undefined) {
+    const ids = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id));
+    const spelled = ids.map((id) => tokenizer.decode([id], { skipSpecial: false })).filter((token) => token !== '');
+    markup = [marker.text, MARKER, ...spelled];
+    MARKUP.set(tokenizer, markup);
+  }
+  return markup.some((token) => text.includes(token));
+}
+
+/** The words between BEGIN and END, white space at their ends outside, where a template may trim it. */
+function enclosed(words: string): string {
+  const core = strip(words);
+  if (core === '') return words;
+  const at = words.indexOf(core);
+  return words.slice(0, at) + BEGIN + core + END + words.slice(at + core.length);
+}
+
+function messageOf({ template, marker }: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
+  const takesMedia = template.takes === 'parts' && printsImages(template, marker.text);
+  const own: Said[] = template.strips ? stripped(parts) : [...parts];
+  if (takesMedia) {
+    const content = own.map((part): ContentPart => {
+      return typeof part === 'string' ? { type: 'text', text: enclose(part) } : { type: 'image' };
+    });
+    return { role, content };
+  }
+  const text = own.map((part) => (typeof part === 'string' ? enclose(part) : MARKER)).join('');
+  return { role, content: template.takes === 'text' ? text : [{ type: 'text', text }] };
+}
+
+/** A message as VILA strips it: at its start unless that is a medium, and at its end alike. */
+function stripped(parts: readonly Said[]): Said[] {
+  return parts.map((part, i) => {
+    if (typeof part !== 'string') return part;
+    const first = i === 0 ? stripStart(part) : part;
+    return i === parts.length - 1 ? stripEnd(first) : first;
+  });
+}
+
+function stripStart(text: string): string {
+  const core = strip(text);
+  return core === '' ? '' : text.slice(text.indexOf(core));
+}
+
+const PRINTS = new WeakMap<ChatTemplate, boolean>();
+
+/** Whether a template prints the marker for an image part; found by trying, once. */
+function printsImages(template: ChatTemplate, marker: string): boolean {
+  const known = PRINTS.get(template);
+  if (known !== undefined) return known;
+  const content = [{ type: 'image' }, { type: 'text', text: 'x' }];
+  const printed = template.render([{ role: 'user', content }], { addGenerationPrompt: true }).includes(marker);
+  PRINTS.set(template, printed);
+  return printed;
+}
+
+/** Where enclosed words lie in the text without their enclosures; nothing where a template did something else with them. */
+function rangesOf(marked: string, text: string): TextRange[] {
+  const plain: TextRange[] = [];
+  let [at, begin] = [0, -1];
+  for (const piece of marked.split(/([\uFDD0\uFDD1])/)) {
+    if (piece === BEGIN) begin = at;
+    else if (piece === END) {
+      if (begin >= 0) plain.push({ begin, end: at });
+      begin = -1;
+    } else at += piece.length;
+  }
+  return marked.replace(/[\uFDD0\uFDD1]/g, '') === text ? plain : [];
+}
+
+/** Replaces what the template printed for each medium by the medium's own text. */
+function expand(renderer: Renderer, { text, plain }: Transcript, layouts: readonly string[]): Transcript {
+  const isWritten = (at: number): boolean => plain.some(({ begin, end }) => at >= begin && at < end);
+  const places: { at: number; length: number }[] = [];
+  for (const printed of new Set([renderer.marker.text, MARKER]))
+    for (let at = text.indexOf(printed); at >= 0; at = text.indexOf(printed, at + printed.length))
+      if (!isWritten(at)) places.push({ at, length: printed.length });
+  places.sort((a, b) => a.at - b.at);
+  if (places.length !== layouts.length) throw misplaced(renderer, places.length, layouts.length);
+  let [from, shift] = [0, 0];
+  const pieces: string[] = [];
+  const shifts: { at: number; shift: number }[] = [];
+  for (const [i, { at, length }] of places.entries()) {
+    const layout = layouts[i] as string;
+    pieces.push(text.slice(from, at), layout);
+    from = at + length;
+    shift += layout.length - length;
+    shifts.push({ at: from, shift });
+  }
+  const moved = (at: number): number => at + (shifts.findLast((one) => one.at <= at)?.shift ?? 0);
+  return {
+    text: pieces.join('') + text.slice(from),
+    plain: plain.map(({ begin, end }) => ({ begin: moved(begin), end: moved(end) })),
+  };
+}
+
+function misplaced({ template, marker }: Renderer, found: number, given: number): SparseVilaError {
+  const printed = JSON.stringify(marker.text);
+  return new SparseVilaError(
+    'ERR_TEMPLATE_INVALID',
+    `${template.file}: expected a chat template that prints one image marker ${printed} for each of ${given} images, found ${found} in the rendered prompt.`,
+  );
+}
+
+const PROBE = { question: 'sparsevila-words-1', answer: 'sparsevila-answer-1', next: 'sparsevila-words-2' };
+
+/**
+ * What a template prints to close an answer, before the next turn begins (`<|im_end|>\n`). Its first token, where special, is a stop
+ * token. Empty for a template that prints nothing there, or does not print answers as they are.
+ */
+export function endOfAnswer(renderer: Renderer): string {
+  const said: Turn[] = [
+    { role: 'user', parts: [PROBE.question] },
+    { role: 'assistant', parts: [PROBE.answer] },
+  ];
+  const none = (): string => MARKER;
+  const closed = transcript(renderer, said, none, { answers: false }).text;
+  const later = transcript(renderer, [...said, { role: 'user', parts: [PROBE.next] }], none).text;
+  const rest = (text: string): string => {
+    const at = text.indexOf(PROBE.answer);
+    return at < 0 ? '' : text.slice(at + PROBE.answer.length);
+  };
+  return commonPrefix(rest(closed), rest(later).split(PROBE.next)[0] ?? '');
+}
+
+/** The longest text that both begin with. */
+export function commonPrefix(a: string, b: string): string {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return a.slice(0, length);
+}
+
+/**
+ * Requires that a template prints a system text once, before the first question.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`
+ */
+export function checkSystem(renderer: Renderer, system: string): void {
+  if (system === '') return;
+  const { template } = renderer;
+  const turns: Turn[] = [
+    { role: 'system', parts: ['sparsevila-system'] },
+    { role: 'user', parts: [PROBE.question] },
+  ];
+  const parts = transcript(renderer, turns, () => MARKER).text.split('sparsevila-system');
+  if (parts.length === 2 && !parts[0]?.includes(PROBE.question)) return;
+  throw new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `${template.file}: expected a chat template that prints the system text once before the first question, but it prints it ` +
+      `${parts.length === 1 ? 'nowhere' : 'in other places'}. Leave out the option "system", or put its text into the question.`,
+  );
+}
