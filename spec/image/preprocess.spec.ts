@@ -2,13 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { decodeImage, type RgbImage } from '../../src/image/decode';
-import {
-  padToSquare,
-  parsePreprocessorConfig,
-  preprocess,
-  resampleOf,
-  rescaleNormalize,
-} from '../../src/image/preprocess';
+import { padToSquare, parsePreprocessorConfig, preprocess, rescaleNormalize } from '../../src/image/preprocess';
 import { resize } from '../../src/image/resample';
 import { STAGES } from '../support/assets';
 import { bytesOf, difference, EXACT, errorOf, fixture, noise, readCases, type Slice, scene } from './fixtures';
@@ -176,14 +170,6 @@ describe('parsePreprocessorConfig', () => {
 
   it.each([[null], [[]], ['text'], [undefined]])('refuses %p for the file', async (json) => {
     expect((await errorOf(() => parsePreprocessorConfig(json, 'p.json'))).message).toMatch(/object.+p\.json/);
-  });
-});
-
-describe('resampleOf', () => {
-  it('knows the three filters and no other', async () => {
-    expect([1, 2, 3].map(resampleOf)).toEqual(['lanczos', 'bilinear', 'bicubic']);
-    for (const other of [0, 4, 5, 2.5])
-      expect((await errorOf(() => resampleOf(other))).code).toBe('ERR_PREPROCESSOR_CONFIG');
   });
 });
 

@@ -1,9 +1,10 @@
 // Canvases: what a vision tower is shown, drawn from decoded frames by resizing, padding and cropping. uint8 in, uint8 out; knows no model.
 // Source: Pillow `Image.resize` (resample.ts), `Image.paste` on a coloured canvas, `Image.crop`, which is black outside the picture.
 
+import { SparseVilaError } from '../errors';
 import type { Size } from './cells';
 import type { RgbImage } from './decode';
-import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
+import { DEFAULT_MAX_PIXELS, MAX_SIDE } from './limits';
 import { type ResampleFilter, resize } from './resample';
 
 export type Rgb = readonly [number, number, number];
@@ -16,7 +17,7 @@ export type Draw =
 
 /**
  * The canvas that `steps` make of `frame`; `frame` itself where there are no steps.
- * @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for a canvas of more than maxPixels
+ * @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for a canvas of more pixels than maxPixels and than the default, or with a longer side than MAX_SIDE
  */
 export function draw(frame: RgbImage, steps: readonly Draw[], maxPixels: number = DEFAULT_MAX_PIXELS): RgbImage {
   return steps.reduce((image, step) => drawStep(image, step, maxPixels), frame);
@@ -25,11 +26,22 @@ export function draw(frame: RgbImage, steps: readonly Draw[], maxPixels: number 
 function drawStep(image: RgbImage, step: Draw, maxPixels: number): RgbImage {
   const { width, height } = step.to;
   if (width === image.width && height === image.height) return image;
-  checkSize(width, height, maxPixels, `the canvas for an image of ${image.width}×${image.height}`);
+  checkCanvas(step.to, image, maxPixels);
   if (step.step === 'resize') return resize(image, width, height, step.filter);
   const colour = step.step === 'pad' ? step.colour : ([0, 0, 0] as const);
   const [left, top] = step.step === 'pad' ? [step.left, step.top] : [-step.left, -step.top];
   return paste(image, step.to, left, top, colour);
+}
+
+/** `maxPixels` limits the pictures that are read: a canvas, which the model asks for, may always have the default. */
+function checkCanvas({ width, height }: Size, image: Size, maxPixels: number): void {
+  const limit = Math.max(maxPixels, DEFAULT_MAX_PIXELS);
+  if (width * height <= limit && width <= MAX_SIDE && height <= MAX_SIDE) return;
+  throw new SparseVilaError(
+    'ERR_IMAGE_TOO_LARGE',
+    `Expected an image that this model shows on at most ${limit} pixels, with sides of at most ${MAX_SIDE}, received one of ` +
+      `${image.width}×${image.height}, which it brings to ${width}×${height}. Crop the image to sides that differ less${width * height > limit ? ', or raise maxPixels' : ''}.`,
+  );
 }
 
 /** `image` with its corner at (left, top) of a canvas of `colour`; what lies outside the canvas is cut off. */

@@ -33,7 +33,7 @@ export interface PixelValues {
 }
 
 /** PIL.Image.Resampling numbers. */
-const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
+export const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
   [1, 'lanczos'],
   [2, 'bilinear'],
   [3, 'bicubic'],
@@ -115,19 +115,6 @@ export function rescaleNormalize(image: RgbImage, { rescaleFactor, mean, std }: 
     for (let i = 0, from = c, to = c * plane; i < plane; i++, from += 3, to++) out[to] = table[data[from] ?? 0] ?? 0;
   }
   return out;
-}
-
-/**
- * The filter for a PIL resampling number: 1 lanczos, 2 bilinear, 3 bicubic.
- * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG
- */
-export function resampleOf(pilNumber: number): ResampleFilter {
-  const filter = PIL_FILTERS.get(pilNumber);
-  if (filter !== undefined) return filter;
-  throw new SparseVilaError(
-    'ERR_PREPROCESSOR_CONFIG',
-    `Expected 1 (lanczos), 2 (bilinear) or 3 (bicubic) for resample but received ${show(pilNumber)}; other PIL filters are not implemented.`,
-  );
 }
 
 /** What transformers' SigLIP processors take for what their file leaves out. */

@@ -125,7 +125,9 @@ function markerOf({ marker, root }: Plan, tokenizer: Tokenizer): { text: string;
   const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
   const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
   if (id !== undefined && found.length === 1 && tokenizer.isSpecial(id)) return { text, id };
-  throw root.wrong('image_token_id', 'the id of the image marker, a special token of the tokenizer');
+  // LLaVA's name of the same setting.
+  const key = ['image_token_id', 'image_token_index'].find((name) => root.has(name)) ?? 'image_token_id';
+  throw root.wrong(key, 'the id of the image marker, a special token of the tokenizer');
 }
 
 /** What a template itself prints must be tokens that the model embeds, and no marker of an image. */

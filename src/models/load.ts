@@ -1,7 +1,7 @@
 // Finds the family of a checkpoint by its `model_type` and loads it.
 
 import { join, resolve } from 'node:path';
-import { SparseVilaError } from '../errors';
+import { received, SparseVilaError } from '../errors';
 import { isFolder, isPresent } from '../files';
 import { IMAGE_CHECKS } from '../image/decode';
 import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
@@ -63,12 +63,12 @@ export function planOf(path: string): Plan {
   refuseAdapter(folder);
   const files = checkpointFiles(folder);
   const type = files.root.json.model_type;
-  const adapter = ADAPTERS.find(({ types }) => types.includes(String(type)));
+  const adapter = ADAPTERS.find(({ types }) => typeof type === 'string' && types.includes(type));
   if (adapter === undefined) {
     throw new SparseVilaError(
       'ERR_MODEL_TYPE',
       `${file}: expected "model_type" to be one of ${ADAPTERS.flatMap(({ types }) => types).join(', ')}, ` +
-        `received ${JSON.stringify(type)}. CONTRIBUTING.md says how to add a family.`,
+        `received ${received(type)}. CONTRIBUTING.md says how to add a family.`,
     );
   }
   return adapter.plan(files);

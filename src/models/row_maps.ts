@@ -88,7 +88,10 @@ export function mapRows(x: Tensor, map: RowMap): Tensor {
 }
 
 function tapOf<T extends Int32Array | Float32Array>(values: T, tap: number, taps: number): T {
-  return (taps === 1 ? values : values.filter((_, i) => i % taps === tap)) as T;
+  if (taps === 1) return values;
+  const y = values.slice(0, values.length / taps) as T;
+  for (let i = 0; i < y.length; i++) y[i] = values[i * taps + tap] as number;
+  return y;
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   COUNT,
   checkOptions,
   integer,
+  invalidOption,
   isAccepted,
   listOf,
   NAME,
@@ -116,8 +117,25 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
 /** What is given of the options, checked; lists are copied. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
-  const lists = { ...(images && { images: Array.from(images) }), ...(videos && { videos: Array.from(videos) }) };
+  const films = videos && Array.from(videos, copyOf);
+  const lists = { ...(images && { images: Array.from(images) }), ...(films && { videos: films }) };
   return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
+}
+
+/** A video whose frames neither a getter nor a later change of the caller's list can change. @throws SparseVilaError `ERR_OPTION_INVALID` */
+function copyOf(video: VideoInput): VideoInput {
+  try {
+    const frames = Array.from(video.frames);
+    if (VIDEO.accepts({ frames })) return { frames };
+  } catch {
+    // A getter that throws, or that gives no list this time.
+  }
+  throw invalidOption('ask', `${VIDEO.expected} for each video`, 'one whose frames change');
+}
+
+function copyOfPart(part: Part): Part {
+  if (typeof part === 'string') return part;
+  return part.kind === 'video' ? { kind: 'video', video: copyOf(part.video) } : { kind: 'image', image: part.image };
 }
 
 const PART: Check = {
@@ -136,7 +154,7 @@ export function questionOf(question: unknown, options: AskOptions): { parts: Par
     { expected: '', accepts: (value) => Array.isArray(value) && value.every((part) => PART.accepts(part)) },
     question,
   );
-  const parts = isList ? Array.from(question as Part[]) : [question as Part];
+  const parts = isList ? Array.from(question as Part[], copyOfPart) : [question as Part];
   if (!isList && typeof question !== 'string') {
     throw new SparseVilaError(
       'ERR_QUESTION',

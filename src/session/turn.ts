@@ -24,6 +24,7 @@ import { type AskOptions, type History, type Part, samplingOf } from './options'
 import { retrievePermanently } from './permanent';
 import { type PrefillContext, prefill } from './prefill';
 import { type TurnPrompt, turnPrompt } from './prompt';
+import { idsAround } from './rows';
 import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 
@@ -179,6 +180,7 @@ async function prepare(
   const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
   const prompt = isDraft ? draft : turnPrompt({ model, conversation: c, layoutText }, turns);
   if (prompt.common < c.items.length) cutBack(c, prompt.common, progress);
+  checkVisualRoom(context, prompt);
   const before = pointAt(c);
   progress.media = await seeAll(context, prompt);
   progress.turns = turns;
@@ -198,6 +200,21 @@ async function prepare(
     retrievePermanently(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
+}
+
+/** Refuses before the tower runs what cannot fit, however much is pruned: pruned tokens keep their positions, unless a method renumbers. */
+function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { opening, question }: TurnPrompt): void {
+  const runs = opening.flatMap((part) =>
+    'medium' in part ? (c.media[part.medium]?.prepared.layout.runs[part.run] ?? []) : [],
+  );
+  const around = runs.flatMap(({ before, after }) => [...idsAround(model, before), ...idsAround(model, after)]);
+  const texts = opening.reduce(
+    (sum, part) => sum + ('medium' in part ? 0 : part.length),
+    question.length + around.length,
+  );
+  const all = runs.reduce((sum, { from, to }) => sum + to - from, texts);
+  if (method.prune === undefined) checkRoom(c, all, all);
+  else checkRoom(c, texts, method.positions === 'compact' ? texts : all, 'at least');
 }
 
 /** Leaves the first `common` items of a conversation whose template has rewritten what follows. What was said stays as it is. */

@@ -2,21 +2,20 @@
 // Source: transformers 5.24 `modeling_llava.py`, `modeling_clip.py`, `processing_llava.py`, `image_processing_pil_clip.py`.
 
 import type { Draw } from '../../image/canvas';
-import { cellsOfRegion } from '../../image/cells';
-import { resampleOf } from '../../image/preprocess';
+import { cellsOfRegion, type Size } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
-import type { ConfigReader } from '../../json';
+import { type ConfigReader, configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { MARKER, type MediumLayout, type MediumSize } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import { squarePatches } from '../patches';
 import type { Plan } from '../plan';
-import { parseNormalization } from '../preprocessor';
+import { parseFilter, parseNormalization } from '../preprocessor';
 import { selectRows } from '../row_maps';
 import { clipTower, hiddenStateDepth } from '../tower_config';
 
-/** What LlavaConfig puts in place of a missing vision_config, or of its missing fields: CLIP ViT-L/14 at 336 pixels. */
+/** What LlavaConfig puts in place of a missing vision_config: CLIP ViT-L/14 at 336 pixels. One that is there takes the defaults of its class. */
 const CLIP_L_336 = {
   ...{ hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 24, num_attention_heads: 16 },
   ...{ image_size: 336, patch_size: 14 },
@@ -24,11 +23,13 @@ const CLIP_L_336 = {
 
 export const llava: Adapter = { types: ['llava'], plan };
 
-function plan({ folder, root, part, text, images }: CheckpointFiles): Plan {
-  const tower = clipTower(part('vision_config', CLIP_L_336));
-  const { decoder, config: textConfig } = text();
+function plan({ folder, root, part, text, images: given }: CheckpointFiles): Plan {
+  const images = clipImages(given);
+  const tower = clipTower(part('vision_config', root.has('vision_config') ? {} : CLIP_L_336));
+  const { decoder, config: textConfig } = text({ model_type: 'llama' });
   const [e, d] = [tower.hiddenSize, decoder.hiddenSize];
-  root.oneOf('vision_feature_select_strategy', ['default'] as const, 'default');
+  if (root.string('vision_feature_select_strategy', 'default') !== 'default')
+    throw root.unsupported('vision_feature_select_strategy', 'default');
   const activation = root.oneOf('projector_hidden_act', ['gelu'] as const, 'gelu');
   const bias = root.boolean('multimodal_projector_bias', true);
   const picture = squareCrop(images, tower.imageSize);
@@ -37,7 +38,7 @@ function plan({ folder, root, part, text, images }: CheckpointFiles): Plan {
     folder,
     family: 'llava',
     decoder,
-    tower: { ...tower, depth: hiddenStateDepth(root, 'vision_feature_layer', -2, tower.layers) },
+    tower: { ...tower, depth: featureDepth(root, tower.layers) },
     projector: [
       { kind: 'linear', name: 'linear_1', rows: d, cols: e, bias, activation },
       { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias, activation: 'none' },
@@ -53,36 +54,76 @@ function plan({ folder, root, part, text, images }: CheckpointFiles): Plan {
   };
 }
 
-/** Length of the shortest edge after resizing, and side of the crop, pixels. */
+/** `vision_feature_layer`: one hidden state, also as a list of one; several would stand side by side. */
+function featureDepth(root: ConfigReader, layers: number): number {
+  const key = 'vision_feature_layer';
+  const given = root.json[key];
+  if (!Array.isArray(given)) return hiddenStateDepth(root, key, -2, layers);
+  if (given.length !== 1) throw root.unsupported(key, 'one layer');
+  return hiddenStateDepth(configReader({ [key]: given[0] }, root.file), key, -2, layers);
+}
+
+/** What a picture is resized to: its shortest edge, or both sides whatever its aspect ratio; then the side of the crop. Pixels. */
 interface SquareCrop {
-  readonly edge: number;
+  readonly to: Size | { readonly edge: number };
   readonly side: number;
   readonly filter: ResampleFilter;
 }
 
+/** Attributes of CLIPImageProcessor and LlavaImageProcessor; a file gives what differs. */
+const CLIP_IMAGES: Json = {
+  ...{ size: { shortest_edge: 224 }, crop_size: { height: 224, width: 224 }, resample: 3 },
+  ...{ image_mean: [0.48145466, 0.4578275, 0.40821073], image_std: [0.26862954, 0.26130258, 0.27577711] },
+};
+const STEPS = ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'];
+
+/** Settings of a CLIP processor with its defaults. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another processor or step */
+function clipImages(images: ConfigReader): ConfigReader {
+  for (const key of ['image_processor_type', 'feature_extractor_type'])
+    if (images.has(key) && !/^(CLIP|Llava)(ImageProcessor|FeatureExtractor)(Fast|Pil)?$/.test(images.string(key)))
+      throw images.unsupported(key, 'CLIPImageProcessor or LlavaImageProcessor');
+  for (const key of Object.keys(images.json)) {
+    const isStep = STEPS.includes(key);
+    if (!key.startsWith('do_') || key === 'do_convert_rgb') continue;
+    if (images.boolean(key, isStep) !== isStep) throw images.unsupported(key, `${isStep}`);
+  }
+  const given = Object.entries(images.json).filter(([, value]) => value !== null);
+  return configReader({ ...CLIP_IMAGES, ...Object.fromEntries(given) }, images.file);
+}
+
 function squareCrop(images: ConfigReader, imageSize: number): SquareCrop {
-  const edge = edgeOf(images, 'size', 'shortest_edge') ?? imageSize;
-  const side = edgeOf(images, 'crop_size', 'height') ?? edge;
-  if (edgeOf(images, 'crop_size', 'width') !== side) throw images.wrong('crop_size', 'a square');
-  if (side !== imageSize) throw images.wrong('crop_size', `the tower's image_size ${imageSize}`);
-  if (edge < side) throw images.wrong('size', `a shortest edge of at least the crop's ${side}`);
-  for (const step of ['do_resize', 'do_center_crop', 'do_rescale', 'do_normalize'])
-    if (!images.boolean(step, true)) throw images.wrong(step, 'true');
-  if (images.boolean('do_pad', false)) throw images.wrong('do_pad', 'false');
-  return { edge, side, filter: resampleOf(images.number('resample', 3)) };
+  const to = sizeOf(images, 'size');
+  const crop = sizeOf(images, 'crop_size');
+  const { height: side, width } = 'edge' in crop ? { height: crop.edge, width: crop.edge } : crop;
+  if (width !== side || side !== imageSize)
+    throw images.wrong('crop_size', `a square of the tower's image_size ${imageSize}`);
+  if (Math.min(...('edge' in to ? [to.edge] : [to.height, to.width])) < side)
+    throw images.unsupported('size', `at least the crop's ${side}`);
+  return { to, side, filter: parseFilter(images) };
 }
 
-/** A length that is written as a number (old files) or under a key of an object. */
-function edgeOf(images: ConfigReader, key: string, part: string): number | undefined {
-  if (typeof images.json[key] === 'number') return images.size(key);
-  const object = images.object(key);
-  return object?.has(part) ? object.size(part) : undefined;
+/** A length as a number (old files) or { shortest_edge }, or { height, width }. */
+function sizeOf(images: ConfigReader, key: string): SquareCrop['to'] {
+  if (typeof images.json[key] === 'number') return { edge: images.size(key) };
+  const given = images.object(key);
+  const keys = Object.keys(given?.json ?? {}).filter((name) => given?.has(name));
+  const isAll = (...names: string[]): boolean =>
+    names.length === keys.length && names.every((one) => keys.includes(one));
+  if (given !== undefined && isAll('shortest_edge')) return { edge: given.size('shortest_edge') };
+  if (given !== undefined && isAll('height', 'width'))
+    return { height: given.size('height'), width: given.size('width') };
+  throw images.unsupported(key, 'a number, {shortest_edge}, or {height, width}');
 }
 
-function layout(size: MediumSize, { edge, side, filter }: SquareCrop, patch: number): MediumLayout {
-  const { width, height } = size;
+/** The size of a picture whose shortest edge is resized. Source: transformers `get_resize_output_image_size`. */
+function shortestEdge({ width, height }: Size, edge: number): Size {
   const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
-  const to = width < height ? { width: edge, height: long } : { width: long, height: edge };
+  return width < height ? { width: edge, height: long } : { width: long, height: edge };
+}
+
+function layout(size: MediumSize, { to: target, side, filter }: SquareCrop, patch: number): MediumLayout {
+  const { width, height } = size;
+  const to = 'edge' in target ? shortestEdge(size, target.edge) : target;
   const [left, top] = [Math.floor((to.width - side) / 2), Math.floor((to.height - side) / 2)];
   const crop: Draw = { step: 'crop', to: { width: side, height: side }, left, top };
   const [x, y] = [width / to.width, height / to.height];

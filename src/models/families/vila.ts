@@ -68,7 +68,7 @@ function plan(files: CheckpointFiles): Plan {
   const decoder = parseDecoderConfig(config.decoder.json, config.decoder.file);
   const type = config.projector.oneOf('mm_projector_type', PROJECTORS, port?.projector);
   const pictures = picturesOf(root, port?.pictures);
-  const scales = pictures === 'dynamic_s2' ? scalesOf(root, tower.imageSize) : undefined;
+  const scales = pictures === 'dynamic_s2' ? scalesOf(root, tower.imageSize, port === undefined ? 0 : -1) : undefined;
   // VILA brings pictures to the tower's size itself, but for padded ones, and where its config says nothing.
   const isResized = pictures !== undefined && pictures !== 'pad';
   const settings = configReader(readJson(preprocessorFile), preprocessorFile);
@@ -195,7 +195,7 @@ function layoutOf(
   const picture: Shape = { ...base, ...encoderTexts(root, 'image_encoder', decoderType) };
   const frame: Shape = { ...base, ...encoderTexts(root, 'video_encoder', decoderType) };
   const pools = poolsOf(root, Math.ceil(Math.floor(base.side / base.patch) / base.block));
-  const range = tilesOf(root);
+  const range = pictures === 'dynamic' ? tilesOf(root) : undefined;
   const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
   const colour: Rgb = [r, g, b];
   // What VILA resizes itself is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter counts.
@@ -206,7 +206,7 @@ function layoutOf(
   return (size, { media }) => {
     if (size.kind === 'video') return film(frame, size, frameSteps(size), pools);
     // Several pictures at once are each shown as one square.
-    if (media === 1 && pictures === 'dynamic') return tiled(picture, size, range);
+    if (media === 1 && range !== undefined) return tiled(picture, size, range);
     if (media === 1 && scales !== undefined) return scaled(picture, size, scales);
     return one(size);
   };

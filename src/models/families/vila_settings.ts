@@ -47,21 +47,29 @@ export function picturesOf(root: ConfigReader, fallback: Pictures | undefined): 
   return mode;
 }
 
-/** `s2_scales`: pixels as "448,896,1344" or a list; `side`: pixels of a tile. @throws SparseVilaError `ERR_CONFIG_INVALID` */
-export function scalesOf(root: ConfigReader, side: number): Scales {
+/**
+ * `s2_scales`: pixels as "448,896,1344" or a list; `side`: pixels of a tile; `output`: the scale whose size the others take where the config
+ * names none.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID`
+ */
+export function scalesOf(root: ConfigReader, side: number, output: number): Scales {
   const given = root.json.s2_scales ?? [side, 2 * side, 3 * side];
   const pixels: unknown = typeof given === 'string' ? given.split(',').map(Number) : given;
-  if (!Array.isArray(pixels) || pixels.length === 0 || !pixels.every((size) => size > 0 && size % side === 0))
-    throw root.wrong('s2_scales', `multiples of the tower's image_size ${side}`);
+  // VILA counts the tiles of a scale by the first one, which is one tile.
+  const isNext = (size: unknown, i: number, all: readonly unknown[]): boolean =>
+    typeof size === 'number' && size % side === 0 && (i === 0 ? size === side : size > Number(all[i - 1]));
+  if (!Array.isArray(pixels) || pixels.length === 0 || !pixels.every(isNext))
+    throw root.wrong('s2_scales', `ascending multiples of the tower's image_size ${side}, which is the first,`);
   const sides = pixels.map((size: number) => size / side);
-  const index = root.number('s2_resize_output_to_scale_idx', -1);
-  const output = index < 0 ? sides.length + index : index;
-  if (sides[output] === undefined)
+  const index = root.number('s2_resize_output_to_scale_idx', output);
+  const chosen = index < 0 ? sides.length + index : index;
+  if (sides[chosen] === undefined)
     throw root.wrong('s2_resize_output_to_scale_idx', `an index of ${sides.length} scales`);
   const least = (sides.at(-1) ?? 1) ** 2;
   const max = root.size('max_tiles', 12);
-  if (max < least) throw root.wrong('max_tiles', `at least the last scale's ${least} tiles`);
-  return { sides, max, output };
+  if (max < least || max > MOST_TILES)
+    throw root.wrong('max_tiles', `from ${least}, the last scale's tiles, to ${MOST_TILES}`);
+  return { sides, max, output: chosen };
 }
 
 /** `min_tiles` and `max_tiles` of `dynamic`. @throws SparseVilaError `ERR_CONFIG_INVALID` */
@@ -71,8 +79,9 @@ export function tilesOf(root: ConfigReader): { readonly min: number; readonly ma
   return { min, max };
 }
 
-/** More tiles than any published model takes. */
+/** More tiles, and more pools, than any published model takes. */
 const MOST_TILES = 1024;
+const MOST_POOLS = 16;
 
 /**
  * What an encoder puts around each picture or frame: `start_tokens`, by default none, and `end_tokens`, by default "\n". Checkpoints
@@ -101,8 +110,17 @@ export function poolsOf(root: ConfigReader, side: number): readonly Pool[] {
   const isPool = (pool: unknown): pool is Pool =>
     Array.isArray(pool) && pool.length === 3 && pool.every((size) => Number.isInteger(size) && size > 0);
   const divides = ([, h, w]: Pool): boolean => side % h === 0 && side % w === 0;
-  if (Array.isArray(sizes) && sizes.length > 0 && sizes.every((pool) => isPool(pool) && divides(pool))) return sizes;
-  throw encoder.wrong('pool_sizes', `lists of frames, rows and columns, the latter divisors of ${side}`);
+  if (
+    Array.isArray(sizes) &&
+    sizes.length > 0 &&
+    sizes.length <= MOST_POOLS &&
+    sizes.every((pool) => isPool(pool) && divides(pool))
+  )
+    return sizes;
+  throw encoder.wrong(
+    'pool_sizes',
+    `at most ${MOST_POOLS} lists of frames, rows and columns, the latter divisors of ${side}`,
+  );
 }
 
 const ENCODERS = {
