@@ -82,9 +82,9 @@ function enclosed(words: string): string {
 }
 
 function messageOf({ template, marker }: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
-  const takesMedia = template.takes === 'parts' && printsImages(template, marker.text);
   const own: Said[] = template.strips ? stripped(parts) : [...parts];
-  if (takesMedia) {
+  const hasMedia = parts.some((part) => typeof part !== 'string');
+  if ((hasMedia || template.takes === 'parts') && printsImages(template, marker.text)) {
     const content = own.map((part): ContentPart => {
       return typeof part === 'string' ? { type: 'text', text: enclose(part) } : { type: 'image' };
     });
@@ -110,14 +110,26 @@ function stripStart(text: string): string {
 
 const PRINTS = new WeakMap<ChatTemplate, boolean>();
 
-/** Whether a template prints the marker for an image part; found by trying, once. */
+/** Whether a template prints the marker for an image part and the words beside it; found by trying, once. */
 function printsImages(template: ChatTemplate, marker: string): boolean {
-  const known = PRINTS.get(template);
-  if (known !== undefined) return known;
-  const content = [{ type: 'image' }, { type: 'text', text: 'x' }];
-  const printed = template.render([{ role: 'user', content }], { addGenerationPrompt: true }).includes(marker);
-  PRINTS.set(template, printed);
-  return printed;
+  let prints = PRINTS.get(template);
+  if (prints === undefined) {
+    prints = tryParts(template, marker);
+    PRINTS.set(template, prints);
+  }
+  return prints;
+}
+
+function tryParts(template: ChatTemplate, marker: string): boolean {
+  const words = 'sparsevila-words';
+  const content: ContentPart[] = [{ type: 'image' }, { type: 'text', text: words }];
+  try {
+    const text = template.render([{ role: 'user', content }], { addGenerationPrompt: true });
+    return text.includes(marker) && text.includes(words) && !/['"]type['"]/.test(text);
+  } catch (error) {
+    if (error instanceof SparseVilaError && error.code === 'ERR_TEMPLATE_INVALID') return false;
+    throw error;
+  }
 }
 
 /** Where enclosed words lie in the text without their enclosures; nothing where a template did something else with them. */
