@@ -17,7 +17,7 @@ interface Explained {
   out: string;
   method: string;
   decodeSparsity?: number;
-  pictures: { grid: { rows: number; cols: number }; kept: number[]; salience: number[] }[];
+  pictures: { grid: number; plane: number; rows: number; cols: number; kept: number[]; salience: number[] }[];
   turns: { question: string; answer: string; tokens: Record<string, number>; retrieved: (number[][] | null)[] }[];
 }
 
@@ -32,8 +32,8 @@ it('answers as ask does, and draws every cell that it names', async () => {
   expect(result).toMatchObject({ out: join(folder, 'a.png'), method: 'sparsevila', decodeSparsity: 0.75 });
   expect(result.turns.map(({ answer }) => answer)).toEqual(['d5', 'blue X, blue triangle']);
   expect(result.pictures).toHaveLength(1);
-  const { kept = [], salience = [], grid } = result.pictures[0] ?? {};
-  expect(grid).toEqual({ rows: 10, cols: 10 });
+  const { kept = [], salience = [] } = result.pictures[0] ?? {};
+  expect(result.pictures[0]).toMatchObject({ medium: 0, grid: 0, plane: 0, rows: 10, cols: 10 });
   expect([kept.length, salience.length]).toEqual([40, 100]);
   const least = Math.min(...kept.map((cell) => salience[cell] ?? 0));
   expect(salience.filter((value) => value >= least)).toHaveLength(40);

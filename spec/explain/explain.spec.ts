@@ -9,6 +9,7 @@ import { type ExplainedTurn, explain } from '../../src';
 import { plasma, viridis } from '../../src/explain/colour';
 import { figure } from '../../src/explain/figure';
 import { planesOf } from '../../src/explain/look';
+import { sheetsOf } from '../../src/explain/sheets';
 import { cellsOfRegion, paddedSquare, type Size, wholePicture } from '../../src/image/cells';
 import { errorOf } from '../image/fixtures';
 
@@ -140,6 +141,67 @@ describe('explain', () => {
     near(cell(1, 15), [154, 154, 154]);
   });
 
+  /** A picture of 400 x 200 as two tiles of 2 x 2 tokens and the whole of it in 2 x 2. */
+  const tiled = {
+    layout: {
+      grids: [
+        { left: 0, width: 200 },
+        { left: 200, width: 200 },
+        { left: 0, width: 400 },
+      ].map(({ left, width }) => ({
+        ...{ t: 1, h: 2, w: 2, frames: [0] },
+        cells: cellsOfRegion({ left, top: 0, width, height: 200 }, { size: 28, patch: 14, block: 1 }),
+      })),
+    },
+    // The upper right cell of the first tile, the lower left of the second, and the upper left of the whole.
+    ...{ kept: Int32Array.of(1, 6, 8), salience: undefined },
+  };
+
+  it('draws the tiles of a picture together, and the whole picture by itself', async () => {
+    const stats = { media: [tiled], retrieved: [Int32Array.of(1), Int32Array.of(1)] };
+    const { at, width, height } = await pixelsOf(await explain([{ ...turn, images: [plain(400, 200)], stats }]));
+    // No salience: kept cells and one turn, in a line for the tiles and one for the whole picture, each below a label.
+    expect(width).toBe(2 * MARGIN + 2 * PANEL + GAP);
+    // A line for each plane would be higher than 1,300.
+    expect([height > 600, height < 900]).toEqual([true, true]);
+    const top = MARGIN + 24 + 20 + 19 + 17 + 4;
+    /** The middle of a cell of the tiles, two rows of four. */
+    const cell = (panel: number, row: number, col: number) =>
+      at(MARGIN + panel * (PANEL + GAP) + Math.round((col + 0.5) * 85), top + Math.round((row + 0.5) * 85));
+    for (const row of [0, 1])
+      for (const col of [0, 1, 2, 3]) {
+        const isKept = (row === 0 && col === 1) || (row === 1 && col === 2);
+        if (isKept) near(cell(0, row, col), [GREY, GREY, GREY]);
+        else expect(Math.max(...cell(0, row, col))).toBeLessThan(0.4 * GREY);
+      }
+    // The turn attended the second kept row, which is the second tile's.
+    near(cell(1, 1, 2), [GREY, GREY, GREY]);
+    expect(Math.max(...cell(1, 0, 1))).toBeLessThan(0.6 * GREY);
+    // The tiles meet in a white line.
+    near(at(MARGIN + 170, top + 120), [255, 255, 255]);
+  });
+
+  it('draws up to eight frames of a video, evenly chosen, after the images of its turn', async () => {
+    const seen = (frames: number) => {
+      const cells = cellsOfRegion(wholePicture({ width: 400, height: 400 }), { size: 56, patch: 14, block: 1 });
+      const grid = { t: frames, h: 4, w: 4, frames: Array.from({ length: frames }, (_, i) => i), cells };
+      return { layout: { grids: [grid] }, kept: Int32Array.of(0), salience: undefined };
+    };
+    const film = (frames: number): ExplainedTurn => ({
+      ...turn,
+      videos: [{ frames: Array.from({ length: frames }, () => plain(400, 400)) }],
+      stats: { media: [...turn.stats.media, seen(frames)], retrieved: undefined },
+    });
+    const heights = await Promise.all(
+      [1, 2, 8, 20].map(async (n) => (await pixelsOf(await explain([film(n)]))).height),
+    );
+    const [one = 0, two = 0, eight = 0, twenty = 0] = heights;
+    expect(two - one).toBeGreaterThan(PANEL);
+    expect([eight - one, twenty]).toEqual([7 * (two - one), eight]);
+    const missing = { ...film(3), videos: [{ frames: [plain(400, 400)] }] };
+    expect((await errorOf(() => explain([missing]))).message).toMatch(/frame 1 of Video 1.*received 1 frames/);
+  });
+
   it('draws a line for each picture, and turns from when it was there', async () => {
     const second: ExplainedTurn = {
       ...turn,
@@ -163,9 +225,9 @@ describe('explain', () => {
 
   it('is no higher than can be drawn, however many pictures there are', () => {
     const size = { width: 400, height: 400 };
-    const [plane] = planesOf(seenAs(size, KEPT, SALIENCE), 0, 0);
-    if (plane === undefined) throw new Error('one plane');
-    const picture = { ...plane, id: 'p', ...size, colour: '', grey: '' };
+    const [sheet] = sheetsOf(planesOf(seenAs(size, KEPT, SALIENCE), { media: 0, planes: 0, rows: 0 }));
+    if (sheet === undefined) throw new Error('one sheet');
+    const picture = { ...sheet, id: 'p', ...size, colour: '', grey: '', label: '' };
     const sizeOf = (pictures: number): number[] => {
       const svg = figure('', Array(pictures).fill(picture), []);
       return (/width="(\d+)" height="(\d+)"/.exec(svg) ?? []).slice(1).map(Number);
@@ -178,9 +240,17 @@ describe('explain', () => {
   });
 
   it.each([
-    ['no picture', [{ ...turn, images: [], stats: { media: [], retrieved: undefined } }], /at least one image/],
-    ['an image that the turn was not asked with', [{ ...turn, images: [] }], /the 1 images of each turn.*received 0/],
-    ['no turns', [], /at least one image/],
+    [
+      'no picture',
+      [{ ...turn, images: [], stats: { media: [], retrieved: undefined } }],
+      /at least one image or video/,
+    ],
+    [
+      'an image that the turn was not asked with',
+      [{ ...turn, images: [] }],
+      /the 1 images and videos of each turn.*received 0/,
+    ],
+    ['no turns', [], /at least one image or video/],
   ])('refuses %s', async (_name, turns, message) => {
     const error = await errorOf(() => explain(turns as ExplainedTurn[]));
     expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) });

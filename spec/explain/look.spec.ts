@@ -20,7 +20,7 @@ describe('looksOf', () => {
       { stats: { media: [], retrieved: rows([0, 1], [2, 3]) } },
       { stats: { media: [image(5, 4)], retrieved: rows([1, 4], [0]) } },
     ]);
-    expect(looks.map((turn) => turn.map(({ picture, retrieved }) => [picture, retrieved]))).toEqual([
+    expect(looks.map((turn) => turn.map(({ plane, retrieved }) => [plane, retrieved]))).toEqual([
       [
         [0, [[1], [3]]],
         [1, [[2], [0]]],
@@ -88,7 +88,7 @@ it('takes a medium apart into planes: tiles, a thumbnail, frames', () => {
     },
     ...{ kept: Int32Array.of(1, 2, 3, 5), salience: Float32Array.of(0, 1, 2, 3, 4, 5) },
   };
-  const planes = planesOf(medium, 7, 10);
+  const planes = planesOf(medium, { media: 7, planes: 4, rows: 10 });
   expect(
     planes.map(({ gridIndex, plane, frame, kept, rows }) => [gridIndex, plane, frame, [...kept], rows.from, rows.to]),
   ).toEqual([

@@ -117,7 +117,7 @@ function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })
   return {
     pictures: turns
       .flatMap(({ stats }) => stats.media)
-      .flatMap((medium, i) => planesOf(medium, i, 0))
+      .flatMap((medium, media) => planesOf(medium, { media, planes: 0, rows: 0 }))
       .map(({ medium, gridIndex, plane, grid, kept, salience }) => {
         return { medium, grid: gridIndex, plane, ...grid, kept: [...kept], salience: [...(salience ?? [])] };
       }),

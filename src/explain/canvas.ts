@@ -1,24 +1,42 @@
-// One picture with its token cells drawn over it, at any size: which pixels a cell covers, and cells filled with a colour.
+// One picture with its token cells drawn over it, at any size: which pixels a cell covers, and cells filled with a colour. The cells are
+// those of one plane, or of several that lie side by side.
 // Knows nothing of what the cells mean.
 
-import type { CellGeometry } from '../image/cells';
+import type { CellGeometry, Size } from '../image/cells';
 
 export interface Grid {
   readonly rows: number;
   readonly cols: number;
 }
 
-/** A picture that an SVG holds twice, in colour and in grey, under `${id}-colour` and `${id}-grey`. */
-export interface CanvasPicture {
-  readonly id: string;
-  /** Pixels of the picture. */
-  readonly width: number;
-  readonly height: number;
+/** The cells of one plane on a canvas. */
+export interface CanvasPart {
   readonly grid: Grid;
   readonly cells: CellGeometry;
+  /** Where its own canvas lies. */
+  readonly left: number;
+  readonly top: number;
+  /** Its first cell; the others follow in raster order. */
+  readonly first: number;
 }
 
-/** Cells of one colour, as raster indices. */
+/** A picture that an SVG holds twice, in colour and in grey, under `${id}-colour` and `${id}-grey`. Lengths are its pixels. */
+export interface CanvasPicture {
+  readonly id: string;
+  readonly width: number;
+  readonly height: number;
+  /** What is drawn: the picture and what is around it, or the part of it that the model saw. */
+  readonly canvas: Size;
+  /** Where the picture's top left corner lies on the canvas. */
+  readonly origin: { readonly left: number; readonly top: number };
+  /** One, or several that lie side by side. */
+  readonly parts: readonly CanvasPart[];
+}
+
+export const cellCount = ({ parts }: Pick<CanvasPicture, 'parts'>): number =>
+  parts.reduce((sum, { grid }) => sum + grid.rows * grid.cols, 0);
+
+/** Cells of one colour. */
 export interface Fill {
   readonly cells: readonly number[];
   readonly colour: string;
@@ -35,22 +53,24 @@ export interface Box {
 }
 
 /** The largest scale at which the canvas fits into width x height. */
-export function scaleInto({ canvas }: CellGeometry, width: number, height: number): number {
+export function scaleInto({ canvas }: Pick<CanvasPicture, 'canvas'>, width: number, height: number): number {
   return Math.min(width / canvas.width, height / canvas.height);
 }
 
 /** The pixels that a cell covers at a scale: whole ones, so that neighbours share an edge and leave no seam. */
-export function cellBox({ grid, cells }: Pick<CanvasPicture, 'grid' | 'cells'>, cell: number, scale: number): Box {
-  const edge = (index: number, size: number, covered: number): number =>
-    Math.round(Math.min(index * size, covered) * scale);
+export function cellBox({ parts }: Pick<CanvasPicture, 'parts'>, index: number, scale: number): Box {
+  const part = parts.findLast(({ first }) => first <= index) as CanvasPart;
+  const { grid, cells, left, top } = part;
+  const cell = index - part.first;
+  const edge = (begin: number, at: number, size: number, covered: number): number =>
+    Math.round((begin + Math.min(at * size, covered)) * scale);
+  const [across, down] = [
+    (col: number): number => edge(left, col, cells.cell.width, cells.covered.width),
+    (row: number): number => edge(top, row, cells.cell.height, cells.covered.height),
+  ];
   const [row, col] = [Math.floor(cell / grid.cols), cell % grid.cols];
-  const [x, y] = [edge(col, cells.cell.width, cells.covered.width), edge(row, cells.cell.height, cells.covered.height)];
-  return {
-    x,
-    y,
-    width: edge(col + 1, cells.cell.width, cells.covered.width) - x,
-    height: edge(row + 1, cells.cell.height, cells.covered.height) - y,
-  };
+  const [x, y] = [across(col), down(row)];
+  return { x, y, width: across(col + 1) - x, height: down(row + 1) - y };
 }
 
 /** SVG of the canvas with its top left corner at (x, y): padding, picture, fills. */
@@ -64,7 +84,8 @@ export function drawCanvas(
     fills,
   }: { x: number; y: number; scale: number; look: 'colour' | 'grey'; fills: readonly Fill[] },
 ): string {
-  const { canvas, picture: at } = picture.cells;
+  const { canvas, origin } = picture;
+  const visible = fills.filter(({ cells }) => cells.length > 0);
   const pixels = (length: number): number => Math.round(length * scale);
   const [width, height] = [pixels(canvas.width), pixels(canvas.height)];
   return [
@@ -72,22 +93,42 @@ export function drawCanvas(
     `<svg x="${x}" y="${y}" width="${width}" height="${height}">`,
     `<rect width="${width}" height="${height}" fill="${PADDING}"/>`,
     // The picture is held at some size of its own in a unit square.
-    `<use href="#${picture.id}-${look}" transform="translate(${pixels(at.left)} ${pixels(at.top)}) ` +
+    `<use href="#${picture.id}-${look}" transform="translate(${pixels(origin.left)} ${pixels(origin.top)}) ` +
       `scale(${pixels(picture.width)} ${pixels(picture.height)})"/>`,
-    ...fills.filter(({ cells }) => cells.length > 0).map((fill) => fillPath(picture, fill, scale)),
-    unseen(picture, scale),
+    ...visible.filter(({ framed }) => !framed).map((fill) => fillPath(picture, fill, scale)),
+    ...picture.parts.map((part) => unseen(part, scale)),
+    borders(picture, scale),
+    // Over the borders, so that a frame is seen whole.
+    ...visible.filter(({ framed }) => framed).map((fill) => fillPath(picture, fill, scale)),
     '</svg>',
   ].join('');
 }
 
 export const PADDING = '#9a9a9a';
 
-/** What lies right of and below all cells is seen by none: faded. */
-function unseen({ cells: { canvas, covered } }: CanvasPicture, scale: number): string {
-  const [width, height] = [Math.round(canvas.width * scale), Math.round(canvas.height * scale)];
-  const [right, bottom] = [Math.round(covered.width * scale), Math.round(covered.height * scale)];
+/** What lies right of and below all cells of a plane is seen by none: faded. */
+function unseen({ cells: { canvas, covered }, left, top }: CanvasPart, scale: number): string {
+  const pixels = (length: number): number => Math.round(length * scale);
+  const [width, height] = [pixels(left + canvas.width), pixels(top + canvas.height)];
+  const [right, bottom] = [pixels(left + covered.width), pixels(top + covered.height)];
   if (right >= width && bottom >= height) return '';
-  return `<path d="M${right} 0H${width}V${height}H0V${bottom}H${right}z" fill="#ffffff" fill-opacity="0.8"/>`;
+  const path = `M${right} ${pixels(top)}H${width}V${height}H${pixels(left)}V${bottom}H${right}z`;
+  return `<path d="${path}" fill="#ffffff" fill-opacity="0.8"/>`;
+}
+
+/** Thin lines where several planes meet. */
+function borders({ canvas, parts }: CanvasPicture, scale: number): string {
+  if (parts.length === 1) return '';
+  const pixels = (length: number): number => Math.round(length * scale);
+  const inside = (at: number, size: number): boolean => at > 0 && at < pixels(size);
+  const lines = parts.flatMap(({ left, top, cells }) => {
+    const [x, y] = [pixels(left), pixels(top)];
+    return [
+      inside(x, canvas.width) ? `M${x} ${y}V${pixels(top + cells.canvas.height)}` : '',
+      inside(y, canvas.height) ? `M${x} ${y}H${pixels(left + cells.canvas.width)}` : '',
+    ];
+  });
+  return `<path d="${lines.join('')}" stroke="#ffffff" stroke-width="${pixels(canvas.width) < 150 ? 0.5 : 1.5}" fill="none"/>`;
 }
 
 function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = false }: Fill, scale: number): string {

@@ -58,6 +58,14 @@ const TURN = {
   question: { ...TEXT, required: true as const },
   answer: { ...TEXT, required: true as const },
   images: { expected: 'a list of images', accepts: Array.isArray },
+  videos: {
+    expected: 'a list of videos, each { frames: [images] }',
+    accepts: (value: unknown) =>
+      Array.isArray(value) &&
+      Array.from(value).every(
+        (video) => OBJECT.accepts(video) && Array.isArray((video as { frames?: unknown }).frames),
+      ),
+  },
   stats: { ...STATS, required: true as const },
   relevance: RELEVANCE,
 };

@@ -1,5 +1,5 @@
-// What a conversation looked at, as a picture: for each image its salience and what was kept of it, for each turn the cells
-// that it attended, per layer and combined. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
+// What a conversation looked at, as a picture: for each image, and for up to eight frames of each video, its salience and what was kept
+// of it; for each turn the cells that it attended, per layer and combined. The tiles of a picture are drawn together. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
 
 import { coded, SparseVilaError } from '../errors';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
@@ -7,8 +7,10 @@ import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
 import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
+import { choiceLabel, imageLabel, videoLabel } from './labels';
 import { type LookedAt, looksOf, planesOf } from './look';
 import { embed, rasterize } from './render';
+import { evenly, lookAt, type Sheet, sheetsOf } from './sheets';
 
 export type { LookedAt } from './look';
 
@@ -18,6 +20,8 @@ export interface ExplainedTurn {
   readonly answer: string;
   /** The images that it was asked with. */
   readonly images?: readonly ImageInput[];
+  /** The videos that it was asked with, as lists of frames. */
+  readonly videos?: readonly { readonly frames: readonly ImageInput[] }[];
   /** `stats` of its answer. */
   readonly stats: LookedAt;
   /** Per layer, shown where all is attended: what `observed(method).takeRelevance()` gives after the turn. */
@@ -27,7 +31,7 @@ export interface ExplainedTurn {
 export interface ExplainOptions {
   /** A line above the panels. */
   readonly title?: string;
-  /** As of `load`: the images are decoded once more. */
+  /** As of `load`: the images and frames are decoded once more. */
   readonly maxPixels?: number;
   readonly allowUrls?: AllowUrls;
   readonly signal?: AbortSignal;
@@ -44,7 +48,7 @@ export interface ExplainOptions {
  * const png = await explain([{ question, answer, images, stats: asked.stats, relevance: takeRelevance() }]);
  * @param turns all turns of the conversation in order, none of them rewound
  * @returns the bytes of a PNG
- * @throws SparseVilaError `ERR_OPTION_INVALID` when there is no picture, or turns are missing; what decoding the images throws;
+ * @throws SparseVilaError `ERR_OPTION_INVALID` when there is no picture, or turns are missing; what decoding the pictures throws;
  *   `signal.reason`
  */
 export async function explain(turns: readonly ExplainedTurn[], options?: ExplainOptions): Promise<Buffer> {
@@ -55,43 +59,70 @@ export async function explain(turns: readonly ExplainedTurn[], options?: Explain
   }
 }
 
-async function draw({
-  turns,
-  title = '',
-  maxPixels,
-  allowUrls,
-  signal,
-}: ReturnType<typeof checkExplain>): Promise<Buffer> {
-  signal?.throwIfAborted();
+async function draw({ turns, title = '', ...options }: ReturnType<typeof checkExplain>): Promise<Buffer> {
+  options.signal?.throwIfAborted();
   const looks = looksOf(turns);
-  const pictures: Embedded[] = [];
-  let [rows, media] = [0, 0];
-  for (const { images = [], stats } of turns) {
-    if (images.length !== stats.media.length)
-      throw invalid(`the ${stats.media.length} images of each turn`, `${images.length}`);
-    for (const [i, input] of images.entries()) {
-      const seen = stats.media[i];
-      if (seen === undefined) continue;
-      const { width, height, ...embedded } = await withImage(
-        input,
-        { maxPixels, allowUrls, signal },
-        async (image) => ({
-          ...{ width: image.width, height: image.height },
-          ...(await embed(image)),
-        }),
-      );
-      for (const plane of planesOf(seen, media, rows))
-        pictures.push({ ...plane, id: `picture-${pictures.length}`, width, height, ...embedded });
-      rows += seen.kept.length;
-      media++;
-      signal?.throwIfAborted();
+  const shown = await shownSheets(turns, options);
+  if (shown.length === 0) throw invalid('at least one image or video in a turn', 'none');
+  const asked = turns.map(({ question, answer }, i) => {
+    return { question, answer, looks: shown.map(({ sheet }) => lookAt(sheet, looks[i] ?? [])) };
+  });
+  const pictures = shown.map(({ picture }) => picture);
+  const png = await rasterize(figure(title, pictures, asked));
+  options.signal?.throwIfAborted();
+  return png;
+}
+
+interface Shown {
+  readonly sheet: Sheet;
+  readonly picture: Embedded;
+}
+
+/** The sheets that are drawn, each with its picture. */
+async function shownSheets(
+  turns: readonly ExplainedTurn[],
+  options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>,
+): Promise<Shown[]> {
+  const shown: Shown[] = [];
+  const before = { media: 0, planes: 0, rows: 0 };
+  const counts = { image: 0, video: 0 };
+  for (const { images = [], videos = [], stats } of turns) {
+    const given = images.length + videos.length;
+    if (given !== stats.media.length)
+      throw invalid(`the ${stats.media.length} images and videos of each turn`, `${given}`);
+    for (const [i, seen] of stats.media.entries()) {
+      const isVideo = i >= images.length;
+      const frames = isVideo ? (videos[i - images.length]?.frames ?? []) : [images[i] as ImageInput];
+      const planes = planesOf(seen, before);
+      const sheets = sheetsOf(planes);
+      const chosen = isVideo ? evenly(sheets) : sheets;
+      const name = isVideo ? `Video ${++counts.video}` : `Image ${++counts.image}`;
+      for (const [at, sheet] of chosen.entries()) {
+        const frame = frames[sheet.frame];
+        if (frame === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${frames.length} frames`);
+        const id = `picture-${before.media}-${sheet.frame}`;
+        const same = shown.find(({ picture }) => picture.id === id)?.picture;
+        const picture = same ?? (await embedded(frame, options));
+        const label = isVideo
+          ? videoLabel(name, sheets, sheet, frames.length) + (at === 0 ? choiceLabel(chosen, sheets) : '')
+          : imageLabel(name, sheets, sheet);
+        shown.push({ sheet, picture: { ...picture, ...sheet, id, label } });
+      }
+      before.media++;
+      before.planes += planes.length;
+      before.rows += seen.kept.length;
+      options.signal?.throwIfAborted();
     }
   }
-  if (pictures.length === 0) throw invalid('at least one image in a turn', 'none');
-  const asked = turns.map(({ question, answer }, i) => ({ question, answer, looks: looks[i] ?? [] }));
-  const png = await rasterize(figure(title, pictures, asked));
-  signal?.throwIfAborted();
-  return png;
+  return shown;
+}
+
+/** A picture for the figure, with its size in pixels. */
+async function embedded(input: ImageInput, options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>) {
+  return await withImage(input, options, async (image) => ({
+    ...{ width: image.width, height: image.height },
+    ...(await embed(image)),
+  }));
 }
 
 function invalid(expected: string, received: string): SparseVilaError {

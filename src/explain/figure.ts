@@ -2,7 +2,6 @@
 // pictures themselves come in as data URIs.
 
 import { FONT_FAMILIES } from '../image/fonts';
-import type { Look } from './look';
 import {
   canvasSize,
   type FigurePicture,
@@ -13,19 +12,22 @@ import {
   saliencePanel,
   turnPanel,
 } from './panels';
+import type { SheetLook } from './sheets';
 import { FAINT, INK, textAt, wrap } from './text';
 
 export interface FigureTurn {
   readonly question: string;
   readonly answer: string;
-  /** What it saw of each picture that was there. */
-  readonly looks: readonly Look[];
+  /** What it looked at on each picture; undefined before the picture was there. */
+  readonly looks: readonly (SheetLook | undefined)[];
 }
 
 /** A picture as it is embedded, in colour and in grey. */
 export interface Embedded extends FigurePicture {
   readonly colour: string;
   readonly grey: string;
+  /** Which part of which medium it is, above its panels; '' where that is plain. */
+  readonly label: string;
 }
 
 const MARGIN = 28;
@@ -51,12 +53,18 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
     y += FONT.title + 8;
   }
   if (parts.length > 0) y += 10;
-  for (const panels of rows)
+  for (const [i, panels] of rows.entries()) {
+    const { label = '' } = pictures[i] ?? {};
+    if (label !== '') {
+      parts.push(textAt(MARGIN, y + FONT.heading, label, { size: FONT.heading, weight: 'bold', fill: FAINT }));
+      y += LINE.heading + 4;
+    }
     for (let first = 0; first < panels.length; first += columns) {
       const line = drawLine(panels.slice(first, first + columns), y, column);
       parts.push(line.svg);
       y += line.height + GAP;
     }
+  }
   const entries = legend(pictures, turns, MARGIN, y + 4);
   parts.push(entries);
   const height = Math.ceil(entries === '' ? y - GAP + MARGIN : y + MARGIN);
@@ -66,7 +74,7 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
 /** The panels of one picture: its salience, what was kept of it, and the turns since it was there. */
 function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureTurn[]): Panel[] {
   const seen = turns.flatMap(({ question, answer, looks }, turn) => {
-    const look = looks.find((one) => one.picture === index);
+    const look = looks[index];
     return look === undefined ? [] : [turnPanel(picture, turn + 1, { question, answer }, look)];
   });
   return [saliencePanel(picture), keptPanel(picture), ...seen].filter((panel) => panel !== undefined);
@@ -105,7 +113,8 @@ function drawLine(panels: readonly Panel[], y: number, column: number): { svg: s
 }
 
 function document(width: number, height: number, pictures: readonly Embedded[], parts: readonly string[]): string {
-  const images = pictures.flatMap(({ id, colour, grey }) => [
+  const embedded = new Map(pictures.map((picture) => [picture.id, picture]));
+  const images = [...embedded.values()].flatMap(({ id, colour, grey }) => [
     `<image id="${id}-colour" width="1" height="1" preserveAspectRatio="none" href="${colour}"/>`,
     `<image id="${id}-grey" width="1" height="1" preserveAspectRatio="none" href="${grey}"/>`,
   ]);

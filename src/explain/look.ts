@@ -1,6 +1,5 @@
-// From what a conversation's turns report to what can be drawn: for each picture its kept cells and salience, for each turn
-// and picture the cells that each layer attended. A picture is one plane of a grid: an image, a tile, a thumbnail or a frame. Knows
-// numbers only.
+// From what a conversation's turns report to what can be drawn: for each plane of a grid its kept cells and salience, for each turn
+// and plane the cells that each layer attended. A plane is an image, a tile, a thumbnail or a frame. Knows numbers only.
 
 import { SparseVilaError } from '../errors';
 import type { CellGeometry } from '../image/cells';
@@ -29,6 +28,8 @@ export interface LookedAtMedium {
 
 /** One plane of a grid of a medium, with its cells as raster indices. */
 export interface Plane {
+  /** Among all planes of the conversation. */
+  readonly index: number;
   /** Among all media of the conversation. */
   readonly medium: number;
   /** Number of the grid in its medium, and of the plane in its grid. */
@@ -47,23 +48,39 @@ export interface Plane {
 /** One plane in one turn. */
 export interface Look {
   /** Number of the plane among all of the conversation. */
-  readonly picture: number;
+  readonly plane: number;
   /** Per layer, the cells attended, ascending; undefined when every layer attends every kept cell. */
   readonly retrieved: readonly (readonly number[])[] | undefined;
   /** Per layer, the relevance of each cell; 0 where it was pruned. Undefined when it was not recorded. */
   readonly relevance: readonly Float32Array[] | undefined;
 }
 
-/** The planes of one medium, the medium-th of its conversation, whose kept tokens follow `rows` others. */
-export function planesOf({ layout, kept, salience }: LookedAtMedium, medium: number, rows: number): Plane[] {
+/** How many media, planes and kept tokens there were in a conversation before a medium. */
+export interface Before {
+  readonly media: number;
+  readonly planes: number;
+  readonly rows: number;
+}
+
+/** The planes of one medium of a conversation. */
+export function planesOf({ layout, kept, salience }: LookedAtMedium, before: Before): Plane[] {
   const planes: Plane[] = [];
   let first = 0;
-  let row = rows;
+  let row = before.rows;
   for (const [gridIndex, { t, h, w, cells, frames }] of layout.grids.entries())
     for (let plane = 0; plane < t; plane++) {
       const own = kept.filter((token) => token >= first && token < first + h * w).map((token) => token - first);
       planes.push({
-        ...{ medium, gridIndex, plane, grid: { rows: h, cols: w }, cells, frame: frames[plane] ?? 0, kept: own },
+        ...{
+          index: before.planes + planes.length,
+          medium: before.media,
+          gridIndex,
+          plane,
+          grid: { rows: h, cols: w },
+          cells,
+          frame: frames[plane] ?? 0,
+          kept: own,
+        },
         salience: salience?.subarray(first, first + h * w),
         rows: { from: row, to: row + own.length },
       });
@@ -76,25 +93,24 @@ export function planesOf({ layout, kept, salience }: LookedAtMedium, medium: num
 /**
  * What each turn looked at, of every picture that was there by then.
  * @param turns all turns of a conversation that was never rewound, in order
- * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were attended that no picture of these turns has
+ * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were attended that no plane of these turns has
  */
 export function looksOf(
   turns: readonly { readonly stats: LookedAt; readonly relevance?: readonly LayerRelevance[] | undefined }[],
 ): Look[][] {
   const planes: Plane[] = [];
-  let rows = 0;
-  let media = 0;
+  let [rows, media] = [0, 0];
   return turns.map(({ stats, relevance }) => {
     const { retrieved } = stats;
     for (const medium of stats.media) {
-      for (const plane of planesOf(medium, media, rows)) planes.push(plane);
+      for (const plane of planesOf(medium, { media, planes: planes.length, rows })) planes.push(plane);
       rows += medium.kept.length;
       media++;
     }
     checkRows(retrieved, relevance, { rows, media });
     const all = retrieved === undefined || retrieved.every(({ length }) => length === rows);
-    return planes.map((plane, picture) => ({
-      picture,
+    return planes.map((plane) => ({
+      plane: plane.index,
       retrieved: all ? undefined : retrieved?.map((layer) => cellsOf(layer, plane)),
       relevance: relevance?.map((layer) => relevanceOf(layer, plane)),
     }));

@@ -2,9 +2,10 @@
 // nothing about where a panel stands.
 
 import { BAR, BAR_HEIGHT, countBar, countColour, gradientBar } from './bars';
-import { type CanvasPicture, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
+import { type CanvasPicture, cellCount, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
 import { type ColourMap, plasma, viridis } from './colour';
-import { type Look, layerCounts } from './look';
+import { layerCounts } from './look';
+import type { SheetLook } from './sheets';
 import { FAINT, textAt, textWidth } from './text';
 
 /** What is known of a picture. */
@@ -43,8 +44,8 @@ export function saliencePanel(picture: FigurePicture): Panel | undefined {
 }
 
 export function keptPanel(picture: FigurePicture): Panel {
-  const { kept, grid } = picture;
-  const tokens = grid.rows * grid.cols;
+  const { kept } = picture;
+  const tokens = cellCount(picture);
   return {
     heading: kept.length === tokens ? `All ${tokens} cells kept` : `${kept.length} of ${tokens} cells kept`,
     note:
@@ -59,7 +60,7 @@ export function turnPanel(
   picture: FigurePicture,
   number: number,
   turn: { question: string; answer: string },
-  look: Look,
+  look: SheetLook,
 ): Panel {
   const words = { heading: `${number}. ${turn.question}`, answer: turn.answer };
   const { retrieved, relevance } = look;
@@ -88,7 +89,7 @@ function retrievedBody(
   picture: FigurePicture,
   retrieved: readonly (readonly number[])[],
 ): Pick<Panel, 'note' | 'body' | 'height'> {
-  const counts = layerCounts(retrieved, picture.grid.rows * picture.grid.cols);
+  const counts = layerCounts(retrieved, cellCount(picture));
   const any = counts.filter((count) => count > 0).length;
   const [least, most] = [
     Math.min(...retrieved.map(({ length }) => length)),
@@ -208,8 +209,8 @@ function multiples(
   const gap = 6;
   const label = 15;
   const width = (canvasSize(picture).width - (columns - 1) * gap) / columns;
-  const scale = width / picture.cells.canvas.width;
-  const step = Math.ceil(picture.cells.canvas.height * scale) + label + gap;
+  const scale = width / picture.canvas.width;
+  const step = Math.ceil(picture.canvas.height * scale) + label + gap;
   const write = (x: number, y: number, words: string): string => textAt(x, y + 11, words, { size: 11, fill: FAINT });
   const roomy = layers.length <= 4;
   const first = roomy ? 0 : label;
@@ -229,16 +230,16 @@ function multiples(
 
 const all = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
-function prunedCells({ kept, grid }: FigurePicture): number[] {
-  const alive = new Set(kept);
-  return all(grid.rows * grid.cols).filter((cell) => !alive.has(cell));
+function prunedCells(picture: FigurePicture): number[] {
+  const kept = new Set(picture.kept);
+  return all(cellCount(picture)).filter((cell) => !kept.has(cell));
 }
 
-const panelScale = ({ cells }: FigurePicture): number => scaleInto(cells, PANEL.width, PANEL.height);
+const panelScale = (picture: FigurePicture): number => scaleInto(picture, PANEL.width, PANEL.height);
 
 export function canvasSize(picture: FigurePicture): { width: number; height: number } {
   const scale = panelScale(picture);
-  const { width, height } = picture.cells.canvas;
+  const { width, height } = picture.canvas;
   return { width: Math.round(width * scale), height: Math.round(height * scale) };
 }
 
@@ -251,15 +252,16 @@ function draw(picture: FigurePicture, x: number, y: number, look: 'colour' | 'gr
 /** What the dark cells of turns mean, in one line; nothing where there are none. */
 export function legend(
   pictures: readonly FigurePicture[],
-  turns: readonly { readonly looks: readonly Look[] }[],
+  turns: readonly { readonly looks: readonly (SheetLook | undefined)[] }[],
   x: number,
   y: number,
 ): string {
   const pruned = pictures.some((picture) => prunedCells(picture).length > 0);
   const padded = pictures.some(
-    ({ width, height, cells: { canvas } }) => canvas.width > width || canvas.height > height,
+    // More than what rounding adds to the tiles of a picture.
+    ({ width, height, canvas }) => canvas.width > width + 0.5 || canvas.height > height + 0.5,
   );
-  const idle = turns.some(({ looks }) => looks.some(({ retrieved }) => retrieved !== undefined));
+  const idle = turns.some(({ looks }) => looks.some((look) => look?.retrieved !== undefined));
   let at = x;
   const entry = (words: string, { colour, opacity }: Omit<Fill, 'cells'>): string => {
     const left = at;
