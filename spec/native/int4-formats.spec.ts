@@ -120,7 +120,7 @@ describe.each(readdirSync(FORMATS))('%s', (format) => {
     }
   });
 
-  test('every tensor was read', () => weights.close());
+  test('every tensor was read', () => expect(() => weights.close()).not.toThrow());
 });
 
 describe('dequantize', () => {

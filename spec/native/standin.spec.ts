@@ -3,14 +3,13 @@
 
 import { buildOnStandin, type Program } from '../support/standin';
 
-let program: Program | undefined;
+let program: Program;
 beforeAll(async () => {
   program = await buildOnStandin(['spec/native/standin.cu']);
 });
-afterAll(() => program?.remove());
+afterAll(() => program.remove());
 
 test('threads, warps, atomics, tensor cores, memory, streams and events are as in the manuals', () => {
-  if (program === undefined) return;
   const { status, stdout, stderr } = program.run();
   expect(
     stderr.split('\n').filter((line) => !/^stand-in: something wrote (before|past) the 400 b|^$/.test(line)),
@@ -39,14 +38,12 @@ test.each([
   ],
   ['mask', 'SIGABRT', /wrong_mask: lane 0 calls __shfl_sync with mask 000000fe, which leaves it out/],
 ])('%s ends the process with %s and says why', (how, signal, message) => {
-  if (program === undefined) return;
   const result = program.run([how]);
   expect(result.stderr).toMatch(message);
   expect(result.signal).toBe(signal);
 });
 
 test('settings: memory is bounded, unknown ones are refused', () => {
-  if (program === undefined) return;
   for (const SPARSEVILA_STANDIN of ['memory=399', 'devices=0', 'driver=12040']) {
     const result = program.run(['read'], { SPARSEVILA_STANDIN });
     expect(result).toMatchObject({ signal: null, status: 3, stderr: '' });

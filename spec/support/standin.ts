@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { packageFolder } from '../../src/runtime/paths';
-import { findCompiler } from '../../src/runtime/process';
+import { findCompiler, findProgram } from '../../src/runtime/process';
 
 const compile = promisify(execFile);
 
@@ -23,19 +23,26 @@ export interface Program {
   remove(): void;
 }
 
-/**
- * Compiles `sources` (paths in the package) with native/standin into a program. Undefined, with a warning, where there is no
- * compiler or no Linux.
- */
+/** The C++ compiler. Specs that need one fail without it, since set-up needs one as well. */
+export function requireCompiler(): string {
+  const compiler = findCompiler(process.env);
+  if (compiler === undefined) throw new Error('Expected a C++ compiler in PATH. Install g++ or clang++.');
+  return compiler;
+}
+
+/** The program that lists the symbols of an object file; comes with every compiler. */
+export function requireNm(): string {
+  const nm = findProgram(['nm', 'llvm-nm'], process.env);
+  if (nm === undefined) throw new Error('Expected nm in PATH. Install binutils or llvm.');
+  return nm;
+}
+
+/** Compiles `sources` (paths in the package) with native/standin into a program. */
 export async function buildOnStandin(
   sources: readonly string[],
   { include = [], link = [] }: { include?: readonly string[]; link?: readonly string[] } = {},
-): Promise<Program | undefined> {
-  const compiler = findCompiler(process.env);
-  if (compiler === undefined || process.platform !== 'linux') {
-    console.warn('Not checked: this needs a C++ compiler and Linux.');
-    return undefined;
-  }
+): Promise<Program> {
+  const compiler = requireCompiler();
   const folder = mkdtempSync(join(tmpdir(), 'sparsevila-standin-'));
   const path = (name: string): string => join(packageFolder(), name);
   const standin = readdirSync(path('native/standin')).filter((name) => name.endsWith('.cc'));
@@ -65,9 +72,8 @@ export async function buildOnStandin(
 }
 
 /** Builds such a program, runs it once and returns what it prints. One that fails is an error with its own words in it. */
-export async function runOnStandin(sources: readonly string[], settings = ''): Promise<string | undefined> {
+export async function runOnStandin(sources: readonly string[], settings = ''): Promise<string> {
   const program = await buildOnStandin(sources);
-  if (program === undefined) return undefined;
   try {
     const { status, signal, stdout, stderr } = program.run([], { SPARSEVILA_STANDIN: settings });
     if (status !== 0) throw new Error(`The program ended with ${signal ?? status}.\n${stdout}${stderr}`);
