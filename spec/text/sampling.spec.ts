@@ -89,6 +89,18 @@ describe('the order of transformers', () => {
     expect(support({ temperature: 1, topP: 1 }, logits)).toEqual([0, 1, 2, 3]);
   });
 
+  it.each([5e-324, 1e-60, 1e-44])('top-p %s, which f32 or a kernel takes for 0, keeps the most probable', (topP) => {
+    const one = f32(1, 1.5, 1.4);
+    expect(support({ temperature: 5, topP }, one)).toEqual([1]);
+    expect(support({ temperature: 5, topP, repetitionPenalty: 1.01 }, one)).toEqual([1]);
+    const draw = createSampler({ temperature: 5, topP, seed: 1 }).draw();
+    if (draw === undefined) throw new Error('expected a draw without a penalty');
+    const row = float32(one, [3]);
+    const drawn = sample(row, draw);
+    expect(drawn.dataSync()[0]).toBe(1);
+    for (const tensor of [row, drawn]) tensor.dispose();
+  });
+
   it('top-k keeps k, and whatever equals the k-th', () => {
     expect(support({ temperature: 1, topK: 1 }, logits)).toEqual([0]);
     expect(support({ temperature: 1, topK: 3 }, logits)).toEqual([0, 1, 2]);

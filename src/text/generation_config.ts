@@ -4,7 +4,7 @@
 
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
-import { checkSampling, type SamplingDefaults, type SamplingOptions } from './sampling';
+import { checkSampling, LEAST_TOP_P, type SamplingDefaults, type SamplingOptions } from './sampling';
 
 /** What generation_config.json says. */
 export interface GenerationConfig {
@@ -13,8 +13,6 @@ export interface GenerationConfig {
   readonly maxNewTokens?: number;
 }
 
-/** The smallest probability that f32 holds: keeps the most probable token alone, as transformers does for top_p 0. */
-const LEAST = 2 ** -126;
 const MOST_TOKENS = 2 ** 31 - 1;
 
 /** Settings that change every answer, with the values that change nothing; null, false and empty ones never do. */
@@ -68,7 +66,7 @@ function sampled(config: ConfigReader): SamplingDefaults {
     const topK = config.number('top_k', 50);
     const topP = config.number('top_p', 1);
     const temperature = config.number('temperature', 1);
-    return checkSampling({ temperature, topK: topK === -1 ? 0 : topK, topP: topP === 0 ? LEAST : topP });
+    return checkSampling({ temperature, topK: topK === -1 ? 0 : topK, topP: topP === 0 ? LEAST_TOP_P : topP });
   } catch (error) {
     if (!(error instanceof SparseVilaError)) throw error;
     const where = error.message.startsWith(config.file) ? '' : `${config.file}: `;

@@ -41,6 +41,9 @@ export interface SamplingDefaults extends SamplingOptions {
   readonly unusable?: SparseVilaError;
 }
 
+/** The smallest normal number of f32. As top-p it keeps the most probable token alone, which is what any smaller one, and 0, means. */
+export const LEAST_TOP_P: number = 2 ** -126;
+
 const isF32 = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
 
 const RULES: Checks<SamplingOptions> = {
@@ -62,18 +65,18 @@ const RULES: Checks<SamplingOptions> = {
 export function createSampler(options: SamplingOptions, { unusable, ...defaults }: SamplingDefaults = {}): Sampler {
   const {
     temperature = 0,
-    topP = 1,
     repetitionPenalty = 1,
     seed = randomInt(2 ** 47),
     ...given
   } = checkSampling({ ...defaults, ...options });
   if (unusable !== undefined && options.temperature === undefined) throw unusable;
   const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // the op reads an int32
+  const topP = Math.max(Math.fround(given.topP ?? 1), LEAST_TOP_P); // the op reads an f32
   const penalise =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
   const isGreedy = Math.fround(temperature) === 0;
   const random = uniform(seed);
-  const drawn = drawer(Math.fround(temperature), topK, Math.fround(topP), random);
+  const drawn = drawer(Math.fround(temperature), topK, topP, random);
   return {
     seed,
     sample: (logits, history) => {
