@@ -94,6 +94,7 @@ export const ERROR_CODES = {
   ERR_BAD_ISA: 'SPARSEVILA_ISA names instructions that this processor lacks. Unset it.',
   ERR_BAD_LIBTENSORFLOW: 'SPARSEVILA_LIBTENSORFLOW names a folder without a usable libtensorflow. Correct or unset it.',
   ERR_BAD_NATIVE: 'A native module does not load. Remove its folder and run `npx sparsevila setup`.',
+  ERR_BAD_THREADS: 'A variable of the environment names an impossible number of threads. Correct or unset it.',
   ERR_BAD_ZIP: 'A downloaded archive is damaged. Run set-up again.',
   ERR_COMPILE: 'The native code did not compile. The message shows the last lines and where the log is.',
   ERR_FETCH: 'A download failed. Check the network and the package index, then run set-up again.',

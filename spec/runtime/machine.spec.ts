@@ -1,5 +1,5 @@
 // What is read out of /proc and /sys, on texts of machines other than this one.
-import { cores, cpuQuota, isaLevel, memoryBytes, processor } from '../../src/runtime/machine';
+import { checkThreadCounts, cores, cpuQuota, isaLevel, memoryBytes, processor } from '../../src/runtime/machine';
 
 const AVX2 = ['avx2', 'fma', 'f16c'];
 const AVX512 = [...AVX2, 'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'];
@@ -30,6 +30,28 @@ describe('isaLevel', () => {
     );
     expect(() => isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'sse9' })).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_ISA' }),
+    );
+  });
+});
+
+describe('thread counts', () => {
+  test.each([
+    {},
+    { SPARSEVILA_THREADS: '1', TF_NUM_INTRAOP_THREADS: '0', TF_NUM_INTEROP_THREADS: '8' },
+    { SPARSEVILA_THREADS: '256', TF_NUM_INTRAOP_THREADS: '1024' },
+    { SPARSEVILA_THREADS: '', TF_NUM_INTRAOP_THREADS: '' },
+  ])('%j can be', (env) => {
+    expect(() => checkThreadCounts(env)).not.toThrow();
+  });
+
+  test.each(
+    ['SPARSEVILA_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'].flatMap((name) =>
+      ['abc', '-3', '100000', '1.5', '2 ', '4294967297', `1${'0'.repeat(400)}`].map((value) => [name, value]),
+    ),
+  )('%s=%s is refused by name', (name, value) => {
+    const message = expect.stringContaining(`for ${name} but received "${value.slice(0, 9)}`);
+    expect(() => checkThreadCounts({ [name]: value })).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_THREADS', message }),
     );
   });
 });

@@ -1,4 +1,5 @@
 // TensorFlow runs in this process, and starts once.
+import { spawnSync } from 'node:child_process';
 import { start } from '../../src/runtime/start';
 
 describe('start', () => {
@@ -35,6 +36,16 @@ test('without set-up it says what to run', () => {
     }
   });
 });
+
+test.each(['TF_NUM_INTRAOP_THREADS', 'SPARSEVILA_THREADS'])(
+  'an impossible %s is an error, not the end of the process',
+  (name) => {
+    const load = `require(${JSON.stringify(require.resolve('../../src/runtime/start'))}).start()`;
+    const env = { ...process.env, [name]: '-3' };
+    const { status, stderr } = spawnSync(process.execPath, ['-e', load], { env, encoding: 'utf8', timeout: 60_000 });
+    expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringContaining("code: 'ERR_BAD_THREADS'") });
+  },
+);
 
 test('a second copy of the modules in the same process runs too', () => {
   // tfjs keeps its kernels on the global object, so the second copy finds each one registered, and says so.

@@ -10,7 +10,7 @@ import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
 import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
 import { ENGINE_PACKAGE, ENGINE_VERSION, findEngine } from './engine';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
-import { cores, cpuQuota, glibcVersion, isaLevel, memoryBytes, processor } from './machine';
+import { checkThreadCounts, cores, cpuQuota, glibcVersion, isaLevel, memoryBytes, processor } from './machine';
 import { compilerProblem, findNative, type NativeModules } from './native';
 import { findNpm } from './npm';
 import type { Nvidia } from './nvidia';
@@ -172,12 +172,9 @@ function processorRow(): Row {
 
 function coresRow(): Row {
   const quota = cpuQuota();
-  return row(
-    'cores',
-    'ok',
-    `${cores()}${quota === undefined ? '' : ` (the container's quota is ${quota.toFixed(1)})`}`,
-    '',
-  );
+  const { error } = attempt(() => checkThreadCounts());
+  const text = `${cores()}${quota === undefined ? '' : ` (the container's quota is ${quota.toFixed(1)})`}`;
+  return row('cores', error === undefined ? 'ok' : 'fail', text, error ?? '');
 }
 
 function memoryRow(): Row {

@@ -3,7 +3,7 @@
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
-import { SparseVilaError } from '../errors';
+import { received, SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
 /** Instruction sets in the order in which kernels prefer them, the last first. */
@@ -54,6 +54,31 @@ export function tensorflowDefaults(): Readonly<Record<string, string>> {
     // Ops come one at a time from the JavaScript thread: nothing runs between them.
     TF_NUM_INTEROP_THREADS: '1',
   };
+}
+
+/** Most threads of the kernels' pool, `kMaxThreads` of native/kernels/pool.cc. */
+const MOST_KERNEL_THREADS = 256;
+/** TensorFlow makes as many threads as it is told, at once, and ends the process when it cannot. */
+const MOST_TENSORFLOW_THREADS = 1024;
+
+/**
+ * Checks the variables that say how many threads to use. An empty one is as good as absent; 0 lets TensorFlow choose.
+ * @throws SparseVilaError `ERR_BAD_THREADS`: the native code would take another number, or end the process
+ */
+export function checkThreadCounts(env: Environment = process.env): void {
+  const ranges: readonly [string, number, number][] = [
+    ['SPARSEVILA_THREADS', 1, MOST_KERNEL_THREADS],
+    ['TF_NUM_INTRAOP_THREADS', 0, MOST_TENSORFLOW_THREADS],
+    ['TF_NUM_INTEROP_THREADS', 0, MOST_TENSORFLOW_THREADS],
+  ];
+  for (const [name, least, most] of ranges) {
+    const asked = env[name];
+    if (!asked || (/^\d{1,9}$/.test(asked) && Number(asked) >= least && Number(asked) <= most)) continue;
+    throw new SparseVilaError(
+      'ERR_BAD_THREADS',
+      `Expected an integer from ${least} to ${most} for ${name} but received ${received(asked)}. Unset it for the best.`,
+    );
+  }
 }
 
 export interface Processor {

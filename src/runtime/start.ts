@@ -5,7 +5,7 @@ import nodeUtil from 'node:util';
 import { messageOf, SparseVilaError } from '../errors';
 import { loadEngine, loadNative, polyfillUtil } from './compat';
 import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
-import { isaLevel, processor, tensorflowDefaults } from './machine';
+import { checkThreadCounts, isaLevel, processor, tensorflowDefaults } from './machine';
 import { guardModule } from './op_error';
 import { type Installation, requireInstallation } from './setup';
 import type { Tensor, Tf } from './tensor';
@@ -113,6 +113,7 @@ let runtime: Runtime | undefined;
  * Each thread of Node (the main one, and workers of `worker_threads`) has its own backend and tensors. Libraries, device,
  * kernels and their threads belong to the process: the first thread to start decides them, and one of our ops runs at a time.
  * @throws SparseVilaError `ERR_NOT_SET_UP` when set-up has not run for the present sources; `ERR_BAD_DEVICE`;
+ *   `ERR_BAD_ISA`, `ERR_BAD_THREADS`;
  *   `ERR_NO_GPU` when a GPU is asked for and cannot be used, saying why; `ERR_BAD_NATIVE` and `ERR_BACKEND` when a library
  *   does not load or TensorFlow does not start
  */
@@ -137,6 +138,7 @@ function load(): Runtime {
 
 function startWith(installation: Installation): Runtime {
   isaLevel(processor()); // an impossible SPARSEVILA_ISA is an error here; the native code would take the best level
+  checkThreadCounts();
   for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
   const { load: loadTensorflow } = loadNative(installation.native.preload) as PreloadModule;
