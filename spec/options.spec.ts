@@ -1,5 +1,6 @@
 // The one check of options: what it accepts, how it refuses, and that hostile objects get the same answer.
 
+import { runInNewContext } from 'node:vm';
 import { SparseVilaError } from '../src/errors';
 import {
   type Check,
@@ -63,9 +64,13 @@ test.each<[unknown, RegExp]>([
   [{ tokens: null }, /received null/],
   [{ tokens: { valueOf: thrower, toString: thrower } }, /for tokens, received \{/],
   [{ model: '' }, /at least one character for model, received ""/],
-  [null, /an object of options, received null/],
-  ['model', /an object of options, received "model"/],
-  [[], /an object of options, received \[\]/],
+  [null, /a plain object of options, received null/],
+  ['model', /a plain object of options, received "model"/],
+  [[], /a plain object of options, received \[\]/],
+  [Promise.resolve({ tokens: 1 }), /a plain object of options, received Promise/],
+  [new Map([['tokens', 1]]), /a plain object of options, received \[?Map/],
+  [/x/, /a plain object of options/],
+  [Object.create({ tokens: 1 }), /a plain object of options/],
   [() => 1, /received a function/],
   [
     {
@@ -79,6 +84,14 @@ test.each<[unknown, RegExp]>([
 ])('refuses %#', (options, message) => {
   const error = errorOf(() => checkOptions('x', options as Options, CHECKS));
   expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(message)]);
+});
+
+test('options of another realm, and without a prototype, are read', () => {
+  const foreign = runInNewContext('({ tokens: 2 })') as Options;
+  expect(checkOptions('x', foreign, CHECKS)).toEqual({ tokens: 2 });
+  expect(checkOptions('x', Object.assign(Object.create(null), { tokens: 3 }) as Options, CHECKS)).toEqual({
+    tokens: 3,
+  });
 });
 
 test('a required option that is absent has its own code', () => {

@@ -156,12 +156,22 @@ export function nearest(name: string, words: readonly string[]): string | undefi
 function readOptions(what: string, options: unknown): Map<string, unknown> {
   if (options === undefined) return new Map();
   try {
-    if (OBJECT.accepts(options)) return new Map(Object.entries(options as object));
+    if (isPlain(options)) return new Map(Object.entries(options as object));
   } catch (cause) {
     const message = `${what}: expected options that can be read, but reading them threw: ${messageOf(cause)}`;
     throw new SparseVilaError('ERR_OPTION_INVALID', message, { cause });
   }
-  throw invalidOption(what, 'an object of options', received(options));
+  throw invalidOption(what, 'a plain object of options', received(options));
+}
+
+/**
+ * An object as `{}` or Object.create(null) makes it, in any realm. Others carry values that are not their own properties: a promise
+ * that was not awaited, or a Map, would be taken for no options.
+ */
+function isPlain(value: unknown): boolean {
+  if (!OBJECT.accepts(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 function unknownOption(what: string, name: string, known: readonly string[]): SparseVilaError {
