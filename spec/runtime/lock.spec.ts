@@ -1,7 +1,7 @@
 // One holder at a time, whoever dies when, and no lock that outlives its owner.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -48,6 +49,24 @@ test('what lies in the folder stays', () => {
   writeFileSync(join(folder, 'work'), '');
   takeLock(folder).release();
   expect(readdirSync(folder)).toEqual(['work']);
+});
+
+test('a folder that vanishes once, after many withdrawals, is tried again', () => {
+  const other = takeLock(folder);
+  const soon = new Date(Date.now() + 60_000);
+  utimesSync(recordOf(), soon, soon); // as young as the record of a contender who is about to withdraw
+  const { openSync } = fs;
+  let opened = 0;
+  const watched = jest.spyOn(fs, 'openSync').mockImplementation((path, ...rest) => {
+    if (path === folder && ++opened === 12) other.release(); // between making the folder and using it
+    return openSync(path, ...rest);
+  });
+  try {
+    takeLock(folder).release();
+    expect(opened).toBe(13);
+  } finally {
+    watched.mockRestore();
+  }
 });
 
 test('the lock of a killed process is free, and nothing of it is left', () => {

@@ -67,12 +67,16 @@ export const isLockFile = (name: string): boolean => LOCK_FILE.test(name);
  * @throws SparseVilaError `ERR_BUSY` naming the owner; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
  */
 export function takeLock(folder: string): Lock {
-  for (let attempt = 1; ; attempt++) {
+  // Counted apart: a folder that vanishes once, after many withdrawals, is no folder that cannot be made.
+  for (let withdrawn = 0, vanished = 0; ; sleep(Math.random() * LONGEST_WAIT_MS)) {
     const taken = contend(folder, `lock-${randomBytes(8).toString('hex')}`);
-    if (typeof taken === 'object' && 'release' in taken) return taken;
-    if (typeof taken === 'object' && attempt >= ATTEMPTS) throw taken.vanished;
-    if (typeof taken === 'string' && (attempt >= ATTEMPTS || isHolder(folder, taken))) throw busy(folder, taken);
-    sleep(Math.random() * LONGEST_WAIT_MS);
+    if (typeof taken === 'string') {
+      vanished = 0;
+      if (++withdrawn >= ATTEMPTS || isHolder(folder, taken)) throw busy(folder, taken);
+    } else {
+      if ('release' in taken) return taken;
+      if (++vanished >= ATTEMPTS) throw taken.vanished;
+    }
   }
 }
 
