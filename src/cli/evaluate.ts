@@ -106,7 +106,7 @@ export const evaluateCommand: CommandModule<object, Flags> = {
 };
 
 async function run(args: Arguments, signal: AbortSignal): Promise<void> {
-  const data = dataSetOf(args);
+  const data = await dataSetOf(args);
   const methods = parseMethods(args.methods);
   const request = requestOf(args);
   const configuration = configurationOf(args, data);
@@ -151,10 +151,10 @@ function requestOf({ ratios, equal, positions }: Arguments): Request {
   if (wanted === 'time') return { ratios: given, shares: [], time: true, positions: modes };
   const [name, list = ''] = wanted.split('=');
   const shares = list.split(',').map((share) => (share.trim() === '' ? Number.NaN : Number(share)));
-  if (name !== 'active' || !shares.every((share) => share > 0 && share <= 1)) {
+  if (name !== 'active' || !shares.every((share) => share >= 0.001 && share <= 1)) {
     throw new SparseVilaError(
       'ERR_OPTION_INVALID',
-      `Expected active=SHARES, each above 0 and at most 1, such as active=0.1, or time, for --equal, received ${wanted}.`,
+      `Expected active=SHARES, each from 0.001 to 1, such as active=0.1, or time, for --equal, received ${wanted}.`,
     );
   }
   return { ratios: given, shares, time: false, positions: modes };

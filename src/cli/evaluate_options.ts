@@ -4,10 +4,11 @@ import { createHash } from 'node:crypto';
 import { closeSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
-import { SparseVilaError } from '../errors';
+import { messageOf, SparseVilaError } from '../errors';
 import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
 import { SCORE_NAMES } from '../evaluate/scores';
 import { filesBelow, isFolder, openRegular, readFileBounded, shownPath } from '../files';
+import { checkImage } from '../image/source';
 import { COUNT, checkValue, SEED } from '../options';
 import { CONVERSATION_OPTIONS, modelFolder, packagedPath } from './options';
 
@@ -48,18 +49,33 @@ export type EvaluateArguments = ArgumentsCamelCase<EvaluateFlags>;
 export const IMAGE_CACHE = 512e6;
 
 /** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
-export function dataSetOf(args: EvaluateArguments): DataSet {
+export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   const { scenes, turns, frames, seed } = args;
   checkValue('evaluate', '--max-tokens', args.maxTokens, COUNT);
   checkValue('evaluate', '--seed', seed, SEED);
   if (args.data === undefined)
     return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, frames: frames ?? 1, seed });
   const stray = Object.entries({ scenes, turns, frames }).find(([, value]) => value !== undefined);
-  if (stray === undefined) return readDataSet(packagedPath(args.data));
+  if (stray === undefined) {
+    const data = readDataSet(packagedPath(args.data));
+    await checkPictures(data);
+    return data;
+  }
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
     `Expected no --${stray[0]} with --data, whose file says what is asked. Leave one of them out.`,
   );
+}
+
+/** Sees that all pictures look like pictures, so that a wrong one does not wait for the model. @throws SparseVilaError `ERR_DATA_SET` */
+async function checkPictures({ conversations }: DataSet): Promise<void> {
+  for (const { place, images } of conversations) {
+    try {
+      for (const image of images()) await checkImage(image);
+    } catch (cause) {
+      throw new SparseVilaError('ERR_DATA_SET', `${place}: ${messageOf(cause)}`, { cause });
+    }
+  }
 }
 
 /**

@@ -54,7 +54,7 @@ export const tuneCommand: CommandModule<object, Flags> = {
 
 async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const goal = goalOf(args.keep);
-  const data = dataSetOf(args);
+  const data = await dataSetOf(args);
   const method = methodEntry(args.method);
   const reporter = progressReporter();
   try {
