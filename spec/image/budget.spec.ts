@@ -97,15 +97,15 @@ it('four AVIF pictures of 36 megapixels at once, of which each takes 600 MB, sta
   const script = `
     const sharp = require('sharp');
     const { readFileSync } = require('node:fs');
-    const { preprocess } = require(${JSON.stringify(join(__dirname, '../../src/image/preprocess.js'))});
-    const config = { size: { width: 14, height: 14 }, resample: 'bicubic', doResize: true, doRescale: true, doNormalize: false,
-      rescaleFactor: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1] };
+    const { withImage } = require(${JSON.stringify(join(__dirname, '../../src/image/decode.js'))});
+    const { resize } = require(${JSON.stringify(join(__dirname, '../../src/image/resample.js'))});
+    const small = (image) => resize(image, 14, 14, 'bicubic');
     const memory = () => Number(/VmHWM:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024;
     (async () => {
       const background = { r: 10, g: 20, b: 30 };
       const file = await sharp({ create: { width: 6000, height: 6000, channels: 3, background } }).avif({ effort: 0 }).toBuffer();
       const order = [];
-      await Promise.all(Array.from({ length: 4 }, (_, i) => preprocess(file, config, 'resize').then(() => order.push(i))));
+      await Promise.all(Array.from({ length: 4 }, (_, i) => withImage(file, {}, small).then(() => order.push(i))));
       console.log(JSON.stringify({ peak: memory(), order }));
     })();`;
   const output = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });

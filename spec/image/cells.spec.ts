@@ -1,5 +1,6 @@
 // Cells on pictures: by hand, and against what preprocessing really does with the pixels of a cell.
 
+import { draw } from '../../src/image/canvas';
 import {
   type CellGeometry,
   cellsOfRegion,
@@ -8,7 +9,8 @@ import {
   type Size,
   wholePicture,
 } from '../../src/image/cells';
-import { preprocess } from '../../src/image/preprocess';
+import { padded, resized } from '../../src/models/families/vila_layouts';
+import { planes } from './fixtures';
 
 interface InputGrid {
   readonly mode: 'resize' | 'pad';
@@ -76,7 +78,7 @@ it('that cover a picture evenly', () => {
   expect(evenCells({ width: 300, height: 100 }, 5, 6)).toMatchObject({ cell: { width: 50, height: 20 } });
 });
 
-const NORMALIZE = { rescaleFactor: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1], doResize: true, doRescale: true } as const;
+const NORMALIZE = { rescaleFactor: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1] } as const;
 
 /** A black picture, white where `cell` lies, and where no picture is nothing. */
 function lit(size: { width: number; height: number }, geometry: CellGeometry, row: number, col: number) {
@@ -91,7 +93,7 @@ function lit(size: { width: number; height: number }, geometry: CellGeometry, ro
         inside(y + picture.top, row, cell.height, covered.height)
       )
         data.fill(255, (y * size.width + x) * 3, (y * size.width + x) * 3 + 3);
-  return { data, ...size, channels: 3 as const };
+  return { data, ...size };
 }
 
 /** Mean brightness of each cell of the input. */
@@ -123,16 +125,13 @@ describe('the pixels of a cell on the picture are those that the model gets in t
     ['resize', 120, 14, 3, 700, 900],
   ] as const)(
     '%s %i pixels, patches of %i, blocks of %i, a picture of %i x %i',
-    async (mode, size, patch, block, width, height) => {
+    (mode, size, patch, block, width, height) => {
       const grid: InputGrid = { mode, size, patch, block };
       const geometry = cellGeometry({ width, height }, grid);
       const cells = Math.ceil(Math.floor(size / patch) / block);
-      const config = {
-        ...NORMALIZE,
-        doNormalize: true,
-        size: { width: size, height: size },
-        resample: 'bicubic',
-      } as const;
+      const shape = { side: size, patch, block, copies: 1, before: undefined, after: undefined };
+      const picture = { width, height };
+      const layout = mode === 'pad' ? padded(shape, picture, 'bicubic', [0, 0, 0]) : resized(shape, picture, 'bicubic');
       const middle = Math.floor(cells / 2);
       const last = cells - 1;
       const looked =
@@ -144,8 +143,8 @@ describe('the pixels of a cell on the picture are those that the model gets in t
             ]
           : [[middle, middle], height > width ? [last, middle] : [middle, last]];
       for (const [row = 0, col = 0] of looked) {
-        const { pixels } = await preprocess(lit({ width, height }, geometry, row, col), config, mode);
-        const seen = brightness(pixels, grid);
+        const shown = draw(lit(picture, geometry, row, col), layout.canvases[0]?.steps ?? []);
+        const seen = brightness(planes(shown, NORMALIZE), grid);
         const target = row * cells + col;
         expect(seen[target]).toBeGreaterThan(0.85);
         expect(Math.max(...seen.filter((_, cell) => cell !== target))).toBeLessThan(0.1);

@@ -5,6 +5,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../../src/errors';
 import type { RgbImage } from '../../src/image/decode';
+import type { Normalization } from '../../src/image/preprocessor_config';
+import { patchValues, pixelTables } from '../../src/models/patches';
 
 const ROOT = join(__dirname, '../../../spec/fixtures');
 
@@ -39,6 +41,20 @@ export function difference(got: ArrayLike<number>, expected: ArrayLike<number>):
 }
 
 export const EXACT = { largest: 0, samples: 0 };
+
+/** A canvas as f32 [3, height, width]. */
+export function planes(image: RgbImage, normalization: Normalization): Float32Array {
+  const { width, height } = image;
+  const tables = pixelTables(normalization);
+  const y = new Float32Array(3 * width * height);
+  for (let at = 0; at < width * height; at++) {
+    const corners = Int32Array.of(0, Math.floor(at / width), at % width);
+    const patch = { corners, segments: Int32Array.of(0, 1) };
+    const values = patchValues([image], patch, { begin: 0, end: 1, size: 1 }, tables);
+    for (const [c, value] of values.entries()) y[c * width * height + at] = value;
+  }
+  return y;
+}
 
 /** A picture of seeded noise (xorshift32). */
 export function noise(width: number, height: number, seed = 1): RgbImage {

@@ -1,7 +1,7 @@
 // Patches: their order for layouts that several families share, and their values, cut from canvases.
 
 import type { RgbImage } from '../image/decode';
-import type { Normalization } from '../image/preprocess';
+import type { Normalization } from '../image/preprocessor_config';
 import type { Patches } from './media';
 
 /** `count` canvases of cells × cells patches of `size` pixels, in raster order; the patches of a canvas attend to each other. */

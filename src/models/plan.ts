@@ -1,7 +1,7 @@
 // What a family's file gives: for one checkpoint, a plan that is made of its config files alone. `load`, `inspect`, `quantize` and `convert`
 // read plans; nothing else is specific to a family.
 
-import type { Normalization } from '../image/preprocess';
+import type { Normalization } from '../image/preprocessor_config';
 import type { ConfigReader } from '../json';
 import type { DecoderConfig } from './config';
 import type { MediumLayout, MediumSize } from './media';

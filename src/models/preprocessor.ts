@@ -2,7 +2,7 @@
 // Source: transformers 5.24 `image_processing_utils.py`, `image_transforms.py` (rescale, normalize).
 
 import type { Rgb } from '../image/canvas';
-import { type Normalization, PIL_FILTERS } from '../image/preprocess';
+import { type Normalization, PIL_FILTERS } from '../image/preprocessor_config';
 import type { ResampleFilter } from '../image/resample';
 import type { ConfigReader } from '../json';
 

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { SparseVilaError } from '../../errors';
 import type { Rgb } from '../../image/canvas';
-import { type Normalization, type PreprocessorConfig, parsePreprocessorConfig } from '../../image/preprocess';
+import { type Normalization, type PreprocessorConfig, parsePreprocessorConfig } from '../../image/preprocessor_config';
 import { type ConfigReader, configReader, readJson } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';

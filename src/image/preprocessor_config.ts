@@ -1,13 +1,9 @@
-// From an image to the tower's pixel_values: pad or not, resize, rescale, normalise; and the checkpoint file that says how.
-// Knows nothing about towers, tiles or prompts.
-// Source: VILA llava/mm_utils.py (process_image, expand2square); Hugging Face SiglipImageProcessor (numpy path: rescale, normalize).
+// The checkpoint file preprocessor_config.json: how a picture is resized, and how its pixels become numbers. Draws nothing.
+// Source: Hugging Face SiglipImageProcessor and CLIPImageProcessor.
 
 import { SparseVilaError } from '../errors';
-import { type DecodeOptions, type ImageInput, type RgbImage, withImage } from './decode';
-import { checkSize, DEFAULT_MAX_PIXELS } from './limits';
-import { type ResampleFilter, resize } from './resample';
-
-type Rgb = readonly [number, number, number];
+import type { Rgb } from './canvas';
+import type { ResampleFilter } from './resample';
 
 /** How pixel values become numbers: `(x·rescaleFactor - mean)/std`, mean and std per channel. */
 export interface Normalization {
@@ -25,97 +21,12 @@ export interface PreprocessorConfig extends Normalization {
   doNormalize: boolean;
 }
 
-/** Pixels as a tower takes them: f32 [3, height, width]. */
-export interface PixelValues {
-  pixels: Float32Array;
-  width: number;
-  height: number;
-}
-
 /** PIL.Image.Resampling numbers. */
 export const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
   [1, 'lanczos'],
   [2, 'bilinear'],
   [3, 'bicubic'],
 ]);
-
-/**
- * `input` decoded, padded to a square of the mean colour in mode 'pad', resized to config.size, rescaled and normalised.
- *
- * Alpha is composited over white. In mode 'resize' the aspect ratio is not kept (VILA's `image_aspect_ratio`).
- * @returns f32 [3, height, width]
- * @throws SparseVilaError what decodeImage and padToSquare throw, ERR_OPTION_INVALID for an unknown mode; `signal.reason` once aborted
- */
-export async function preprocess(
-  input: ImageInput,
-  config: PreprocessorConfig,
-  mode: 'resize' | 'pad',
-  options: Omit<DecodeOptions, 'background'> = {},
-): Promise<PixelValues> {
-  if (mode !== 'resize' && mode !== 'pad') {
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected 'resize' or 'pad' for mode of preprocess but received ${String(mode)}.`,
-    );
-  }
-  const image = await withImage(input, options, (decoded) => {
-    const whole = mode === 'pad' ? padToSquare(decoded, meanColour(config.mean), options.maxPixels) : decoded;
-    options.signal?.throwIfAborted();
-    return config.doResize ? resize(whole, config.size.width, config.size.height, config.resample) : whole;
-  });
-  options.signal?.throwIfAborted();
-  const pixels = rescaleNormalize(image, {
-    rescaleFactor: config.doRescale ? config.rescaleFactor : 1,
-    mean: config.doNormalize ? config.mean : [0, 0, 0],
-    std: config.doNormalize ? config.std : [1, 1, 1],
-  });
-  return { pixels, width: image.width, height: image.height };
-}
-
-/** VILA's `int(x * 255)` of each mean. */
-function meanColour([r, g, b]: Rgb): Rgb {
-  return [Math.trunc(r * 255), Math.trunc(g * 255), Math.trunc(b * 255)];
-}
-
-/**
- * A square canvas of `colour` (0..255 each) with side S = max(width, height) and `image` at floor((S - side)/2); `image` itself
- * if it is square. VILA's expand2square.
- * @throws SparseVilaError ERR_IMAGE_TOO_LARGE if S² is above maxPixels
- */
-export function padToSquare(image: RgbImage, colour: Rgb, maxPixels: number = DEFAULT_MAX_PIXELS): RgbImage {
-  const { width, height } = image;
-  if (width === height) return image;
-  const side = Math.max(width, height);
-  checkSize(side, side, maxPixels, `the square that pads an image of ${width}×${height}`);
-  const row = new Uint8Array(side * 3);
-  for (let x = 0; x < side; x++) row.set(colour, x * 3);
-  const data = new Uint8Array(side * side * 3);
-  for (let y = 0; y < side; y++) data.set(row, y * side * 3);
-  const left = Math.floor((side - width) / 2);
-  const top = Math.floor((side - height) / 2);
-  for (let y = 0; y < height; y++) {
-    data.set(image.data.subarray(y * width * 3, (y + 1) * width * 3), ((top + y) * side + left) * 3);
-  }
-  return { data, width: side, height: side };
-}
-
-/**
- * uint8 HWC to f32 [3, height, width]: `(f32(x·rescaleFactor) - f32(mean)) / f32(std)`, the product in double, each step rounded
- * to f32: the bits of Hugging Face's numpy path.
- */
-export function rescaleNormalize(image: RgbImage, { rescaleFactor, mean, std }: Normalization): Float32Array {
-  const { data, width, height } = image;
-  const plane = width * height;
-  const out = new Float32Array(3 * plane);
-  const table = new Float32Array(256);
-  for (let c = 0; c < 3; c++) {
-    const m = Math.fround(mean[c] ?? 0);
-    const s = Math.fround(std[c] ?? 1);
-    for (let x = 0; x < 256; x++) table[x] = Math.fround(Math.fround(x * rescaleFactor) - m) / s;
-    for (let i = 0, from = c, to = c * plane; i < plane; i++, from += 3, to++) out[to] = table[data[from] ?? 0] ?? 0;
-  }
-  return out;
-}
 
 /** What transformers' SigLIP processors take for what their file leaves out. */
 const SIGLIP_DEFAULTS = { size: 224, resample: 3, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] } as const;
