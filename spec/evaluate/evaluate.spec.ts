@@ -35,10 +35,15 @@ const ROW_KEYS = [
   ...['agreement', 'activePrefill', 'activeDecode', 'ms'],
 ];
 
-function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<Row[]> {
+async function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<Row[]> {
   const results = openResults(at(name, 'results.jsonl'), { seed: 1 });
   const settings = [DENSE, SPARSE, KEEP_ALL, RANDOM];
-  return evaluate({ model, data: DATA, settings, protocols: ['forget'], seed: 1, maxTokens: 64, results, ...more });
+  try {
+    const common = { model, data: DATA, settings, protocols: ['forget'], seed: 1, maxTokens: 64, results } as const;
+    return await evaluate({ ...common, ...more });
+  } finally {
+    results.close();
+  }
 }
 
 const withoutTimes = (rows: readonly Row[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
@@ -153,7 +158,7 @@ describe('interruption', () => {
   });
 
   it('refuses to continue something else, saying what', () => {
-    openResults(at('other', 'results.jsonl'), { seed: 1, methods: 'all' });
+    openResults(at('other', 'results.jsonl'), { seed: 1, methods: 'all' }).close();
     expect(() => openResults(at('other', 'results.jsonl'), { seed: 2, methods: 'all' })).toThrow(
       /holds the results of another evaluation: seed is 1 there and 2 here\. .*another --out/,
     );
