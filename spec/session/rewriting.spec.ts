@@ -1,0 +1,41 @@
+// A template that rewrites what was said (reasoning models drop their thoughts): the cache is taken back to where the texts part, and what
+// follows, pictures too, is prefilled again.
+import { load, type Model } from '../../src';
+import { scene, TINY } from '../support/assets';
+
+/** Prints only the first word of an answer that has more than `recent` messages after it. */
+const terse = (recent: number): string =>
+  "{% for message in messages %}<|im_start|>{{ message['role'] }}\n" +
+  `{% if message['role'] == 'assistant' and loop.index + ${recent} <= messages|length %}{{ message['content'].split(' ')[0] }}` +
+  "{% else %}{{ message['content'] }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+const QUESTION = 'What is at b4?';
+
+/** Three turns, of which the first and the second show a picture; answers, rows at the end and visual tokens seen. */
+async function talk(model: Model, first?: number) {
+  using session = model.session();
+  const turn = async (question: string, images: string[], maxTokens?: number) => {
+    const answer = session.ask(question, { images, ...(maxTokens !== undefined && { maxTokens }) });
+    return { text: await answer.text(), stats: answer.stats };
+  };
+  const a = await turn(QUESTION, [scene(0)], first);
+  const before = session.length;
+  const b = await turn('What is at c2?', [scene(1)]);
+  const c = await turn('How many shapes are there?', []);
+  return { a, b, c, before, length: session.length };
+}
+
+it.each([
+  ['at once', 1],
+  ['after the next turn, with its picture', 3],
+])('answers as if only that had been said which the template prints: rewritten %s', async (_, recent) => {
+  const model = await load(TINY, { template: terse(recent) });
+  const whole = await talk(model);
+  const word = await talk(model, 1);
+  expect(whole.a.text.split(' ').length).toBeGreaterThan(1);
+  expect(word.a.text).toBe(whole.a.text.split(' ')[0]);
+  expect(whole.before).toBeGreaterThan(word.before);
+  expect([whole.b.text, whole.c.text, whole.length]).toEqual([word.b.text, word.c.text, word.length]);
+  // A picture is not encoded again, but its rows are prefilled again where they stand after what was rewritten.
+  expect(whole.b.stats?.tokens.visualSeen).toBe(100);
+  model.dispose();
+});
