@@ -50,9 +50,9 @@ Memory& memory() {
   static Memory* const all = [] {
     auto* m = new Memory;
     // Not near anything else, so that no number in a kernel's arguments looks like an address of it by chance.
-    void* wish = reinterpret_cast<void*>(uintptr_t(0x2b5d) << 32);
+    void* hint = reinterpret_cast<void*>(uintptr_t(0x2b5d) << 32);
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* device = mmap(wish, kRange, PROT_NONE, flags, -1, 0);
+    void* device = mmap(hint, kRange, PROT_NONE, flags, -1, 0);
     void* real = mmap(nullptr, kRange, PROT_NONE, flags, -1, 0);
     if (device == MAP_FAILED || real == MAP_FAILED) die("no room for two 64 GiB ranges of addresses; is `ulimit -v` set?");
     m->device = static_cast<char*>(device);

@@ -1,5 +1,12 @@
 // Which device is used, and why not the GPU: on facts about machines other than this one.
-import { deviceWish, formatDevices, type GpuFacts, noDevice, unfit, whyCpu } from '../../src/runtime/device';
+import {
+  cpuReason,
+  formatDevices,
+  type GpuFacts,
+  noDevice,
+  requestedDevice,
+  unsupportedReason,
+} from '../../src/runtime/device';
 import type { Gpu, Nvidia } from '../../src/runtime/nvidia';
 
 const H200: Gpu = { name: 'NVIDIA H200', memoryBytes: 143_771 * 2 ** 20, capability: '9.0' };
@@ -16,7 +23,7 @@ const facts = (changes: Partial<GpuFacts>): GpuFacts => {
   return { nvidia: FIT, library: undefined, failure: undefined, cuda: '13.0', ...changes };
 };
 
-describe('deviceWish', () => {
+describe('requestedDevice', () => {
   test.each([
     [undefined, 'auto'],
     ['', 'auto'],
@@ -24,38 +31,38 @@ describe('deviceWish', () => {
     ['cpu', 'cpu'],
     ['gpu', 'gpu'],
     ['standin', 'standin'],
-  ])('%j is %s', (value, wish) => {
-    expect(deviceWish({ SPARSEVILA_DEVICE: value })).toBe(wish);
+  ])('%j is %s', (value, requested) => {
+    expect(requestedDevice({ SPARSEVILA_DEVICE: value })).toBe(requested);
   });
 
   test.each(['GPU', 'cuda', ' cpu'])('%j is refused', (value) => {
-    expect(() => deviceWish({ SPARSEVILA_DEVICE: value })).toThrow(
+    expect(() => requestedDevice({ SPARSEVILA_DEVICE: value })).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_DEVICE', message: expect.stringContaining(`'${value}'`) }),
     );
-    expect(() => deviceWish({ SPARSEVILA_DEVICE: value })).toThrow('auto, cpu, gpu, standin');
+    expect(() => requestedDevice({ SPARSEVILA_DEVICE: value })).toThrow('auto, cpu, gpu, standin');
   });
 });
 
-describe('unfit', () => {
+describe('unsupportedReason', () => {
   test('a recent GPU with a recent driver is fit', () => {
-    expect(unfit(FIT, '13.0')).toBeUndefined();
-    expect(unfit({ ...FIT, version: '581' }, '13.0')).toBeUndefined();
-    expect(unfit({ ...FIT, version: undefined, gpus: [] }, '13.0')).toBeUndefined();
-    expect(unfit({ ...FIT, gpus: [T4, H200] }, '13.0')).toBeUndefined();
+    expect(unsupportedReason(FIT, '13.0')).toBeUndefined();
+    expect(unsupportedReason({ ...FIT, version: '581' }, '13.0')).toBeUndefined();
+    expect(unsupportedReason({ ...FIT, version: undefined, gpus: [] }, '13.0')).toBeUndefined();
+    expect(unsupportedReason({ ...FIT, gpus: [T4, H200] }, '13.0')).toBeUndefined();
   });
 
   test('a machine without a GPU is told no advice', () => {
-    expect(unfit(NONE, '13.0')).toEqual({
+    expect(unsupportedReason(NONE, '13.0')).toEqual({
       why: 'no NVIDIA GPU (/dev/nvidia0) and no NVIDIA driver (libcuda.so.1)',
     });
     // As in a container image that carries the driver's library.
-    expect(unfit({ ...NONE, driver: '/usr/local/cuda/compat/libcuda.so.1' }, '13.0')).toEqual({
+    expect(unsupportedReason({ ...NONE, driver: '/usr/local/cuda/compat/libcuda.so.1' }, '13.0')).toEqual({
       why: 'no NVIDIA GPU (/dev/nvidia0)',
     });
   });
 
   test('a GPU without a driver', () => {
-    const reason = unfit({ ...FIT, driver: undefined }, '13.0');
+    const reason = unsupportedReason({ ...FIT, driver: undefined }, '13.0');
     expect(reason?.why).toBe('/dev/nvidia0, but no NVIDIA driver (libcuda.so.1)');
     expect(reason?.advice).toMatch(/--gpus all/);
   });
@@ -65,50 +72,50 @@ describe('unfit', () => {
     ['575.57.08', '13.2', 'found 575.57.08, need 580.65.06'],
     ['525.60', '12.4', 'found 525.60, need 525.60.13'],
   ])('driver %s is too old for CUDA %s', (version, cuda, message) => {
-    expect(unfit({ ...FIT, version }, cuda)?.why).toContain(message);
+    expect(unsupportedReason({ ...FIT, version }, cuda)?.why).toContain(message);
   });
 
   test('a driver of CUDA 12 may be served by a compiler of CUDA 12', () => {
-    expect(unfit({ ...FIT, version: '550.54.15' }, '12.8')).toBeUndefined();
-    expect(unfit({ ...FIT, version: '550.54.15' }, '13.0')?.advice).toMatch(/CUDA_HOME/);
-    expect(unfit({ ...FIT, version: '470.82.01' }, '13.0')?.advice).not.toMatch(/CUDA_HOME/);
+    expect(unsupportedReason({ ...FIT, version: '550.54.15' }, '12.8')).toBeUndefined();
+    expect(unsupportedReason({ ...FIT, version: '550.54.15' }, '13.0')?.advice).toMatch(/CUDA_HOME/);
+    expect(unsupportedReason({ ...FIT, version: '470.82.01' }, '13.0')?.advice).not.toMatch(/CUDA_HOME/);
   });
 
   test('a GPU older than sm_80', () => {
-    expect(unfit({ ...FIT, gpus: [T4] }, '13.0')?.why).toBe(
+    expect(unsupportedReason({ ...FIT, gpus: [T4] }, '13.0')?.why).toBe(
       'the GPU is older than compute capability 8.0 (sm_80): Tesla T4 has 7.5',
     );
-    expect(unfit({ ...FIT, gpus: [{ ...H200, capability: '10.0' }] }, '13.0')).toBeUndefined();
+    expect(unsupportedReason({ ...FIT, gpus: [{ ...H200, capability: '10.0' }] }, '13.0')).toBeUndefined();
   });
 });
 
-describe('whyCpu', () => {
-  test('the wish comes first', () => {
-    expect(whyCpu('cpu', facts({ library: LIBRARY }), '')).toEqual({ why: 'SPARSEVILA_DEVICE=cpu' });
+describe('cpuReason', () => {
+  test('the requested device comes first', () => {
+    expect(cpuReason('cpu', facts({ library: LIBRARY }), '')).toEqual({ why: 'SPARSEVILA_DEVICE=cpu' });
   });
 
   test('then the machine, then the library', () => {
-    expect(whyCpu('auto', facts({ nvidia: NONE, library: LIBRARY }), 'no CUDA-capable device')).toEqual(
-      unfit(NONE, '13.0'),
+    expect(cpuReason('auto', facts({ nvidia: NONE, library: LIBRARY }), 'no CUDA-capable device')).toEqual(
+      unsupportedReason(NONE, '13.0'),
     );
-    expect(whyCpu('auto', facts({}), '')).toEqual({
+    expect(cpuReason('auto', facts({}), '')).toEqual({
       why: 'the GPU library is not built',
       advice: 'Run `npx sparsevila setup`.',
     });
-    expect(whyCpu('auto', facts({ library: LIBRARY }), 'out of memory').why).toBe('out of memory');
-    expect(whyCpu('auto', facts({ library: LIBRARY }), '').why).toBe('the GPU library found no device');
+    expect(cpuReason('auto', facts({ library: LIBRARY }), 'out of memory').why).toBe('out of memory');
+    expect(cpuReason('auto', facts({ library: LIBRARY }), '').why).toBe('the GPU library found no device');
   });
 
   test('a failed build is told by its first line, and how to try again', () => {
     const failure = { code: 'ERR_COMPILE', message: 'Expected a to compile but it failed.\nline\nAll of it: /log' };
-    const { why, advice } = whyCpu('auto', facts({ failure }), '');
+    const { why, advice } = cpuReason('auto', facts({ failure }), '');
     expect(why).toBe('the GPU library could not be built: Expected a to compile but it failed.');
     expect(advice).toMatch(/setup --gpu/);
   });
 
   test('of the stand-in', () => {
-    expect(whyCpu('standin', facts({ library: LIBRARY }), '').advice).toMatch(/npm test/);
-    expect(whyCpu('standin', facts({}), 'it broke').why).toBe('it broke');
+    expect(cpuReason('standin', facts({ library: LIBRARY }), '').advice).toMatch(/npm test/);
+    expect(cpuReason('standin', facts({}), 'it broke').why).toBe('it broke');
   });
 });
 

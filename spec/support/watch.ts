@@ -16,7 +16,7 @@ export interface Call {
   readonly views: readonly { readonly rows: readonly number[]; readonly tail: number }[] | undefined;
   /** Per layer, as long as they were asked for. */
   readonly columns: Float32Array[];
-  /** What enters each layer and what leaves the last, where `hidden` was wished. */
+  /** What enters each layer and what leaves the last, where `hidden` was asked for. */
   readonly hidden: Float32Array[];
 }
 

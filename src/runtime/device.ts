@@ -1,4 +1,4 @@
-// Which device TensorFlow is to run on, and why not the GPU: rules on facts about the machine, and the wish in
+// Which device TensorFlow is to run on, and why not the GPU: rules on facts about the machine, and the request in
 // SPARSEVILA_DEVICE. Changes nothing, loads nothing.
 
 import { SparseVilaError } from '../errors';
@@ -10,13 +10,13 @@ import type { Environment } from './paths';
 
 /** `auto`: the GPU where it can be used, else the CPU. `standin`: the GPU's stand-in on a processor, for tests. */
 export const DEVICES = ['auto', 'cpu', 'gpu', 'standin'] as const;
-export type DeviceWish = (typeof DEVICES)[number];
+export type DeviceRequest = (typeof DEVICES)[number];
 
 /** What SPARSEVILA_DEVICE asks for. @throws SparseVilaError `ERR_BAD_DEVICE` */
-export function deviceWish(env: Environment = process.env): DeviceWish {
+export function requestedDevice(env: Environment = process.env): DeviceRequest {
   const asked = env.SPARSEVILA_DEVICE || 'auto';
-  const wish = DEVICES.find((name) => name === asked);
-  if (wish !== undefined) return wish;
+  const requested = DEVICES.find((name) => name === asked);
+  if (requested !== undefined) return requested;
   throw new SparseVilaError(
     'ERR_BAD_DEVICE',
     `Expected one of ${DEVICES.join(', ')} for SPARSEVILA_DEVICE but received '${asked}'. Unset it for auto.`,
@@ -25,13 +25,13 @@ export function deviceWish(env: Environment = process.env): DeviceWish {
 
 const SETUP = 'Run `npx sparsevila setup`.';
 /** After a build that failed. */
-export const MEND =
-  'Mend what the row `GPU library` of `npx sparsevila doctor` says, then run `npx sparsevila setup --gpu`.';
+export const FIX_HINT =
+  'Fix what the row `GPU library` of `npx sparsevila doctor` says, then run `npx sparsevila setup --gpu`.';
 
 /** Why the GPU is not used. */
 export interface Reason {
   readonly why: string;
-  /** What to do about it; undefined where there is nothing amiss: a machine without a GPU, or the user's wish. */
+  /** What to do about it; undefined where there is nothing amiss: a machine without a GPU, or a user who asked for the CPU. */
   readonly advice?: string;
 }
 
@@ -40,7 +40,7 @@ const OLDEST_CAPABILITY = 8.0;
 const OLDEST_DRIVER: Readonly<Record<number, string>> = { 12: '525.60.13', 13: '580.65.06' };
 
 /** Why this machine's hardware or driver cannot run a library built with a version of CUDA; undefined when they can. */
-export function unfit({ devices, driver, version, gpus }: Nvidia, cuda: string): Reason | undefined {
+export function unsupportedReason({ devices, driver, version, gpus }: Nvidia, cuda: string): Reason | undefined {
   if (devices.length === 0) {
     return { why: `no NVIDIA GPU (/dev/nvidia0)${driver ? '' : ' and no NVIDIA driver (libcuda.so.1)'}` };
   }
@@ -99,32 +99,32 @@ export function gpuFacts(libtensorflow: Libtensorflow | undefined, env: Environm
   };
 }
 
-/** The built library that a wish is about; undefined when there is none. */
-export function wishedLibrary(
-  wish: DeviceWish,
+/** The built library of a requested device; undefined when there is none. */
+export function requestedLibrary(
+  requested: DeviceRequest,
   libtensorflow: Libtensorflow,
   env: Environment = process.env,
 ): DeviceLibrary | undefined {
-  if (wish === 'cpu') return undefined;
-  return findDeviceLibrary(wish === 'standin' ? 'standin' : 'gpu', libtensorflow, env);
+  if (requested === 'cpu') return undefined;
+  return findDeviceLibrary(requested === 'standin' ? 'standin' : 'gpu', libtensorflow, env);
 }
 
 /** Why TensorFlow is on the CPU. `said` is what the library said when it was loaded; empty when it was not. */
-export function whyCpu(wish: DeviceWish, facts: GpuFacts, said: string): Reason {
-  if (wish === 'cpu') return { why: 'SPARSEVILA_DEVICE=cpu' };
-  if (wish === 'standin') {
+export function cpuReason(requested: DeviceRequest, facts: GpuFacts, said: string): Reason {
+  if (requested === 'cpu') return { why: 'SPARSEVILA_DEVICE=cpu' };
+  if (requested === 'standin') {
     const advice = 'It is for the tests: `npm test` builds it.';
     return { why: said || 'the stand-in of the GPU is not built', advice };
   }
   const { nvidia, library, failure, cuda } = facts;
-  const amiss = unfit(nvidia, cuda);
+  const amiss = unsupportedReason(nvidia, cuda);
   if (amiss !== undefined) return amiss;
   if (library !== undefined) {
     return { why: said || 'the GPU library found no device', advice: 'See `nvidia-smi`, and CUDA_VISIBLE_DEVICES.' };
   }
   if (failure !== undefined) {
     const [first = ''] = failure.message.split('\n');
-    return { why: `the GPU library could not be built: ${first}`, advice: MEND };
+    return { why: `the GPU library could not be built: ${first}`, advice: FIX_HINT };
   }
   return { why: 'the GPU library is not built', advice: SETUP };
 }
@@ -144,11 +144,11 @@ interface ReportedDevice {
   readonly capability: string;
 }
 
-/** The error of a wish that cannot be fulfilled. */
-export function noDevice(wish: DeviceWish, { why, advice }: Reason): SparseVilaError {
+/** The error of a request that cannot be fulfilled. */
+export function noDevice(requested: DeviceRequest, { why, advice }: Reason): SparseVilaError {
   return new SparseVilaError(
     'ERR_NO_GPU',
-    `Expected a device for SPARSEVILA_DEVICE=${wish} but ${why}. ` +
+    `Expected a device for SPARSEVILA_DEVICE=${requested} but ${why}. ` +
       `${advice ?? 'Unset SPARSEVILA_DEVICE for whatever this machine has.'}`,
   );
 }

@@ -7,7 +7,15 @@ import { join } from 'node:path';
 import { messageOf } from '../errors';
 import { packageProblems } from '../packages';
 import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
-import { deviceWish, formatDevices, type GpuFacts, gpuFacts, MEND, unfit, whyCpu } from './device';
+import {
+  cpuReason,
+  FIX_HINT,
+  formatDevices,
+  type GpuFacts,
+  gpuFacts,
+  requestedDevice,
+  unsupportedReason,
+} from './device';
 import { ENGINE_PACKAGE, ENGINE_VERSION, findEngine } from './engine';
 import { findLibtensorflow, LIBRARIES, type Libtensorflow } from './libtensorflow';
 import { checkThreadCounts, cores, cpuQuota, glibcVersion, isaLevel, memoryBytes, processor } from './machine';
@@ -219,7 +227,7 @@ function backendRows(installed: boolean, facts: GpuFacts): Row[] {
 
 function deviceRow({ device, deviceReport }: Extract<Probe, { ok: true }>, facts: GpuFacts): Row {
   if (device === 'GPU') return row('device', 'ok', `GPU: ${formatDevices(deviceReport)}`, '');
-  const { why, advice } = whyCpu(deviceWish(), facts, deviceReport);
+  const { why, advice } = cpuReason(requestedDevice(), facts, deviceReport);
   return row('device', advice === undefined ? 'ok' : 'warn', `CPU: ${why}`, advice ?? '');
 }
 
@@ -255,9 +263,9 @@ function cudaRow(): Row {
 
 function libraryRow({ nvidia, library, failure, cuda }: GpuFacts): Row {
   if (library) return row('GPU library', 'ok', `${library.path} (CUDA ${library.cuda})`, '');
-  if (failure) return row('GPU library', 'warn', `could not be built: ${failure.message}`, MEND);
+  if (failure) return row('GPU library', 'warn', `could not be built: ${failure.message}`, FIX_HINT);
   // What keeps the machine from using it is told under `device`.
-  return unfit(nvidia, cuda)
+  return unsupportedReason(nvidia, cuda)
     ? row('GPU library', 'ok', 'not built', '')
     : row('GPU library', 'warn', 'not built', SETUP);
 }

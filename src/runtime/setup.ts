@@ -7,7 +7,7 @@ import { BOOLEAN, checkOptions, FUNCTION, guardedCallback, SIGNAL } from '../opt
 import { resolvePackage } from '../packages';
 import { markUsed, removeStale, writeError } from './atomic';
 import { CUDA_VERSION, findCuda } from './cuda';
-import { deviceWish, unfit } from './device';
+import { requestedDevice, unsupportedReason } from './device';
 import {
   type DeviceLibrary,
   ensureDeviceLibrary,
@@ -74,7 +74,7 @@ export async function setup(given?: SetupOptions): Promise<SetupResult> {
 
 async function setUp(options: SetupOptions): Promise<SetupResult> {
   options.signal?.throwIfAborted();
-  const wish = deviceWish();
+  const requested = requestedDevice();
   const cache = cacheFolder();
   try {
     makeFolder(cache);
@@ -89,7 +89,7 @@ async function setUp(options: SetupOptions): Promise<SetupResult> {
   const native = await ensureNative(libtensorflow, engine, options);
   await markUsed(native.folder);
   if (options.standin) await markUsed((await ensureDeviceLibrary('standin', libtensorflow, options)).folder);
-  const gpu = (options.gpu ?? wish !== 'cpu') ? await setUpGpu(libtensorflow, options) : {};
+  const gpu = (options.gpu ?? requested !== 'cpu') ? await setUpGpu(libtensorflow, options) : {};
   return { cache, engine, libtensorflow, native, ...gpu };
 }
 
@@ -112,7 +112,7 @@ async function setUpGpu(
   const forced = options.gpu === true;
   const found = findDeviceLibrary('gpu', libtensorflow);
   if (found === undefined && !forced) {
-    if (unfit(nvidia(), findCuda()?.version ?? CUDA_VERSION) !== undefined) return {};
+    if (unsupportedReason(nvidia(), findCuda()?.version ?? CUDA_VERSION) !== undefined) return {};
     const before = gpuFailure(libtensorflow);
     // The same sources would fail again, minutes later; what could not be fetched may be there now.
     if (before?.code === 'ERR_COMPILE') return { gpuFailure: before.message };

@@ -4,7 +4,7 @@
 import nodeUtil from 'node:util';
 import { messageOf, SparseVilaError } from '../errors';
 import { loadEngine, loadNative, polyfillUtil } from './compat';
-import { deviceWish, gpuFacts, noDevice, whyCpu, wishedLibrary } from './device';
+import { cpuReason, gpuFacts, noDevice, requestedDevice, requestedLibrary } from './device';
 import { checkThreadCounts, isaLevel, processor, tensorflowDefaults } from './machine';
 import { guardModule } from './op_error';
 import { type Installation, requireInstallation } from './setup';
@@ -153,9 +153,9 @@ function startWith(installation: Installation): Runtime {
   // Every op of tfjs and of ours goes through this object.
   backend.binding = guardModule(backend.binding, (name, [op]) => (name === 'executeOp' ? String(op) : name));
   const device = backend.isUsingGpuDevice ? 'GPU' : 'CPU';
-  const wish = deviceWish();
-  if (device === 'CPU' && (wish === 'gpu' || wish === 'standin')) {
-    throw noDevice(wish, whyCpu(wish, gpuFacts(installation.libtensorflow), deviceReport));
+  const requested = requestedDevice();
+  if (device === 'CPU' && (requested === 'gpu' || requested === 'standin')) {
+    throw noDevice(requested, cpuReason(requested, gpuFacts(installation.libtensorflow), deviceReport));
   }
   return { tf, backend, native, device, deviceReport };
 }
@@ -168,18 +168,18 @@ function nativeVariables(): string[] {
 
 /** Loads the device library that is asked for, and returns what it says; empty when there is none to load. */
 function loadDevice(native: NativeAddon, { libtensorflow }: Installation): string {
-  const wish = deviceWish();
-  const library = wishedLibrary(wish, libtensorflow);
+  const requested = requestedDevice();
+  const library = requestedLibrary(requested, libtensorflow);
   if (library === undefined) {
-    if (wish === 'auto' || wish === 'cpu') return '';
-    throw noDevice(wish, whyCpu(wish, gpuFacts(libtensorflow), ''));
+    if (requested === 'auto' || requested === 'cpu') return '';
+    throw noDevice(requested, cpuReason(requested, gpuFacts(libtensorflow), ''));
   }
   try {
     native.loadDevice(library.path);
     return native.deviceReport();
   } catch (error) {
-    if (wish === 'auto') return messageOf(error); // the CPU does; doctor says why
-    throw noDevice(wish, {
+    if (requested === 'auto') return messageOf(error); // the CPU does; doctor says why
+    throw noDevice(requested, {
       why: messageOf(error),
       advice: `Remove ${library.folder} and run \`npx sparsevila setup\`.`,
     });
