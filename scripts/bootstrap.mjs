@@ -1,5 +1,5 @@
 // From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
-// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|cli|bench|pack-check|build|compile> [args…].
+// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|lint|cli|bench|pack-check|build|compile> [args…].
 // Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
 
 import { spawn } from 'node:child_process';
@@ -25,9 +25,12 @@ const JOBS = {
       ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js'), ...args],
       ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`],
     ],
+    // A part of the specs is run without it.
+    lint: args.length === 0,
     setup: true,
     standin: true,
   }),
+  lint: () => ({ command: undefined, lint: true, setup: false }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
     setup: ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
@@ -137,6 +140,21 @@ function removeOrphans() {
   }
 }
 
+// --- lint --------------------------------------------------------------------------------------------------
+
+const PARSE = 'import ast, sys\nfor path in sys.argv[1:]: ast.parse(open(path, encoding="utf-8").read(), path)';
+
+/** TypeScript, JavaScript and JSON by biome; the syntax of Python and of shell scripts. */
+async function lint() {
+  const scripts = filesIn('scripts');
+  const python = scripts.filter((path) => path.endsWith('.py'));
+  const shell = [at('.ci/run'), ...scripts.filter((path) => path.endsWith('.sh'))];
+  say('checking TypeScript, Python and shell scripts (npm run format repairs formatting)');
+  await prepare('biome', [modules('.bin/biome'), 'check', '--error-on-warnings', ROOT]);
+  await prepare('the syntax check of Python', ['python3', '-c', PARSE, ...python]);
+  for (const path of shell) await prepare(`bash -n ${path}`, ['bash', '-n', path]);
+}
+
 // --- runtime -----------------------------------------------------------------------------------------------
 
 const load = (path) => import(pathToFileURL(at('dist/src/runtime', path)).href);
@@ -176,6 +194,7 @@ if (job === undefined) {
 }
 await installPackages();
 await compile();
+if (job.lint) await lint();
 if (job.setup) await setUp(job.standin === true);
 if (job.command !== undefined) {
   // In the real environment, since jest gives its specs a copy that TensorFlow does not see.
