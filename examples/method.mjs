@@ -1,5 +1,5 @@
 // A sparsity method of your own, compared with dense and SparseVILA: node method.mjs [CHECKPOINT [PICTURE]]
-import { budget, dense, load, PACKAGED_MODEL, PACKAGED_PICTURE, sparseVila, topK } from 'sparsevila';
+import { budget, dense, load, PACKAGED_MODEL, PACKAGED_PICTURE, perPlane, sparseVila, topK } from 'sparsevila';
 
 /**
  * Keeps the tokens in the middle of the picture, and retrieves the half that is most relevant to the question.
@@ -7,15 +7,13 @@ import { budget, dense, load, PACKAGED_MODEL, PACKAGED_PICTURE, sparseVila, topK
  */
 const centre = (share = 0.5) => ({
   name: 'centre',
-  // Once per turn with pictures, before the decoder: the indices to keep, ascending, for each grid of tokens.
+  // Once per turn with pictures, before the decoder: the indices to keep, ascending, of each picture, tile or frame.
   prune: {
-    select: (grids) =>
-      grids.map(({ tokens, grid: { h, w } }) => {
-        const distance = (/** @type {number} */ i) =>
-          Math.hypot((Math.floor(i / w) % h) - (h - 1) / 2, (i % w) - (w - 1) / 2);
-        const scores = Float32Array.from({ length: tokens }, (_, i) => -distance(i));
-        return topK(scores, budget(tokens, 1 - share));
-      }),
+    select: perPlane(({ tokens, grid: { h, w } }) => {
+      const distance = (/** @type {number} */ i) => Math.hypot(Math.floor(i / w) - (h - 1) / 2, (i % w) - (w - 1) / 2);
+      const scores = Float32Array.from({ length: tokens }, (_, i) => -distance(i));
+      return topK(scores, budget(tokens, 1 - share));
+    }),
   },
   // Once per turn and decoder layer: the kept rows that the answer attends, by the question's attention to them.
   retrieve: { select: (relevance) => topK(relevance, budget(relevance.length, 0.5)) },

@@ -62,7 +62,8 @@ export async function explain(turns: readonly ExplainedTurn[], options?: Explain
 async function draw({ turns, title = '', ...options }: ReturnType<typeof checkExplain>): Promise<Buffer> {
   options.signal?.throwIfAborted();
   const looks = looksOf(turns);
-  const shown = await shownSheets(turns, options);
+  const shown: Shown[] = [];
+  for (const medium of mediaOf(turns)) shown.push(...(await shownOf(medium, options)));
   if (shown.length === 0) throw invalid('at least one image or video in a turn', 'none');
   const asked = turns.map(({ question, answer }, i) => {
     return { question, answer, looks: shown.map(({ sheet }) => lookAt(sheet, looks[i] ?? [])) };
@@ -73,18 +74,24 @@ async function draw({ turns, title = '', ...options }: ReturnType<typeof checkEx
   return png;
 }
 
+/** A medium of the conversation and its pictures: one, or the frames of a video. */
+interface Medium {
+  readonly index: number;
+  readonly name: string;
+  readonly isVideo: boolean;
+  readonly frames: readonly ImageInput[];
+  readonly sheets: readonly Sheet[];
+}
+
 interface Shown {
   readonly sheet: Sheet;
   readonly picture: Embedded;
 }
 
-/** The sheets that are drawn, each with its picture. */
-async function shownSheets(
-  turns: readonly ExplainedTurn[],
-  options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>,
-): Promise<Shown[]> {
-  const shown: Shown[] = [];
-  const before = { media: 0, planes: 0, rows: 0 };
+/** All media of a conversation. */
+function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
+  const media: Medium[] = [];
+  let [planes, rows] = [0, 0];
   const counts = { image: 0, video: 0 };
   for (const { images = [], videos = [], stats } of turns) {
     const given = images.length + videos.length;
@@ -92,27 +99,37 @@ async function shownSheets(
       throw invalid(`the ${stats.media.length} images and videos of each turn`, `${given}`);
     for (const [i, seen] of stats.media.entries()) {
       const isVideo = i >= images.length;
-      const frames = isVideo ? (videos[i - images.length]?.frames ?? []) : [images[i] as ImageInput];
-      const planes = planesOf(seen, before);
-      const sheets = sheetsOf(planes);
-      const chosen = isVideo ? evenly(sheets) : sheets;
-      const name = isVideo ? `Video ${++counts.video}` : `Image ${++counts.image}`;
-      for (const [at, sheet] of chosen.entries()) {
-        const frame = frames[sheet.frame];
-        if (frame === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${frames.length} frames`);
-        const id = `picture-${before.media}-${sheet.frame}`;
-        const same = shown.find(({ picture }) => picture.id === id)?.picture;
-        const picture = same ?? (await embedded(frame, options));
-        const label = isVideo
-          ? videoLabel(name, sheets, sheet, frames.length) + (at === 0 ? choiceLabel(chosen, sheets) : '')
-          : imageLabel(name, sheets, sheet);
-        shown.push({ sheet, picture: { ...picture, ...sheet, id, label } });
-      }
-      before.media++;
-      before.planes += planes.length;
-      before.rows += seen.kept.length;
-      options.signal?.throwIfAborted();
+      const own = planesOf(seen, { media: media.length, planes, rows });
+      planes += own.length;
+      rows += seen.kept.length;
+      media.push({
+        ...{ index: media.length, isVideo, sheets: sheetsOf(own) },
+        name: isVideo ? `Video ${++counts.video}` : `Image ${++counts.image}`,
+        frames: isVideo ? (videos[i - images.length]?.frames ?? []) : [images[i] as ImageInput],
+      });
     }
+  }
+  return media;
+}
+
+/** The sheets of a medium that are drawn, each with its picture; of an image all, of a video at most eight. */
+async function shownOf(
+  { index, name, isVideo, frames, sheets }: Medium,
+  options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>,
+): Promise<Shown[]> {
+  const shown: Shown[] = [];
+  const chosen = isVideo ? evenly(sheets) : sheets;
+  for (const [i, sheet] of chosen.entries()) {
+    const frame = frames[sheet.frame];
+    if (frame === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${frames.length} frames`);
+    // Sheets of one frame share its picture, which is embedded once.
+    const id = `picture-${index}-${sheet.frame}`;
+    const picture = shown.find((one) => one.picture.id === id)?.picture ?? (await embedded(frame, options));
+    const label = isVideo
+      ? videoLabel(name, sheets, sheet, frames.length) + (i === 0 ? choiceLabel(chosen, sheets) : '')
+      : imageLabel(name, sheets, sheet);
+    shown.push({ sheet, picture: { ...picture, ...sheet, id, label } });
+    options.signal?.throwIfAborted();
   }
   return shown;
 }
