@@ -154,7 +154,7 @@ it('forty answers under one signal: one listener, of which Node does not warn, a
 
 describe('a long question', () => {
   const pictures = jest.fn();
-  const watched = (): Model => ({ ...model, prepareImage: pictures }) as unknown as Model;
+  const watched = (): Model => ({ ...model, prepare: pictures }) as unknown as Model;
 
   it.each(['red '.repeat(3e4), '😀'.repeat(1e5), 'a'.repeat(4e5)])(
     '%#: refused before any picture is decoded',
