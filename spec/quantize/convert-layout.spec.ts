@@ -2,13 +2,16 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { loadModel } from '../../src/models/load';
+import { loadModel, planOf } from '../../src/models/load';
+import { tokensOf } from '../../src/models/media';
 import { openCheckpoint } from '../../src/models/safetensors';
 import { convert } from '../../src/quantize/convert';
 import { packagedScenes } from '../../src/quantize/options';
 import { quantize } from '../../src/quantize/quantize';
 import { readBytes } from '../../src/quantize/tensors';
 import { createSession } from '../../src/session/session';
+import { FIXTURES } from '../support/assets';
+import { changeJson } from '../support/checkpoint';
 
 const TINY = resolve(__dirname, '../../../assets/tiny-nvila');
 let folder: string;
@@ -93,12 +96,12 @@ it('a name that is of no part is an error', async () => {
   await expect(loadModel(at('named'))).rejects.toMatchObject({ code: 'ERR_WEIGHT_MISSING' });
 });
 
-it('what the ports do without saying so is not read as something else: dynamic tiles', async () => {
+it('what the ports do without saying so is not read as something else: three scales, which need another projector', async () => {
   cpSync(at('named'), at('port'), { recursive: true });
   const file = join(at('port'), 'config.json');
   const { image_aspect_ratio: _, projector_config: __, ...config } = JSON.parse(readFileSync(file, 'utf8'));
   writeFileSync(file, JSON.stringify(config));
-  await expect(loadModel(at('port'))).rejects.toMatchObject({ message: expect.stringContaining('image_aspect_ratio') });
+  await expect(loadModel(at('port'))).rejects.toMatchObject({ code: 'ERR_WEIGHT_SHAPE' });
 });
 
 it('a projector without a port, and another kind of checkpoint, are refused, and nothing is left', async () => {
@@ -137,4 +140,18 @@ it('stopped, the same call goes on with what is written, to the same bytes', asy
   await convert({ ...options, out: at('whole') });
   expect(contents(at('stopped'))).toEqual(contents(at('whole')));
   expect(existsSync(at('stopped.partial'))).toBe(false);
+});
+
+it.each([
+  [undefined, 4],
+  [1, 16],
+])('scales whose output is the one of index %p stay so in the other layout', async (index, tokens) => {
+  const model = at(`scales-${index}`);
+  cpSync(join(FIXTURES, 'nvila', 'scales'), model, { recursive: true });
+  changeJson(join(model, 'config.json'), { s2_resize_output_to_scale_idx: index });
+  const out = at(`scales-${index}-hf`);
+  await convert({ model, out, layout: 'hf' });
+  const of = (folder: string) =>
+    tokensOf(planOf(folder).layout({ kind: 'image', width: 40, height: 40, frames: 1 }, { media: 1 }));
+  expect([of(model), of(out)]).toEqual([tokens, tokens]);
 });

@@ -131,6 +131,8 @@ export function configFiles(
   return files;
 }
 
+const OUTPUT_SCALE = 's2_resize_output_to_scale_idx';
+
 function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
   const [text = {}, vision = {}, projector = {}] = VILA_PARTS.map((part) => configs.get(part));
   const type = Object.entries(HF_TYPES).find(([, known]) => known.projector === projector.mm_projector_type)?.[0];
@@ -148,6 +150,8 @@ function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
   const quantization = wholeModel(configs);
   return {
     ...Object.fromEntries(kept),
+    // What is left out means the first scale in VILA's folders, and the last one in the ports.
+    ...(root.image_aspect_ratio === 'dynamic_s2' && { [OUTPUT_SCALE]: root[OUTPUT_SCALE] ?? 0 }),
     ...{ architectures: [HF_ARCHITECTURES[type]], model_type: type },
     ...{ text_config: plain(text), vision_config: plain(vision), projector_config: plain(projector) },
     ...(quantization !== undefined && { quantization_config: quantization }),
@@ -206,6 +210,8 @@ function foldersConfig(root: Json): Json {
   return {
     ...(isHfType(type) && { image_aspect_ratio: HF_TYPES[type].images }),
     ...Object.fromEntries(kept),
+    ...(type === 'nvila' &&
+      (root.image_aspect_ratio ?? 'dynamic_s2') === 'dynamic_s2' && { [OUTPUT_SCALE]: root[OUTPUT_SCALE] ?? -1 }),
     ...{ architectures: ['LlavaLlamaModel'], model_type: 'llava_llama' },
     ...FOLDER_KEYS,
   };
