@@ -5,7 +5,7 @@ import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
 import { convert as convertFolder } from './quantize/convert';
-import { quantizeParts } from './quantize/quantize_parts';
+import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
@@ -23,10 +23,7 @@ export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } 
 export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
 export type { Plan } from './models/plan';
 export type { ConvertOptions, ConvertResult } from './quantize/convert';
-export type {
-  QuantizePartsOptions as QuantizeOptions,
-  QuantizePartsResult as QuantizeResult,
-} from './quantize/quantize_parts';
+export type { QuantizeOptions, QuantizeResult } from './quantize/quantize';
 export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
@@ -71,7 +68,7 @@ export type { Tokenizer } from './text/tokenizer';
 export const setup = withCodes<SetupOptions | undefined, SetupResult>(setUp);
 
 /** Quantises a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
-export const quantize = withCodes(quantizeParts);
+export const quantize = withCodes(quantizeFolder);
 
 /** Converts a checkpoint folder into a new one, as `sparsevila convert` does. Stopped, the same call continues. */
 export const convert = withCodes(convertFolder);

@@ -5,10 +5,10 @@ import { cpSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readJson } from '../../src/json';
+import { decoderBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
 import { writeCheckpoint, writeJson } from '../../src/quantize/export';
 import { fromBf16Bits, toBf16Bits } from '../../src/quantize/half';
-import { LINEAR_NAMES, LINEARS, linearShapes } from '../../src/quantize/layer';
 import type { TensorSource } from '../../src/quantize/safetensors_writer';
 import { packageFolder } from '../../src/runtime/paths';
 import { decoderConfig, SHAPES, type Shape } from './model';
@@ -117,20 +117,16 @@ const powerOf = (inputs: number): number => -Math.round(Math.log2(inputs) / 2);
 
 function decoderTensors(config: DecoderConfig, draw: Draw): TensorSource[] {
   const { hiddenSize: d, vocabSize } = config;
-  const shapes = linearShapes(config);
+  const block = decoderBlock(config);
   const table = (name: string, power: number): TensorSource =>
     tensor(name, [vocabSize, d], (count) => draw(count, power));
   const layers = Array.from({ length: config.layers }, (_, i) => {
     const at = `model.layers.${i}.`;
-    const linears = LINEARS.flatMap((name) => {
-      const [rows, cols] = shapes[name];
+    const linears = block.linears.flatMap(({ name, rows, cols, bias }) => {
       // What o and down read has large channels where v and up have large rows.
-      const finish = (bits: Uint16Array): Uint16Array => (/^(v|up)$/.test(name) ? withLargeRows(bits, cols) : bits);
-      const weight = tensor(`${at}${LINEAR_NAMES[name]}.weight`, [rows, cols], (count) =>
-        finish(draw(count, powerOf(cols) - 1)),
-      );
-      if (!config.attentionBias.qkv || !/^[qkv]$/.test(name)) return [weight];
-      return [weight, tensor(`${at}${LINEAR_NAMES[name]}.bias`, [rows], (count) => draw(count, -2))];
+      const finish = (bits: Uint16Array): Uint16Array => (/(v|up)_proj$/.test(name) ? withLargeRows(bits, cols) : bits);
+      const weight = tensor(`${at}${name}.weight`, [rows, cols], (count) => finish(draw(count, powerOf(cols) - 1)));
+      return bias ? [weight, tensor(`${at}${name}.bias`, [rows], (count) => draw(count, -2))] : [weight];
     });
     return [
       norm(`${at}input_layernorm.weight`, d, draw),

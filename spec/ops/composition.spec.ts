@@ -1,7 +1,10 @@
-// The fused ops equal the composition of the small ones bit for bit, and attention through an index equals dense attention
+// The fused ops equal the blocks of models/blocks.ts bit for bit, and attention through an index equals dense attention
 // when the index leaves nothing out.
 
-import { type AttentionResult, attention, gatheredSparseAttention } from '../../src/ops/attention';
+import { type BlockOps, decoderBlock, towerBlock } from '../../src/models/blocks';
+import type { DecoderConfig } from '../../src/models/config';
+import type { TowerConfig } from '../../src/models/tower';
+import { type AttentionResult, attention as attentionOp, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
 import {
@@ -13,6 +16,7 @@ import {
 } from '../../src/ops/cases/decoder_layer';
 import { filledCache } from '../../src/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../src/ops/cases/rope';
+import { packer, type StoredType } from '../../src/ops/cases/stored';
 import {
   SMALL_BLOCK,
   type VisionBlockSizes,
@@ -21,7 +25,7 @@ import {
 } from '../../src/ops/cases/vision_block';
 import { decoderLayer, decoderLayers } from '../../src/ops/decoder_layer';
 import { appendKv, readKv } from '../../src/ops/kv_cache';
-import { gatedMlp, linear } from '../../src/ops/linear';
+import { linear } from '../../src/ops/linear';
 import { layerNorm, rmsNorm } from '../../src/ops/norm';
 import { rope, ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
@@ -32,13 +36,6 @@ import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();
 afterAll(() => keep.dispose());
-
-/** Columns from .. to - 1 of x [t, .] as [t, heads, c]. */
-function headsOf(x: Tensor, from: number, heads: number, c: number): Tensor {
-  const { tf } = start();
-  const t = x.shape[0] ?? 0;
-  return tf.reshape(tf.slice(x as ReturnType<typeof tf.tensor2d>, [0, from], [t, heads * c]), [t, heads, c]);
-}
 
 /** `body` in a tidy that keeps the outputs only. */
 function tidy(body: () => Tensor[]): Tensor[] {
@@ -127,13 +124,67 @@ function plainAttention(q: Tensor, kv: Tensor, length: number, c: number): Atten
   const [k, v] = [0, 1].map((half) =>
     tf.tidy(() => tf.transpose(tf.squeeze(tf.slice(rows, [half, 0, 0, 0], [1, -1, -1, -1]), [0]), [1, 0, 2])),
   ) as [Tensor, Tensor];
-  const result = attention(q, k, v, { causal: true, columns: true });
+  const result = attentionOp(q, k, v, { causal: true, columns: true });
   for (const tensor of [rows, k, v]) tensor.dispose();
   return result;
 }
 
+/** A linear layer as numbers. */
+interface Layer {
+  readonly values: Float32Array;
+  readonly k: number;
+  readonly bias?: Float32Array;
+}
+
+const attention = (name: string): string => `self_attn.${name}_proj`;
+
+/** Layers of `rows` outputs each, of one that has them stacked. */
+function stacked(names: readonly string[], rows: readonly number[], { values, k, bias }: Layer): Record<string, Layer> {
+  let at = 0;
+  const parts = names.map((name, i) => {
+    const [from, to] = [at, at + (rows[i] as number)];
+    at = to;
+    return [name, { values: values.subarray(from * k, to * k), k, bias: bias?.subarray(from, to) }];
+  });
+  return Object.fromEntries(parts);
+}
+
+/** Linear layers packed one by one. */
+function opsOf(
+  layers: Readonly<Record<string, Layer>>,
+  type: StoredType,
+  roundActivations = false,
+): Pick<BlockOps, 'linear'> {
+  const packed = Object.entries(layers).map(([name, { values, k, bias = new Float32Array() }]) => {
+    const w = keep.matrix(packer([values], k, type, { roundActivations })());
+    return [name, { w, bias: keep.tensor(float32(bias, [bias.length])) }] as const;
+  });
+  const known = new Map(packed);
+  return {
+    linear: (name, x, activation) => {
+      const { w, bias } = known.get(name) as NonNullable<ReturnType<typeof known.get>>;
+      return linear(x, w, bias, activation);
+    },
+  };
+}
+
+function decoderConfigOf(s: DecoderLayerSizes): DecoderConfig {
+  return {
+    ...{ hiddenSize: s.d, intermediateSize: s.ffn, layers: 1, heads: s.heads, kvHeads: s.kvHeads, headDim: s.c },
+    ...{ vocabSize: 8, ropeTheta: 1e4, ropeScaling: { type: 'default' }, rmsNormEps: 1e-6, maxPositions: 4096 },
+    ...{ attentionBias: { qkv: s.bias ?? false, o: s.bias ?? false }, tieWordEmbeddings: true, hiddenAct: 'silu' },
+  };
+}
+
+function towerConfigOf({ e, ffn, heads, activation }: VisionBlockSizes): TowerConfig {
+  return {
+    ...{ hiddenSize: e, intermediateSize: ffn, layers: 1, heads, imageSize: 8, patchSize: 2, patchBias: true },
+    ...{ classToken: false, preNorm: false, normEps: 1e-6, depth: 1 },
+    activation: activation as TowerConfig['activation'],
+  };
+}
+
 function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed: Uint32Array[] } {
-  const { tf } = start();
   const data = decoderLayerData(s);
   const w = decoderLayerWeights(data, s);
   for (const tensor of weightTensors(w)) keep.tensor(tensor);
@@ -149,17 +200,35 @@ function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed
   const fused = bitsOf([...decoderLayer(x, fusedKv, table, rows, range, w), read(fusedKv)]);
 
   const kv = cache();
-  const composed = tidy(() => {
-    const qkv = linear(rmsNorm(x, w.inputNorm, w.eps), w.qkv, w.qkvBias);
-    const q = rope(headsOf(qkv, 0, s.heads, s.c), table);
-    const k = rope(headsOf(qkv, s.heads * s.c, s.kvHeads, s.c), table);
-    appendKv(kv, k, headsOf(qkv, (s.heads + s.kvHeads) * s.c, s.kvHeads, s.c), s.length);
+  let columns: Tensor | undefined;
+  const attend: BlockOps['attend'] = (q, k, v) => {
+    appendKv(kv, rope(k, table), v, s.length);
     const view = { tail: s.tail, length: s.length + s.t, columns: true };
-    const attended = gatheredSparseAttention(q, kv, rows, view);
-    const h = tf.add(linear(tf.reshape(attended.out, [s.t, s.heads * s.c]), w.o, w.oBias), x);
-    const y = tf.add(gatedMlp(rmsNorm(h, w.postNorm, w.eps), w.gateUp, w.down), h);
-    return [y, attended.columns, read(kv)];
-  });
+    const attended = gatheredSparseAttention(rope(q, table), kv, rows, view);
+    columns = attended.columns;
+    return attended.out;
+  };
+  const layers = {
+    ...stacked(
+      ['q', 'k', 'v'].map(attention),
+      [s.heads, s.kvHeads, s.kvHeads].map((count) => count * s.c),
+      {
+        ...{ values: data.qkv, k: s.d, bias: data.qkvBias },
+      },
+    ),
+    [attention('o')]: { values: data.o, k: s.heads * s.c, bias: data.oBias },
+    'mlp.gate_proj': { values: data.gate, k: s.d },
+    'mlp.up_proj': { values: data.up, k: s.d },
+    'mlp.down_proj': { values: data.down, k: s.ffn },
+  };
+  const norms = { input_layernorm: w.inputNorm, post_attention_layernorm: w.postNorm };
+  const ops: BlockOps = {
+    ...opsOf(layers, s.type, s.dot),
+    norm: (name, input) => rmsNorm(input, norms[name as keyof typeof norms], w.eps),
+    attend,
+  };
+  const block = decoderBlock(decoderConfigOf(s));
+  const composed = tidy(() => [block.run(ops, x), columns as Tensor, read(kv)]);
   return { fused, composed: bitsOf(composed) };
 }
 
@@ -203,24 +272,30 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
 }
 
 function visionBothWays(s: VisionBlockSizes) {
-  const { tf } = start();
   const data = visionBlockData(s);
   const w = visionBlockWeights(data, s, keep);
   const x = keep.tensor(float32(data.x, [s.n, s.e]));
   const fused = bitsOf(visionBlock(x, w, { features: true, columns: true }));
   const only = visionBlock(x, w, { features: false, columns: true });
-  const composed = tidy(() => {
-    const qkv = linear(layerNorm(x, w.norm1, w.norm1Bias, w.eps), w.qkv, w.qkvBias);
-    const [q, k, v] = [0, 1, 2].map((part) => headsOf(qkv, part * s.e, s.heads, s.e / s.heads)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
-    const attended = attention(q, k, v, { columns: true });
-    const h = tf.add(linear(tf.reshape(attended.out, [s.n, s.e]), w.out, w.outBias), x);
-    const hidden = linear(layerNorm(h, w.norm2, w.norm2Bias, w.eps), w.fc1, w.fc1Bias, s.activation);
-    return [tf.add(linear(hidden, w.fc2, w.fc2Bias), h), attended.columns];
-  });
+  let columns: Tensor | undefined;
+  const layers = {
+    ...stacked(['q', 'k', 'v'].map(attention), [s.e, s.e, s.e], { values: data.qkv, k: s.e, bias: data.qkvBias }),
+    'self_attn.out_proj': { values: data.out, k: s.e, bias: data.outBias },
+    'mlp.fc1': { values: data.fc1, k: s.e, bias: data.fc1Bias },
+    'mlp.fc2': { values: data.fc2, k: s.ffn, bias: data.fc2Bias },
+  };
+  const norms = { layer_norm1: [w.norm1, w.norm1Bias], layer_norm2: [w.norm2, w.norm2Bias] } as const;
+  const ops: BlockOps = {
+    ...opsOf(layers, s.type, s.dot),
+    norm: (name, input) => layerNorm(input, ...norms[name as keyof typeof norms], w.eps),
+    attend: (q, k, v) => {
+      const attended = attentionOp(q, k, v, { columns: true });
+      columns = attended.columns;
+      return attended.out;
+    },
+  };
+  const block = towerBlock(towerConfigOf(s));
+  const composed = tidy(() => [block.run(ops, x), columns as Tensor]);
   only[0].dispose();
   return { fused, columnsOnly: bitsOf([only[1]]), composed: bitsOf(composed) };
 }

@@ -12,8 +12,7 @@ import { TOLERANCES } from '../../src/ops/tolerance';
 import { convert } from '../../src/quantize/convert';
 import { decodeFloats, encodeFloats } from '../../src/quantize/half';
 import type { Module } from '../../src/quantize/options';
-import { quantize } from '../../src/quantize/quantize';
-import { type QuantizePartsOptions, quantizeParts, searchedGroups } from '../../src/quantize/quantize_parts';
+import { type QuantizeOptions, quantize, searchedGroups } from '../../src/quantize/quantize';
 import { formatReport, report } from '../../src/quantize/report';
 import { openTensors, readBytes } from '../../src/quantize/tensors';
 import { conversations, scene, TINY } from '../support/assets';
@@ -33,10 +32,10 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const at = (name: string): string => join(folder, name);
-const made = (out: string, modules: readonly Module[], more: Partial<QuantizePartsOptions> = {}) =>
-  quantizeParts({ model: TINY, out: at(out), modules, ...more });
+const made = (out: string, modules: readonly Module[], more: Partial<QuantizeOptions> = {}) =>
+  quantize({ model: TINY, out: at(out), modules, ...more });
 /** Without a search: for what does not depend on quality. */
-const rounded = (out: string, modules: readonly Module[], more: Partial<QuantizePartsOptions> = {}) =>
+const rounded = (out: string, modules: readonly Module[], more: Partial<QuantizeOptions> = {}) =>
   made(out, modules, { method: 'rtn', ...more });
 const bytesOf = (name: string, part: string): Buffer => readFileSync(join(at(name), part, 'model.safetensors'));
 
@@ -309,12 +308,12 @@ describe('an MLP whose width is no multiple of the group', () => {
 });
 
 describe('interrupted', () => {
-  const quick = (out: string, more: Partial<QuantizePartsOptions> = {}) =>
+  const quick = (out: string, more: Partial<QuantizeOptions> = {}) =>
     made(out, ALL, { samples: 2, rows: 400, ...more });
 
   it('in the tower, the same call continues with its blocks to the same bytes, and refuses other options', async () => {
     const controller = new AbortController();
-    const onProgress: QuantizePartsOptions['onProgress'] = ({ step, done }) => {
+    const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
       if (step === 'quantise tower' && done === 2) controller.abort();
     };
     await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
@@ -333,7 +332,7 @@ describe('interrupted', () => {
 
   it('before anything is finished, leaves nothing', async () => {
     const controller = new AbortController();
-    const onProgress: QuantizePartsOptions['onProgress'] = ({ step }) => {
+    const onProgress: QuantizeOptions['onProgress'] = ({ step }) => {
       if (step === 'read pictures') controller.abort();
     };
     const stopped = made('early', ['projector'], { signal: controller.signal, onProgress });
@@ -343,9 +342,9 @@ describe('interrupted', () => {
 });
 
 describe('refused', () => {
-  const refuse = (more: Partial<QuantizePartsOptions>) => quantizeParts({ model: TINY, out: at('refused'), ...more });
+  const refuse = (more: Partial<QuantizeOptions>) => quantize({ model: TINY, out: at('refused'), ...more });
 
-  it.each<[Partial<QuantizePartsOptions>, string, RegExp]>([
+  it.each<[Partial<QuantizeOptions>, string, RegExp]>([
     [
       { modules: ['tower'], groupSize: 96 },
       'ERR_QUANTIZE_SHAPE',
@@ -369,11 +368,6 @@ describe('refused', () => {
     await expect(refuse({ model: at('already'), tower: 'w8a8' })).rejects.toMatchObject({
       code: 'ERR_ALREADY_QUANTIZED',
     });
-  });
-
-  it('other parts than the decoder by the quantiser of the decoder', async () => {
-    const wrong = quantize({ model: TINY, out: at('refused'), modules: ['tower'] });
-    await expect(wrong).rejects.toMatchObject({ code: 'ERR_OPTION_INVALID' });
   });
 });
 

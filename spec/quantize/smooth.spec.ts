@@ -1,13 +1,19 @@
 // SmoothQuant by itself: scales, folding, rounding, and the float block whose inputs it is calibrated on.
-import type { TowerConfig } from '../../src/models/tower';
+import { towerBlock } from '../../src/models/blocks';
 import { linearReference } from '../../src/ops/linear';
 import { layerNormReference } from '../../src/ops/norm';
 import { float32, floats } from '../../src/ops/run';
-import { visionBlock } from '../../src/ops/vision_block';
-import { dequantize, packArrays, packInt8 } from '../../src/ops/weights';
+import { dequantize, packInt8 } from '../../src/ops/weights';
+import { floatOps, readBlock } from '../../src/quantize/block_weights';
 import type { Matrix } from '../../src/quantize/round';
-import { dividedNorm, multipliedInputs, roundToInt8, smoothingScales, takeLargest } from '../../src/quantize/smooth';
-import { floatTowerBlock, readTowerBlock } from '../../src/quantize/tower_block';
+import {
+  dividedNorm,
+  multipliedInputs,
+  roundToInt8,
+  smoothBlock,
+  smoothingScales,
+  takeLargest,
+} from '../../src/quantize/smooth';
 import { start } from '../../src/runtime/start';
 import { F32_NMSE, nmse } from '../support/nmse';
 
@@ -45,7 +51,7 @@ test('folding leaves the product as it was', () => {
   takeLargest(largest, Float32Array.from(before));
   const s = smoothingScales(largest, [w]);
   const folded = dividedNorm(norm, s);
-  const after = layerNormReference(x, folded.weight, folded.bias, 1e-6);
+  const after = layerNormReference(x, folded.weight, folded.bias ?? [], 1e-6);
   const product = (inputs: Float64Array, values: Float32Array): Float64Array => linearReference(inputs, values, d);
   expect(nmse(product(after, multipliedInputs(w, s).values), product(before, w.values))).toBeLessThan(1e-12);
   // and evens out what is rounded: the norm's outputs differ less from channel to channel
@@ -77,57 +83,37 @@ describe('rounding', () => {
   });
 });
 
-test('the block in pieces is the fused block', () => {
-  const config: TowerConfig = {
+test('a block shows the inputs of its linear layers, and what norms feed is smoothed', () => {
+  const block = towerBlock({
     ...{ hiddenSize: 24, intermediateSize: 40, layers: 1, heads: 3, depth: 1 },
     ...{ imageSize: 8, patchSize: 2, normEps: 1e-6, activation: 'gelu_pytorch_tanh' },
     ...{ patchBias: true, classToken: false, preNorm: false },
-  };
+  });
   let step = 0.1;
-  const given = new Map<string, Float32Array>();
-  const made = (name: string, shape: readonly number[]): Float32Array => {
+  const weights = readBlock(block, (_, shape) => {
     step += 0.07;
-    const values = wave(
+    return wave(
       shape.reduce((a, b) => a * b, 1),
       step,
     );
-    given.set(name.replace(/^encoder\.layers\.0\.(self_attn\.|mlp\.)?/, ''), values);
-    return values;
-  };
-  const block = readTowerBlock(made, config, 0);
-  const of = (name: string): Float32Array => given.get(name) ?? new Float32Array();
-  const vector = (...names: string[]) => {
-    const values = Float32Array.from(names.flatMap((name) => [...of(name)]));
-    return float32(values, [values.length]);
-  };
-  const qkv = ['q_proj.weight', 'k_proj.weight', 'v_proj.weight'].map(of);
-  const x = float32(wave(9 * 24, 0.77), [9, 24]);
-  const [fused, columns] = visionBlock(
-    x,
-    {
-      ...{ norm1: vector('layer_norm1.weight'), norm1Bias: vector('layer_norm1.bias') },
-      ...{ norm2: vector('layer_norm2.weight'), norm2Bias: vector('layer_norm2.bias') },
-      ...{
-        qkv: packArrays(qkv, 24),
-        qkvBias: vector('q_proj.bias', 'k_proj.bias', 'v_proj.bias'),
-      },
-      ...{ out: packArrays([of('out_proj.weight')], 24), outBias: vector('out_proj.bias') },
-      ...{ fc1: packArrays([of('fc1.weight')], 24), fc1Bias: vector('fc1.bias') },
-      ...{ fc2: packArrays([of('fc2.weight')], 40), fc2Bias: vector('fc2.bias') },
-      ...{ eps: float32([1e-6], [1]), heads: 3, activation: 'gelu_pytorch_tanh' },
-    },
-    { features: true, columns: false },
-  );
-  const seen: Record<string, Float32Array> = {};
-  const pieces = floatTowerBlock(block, config);
-  const y = pieces.run(x, (site, input) => {
-    seen[site] = floats(input).slice();
   });
-  expect(nmse(floats(y), floats(fused))).toBeLessThanOrEqual(F32_NMSE);
-  const normed = layerNormReference(floats(x), of('layer_norm1.weight'), of('layer_norm1.bias'), 1e-6);
+  const x = float32(wave(9 * 24, 0.77), [9, 24]);
+  const ops = { ...floatOps(block, weights), attend: () => float32(wave(9 * 24, 0.3), [9, 3, 8]) };
+  const seen: Record<string, Float32Array> = {};
+  const see = (site: string, input: Parameters<typeof floats>[0]): void => {
+    seen[site] = floats(input).slice();
+  };
+  const y = start().tf.tidy(() => block.run(ops, x, see));
+  const { weight, bias } = weights.norms.layer_norm1 ?? {};
+  const normed = layerNormReference(floats(x), weight ?? [], bias ?? [], 1e-6);
   expect(nmse(seen.qkv ?? [], normed)).toBeLessThanOrEqual(F32_NMSE);
   const widths = { qkv: 24, out: 24, fc1: 24, fc2: 40 };
   expect(Object.fromEntries(Object.entries(seen).map(([site, values]) => [site, values.length / 9]))).toEqual(widths);
-  pieces.dispose();
-  for (const tensor of [x, y, fused, columns]) tensor.dispose();
+  const made = smoothBlock(block, weights, new Map([['qkv', new Float32Array(24).fill(9)]]));
+  expect([...made.vectors.keys()]).toEqual(['layer_norm1.weight', 'layer_norm1.bias']);
+  const matrixOf = (name: string) => weights.linears[name] as Matrix;
+  expect(made.linears['mlp.fc1']).toEqual(roundToInt8(matrixOf('mlp.fc1')));
+  expect(made.linears['self_attn.q_proj']).not.toEqual(roundToInt8(matrixOf('self_attn.q_proj')));
+  ops.dispose();
+  for (const tensor of [x, y]) tensor.dispose();
 });

@@ -1,6 +1,6 @@
 // The packaged model's vision tower in 8 bits: what it costs, with and without smoothing, which files are written, and
 // `quantize` with both decoder and tower.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { load } from '../../src';
@@ -8,11 +8,10 @@ import { readJson } from '../../src/json';
 import type { PreparedMedium } from '../../src/models/media';
 import { openCheckpoint, readTensor } from '../../src/models/safetensors';
 import { decodeFloats, encodeFloats } from '../../src/quantize/half';
-import { packagedScenes } from '../../src/quantize/options';
-import { type QuantizePartsOptions, quantizeParts } from '../../src/quantize/quantize_parts';
-import { type SmoothTowerOptions, smoothTower } from '../../src/quantize/smooth_tower';
+import { type QuantizeOptions, quantize } from '../../src/quantize/quantize';
+import { roundToInt8 } from '../../src/quantize/smooth';
 import { conversations, scene, TINY } from '../support/assets';
-import { changeTensors, type Stored } from '../support/checkpoint';
+import { changeJson, changeTensors, type Stored } from '../support/checkpoint';
 import { prepared } from '../support/media';
 import { nmse } from '../support/nmse';
 import { runTower } from '../support/tower';
@@ -35,12 +34,31 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const at = (name: string): string => join(folder, name);
 const TOWER_FILE = 'vision_tower/model.safetensors';
 
+const smoothed = (out: string, more: Partial<QuantizeOptions> = {}) =>
+  quantize({ model: TINY, out: at(out), modules: [], tower: 'w8a8', ...more });
+
 /** A copy of a model with its tower in 8 bits. */
-async function withTower(name: string, more: Partial<SmoothTowerOptions> = {}): Promise<string> {
-  cpSync(more.model ?? TINY, at(name), { recursive: true });
-  const options = { model: TINY, samples: packagedScenes('calibration'), ...more };
-  const result = await smoothTower(options, join(at(name), 'vision_tower'));
-  expect(result).toEqual({ blocks: 5, images: more.smoothing === false ? 0 : 12 });
+async function withTower(name: string, model = TINY): Promise<string> {
+  const { tower } = await smoothed(name, { model });
+  expect(tower).toEqual({ blocks: 5, images: 12, errors: [] });
+  return at(name);
+}
+
+/** The same without smoothing. */
+function withPlainTower(name: string, model = TINY): string {
+  cpSync(model, at(name), { recursive: true });
+  changeTensors(join(at(name), TOWER_FILE), (tensors) => {
+    for (const [tensor, { dtype, shape, data }] of tensors) {
+      if (!/(_proj|fc\d)\.weight$/.test(tensor)) continue;
+      const [rows = 0, cols = 0] = shape;
+      const values = decodeFloats(Uint8Array.from(data), dtype as 'BF16');
+      const { q, scale } = roundToInt8({ rows, cols, values });
+      tensors.set(tensor, { dtype: 'I8', shape, data: new Uint8Array(q.buffer) });
+      tensors.set(`${tensor}_scale`, { dtype: 'F32', shape: [rows, 1], data: encodeFloats(scale, 'F32') });
+    }
+  });
+  const { quantization_config } = readJson(join(at('smooth'), 'vision_tower/config.json'));
+  changeJson(join(at(name), 'vision_tower/config.json'), { quantization_config });
   return at(name);
 }
 
@@ -99,7 +117,7 @@ function withOutliers(name: string): string {
 
 describe('quality', () => {
   it('at least 142 of 144 answers are those of the float tower, and smoothing brings the features nearer', async () => {
-    const [smooth, plain] = [await withTower('smooth'), await withTower('plain', { smoothing: false })];
+    const [smooth, plain] = [await withTower('smooth'), withPlainTower('plain')];
     const float = await seen(TINY);
     const errors: number[] = [];
     for (const path of [smooth, plain]) {
@@ -122,8 +140,8 @@ describe('quality', () => {
     const float = await seen(TINY, 4);
     const same = await seen(model, 4);
     expect(nmse(same.features, float.features)).toBeLessThanOrEqual(1e-12);
-    const smooth = await seen(await withTower('outliers-smooth', { model }), 4);
-    const plain = await seen(await withTower('outliers-plain', { model, smoothing: false }), 4);
+    const smooth = await seen(await withTower('outliers-smooth', model), 4);
+    const plain = await seen(withPlainTower('outliers-plain', model), 4);
     const errors = [nmse(smooth.features, float.features), nmse(plain.features, float.features)];
     process.stderr.write(`outlier channels: features ${errors[0]} smoothed, ${errors[1]} not\n`);
     expect(errors[0]).toBeLessThanOrEqual(OUTLIERS_NMSE);
@@ -172,16 +190,15 @@ describe('files', () => {
 });
 
 describe('refused', () => {
-  const refuse = (more: Partial<SmoothTowerOptions>): Promise<unknown> =>
-    smoothTower({ model: TINY, samples: packagedScenes('calibration').slice(0, 1), ...more }, at('refused'));
-
   it('a tower that is quantised already, and calibration without pictures', async () => {
-    await expect(refuse({ model: at('smooth') })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
-    const samples = [{ images: [], turns: [] }];
-    await expect(refuse({ samples })).rejects.toMatchObject({ code: 'ERR_CALIBRATION' });
-    const missing = [{ images: [at('missing.png')], turns: [] }];
-    await expect(refuse({ samples: missing })).rejects.toMatchObject({ code: 'ERR_CALIBRATION' });
-    expect(existsSync(at('refused'))).toBe(false);
+    await expect(smoothed('refused', { model: at('smooth') })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
+    for (const images of [[], [at('missing.png')]]) {
+      writeFileSync(at('bad.jsonl'), JSON.stringify({ images, turns: [{ question: 'a', answer: 'b' }] }));
+      await expect(smoothed('refused', { calibration: at('bad.jsonl') })).rejects.toMatchObject({
+        code: 'ERR_CALIBRATION',
+      });
+    }
+    expect(readdirSync(folder).filter((name) => name.startsWith('refused'))).toEqual([]);
   });
 
   it('weights that are NaN, by name', async () => {
@@ -190,25 +207,15 @@ describe('refused', () => {
     changeTensors(join(at('nan'), TOWER_FILE), (tensors) =>
       scaleElements(tensors, name, (i) => (i === 9 ? Number.NaN : 1)),
     );
-    await expect(refuse({ model: at('nan'), smoothing: false })).rejects.toMatchObject({
-      code: 'ERR_NOT_FINITE',
+    await expect(smoothed('refused', { model: at('nan') })).rejects.toMatchObject({
       message: expect.stringContaining(name),
     });
-  });
-
-  it('when stopped', async () => {
-    const controller = new AbortController();
-    const onProgress = ({ step }: { step: string }): void => {
-      if (step === 'quantise tower') controller.abort();
-    };
-    await expect(refuse({ signal: controller.signal, onProgress })).rejects.toMatchObject({ name: 'AbortError' });
-    expect(existsSync(at('refused'))).toBe(false);
   });
 });
 
 describe('quantize with a tower', () => {
-  const quick = (out: string, more: Partial<QuantizePartsOptions> = {}) =>
-    quantizeParts({ model: TINY, out: at(out), tower: 'w8a8', samples: 2, rows: 128, ...more });
+  const quick = (out: string, more: Partial<QuantizeOptions> = {}) =>
+    quantize({ model: TINY, out: at(out), tower: 'w8a8', samples: 2, rows: 128, ...more });
   const bytes = (name: string, part: string): Buffer => readFileSync(join(at(name), part, 'model.safetensors'));
 
   it('gives one checkpoint, which answers', async () => {
@@ -225,7 +232,7 @@ describe('quantize with a tower', () => {
 
   it('stopped in the decoder, continues to the same bytes, and refuses other options', async () => {
     const controller = new AbortController();
-    const onProgress: QuantizePartsOptions['onProgress'] = ({ step, done }) => {
+    const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
       if (step === 'quantise layers' && done > 1.2) controller.abort();
     };
     await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
@@ -233,20 +240,21 @@ describe('quantize with a tower', () => {
     });
     expect(existsSync(at('stopped'))).toBe(false);
     await expect(quick('stopped', { groupSize: 64 })).rejects.toMatchObject({ code: 'ERR_RESUME_MISMATCH' });
-    expect((await quick('stopped')).resumed).toBe(1);
+    expect((await quick('stopped')).resumed).toBe(5 + 1);
     for (const part of ['llm', 'vision_tower']) expect(bytes('stopped', part).equals(bytes('both', part))).toBe(true);
     expect(existsSync(at('stopped.partial'))).toBe(false);
   });
 
-  it('stopped in the tower, leaves nothing', async () => {
+  it('stopped in the tower, continues with its blocks to the same bytes', async () => {
     const controller = new AbortController();
-    const onProgress: QuantizePartsOptions['onProgress'] = ({ step }) => {
-      if (step === 'quantise tower') controller.abort();
+    const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
+      if (step === 'quantise tower' && done === 2) controller.abort();
     };
-    await expect(quick('early', { signal: controller.signal, onProgress })).rejects.toMatchObject({
-      name: 'AbortError',
-    });
-    expect(readdirSync(folder).filter((name) => name.startsWith('early'))).toEqual([]);
+    const early = { modules: [], onProgress, signal: controller.signal };
+    await expect(quick('early', early)).rejects.toMatchObject({ name: 'AbortError' });
+    expect(existsSync(at('early'))).toBe(false);
+    expect((await quick('early', { modules: [] })).resumed).toBe(2);
+    expect(bytes('early', 'vision_tower').equals(bytes('both', 'vision_tower'))).toBe(true);
   });
 
   it('without one, is quantize', async () => {

@@ -2,8 +2,16 @@
 
 import type { CommandModule } from 'yargs';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
-import { METHODS, MODULES, type Module, ROUNDINGS, type Rounding } from '../quantize/options';
-import { quantizeParts, searchedGroups, TOWER_FORMATS, type TowerFormat } from '../quantize/quantize_parts';
+import {
+  METHODS,
+  MODULES,
+  type Module,
+  ROUNDINGS,
+  type Rounding,
+  TOWER_FORMATS,
+  type TowerFormat,
+} from '../quantize/options';
+import { quantize, searchedGroups } from '../quantize/quantize';
 import { formatReport, report } from '../quantize/report';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
@@ -80,7 +88,7 @@ function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
     args.json,
     async (onProgress) => {
       const what = { model, groupSize, symmetric, modules, calibration, samples, rows, tower, signal, onProgress };
-      const result = await quantizeParts({ ...what, out, format, method, rounding });
+      const result = await quantize({ ...what, out, format, method, rounding });
       const quality = args.report ? await report({ ...what, quantized: result.out, evaluation }) : undefined;
       return { ...result, report: quality };
     },

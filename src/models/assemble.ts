@@ -83,17 +83,23 @@ export function openPart(
   { weights: type, precision }: Pick<LoadOptions, 'weights' | 'precision'>,
   ignore: readonly RegExp[] = [],
 ): Weights {
-  const { folder, prefix, quantization } = plan.sources[part];
-  const own = `${part}.`;
+  const { folder, quantization } = plan.sources[part];
   return openWeights(folder, {
     ...{ type, precision, quantization },
-    rename: (name) => {
-      const canonical =
-        canonicalName(prefix + name, plan.names) ?? (part === 'decoder' ? own + name : `of another part: ${name}`);
-      return canonical.startsWith(own) ? canonical.slice(own.length) : `of another part: ${canonical}`;
-    },
+    rename: partName(plan, part),
     ignore: [/^of another part: /, ...ignore],
   });
+}
+
+/** A function from names in a part's files to canonical ones without the part's own; `of another part: …` for those of other parts. */
+export function partName(plan: Plan, part: PartName): (name: string) => string {
+  const { prefix } = plan.sources[part];
+  const own = `${part}.`;
+  return (name) => {
+    const canonical =
+      canonicalName(prefix + name, plan.names) ?? (part === 'decoder' ? own + name : `of another part: ${name}`);
+    return canonical.startsWith(own) ? canonical.slice(own.length) : `of another part: ${canonical}`;
+  };
 }
 
 function textSide(plan: Plan, { template: given }: LoadOptions) {

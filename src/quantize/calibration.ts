@@ -5,10 +5,12 @@ import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { readFileBounded, readTextFile } from '../files';
 import { breather } from '../models/breath';
+import { loadModel, loadRowModel } from '../models/load';
 import type { MediaInput } from '../models/media';
-import type { RowModel, VisionLanguageModel } from '../models/model';
+import type { LoadOptions, RowModel, VisionLanguageModel } from '../models/model';
 import { endOfAnswer, transcript } from '../models/transcript';
 import { floats } from '../ops/run';
+import type { OnProgress } from '../runtime/progress';
 import { append, startConversation } from '../session/conversation';
 import { type MediaContext, prepareMedia, seeMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
@@ -211,6 +213,40 @@ function spokenAs(told: string, prompt: string, answer: string): string {
   const rest = told.startsWith(prompt) ? told.slice(prompt.length) : answer;
   const at = rest.indexOf(answer);
   return at > 0 && rest.slice(0, at).trim() === '' ? rest.slice(0, at) + answer : answer;
+}
+
+/**
+ * The rows of all samples; the model is asked for the answers that are missing, which takes its decoder.
+ * @throws SparseVilaError `ERR_CALIBRATION`, and what loading throws; `signal.reason`
+ */
+export async function calibrationSequences(
+  path: string,
+  samples: readonly CalibrationSample[],
+  { signal, onProgress }: { readonly signal: AbortSignal | undefined; readonly onProgress: OnProgress },
+): Promise<Sequence[]> {
+  const load = { onProgress, ...(signal === undefined ? {} : { signal }) };
+  const { model, complete } = samples.every(isComplete)
+    ? { model: await loadRowModel(path, load), complete: async (sample: CalibrationSample) => sample }
+    : await wholeModel(path, load);
+  const report = (done: number): void =>
+    onProgress({ step: 'read calibration set', done, total: samples.length, unit: 'conversations' });
+  try {
+    const sequences: Sequence[] = [];
+    for (const [i, sample] of samples.entries()) {
+      report(i);
+      sequences.push(await withSample(sample, async () => sequenceOf(model, await complete(sample), signal)));
+    }
+    report(samples.length);
+    return sequences;
+  } finally {
+    model.dispose();
+  }
+}
+
+/** The model with its decoder, to be asked for answers. */
+async function wholeModel(path: string, load: LoadOptions) {
+  const model = await loadModel(path, load);
+  return { model, complete: (sample: CalibrationSample) => completeSample(model, sample, load.signal) };
 }
 
 function concat(parts: readonly Float32Array[]): Float32Array {

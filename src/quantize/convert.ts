@@ -20,7 +20,7 @@ import type { FloatDtype } from './half';
 import { type Checkpoint, configFiles, LAYOUTS, type Layout, movedFile, openParts, type Part, placeOf } from './layout';
 import type { TensorSource } from './safetensors_writer';
 import { openTensors, type Tensors, withPrefix } from './tensors';
-import { headLinears } from './tower';
+import { VILA_PARTS } from './vila_parts';
 import { openWorkFolder, type WorkFolder } from './work_folder';
 
 export const TARGET_FORMATS = ['float', ...QUANTIZED_FORMATS] as const;
@@ -134,7 +134,8 @@ async function writeParts(
   const finished = await keepShards(made);
   const bytes = [...sources.values()].flat().reduce((sum, { byteLength }) => sum + byteLength, 0);
   await requireSpace(made, bytes - finished);
-  await copyTree(model, made, { skip: (path) => owned.has(path) || isWeightFile(path), move, signal });
+  const skip = (path: string): boolean => owned.has(path) || isWeightFile(path);
+  await copyTree(model, made, { skip, move, parts: VILA_PARTS.map((name) => join(model, name)), signal });
   const written = new Map<string, Tensors>();
   for (const folder of sources.keys()) await mkdir(join(made, folder), { recursive: true });
   for (const [path, json] of files) writeJson(join(made, path), json);
@@ -225,6 +226,13 @@ function floatLinears(part: Part['name'], tensors: Tensors, modules: readonly Mo
   if (part === 'mm_projector') return [];
   if (part === 'vision_tower') return headLinears(tensors);
   return modules.some(({ name }) => name === 'lm_head') ? [] : ['lm_head'];
+}
+
+/** Linear layers of a tower's pooling head. */
+function headLinears({ entries }: Tensors): string[] {
+  const isHead = (name: string): boolean => /^(vision_tower\.)?(vision_model\.)?head\..*\.weight$/.test(name);
+  const names = [...entries.values()].filter(({ name, shape }) => isHead(name) && shape.length === 2);
+  return names.map(({ name }) => name.slice(0, -'.weight'.length));
 }
 
 function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError {

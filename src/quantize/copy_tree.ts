@@ -14,10 +14,9 @@ const NEEDED =
   /^(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab|(video_)?(pre)?processor_config|chat_templates?|.*\.index)\.json$|^(merges|vocab)\.txt$|^(tokenizer|spiece|sentencepiece\S*)\.model$|\.(jinja|tiktoken|safetensors)$/;
 /** Files that go with it: copied where they are regular files, else left out. */
 const ACCOMPANYING = /^(LICEN[CS]E|NOTICE|README|USE_POLICY|MODEL_CARD)|\.(json|txt|md|py|model|ya?ml)$/i;
-/** Folders without which the copy would not load. */
-const PARTS = new Set(['llm', 'vision_tower', 'mm_projector']);
-
 export interface CopyOptions {
+  /** Folders without which the copy would not load: none may be a link. */
+  readonly parts: readonly string[];
   /** Whether to leave out a file, by its path in the folder. */
   readonly skip: (path: string) => boolean;
   /** Where a file goes in the new folder. Default: where it was. */
@@ -34,7 +33,7 @@ export async function copyTree(from: string, to: string, options: CopyOptions): 
   const root = realpathSync(from);
   const isCache = basename(dirname(root)) === 'snapshots';
   const inside = [root, ...(isCache ? [join(dirname(dirname(root)), 'blobs')] : [])];
-  for (const path of chosen(from)) {
+  for (const path of chosen(from, options.parts)) {
     options.signal?.throwIfAborted();
     if (options.skip(path)) continue;
     const source = join(from, path);
@@ -46,9 +45,8 @@ export async function copyTree(from: string, to: string, options: CopyOptions): 
 }
 
 /** Paths of what is chosen by name, links to files included. */
-function chosen(root: string): string[] {
-  for (const part of PARTS)
-    if (lstatSync(join(root, part), { throwIfNoEntry: false })?.isSymbolicLink()) throw outside(join(root, part));
+function chosen(root: string, parts: readonly string[]): string[] {
+  for (const part of parts) if (lstatSync(part, { throwIfNoEntry: false })?.isSymbolicLink()) throw outside(part);
   const isHidden = (path: string): boolean => path.split(sep).some((name) => name.startsWith('.'));
   const isChosen = (name: string): boolean => NEEDED.test(name) || ACCOMPANYING.test(name);
   return filesBelow(root).filter((path) => !isHidden(path) && isChosen(basename(path)));

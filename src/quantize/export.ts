@@ -116,3 +116,26 @@ export function quantizationOf({ format, groupSize, symmetric, ignore }: Quantiz
     kv_cache_scheme: null,
   };
 }
+
+/** A config with the `quantization_config` of compressed-tensors' int-quantized, 8-bit weights and dynamic 8-bit activations. */
+export function eightBitConfig(config: Json, ignore: readonly string[]): Json {
+  const common = { num_bits: 8, type: 'int', symmetric: true, group_size: null };
+  return {
+    ...config,
+    quantization_config: {
+      quant_method: 'compressed-tensors',
+      format: 'int-quantized',
+      quantization_status: 'compressed',
+      config_groups: {
+        group_0: {
+          targets: ['Linear'],
+          weights: { ...common, strategy: 'channel', dynamic: false, actorder: null },
+          input_activations: { ...common, strategy: 'token', dynamic: true },
+          output_activations: null,
+        },
+      },
+      ignore,
+      kv_cache_scheme: null,
+    },
+  };
+}

@@ -2,9 +2,7 @@
 
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
-import { isPresent } from '../files';
-import { readJson } from '../json';
-import { type DecoderConfig, parseDecoderConfig } from '../models/config';
+import type { PartName } from '../models/plan';
 import {
   BOOLEAN,
   type Check,
@@ -21,17 +19,17 @@ import { packageFolder } from '../runtime/paths';
 import type { OnProgress } from '../runtime/progress';
 import { type CalibrationSample, readCalibration } from './calibration';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
-import { LINEARS, linearShapes } from './layer';
-import type { Method } from './quantize_layer';
 
-export const METHODS = ['awq', 'rtn'] as const satisfies readonly Method[];
+export const METHODS = ['awq', 'rtn'] as const;
+export type Method = (typeof METHODS)[number];
 /** What can be quantised to 4 bits: of the decoder its layers and its head, and the other parts. */
 export const MODULES = ['decoder', 'head', 'tower', 'projector'] as const;
-/** Those that `quantize` takes: the rest are `quantizeParts`'. */
-export const DECODER_MODULES = ['decoder', 'head'] as const satisfies readonly Module[];
 export const ROUNDINGS = ['feedback', 'nearest'] as const;
 export type Rounding = (typeof ROUNDINGS)[number];
 export type Module = (typeof MODULES)[number];
+/** What else than 4 bits can be made of a vision tower: 8-bit weights and activations. */
+export const TOWER_FORMATS = ['w8a8'] as const;
+export type TowerFormat = (typeof TOWER_FORMATS)[number];
 
 export interface QuantizeOptions {
   /** Folder of a float checkpoint. */
@@ -50,6 +48,8 @@ export interface QuantizeOptions {
   readonly rounding?: Rounding;
   /** What becomes 4-bit; default the decoder's layers. The head is rounded to nearest. */
   readonly modules?: readonly Module[];
+  /** The tower in 8 bits, where `modules` does not name it. */
+  readonly tower?: TowerFormat | undefined;
   /**
    * JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. Answers that are missing
    * are asked for, which takes the whole float model in memory; with all given, only its embedding, tower and projector are read.
@@ -73,6 +73,7 @@ export interface CheckedOptions {
   readonly method: Method;
   readonly rounding: Rounding;
   readonly modules: readonly Module[];
+  readonly tower: TowerFormat | undefined;
   readonly samples: number;
   readonly rows: number;
   /** Undefined: the packaged scenes, or none where none is needed. */
@@ -84,11 +85,8 @@ const GROUP_SIZE: Check = {
   accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 8 && (value as number) % 8 === 0,
 };
 
-/** Fills in defaults; `known` are the modules that may be named. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
-export function checkQuantizeOptions(
-  options: QuantizeOptions,
-  known: readonly Module[] = DECODER_MODULES,
-): CheckedOptions {
+/** Fills in defaults. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
+export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
   const given = checkOptions<QuantizeOptions>('quantize', options, {
     model: { ...NAME, required: true },
     out: { ...NAME, required: true },
@@ -97,7 +95,9 @@ export function checkQuantizeOptions(
     symmetric: BOOLEAN,
     method: oneOf(...METHODS),
     rounding: oneOf(...ROUNDINGS),
-    modules: listOf(`modules among ${known.join(', ')}`, oneOf(...known), 1),
+    // An 8-bit tower may be all.
+    modules: listOf(`modules among ${MODULES.join(', ')}`, oneOf(...MODULES), options?.tower === undefined ? 1 : 0),
+    tower: { expected: 'a format of the tower', accepts: () => true },
     calibration: NAME,
     samples: COUNT,
     rows: COUNT,
@@ -105,9 +105,30 @@ export function checkQuantizeOptions(
     onProgress: FUNCTION,
   });
   const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = given;
-  const { rounding = 'feedback', modules = ['decoder'], samples = 128, rows = 4096 } = given;
-  const calibration = method === 'awq' && modules.includes('decoder') ? given.calibration : undefined;
-  return { model, out, format, groupSize, symmetric, method, rounding, modules, samples, rows, calibration };
+  const { rounding = 'feedback', modules = ['decoder'], tower, samples = 128, rows = 4096 } = given;
+  checkTower(tower, modules);
+  const isCalibrated = tower !== undefined || (method === 'awq' && modules.some((module) => module !== 'head'));
+  const calibration = isCalibrated ? given.calibration : undefined;
+  return { model, out, format, groupSize, symmetric, method, rounding, modules, tower, samples, rows, calibration };
+}
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+function checkTower(tower: TowerFormat | undefined, modules: readonly Module[]): void {
+  if (tower !== undefined && !TOWER_FORMATS.includes(tower)) {
+    const { message } = invalid('tower', TOWER_FORMATS.join(' or '), tower);
+    throw new SparseVilaError('ERR_OPTION_INVALID', `${message} For 4 bits name the tower among modules.`);
+  }
+  if (tower !== undefined && modules.includes('tower'))
+    throw invalid('the tower', 'either 4 bits (modules) or 8 bits (tower)', 'both');
+}
+
+/** The parts that are changed, in the order in which they are: those that are quick first. */
+export function partsOf({ modules, tower }: Pick<CheckedOptions, 'modules' | 'tower'>): PartName[] {
+  const isNamed = (part: PartName): boolean =>
+    modules.includes(part) ||
+    (part === 'tower' && tower !== undefined) ||
+    (part === 'decoder' && modules.includes('head'));
+  return (['tower', 'projector', 'decoder'] as const).filter(isNamed);
 }
 
 export function invalid(name: string, expected: string, received: unknown): SparseVilaError {
@@ -126,31 +147,6 @@ export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationS
 /** What a run reads: its output must lie apart from it. */
 export const inputsOf = ({ model, calibration }: Pick<QuantizeOptions, 'model' | 'calibration'>): string[] =>
   calibration === undefined ? [model] : [model, calibration];
-
-/** The folder of the decoder's weights and config in a VILA checkpoint. @throws SparseVilaError `ERR_MODEL_TYPE`, `ERR_MODEL_MISSING` */
-export function decoderFolder(model: string): string {
-  const folder = join(model, 'llm');
-  if (isPresent(join(folder, 'config.json'))) return folder;
-  throw new SparseVilaError(
-    isPresent(join(model, 'config.json')) ? 'ERR_MODEL_TYPE' : 'ERR_MODEL_MISSING',
-    `Expected a VILA or NVILA checkpoint folder (config.json, llm/, vision_tower/, mm_projector/) at ${model}.`,
-  );
-}
-
-/** The decoder's config. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` where the format cannot hold a matrix; `ERR_CONFIG_…` */
-export function checkedDecoderConfig(folder: string, options: CheckedOptions): DecoderConfig {
-  const file = join(folder, 'config.json');
-  const json = readJson(file);
-  if (json.quantization_config !== undefined && json.quantization_config !== null) {
-    throw new SparseVilaError(
-      'ERR_ALREADY_QUANTIZED',
-      `${file}: this checkpoint is quantised already. Quantise its float original, or change its format with \`convert\`.`,
-    );
-  }
-  const config = parseDecoderConfig(json, file);
-  checkShapes(Object.fromEntries(LINEARS.map((name) => [`${name}_proj`, linearShapes(config)[name]])), options);
-  return config;
-}
 
 /** Matrices [outputs, inputs] against what the format can hold. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
 export function checkShapes(

@@ -1,69 +1,55 @@
-// Makes a 4-bit checkpoint from a float one, layer by layer. Memory: while the calibration set is encoded, the embedding, tower and
-// projector (the whole model where answers have to be asked for); then one layer in f32, as read and packed while conversations run
-// through it, as read and two thirds of it packed while it is searched. On top, in f32, `calibration rows x d` for the hidden states,
-// `rows x (10 d + 5 ffn)` for the search, and in f64 `512 x (3 d + ffn)`. Of a 7B model (d 3584, ffn 18944, 28 layers;
-// `bench checkpoint`) with --samples 3 --rows 128 at most 3.9 GB were resident.
+// Makes a quantised checkpoint from a float one, block by block: vision tower and projector first, which are quick, then the decoder, then
+// all under the final name. Memory: while the calibration set is encoded, the embedding, tower and projector (the whole model where
+// answers have to be asked for); then one block in f32, as read and packed while calibration rows run through it, as read and two thirds
+// of it packed while it is searched. On top, in f32, `calibration rows x d` for the hidden states, `rows x (10 d + 5 ffn)` for the search,
+// and in f64 `512 x (3 d + ffn)`. Of a 7B model (d 3584, ffn 18944, 28 layers; `bench checkpoint`) with --samples 3 --rows 128 at most
+// 3.9 GB were resident.
 
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
-import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
-import { loadModel, loadRowModel } from '../models/load';
-import type { LoadOptions } from '../models/model';
-import { ropeTable } from '../ops/rope';
-import { float32, floats } from '../ops/run';
+import { planOf } from '../models/load';
+import type { PartName, Plan } from '../models/plan';
+import { readQuantization } from '../models/quantized_config';
 import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
-import {
-  type CalibrationSample,
-  completeSample,
-  isComplete,
-  readCalibration,
-  readCalibrationBytes,
-  type Sequence,
-  sequenceOf,
-  spread,
-  withSample,
-} from './calibration';
-import { finishCheckpoint, writeLayer } from './checkpoint';
-import { floatLayer, type LayerWeights, readLayer } from './layer';
+import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
 import {
   type CheckedOptions,
-  checkedDecoderConfig,
   checkQuantizeOptions,
-  decoderFolder,
+  checkShapes,
   inputsOf,
+  invalid,
   packagedScenes,
+  partsOf,
   type QuantizeOptions,
 } from './options';
-import { awqLayer, type GroupError, roundLayer } from './quantize_layer';
-import { collectStatistics, drawSampling, type StatisticsCollector } from './statistics';
-import { openTensors, type Tensors } from './tensors';
+import { type ChangedPart, HEAD, isChanged, stepsOf, writeOutput } from './output';
+import { openPartFiles } from './part_files';
+import { type Part, partOf } from './parts';
+import { type CalibrationCounts, countFinished, type Finished, isEight, quantizePart, type Run } from './run_part';
+import type { GroupError } from './search';
 import { openWorkFolder, type WorkFolder } from './work_folder';
 
 export type { QuantizeOptions } from './options';
 
 export interface QuantizeResult {
   readonly out: string;
-  /** What the search did to each layer; empty for round-to-nearest. */
+  /** What the search did to each layer of the decoder; no errors for round-to-nearest. */
   readonly layers: readonly { readonly layer: number; readonly errors: readonly GroupError[] }[];
-  readonly calibration:
-    | { readonly conversations: number; readonly visualRows: number; readonly textRows: number }
-    | undefined;
-  /** Layers that an earlier run had finished. */
+  /** Of the decoder. */
+  readonly calibration: CalibrationCounts | undefined;
+  /** Blocks that an earlier run had finished. */
   readonly resumed: number;
-}
-
-/** What the steps of one run share. */
-interface Run {
-  readonly options: CheckedOptions;
-  readonly config: DecoderConfig;
-  readonly tensors: Tensors;
-  readonly work: WorkFolder;
-  readonly signal: AbortSignal | undefined;
-  readonly onProgress: NonNullable<QuantizeOptions['onProgress']>;
+  /** `images`: pictures calibrated on, 0 for round-to-nearest. `errors`: of each block that was searched, none in 8 bits. */
+  readonly tower:
+    | { readonly blocks: number; readonly images: number; readonly errors: readonly (readonly GroupError[])[] }
+    | undefined;
+  readonly projector:
+    | { readonly linears: number; readonly images: number; readonly errors: readonly GroupError[] }
+    | undefined;
 }
 
 /**
@@ -73,19 +59,26 @@ interface Run {
  */
 export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> {
   const options = checkQuantizeOptions(given);
-  const folder = decoderFolder(options.model);
-  const config = checkedDecoderConfig(folder, options);
-  const tensors = openTensors(folder);
+  const plan = planOf(options.model);
+  const changed = partsOf(options).map((name) => checkedPart(plan, name, options));
+  checkFolders(changed, options);
   const { signal } = given;
   const onProgress = guardedCallback('onProgress', given.onProgress ?? (() => undefined));
-  const work = openWorkFolder(options.out, keyOf(options, tensors), inputsOf(options));
+  const samples = spread(conversationsOf(options), options.samples);
+  const work = openWorkFolder(options.out, keyOf(options, changed), inputsOf(options));
   try {
-    const run: Run = { options, config, tensors, work, signal, onProgress };
-    const resumed = options.modules.includes('decoder') ? countFinished(work, config) : 0;
-    const calibration = options.modules.includes('decoder') ? await quantizeLayers(run, resumed) : undefined;
-    const layers = [...work.finished.values()] as QuantizeResult['layers'];
-    await finishCheckpoint(options, tensors, config, work, { signal, onProgress });
-    return { out: resolve(options.out), layers, calibration, resumed };
+    const run: Run = { options, samples, work, signal, onProgress, breathe: breather(signal) };
+    let resumed = 0;
+    let calibration: QuantizeResult['calibration'];
+    for (const one of changed.filter(({ part }) => isChanged(part.name, options))) {
+      const first = countFinished(work, one.part);
+      resumed += first;
+      const counts = await quantizePart(run, one, first);
+      if (one.part.name === 'decoder') calibration = counts;
+    }
+    const results = resultsOf(changed, options, work);
+    await writeOutput(plan, options, changed, work, { signal, onProgress });
+    return { out: resolve(options.out), calibration, resumed, ...results };
   } catch (error) {
     throw writeError(error, work.folder);
   } finally {
@@ -93,13 +86,73 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   }
 }
 
+/** What the searches did to each group of matrices that is scaled together, with a name for people. */
+export function searchedGroups({ layers, tower, projector }: QuantizeResult): readonly GroupError[] {
+  const named = (place: string, errors: readonly GroupError[]): GroupError[] =>
+    errors.map((error) => ({ ...error, group: `${place}, ${error.group}` }));
+  return [
+    ...(tower?.errors ?? []).flatMap((errors, block) => named(`tower block ${block}`, errors)),
+    ...named('projector', projector?.errors ?? []),
+    ...layers.flatMap(({ layer, errors }) => named(`layer ${layer}`, errors)),
+  ];
+}
+
+/** Opens a part and checks everything that can be known to be wrong before there is a folder. */
+function checkedPart(plan: Plan, name: PartName, options: CheckedOptions): ChangedPart {
+  const { folder, quantization } = plan.sources[name];
+  const part = partOf(plan, name, isEight(name, options) ? 1 : options.groupSize);
+  if ((readQuantization(folder) ?? quantization) !== undefined) {
+    throw new SparseVilaError(
+      'ERR_ALREADY_QUANTIZED',
+      `${folder}: ${part.called} is quantised already. Quantise its float original, leave it alone, or change its format with \`convert\`.`,
+    );
+  }
+  const files = openPartFiles(plan, name);
+  if (isChanged(name, options) && !isEight(name, options)) {
+    // An MLP that can be widened fits.
+    const fixed =
+      part.wide === part.block ? part.block.linears : part.block.linears.filter((one) => !/fc\d$/.test(one.name));
+    const of = name === 'decoder' ? '' : ` of ${part.called}`;
+    const shapes = fixed.map(({ name: linear, rows, cols }) => [
+      `${linear.replace(/^(self_attn|mlp)\./, '')}${of}`,
+      [rows, cols] as const,
+    ]);
+    checkShapes(Object.fromEntries(shapes), options);
+  }
+  if (name !== 'decoder' || !options.modules.includes('head') || files.has(HEAD)) return { part, files };
+  throw new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    `Expected a checkpoint with a head of its own for modules "head": in ${folder} it is tied to the embedding, which stays in floating point.`,
+  );
+}
+
+/** One folder has one quantization_config. */
+function checkFolders(changed: readonly ChangedPart[], options: CheckedOptions): void {
+  const tower = changed.find(({ part }) => isEight(part.name, options));
+  const other = changed.find(({ part, files }) => part !== tower?.part && files.folder === tower?.files.folder);
+  if (other !== undefined)
+    throw invalid(
+      'the tower',
+      `4 bits, as ${other.part.called} in the same folder, or a checkpoint in folders of parts`,
+      '8 bits',
+    );
+}
+
+/** What is calibrated on; nothing where all is rounded to nearest. */
+function conversationsOf({ calibration, method, tower, modules }: CheckedOptions): CalibrationSample[] {
+  if (tower === undefined && (method === 'rtn' || modules.every((module) => module === 'head'))) return [];
+  return calibration === undefined ? packagedScenes('calibration') : readCalibration(calibration);
+}
+
 /** Of what a run depends on: a resumed run must have the same. */
-function keyOf(options: CheckedOptions, { entries }: Tensors): string {
+function keyOf(options: CheckedOptions, changed: readonly ChangedPart[]): string {
   const { out: _, model: __, calibration, ...rest } = options;
   const hash = createHash('sha256').update(JSON.stringify(rest));
   if (calibration !== undefined) hash.update(readCalibrationBytes(calibration));
   const files = new Set<string>();
-  for (const { name, dtype, shape, offset, file } of entries.values()) {
+  for (const { name, dtype, shape, offset, file } of changed.flatMap((one) => [
+    ...one.files.tensors.entries.values(),
+  ])) {
     hash.update(JSON.stringify([name, dtype, shape, offset]));
     files.add(file);
   }
@@ -110,120 +163,26 @@ function keyOf(options: CheckedOptions, { entries }: Tensors): string {
   return hash.digest('hex');
 }
 
-const stepOf = (layer: number): string => `layer-${layer}`;
-
-function countFinished(work: WorkFolder, config: DecoderConfig): number {
-  let layer = 0;
-  while (layer < config.layers && work.finished.has(stepOf(layer))) layer++;
-  return layer;
-}
-
-async function quantizeLayers(run: Run, first: number): Promise<QuantizeResult['calibration']> {
-  const { options, config, tensors } = run;
-  if (first === config.layers) return undefined;
-  if (options.method === 'rtn') {
-    for (let i = first; i < config.layers; i++) {
-      const round = { group: options.groupSize, symmetric: options.symmetric };
-      const weights = readLayer(tensors, config, i);
-      await writeLayer(run.work, i, weights, roundLayer(weights, round), options);
-      run.work.finish(stepOf(i), { layer: i, errors: [] });
-      run.onProgress({ step: 'quantise layers', done: i + 1, total: config.layers, unit: 'layers' });
-      await breather(run.signal)();
-    }
-    return undefined;
-  }
-  const sequences = await calibrationSequences(run);
-  const sampling = drawSampling(sequences, options.rows);
-  for (let i = 0; i < config.layers; i++) {
-    const weights = readLayer(tensors, config, i);
-    const collector = i < first ? undefined : collectStatistics(sequences, sampling, config, options.groupSize);
-    await advance(run, i, weights, sequences, collector);
-    if (collector !== undefined) await searchLayer(run, i, weights, sequences, collector);
-  }
-  const { visual, text } = sampling.counts;
-  return { conversations: sequences.length, visualRows: visual, textRows: text };
-}
-
-async function calibrationSequences({ options, signal, onProgress }: Run): Promise<Sequence[]> {
-  const { calibration: file } = options;
-  const samples = spread(file === undefined ? packagedScenes('calibration') : readCalibration(file), options.samples);
-  const load = { onProgress, ...(signal === undefined ? {} : { signal }) };
-  const { model, complete } = samples.every(isComplete)
-    ? { model: await loadRowModel(options.model, load), complete: async (sample: CalibrationSample) => sample }
-    : await wholeModel(options.model, load);
-  try {
-    const sequences: Sequence[] = [];
-    for (const [i, sample] of samples.entries()) {
-      onProgress({ step: 'read calibration set', done: i, total: samples.length, unit: 'conversations' });
-      sequences.push(await withSample(sample, async () => sequenceOf(model, await complete(sample), signal)));
-    }
-    onProgress({ step: 'read calibration set', done: samples.length, total: samples.length, unit: 'conversations' });
-    return sequences;
-  } finally {
-    model.dispose();
-  }
-}
-
-/** The model with its decoder, to be asked for answers. */
-async function wholeModel(path: string, load: LoadOptions) {
-  const model = await loadModel(path, load);
-  return { model, complete: (sample: CalibrationSample) => completeSample(model, sample, load.signal) };
-}
-
-/** Runs every sequence through float layer `i`, in place. */
-async function advance(
-  { config, signal }: Run,
-  i: number,
-  weights: LayerWeights,
-  sequences: readonly Sequence[],
-  collector: StatisticsCollector | undefined,
-): Promise<void> {
-  const breathe = breather(signal);
-  const frequencies = ropeInverseFrequencies(config);
-  const layer = floatLayer(weights, config);
-  try {
-    for (const [s, sequence] of sequences.entries()) {
-      const x = float32(sequence.x, [sequence.positions.length, config.hiddenSize]);
-      const table = ropeTable(sequence.positions, frequencies);
-      const y = layer.run(x, table, collector && ((site, input) => collector.see(s, site, input)));
-      sequence.x = floats(y).slice();
-      for (const tensor of [x, table, y]) tensor.dispose();
-      if (!sequence.x.every(Number.isFinite)) {
-        throw new SparseVilaError(
-          'ERR_NOT_FINITE',
-          `Layer ${i} of the float model gives NaN or infinity for calibration conversation ${s + 1}. Does the model answer it in f32?`,
-        );
-      }
-      await breathe();
-    }
-  } finally {
-    layer.dispose();
-  }
-}
-
-/** Trials of one layer, for the progress bar: about 20 per group and the clip search. */
-const TRIALS = 100;
-
-async function searchLayer(
-  { options, config, work, signal, onProgress }: Run,
-  i: number,
-  weights: LayerWeights,
-  sequences: readonly Sequence[],
-  collector: StatisticsCollector,
-): Promise<void> {
-  const breathe = breather(signal);
-  let trials = 0;
-  const report = async (): Promise<void> => {
-    trials = Math.min(trials + 1, TRIALS - 1);
-    onProgress({ step: 'quantise layers', done: i + trials / TRIALS, total: config.layers });
-    await breathe();
+function resultsOf(
+  changed: readonly ChangedPart[],
+  options: CheckedOptions,
+  { finished }: WorkFolder,
+): Pick<QuantizeResult, 'layers' | 'tower' | 'projector'> {
+  const of = (name: PartName): { part: Part; blocks: Finished[]; images: number } | undefined => {
+    const part = changed.find((one) => one.part.name === name && isChanged(name, options))?.part;
+    if (part === undefined) return undefined;
+    const blocks = stepsOf(part).map((step) => finished.get(step) as Finished);
+    return { part, blocks, images: blocks[0]?.sequences ?? 0 };
   };
-  const round = { group: options.groupSize, symmetric: options.symmetric };
-  const quantized = await awqLayer(weights, collector.finish(), {
-    ...{ config, sequences, round, breathe: report },
-    feedback: options.rounding === 'feedback',
-  });
-  await writeLayer(work, i, weights, quantized, options);
-  work.finish(stepOf(i), { layer: i, errors: quantized.errors });
-  onProgress({ step: 'quantise layers', done: i + 1, total: config.layers });
+  const [decoder, tower, projector] = [of('decoder'), of('tower'), of('projector')];
+  const errors = tower?.blocks.map((block) => block.errors).filter((found) => found.length > 0) ?? [];
+  return {
+    layers: decoder?.blocks.map((block, layer) => ({ layer, errors: block.errors })) ?? [],
+    tower: tower && { blocks: tower.blocks.length, images: tower.images, errors },
+    projector: projector && {
+      linears: projector.part.block.linears.length,
+      images: projector.images,
+      errors: projector.blocks.flatMap((block) => block.errors),
+    },
+  };
 }

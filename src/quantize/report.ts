@@ -14,15 +14,15 @@ import type { OnProgress } from '../runtime/progress';
 import type { Tensor } from '../runtime/tensor';
 import { createSession } from '../session/session';
 import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
-import { outputError } from './group_search';
+import { outputError } from './loss';
 import { packagedScenes } from './options';
-import type { GroupError } from './quantize_layer';
-import { type QuantizePartsOptions, quantizeParts } from './quantize_parts';
-import { encodePicture } from './tower';
+import { encodePicture } from './pictures';
+import { type QuantizeOptions, quantize } from './quantize';
+import type { GroupError } from './search';
 
 /** The checkpoint's options that rounding to nearest shares. A tower in 8 bits is the same in both. */
 type SharedOptions = Pick<
-  QuantizePartsOptions,
+  QuantizeOptions,
   'model' | 'groupSize' | 'symmetric' | 'modules' | 'tower' | 'calibration' | 'samples' | 'rows'
 >;
 
@@ -93,7 +93,7 @@ export async function report(options: ReportOptions): Promise<Report> {
   const folder = temporaryFolder();
   try {
     const rtn = join(folder, 'rtn');
-    await quantizeParts({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });
+    await quantize({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });
     for (const [name, source] of [
       ['round-to-nearest', rtn],
       ['quantised', quantized],

@@ -1,7 +1,9 @@
 // SmoothQuant: moves the difficulty of rounding from activations to weights. Inputs of a product are divided by s per channel,
 // which the norm before it takes up, and the weights multiplied by it; and rounding to 8 bits with one scale per output.
-// Knows matrices only. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
+// Out-projection and the last layer of the MLP, which no norm feeds, are rounded plainly. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
 
+import type { Block } from '../models/blocks';
+import type { BlockWeights, Norm } from './block_weights';
 import { type Matrix, roundEven } from './round';
 
 /** Below this, neither a weight column's largest value nor a scale goes. */
@@ -18,12 +20,6 @@ export interface Int8Matrix {
   readonly q: Int8Array;
   /** [rows] */
   readonly scale: Float32Array;
-}
-
-/** A LayerNorm's weight and bias. */
-export interface Norm {
-  readonly weight: Float32Array;
-  readonly bias: Float32Array;
 }
 
 /** Takes the elementwise maximum of |values| [t, channels] into `largest`. */
@@ -49,7 +45,7 @@ export function smoothingScales(inputs: Float32Array, matrices: readonly Matrix[
 /** The norm whose output is divided by s, per channel. */
 export function dividedNorm({ weight, bias }: Norm, s: Float32Array): Norm {
   const divide = (values: Float32Array): Float32Array => values.map((value, c) => value / (s[c] as number));
-  return { weight: divide(weight), bias: divide(bias) };
+  return { weight: divide(weight), bias: bias && divide(bias) };
 }
 
 /** W diag(s): undoes the division of its inputs. */
@@ -70,4 +66,33 @@ export function roundToInt8({ rows, cols, values }: Matrix): Int8Matrix {
     if (step > 0) for (let i = begin; i < end; i++) q[i] = roundEven(fround((values[i] as number) / step));
   }
   return { rows, cols, q, scale };
+}
+
+export interface SmoothedBlock {
+  readonly linears: Readonly<Record<string, Int8Matrix>>;
+  /** Norms that are divided. */
+  readonly vectors: Map<string, Float32Array>;
+}
+
+/** A block in 8 bits. `largest`: per site that a norm feeds, max|x_c| over the calibration set. */
+export function smoothBlock(
+  { sites }: Pick<Block, 'sites'>,
+  { linears, norms }: BlockWeights,
+  largest: ReadonlyMap<string, Float32Array>,
+): SmoothedBlock {
+  const smoothed = { ...linears };
+  const vectors = new Map<string, Float32Array>();
+  for (const { name, linears: names, absorbedBy } of sites) {
+    const inputs = largest.get(name);
+    if (inputs === undefined || absorbedBy === undefined || !('norm' in absorbedBy)) continue;
+    const s = smoothingScales(
+      inputs,
+      names.map((linear) => linears[linear] as Matrix),
+    );
+    for (const linear of names) smoothed[linear] = multipliedInputs(linears[linear] as Matrix, s);
+    for (const [part, values] of Object.entries(dividedNorm(norms[absorbedBy.norm] as Norm, s)))
+      if (values !== undefined) vectors.set(`${absorbedBy.norm}.${part}`, values);
+  }
+  const made = Object.entries(smoothed).map(([linear, matrix]) => [linear, roundToInt8(matrix)] as const);
+  return { linears: Object.fromEntries(made), vectors };
 }

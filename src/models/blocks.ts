@@ -1,0 +1,199 @@
+// Decoder layers, tower blocks and projectors as compositions of small ops. The fused ops (`decoderLayer`, `visionBlock`) are a fast path of
+// these; spec/ops/composition.spec.ts holds them equal. Quantisation runs the compositions, because every input of a linear layer can be seen.
+// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_siglip.py`, `modeling_clip.py`.
+
+import type { Activation } from '../ops/linear';
+import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
+import type { DecoderConfig } from './config';
+import type { ProjectorStep } from './projector';
+import type { TowerConfig } from './tower';
+
+/** A linear layer [rows, cols] (outputs, inputs) by its canonical name in the block. */
+export interface BlockLinear {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly bias: boolean;
+}
+
+/** An RMSNorm, or a LayerNorm where there is a bias. */
+export interface BlockNorm {
+  readonly name: string;
+  readonly width: number;
+  readonly bias: boolean;
+  readonly eps: number;
+}
+
+/** An input that linear layers share. */
+export interface BlockSite {
+  readonly name: string;
+  readonly linears: readonly string[];
+  /** Number of channels. */
+  readonly width: number;
+  /** Whether the site's module mixes rows, as attention does. */
+  readonly mixesRows: boolean;
+  /**
+   * The layer before, if this input can be divided per channel by dividing that layer's weights. `rowOf[c]` is the row of the linear
+   * layer that channel c is made of; absent: row c.
+   */
+  readonly absorbedBy?: { readonly norm: string } | { readonly linear: string; readonly rowOf?: Int32Array };
+}
+
+/** What a block computes with: its own weights, and an attention. */
+export interface BlockOps {
+  /** f32 [t, width] -> f32 [t, width] */
+  norm(name: string, x: Tensor): Tensor;
+  /** f32 [t, cols] -> f32 [t, rows] */
+  linear(name: string, x: Tensor, activation?: Activation): Tensor;
+  /** q f32 [t, heads, c], k and v f32 [t, kvHeads, c] before rotary embedding -> f32 [t, heads, c] */
+  attend(q: Tensor, k: Tensor, v: Tensor): Tensor;
+}
+
+export interface Block {
+  readonly linears: readonly BlockLinear[];
+  readonly norms: readonly BlockNorm[];
+  /** In the order in which a run comes upon them. */
+  readonly sites: readonly BlockSite[];
+  /** The block's output; `see` receives the input of each site, which it must not dispose of. Makes tensors that a `tidy` should free. */
+  run(ops: BlockOps, x: Tensor, see?: (site: string, input: Tensor) => void): Tensor;
+  /** From the input of a site to the output of its module: attention or MLP without the residual, or the projector. */
+  finish(ops: BlockOps, site: string, input: Tensor): Tensor;
+}
+
+/** What a pre-norm block is besides its linear layers. */
+interface PreNorm {
+  readonly norms: readonly [BlockNorm, BlockNorm];
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly sites: readonly [BlockSite, BlockSite, BlockSite, BlockSite];
+  /** The hidden layer of the MLP. */
+  readonly lift: (ops: BlockOps, x: Tensor) => Tensor;
+}
+
+/** h = x + attention(norm1 x); y = h + mlp(norm2 h). The four sites are the inputs of q, k and v; of o; of the MLP; of its last layer. */
+function preNormBlock(
+  linears: readonly BlockLinear[],
+  { norms, heads, kvHeads, headDim, sites, lift }: PreNorm,
+): Block {
+  const [toQkv, toOut, toMlp, toDown] = sites;
+  const [q, k, v] = toQkv.linears as [string, string, string];
+  const only = (ops: BlockOps, site: BlockSite, x: Tensor): Tensor => ops.linear(site.linears[0] as string, x);
+  const mix = (ops: BlockOps, x: Tensor): Tensor => {
+    const { tf } = start();
+    const t = x.shape[0] as number;
+    const headsOf = (name: string, count: number): Tensor => tf.reshape(ops.linear(name, x), [t, count, headDim]);
+    const attended = ops.attend(headsOf(q, heads), headsOf(k, kvHeads), headsOf(v, kvHeads));
+    return tf.reshape(attended, [t, heads * headDim]);
+  };
+  const finish: Readonly<Record<string, (ops: BlockOps, input: Tensor) => Tensor>> = {
+    [toQkv.name]: (ops, input) => only(ops, toOut, mix(ops, input)),
+    [toOut.name]: (ops, input) => only(ops, toOut, input),
+    [toMlp.name]: (ops, input) => only(ops, toDown, lift(ops, input)),
+    [toDown.name]: (ops, input) => only(ops, toDown, input),
+  };
+  return {
+    linears,
+    norms,
+    sites,
+    run(ops, x, see = () => undefined) {
+      const { tf } = start();
+      const seen = ({ name }: BlockSite, input: Tensor): Tensor => {
+        see(name, input);
+        return input;
+      };
+      const normed = seen(toQkv, ops.norm(norms[0].name, x));
+      const h = tf.add(x, only(ops, toOut, seen(toOut, mix(ops, normed))));
+      const hidden = lift(ops, seen(toMlp, ops.norm(norms[1].name, h)));
+      return tf.add(h, only(ops, toDown, seen(toDown, hidden)));
+    },
+    finish: (ops, site, input) => (finish[site] as (ops: BlockOps, input: Tensor) => Tensor)(ops, input),
+  };
+}
+
+/** A decoder layer of Llama, Mistral or Qwen2; its attention is given. */
+export function decoderBlock(config: DecoderConfig): Block {
+  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
+  const [queries, values] = [heads * headDim, kvHeads * headDim];
+  const layer = (name: string, rows: number, cols: number, bias = false): BlockLinear => ({ name, rows, cols, bias });
+  const norm = (name: string): BlockNorm => ({ name, width: d, bias: false, eps: rmsNormEps });
+  const attention = (name: string): string => `self_attn.${name}_proj`;
+  const [gate, up, down] = ['mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'] as const;
+  // Query heads that share a value head read the same rows of v.
+  const share = heads / kvHeads;
+  const rowOf = Int32Array.from(
+    { length: queries },
+    (_, i) => Math.floor(i / headDim / share) * headDim + (i % headDim),
+  );
+  return preNormBlock(
+    [
+      layer(attention('q'), queries, d, attentionBias.qkv),
+      ...['k', 'v'].map((name) => layer(attention(name), values, d, attentionBias.qkv)),
+      layer(attention('o'), d, queries, attentionBias.o),
+      ...[layer(gate, m, d), layer(up, m, d), layer(down, d, m)],
+    ],
+    {
+      norms: [norm('input_layernorm'), norm('post_attention_layernorm')],
+      ...{ heads, kvHeads, headDim },
+      sites: [
+        {
+          ...{ name: 'qkv', linears: ['q', 'k', 'v'].map(attention), width: d, mixesRows: true },
+          absorbedBy: { norm: 'input_layernorm' },
+        },
+        {
+          ...{ name: 'o', linears: [attention('o')], width: queries, mixesRows: false },
+          absorbedBy: { linear: attention('v'), rowOf },
+        },
+        {
+          ...{ name: 'mlp', linears: [gate, up], width: d, mixesRows: false },
+          absorbedBy: { norm: 'post_attention_layernorm' },
+        },
+        { name: 'down', linears: [down], width: m, mixesRows: false, absorbedBy: { linear: up } },
+      ],
+      lift: (ops, x) => start().tf.mul(ops.linear(gate, x, 'silu'), ops.linear(up, x)),
+    },
+  );
+}
+
+/** A block of a SigLIP or CLIP tower. Nothing can take up a division of what the activation gives. */
+export function towerBlock({ hiddenSize: e, intermediateSize: m, heads, normEps, activation }: TowerConfig): Block {
+  const layer = (name: string, rows: number, cols: number): BlockLinear => ({ name, rows, cols, bias: true });
+  const norm = (name: string): BlockNorm => ({ name, width: e, bias: true, eps: normEps });
+  const qkv = ['q', 'k', 'v'].map((name) => `self_attn.${name}_proj`);
+  const [out, fc1, fc2] = ['self_attn.out_proj', 'mlp.fc1', 'mlp.fc2'] as const;
+  return preNormBlock([...qkv.map((name) => layer(name, e, e)), layer(out, e, e), layer(fc1, m, e), layer(fc2, e, m)], {
+    norms: [norm('layer_norm1'), norm('layer_norm2')],
+    ...{ heads, kvHeads: heads, headDim: e / heads },
+    sites: [
+      { name: 'qkv', linears: qkv, width: e, mixesRows: true, absorbedBy: { norm: 'layer_norm1' } },
+      { name: 'out', linears: [out], width: e, mixesRows: false, absorbedBy: { linear: 'self_attn.v_proj' } },
+      { name: 'fc1', linears: [fc1], width: e, mixesRows: false, absorbedBy: { norm: 'layer_norm2' } },
+      { name: 'fc2', linears: [fc2], width: m, mixesRows: false },
+    ],
+    lift: (ops, x) => ops.linear(fc1, x, activation),
+  });
+}
+
+/** A whole projector as one block, whose sites have the names of their linear layers. */
+export function projectorBlock(steps: readonly ProjectorStep[]): Block {
+  const apply = (ops: BlockOps, step: ProjectorStep, x: Tensor): Tensor =>
+    step.kind === 'norm' ? ops.norm(step.name, x) : ops.linear(step.name, x, step.activation);
+  return {
+    linears: steps.flatMap((step) => (step.kind === 'linear' ? [step] : [])),
+    norms: steps.flatMap((step) => (step.kind === 'norm' ? [{ ...step, bias: true }] : [])),
+    sites: steps.flatMap((step, i): BlockSite[] => {
+      const before = steps[i - 1];
+      if (step.kind === 'norm') return [];
+      const site = { name: step.name, linears: [step.name], width: step.cols, mixesRows: false };
+      return [before?.kind === 'norm' ? { ...site, absorbedBy: { norm: before.name } } : site];
+    }),
+    run: (ops, x, see = () => undefined) =>
+      steps.reduce((input, step) => {
+        if (step.kind === 'linear') see(step.name, input);
+        return apply(ops, step, input);
+      }, x),
+    finish: (ops, site, input) =>
+      steps.slice(steps.findIndex(({ name }) => name === site)).reduce((x, step) => apply(ops, step, x), input),
+  };
+}

@@ -1,0 +1,181 @@
+// Quantises one part block by block: calibration rows run through each float block, what its linear layers receive is seen, and then the
+// block is searched, rounded or smoothed. Finished blocks of an earlier run are only run through.
+
+import { SparseVilaError } from '../errors';
+import type { PartName } from '../models/plan';
+import { quantizeMatrix } from '../ops/quantize';
+import { float32, floats } from '../ops/run';
+import type { OnProgress } from '../runtime/progress';
+import { start } from '../runtime/start';
+import type { Tensor } from '../runtime/tensor';
+import { type BlockWeights, floatOps, readBlock } from './block_weights';
+import { type CalibrationSample, calibrationSequences } from './calibration';
+import type { CheckedOptions } from './options';
+import { type ChangedPart, type MadeBlock, stepsOf, writeBlock } from './output';
+import { type Part, pictureRows, type Rows } from './parts';
+import { type GroupError, searchBlock } from './search';
+import { smoothBlock, takeLargest } from './smooth';
+import { collectStatistics, type Sampling } from './statistics';
+import type { WorkFolder } from './work_folder';
+
+/** What the steps of one run share. */
+export interface Run {
+  readonly options: CheckedOptions;
+  readonly samples: readonly CalibrationSample[];
+  readonly work: WorkFolder;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: OnProgress;
+  readonly breathe: () => Promise<void>;
+}
+
+/** What a finished block leaves in the work folder's record. */
+export interface Finished {
+  readonly errors: readonly GroupError[];
+  /** Calibration sequences. */
+  readonly sequences: number;
+}
+
+/** Whether a part becomes 8 bits wide. */
+export const isEight = (name: PartName, { tower }: CheckedOptions): boolean => name === 'tower' && tower !== undefined;
+
+/** Blocks that an earlier run had finished. */
+export function countFinished(work: WorkFolder, part: Part): number {
+  const steps = stepsOf(part);
+  const next = steps.findIndex((step) => !work.finished.has(step));
+  return next < 0 ? steps.length : next;
+}
+
+/** What was calibrated on. */
+export interface CalibrationCounts {
+  readonly conversations: number;
+  readonly visualRows: number;
+  readonly textRows: number;
+}
+
+/** Quantises the blocks of a part from `first` on; the rows that it was calibrated on. */
+export async function quantizePart(
+  run: Run,
+  changed: ChangedPart,
+  first: number,
+): Promise<CalibrationCounts | undefined> {
+  const { options, work, onProgress, breathe } = run;
+  const { part, files } = changed;
+  const total = part.blocks.length;
+  if (first === total) return undefined;
+  const isCalibrated = options.method === 'awq' || isEight(part.name, options);
+  const sequences = isCalibrated ? await sequencesOf(run, part) : [];
+  const sampling = part.sample(sequences, options.rows);
+  const step = part.name === 'decoder' ? 'quantise layers' : `quantise ${part.name}`;
+  for (let i = isCalibrated ? 0 : first; i < total; i++) {
+    const float = readBlock(part.block, (name, shape) => files.floats((part.blocks[i] as string) + name, shape));
+    const weights = part.widen(float);
+    const report = trialReporter((share) => onProgress({ step, done: i + share, total }), breathe);
+    const collector = i < first ? undefined : collectorOf(run, part, sequences, sampling);
+    if (isCalibrated) await advance(run, part, i, weights, sequences, collector?.see);
+    if (collector === undefined) continue;
+    const { errors, ...made } = await collector.make(weights, report);
+    const vectors = new Map(made.vectors);
+    if (weights !== float) vectors.set('mlp.fc1.bias', weights.biases['mlp.fc1'] as Float32Array);
+    await writeBlock(work, changed, i, { ...made, vectors }, options);
+    work.finish(stepsOf(part)[i] as string, { errors, sequences: sequences.length } satisfies Finished);
+    onProgress({ step, done: i + 1, total });
+    await breathe();
+  }
+  const { visual, text } = sampling.counts;
+  return isCalibrated ? { conversations: sequences.length, visualRows: visual, textRows: text } : undefined;
+}
+
+function sequencesOf({ options, samples, signal, onProgress }: Run, part: Part): Promise<Rows[]> {
+  const { model } = options;
+  return part.name === 'decoder'
+    ? calibrationSequences(model, samples, { signal, onProgress })
+    : pictureRows(part, { model, samples, signal, onProgress });
+}
+
+/** Trials of one block, for the progress bar: about 20 per group and the clip search. */
+const TRIALS = 100;
+
+function trialReporter(onShare: (share: number) => void, breathe: () => Promise<void>): () => Promise<void> {
+  let trials = 0;
+  return async () => {
+    trials = Math.min(trials + 1, TRIALS - 1);
+    onShare(trials / TRIALS);
+    await breathe();
+  };
+}
+
+/** Runs every sequence through float block `i`, in place. */
+async function advance(
+  { breathe }: Run,
+  part: Part,
+  i: number,
+  weights: BlockWeights,
+  sequences: Rows[],
+  see: Collector['see'] | undefined,
+): Promise<void> {
+  const { tf } = start();
+  const ops = floatOps(part.wide, weights);
+  try {
+    for (const [s, sequence] of sequences.entries()) {
+      const x = float32(sequence.x, [sequence.visual.length, sequence.x.length / sequence.visual.length]);
+      const own = { ...ops, attend: part.attend(sequence) };
+      const y = tf.tidy(() => part.wide.run(own, x, see && ((site, input) => see(s, site, input))));
+      sequences[s] = { ...sequence, x: floats(y).slice() };
+      for (const tensor of [x, y]) tensor.dispose();
+      if (sequences[s]?.x.some((value) => !Number.isFinite(value))) {
+        throw new SparseVilaError(
+          'ERR_NOT_FINITE',
+          `${part.blockCalled} ${i} of the float model gives NaN or infinity for calibration ${part.name === 'decoder' ? 'conversation' : 'picture'} ${s + 1}. ` +
+            'Are the weights whole, and does the model run in f32?',
+        );
+      }
+      await breathe();
+    }
+  } finally {
+    ops.dispose();
+  }
+}
+
+/** Sees the inputs of a block's linear layers while calibration rows run through it, and then quantises it. */
+interface Collector {
+  see(sequence: number, site: string, input: Tensor): void;
+  make(
+    weights: BlockWeights,
+    report: () => Promise<void>,
+  ): Promise<MadeBlock & { readonly errors: readonly GroupError[] }>;
+}
+
+function collectorOf({ options }: Run, part: Part, sequences: readonly Rows[], sampling: Sampling): Collector {
+  const { method, groupSize: group, symmetric, rounding } = options;
+  const round = { group, symmetric };
+  if (isEight(part.name, options)) return smoothing(part);
+  if (method === 'rtn') {
+    return {
+      see: () => undefined,
+      make: async ({ linears }) => {
+        const made = Object.entries(linears).map(([name, matrix]) => [name, quantizeMatrix(matrix, round)]);
+        return { linears: Object.fromEntries(made), vectors: new Map(), errors: [] };
+      },
+    };
+  }
+  const { wide, vectors } = part;
+  const collector = collectStatistics(sequences, sampling, wide.sites, group);
+  const attend = (s: number) => part.attend(sequences[s] as Rows);
+  const search = { round, feedback: rounding === 'feedback', vectors, attend };
+  return {
+    see: collector.see,
+    make: (weights, breathe) => searchBlock(wide, weights, collector.finish(), { ...search, breathe }),
+  };
+}
+
+function smoothing({ wide }: Part): Collector {
+  const sites = wide.sites.filter(({ absorbedBy }) => absorbedBy && 'norm' in absorbedBy);
+  const largest = new Map(sites.map(({ name, width }) => [name, new Float32Array(width)]));
+  return {
+    see: (_, site, input) => {
+      const known = largest.get(site);
+      if (known !== undefined) takeLargest(known, floats(input));
+    },
+    make: async (weights) => ({ ...smoothBlock(wide, weights, largest), errors: [] }),
+  };
+}
