@@ -1,14 +1,15 @@
 // The package's public face.
 
+import { convert as convertFolder } from './convert/convert';
 import { coded } from './errors';
 import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
-import { convert as convertFolder } from './quantize/convert';
 import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
+export type { ConvertOptions, ConvertResult } from './convert/convert';
 export { type ErrorCode, SparseVilaError } from './errors';
 export { type DataSet, readDataSet, scenesSet, type TrueConversation, type TrueTurn } from './evaluate/data_set';
 export { type EvaluateOptions, evaluate } from './evaluate/evaluate';
@@ -22,7 +23,6 @@ export type { Decoder } from './models/decoder';
 export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } from './models/media';
 export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
 export type { Plan } from './models/plan';
-export type { ConvertOptions, ConvertResult } from './quantize/convert';
 export type { QuantizeOptions, QuantizeResult } from './quantize/quantize';
 export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';

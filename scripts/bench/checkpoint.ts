@@ -4,12 +4,12 @@
 import { cpSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { writeCheckpoint, writeJson } from '../../src/checkpoint/export';
+import { fromBf16Bits, toBf16Bits } from '../../src/checkpoint/half';
+import type { TensorSource } from '../../src/checkpoint/safetensors_writer';
 import { readJson } from '../../src/json';
 import { decoderBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
-import { writeCheckpoint, writeJson } from '../../src/quantize/export';
-import { fromBf16Bits, toBf16Bits } from '../../src/quantize/half';
-import type { TensorSource } from '../../src/quantize/safetensors_writer';
 import { packageFolder } from '../../src/runtime/paths';
 import { decoderConfig, SHAPES, type Shape } from './model';
 

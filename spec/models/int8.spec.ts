@@ -4,18 +4,18 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { encodeFloats, type FloatDtype } from '../../src/checkpoint/half';
+import { parseQuantization, type QuantizationConfig } from '../../src/checkpoint/quantized_config';
+import { int8Stack } from '../../src/checkpoint/quantized_int8';
+import type { TensorDtype, TensorEntry } from '../../src/checkpoint/safetensors';
+import { type TensorSource, writeSafetensors } from '../../src/checkpoint/safetensors_writer';
 import { SparseVilaError } from '../../src/errors';
 import { configReader, type Json } from '../../src/json';
-import { parseQuantization, type QuantizationConfig } from '../../src/models/quantized_config';
-import { int8Stack } from '../../src/models/quantized_int8';
-import type { TensorDtype, TensorEntry } from '../../src/models/safetensors';
 import { openWeights, type Weights } from '../../src/models/weights';
 import { linear, linearReference } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';
 import { nmse } from '../../src/ops/tolerance';
 import { dequantize } from '../../src/ops/weights';
-import { encodeFloats, type FloatDtype } from '../../src/quantize/half';
-import { type TensorSource, writeSafetensors } from '../../src/quantize/safetensors_writer';
 import { atLevel, levels } from '../ops/levels';
 
 /** One plane of 8-bit activations: 5e-5 for Gaussian ones. */

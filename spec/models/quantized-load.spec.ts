@@ -3,9 +3,9 @@
 
 import { join } from 'node:path';
 import { load, type Model } from '../../src';
+import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
 import { SparseVilaError } from '../../src/errors';
 import type { LoadOptions } from '../../src/models/model';
-import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
 import { openWeights } from '../../src/models/weights';
 import { linear, linearReference } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';

@@ -4,11 +4,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isQuantized, isUniform, quantizedModule } from '../../src/checkpoint/quantized';
+import { parseQuantization, type QuantizationConfig, readQuantization } from '../../src/checkpoint/quantized_config';
+import type { TensorDtype, TensorEntry } from '../../src/checkpoint/safetensors';
 import { SparseVilaError } from '../../src/errors';
 import { configReader, type Json } from '../../src/json';
-import { isQuantized, isUniform, quantizedModule } from '../../src/models/quantized';
-import { parseQuantization, type QuantizationConfig, readQuantization } from '../../src/models/quantized_config';
-import type { TensorDtype, TensorEntry } from '../../src/models/safetensors';
 
 type Given = Readonly<Record<string, readonly [TensorDtype, ...number[]]>>;
 

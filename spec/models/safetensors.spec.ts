@@ -1,7 +1,7 @@
 // Checkpoint index: the packaged weights, shards, and every way in which a file can lie about itself.
 import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { openCheckpoint, readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
+import { openCheckpoint, readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
 import { withFolder } from '../text/vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila');

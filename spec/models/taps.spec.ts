@@ -2,8 +2,8 @@
 
 import { join } from 'node:path';
 import { load, type Model } from '../../src';
+import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
 import type { PreparedMedium } from '../../src/models/media';
-import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
 import type { TowerTaps } from '../../src/models/tower';
 import { layerNormReference } from '../../src/ops/norm';
 import { errorOf } from '../image/fixtures';

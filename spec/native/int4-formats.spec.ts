@@ -3,7 +3,7 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
+import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
 import { openWeights, type Weights } from '../../src/models/weights';
 import { floats } from '../../src/ops/run';
 import {

@@ -1,4 +1,6 @@
 // The search on one block: what it folds into norms and neighbours changes nothing else, and what it reports is what it made.
+
+import { dequantizeMatrix } from '../../src/checkpoint/round';
 import type { DecoderConfig } from '../../src/models/config';
 import type { Plan } from '../../src/models/plan';
 import type { ProjectorStep } from '../../src/models/projector';
@@ -6,7 +8,6 @@ import { quantizeMatrix } from '../../src/ops/quantize';
 import { float32, floats } from '../../src/ops/run';
 import { type BlockWeights, floatOps } from '../../src/quantize/block_weights';
 import { type Part, partOf, type Rows } from '../../src/quantize/parts';
-import { dequantizeMatrix } from '../../src/quantize/round';
 import { type SearchedBlock, searchBlock } from '../../src/quantize/search';
 import { collectStatistics, drawSampling } from '../../src/quantize/statistics';
 import { start } from '../../src/runtime/start';

@@ -4,13 +4,13 @@ import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { convert, type QuantizeOptions, quantize } from '../../src';
+import { encodeFloats } from '../../src/checkpoint/half';
+import { openCheckpoint } from '../../src/checkpoint/safetensors';
 import { type Json, readJson } from '../../src/json';
 import { loadModel } from '../../src/models/load';
-import { openCheckpoint } from '../../src/models/safetensors';
 import { float32 } from '../../src/ops/run';
 import { TOLERANCES } from '../../src/ops/tolerance';
 import { sequenceOf } from '../../src/quantize/calibration';
-import { encodeFloats } from '../../src/quantize/half';
 import { FIXTURES } from '../support/assets';
 import { changeJson, changeTensors } from '../support/checkpoint';
 import { nmse } from '../support/nmse';

@@ -1,5 +1,5 @@
 // Matrices for the specs of this folder, from a fixed seed.
-import type { Matrix } from '../../src/quantize/round';
+import type { Matrix } from '../../src/checkpoint/round';
 
 /** Numbers about 0 with a standard deviation of about 1, the same at every run. */
 export function noise(count: number, seed: number): Float32Array {

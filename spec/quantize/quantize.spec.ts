@@ -2,13 +2,13 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openCheckpoint, readSafetensorsHeader } from '../../src/checkpoint/safetensors';
+import { writeSafetensors } from '../../src/checkpoint/safetensors_writer';
+import { openTensors } from '../../src/checkpoint/tensors';
 import { loadModel, loadRowModel } from '../../src/models/load';
-import { openCheckpoint, readSafetensorsHeader } from '../../src/models/safetensors';
 import { readCalibration, sequenceOf } from '../../src/quantize/calibration';
 import { packagedScenes } from '../../src/quantize/options';
 import { type QuantizeOptions, type QuantizeResult, quantize } from '../../src/quantize/quantize';
-import { writeSafetensors } from '../../src/quantize/safetensors_writer';
-import { openTensors } from '../../src/quantize/tensors';
 import { takeLock } from '../../src/runtime/lock';
 import { createSession } from '../../src/session/session';
 import { leaveLock } from '../runtime/locks';

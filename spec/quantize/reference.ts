@@ -1,13 +1,14 @@
 // Rounding, clipping and feedback written out plainly: the definitions that the ops of src/ops/quantize.ts are held to, bit for bit.
 // Sources: AWQ (arXiv 2306.00978), llm-awq `pseudo_quantize_tensor` and `awq/quantize/auto_clip.py`; GPTQ (arXiv 2210.17323, sections
 // 3.2 and 3.3).
+
+import { roundToF16 } from '../../src/checkpoint/half';
+import { eachGroup, roundEven } from '../../src/checkpoint/round';
 import { linear } from '../../src/ops/linear';
 import type { Matrix, QuantizedMatrix, RoundOptions, Scaling } from '../../src/ops/quantize';
 import { float32, floats } from '../../src/ops/run';
 import { type PackedMatrix, packArrays } from '../../src/ops/weights';
 import { type Gram, gramOf } from '../../src/quantize/gram';
-import { roundToF16 } from '../../src/quantize/half';
-import { eachGroup, roundEven } from '../../src/quantize/round';
 
 const { abs, ceil, floor, fround, max, min, sqrt } = Math;
 

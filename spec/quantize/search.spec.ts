@@ -1,10 +1,11 @@
 // Rounding, scales, clipping and feedback against their definitions, and the ops against plain TypeScript, bit for bit.
+
+import { roundToF16 } from '../../src/checkpoint/half';
+import { dequantizeMatrix, type Matrix, roundEven } from '../../src/checkpoint/round';
 import { clipLimits, feedbackRound, packQuantizedMatrices, packRounded, quantizeMatrix } from '../../src/ops/quantize';
 import { floats } from '../../src/ops/run';
 import { dequantize, type PackedMatrix } from '../../src/ops/weights';
 import { addToGram, emptyGram, type Gram, gramOf, gramsOf } from '../../src/quantize/gram';
-import { roundToF16 } from '../../src/quantize/half';
-import { dequantizeMatrix, type Matrix, roundEven } from '../../src/quantize/round';
 import { candidateScale, meanShare, searchScale } from '../../src/quantize/scale_search';
 import type { Rows } from '../../src/quantize/statistics';
 import { start } from '../../src/runtime/start';

@@ -1,11 +1,12 @@
 // SmoothQuant by itself: scales, folding, rounding, and the float block whose inputs it is calibrated on.
+
+import type { Matrix } from '../../src/checkpoint/round';
 import { towerBlock } from '../../src/models/blocks';
 import { linearReference } from '../../src/ops/linear';
 import { layerNormReference } from '../../src/ops/norm';
 import { float32, floats } from '../../src/ops/run';
 import { dequantize, packInt8 } from '../../src/ops/weights';
 import { floatOps, readBlock } from '../../src/quantize/block_weights';
-import type { Matrix } from '../../src/quantize/round';
 import {
   dividedNorm,
   multipliedInputs,

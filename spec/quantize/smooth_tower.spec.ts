@@ -4,10 +4,10 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { load } from '../../src';
+import { decodeFloats, encodeFloats } from '../../src/checkpoint/half';
+import { openCheckpoint, readTensor } from '../../src/checkpoint/safetensors';
 import { readJson } from '../../src/json';
 import type { PreparedMedium } from '../../src/models/media';
-import { openCheckpoint, readTensor } from '../../src/models/safetensors';
-import { decodeFloats, encodeFloats } from '../../src/quantize/half';
 import { type QuantizeOptions, quantize } from '../../src/quantize/quantize';
 import { roundToInt8 } from '../../src/quantize/smooth';
 import { conversations, scene, TINY } from '../support/assets';

@@ -2,9 +2,9 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { convert } from '../../src/convert/convert';
 import { readJson } from '../../src/json';
 import { loadRowModel } from '../../src/models/load';
-import { convert } from '../../src/quantize/convert';
 import { quantize } from '../../src/quantize/quantize';
 import { TINY } from '../support/assets';
 import { changeJson } from '../support/checkpoint';

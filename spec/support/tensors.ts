@@ -1,7 +1,7 @@
 // Expected tensors of a fixture, by name. Knows nothing about what they mean.
 
 import { readFileSync } from 'node:fs';
-import { readSafetensorsHeader, readTensor, type TensorEntry } from '../../src/models/safetensors';
+import { readSafetensorsHeader, readTensor, type TensorEntry } from '../../src/checkpoint/safetensors';
 
 export interface Expected {
   f32(name: string): Float32Array;

@@ -1,7 +1,7 @@
 // `sparsevila quantize`: makes a 4-bit checkpoint. Progress goes to stderr, Ctrl-C stops, the same command continues.
 
 import type { CommandModule } from 'yargs';
-import { QUANTIZED_FORMATS, type QuantizedFormat } from '../quantize/formats';
+import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
 import {
   METHODS,
   MODULES,

@@ -1,11 +1,11 @@
 // Refuses weights that are NaN or infinite as they are loaded, by name: later they would only show as scores that are no numbers.
 // A matrix is multiplied with a row of ones, which reads it once and leaves no such value unseen. Knows no architecture.
 
+import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import { linear } from '../ops/linear';
 import { float32, floats } from '../ops/run';
 import type { PackedMatrix } from '../ops/weights';
-import { readTensor, type TensorEntry } from './safetensors';
 
 const BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 };
 

@@ -1,6 +1,7 @@
 // Finds the family of a checkpoint by its `model_type` and loads it.
 
 import { join, resolve } from 'node:path';
+import { refuseAdapter } from '../checkpoint/safetensors';
 import { received, SparseVilaError } from '../errors';
 import { isFolder, isPresent } from '../files';
 import { IMAGE_CHECKS } from '../image/decode';
@@ -12,7 +13,6 @@ import { withImageCache } from './image_cache';
 import { withLifetime } from './lifetime';
 import type { LoadOptions, RowModel, VisionLanguageModel } from './model';
 import type { Plan } from './plan';
-import { refuseAdapter } from './safetensors';
 
 /**
  * Loads the checkpoint folder `path`.

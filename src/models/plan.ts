@@ -1,13 +1,13 @@
 // What a family's file gives: for one checkpoint, a plan that is made of its config files alone. `load`, `inspect`, `quantize` and `convert`
 // read plans; nothing else is specific to a family.
 
+import type { QuantizationConfig } from '../checkpoint/quantized_config';
 import type { Normalization } from '../image/preprocessor_config';
 import type { ConfigReader } from '../json';
 import type { DecoderConfig } from './config';
 import type { MediumLayout, MediumSize } from './media';
 import type { NameRule } from './names';
 import type { ProjectorStep } from './projector';
-import type { QuantizationConfig } from './quantized_config';
 import type { TowerConfig } from './tower';
 
 /** The parts of a model; the canonical names of a part's tensors begin with its name and a dot. */

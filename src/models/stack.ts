@@ -2,6 +2,10 @@
 // 4-bit or 8-bit. Parts of different forms, as ignore lists and `modules_to_not_convert` leave them, are dequantised. Knows the
 // tensors of quantised modules, and no architecture.
 
+import { isQuantized, isUniform, nameParts, type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
+import type { QuantizationConfig } from '../checkpoint/quantized_config';
+import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from '../checkpoint/quantized_int8';
+import type { TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import { floats } from '../ops/run';
 import {
@@ -17,10 +21,6 @@ import {
   type WeightType,
 } from '../ops/weights';
 import { start } from '../runtime/start';
-import { isQuantized, isUniform, nameParts, type QuantizedModule, quantizedModule } from './quantized';
-import type { QuantizationConfig } from './quantized_config';
-import { type Int8Module, int8Stack, isInt8, nameInt8Parts } from './quantized_int8';
-import type { TensorEntry } from './safetensors';
 
 /** What packing needs of a checkpoint. */
 export interface StackSource {

@@ -1,6 +1,9 @@
 // The tensors of one checkpoint folder, read straight into ops' tensors: each is asked for by name and shape, and what nobody
 // asked for is an error in the end. Knows no architecture.
 
+import { isQuantized } from '../checkpoint/quantized';
+import { type QuantizationConfig, readQuantization } from '../checkpoint/quantized_config';
+import { openCheckpoint, readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import { float32, floats } from '../ops/run';
 import {
@@ -14,9 +17,6 @@ import {
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { checkMatrix, checkVector } from './finite';
-import { isQuantized } from './quantized';
-import { type QuantizationConfig, readQuantization } from './quantized_config';
-import { openCheckpoint, readTensor, type TensorEntry } from './safetensors';
 import { stackPacker } from './stack';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };

@@ -1,6 +1,7 @@
 // What `quantize` may be given, and the checks at the door.
 
 import { join } from 'node:path';
+import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
 import { SparseVilaError } from '../errors';
 import type { PartName } from '../models/plan';
 import {
@@ -18,7 +19,6 @@ import {
 import { packageFolder } from '../runtime/paths';
 import type { OnProgress } from '../runtime/progress';
 import { type CalibrationSample, readCalibration } from './calibration';
-import { QUANTIZED_FORMATS, type QuantizedFormat } from './formats';
 
 export const METHODS = ['awq', 'rtn'] as const;
 export type Method = (typeof METHODS)[number];

@@ -3,13 +3,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { SparseVilaError } from '../errors';
-import { type Json, readJson } from '../json';
-import { PARTS, type PartName, type Plan } from '../models/plan';
-import { type QuantizedMatrix, quantizeMatrix } from '../ops/quantize';
-import { requireSpace } from '../runtime/atomic';
-import type { OnProgress } from '../runtime/progress';
-import { copyTree } from './copy_tree';
+import { copyTree } from '../checkpoint/copy_tree';
 import {
   asSource,
   eightBitConfig,
@@ -18,19 +12,25 @@ import {
   quantizedConfig,
   writeCheckpoint,
   writeJson,
-} from './export';
-import { packQuantized } from './formats';
-import { encodeFloats } from './half';
-import { keepTemplate } from './layout';
+} from '../checkpoint/export';
+import { packQuantized } from '../checkpoint/formats';
+import { encodeFloats } from '../checkpoint/half';
+import { type TensorSource, writeSafetensors } from '../checkpoint/safetensors_writer';
+import { openTensors } from '../checkpoint/tensors';
+import type { WorkFolder } from '../checkpoint/work_folder';
+import { keepTemplate } from '../convert/layout';
+import { SparseVilaError } from '../errors';
+import { type Json, readJson } from '../json';
+import { PARTS, type PartName, type Plan } from '../models/plan';
+import { type QuantizedMatrix, quantizeMatrix } from '../ops/quantize';
+import { requireSpace } from '../runtime/atomic';
+import type { OnProgress } from '../runtime/progress';
 import type { CheckedOptions } from './options';
 import { moduleOf, openPartFiles, type PartFiles } from './part_files';
 import type { Part } from './parts';
 import { partOf } from './parts';
-import { type TensorSource, writeSafetensors } from './safetensors_writer';
 import type { VectorType } from './search';
 import type { Int8Matrix } from './smooth';
-import { openTensors } from './tensors';
-import type { WorkFolder } from './work_folder';
 
 export const HEAD = 'lm_head.weight';
 const KEPT = 'Free some, and run the same command again; what is finished is kept.';

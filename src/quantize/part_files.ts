@@ -1,9 +1,9 @@
 // The tensors of one part of a checkpoint by the canonical names that loading reads them under, and the way back to the files' names.
 
 import { relative } from 'node:path';
+import { openTensors, type Tensors } from '../checkpoint/tensors';
 import { partName } from '../models/assemble';
 import type { PartName, Plan } from '../models/plan';
-import { openTensors, type Tensors } from './tensors';
 
 export interface PartFiles {
   /** The folder of the part's files, relative to the checkpoint's; several parts may share it. */

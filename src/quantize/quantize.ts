@@ -8,11 +8,12 @@
 import { createHash } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { readQuantization } from '../checkpoint/quantized_config';
+import { openWorkFolder, type WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
 import { planOf } from '../models/load';
 import type { PartName, Plan } from '../models/plan';
-import { readQuantization } from '../models/quantized_config';
 import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
 import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
@@ -31,7 +32,6 @@ import { openPartFiles } from './part_files';
 import { type Part, partOf } from './parts';
 import { type CalibrationCounts, countFinished, type Finished, isEight, quantizePart, type Run } from './run_part';
 import type { GroupError } from './search';
-import { openWorkFolder, type WorkFolder } from './work_folder';
 
 export type { QuantizeOptions } from './options';
 

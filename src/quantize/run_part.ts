@@ -1,6 +1,7 @@
 // Quantises one part block by block: calibration rows run through each float block, what its linear layers receive is seen, and then the
 // block is searched, rounded or smoothed. Finished blocks of an earlier run are only run through.
 
+import type { WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
 import type { PartName } from '../models/plan';
 import { quantizeMatrix } from '../ops/quantize';
@@ -16,7 +17,6 @@ import { type Part, pictureRows, type Rows } from './parts';
 import { type GroupError, searchBlock } from './search';
 import { smoothBlock, takeLargest } from './smooth';
 import { collectStatistics, type Sampling } from './statistics';
-import type { WorkFolder } from './work_folder';
 
 /** What the steps of one run share. */
 export interface Run {

@@ -1,7 +1,7 @@
 // AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding hurts the channels that
 // matter less. Source: AWQ (arXiv 2306.00978, section 3.2), AutoAWQ `awq/quantize/quantizer.py` (duo scaling).
 
-import type { Matrix } from './round';
+import type { Matrix } from '../checkpoint/round';
 
 const { abs, max, min, sqrt } = Math;
 

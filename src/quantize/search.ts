@@ -2,6 +2,7 @@
 // is the error of its module's output on calibration rows. Knows no architecture and no files.
 // Source: AWQ (arXiv 2306.00978, section 3.2); AutoAWQ `awq/models/{llama,qwen2}.py` for the groups and the inspected modules.
 
+import { roundToF16 } from '../checkpoint/half';
 import type { Block, BlockOps, BlockSite } from '../models/blocks';
 import {
   clipLimits,
@@ -17,7 +18,6 @@ import {
 import type { PackedMatrix } from '../ops/weights';
 import type { BlockWeights, Norm } from './block_weights';
 import { gramsOf } from './gram';
-import { roundToF16 } from './half';
 import { type Loss, siteLoss } from './loss';
 import { searchScale } from './scale_search';
 import { dividedNorm } from './smooth';

@@ -2,9 +2,9 @@
 // which the norm before it takes up, and the weights multiplied by it; and rounding to 8 bits with one scale per output.
 // Out-projection and the last layer of the MLP, which no norm feeds, are rounded plainly. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
 
+import { type Matrix, roundEven } from '../checkpoint/round';
 import type { Block } from '../models/blocks';
 import type { BlockWeights, Norm } from './block_weights';
-import { type Matrix, roundEven } from './round';
 
 /** Below this, neither a weight column's largest value nor a scale goes. */
 const SMALLEST = 1e-5;

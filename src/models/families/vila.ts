@@ -3,6 +3,7 @@
 // Source: NVlabs/VILA b760c34 `llava/model/llava_arch.py`, `multimodal_projector/base_projector.py`, `encoders/`.
 
 import { join } from 'node:path';
+import { quantizationIn } from '../../checkpoint/quantized_config';
 import { SparseVilaError } from '../../errors';
 import type { Rgb } from '../../image/canvas';
 import { type Normalization, type PreprocessorConfig, parsePreprocessorConfig } from '../../image/preprocessor_config';
@@ -14,7 +15,6 @@ import type { MediumLayout, MediumSize } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import type { PartName, PartSource, Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
-import { quantizationIn } from '../quantized_config';
 import { hiddenStateDepth, siglipTower } from '../tower_config';
 import { film, padded, resized, type Scales, type Shape, scaled, tiled } from './vila_layouts';
 import {

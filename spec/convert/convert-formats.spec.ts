@@ -2,10 +2,10 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { readSafetensorsHeader, readTensor } from '../../src/models/safetensors';
-import { convert } from '../../src/quantize/convert';
-import { writeSafetensors } from '../../src/quantize/safetensors_writer';
-import { openTensors } from '../../src/quantize/tensors';
+import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
+import { writeSafetensors } from '../../src/checkpoint/safetensors_writer';
+import { openTensors } from '../../src/checkpoint/tensors';
+import { convert } from '../../src/convert/convert';
 
 const FORMATS = resolve(__dirname, '../../../spec/fixtures/awq/formats');
 let folder: string;

@@ -3,12 +3,12 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openCheckpoint } from '../../src/checkpoint/safetensors';
+import { writeSafetensors } from '../../src/checkpoint/safetensors_writer';
+import { readBytes, readFloats } from '../../src/checkpoint/tensors';
+import { convert } from '../../src/convert/convert';
 import { filesBelow } from '../../src/files';
-import { openCheckpoint } from '../../src/models/safetensors';
-import { convert } from '../../src/quantize/convert';
 import { quantize } from '../../src/quantize/quantize';
-import { writeSafetensors } from '../../src/quantize/safetensors_writer';
-import { readBytes, readFloats } from '../../src/quantize/tensors';
 
 const TINY = resolve(__dirname, '../../../assets/tiny-nvila');
 let folder: string;
@@ -106,7 +106,7 @@ it('tensors without elements, and names that objects have of themselves, are kep
 
 it('killed at any step, the same call goes on, and the result is that of one that was not', async () => {
   await convert({ model: TINY, out: at('whole'), dtype: 'f32' });
-  const script = `require(${JSON.stringify(resolve(__dirname, '../../src/quantize/convert.js'))}).convert({
+  const script = `require(${JSON.stringify(resolve(__dirname, '../../src/convert/convert.js'))}).convert({
     model: ${JSON.stringify(TINY)}, out: process.argv[1], dtype: 'f32',
     onProgress: ({ done, total }) => done / total > Number(process.argv[2]) && process.kill(process.pid, 'SIGKILL'),
   });`;

@@ -1,5 +1,12 @@
 // The 16-bit float formats against their definitions: every pattern there, and every tie between neighbours back.
-import { decodeFloats, encodeFloats, fromBf16Bits, fromF16Bits, toBf16Bits, toF16Bits } from '../../src/quantize/half';
+import {
+  decodeFloats,
+  encodeFloats,
+  fromBf16Bits,
+  fromF16Bits,
+  toBf16Bits,
+  toF16Bits,
+} from '../../src/checkpoint/half';
 
 const PATTERNS = Array.from({ length: 65536 }, (_, bits) => bits);
 

@@ -4,9 +4,9 @@
 import { closeSync, readSync } from 'node:fs';
 import { SparseVilaError } from '../errors';
 import { openRegular } from '../files';
-import { openCheckpoint, type TensorEntry } from '../models/safetensors';
 import { decodeFloats } from './half';
 import type { Matrix } from './round';
+import { openCheckpoint, type TensorEntry } from './safetensors';
 import type { TensorSource } from './safetensors_writer';
 
 export interface Tensors {

@@ -4,8 +4,8 @@
 
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { SparseVilaError } from '../errors';
-import type { TensorDtype } from '../models/safetensors';
 import { temporaryName, writeError } from '../runtime/atomic';
+import type { TensorDtype } from './safetensors';
 
 /** A tensor to be written. Its bytes are asked for when its turn comes, once. */
 export interface TensorSource {

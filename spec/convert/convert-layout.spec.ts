@@ -2,13 +2,13 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openCheckpoint } from '../../src/checkpoint/safetensors';
+import { readBytes } from '../../src/checkpoint/tensors';
+import { convert } from '../../src/convert/convert';
 import { loadModel, planOf } from '../../src/models/load';
 import { tokensOf } from '../../src/models/media';
-import { openCheckpoint } from '../../src/models/safetensors';
-import { convert } from '../../src/quantize/convert';
 import { packagedScenes } from '../../src/quantize/options';
 import { quantize } from '../../src/quantize/quantize';
-import { readBytes } from '../../src/quantize/tensors';
 import { createSession } from '../../src/session/session';
 import { FIXTURES } from '../support/assets';
 import { changeJson } from '../support/checkpoint';

@@ -1,8 +1,8 @@
 // The layouts of 4-bit checkpoints: there and back is the identity, and single nibbles lie where the formats' closed forms say.
 
+import { packQuantized, type RawTensor, unpackQuantized } from '../../src/checkpoint/formats';
 import { type QuantizedMatrix, quantizeMatrix } from '../../src/ops/quantize';
-import { packQuantized, type RawTensor, unpackQuantized } from '../../src/quantize/formats';
-import { randomMatrix } from './matrices';
+import { randomMatrix } from '../quantize/matrices';
 
 const partsOf = (tensors: readonly RawTensor[]) => new Map(tensors.map((tensor) => [tensor.name, tensor]));
 const quantized = (rows: number, cols: number, group: number, symmetric = false): QuantizedMatrix =>

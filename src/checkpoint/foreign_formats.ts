@@ -3,11 +3,11 @@
 // Source: AutoAWQ `awq/modules/linear/{gemv,gemv_fast}.py`, GPTQModel `nn_modules/qlinear`; see native/kernels/int4_formats.h.
 
 import { SparseVilaError } from '../errors';
-import { type QuantizedModule, quantizedModule } from '../models/quantized';
-import type { QuantizationConfig } from '../models/quantized_config';
-import type { TensorEntry } from '../models/safetensors';
 import { decodeFloats, fromF16Bits, toF16Bits } from './half';
+import { type QuantizedModule, quantizedModule } from './quantized';
+import type { QuantizationConfig } from './quantized_config';
 import type { QuantizedMatrix } from './round';
+import type { TensorEntry } from './safetensors';
 import { readBytes, type Tensors } from './tensors';
 
 /** Outputs and inputs of the matrix in `name.qweight`, from its shape and that of its scales; undefined for AutoAWQ gemm. */

@@ -2,9 +2,9 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openCheckpoint, readSafetensorsHeader } from '../../src/models/safetensors';
-import { writeCheckpoint } from '../../src/quantize/export';
-import { type TensorSource, writeSafetensors } from '../../src/quantize/safetensors_writer';
+import { writeCheckpoint } from '../../src/checkpoint/export';
+import { openCheckpoint, readSafetensorsHeader } from '../../src/checkpoint/safetensors';
+import { type TensorSource, writeSafetensors } from '../../src/checkpoint/safetensors_writer';
 
 let folder: string;
 beforeEach(() => {

@@ -1,18 +1,18 @@
 // What a conversion writes for each tensor of one folder, and how it is checked afterwards. Matrices are made when their turn
 // comes, so that only one is in memory. Knows no folders' layout.
 
+import type { QuantizationFacts } from '../checkpoint/export';
+import { foreignModule, readForeign } from '../checkpoint/foreign_formats';
+import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from '../checkpoint/formats';
+import { encodeFloats, type FloatDtype } from '../checkpoint/half';
+import type { QuantizedModule } from '../checkpoint/quantized';
+import type { QuantizationConfig } from '../checkpoint/quantized_config';
+import { dequantizeMatrix, type QuantizedMatrix } from '../checkpoint/round';
+import type { TensorEntry } from '../checkpoint/safetensors';
+import type { TensorSource } from '../checkpoint/safetensors_writer';
+import { readBytes, readFloats, type Tensors } from '../checkpoint/tensors';
 import { SparseVilaError } from '../errors';
 import { breather } from '../models/breath';
-import type { QuantizedModule } from '../models/quantized';
-import type { QuantizationConfig } from '../models/quantized_config';
-import type { TensorEntry } from '../models/safetensors';
-import type { QuantizationFacts } from './export';
-import { foreignModule, readForeign } from './foreign_formats';
-import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from './formats';
-import { encodeFloats, type FloatDtype } from './half';
-import { dequantizeMatrix, type QuantizedMatrix } from './round';
-import type { TensorSource } from './safetensors_writer';
-import { readBytes, readFloats, type Tensors } from './tensors';
 
 /** A 4-bit matrix of a checkpoint. */
 export interface Module4 {

@@ -4,12 +4,12 @@
 
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { writeJson } from '../checkpoint/export';
+import { openTensors, type Tensors, withPrefix } from '../checkpoint/tensors';
 import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
 import { type Json, readJson } from '../json';
 import { impliedTemplate } from '../text/template_file';
-import { writeJson } from './export';
-import { openTensors, type Tensors, withPrefix } from './tensors';
 import { HF_PREFIXES, HF_TYPES, isHfType, VILA_PARTS, type VilaPart } from './vila_parts';
 
 export const LAYOUTS = ['folders', 'hf'] as const;

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openWorkFolder, type WorkFolder } from '../../src/quantize/work_folder';
+import { openWorkFolder, type WorkFolder } from '../../src/checkpoint/work_folder';
 
 let parent: string;
 let out: string;

@@ -3,8 +3,8 @@ import { execFileSync } from 'node:child_process';
 import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { copyTree } from '../../src/checkpoint/copy_tree';
 import { filesBelow } from '../../src/files';
-import { copyTree } from '../../src/quantize/copy_tree';
 
 let parent: string;
 let model: string;
