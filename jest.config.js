@@ -3,6 +3,7 @@ module.exports = {
   rootDir: __dirname,
   testMatch: ['<rootDir>/dist/spec/**/*.spec.js'],
   testEnvironment: '<rootDir>/spec/environment.js',
+  setupFilesAfterEnv: ['<rootDir>/spec/assertions.js'],
   transform: {},
   testTimeout: 900_000, // against hangs only: how fast things are is the benchmarks' business
   maxWorkers: 2,

@@ -30,6 +30,7 @@ it('exports what the documentation names, and nothing else', () => {
     ...[
       'load',
       'observed',
+      'perPlane',
       'pruMerge',
       'pruMergePlus',
       'pyramidDrop',

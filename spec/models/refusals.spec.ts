@@ -213,7 +213,9 @@ describe('weights that are no numbers', () => {
         data.writeFloatLE(Number.NaN, data.length - 4);
         all.set(name, { ...tensor, data });
       });
-      (await load(folder)).dispose();
+      const model = await load(folder);
+      expect(model.path).toBe(folder);
+      model.dispose();
     });
   });
 });

@@ -77,4 +77,5 @@ export function expectSameBits(
 ): void {
   const found = difference(actual, expected, width);
   if (found !== undefined) throw new Error(`${where}: ${found}. Likely cause: ${likelyCause}`);
+  expect(found).toBeUndefined(); // counts as an assertion
 }
