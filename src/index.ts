@@ -28,7 +28,7 @@ export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Mark } from './session/conversation';
-export type { Answer, AskOptions, Session, SessionOptions, TurnStats } from './session/session';
+export type { Answer, AskOptions, ChatMessage, Part, Session, SessionOptions, TurnStats } from './session/session';
 export type { StageTimes } from './session/times';
 export { compose } from './sparsity/compose';
 export { dense } from './sparsity/dense';

@@ -29,7 +29,7 @@ async function refused(question: unknown, options: unknown, session: SessionOpti
 }
 
 describe('questions', () => {
-  it.each([[''], ['   \n'], [undefined], [null], [42], [[5]]])('%j is none', async (question) => {
+  it.each([[''], ['   \n'], [undefined], [null], [42], [[5]], [Array(1)]])('%j is none', async (question) => {
     const error = await refused(question, {});
     expect([error.code, error.message]).toEqual(['ERR_QUESTION', expect.stringMatching(/at least one character/)]);
   });

@@ -242,6 +242,7 @@ function action(random: Random, state: State): [string, () => unknown] {
     [6, 'session', () => open(random, state)],
     [50, 'ask', session && (() => ask(random, state, session))],
     [10, 'read', state.answers.length > 0 ? () => read(random, state, pick(random, state.answers)) : undefined],
+    [4, 'open', session && (() => openMessages(random, session))],
     [5, 'mark', session && (() => () => void state.marks.push(session.mark()))],
     [5, 'rewind', session && (() => () => session.rewind(mark(random, state) as api.Mark))],
     [3, 'dispose', session && (() => () => dispose(random, state, session))],
@@ -304,8 +305,30 @@ function open(random: Random, state: State): () => unknown {
   };
 }
 
+function openMessages(random: Random, session: api.Session): () => unknown {
+  const message = (role: string): unknown =>
+    random() < 0.95 ? { role: random() < 0.97 ? role : junk(random), content: content(random) } : junk(random);
+  const turns = Math.floor(random() * 3);
+  const messages = [
+    ...(random() < 0.3 ? [message('system')] : []),
+    ...Array.from({ length: turns }, () => [message('user'), message('assistant')]).flat(),
+    ...(random() < 0.05 ? [message('user')] : []),
+  ];
+  const given = options(random, { signal: () => signal(random) }, 0.05);
+  const what = random() < 0.95 ? messages : junk(random);
+  return () => session.open(what as api.ChatMessage[], given as { signal?: AbortSignal });
+}
+
+/** Words, or words and pictures in some order. */
+function content(random: Random): unknown {
+  if (random() < 0.7) return question(random);
+  return Array.from({ length: 1 + Math.floor(random() * 3) }, () =>
+    random() < 0.6 ? question(random) : random() < 0.9 ? { kind: 'image', image: image(random) } : junk(random),
+  );
+}
+
 function ask(random: Random, state: State, session: api.Session): () => unknown {
-  const words = question(random);
+  const words = content(random);
   const given = options(
     random,
     {

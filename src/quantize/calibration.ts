@@ -180,7 +180,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   for (const [i, { question, answer = '' }] of sample.turns.entries()) {
     const inputs = i === 0 ? sample.images.map((image): MediaInput => ({ kind: 'image', image })) : [];
     const prepared = await prepareMedia(context, inputs);
-    for (const medium of prepared) conversation.media.push({ prepared: medium, turn: i });
+    for (const medium of prepared) conversation.media.push({ prepared: medium, first: 0 });
     const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? '';
     const turns = turnsWith(conversation.script, undefined, { parts: [question], media: inputs }, 0);
     const prompt = turnPrompt({ model, conversation, layoutText }, turns);

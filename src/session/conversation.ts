@@ -26,8 +26,8 @@ export interface RunItem {
 /** A medium of a conversation. Its canvases stay, for a template that rewrites what was said before it. */
 export interface KnownMedium {
   readonly prepared: PreparedMedium;
-  /** The turn that brought it: media of a turn are pruned together. */
-  readonly turn: number;
+  /** The first medium of the same message: media of a message are pruned together. */
+  readonly first: number;
 }
 
 /** What has been said, and the text that the cache stands for. */

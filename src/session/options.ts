@@ -13,7 +13,6 @@ import {
   checkOptions,
   integer,
   invalidOption,
-  isAccepted,
   listOf,
   NAME,
   OBJECT,
@@ -133,32 +132,37 @@ function copyOf(video: VideoInput): VideoInput {
   throw invalidOption('ask', `${VIDEO.expected} for each video`, 'one whose frames change');
 }
 
-function copyOfPart(part: Part): Part {
-  if (typeof part === 'string') return part;
-  return part.kind === 'video' ? { kind: 'video', video: copyOf(part.video) } : { kind: 'image', image: part.image };
+const PARTS = 'a text, { kind: "image", image } or { kind: "video", video }';
+
+/** A copy of a part, each of its fields read once; undefined for what is none. */
+function partOf(value: unknown): Part | undefined {
+  if (typeof value === 'string') return value;
+  if (!OBJECT.accepts(value)) return undefined;
+  const { kind, image, video } = value as { kind?: unknown; image?: unknown; video?: unknown };
+  if (kind === 'image' && image !== undefined) return { kind, image: image as ImageInput };
+  return kind === 'video' && VIDEO.accepts(video) ? { kind, video: copyOf(video as VideoInput) } : undefined;
 }
 
-const PART: Check = {
-  expected: 'a text, { kind: "image", image } or { kind: "video", video }',
-  accepts: (value) => {
-    if (typeof value === 'string') return true;
-    if (!OBJECT.accepts(value)) return false;
-    const { kind, image, video } = value as { kind?: unknown; image?: unknown; video?: unknown };
-    return (kind === 'image' && image !== undefined) || (kind === 'video' && VIDEO.accepts(video));
-  },
-};
+/** Copies of the parts of a question or message; undefined for what is neither a text nor a list of parts. */
+function partsOf(content: unknown): Part[] | undefined {
+  if (typeof content === 'string') return [content];
+  try {
+    if (!Array.isArray(content)) return undefined;
+    const parts = Array.from(content as unknown[], partOf);
+    return parts.some((part) => part === undefined) ? undefined : (parts as Part[]);
+  } catch {
+    // A getter or a proxy that throws.
+    return undefined;
+  }
+}
 
 /** A question as parts, with the media of the options and its own. @throws SparseVilaError `ERR_QUESTION` for what is neither */
 export function questionOf(question: unknown, options: AskOptions): { parts: Part[]; media: MediaInput[] } {
-  const isList = isAccepted(
-    { expected: '', accepts: (value) => Array.isArray(value) && value.every((part) => PART.accepts(part)) },
-    question,
-  );
-  const parts = isList ? Array.from(question as Part[], copyOfPart) : [question as Part];
-  if (!isList && typeof question !== 'string') {
+  const parts = partsOf(question);
+  if (parts === undefined) {
     throw new SparseVilaError(
       'ERR_QUESTION',
-      `Expected a question of at least one character, or a list of parts (${PART.expected}), received ${received(question)}.`,
+      `Expected a question of at least one character, or a list of parts (${PARTS}), received ${received(question)}.`,
     );
   }
   return { parts, media: [...mediaOf(options), ...parts.filter((part) => typeof part !== 'string')] };

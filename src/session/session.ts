@@ -6,11 +6,13 @@ import { breather } from '../models/breath';
 import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { checkSystem } from '../models/transcript';
+import { checkOptions, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { type Answer, answerOf, readingOf } from './answer';
 import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
 import { whenDropped } from './dropped';
+import { type ChatMessage, checkMessages, openHistory } from './history';
 import { isLong } from './long_text';
 import {
   type AskOptions,
@@ -25,7 +27,8 @@ import { turnPrompt } from './prompt';
 import { type Question, runTurn, type TurnStats, turnsWith } from './turn';
 
 export type { Answer } from './answer';
-export type { AskOptions, SessionOptions } from './options';
+export type { ChatMessage } from './history';
+export type { AskOptions, Part, SessionOptions } from './options';
 export type { TurnStats } from './turn';
 
 export interface Session {
@@ -38,6 +41,14 @@ export interface Session {
    * `ERR_CONTEXT_OVERFLOW`, image errors, `signal.reason`, and leaves the conversation as it was.
    */
   ask(question: string | readonly Part[], options?: AskOptions): Answer;
+  /**
+   * Goes on from a conversation that was held elsewhere, which replaces what this session holds. Its media are decoded now; the next
+   * question prefills what the cache does not hold already.
+   * @param messages system first or nowhere, then user and assistant in turn; the last is an answer
+   * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION`, `ERR_BUSY`, `ERR_DISPOSED`, image errors; `signal.reason`. The conversation
+   *   is then as it was.
+   */
+  open(messages: readonly ChatMessage[], options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** A point to come back to with `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
   /** Forgets everything after a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
@@ -63,6 +74,7 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
         codedCall(() => talk.ask(question, ask)),
         session,
       ),
+    open: (messages, given) => talk.open(messages, given),
     mark: () => {
       talk.checkIdle();
       return mark(talk.conversation);
@@ -103,16 +115,19 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
     state = 'disposed';
     conversation.freeCache();
   };
+  const contextOf = (signal: AbortSignal | undefined) => {
+    const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
+    return { model, method: checked, conversation, times, signal, breathe: breather(signal) };
+  };
   async function* run(
     question: Question,
     ask: AskOptions,
     done: (stats: TurnStats) => void,
     letGo: (() => void) | undefined,
   ): AsyncGenerator<string> {
-    const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
     const { signal } = ask;
     try {
-      const context = { model, method: checked, conversation, times, signal, breathe: breather(signal) };
+      const context = contextOf(signal);
       const history = ask.history ?? given.history ?? 'keep';
       yield* runTurn(context, system, question, { ...ask, history }, done);
     } catch (error) {
@@ -141,6 +156,22 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
         state = 'busy';
         return run(question, ask, done, letGo);
       });
+    },
+    async open(messages: unknown, options: { readonly signal?: AbortSignal } | undefined): Promise<void> {
+      checkIdle();
+      const { signal } = checkOptions<{ signal?: AbortSignal }>('open', options, { signal: SIGNAL });
+      const checkedMessages = codedCall(() => checkMessages(messages));
+      const letGo = model.lifetime?.hold();
+      state = 'busy';
+      try {
+        await openHistory(contextOf(signal), system, checkedMessages);
+      } catch (error) {
+        throw coded(error, signal);
+      } finally {
+        state = 'idle';
+        letGo?.();
+        if (isDropped) free();
+      }
     },
     dispose: (): void => {
       if (state === 'busy') throw notIdle(state);

@@ -172,10 +172,9 @@ async function prepare(
   checkRoom(c, words, words, question.media.length > 0 ? 'at least' : '', kept);
   await context.breathe();
   const prepared = await prepareMedia(context, question.media);
-  const turn = c.script.turns.length;
   append(
     c.media,
-    prepared.map((medium) => ({ prepared: medium, turn })),
+    prepared.map((medium) => ({ prepared: medium, first })),
   );
   const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
   const prompt = isDraft ? draft : turnPrompt({ model, conversation: c, layoutText }, turns);
@@ -234,8 +233,8 @@ async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise
   const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));
   const seen = new Map<number, PrunedMedium>();
   try {
-    for (const turn of new Set([...wanted].map((medium) => c.media[medium]?.turn))) {
-      const numbers = [...c.media.keys()].filter((medium) => c.media[medium]?.turn === turn);
+    for (const first of new Set([...wanted].map((medium) => c.media[medium]?.first))) {
+      const numbers = [...c.media.keys()].filter((medium) => c.media[medium]?.first === first);
       const pruned = await seeMedia(
         context,
         numbers.map((medium) => (c.media[medium] as KnownMedium).prepared),

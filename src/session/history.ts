@@ -1,0 +1,91 @@
+// A conversation that was held elsewhere, as messages: what may be said in it, and what a session makes of it.
+
+import { received, SparseVilaError } from '../errors';
+import type { Said, Turn } from '../models/transcript';
+import { invalidOption, OBJECT } from '../options';
+import { append, type Conversation } from './conversation';
+import { type MediaContext, prepareMedia } from './media';
+import { type Part, questionOf } from './options';
+
+/** What somebody said: text, or text with images and videos where they stand. */
+export interface ChatMessage {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly content: string | readonly Part[];
+}
+
+/** A message whose content nobody changes any more. */
+export interface CheckedMessage {
+  readonly role: ChatMessage['role'];
+  readonly parts: readonly Part[];
+}
+
+/**
+ * Messages, checked and copied: system first or nowhere, then user and assistant in turn; the last is an answer.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION` for content that is neither text nor parts
+ */
+export function checkMessages(messages: unknown): CheckedMessage[] {
+  if (!Array.isArray(messages)) throw invalidOption('open', 'a list of messages', received(messages));
+  const checked = Array.from(messages as unknown[], checkMessage);
+  const talk = checked[0]?.role === 'system' ? checked.slice(1) : checked;
+  const odd = talk.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
+  if (odd >= 0) {
+    throw invalidOption(
+      'open',
+      'user and assistant in turn, after a system message or none,',
+      `${talk[odd]?.role} for message ${odd + checked.length - talk.length}`,
+    );
+  }
+  if (talk.length % 2 === 0) return checked;
+  throw new SparseVilaError(
+    'ERR_OPTION_INVALID',
+    'Expected messages for open that end with an answer, received a question at their end. Give that to ask().',
+  );
+}
+
+/** Each field is read once. */
+function checkMessage(message: unknown, i: number): CheckedMessage {
+  const { role, content } = fieldsOf(message);
+  if (role === 'system' || role === 'user' || role === 'assistant')
+    return { role, parts: questionOf(content, {}).parts };
+  const expected = `{ role: 'system', 'user' or 'assistant', content } for message ${i}`;
+  throw invalidOption('open', expected, received(role ?? message));
+}
+
+function fieldsOf(message: unknown): { role?: unknown; content?: unknown } {
+  try {
+    if (!OBJECT.accepts(message)) return {};
+    const { role, content } = message as { role?: unknown; content?: unknown };
+    return { role, content };
+  } catch {
+    // A getter that throws.
+    return {};
+  }
+}
+
+/** Replaces what a conversation stands for. Its pictures are decoded now; the next turn prefills what the cache does not hold. */
+export async function openHistory(
+  context: MediaContext & { readonly conversation: Conversation },
+  system: string | undefined,
+  messages: readonly CheckedMessage[],
+): Promise<void> {
+  const { conversation: c, breathe, signal } = context;
+  signal?.throwIfAborted();
+  const opening: Turn[] =
+    system === undefined || messages[0]?.role === 'system' ? [] : [{ role: 'system', parts: [system] }];
+  const turns = [...opening];
+  const media: Conversation['media'] = [];
+  for (const { role, parts } of messages) {
+    const inputs = parts.filter((part) => typeof part !== 'string');
+    const prepared = await prepareMedia(context, inputs);
+    const first = c.media.length + media.length;
+    append(
+      media,
+      prepared.map((medium) => ({ prepared: medium, first })),
+    );
+    let next = first;
+    turns.push({ role, parts: parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++ })) });
+    await breathe();
+  }
+  append(c.media, media);
+  c.script = { turns, open: [], text: '', pending: [] };
+}
