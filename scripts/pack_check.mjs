@@ -62,10 +62,10 @@ export async function main(): Promise<Session> {
   'tsconfig.json': JSON.stringify({
     compilerOptions: {
       ...{ module: 'nodenext', target: 'es2022', lib: ['es2023'], types: ['node'] },
-      strict: true,
-      noEmit: true,
+      // README's program, which is JavaScript, is checked too.
+      ...{ strict: true, noEmit: true, allowJs: true, checkJs: true },
     },
-    files: ['strict.ts'],
+    files: ['strict.ts', 'readme.mjs'],
   }),
 };
 

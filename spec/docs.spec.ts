@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { METHODS } from '../src';
-import { ROOT } from './cli/run';
+import { cli, ROOT } from './cli/run';
 
 const PAGES = [
   ...['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'],
@@ -71,4 +71,12 @@ test('docs/configuration.md lists every environment variable that the code reads
   const names = [...new Set(variables.map(([, name = '']) => name))];
   expect(names.length).toBeGreaterThan(5);
   expect(names.filter((name) => !read('docs/configuration.md').includes(`\`${name}`))).toEqual([]);
+});
+
+test('every option in the tables of docs/configuration.md is one of `ask`', async () => {
+  const rows = read('docs/configuration.md').matchAll(/^\| `\w+` +\| `(--[\w-]+)`/gm);
+  const options = [...rows].map(([, option = '']) => option);
+  expect(options.length).toBeGreaterThan(8);
+  const help = (await cli(['ask', '--help'])).stdout;
+  expect(options.filter((option) => !new RegExp(`${option}(?![\\w-])`).test(help))).toEqual([]);
 });

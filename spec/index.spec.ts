@@ -48,6 +48,12 @@ it('exports what the documentation names, and nothing else', () => {
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });
 
+it('setup needs no options, as README calls it', () => {
+  // The compiler checks it: a function with a required parameter cannot be assigned to this type.
+  const bare: () => Promise<sparsevila.SetupResult> = sparsevila.setup;
+  expect(bare).toBe(sparsevila.setup);
+});
+
 it('answers as in the example: load, open a session, ask, stream, dispose', async () => {
   // The first turn makes what is made once per process: two constants.
   using first = await load(TINY);

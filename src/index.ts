@@ -65,7 +65,7 @@ export type { ChatTemplate } from './text/template';
 export type { Tokenizer } from './text/tokenizer';
 
 /** Makes this machine ready to run; does nothing when all is there. See `SetupOptions`. */
-export const setup = withCodes<SetupOptions | undefined, SetupResult>(setUp);
+export const setup: (options?: SetupOptions) => Promise<SetupResult> = withCodes(setUp);
 
 /** Quantises a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
 export const quantize = withCodes(quantizeFolder);

@@ -83,7 +83,10 @@ const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
 
 /** Neither run nor checked. */
 const ELSEWHERE: readonly (readonly [pattern: RegExp, why: string])[] = [
-  [/^(?:npm (?:install|ci|i)|pnpm|yarn|bun)\b/, 'scripts/pack-check installs the packed package in empty folders'],
+  [
+    /^(?:npm (?:install|ci|i|pack|publish)|pnpm|yarn|bun)\b/,
+    'scripts/pack-check installs the packed package in empty folders',
+  ],
   [
     /^(?:[A-Z_]+=\S+ )*npm (?:test|run (?:lint|format|build|pack-check|sanitize))\b/,
     'what runs this spec, and steps of CI',
