@@ -239,7 +239,6 @@ describe('options', () => {
     [{ temperature: 1, topK: -1 }, /topK, received -1/],
     [{ temperature: 1, topP: 0 }, /topP, received 0/],
     [{ temperature: 1, topP: 1.01 }, /topP, received 1.01/],
-    [{ temperature: 1, topP: 1e-50 }, /topP, received 1e-50/],
     [{ repetitionPenalty: 0 }, /repetitionPenalty, received 0/],
     [{ seed: -1 }, /seed, received -1/],
     [{ seed: 0.5 }, /seed, received 0.5/],

@@ -49,10 +49,7 @@ const isF32 = (value: unknown): value is number => typeof value === 'number' && 
 const RULES: Checks<SamplingOptions> = {
   temperature: { expected: 'a finite number of at least 0', accepts: (value) => isF32(value) && value >= 0 },
   topK: NATURAL,
-  topP: {
-    expected: 'a number above 0 and at most 1',
-    accepts: (value) => isF32(value) && Math.fround(value) > 0 && value <= 1,
-  },
+  topP: { expected: 'a number above 0 and at most 1', accepts: (value) => isF32(value) && value > 0 && value <= 1 },
   repetitionPenalty: {
     expected: 'a finite number above 0',
     accepts: (value) => isF32(value) && Math.fround(value) > 0,
