@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageFolder } from '../src/runtime/paths';
 
-const FOLDERS = ['models', 'quantize', 'scenes', 'session', 'sparsity', 'text'];
+const FOLDERS = ['checkpoint', 'convert', 'models', 'quantize', 'scenes', 'session', 'sparsity', 'text'];
 /** A call of what takes any number of arguments, one of which is spread. */
 const SPREAD =
   /\b(push|unshift|splice|concat|max|min|fromCharCode|fromCodePoint)\((?:[^(){}]*,\s*)?\.\.\.|\.apply\(null/;

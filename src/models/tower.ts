@@ -176,7 +176,7 @@ async function runSegment(
   wanted: { readonly salience: readonly number[]; readonly keys: readonly number[] },
   pause: () => Promise<void>,
 ): Promise<TowerOutput> {
-  const last = Math.max(depth - 1, ...wanted.salience, ...wanted.keys);
+  const last = [...wanted.salience, ...wanted.keys].reduce((most, layer) => Math.max(most, layer), depth - 1);
   const salience = new Map<number, Float32Array>();
   const keys = new Map<number, Float32Array>();
   let x = first;

@@ -113,7 +113,7 @@ function pruneTogether(
  */
 function comparable(grids: readonly TowerView[]): Float32Array {
   const planes = grids.flatMap(planesOf);
-  const largest = Math.max(...planes.map(({ tokens }) => tokens));
+  const largest = planes.reduce((most, { tokens }) => Math.max(most, tokens), 0);
   return Float32Array.from(
     planes.flatMap((plane) => Array.from(plane.salience(), (salience) => salience * (plane.tokens / largest))),
   );

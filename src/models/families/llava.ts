@@ -97,7 +97,7 @@ function squareCrop(images: ConfigReader, imageSize: number): SquareCrop {
   const { height: side, width } = 'edge' in crop ? { height: crop.edge, width: crop.edge } : crop;
   if (width !== side || side !== imageSize)
     throw images.wrong('crop_size', `a square of the tower's image_size ${imageSize}`);
-  if (Math.min(...('edge' in to ? [to.edge] : [to.height, to.width])) < side)
+  if (('edge' in to ? to.edge : Math.min(to.height, to.width)) < side)
     throw images.unsupported('size', `at least the crop's ${side}`);
   return { to, side, filter: parseFilter(images) };
 }

@@ -165,7 +165,8 @@ function scaleMap(cells: number, block: number, scales: readonly TileGrid[], out
   };
   const vertical = scales.map(({ rows }) => areaTaps(rows * cells, height));
   const horizontal = scales.map(({ cols }) => areaTaps(cols * cells, width));
-  const most = (axes: readonly (readonly number[])[][]): number => Math.max(...axes.flat().map(({ length }) => length));
+  const most = (axes: readonly (readonly number[])[][]): number =>
+    axes.flat().reduce((longest, { length }) => Math.max(longest, length), 0);
   const taps = most(vertical) * most(horizontal);
   const [parts, tokens] = [block * block * scales.length, out.rows * out.cols * perTile * perTile];
   const from = new Int32Array(tokens * parts * taps).fill(-1);
@@ -246,7 +247,7 @@ export function film(
 }
 
 function poolMap(frames: number, side: number, pools: readonly Pool[]): RowMap {
-  const taps = Math.max(...pools.map(([t, h, w]) => t * h * w));
+  const taps = pools.reduce((most, [t, h, w]) => Math.max(most, t * h * w), 0);
   const from: number[] = [];
   const weights: number[] = [];
   for (const [t, h, w] of pools)
