@@ -110,10 +110,11 @@ function contend(folder: string, name: string): Lock | string | { readonly vanis
     withdraw();
     removeIfEmpty(folder);
     const ours = writeError(error, folder);
+    if (!['ENOENT', 'EEXIST'].includes(codeOf(error) ?? '')) throw ours;
     // Looked at once: the folder comes and goes.
     const stat = isFolder(dirname(folder)) ? lstatSync(folder, { throwIfNoEntry: false }) : undefined;
     const isRemoved = isFolder(dirname(folder)) && (stat?.isDirectory() ?? true);
-    if (isRemoved && ['ENOENT', 'EEXIST'].includes(codeOf(error) ?? '')) return { vanished: ours };
+    if (isRemoved) return { vanished: ours };
     throw ours;
   }
 }
