@@ -57,6 +57,12 @@ class CpuDevice : public Device {
       else memcpy(y + h * n, from, (size_t)n * 4);
     }
   }
+  void kv_copy(const KvCache& from, int64_t rows, const KvCache& to) override {
+    parallel(2 * from.heads, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t h = begin; h < end; h++)
+        memcpy(to.data + h * to.head_stride(), from.data + h * from.head_stride(), (size_t)(rows * from.row_stride()));
+    });
+  }
   void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, const KvCache& kv,
                        int64_t at) override {
     const int64_t c = kv.c, key_width = kv.heads * c;
@@ -69,7 +75,11 @@ class CpuDevice : public Device {
     });
   }
 
-  void sample(const float* logits, int64_t n, const Sampling& sampling, int32_t* id) override { *id = sv::sample(logits, n, sampling); }
+  void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) override {
+    parallel(rows, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; i++) ids[i] = sv::sample(logits + i * n, n, samplings[i]);
+    });
+  }
 
   float* scratch(SharedSlot slot, int64_t floats) override { return shared_scratch(slot, floats); }
   void fill(void* to, int64_t, const Fill& body) override { body(to); }

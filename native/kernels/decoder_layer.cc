@@ -6,29 +6,34 @@
 namespace sv {
 namespace {
 
-Attention layer_attention(const DecoderLayer& l, const float* q, int64_t ldq, int64_t query_width, float* context, int64_t ldc) {
+/** Queries, keys and values of a sequence's rows, side by side [t][ldq]: rotates queries and keys, appends keys and values to the
+ *  cache, attends. context: [t][ldc]. */
+void attend_sequence(Device& device, const Sequence& s, float* heads, int64_t ldq, int64_t query_width, const float* cos,
+                     const float* sin, float* context, int64_t ldc) {
+  device.rope_and_append(heads, ldq, s.t, query_width, cos, sin, s.kv, s.length);
   Attention a = {};
-  a.q = q;
+  a.q = heads;
   a.q_ld = ldq;
-  a.t = l.t;
-  a.heads = query_width / l.kv.c;
-  a.kv_heads = l.kv.heads;
-  a.c = l.kv.c;
-  a.rows = {l.kv.k(), l.kv.v(), l.kv.row_stride(), l.kv.bf16, l.rows, l.n_rows, l.tail};
-  a.head_stride = l.kv.head_stride();
-  a.visible = l.n_rows + l.length - l.tail + 1;
+  a.t = s.t;
+  a.heads = query_width / s.kv.c;
+  a.kv_heads = s.kv.heads;
+  a.c = s.kv.c;
+  a.rows = {s.kv.k(), s.kv.v(), s.kv.row_stride(), s.kv.bf16, s.rows, s.n_rows, s.tail};
+  a.head_stride = s.kv.head_stride();
+  a.visible = s.n_rows + s.length - s.tail + 1;
   a.causal = true;
-  a.scale = 1.f / sqrtf((float)l.kv.c);
+  a.scale = 1.f / sqrtf((float)s.kv.c);
   a.out = context;
   a.out_ld = ldc;
-  a.columns = l.columns;
-  return a;
+  a.columns = s.columns;
+  device.attend(a);
 }
 
 }  // namespace
 
 void decoder_layer(Device& device, const DecoderLayer& l) {
-  const int64_t qkv_width = l.qkv.header.n, query_width = qkv_width - 2 * l.kv.heads * l.kv.c, mlp_width = l.gate_up.header.n;
+  const KvCache& kv = l.sequences[0].kv;
+  const int64_t qkv_width = l.qkv.header.n, query_width = qkv_width - 2 * kv.heads * kv.c, mlp_width = l.gate_up.header.n;
   const int64_t ld = padded_ld(l.d), ldq = padded_ld(qkv_width), ldc = padded_ld(query_width), ldm = padded_ld(mlp_width);
   float* normed = device.scratch(kNormed, l.t * ld);
   float* heads = device.scratch(kQkv, l.t * ldq);        // q, k, v of a token side by side
@@ -40,8 +45,12 @@ void decoder_layer(Device& device, const DecoderLayer& l) {
   Epilogue e;
   e.bias = l.qkv_bias;
   device.linear(normed, ld, l.t, l.qkv, e, heads, ldq);
-  device.rope_and_append(heads, ldq, l.t, query_width, l.cos, l.sin, l.kv, l.length);
-  device.attend(layer_attention(l, heads, ldq, query_width, context, ldc));
+  int64_t first = 0;
+  for (const Sequence& s : l.sequences) {
+    const int64_t angles = first * (kv.c / 2);
+    attend_sequence(device, s, heads + first * ldq, ldq, query_width, l.cos + angles, l.sin + angles, context + first * ldc, ldc);
+    first += s.t;
+  }
 
   Epilogue residual;
   residual.bias = l.o_bias;

@@ -57,12 +57,14 @@ class Device {
   virtual void kv_write(const KvCache&, int64_t at, const float* keys, const float* values, int64_t ld, int64_t t) = 0;
   /** Rows [begin, end) of keys, then of values: f32 [2][heads][end - begin][c]. */
   virtual void kv_read(const KvCache&, int64_t begin, int64_t end, float* y) = 0;
+  /** Rows [0, rows) of one cache to those of another with the same heads, width and type. */
+  virtual void kv_copy(const KvCache& from, int64_t rows, const KvCache& to) = 0;
   /** Rows [t][ld] of query heads, key heads, value heads: rotates queries and keys in place, then writes keys and values. */
   virtual void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin,
                                const KvCache&, int64_t at) = 0;
 
-  /** See sample.h: one id, in the device's memory. */
-  virtual void sample(const float* logits, int64_t n, const Sampling&, int32_t* id) = 0;
+  /** See sample.h. logits [rows][n] -> ids [rows], both in the device's memory; samplings [rows] are on the host. */
+  virtual void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) = 0;
 
   /** Memory for intermediate results, valid until the op ends or the slot is asked for again. Throws std::bad_alloc. */
   virtual float* scratch(SharedSlot, int64_t floats) = 0;

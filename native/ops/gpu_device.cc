@@ -143,6 +143,11 @@ void GpuDevice::kv_read(const KvCache& kv, int64_t begin, int64_t end, float* y)
   if (end > begin) table_.kv_read(stream_, kv.data, kv.bf16, 2 * kv.heads, kv.capacity, kv.row_stride(), begin, end, kv.c, y);
 }
 
+void GpuDevice::kv_copy(const KvCache& from, int64_t rows, const KvCache& to) {
+  for (int64_t h = 0; h < 2 * from.heads && rows > 0; h++)
+    table_.move(stream_, to.data + h * to.head_stride(), from.data + h * from.head_stride(), rows * from.row_stride());
+}
+
 void GpuDevice::rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin,
                                 const KvCache& kv, int64_t at) {
   const int64_t key_width = kv.heads * kv.c;
@@ -150,9 +155,12 @@ void GpuDevice::rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query
   kv_write(kv, at, qkv + query_width, qkv + query_width + key_width, ld, t);
 }
 
-void GpuDevice::sample(const float* logits, int64_t n, const Sampling& s, int32_t* id) {
-  const GpuSampling sampling = {s.temperature, s.top_k, s.top_p, s.uniform};
-  table_.sample(stream_, call_scratch(), logits, n, &sampling, id);
+void GpuDevice::sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) {
+  for (int64_t i = 0; i < rows; i++) {
+    const Sampling& s = samplings[i];
+    const GpuSampling sampling = {s.temperature, s.top_k, s.top_p, s.uniform};
+    table_.sample(stream_, call_scratch(), logits + i * n, n, &sampling, ids + i);
+  }
 }
 
 void GpuDevice::binary(GpuKernels::Binary op, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides,

@@ -31,9 +31,10 @@ class GpuDevice : public Device {
   void attend(const Attention&) override;
   void kv_write(const KvCache&, int64_t at, const float* keys, const float* values, int64_t ld, int64_t t) override;
   void kv_read(const KvCache&, int64_t begin, int64_t end, float* y) override;
+  void kv_copy(const KvCache& from, int64_t rows, const KvCache& to) override;
   void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, const KvCache&,
                        int64_t at) override;
-  void sample(const float* logits, int64_t n, const Sampling&, int32_t* id) override;
+  void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) override;
 
   float* scratch(SharedSlot, int64_t floats) override;
   void fill(void* to, int64_t bytes, const Fill& body) override;

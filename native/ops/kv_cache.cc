@@ -1,4 +1,4 @@
-// SvKvAlloc, SvKvAppend, SvKvRead: the cache is made, written and read by ops only, because TensorFlow keeps host copies of
+// SvKvAlloc, SvKvCopy, SvKvAppend, SvKvRead: the cache is made, written and read by ops only, because TensorFlow keeps host copies of
 // tensors that JavaScript reads, and a copy would go stale when an append writes in place.
 #include "checks.h"
 
@@ -12,6 +12,18 @@ void alloc_op(Op& op) {
   const int32_t* s = shape.i32();
   require(s[0] > 0 && s[1] > 0 && s[2] > 0 && (s[3] == 2 || s[3] == 4), "shape: expected positive sizes, 2 or 4 bytes");
   op.device().forget_matrix(op.output(0, TF_UINT8, {2, s[0], s[1], (int64_t)s[2] * s[3]}).data);
+}
+
+/** size int32 [rows, capacity, c] -> a cache of `capacity` rows, the first `rows` of which are those of kv; the others are not initialised. */
+void copy_op(Op& op) {
+  const View kv = op.input(0), size = op.input(1);
+  check_size(size, 3, "size");
+  const int64_t rows = size.i32()[0], capacity = size.i32()[1], c = size.i32()[2];
+  const KvCache from = kv_cache(kv, c);
+  require(rows >= 0 && rows <= from.capacity && rows <= capacity && capacity > 0, "size: expected rows of at most both capacities");
+  const View copy = op.output(0, TF_UINT8, {2, from.heads, capacity, kv.dim(3)});
+  op.device().forget_matrix(copy.data);
+  op.device().kv_copy(from, rows, kv_cache(copy, c));
 }
 
 /** Writes k, v f32 [t, g, c] at rows [at, at + t). */
@@ -41,6 +53,7 @@ void read_op(Op& op) {
 
 void register_kv_cache() {
   register_op<alloc_op>("SvKvAlloc", {"shape: int32"}, {"kv: uint8"}, true);
+  register_op<copy_op>("SvKvCopy", {"kv: uint8", "size: int32"}, {"copy: uint8"}, true);
   register_op<append_op>("SvKvAppend", {"kv: uint8", "k: float", "v: float", "at: int32"}, {}, true);
   register_op<read_op>("SvKvRead", {"kv: uint8", "range: int32"}, {"y: float"}, true);
 }

@@ -77,7 +77,7 @@ void register_definition(OpDefinition op) {
   TF_OpDefinitionBuilder* builder = TF_NewOpDefinitionBuilder(op.name);
   for (const Port& port : op.inputs) TF_OpDefinitionBuilderAddInput(builder, port.spec);
   for (const Port& port : op.outputs) TF_OpDefinitionBuilderAddOutput(builder, port.spec);
-  if (op.lists) TF_OpDefinitionBuilderAddAttr(builder, "N: int >= 1");
+  for (const char* length : op.lists) TF_OpDefinitionBuilderAddAttr(builder, (std::string(length) + ": int >= 1").c_str());
   if (op.stateful) TF_OpDefinitionBuilderSetIsStateful(builder, true);
   TF_RegisterOpDefinition(builder, status);
   if (TF_GetCode(status) == TF_OK) register_kernel(op, "CPU", op.cpu, status);

@@ -127,7 +127,8 @@ void run_on_gpu(OpBody, TF_OpKernelContext*);
 struct OpDefinition {
   const char* name;
   std::vector<Port> inputs, outputs;
-  bool stateful, lists;  // lists: inputs of N tensors
+  bool stateful;
+  std::vector<const char*> lists;  // names of the lengths of inputs that are lists of tensors
   Compute cpu, gpu;
 };
 /** Registers the op and its CPU kernel now, its GPU kernel when a device is loaded. */
@@ -135,7 +136,7 @@ void register_definition(OpDefinition);
 
 template <OpBody F>
 void register_op(const char* name, std::initializer_list<Port> inputs, std::initializer_list<Port> outputs, bool stateful = false,
-                 bool lists = false) {
+                 std::initializer_list<const char*> lists = {}) {
   register_definition({name, inputs, outputs, stateful, lists, [](void*, TF_OpKernelContext* c) { run_on_cpu(F, c); },
                        [](void*, TF_OpKernelContext* c) { run_on_gpu(F, c); }});
 }

@@ -4,12 +4,12 @@
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
 import { type Decoder, decoder, type LayerView } from '../../src/models/decoder';
+import type { KvCache } from '../../src/models/kv_cache';
 import { squarePatches } from '../../src/models/patches';
 import { buildTower } from '../../src/models/tower';
 import { int32 } from '../../src/ops/run';
 import type { Precision } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
-import type { Tensor } from '../../src/runtime/tensor';
 import { type RandomFormat, randomWeights } from './random_weights';
 import { median } from './timing';
 
@@ -34,6 +34,7 @@ interface Options {
   context: number;
   visual: number;
   'decode-sparsity': number;
+  batch?: number | undefined;
   vision?: 'bf16' | 'w8a8' | undefined;
   rounds: number;
 }
@@ -63,6 +64,7 @@ export const MODEL: CommandModule<object, Options> = {
       .option('context', { type: 'number', default: 4096, describe: 'Rows in the cache before decoding' })
       .option('visual', { type: 'number', default: 4000, describe: 'How many of them are visual' })
       .option('decode-sparsity', { type: 'number', default: 0.9, describe: 'Share of the visual rows left out' })
+      .option('batch', { type: 'number', describe: 'Also dense decoding of so many sequences at once' })
       .option('vision', {
         choices: ['bf16', 'w8a8'] as const,
         describe: 'Also a 448 x 448 tile through a 300M tower with such weights',
@@ -89,19 +91,23 @@ async function benchModel(o: Options): Promise<void> {
   );
   const model = await decoder(config, weights, breathe);
   weights.close();
-  const cache = model.allocate(o.context + CHUNK, 'bf16');
+  const cache = model.cache('bf16');
   const prefillTokPerS = await prefill(model, cache, o);
+  const caches = Array.from({ length: o.batch ?? 0 }, () => cache.fork());
   const dense: number[] = [];
   const sparse: number[] = [];
+  const batched: number[] = [];
   const views = sparseViews(config.layers, o);
   for (let round = 0; round < o.rounds; round++) {
-    dense.push(await decode(model, cache, o.context, undefined));
-    sparse.push(await decode(model, cache, o.context, views));
+    dense.push(await decode(model, [cache], o.context, undefined));
+    sparse.push(await decode(model, [cache], o.context, views));
+    if (caches.length > 0) batched.push(await decode(model, caches, o.context, undefined));
   }
   const kvBytes = 2 * config.layers * config.kvHeads * config.headDim * 2;
-  const limit = (rows: number): number =>
-    (readGBs * 1e9) / (weights.matrixBytes - embeddingBytes(config) + rows * kvBytes);
+  const limit = (rows: number, sequences = 1): number =>
+    (sequences * readGBs * 1e9) / (weights.matrixBytes - embeddingBytes(config) + sequences * rows * kvBytes);
   const kept = o.context - o.visual + Math.round(o.visual * (1 - o['decode-sparsity']));
+  const together = batched.length === 0 ? undefined : batchFigures(batched, dense, limit(o.context, o.batch));
   const result = {
     ...{
       shape: o.shape,
@@ -114,6 +120,7 @@ async function benchModel(o: Options): Promise<void> {
     ...{ context: o.context, visual: o.visual, prefillTokPerS },
     ...{ decodeTokPerS: median(dense), sparseDecodeTokPerS: median(sparse) },
     ...{ limitTokPerS: limit(o.context), sparseLimitTokPerS: limit(kept), readGBs },
+    ...(together && { batch: o.batch, ...together }),
     ...(o.vision ? { vision: o.vision, visionTileMs: await visionTile(o.vision, o.rounds) } : {}),
   };
   const share = (value: number, of: number): string => `${((100 * value) / of).toFixed(0)} % of ${of.toFixed(1)}`;
@@ -121,9 +128,18 @@ async function benchModel(o: Options): Promise<void> {
     `prefill of ${o.context}: ${prefillTokPerS.toFixed(0)} tok/s\n` +
       `dense decode at ${o.context}: ${result.decodeTokPerS.toFixed(1)} tok/s, ${share(result.decodeTokPerS, result.limitTokPerS)}\n` +
       `sparse decode (${kept} rows): ${result.sparseDecodeTokPerS.toFixed(1)} tok/s, ${share(result.sparseDecodeTokPerS, result.sparseLimitTokPerS)}\n` +
+      (together === undefined
+        ? ''
+        : `dense decode of ${o.batch} at once: ${together.batchDecodeTokPerS.toFixed(1)} tok/s, ` +
+          `${share(together.batchDecodeTokPerS, together.batchLimitTokPerS)}, ${together.batchSpeedup.toFixed(2)}x of one\n`) +
       ('visionTileMs' in result ? `vision tile: ${result.visionTileMs?.toFixed(0)} ms\n` : ''),
   );
   process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+function batchFigures(batched: readonly number[], dense: readonly number[], batchLimitTokPerS: number) {
+  const batchDecodeTokPerS = median(batched);
+  return { batchDecodeTokPerS, batchLimitTokPerS, batchSpeedup: batchDecodeTokPerS / median(dense) };
 }
 
 export function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig {
@@ -143,46 +159,46 @@ function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
 const idsOf = (count: number): number[] => Array.from({ length: count }, (_, i) => (i * 7919) % 31991);
 
 /** Fills the cache to `context` in chunks; tokens per second of the whole, once the first chunk has been run to warm up. */
-async function prefill(model: Decoder, cache: readonly Tensor[], { context }: Options): Promise<number> {
+async function prefill(model: Decoder, cache: KvCache, { context }: Options): Promise<number> {
   await prefillRows(model, cache, Math.min(CHUNK, context));
+  cache.truncate([]);
   const begin = performance.now();
   await prefillRows(model, cache, context);
   return context / ((performance.now() - begin) / 1000);
 }
 
-async function prefillRows(model: Decoder, cache: readonly Tensor[], context: number): Promise<void> {
+async function prefillRows(model: Decoder, cache: KvCache, context: number): Promise<void> {
   for (let at = 0; at < context; at += CHUNK) {
     const n = Math.min(CHUNK, context - at);
     const x = model.embed(idsOf(n));
-    const y = await model.forward(
-      x,
-      Array.from({ length: n }, (_, i) => at + i),
-      cache,
-      { length: at, breathe },
-    );
+    const y = await model.forward(x, [{ cache, positions: Array.from({ length: n }, (_, i) => at + i) }], { breathe });
     x.dispose();
     y.dispose();
   }
 }
 
-/** Tokens per second of a few greedy steps from the same place; the head included. */
+/** Tokens per second of a few greedy steps of each sequence from the same place; the head included. */
 async function decode(
   model: Decoder,
-  cache: readonly Tensor[],
+  caches: readonly KvCache[],
   context: number,
   views: readonly LayerView[] | undefined,
 ): Promise<number> {
   const begin = performance.now();
-  let id = 1;
+  const vocabulary = model.config.vocabSize;
+  let ids = caches.map(() => 1);
   for (let i = 0; i < DECODED; i++) {
-    const x = model.embed([id]);
-    const y = await model.forward(x, [context + i], cache, { length: context + i, views, breathe });
-    const logits = model.logits(y);
-    id = 1 + (Math.abs(Math.trunc((logits[0] as number) * 1e3)) % 1000);
+    const x = model.embed(ids);
+    const batch = caches.map((cache) => ({ cache, positions: [context + i], views }));
+    const y = await model.forward(x, batch, { breathe });
+    const logits = model.logits(y, true);
+    ids = ids.map((_, row) => 1 + (Math.abs(Math.trunc((logits[row * vocabulary] as number) * 1e3)) % 1000));
     x.dispose();
     y.dispose();
   }
-  return DECODED / ((performance.now() - begin) / 1000);
+  const seconds = (performance.now() - begin) / 1000;
+  for (const cache of caches) cache.truncate(cache.lengths.map(() => context));
+  return (caches.length * DECODED) / seconds;
 }
 
 /** Visual rows first, then text: per layer a different scattered selection of the visual rows. */

@@ -26,11 +26,11 @@ const MLP = ['gate_proj', 'up_proj', 'down_proj'].map((name) => `mlp.${name}`);
 async function logitsOf(folder: string): Promise<Float32Array> {
   const model = await load(folder);
   const { decoder } = model;
-  const [x, cache] = [decoder.embed(IDS), decoder.allocate(IDS.length, 'f32')];
+  const [x, cache] = [decoder.embed(IDS), decoder.cache('f32', IDS.length)];
   const breathe = async (): Promise<void> => undefined;
-  const y = await decoder.forward(x, Int32Array.from(IDS.keys()), cache, { length: 0, breathe });
+  const y = await decoder.forward(x, [{ cache, positions: [...IDS.keys()] }], { breathe });
   const logits = decoder.logits(y, true).slice();
-  for (const tensor of [x, y, ...cache]) tensor.dispose();
+  for (const tensor of [x, y, cache]) tensor.dispose();
   model.dispose();
   return logits;
 }

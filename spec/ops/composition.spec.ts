@@ -242,7 +242,7 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
     const weights = decoderLayerWeights(data, s);
     for (const tensor of weightTensors(weights)) keep.tensor(tensor);
     const rows = keep.tensor(int32(data.rows));
-    const range = keep.tensor(int32([s.tail, s.length, 0]));
+    const range = [s.tail, s.length, 0];
     const cache = () =>
       keep.tensor(filledCache(data.k, data.v, { kvHeads: s.kvHeads, c: s.c, type: s.kvType, spare: t }));
     return { s, weights, rows, range, cache };
@@ -259,14 +259,17 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
     parts.map(({ s, cache }) => ({ kv: cache(), read: (kv: Tensor) => readKv(kv, 0, s.length + t, c) }));
   const [one, other] = [caches(), caches()];
   const kvOf = (set: typeof one, i: number): Tensor => set[i]?.kv as Tensor;
-  const y = decoderLayers(
+  const ranges = keep.tensor(int32(parts.flatMap(({ range }) => range)));
+  const [y, columns] = decoderLayers(
     x,
     table,
-    parts.map(({ weights, rows, range }, i) => ({ weights, rows, range, kv: kvOf(one, i) })),
+    { segments: keep.tensor(int32([t])), ranges },
+    parts.map(({ weights, rows }, i) => ({ weights, sequences: [{ kv: kvOf(one, i), rows }] })),
   );
+  columns.dispose();
   let h = x;
   for (const [i, { weights, rows, range }] of parts.entries())
-    h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, range, weights)[0]);
+    h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, keep.tensor(int32(range)), weights)[0]);
   const bits = (last: Tensor, set: typeof one) => bitsOf([last, ...set.map(({ kv, read }) => read(kv))]);
   return { together: bits(y, one), apart: bits(h.clone(), other) };
 }

@@ -78,10 +78,10 @@ async function logits(path: string): Promise<Float32Array> {
   const { x, positions } = await sequenceOf(model, { images: IMAGES.slice(0, 1), turns: TURNS });
   const { decoder } = model;
   const input = float32(x, [positions.length, decoder.config.hiddenSize]);
-  const cache = decoder.allocate(positions.length, 'f32');
-  const y = await decoder.forward(input, positions, cache, { length: 0, breathe: async () => undefined });
+  const cache = decoder.cache('f32', positions.length);
+  const y = await decoder.forward(input, [{ cache, positions }], { breathe: async () => undefined });
   const values = decoder.logits(y, true).slice();
-  for (const tensor of [input, y, ...cache]) tensor.dispose();
+  for (const tensor of [input, y, cache]) tensor.dispose();
   model.dispose();
   return values;
 }

@@ -52,7 +52,7 @@ async function masked(question: string, gone: readonly ReadonlySet<number>[]): P
   const entering = joined(watched.calls.map(({ hidden }) => hidden[0]));
   const { decoder } = model;
   const d = decoder.config.hiddenSize;
-  const cache = decoder.allocate(positions.length, 'f32');
+  const cache = decoder.cache('f32', positions.length);
   let logits = new Float32Array();
   for (const [i, position] of positions.entries()) {
     const x = float32(entering.slice(i * d, (i + 1) * d), [1, d]);
@@ -60,11 +60,11 @@ async function masked(question: string, gone: readonly ReadonlySet<number>[]): P
       rows: int32(Array.from({ length: i }, (_, row) => row).filter((row) => !rows.has(row))),
       tail: i,
     }));
-    const y = await decoder.forward(x, [position], cache, { length: i, views, breathe });
+    const y = await decoder.forward(x, [{ cache, positions: [position], views }], { breathe });
     if (i === positions.length - 1) logits = decoder.logits(y).slice();
     for (const tensor of [x, y, ...views.map(({ rows }) => rows)]) tensor.dispose();
   }
-  for (const layer of cache) layer.dispose();
+  cache.dispose();
   return logits;
 }
 

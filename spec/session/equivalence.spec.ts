@@ -70,19 +70,20 @@ describe('a method that drops nothing', () => {
 async function inPieces(x: Float32Array, positions: readonly number[], pieces: readonly number[], kv: KvType) {
   const { decoder } = model;
   const d = decoder.config.hiddenSize;
-  const cache = decoder.allocate(positions.length, kv);
+  const cache = decoder.cache(kv, positions.length);
   let length = 0;
   let logits = new Float32Array();
   for (const n of pieces) {
     const rows = float32(x.slice(length * d, (length + n) * d), [n, d]);
-    const y: Tensor = await decoder.forward(rows, positions.slice(length, length + n), cache, { length, breathe });
+    const segment = { cache, positions: positions.slice(length, length + n) };
+    const y: Tensor = await decoder.forward(rows, [segment], { breathe });
     length += n;
     logits = decoder.logits(y).slice();
     rows.dispose();
     y.dispose();
   }
   const result = [...readRows(cache, decoder.config.headDim, 0, length), logits];
-  for (const tensor of cache) tensor.dispose();
+  cache.dispose();
   return result;
 }
 
@@ -148,14 +149,14 @@ describe('a prompt in pieces equals the whole', () => {
     const { decoder } = model;
     const x = joined(chunks.map(({ hidden }) => hidden[0]));
     const rows = float32(x, [x.length / decoder.config.hiddenSize, decoder.config.hiddenSize]);
-    const cache = decoder.allocate(4096, 'f32');
+    const cache = decoder.cache('f32', 4096);
     const first = float32(opening.hidden[0] ?? [], [opening.positions.length, decoder.config.hiddenSize]);
     const columns: Float32Array[] = [];
-    (await decoder.forward(first, opening.positions, cache, { length: 0, breathe })).dispose();
+    (await decoder.forward(first, [{ cache, positions: opening.positions }], { breathe })).dispose();
     const positions = chunks.flatMap((call) => call.positions);
     const onColumns = (_: number, values: Float32Array): number => columns.push(values.slice());
-    (await decoder.forward(rows, positions, cache, { length: opening.positions.length, onColumns, breathe })).dispose();
-    for (const tensor of [rows, first, ...cache]) tensor.dispose();
+    (await decoder.forward(rows, [{ cache, positions, onColumns }], { breathe })).dispose();
+    for (const tensor of [rows, first, cache]) tensor.dispose();
     for (const [layer, values] of columns.entries())
       expect(nmse(seen[layer] ?? [], values.subarray(3, 103))).toBeLessThanOrEqual(F32_NMSE);
     expect(seen).toHaveLength(4);

@@ -23,7 +23,7 @@ afterAll(() => model.dispose());
 
 /** Ids of a first turn, -1 for an image. */
 function ids(words: string, { images = 0, system }: { images?: number; system?: string } = {}): number[] {
-  const conversation = startConversation({ ...model.decoder, allocate: () => [] }, 1000, 'f32');
+  const conversation = startConversation(model.decoder.cache('f32', 1000));
   const media = Array.from({ length: images }, () => ({ kind: 'image', image: '' }) as const);
   const turns = turnsWith(conversation.script, system, { parts: [words], media }, 0);
   const { opening, question } = turnPrompt({ model, conversation, layoutText: () => MARKER }, turns);

@@ -139,11 +139,11 @@ describe('the next turn', () => {
         watched.calls.map(({ hidden }) => float32(hidden[0] ?? [], [(hidden[0]?.length ?? 0) / width, width])),
       ),
     );
-    const cache = decoder.allocate(end, 'f32');
+    const cache = decoder.cache('f32', end);
     const positions = watched.calls.flatMap((call) => call.positions);
-    const y = await decoder.forward(rows, positions, cache, { length: 0, breathe: async () => undefined });
+    const y = await decoder.forward(rows, [{ cache, positions }], { breathe: async () => undefined });
     const whole = [...readRows(cache, decoder.config.headDim, 0, end), decoder.logits(y).slice()];
-    for (const tensor of [rows, y, ...cache]) tensor.dispose();
+    for (const tensor of [rows, y, cache]) tensor.dispose();
     const ids = watched.embedded.flat();
     return {
       said,

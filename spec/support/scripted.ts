@@ -14,9 +14,9 @@ export function scripted(model: VisionLanguageModel, text: string): VisionLangua
     ...model,
     decoder: {
       ...model.decoder,
-      forward: (x, positions, cache, options) => {
+      forward: (x, batch, options) => {
         if (x.shape[0] !== 1) at = 0;
-        return model.decoder.forward(x, positions, cache, options);
+        return model.decoder.forward(x, batch, options);
       },
       scores: () => {
         const values = new Float32Array(model.decoder.config.vocabSize);
@@ -53,8 +53,7 @@ export function interrupted(
     ...model,
     decoder: {
       ...model.decoder,
-      forward: (x, positions, cache, options) =>
-        forward(x, positions, cache, { ...options, breathe: counting(options.breathe) }),
+      forward: (x, batch, options) => forward(x, batch, { ...options, breathe: counting(options.breathe) }),
     },
   };
 }

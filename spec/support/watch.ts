@@ -2,6 +2,7 @@
 // relevance, logits). Changes nothing.
 
 import type { Decoder } from '../../src/models/decoder';
+import type { KvCache } from '../../src/models/kv_cache';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { readKv } from '../../src/ops/kv_cache';
 import { floats } from '../../src/ops/run';
@@ -38,24 +39,23 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
   const calls: Call[] = [];
   const logits: Float32Array[] = [];
   const embedded: number[][] = [];
-  let cache: readonly Tensor[] = [];
+  let cache: KvCache | undefined;
   return {
     model: {
       ...model,
       decoder: {
         ...decoder,
-        allocate: (capacity, type) => {
-          const made = decoder.allocate(capacity, type);
-          cache = made;
-          return made;
+        cache: (...given) => {
+          cache = decoder.cache(...given);
+          return cache;
         },
         embed: (ids) => {
           embedded.push(Array.from(ids));
           return decoder.embed(ids);
         },
         forward: recording(decoder, calls, hidden),
-        scores: (x) => {
-          const scores = decoder.scores(x);
+        scores: (x, rows) => {
+          const scores = decoder.scores(x, rows);
           logits.push(floats(scores).slice());
           return scores;
         },
@@ -64,7 +64,7 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
     calls,
     logits,
     embedded,
-    cacheRows: (end, begin = 0) => readRows(cache, decoder.config.headDim, begin, end),
+    cacheRows: (end, begin = 0) => (cache === undefined ? [] : readRows(cache, decoder.config.headDim, begin, end)),
     clear: () => {
       calls.length = 0;
       logits.length = 0;
@@ -73,34 +73,36 @@ export function watch(model: VisionLanguageModel, { hidden = false } = {}): Watc
   };
 }
 
-/** `forward` that writes down each call. */
+/** `forward` that writes down each call, of a batch of one. */
 function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['forward'] {
-  return (x, positions, kv, options) => {
+  return (x, [segment, ...others], options) => {
+    if (segment === undefined || others.length > 0) throw new Error('a batch of one');
     const call: Call = {
-      length: (typeof options.length === 'number' ? options.length : options.length[0]) ?? 0,
-      positions: Array.from(positions),
-      views: options.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
+      length: segment.cache.lengths[0] ?? 0,
+      positions: Array.from(segment.positions),
+      views: segment.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
       columns: [],
       hidden: [],
     };
     calls.push(call);
     const onColumns = (layer: number, columns: Float32Array): void => {
       call.columns.push(columns.slice());
-      options.onColumns?.(layer, columns);
+      segment.onColumns?.(layer, columns);
     };
     const onHidden = (layer: number, state: Tensor): void => {
       if (hidden) call.hidden.push(floats(state).slice());
       options.onHidden?.(layer, state);
     };
-    const wanted = options.onColumns === undefined ? {} : { onColumns };
-    return decoder.forward(x, positions, kv, { ...options, onHidden, ...wanted });
+    const wanted = segment.onColumns === undefined ? {} : { onColumns };
+    return decoder.forward(x, [{ ...segment, ...wanted }], { ...options, onHidden });
   };
 }
 
-/** Rows of every layer's keys and values, as f32 [2, g, rows, c]. */
-export function readRows(cache: readonly Tensor[], headDim: number, begin: number, end: number): Float32Array[] {
-  return cache.map((kv) => {
-    const rows = readKv(kv, begin, end, headDim);
+/** Rows of every layer's keys and values, as f32 [2, g, rows, c], as far as a layer has memory for them. */
+export function readRows(cache: KvCache, headDim: number, begin: number, end: number): Float32Array[] {
+  return cache.lengths.map((_, layer) => {
+    const kv = cache.tensor(layer);
+    const rows = readKv(kv, begin, Math.min(end, kv.shape[2] ?? 0), headDim);
     const values = floats(rows).slice();
     rows.dispose();
     return values;

@@ -1,18 +1,19 @@
-// A Llama or Qwen2 decoder over a KV cache: embedding, layers, final norm, head. The loop over layers is here, so that the
-// session can look at each layer's relevance. Knows no images.
+// A Llama or Qwen2 decoder over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over layers is
+// here, so that the session can look at each layer's relevance. Knows no images.
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
+import { SparseVilaError } from '../errors';
 import { gatheredSparseAttention } from '../ops/attention';
-import { type CachedLayer, type DecoderLayerWeights, decoderLayer, decoderLayers } from '../ops/decoder_layer';
-import { allocKv, appendKv, type KvType } from '../ops/kv_cache';
+import { type DecoderLayerWeights, decoderLayers } from '../ops/decoder_layer';
+import { appendKv, type KvType } from '../ops/kv_cache';
 import { embed, linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
 import { rope, ropeTable } from '../ops/rope';
-import { floats, int32 } from '../ops/run';
-import type { PackedMatrix } from '../ops/weights';
+import { floats, int32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
+import { type KvCache, kvCache, type LayerRange } from './kv_cache';
 import type { Weights } from './weights';
 
 /** The rows a layer attends besides the contiguous rest of the cache. */
@@ -23,15 +24,20 @@ export interface LayerView {
   readonly tail: number;
 }
 
-export interface ForwardOptions {
-  /** Rows in the cache before x: in every layer, or one number per layer. */
-  readonly length: number | readonly number[];
-  /** Runs layers from .. to - 1 only; default all. */
-  readonly layers?: { readonly from: number; readonly to: number } | undefined;
+/** Rows of one sequence within x, one for each position. */
+export interface Segment {
+  /** Where their keys and values go, behind those that it holds. */
+  readonly cache: KvCache;
+  readonly positions: ArrayLike<number>;
   /** One per layer; absent: everything. */
   readonly views?: readonly LayerView[] | undefined;
-  /** Receives each layer's column mean over all its rows (mean over heads and rows of x). */
+  /** Receives each layer's column mean over all rows that the layer attends (mean over heads and rows of the segment). */
   readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
+}
+
+export interface ForwardOptions {
+  /** Default all. */
+  readonly layers?: LayerRange | undefined;
   /** Receives the hidden state that enters each layer run, and last the one that leaves them. Not to be disposed of. */
   readonly onHidden?: ((layer: number, x: Tensor) => void) | undefined;
   readonly breathe: () => Promise<void>;
@@ -44,19 +50,27 @@ export interface EmbeddingTable {
 }
 
 export interface Decoder extends EmbeddingTable {
-  /** One KV tensor per layer. */
-  allocate(capacity: number, type: KvType): Tensor[];
-  /** Runs x, f32 [t, d], at `positions` through the layers, appending to the cache; returns f32 [t, d]. x is not disposed of. */
-  forward(x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], options: ForwardOptions): Promise<Tensor>;
   /**
-   * What the last row of x, f32 [t, d], would attend in a layer, without running it: mean over heads of the softmax over all rows
-   * in the cache, x's own included: f32 [length + t]. Leaves x's keys and values behind the `length` rows of the layer's cache.
+   * An empty cache of at most `limit` rows, by default as many as the model has positions.
+   * @throws SparseVilaError `ERR_OUT_OF_MEMORY` where one layer would not fit into the machine
    */
-  look(layer: number, x: Tensor, positions: ArrayLike<number>, cache: readonly Tensor[], length: number): Float32Array;
+  cache(type: KvType, limit?: number): KvCache;
+  /**
+   * Runs x, f32 [t, d], the rows of the batch's segments end to end, through the layers; returns f32 [t, d]. x is not disposed of. The
+   * bits of a segment do not depend on the others. Caches grow by the rows, and hold what they held where this throws.
+   * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW`, `ERR_OUT_OF_MEMORY`
+   */
+  forward(x: Tensor, batch: readonly Segment[], options: ForwardOptions): Promise<Tensor>;
+  /**
+   * What the last row of x, f32 [t, d], would attend in a layer, without running it: mean over heads of the softmax over the layer's
+   * rows before `length` and those of x: f32 [length + t]. Leaves x's keys and values behind the `length` rows, not
+   * counted: room for all rows that are looked at has to be reserved before the first, because growing copies counted rows only.
+   */
+  look(layer: number, x: Tensor, { cache, positions }: Segment, length: number): Float32Array;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
-  /** Final norm and head of the last row, f32 [1, vocabulary]; the caller disposes of it. */
-  scores(x: Tensor): Tensor;
+  /** Final norm and head of the rows named, f32 [n, vocabulary]; the caller disposes of it. */
+  scores(x: Tensor, rows: readonly number[]): Tensor;
   /** The same of the last row, or of all rows, read: f32 [rows, vocabulary]. */
   logits(x: Tensor, all?: boolean): Float32Array;
 }
@@ -73,7 +87,7 @@ export async function embeddingTable(config: DecoderConfig, weights: Weights): P
 
 /** Builds the decoder from canonically named weights; `loaded` is awaited after each layer's weights. */
 export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
-  const { hiddenSize: d, vocabSize, headDim, kvHeads } = config;
+  const { hiddenSize: d, vocabSize } = config;
   const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
   const table = weights.matrix([TABLE], [vocabSize], d, { isTable: !isTied });
   const layers: DecoderLayerWeights[] = [];
@@ -87,26 +101,33 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
-  const scoresOf = (x: Tensor, all: boolean): Tensor => headScores(x, norm, eps, head, none, all);
+  const scores = (x: Tensor, rows: readonly number[]): Tensor => {
+    const normalised = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
+    try {
+      return linear(normalised, head, none);
+    } finally {
+      normalised.dispose();
+    }
+  };
 
   return {
     config,
-    allocate: (capacity, type) => layers.map(() => allocKv(kvHeads, capacity, headDim, type)),
+    cache: (type, limit = config.maxPositions) => kvCache(config, type, limit),
     embed: (ids) => embed(table, ids),
-    forward: (x, positions, cache, options) => forward(x, ropeTable(positions, frequencies), layers, cache, options),
-    look: (layer, x, positions, cache, length) =>
-      look(x, ropeTable(positions, frequencies), layers[layer] as DecoderLayerWeights, cache[layer] as Tensor, {
-        config,
-        length,
-      }),
+    forward: (x, batch, options) => forward(x, batch, layers, frequencies, options),
+    look: (layer, x, { cache, positions }, length) => {
+      const weights = layers[layer] as DecoderLayerWeights;
+      return look(x, ropeTable(positions, frequencies), weights, cache.tensor(layer), { config, length });
+    },
     norm: (x) => rmsNorm(x, norm, eps),
-    scores: (x) => scoresOf(x, false),
+    scores,
     logits: (x, all = false) => {
-      const scores = scoresOf(x, all);
+      const t = x.shape[0] as number;
+      const values = scores(x, all ? Array.from({ length: t }, (_, row) => row) : [t - 1]);
       try {
-        return floats(scores);
+        return floats(values);
       } finally {
-        scores.dispose();
+        values.dispose();
       }
     },
   };
@@ -142,72 +163,91 @@ function layerWeights(config: DecoderConfig, weights: Weights, i: number): Decod
 
 async function forward(
   x: Tensor,
-  table: Tensor,
+  batch: readonly Segment[],
   layers: readonly DecoderLayerWeights[],
-  cache: readonly Tensor[],
-  options: ForwardOptions,
+  frequencies: ReturnType<typeof ropeInverseFrequencies>,
+  { layers: range = { from: 0, to: layers.length }, onHidden, breathe }: ForwardOptions,
 ): Promise<Tensor> {
-  const { onColumns, onHidden, breathe } = options;
-  const { from, to } = options.layers ?? { from: 0, to: layers.length };
-  const { inputs, dispose } = layerInputs(layers.slice(from, to), cache, from, options);
+  checkBatch(x, batch);
+  for (const { cache, positions } of batch) cache.reserve(positions.length, range);
+  const positions = batch.flatMap((segment) => Array.from(segment.positions));
+  const table = ropeTable(positions, frequencies);
+  const shared = { segments: int32(batch.map((segment) => segment.positions.length)), everything: int32([]) };
   const means: Tensor[] = [];
+  // In decoding, a call per layer would take as long as a third of the work.
+  const isOneCall =
+    onHidden === undefined && batch.every((one) => one.positions.length === 1 && one.onColumns === undefined);
+  const steps = isOneCall && range.to > range.from ? [range] : eachLayer(range);
   let h = x.clone();
   try {
-    if (x.shape[0] === 1 && to > from && onColumns === undefined && onHidden === undefined) {
-      const y = decoderLayers(h, table, inputs);
-      h.dispose();
-      h = y;
-      await breathe();
-      return h;
-    }
-    for (const [i, { kv, rows, range, weights }] of inputs.entries()) {
-      onHidden?.(from + i, h);
-      const [y, columns] = decoderLayer(h, kv, table, rows, range, weights);
+    for (const step of steps) {
+      onHidden?.(step.from, h);
+      const [y, columns] = runLayers(h, table, batch, layers, step, shared);
       means.push(columns);
       h.dispose();
       h = y;
       await breathe();
     }
     // Read once all layers are under way: a device would wait for its host after each.
-    for (const [i, columns] of means.entries()) onColumns?.(from + i, floats(columns));
-    onHidden?.(to, h);
-    return h;
+    for (const [i, columns] of means.entries()) giveColumns(batch, range.from + i, columns);
+    onHidden?.(range.to, h);
   } catch (error) {
     h.dispose();
     throw error;
   } finally {
-    for (const columns of means) columns.dispose();
-    dispose();
-    table.dispose();
+    for (const tensor of [...means, table, ...Object.values(shared)]) tensor.dispose();
   }
+  for (const segment of batch) segment.cache.extend(segment.positions.length, range);
+  return h;
 }
 
-/** What each layer attends, as its op wants it; equal ranges share a tensor. */
-function layerInputs(
-  layers: readonly DecoderLayerWeights[],
-  cache: readonly Tensor[],
-  from: number,
-  { length, views, onColumns }: ForwardOptions,
-): { inputs: CachedLayer[]; dispose: () => void } {
-  const everything = int32([]);
-  const ranges = new Map<string, Tensor>();
-  const rangeOf = (tail: number, before: number): Tensor => {
-    const key = `${tail} ${before}`;
-    const range = ranges.get(key) ?? int32([tail, before, onColumns === undefined ? 0 : 1]);
-    ranges.set(key, range);
-    return range;
-  };
-  const inputs = layers.map((weights, at) => {
-    const i = from + at;
-    const view = views?.[i];
-    const before = typeof length === 'number' ? length : (length[i] as number);
-    return { weights, kv: cache[i] as Tensor, rows: view?.rows ?? everything, range: rangeOf(view?.tail ?? 0, before) };
-  });
-  const dispose = (): void => {
-    for (const range of ranges.values()) range.dispose();
-    everything.dispose();
-  };
-  return { inputs, dispose };
+const eachLayer = ({ from, to }: LayerRange): LayerRange[] =>
+  Array.from({ length: to - from }, (_, i) => ({ from: from + i, to: from + i + 1 }));
+
+/** @throws SparseVilaError `ERR_INTERNAL` for segments that are not the rows of x, or share a cache */
+function checkBatch(x: Tensor, batch: readonly Segment[]): void {
+  const rows = batch.reduce((sum, { positions }) => sum + positions.length, 0);
+  const isEach = batch.every(({ positions }) => positions.length > 0);
+  if (isEach && rows === x.shape[0] && new Set(batch.map(({ cache }) => cache)).size === batch.length) return;
+  throw new SparseVilaError(
+    'ERR_INTERNAL',
+    `Expected segments of at least one row, each with a cache of its own, for the ${x.shape[0]} rows of x; received ${batch.length} of ${rows} rows.`,
+  );
+}
+
+/** Some layers in one call. `everything` is an empty list of rows. */
+function runLayers(
+  x: Tensor,
+  table: Tensor,
+  batch: readonly Segment[],
+  weights: readonly DecoderLayerWeights[],
+  { from, to }: LayerRange,
+  { segments, everything }: { segments: Tensor; everything: Tensor },
+): [Tensor, Tensor] {
+  const values: number[] = [];
+  const layers = weights.slice(from, to).map((own, at) => ({
+    weights: own,
+    sequences: batch.map(({ cache, views, onColumns }) => {
+      const view = views?.[from + at];
+      values.push(view?.tail ?? 0, cache.lengths[from + at] as number, onColumns === undefined ? 0 : 1);
+      return { kv: cache.tensor(from + at), rows: view?.rows ?? everything };
+    }),
+  }));
+  return withInt32(values, (ranges) => decoderLayers(x, table, { segments, ranges }, layers));
+}
+
+/** Reads the columns of one layer and gives each segment that wants them its own. */
+function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor): void {
+  if (batch.every(({ onColumns }) => onColumns === undefined)) return;
+  const values = floats(columns);
+  let at = 0;
+  for (const { cache, positions, views, onColumns } of batch) {
+    if (onColumns === undefined) continue;
+    const { rows = undefined, tail = 0 } = views?.[layer] ?? {};
+    const count = (rows?.size ?? 0) + (cache.lengths[layer] as number) - tail + positions.length;
+    onColumns(layer, values.subarray(at, at + count));
+    at += count;
+  }
 }
 
 /** The first half of a layer, as `decoderLayer` computes it, and the last row's attention. */
@@ -238,16 +278,17 @@ function look(
   }
 }
 
-/** Final norm and head of the last row, or of all. */
-function headScores(x: Tensor, norm: Tensor, eps: Tensor, head: PackedMatrix, none: Tensor, all: boolean): Tensor {
+/** What `work` makes of the rows named. */
+function onRows(x: Tensor, rows: readonly number[], work: (part: Tensor) => Tensor): Tensor {
   const { tf } = start();
   const [t, d] = x.shape as [number, number];
-  const rows = all || t === 1 ? x.clone() : tf.slice(x, [t - 1, 0], [1, d]);
-  const normalised = rmsNorm(rows, norm, eps);
+  const [first = 0] = rows;
+  const isRun = rows.every((row, i) => row === first + i);
+  if (isRun && rows.length === t) return work(x);
+  const part = isRun ? tf.slice(x, [first, 0], [rows.length, d]) : withInt32(rows, (indices) => tf.gather(x, indices));
   try {
-    return linear(normalised, head, none);
+    return work(part);
   } finally {
-    rows.dispose();
-    normalised.dispose();
+    part.dispose();
   }
 }

@@ -1,8 +1,8 @@
-// One decoder layer of Llama or Qwen2 as a single op over the layer's KV cache. It equals the composition of the small ops
-// bit for bit, because both call the same kernels.
+// Decoder layers of Llama or Qwen2 as a single op over the KV caches of one or more sequences. It equals the composition of the small
+// ops bit for bit, because both call the same kernels, and so does a batch its sequences one by one.
 
 import type { Tensor } from '../runtime/tensor';
-import { runLists, runTwo } from './run';
+import { runLists, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 export interface DecoderLayerWeights {
@@ -23,13 +23,62 @@ export interface DecoderLayerWeights {
   readonly eps: Tensor;
 }
 
+/** What a sequence has in one layer. */
+export interface CachedSequence {
+  /** Its cache, to which its rows of x are appended. */
+  readonly kv: Tensor;
+  /** int32 [r]: gathered cache rows that it attends, ascending, below the tail. */
+  readonly rows: Tensor;
+}
+
+export interface CachedLayer {
+  readonly weights: DecoderLayerWeights;
+  /** One for each sequence of the batch, in its order. */
+  readonly sequences: readonly CachedSequence[];
+}
+
+/** Which rows of x belong to which sequence, and what these attend. */
+export interface RaggedRows {
+  /** int32 [sequences]: rows of x of each, end to end. */
+  readonly segments: Tensor;
+  /**
+   * int32 [layers, sequences, 3] (tail, length, columns): first cache row of the contiguous rest, rows in the cache before x, whether
+   * the column mean of the softmax over [rows, tail .. length + t - 1] is wanted (t: the sequence's rows of x).
+   */
+  readonly ranges: Tensor;
+}
+
 /**
- * h = x + o(attend(rope(qkv(norm(x))))), y = h + down(silu(gate(n)) up(n)), n = norm(h); the rows of x are appended to kv.
- * @param x f32 [t, d]
+ * One layer after another: h = x + o(attend(rope(qkv(norm(x))))), y = h + down(silu(gate(n)) up(n)), n = norm(h). The bits of a
+ * sequence do not depend on the others, nor on how many layers a call runs.
+ * @param x f32 [t, d], the rows of all sequences end to end
  * @param table f32 [2, t, c / 2], of the rows' positions
- * @param rows int32 [r]: gathered cache rows, ascending, below tail
- * @param range int32 [tail, length, columns]: first row of the contiguous rest, rows in the cache before x, whether the
- *   column mean of the softmax over [rows, tail .. length + t - 1] is wanted
+ * @returns [y f32 [t, d] of the last layer, columns f32 [n]: layer by layer, and in it sequence by sequence, those that are wanted]
+ */
+export function decoderLayers(
+  x: Tensor,
+  table: Tensor,
+  { segments, ranges }: RaggedRows,
+  layers: readonly CachedLayer[],
+): [Tensor, Tensor] {
+  const cached = layers.flatMap(({ sequences }) => sequences);
+  const weights = layers.map((layer) => weightTensors(layer.weights));
+  const lists = (weights[0] ?? []).flatMap((_, i) => weights.map((list) => list[i] as Tensor));
+  const inputs = [
+    x,
+    table,
+    segments,
+    ranges,
+    ...cached.map(({ kv }) => kv),
+    ...cached.map(({ rows }) => rows),
+    ...lists,
+  ];
+  return runLists('SvDecoderLayers', { M: cached.length, N: layers.length }, inputs);
+}
+
+/**
+ * One layer, one sequence.
+ * @param range int32 [tail, length, columns]
  * @returns [y f32 [t, d], columns f32 [r + length - tail + t] or [0]]
  */
 export function decoderLayer(
@@ -38,30 +87,10 @@ export function decoderLayer(
   table: Tensor,
   rows: Tensor,
   range: Tensor,
-  w: DecoderLayerWeights,
+  weights: DecoderLayerWeights,
 ): [Tensor, Tensor] {
-  return runTwo('SvDecoderLayer', [x, table, kv, rows, range, ...weightTensors(w)]);
-}
-
-/** A layer of `decoderLayers`: its weights and cache, and the rows that it attends, as of `decoderLayer`; no columns. */
-export interface CachedLayer {
-  readonly weights: DecoderLayerWeights;
-  readonly kv: Tensor;
-  readonly rows: Tensor;
-  readonly range: Tensor;
-}
-
-/**
- * `decoderLayer` of one layer after another in a single call, with the same bits: in decoding, the calls would take as long
- * as a third of the work.
- * @param x f32 [t, d]
- * @param table f32 [2, t, c / 2]
- * @returns y f32 [t, d] of the last layer
- */
-export function decoderLayers(x: Tensor, table: Tensor, layers: readonly CachedLayer[]): Tensor {
-  const lists = layers.map(({ kv, rows, range, weights }) => [kv, rows, range, ...weightTensors(weights)]);
-  const inputs = (lists[0] ?? []).flatMap((_, i) => lists.map((list) => list[i] as Tensor));
-  return runLists('SvDecoderLayers', layers.length, [x, table, ...inputs]);
+  const layer = { weights, sequences: [{ kv, rows }] };
+  return withInt32([x.shape[0] ?? 0], (segments) => decoderLayers(x, table, { segments, ranges: range }, [layer]));
 }
 
 function weightTensors(w: DecoderLayerWeights): Tensor[] {

@@ -13,7 +13,7 @@ const ELEMENT_BYTES: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
 
 /** @throws SparseVilaError `ERR_OUT_OF_MEMORY` for a layer's cache of more than the machine has: TensorFlow would try for many seconds first */
 export function checkKvMemory(kvHeads: number, capacity: number, c: number, type: KvType): void {
-  const bytes = 2 * kvHeads * capacity * c * ELEMENT_BYTES[type];
+  const bytes = kvBytes(kvHeads, capacity, c, type);
   if (bytes <= totalmem()) return;
   const [wanted, there] = [bytes, totalmem()].map((n) => (n / 2 ** 30).toFixed(1));
   throw new SparseVilaError(
@@ -29,6 +29,18 @@ export function checkKvMemory(kvHeads: number, capacity: number, c: number, type
 export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {
   checkKvMemory(kvHeads, capacity, c, type);
   return withInt32([kvHeads, capacity, c, ELEMENT_BYTES[type]], (shape) => run('SvKvAlloc', [shape]));
+}
+
+/**
+ * A cache of `capacity` rows, the first `rows` of which are those of kv; c is the head width.
+ */
+export function copyKv(kv: Tensor, rows: number, capacity: number, c: number): Tensor {
+  return withInt32([rows, capacity, c], (size) => run('SvKvCopy', [kv, size]));
+}
+
+/** Bytes of a cache. */
+export function kvBytes(kvHeads: number, capacity: number, c: number, type: KvType): number {
+  return 2 * kvHeads * capacity * c * ELEMENT_BYTES[type];
 }
 
 /** Writes k and v, f32 [t, kvHeads, c], at rows at .. at + t - 1. Throws when they do not fit. */

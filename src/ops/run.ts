@@ -36,11 +36,19 @@ export function runTwo(op: string, inputs: readonly Tensor[]): [Tensor, Tensor] 
   return runMany(op, inputs, 2) as [Tensor, Tensor];
 }
 
-/** Runs an op with one output whose inputs are lists of `n` (a model's layers: one value, one kernel). */
-export function runLists(op: string, n: number, inputs: readonly Tensor[]): Tensor {
+/**
+ * Runs an op with two outputs whose inputs include lists. `lengths` names the attributes that hold their lengths: TensorFlow keeps a
+ * kernel per value, of which there are as many as sizes of a model and of batches.
+ */
+export function runLists(
+  op: string,
+  lengths: Readonly<Record<string, number>>,
+  inputs: readonly Tensor[],
+): [Tensor, Tensor] {
   const { backend } = start();
-  const attrs = [{ name: 'N', type: backend.binding.TF_ATTR_INT, value: n }];
-  return guardOp(op, inputs, () => backend.executeSingleOutput(op, attrs, inputs));
+  const type = backend.binding.TF_ATTR_INT;
+  const attrs = Object.entries(lengths).map(([name, value]) => ({ name, type, value }));
+  return guardOp(op, inputs, () => backend.executeMultipleOutputs(op, attrs, inputs, 2)) as [Tensor, Tensor];
 }
 
 /** Runs an op that only has an effect. */
@@ -48,10 +56,12 @@ export function runEffect(op: string, inputs: readonly Tensor[]): void {
   runMany(op, inputs, 0);
 }
 
-/** An int32 tensor [n]. The caller disposes of it. */
-export function int32(values: readonly number[] | Int32Array): Tensor {
+/** An int32 tensor, [n] unless a shape is given. The caller disposes of it. */
+export function int32(values: readonly number[] | Int32Array, shape: readonly number[] = [values.length]): Tensor {
   const { tf } = start();
-  return guard('tensor', () => tf.tensor1d(values instanceof Int32Array ? values : Int32Array.from(values), 'int32'));
+  return guard('tensor', () =>
+    tf.tensor(values instanceof Int32Array ? values : Int32Array.from(values), [...shape], 'int32'),
+  );
 }
 
 /** A float32 tensor. The caller disposes of it. */

@@ -1,4 +1,4 @@
-// One token id from a row of logits: what sampling means here, in an arithmetic that JavaScript, the processor's kernel and the
+// A token id from each row of logits: what sampling means here, in an arithmetic that JavaScript, the processor's kernel and the
 // GPU's share to the last bit, so that the same number draws the same id everywhere.
 //
 // In this order, which is that of transformers (`generation/logits_process.py`):
@@ -13,15 +13,24 @@
 
 import type { Tensor } from '../runtime/tensor';
 import { type Draw, roundedDown, sampleWeight } from '../text/draw';
-import { run, withInt32 } from './run';
+import { int32, run } from './run';
 
 /**
- * The id drawn, int32 [1].
- * @param logits f32 [v] or [1, v], v at most `MOST_LOGITS`
+ * The ids drawn, int32 [rows].
+ * @param logits f32 [rows, v], or [v] for one row; v at most `MOST_LOGITS`
+ * @param draws one for each row
  */
-export function sample(logits: Tensor, { temperature, topK, topP, uniform }: Draw): Tensor {
-  const bits = new Int32Array(Float32Array.of(temperature, topP, roundedDown(uniform)).buffer);
-  return withInt32([topK, ...bits], (sampling) => run('SvSample', [logits, sampling]));
+export function sample(logits: Tensor, ...draws: readonly Draw[]): Tensor {
+  const values = draws.flatMap(({ temperature, topK, topP, uniform }) => [
+    topK,
+    ...new Int32Array(Float32Array.of(temperature, topP, roundedDown(uniform)).buffer),
+  ]);
+  const sampling = int32(values, [draws.length, 4]);
+  try {
+    return run('SvSample', [logits, sampling]);
+  } finally {
+    sampling.dispose();
+  }
 }
 
 const f32 = Math.fround;

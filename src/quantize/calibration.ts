@@ -5,6 +5,7 @@ import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { readFileBounded, readTextFile } from '../files';
 import { breather } from '../models/breath';
+import { kvCache } from '../models/kv_cache';
 import { loadModel, loadRowModel } from '../models/load';
 import type { MediaInput } from '../models/media';
 import type { LoadOptions, RowModel, VisionLanguageModel } from '../models/model';
@@ -150,11 +151,8 @@ export async function completeSample(
  */
 export async function sequenceOf(model: RowModel, sample: CalibrationSample, signal?: AbortSignal): Promise<Sequence> {
   // Rows are laid out as a session would, but no cache is filled.
-  const conversation = startConversation(
-    { ...model.decoder, allocate: () => [] },
-    model.decoder.config.maxPositions,
-    'f32',
-  );
+  const { config } = model.decoder;
+  const conversation = startConversation(kvCache(config, 'f32', config.maxPositions));
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
   const context: MediaContext & RowsContext = {
     model,

@@ -196,14 +196,14 @@ async function trace(model: VisionLanguageModel, sample: CalibrationSample, sign
   const { decoder } = model;
   const d = decoder.config.hiddenSize;
   const rows = answers.map(({ row }) => row);
-  const cache = decoder.allocate(positions.length, 'f32');
+  const cache = decoder.cache('f32', positions.length);
   const input = float32(x, [positions.length, d]);
   const hidden: Float32Array[] = [];
   const onHidden = (layer: number, state: Tensor): void => {
     if (layer > 0) hidden.push(pick(floats(state), rows, d));
   };
   try {
-    const y = await decoder.forward(input, positions, cache, { length: 0, onHidden, breathe: breather(signal) });
+    const y = await decoder.forward(input, [{ cache, positions }], { onHidden, breathe: breather(signal) });
     y.dispose();
     const last = float32(hidden.at(-1) ?? new Float32Array(), [rows.length, d]);
     const logits = decoder.logits(last, true).slice();
@@ -211,7 +211,7 @@ async function trace(model: VisionLanguageModel, sample: CalibrationSample, sign
     return { hidden, logits, next: answers.map(({ next }) => next) };
   } finally {
     input.dispose();
-    for (const layer of cache) layer.dispose();
+    cache.dispose();
   }
 }
 

@@ -2,11 +2,9 @@
 // the chat template stands. Truncating is all that rewinding takes: what is there when a turn begins is never changed by it.
 
 import { received, SparseVilaError } from '../errors';
-import type { Decoder } from '../models/decoder';
+import type { KvCache } from '../models/kv_cache';
 import type { PreparedMedium } from '../models/media';
 import type { Said, Turn } from '../models/transcript';
-import { checkKvMemory, type KvType } from '../ops/kv_cache';
-import type { Tensor } from '../runtime/tensor';
 import type { Place } from '../sparsity/method';
 
 /** What rows of the cache stand for, in their order: the id of a text row, or a run of visual rows with the texts around it. */
@@ -65,8 +63,9 @@ export interface Point extends Mark {
 /** What marks stand for is kept here, and not in them, so that none can be made up or changed. */
 const POINTS = new WeakMap<object, Point>();
 
-/** One layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
+/** What is known of one layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
 export interface CacheLayer {
+  /** Rows of the conversation; the cache holds more while a prompt runs. */
   length: number;
   /** Rows that hold visual tokens, ascending. */
   readonly visual: number[];
@@ -76,10 +75,8 @@ export interface CacheLayer {
 
 export interface Conversation {
   readonly capacity: number;
-  /** One KV tensor per layer, made when it is first asked for: a session that asks nothing costs nothing. */
-  readonly cache: readonly Tensor[];
-  /** Frees the cache, which holds no row. */
-  freeCache(): void;
+  /** Grows with the conversation: a session that asks nothing costs nothing. */
+  readonly cache: KvCache;
   readonly layers: readonly CacheLayer[];
   /** Position of the next text row; pruned tokens have taken theirs along. */
   nextPosition: number;
@@ -96,26 +93,12 @@ export interface Conversation {
   readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
-/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
-export function startConversation(
-  decoder: Pick<Decoder, 'allocate' | 'config'>,
-  capacity: number,
-  kv: KvType,
-): Conversation {
-  const { layers, kvHeads, headDim } = decoder.config;
-  checkKvMemory(kvHeads, capacity, headDim, kv);
-  let cache: readonly Tensor[] | undefined;
+/** A conversation that has an empty cache to itself, whose limit is its context. */
+export function startConversation(cache: KvCache): Conversation {
   return {
-    capacity,
-    get cache() {
-      cache ??= decoder.allocate(capacity, kv);
-      return cache;
-    },
-    freeCache: () => {
-      for (const layer of cache ?? []) layer.dispose();
-      cache = undefined;
-    },
-    layers: Array.from({ length: layers }, () => ({ length: 0, visual: [], tokens: [] })),
+    capacity: cache.limit,
+    cache,
+    layers: cache.lengths.map(() => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
     media: [],
@@ -135,10 +118,6 @@ export function append<T>(list: T[], values: Iterable<T>): void {
 /** Rows in the layer that has most. */
 export function lengthOf({ layers }: Conversation): number {
   return layers.reduce((most, { length }) => Math.max(most, length), 0);
-}
-
-export function lengthsOf({ layers }: Conversation): number[] {
-  return layers.map(({ length }) => length);
 }
 
 /** Where the visual rows of a layer lie, from the from-th on. */
@@ -195,6 +174,7 @@ export function rewind(c: Conversation, to: Point): void {
     layer.visual.length = at.visual;
     layer.tokens.length = at.visual;
   }
+  c.cache.truncate(to.layers.map((layer) => layer.length));
   c.nextPosition = to.nextPosition;
   c.places.length = to.visual;
   c.media.length = to.media;

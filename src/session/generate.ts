@@ -8,7 +8,7 @@ import type { Tensor } from '../runtime/tensor';
 import type { Sampler } from '../text/sampling';
 import { stopMatcher, stopTokens } from '../text/stop';
 import { textStream } from '../text/tokenizer';
-import { type Conversation, lengthOf, lengthsOf } from './conversation';
+import { type Conversation, lengthOf } from './conversation';
 import type { TurnView } from './view';
 
 export type FinishReason = 'stop' | 'length' | 'stopString';
@@ -121,16 +121,13 @@ async function step(
 ): Promise<Tensor> {
   const x = model.decoder.embed([id]);
   try {
-    const y = await model.decoder.forward(x, [c.nextPosition], c.cache, {
-      length: lengthsOf(c),
-      views: view.layers,
-      breathe,
-    });
+    const segment = { cache: c.cache, positions: [c.nextPosition], views: view.layers };
+    const y = await model.decoder.forward(x, [segment], { breathe });
     try {
       for (const layer of c.layers) layer.length++;
       c.nextPosition++;
       c.items.push(id);
-      return model.decoder.scores(y);
+      return model.decoder.scores(y, [0]);
     } finally {
       y.dispose();
     }

@@ -1,8 +1,6 @@
 // Permanent retrieval: the rows of this turn's media that `retrieve` leaves out are removed from the cache, in every layer, and the
 // rows after them move up. Rows from before the turn stay as they are, so that marks stay valid.
 
-import type { Decoder } from '../models/decoder';
-import { keepKvRows } from '../ops/kv_cache';
 import type { SparsityMethod } from '../sparsity/method';
 import { type CacheLayer, type Conversation, type Point, placesOf } from './conversation';
 import { checkSelection } from './selection';
@@ -12,7 +10,6 @@ import { checkSelection } from './selection';
  * the end, then lies.
  */
 export function retrievePermanently(
-  decoder: Decoder,
   { name, retrieve }: SparsityMethod,
   c: Conversation,
   relevance: readonly Float32Array[],
@@ -25,19 +22,14 @@ export function retrievePermanently(
     const scores = (relevance[i] as Float32Array).slice(old);
     const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places), places.length);
     const gone = places.length - kept.length;
-    if (gone > 0) keepVisual(decoder, c, i, { old, kept });
+    if (gone > 0) keepVisual(c, i, { old, kept });
     return { length: length - gone, visual: visual - gone };
   });
   return { ...anchor, layers, length: layers.reduce((most, { length }) => Math.max(most, length), 0) };
 }
 
 /** Of a layer's visual rows from the old-th on, keeps the `kept`. */
-function keepVisual(
-  decoder: Decoder,
-  c: Conversation,
-  i: number,
-  { old, kept }: { old: number; kept: Int32Array },
-): void {
+function keepVisual(c: Conversation, i: number, { old, kept }: { old: number; kept: Int32Array }): void {
   const layer = c.layers[i] as CacheLayer;
   const { visual, tokens, length } = layer;
   const begin = visual[old] as number;
@@ -45,7 +37,7 @@ function keepVisual(
   for (const row of visual.slice(old)) stays[row - begin] = 0;
   for (const at of kept) stays[(visual[old + at] as number) - begin] = 1;
   const rows = Int32Array.from(stays.keys()).filter((row) => stays[row] === 1);
-  keepKvRows(c.cache[i] as Conversation['cache'][number], { begin, end: length, c: decoder.config.headDim }, rows);
+  c.cache.keep(i, begin, rows);
   const moved = new Map(Array.from(rows, (row, to) => [begin + row, begin + to]));
   for (const [to, at] of kept.entries()) {
     visual[old + to] = moved.get(visual[old + at] as number) as number;

@@ -1,7 +1,7 @@
 // From a turn's prompt to rows in the cache: all its rows through the decoder, in chunks and in stages between which a method may
 // drop visual rows. Leaves the question's relevance of every visual row in every layer, and the scores that follow the prompt.
 
-import type { ForwardOptions } from '../models/decoder';
+import type { Segment } from '../models/decoder';
 import type { VisionLanguageModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -104,7 +104,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
       x = after.x;
       run.kept = after.kept;
     }
-    return model.decoder.scores(x);
+    return model.decoder.scores(x, [(x.shape[0] as number) - 1]);
   } finally {
     x.dispose();
   }
@@ -129,10 +129,9 @@ async function runStage(
       const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
-      const length = c.layers.map((layer) => layer.length + begin);
-      const options = { length, layers: { from, to }, onColumns: onColumns(begin + gone, end - begin), breathe };
+      const segment = { cache: c.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
       try {
-        outputs.push(await model.decoder.forward(part, positions, c.cache, options));
+        outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, breathe }));
       } finally {
         part.dispose();
       }
@@ -154,11 +153,12 @@ async function lookAhead(
   const { tf } = start();
   const before = c.layers[layer]?.length ?? 0;
   let columns = new Float32Array();
+  c.cache.reserve(kept.length, { from: layer, to: layer + 1 });
   for (const { begin, end } of chunks(kept.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
     try {
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
-      columns = model.decoder.look(layer, part, positions, c.cache, before + begin) as typeof columns;
+      columns = model.decoder.look(layer, part, { cache: c.cache, positions }, before + begin) as typeof columns;
     } finally {
       part.dispose();
     }
@@ -194,7 +194,7 @@ function columnSums(c: Conversation, { rows, kept, isVisual, question, window, .
     for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + values(i) * share;
   };
   /** What takes the columns of n rows, the first of which is `row` of the turn; undefined when they do not count. */
-  const onColumns = (row: number, n: number): ForwardOptions['onColumns'] => {
+  const onColumns = (row: number, n: number): Segment['onColumns'] => {
     const isRelevant = row >= window;
     const isScored = stage.scored.includes(row);
     if (row < question || !(isRelevant || isScored)) return undefined;

@@ -97,7 +97,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   const given = checkSessionOptions(options, model.decoder.config);
   const { method, checked, kv = 'bf16', contextLength = Math.min(maxPositions, DEFAULT_CONTEXT), system } = given;
   if (system !== undefined) checkSystem(model, system);
-  const conversation = startConversation(model.decoder, contextLength, kv);
+  const conversation = startConversation(model.decoder.cache(kv, contextLength));
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
   let isDropped = false;
 
@@ -113,7 +113,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   };
   const free = (): void => {
     state = 'disposed';
-    conversation.freeCache();
+    conversation.cache.dispose();
   };
   const contextOf = (signal: AbortSignal | undefined) => {
     const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };

@@ -125,16 +125,10 @@ export async function* runTurn(
     progress.view?.dispose();
     progress.scores?.dispose();
     for (const { rows } of progress.media.values()) rows.dispose();
-    if (failed) undo(c, progress.before);
+    if (failed) rewind(c, progress.before);
     else if (options.history === 'forget') rewind(c, progress.anchor);
     else note();
   }
-}
-
-/** The conversation as it was before a turn that failed; without any row it needs no cache. */
-function undo(c: Conversation, before: Point): void {
-  rewind(c, before);
-  if (before.length === 0) c.freeCache();
 }
 
 /** The conversation with a question at its end, whose media have the numbers from `first` on. */
@@ -196,7 +190,7 @@ async function prepare(
   progress.promptRows = lengthOf(c) - before.length;
   progress.activePrefill = mean(c.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
-    retrievePermanently(model.decoder, method, c, relevance, { before, anchor: progress.anchor }),
+    retrievePermanently(method, c, relevance, { before, anchor: progress.anchor }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
 }

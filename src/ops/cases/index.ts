@@ -4,6 +4,7 @@
 import { ATTENTION_CASES } from './attention';
 import type { OpCase } from './case';
 import { DECODER_LAYER_CASES } from './decoder_layer';
+import { DECODER_LAYERS_CASES } from './decoder_layers';
 import { KV_CACHE_CASES } from './kv_cache';
 import { LINEAR_CASES } from './linear';
 import { INTEGER_CASES } from './linear_integer';
@@ -22,6 +23,7 @@ export const OP_CASES: readonly OpCase[] = [
   ...ATTENTION_CASES,
   ...KV_CACHE_CASES,
   ...DECODER_LAYER_CASES,
+  ...DECODER_LAYERS_CASES,
   ...VISION_BLOCK_CASES,
   ...SAMPLE_CASES,
 ];

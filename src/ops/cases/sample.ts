@@ -1,4 +1,4 @@
-// Cases of `sample`: every filter, ties, and numbers at the borders of shares.
+// Cases of `sample`: every filter, ties, numbers at the borders of shares, and rows that are drawn from together.
 
 import type { Draw } from '../../text/draw';
 import { float32 } from '../run';
@@ -42,6 +42,31 @@ function sampleCase({ v, ties = false, big = false, ...draw }: SampleSizes): OpC
   return { op: 'sample', name, dtype: 'f32', tolerance: 'exact', big, prepare };
 }
 
+/** Rows with a draw each, in one call. */
+function rowsCase(v: number, draws: readonly Draw[]): OpCase {
+  const prepare = (): PreparedCase => {
+    const keep = keeper();
+    const logits = draws.map((_, row) => noise(`sample row ${row}`, v, 3));
+    const all = Float32Array.from(logits.flatMap((row) => [...row]));
+    const tensor = keep.tensor(float32(all, [draws.length, v]));
+    const run = () => [sample(tensor, ...draws)];
+    return {
+      run,
+      check: () => [
+        compare(
+          'ids',
+          take(run()).flatMap((ids) => [...ids]),
+          draws.map((draw, row) => sampleReference(logits[row] as Float32Array, draw)),
+        ),
+      ],
+      bytes: 4 * all.length,
+      flops: 0,
+      dispose: keep.dispose,
+    };
+  };
+  return { op: 'sample', name: `${draws.length} rows of ${v}`, dtype: 'f32', tolerance: 'exact', big: false, prepare };
+}
+
 export const SAMPLE_CASES: readonly OpCase[] = [
   sampleCase({ v: 1, temperature: 0.7, topK: 3, topP: 0.5 }),
   ...[false, true].flatMap((ties) => [
@@ -50,6 +75,13 @@ export const SAMPLE_CASES: readonly OpCase[] = [
     sampleCase({ v: 1031, temperature: 0.3, topK: 7, topP: 1, ties }),
     sampleCase({ v: 1031, temperature: 1.7, topK: 0, topP: 0.8, ties }),
     sampleCase({ v: 1031, temperature: 0.9, topK: 50, topP: 0.9, ties }),
+  ]),
+  rowsCase(1031, [
+    { temperature: 0, topK: 0, topP: 1, uniform: 0 },
+    { temperature: 1.3, topK: 0, topP: 1, uniform: 0.9 },
+    { temperature: 0.8, topK: 7, topP: 1, uniform: 0.2 },
+    { temperature: 1, topK: 100, topP: 0.7, uniform: 0.999 },
+    { temperature: 1.3, topK: 0, topP: 1, uniform: 0.1 },
   ]),
   sampleCase({ v: 152064, temperature: 0, topK: 0, topP: 1, big: true }),
   sampleCase({ v: 152064, temperature: 0.7, topK: 20, topP: 0.8, big: true }),

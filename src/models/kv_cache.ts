@@ -1,0 +1,136 @@
+// The KV cache of one sequence: one tensor per layer, which grows with the rows that it holds. Knows no layer's computation.
+
+import { SparseVilaError } from '../errors';
+import { allocKv, checkKvMemory, copyKv, type KvType, keepKvRows, kvBytes } from '../ops/kv_cache';
+import type { Tensor } from '../runtime/tensor';
+import type { DecoderConfig } from './config';
+
+/** Layers from .. to - 1. */
+export interface LayerRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface KvCache {
+  /** Rows in each layer. Where a method drops rows between layers, deeper ones hold fewer. */
+  readonly lengths: readonly number[];
+  /** The most rows that a layer can hold. */
+  readonly limit: number;
+  /** Bytes that its tensors take. */
+  readonly bytes: number;
+  /** A layer's tensor, as of `allocKv`; another one after `reserve` or `truncate`. Not to be disposed of. */
+  tensor(layer: number): Tensor;
+  /**
+   * Makes room for so many more rows, in every layer or in some.
+   * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` beyond the limit, `ERR_OUT_OF_MEMORY`
+   */
+  reserve(rows: number, layers?: LayerRange): void;
+  /** Counts rows that were written behind the others, for which room had been reserved. */
+  extend(rows: number, layers?: LayerRange): void;
+  /** Forgets rows from these lengths on. Without any row the cache has no memory. */
+  truncate(lengths: readonly number[]): void;
+  /** Of a layer's rows from `begin` on, keeps those at begin + rows[i], ascending, and moves them together. */
+  keep(layer: number, begin: number, rows: Int32Array): void;
+  /** A cache of its own with the same rows. */
+  fork(): KvCache;
+  /** Frees the memory; the cache is empty then. */
+  dispose(): void;
+}
+
+/** Capacities are multiples of so many rows. */
+const STEP = 256;
+/** How much larger a tensor becomes at least, so that growing takes a constant time per row. */
+const GROWTH = 1.5;
+
+interface Sizes {
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly type: KvType;
+  readonly limit: number;
+}
+
+/**
+ * An empty cache, which takes no memory before rows are reserved.
+ * @param limit the most rows of a layer
+ * @throws SparseVilaError `ERR_OUT_OF_MEMORY` where a layer of that many rows is more than the machine has
+ */
+export function kvCache(
+  { layers, kvHeads, headDim }: Pick<DecoderConfig, 'layers' | 'kvHeads' | 'headDim'>,
+  type: KvType,
+  limit: number,
+): KvCache {
+  checkKvMemory(kvHeads, limit, headDim, type);
+  const none = Array.from({ length: layers }, () => undefined);
+  return cacheOf({ kvHeads, headDim, type, limit }, new Array<number>(layers).fill(0), none);
+}
+
+/** A cache that owns these tensors. */
+function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[]): KvCache {
+  const { kvHeads, headDim, type, limit } = sizes;
+  const all: LayerRange = { from: 0, to: lengths.length };
+  const lengthOf = (layer: number): number => lengths[layer] as number;
+  const capacityOf = (layer: number): number => tensors[layer]?.shape[2] ?? 0;
+  const put = (layer: number, tensor: Tensor | undefined): void => {
+    tensors[layer]?.dispose();
+    tensors[layer] = tensor;
+  };
+  const copied = (layer: number, capacity: number): Tensor => {
+    const old = tensors[layer];
+    const isEmpty = old === undefined || lengthOf(layer) === 0;
+    return isEmpty ? allocKv(kvHeads, capacity, headDim, type) : copyKv(old, lengthOf(layer), capacity, headDim);
+  };
+  const reserve = (rows: number, { from, to }: LayerRange = all): void => {
+    for (let layer = from; layer < to; layer++) {
+      const needed = lengthOf(layer) + rows;
+      const capacity = capacityOf(layer);
+      if (needed <= capacity) continue;
+      if (needed > limit) throw overflow(needed, limit);
+      put(layer, copied(layer, Math.min(limit, upToStep(Math.max(needed, capacity * GROWTH)))));
+    }
+  };
+  const truncate = (to: readonly number[]): void => {
+    for (const layer of lengths.keys()) lengths[layer] = Math.min(to[layer] ?? 0, lengthOf(layer));
+    if (lengths.every((length) => length === 0)) for (const layer of lengths.keys()) put(layer, undefined);
+  };
+  return {
+    lengths,
+    limit,
+    get bytes() {
+      return lengths.reduce((sum, _, layer) => sum + kvBytes(kvHeads, capacityOf(layer), headDim, type), 0);
+    },
+    tensor(layer) {
+      if (tensors[layer] === undefined) reserve(1, { from: layer, to: layer + 1 });
+      return tensors[layer] as Tensor;
+    },
+    reserve,
+    extend(rows, { from, to } = all) {
+      for (let layer = from; layer < to; layer++) lengths[layer] = lengthOf(layer) + rows;
+    },
+    truncate,
+    keep(layer, begin, rows) {
+      keepKvRows(tensors[layer] as Tensor, { begin, end: lengthOf(layer), c: headDim }, rows);
+      lengths[layer] = begin + rows.length;
+    },
+    fork() {
+      const copies: (Tensor | undefined)[] = [];
+      try {
+        for (const [layer, length] of lengths.entries())
+          copies.push(length === 0 ? undefined : copied(layer, Math.min(limit, upToStep(length))));
+      } catch (error) {
+        for (const copy of copies) copy?.dispose();
+        throw error;
+      }
+      return cacheOf(sizes, [...lengths], copies);
+    },
+    dispose: () => truncate([]),
+  };
+}
+
+const upToStep = (rows: number): number => Math.ceil(rows / STEP) * STEP;
+
+function overflow(needed: number, limit: number): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_CONTEXT_OVERFLOW',
+    `Expected at most ${limit} rows in a KV cache, received ${needed}. Rewind, open a new session, or raise contextLength.`,
+  );
+}
