@@ -11,7 +11,7 @@ import {
 } from '../../src/ops/cases/decoder_layer';
 import { filledCache } from '../../src/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../src/ops/cases/rope';
-import { decoderLayer } from '../../src/ops/decoder_layer';
+import { decoderLayers } from '../../src/ops/decoder_layer';
 import { rmsNorm } from '../../src/ops/norm';
 import { ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
@@ -50,7 +50,8 @@ function benchDispatch({ rounds, json }: Options): void {
   if (!(rounds >= 1)) throw new Error(`Expected at least one round for --rounds but received ${rounds}.`);
   const keep = keeper();
   const loops = [
-    { name: 'decoderLayer', body: decodeLoop(keep) },
+    { name: 'decoderLayers, a call per layer', body: decodeLoop(keep, 1) },
+    { name: 'decoderLayers, all in one call', body: decodeLoop(keep, LAYERS) },
     { name: 'rmsNorm, 3 inputs, for comparison', body: normLoop(keep) },
   ].map((loop) => ({ ...loop, times: [] as number[] }));
   for (let round = 0; round < rounds + 5; round++)
@@ -67,13 +68,18 @@ function benchDispatch({ rounds, json }: Options): void {
     const best = Math.min(...times).toFixed(1);
     if (!json) process.stdout.write(`${name.padEnd(36)} median ${median(times).toFixed(1)}, best ${best}\n`);
   }
-  process.stdout.write(`${JSON.stringify({ usPerDecoderLayer: median(loops[0]?.times ?? []) })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({
+      usPerDecoderLayer: median(loops[0]?.times ?? []),
+      usPerDecoderLayerOfMany: median(loops[1]?.times ?? []),
+    })}\n`,
+  );
 }
 
 type Keeper = ReturnType<typeof keeper>;
 
-/** One token through all layers: each has weights and a cache of its own, the token's range is made once. */
-function decodeLoop(keep: Keeper): () => void {
+/** One token through all layers, so many in each call: each has weights and a cache of its own, ranges are made once per token. */
+function decodeLoop(keep: Keeper, perCall: number): () => void {
   const data = decoderLayerData(TINY);
   const layers = Array.from({ length: LAYERS }, () => {
     const weights = decoderLayerWeights(data, TINY);
@@ -84,17 +90,20 @@ function decodeLoop(keep: Keeper): () => void {
   const input = keep.tensor(float32(data.x, [1, TINY.d]));
   const table = keep.tensor(ropeTable(data.positions, inverseFrequencies(TINY.c)));
   const rows = keep.tensor(int32([]));
+  const segments = keep.tensor(int32([1]));
   return () => {
-    const range = int32([TINY.tail, TINY.length, 0]);
+    const ranges = int32(Array.from({ length: perCall }, () => [TINY.tail, TINY.length, 0]).flat());
     let x = input;
-    for (const { weights, kv } of layers) {
-      const [y, columns] = decoderLayer(x, kv, table, rows, range, weights);
+    for (let at = 0; at < LAYERS; at += perCall) {
+      const called = layers.slice(at, at + perCall);
+      const cached = called.map(({ weights, kv }) => ({ weights, sequences: [{ kv, rows }] }));
+      const [y, columns] = decoderLayers(x, table, { segments, ranges }, cached);
       columns.dispose();
       if (x !== input) x.dispose();
       x = y;
     }
     if (x !== input) x.dispose();
-    range.dispose();
+    ranges.dispose();
   };
 }
 
