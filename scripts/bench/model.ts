@@ -24,7 +24,7 @@ export type Shape = keyof typeof SHAPES;
 
 const CHUNK = 512;
 const DECODED = 24;
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 
 interface Options {
   shape: Shape;
@@ -89,7 +89,7 @@ async function benchModel(o: Options): Promise<void> {
     o.precision,
     o.head === 'awq' ? /embed_tokens/ : undefined,
   );
-  const model = await decoder(config, weights, breathe);
+  const model = await decoder(config, weights, pace);
   weights.close();
   const cache = model.cache('bf16');
   const prefillTokPerS = await prefill(model, cache, o);
@@ -171,7 +171,7 @@ async function prefillRows(model: Decoder, cache: KvCache, context: number): Pro
   for (let at = 0; at < context; at += CHUNK) {
     const n = Math.min(CHUNK, context - at);
     const x = model.embed(idsOf(n));
-    const y = await model.forward(x, [{ cache, positions: Array.from({ length: n }, (_, i) => at + i) }], { breathe });
+    const y = await model.forward(x, [{ cache, positions: Array.from({ length: n }, (_, i) => at + i) }], { pace });
     x.dispose();
     y.dispose();
   }
@@ -190,7 +190,7 @@ async function decode(
   for (let i = 0; i < DECODED; i++) {
     const x = model.embed(ids);
     const batch = caches.map((cache) => ({ cache, positions: [context + i], views }));
-    const y = await model.forward(x, batch, { breathe });
+    const y = await model.forward(x, batch, { pace });
     const logits = model.logits(y, true);
     ids = ids.map((_, row) => 1 + (Math.abs(Math.trunc((logits[row * vocabulary] as number) * 1e3)) % 1000));
     x.dispose();
@@ -223,7 +223,7 @@ async function visionTile(format: RandomFormat, rounds: number): Promise<number>
       depth: shape.layers,
     },
     weights,
-    breathe,
+    pace,
   );
   weights.close();
   const values = Float32Array.from({ length: 3 * 448 * 448 }, (_, i) => Math.sin(i));
@@ -231,7 +231,7 @@ async function visionTile(format: RandomFormat, rounds: number): Promise<number>
   const times: number[] = [];
   for (let i = 0; i <= rounds; i++) {
     const begin = performance.now();
-    (await tower.run(patches, () => values, {}, breathe)).features.dispose();
+    (await tower.run(patches, () => values, {}, pace)).features.dispose();
     times.push(performance.now() - begin);
   }
   weights.dispose();

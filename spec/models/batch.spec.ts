@@ -10,7 +10,7 @@ import { TINY } from '../support/assets';
 import { compareBits } from '../support/nmse';
 import { readRows } from '../support/watch';
 
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 /** Rows in the cache before, rows that follow, whether it attends a view, whether it wants columns. */
 const SEQUENCES = [
   { before: 37, rows: 1, sees: 'all', columns: false },
@@ -38,9 +38,7 @@ async function filled(sequence: number, before: number): Promise<KvCache> {
   const cache = decoder.cache('bf16');
   if (before === 0) return cache;
   const x = decoder.embed(idsOf(sequence, 0, before));
-  (
-    await decoder.forward(x, [{ cache, positions: Array.from({ length: before }, (_, i) => i) }], { breathe })
-  ).dispose();
+  (await decoder.forward(x, [{ cache, positions: Array.from({ length: before }, (_, i) => i) }], { pace })).dispose();
   x.dispose();
   return cache;
 }
@@ -74,7 +72,7 @@ async function together(
     };
   });
   const x = decoder.embed(ids);
-  const y = await decoder.forward(x, batch, { breathe });
+  const y = await decoder.forward(x, batch, { pace });
   const v = decoder.config.vocabSize;
   const scores = decoder.scores(y, [...ids.keys()]);
   const values = floats(scores).slice();
@@ -116,7 +114,7 @@ test('sequences that share a cache, have no row, or do not add up to x are refus
   const [cache, other] = [decoder.cache('bf16'), decoder.cache('bf16')];
   const x = decoder.embed([1, 2]);
   const refused = (batch: readonly Segment[]) =>
-    expect(decoder.forward(x, batch, { breathe })).rejects.toMatchObject({ code: 'ERR_INTERNAL' });
+    expect(decoder.forward(x, batch, { pace })).rejects.toMatchObject({ code: 'ERR_INTERNAL' });
   await refused([
     { cache, positions: [0] },
     { cache, positions: [1] },
@@ -137,7 +135,7 @@ test('a call that fails leaves caches as they were', async () => {
   const broken = async (): Promise<void> => {
     throw new Error('aborted');
   };
-  await expect(decoder.forward(x, [{ cache, positions: [20] }], { breathe: broken })).rejects.toThrow('aborted');
+  await expect(decoder.forward(x, [{ cache, positions: [20] }], { pace: broken })).rejects.toThrow('aborted');
   expect(cache.lengths).toEqual(cache.lengths.map(() => 20));
   for (const one of [x, cache]) one.dispose();
 });

@@ -11,7 +11,7 @@ import { encoded, prepared } from '../support/media';
 
 /** Features of one picture, f32 [100, 512], and its salience. */
 const PICTURE_BYTES = (100 * 512 + 100) * 4;
-const SALIENCE = { salience: [-1], breathe: async () => undefined };
+const SALIENCE = { salience: [-1], pace: async () => undefined };
 
 let model: VisionLanguageModel;
 let runs: number;

@@ -27,8 +27,8 @@ async function logitsOf(folder: string): Promise<Float32Array> {
   const model = await load(folder);
   const { decoder } = model;
   const [x, cache] = [decoder.embed(IDS), decoder.cache('f32', IDS.length)];
-  const breathe = async (): Promise<void> => undefined;
-  const y = await decoder.forward(x, [{ cache, positions: [...IDS.keys()] }], { breathe });
+  const pace = async (): Promise<void> => undefined;
+  const y = await decoder.forward(x, [{ cache, positions: [...IDS.keys()] }], { pace });
   const logits = decoder.logits(y, true).slice();
   for (const tensor of [x, y, cache]) tensor.dispose();
   model.dispose();

@@ -49,7 +49,7 @@ describe.each(REQUESTS)('$name, $request', ({ name, request, grids, runs }) => {
     expect(prepared.flatMap(({ layout }) => layout.runs)).toHaveLength(runs);
     const rows: Float32Array[] = [];
     for (const medium of prepared) {
-      const seen = await model.encode(medium, { salience: [-1], keys: [1], breathe: pause });
+      const seen = await model.encode(medium, { salience: [-1], keys: [1], pace: pause });
       const projected = model.project(seen.features, seen.layout);
       rows.push(projected.dataSync<'float32'>().slice());
       expect([seen.salience[0]?.length, seen.keys[0]?.data.length]).toEqual([seen.tokens, seen.tokens * 24]);

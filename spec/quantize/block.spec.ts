@@ -14,7 +14,7 @@ import { start } from '../../src/runtime/start';
 import { noise, randomMatrix } from './matrices';
 
 const ROUND = { group: 16, symmetric: false };
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 
 function configOf(heads: number, kvHeads: number): DecoderConfig {
   return {
@@ -111,7 +111,7 @@ function search(part: Part, weights: BlockWeights, sequences: readonly Rows[], f
   for (const [s, rows] of sequences.entries()) run(part, weights, rows, (site, input) => collector.see(s, site, input));
   const attend = (s: number) => part.attend(sequences[s] as Rows);
   const { vectors } = part;
-  return searchBlock(part.block, weights, collector.finish(), { round: ROUND, feedback, vectors, attend, breathe });
+  return searchBlock(part.block, weights, collector.finish(), { round: ROUND, feedback, vectors, attend, pace });
 }
 
 describe.each([

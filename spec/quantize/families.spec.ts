@@ -79,7 +79,7 @@ async function logits(path: string): Promise<Float32Array> {
   const { decoder } = model;
   const input = float32(x, [positions.length, decoder.config.hiddenSize]);
   const cache = decoder.cache('f32', positions.length);
-  const y = await decoder.forward(input, [{ cache, positions }], { breathe: async () => undefined });
+  const y = await decoder.forward(input, [{ cache, positions }], { pace: async () => undefined });
   const values = decoder.logits(y, true).slice();
   for (const tensor of [input, y, cache]) tensor.dispose();
   model.dispose();

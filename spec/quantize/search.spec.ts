@@ -22,7 +22,7 @@ import {
   scaled,
 } from './reference';
 
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 const round = { group: 16, symmetric: false };
 
 /** The Gram matrix of rows, added in two parts. */
@@ -131,10 +131,10 @@ describe('scales', () => {
       return sum / 64;
     });
     const loss = (s: Float32Array): number => outputError(matrix, roundMatrix(matrix, round, s), x);
-    const found = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss, breathe });
+    const found = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss, pace });
     expect(found.plainLoss).toBe(outputError(matrix, roundMatrix(matrix, round), x));
     expect(found.loss).toBeLessThan(found.plainLoss);
-    const worst = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss: () => 1, breathe });
+    const worst = await searchScale([matrix], { meanAbs: magnitude, group: 16, loss: () => 1, pace });
     expect(worst.ratio).toBeUndefined();
     expect(worst.scale).toEqual(new Float32Array(32).fill(1));
   });

@@ -57,22 +57,22 @@ type Moment = readonly [
   when: string,
   images: number,
   question: string,
-  at: { stage: 'tower' | 'decoder'; call: number; breath: number },
+  at: { stage: 'tower' | 'decoder'; call: number; step: number },
 ];
 const MOMENTS: readonly Moment[] = [
-  ['in the first block of the tower', 1, 'Where is the A?', { stage: 'tower', call: 1, breath: 1 }],
-  ['in the tower of the second image', 2, 'Where is the A?', { stage: 'tower', call: 2, breath: 4 }],
-  ['while the image is prefilled', 1, 'Where is the A?', { stage: 'decoder', call: 1, breath: 2 }],
+  ['in the first block of the tower', 1, 'Where is the A?', { stage: 'tower', call: 1, step: 1 }],
+  ['in the tower of the second image', 2, 'Where is the A?', { stage: 'tower', call: 2, step: 4 }],
+  ['while the image is prefilled', 1, 'Where is the A?', { stage: 'decoder', call: 1, step: 2 }],
   [
     'while the question is prefilled, the image being in the cache',
     1,
     'Where is the A?',
-    { stage: 'decoder', call: 2, breath: 1 },
+    { stage: 'decoder', call: 2, step: 1 },
   ],
-  ['in the second chunk of a long question', 1, LONG, { stage: 'decoder', call: 3, breath: 3 }],
-  ['at the end of the prefill', 0, 'Where is the A?', { stage: 'decoder', call: 2, breath: 4 }],
-  ['in the first step of decoding', 1, 'List the red objects.', { stage: 'decoder', call: 3, breath: 1 }],
-  ['in a later step of decoding', 1, 'List the red objects.', { stage: 'decoder', call: 4, breath: 3 }],
+  ['in the second chunk of a long question', 1, LONG, { stage: 'decoder', call: 3, step: 3 }],
+  ['at the end of the prefill', 0, 'Where is the A?', { stage: 'decoder', call: 2, step: 4 }],
+  ['in the first step of decoding', 1, 'List the red objects.', { stage: 'decoder', call: 3, step: 1 }],
+  ['in a later step of decoding', 1, 'List the red objects.', { stage: 'decoder', call: 4, step: 3 }],
 ];
 
 describe('an abort', () => {

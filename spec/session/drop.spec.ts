@@ -12,7 +12,7 @@ import { compareBits, F32_NMSE, nmse } from '../support/nmse';
 import { joined } from '../support/turn';
 import { watch } from '../support/watch';
 
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 const QUESTION = 'What is at b4?';
 /** More rows than one chunk of a prefill. */
 const LONG = 'Where is the red A? '.repeat(100);
@@ -60,7 +60,7 @@ async function masked(question: string, gone: readonly ReadonlySet<number>[]): P
       rows: int32(Array.from({ length: i }, (_, row) => row).filter((row) => !rows.has(row))),
       tail: i,
     }));
-    const y = await decoder.forward(x, [{ cache, positions: [position], views }], { breathe });
+    const y = await decoder.forward(x, [{ cache, positions: [position], views }], { pace });
     if (i === positions.length - 1) logits = decoder.logits(y).slice();
     for (const tensor of [x, y, ...views.map(({ rows }) => rows)]) tensor.dispose();
   }

@@ -33,7 +33,7 @@ async function aborted(name: string, call: number) {
   const lengths = before.layers.map(({ length }) => length);
   const cache = watched.cacheRows(Math.min(...lengths));
   const controller = new AbortController();
-  current = interrupted(watched.model, { stage: 'decoder', call, breath: 1 }, () => controller.abort(reason));
+  current = interrupted(watched.model, { stage: 'decoder', call, step: 1 }, () => controller.abort(reason));
   watched.clear();
   const error = await withoutLeak(() =>
     ask(1, controller.signal).then(

@@ -11,7 +11,7 @@ import { compareBits, F32_NMSE, nmse } from '../support/nmse';
 import { joined, keepAll, recordTurn } from '../support/turn';
 import { readRows, type Watched, watch } from '../support/watch';
 
-const breathe = async (): Promise<void> => undefined;
+const pace = async (): Promise<void> => undefined;
 const QUESTIONS = conversations().map(({ turns }) => turns.map(({ question }) => question));
 const q = (image: number, turn: number): string => QUESTIONS[image]?.[turn] ?? '';
 
@@ -76,7 +76,7 @@ async function inPieces(x: Float32Array, positions: readonly number[], pieces: r
   for (const n of pieces) {
     const rows = float32(x.slice(length * d, (length + n) * d), [n, d]);
     const segment = { cache, positions: positions.slice(length, length + n) };
-    const y: Tensor = await decoder.forward(rows, [segment], { breathe });
+    const y: Tensor = await decoder.forward(rows, [segment], { pace });
     length += n;
     logits = decoder.logits(y).slice();
     rows.dispose();
@@ -152,10 +152,10 @@ describe('a prompt in pieces equals the whole', () => {
     const cache = decoder.cache('f32', 4096);
     const first = float32(opening.hidden[0] ?? [], [opening.positions.length, decoder.config.hiddenSize]);
     const columns: Float32Array[] = [];
-    (await decoder.forward(first, [{ cache, positions: opening.positions }], { breathe })).dispose();
+    (await decoder.forward(first, [{ cache, positions: opening.positions }], { pace })).dispose();
     const positions = chunks.flatMap((call) => call.positions);
     const onColumns = (_: number, values: Float32Array): number => columns.push(values.slice());
-    (await decoder.forward(rows, [{ cache, positions, onColumns }], { breathe })).dispose();
+    (await decoder.forward(rows, [{ cache, positions, onColumns }], { pace })).dispose();
     for (const tensor of [rows, first, cache]) tensor.dispose();
     for (const [layer, values] of columns.entries())
       expect(nmse(seen[layer] ?? [], values.subarray(3, 103))).toBeLessThanOrEqual(F32_NMSE);

@@ -141,7 +141,7 @@ describe('the next turn', () => {
     );
     const cache = decoder.cache('f32', end);
     const positions = watched.calls.flatMap((call) => call.positions);
-    const y = await decoder.forward(rows, [{ cache, positions }], { breathe: async () => undefined });
+    const y = await decoder.forward(rows, [{ cache, positions }], { pace: async () => undefined });
     const whole = [...readRows(cache, decoder.config.headDim, 0, end), decoder.logits(y).slice()];
     for (const tensor of [rows, y, cache]) tensor.dispose();
     const ids = watched.embedded.flat();

@@ -28,5 +28,5 @@ export function pixelsOf({ plan }: RowModel, { canvases }: PreparedMedium): Floa
 }
 
 export async function encoded(model: RowModel, image: ImageInput, taps: TowerTaps = {}): Promise<EncodedMedium> {
-  return model.encode(await prepared(model, image), { ...taps, breathe: pause });
+  return model.encode(await prepared(model, image), { ...taps, pace: pause });
 }

@@ -27,25 +27,25 @@ export function scripted(model: VisionLanguageModel, text: string): VisionLangua
   };
 }
 
-/** The model, calling `then` at the `breath`-th breath of the `call`-th call of its tower or decoder (both from 1). */
+/** The model, calling `then` at the `step`-th call of pace in the `call`-th call of its tower or decoder (both from 1). */
 export function interrupted(
   model: VisionLanguageModel,
-  { stage, call, breath }: { stage: 'tower' | 'decoder'; call: number; breath: number },
+  { stage, call, step }: { stage: 'tower' | 'decoder'; call: number; step: number },
   then: () => void,
 ): VisionLanguageModel {
   let calls = 0;
-  const counting = (breathe: () => Promise<void>): (() => Promise<void>) => {
+  const counting = (pace: () => Promise<void>): (() => Promise<void>) => {
     const mine = ++calls;
-    let breaths = 0;
+    let steps = 0;
     return async () => {
-      if (mine === call && ++breaths === breath) then();
-      await breathe();
+      if (mine === call && ++steps === step) then();
+      await pace();
     };
   };
   if (stage === 'tower') {
     return {
       ...model,
-      encode: (medium, options) => model.encode(medium, { ...options, breathe: counting(options.breathe) }),
+      encode: (medium, options) => model.encode(medium, { ...options, pace: counting(options.pace) }),
     };
   }
   const { forward } = model.decoder;
@@ -53,7 +53,7 @@ export function interrupted(
     ...model,
     decoder: {
       ...model.decoder,
-      forward: (x, batch, options) => forward(x, batch, { ...options, breathe: counting(options.breathe) }),
+      forward: (x, batch, options) => forward(x, batch, { ...options, pace: counting(options.pace) }),
     },
   };
 }

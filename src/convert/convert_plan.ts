@@ -12,7 +12,7 @@ import type { TensorEntry } from '../checkpoint/safetensors';
 import type { TensorSource } from '../checkpoint/safetensors_writer';
 import { readBytes, readFloats, type Tensors } from '../checkpoint/tensors';
 import { SparseVilaError } from '../errors';
-import { breather } from '../models/breath';
+import { pacer } from '../models/pacer';
 
 /** A 4-bit matrix of a checkpoint. */
 export interface Module4 {
@@ -164,11 +164,11 @@ function plan(
     dtype,
     quantization,
     verify: async (written, onBytes, signal) => {
-      const breathe = breather(signal);
+      const pace = pacer(signal);
       for (const task of tasks) {
         if (!task.check(written)) throw loss(tensors, task);
         onBytes(task.sources.reduce((sum, { byteLength }) => sum + byteLength, 0));
-        await breathe();
+        await pace();
       }
       return sources.length;
     },

@@ -11,12 +11,12 @@ import { checkEmbedded } from '../text/embedded';
 import { type GenerationConfig, parseGenerationConfig, stopIdsOf } from '../text/generation_config';
 import { loadChatTemplate } from '../text/template_file';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
-import { breather } from './breath';
 import type { DecoderConfig } from './config';
 import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from './decoder';
 import { type MediaInput, type MediumLayout, type MediumSize, type PreparedMedium, tokensOf } from './media';
 import type { EncodedMedium, EncodeOptions, LoadOptions, RowModel, VisionLanguageModel } from './model';
 import { canonicalName } from './names';
+import { pacer } from './pacer';
 import { patchValues, pixelTables } from './patches';
 import type { PartName, Plan } from './plan';
 import { buildProjector, type Projector } from './projector';
@@ -41,7 +41,7 @@ async function assembleWith<D extends EmbeddingTable>(
   build: (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>,
   unread: readonly RegExp[],
 ): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
-  const pause = breather(options.signal);
+  const pause = pacer(options.signal);
   const opened: Weights[] = [];
   const open = (part: PartName, ignore: readonly RegExp[] = []): Weights => {
     const weights = openPart(plan, part, options, ignore);
@@ -180,10 +180,10 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
   return {
     prepare: (media: readonly MediaInput[], signal?: AbortSignal) =>
       prepare(plan, media, { maxPixels, allowUrls, signal }),
-    async encode({ layout, canvases }: PreparedMedium, { breathe, ...taps }: EncodeOptions): Promise<EncodedMedium> {
+    async encode({ layout, canvases }: PreparedMedium, { pace, ...taps }: EncodeOptions): Promise<EncodedMedium> {
       const values = (begin: number, end: number) =>
         patchValues(canvases, layout.patches, { begin, end, size }, tables);
-      const seen = await tower.run(layout.patches, values, taps, breathe);
+      const seen = await tower.run(layout.patches, values, taps, pace);
       const merged = mapRows(seen.features, layout.merge);
       seen.features.dispose();
       const features = layout.pool === undefined ? merged : pooled(merged, layout, projector);

@@ -40,7 +40,7 @@ export interface ForwardOptions {
   readonly layers?: LayerRange | undefined;
   /** Receives the hidden state that enters each layer run, and last the one that leaves them. Not to be disposed of. */
   readonly onHidden?: ((layer: number, x: Tensor) => void) | undefined;
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 export interface EmbeddingTable {
@@ -166,7 +166,7 @@ async function forward(
   batch: readonly Segment[],
   layers: readonly DecoderLayerWeights[],
   frequencies: ReturnType<typeof ropeInverseFrequencies>,
-  { layers: range = { from: 0, to: layers.length }, onHidden, breathe }: ForwardOptions,
+  { layers: range = { from: 0, to: layers.length }, onHidden, pace }: ForwardOptions,
 ): Promise<Tensor> {
   checkBatch(x, batch);
   for (const { cache, positions } of batch) cache.reserve(positions.length, range);
@@ -186,7 +186,7 @@ async function forward(
       means.push(columns);
       h.dispose();
       h = y;
-      await breathe();
+      await pace();
     }
     // Read once all layers are under way: a device would wait for its host after each.
     for (const [i, columns] of means.entries()) giveColumns(batch, range.from + i, columns);

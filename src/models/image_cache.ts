@@ -27,7 +27,7 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   return {
     ...model,
     async encode(medium, options) {
-      const { breathe: _, ...taps } = options;
+      const { pace: _, ...taps } = options;
       const key = keyOf(medium, taps);
       const known = entries.get(key);
       if (known !== undefined) {

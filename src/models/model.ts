@@ -25,7 +25,7 @@ export interface EncodedMedium {
 }
 
 export interface EncodeOptions extends TowerTaps {
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 export interface VisionLanguageModel {

@@ -4,11 +4,11 @@
 import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { readFileBounded, readTextFile } from '../files';
-import { breather } from '../models/breath';
 import { kvCache } from '../models/kv_cache';
 import { loadModel, loadRowModel } from '../models/load';
 import type { MediaInput } from '../models/media';
 import type { LoadOptions, RowModel, VisionLanguageModel } from '../models/model';
+import { pacer } from '../models/pacer';
 import { endOfAnswer, transcript } from '../models/transcript';
 import { floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
@@ -160,7 +160,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     conversation,
     times,
     signal,
-    breathe: breather(signal),
+    pace: pacer(signal),
   };
   const parts: Float32Array[] = [];
   const positions: number[] = [];

@@ -3,10 +3,10 @@
 
 import { SparseVilaError } from '../errors';
 import { openPart } from '../models/assemble';
-import { breather } from '../models/breath';
 import { loadRowModel, planOf } from '../models/load';
 import type { PreparedMedium } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
+import { pacer } from '../models/pacer';
 import { patchValues, pixelTables } from '../models/patches';
 import { buildTower } from '../models/tower';
 import { floats } from '../ops/run';
@@ -50,7 +50,7 @@ async function fromPictures<T>(
 /** What the model's tower makes of a picture. */
 export async function encodePicture(model: RowModel, path: string, signal?: AbortSignal): Promise<EncodedMedium> {
   const [medium] = await model.prepare([{ kind: 'image', image: path }], signal);
-  return model.encode(medium as PreparedMedium, { breathe: breather(signal) });
+  return model.encode(medium as PreparedMedium, { pace: pacer(signal) });
 }
 
 /**
@@ -74,14 +74,14 @@ export async function embeddedPictures(options: PictureOptions): Promise<Float32
   const plan = planOf(folder);
   const weights = openPart(plan, 'tower', {});
   try {
-    const breathe = breather(signal);
-    const embedding = await buildTower({ ...plan.tower, layers: 0, depth: 0 }, weights, breathe);
+    const pace = pacer(signal);
+    const embedding = await buildTower({ ...plan.tower, layers: 0, depth: 0 }, weights, pace);
     const tables = pixelTables(plan.pixels);
     const states: Float32Array[] = [];
     for (const { layout, canvases } of media.flat()) {
       const values = (begin: number, end: number) =>
         patchValues(canvases, layout.patches, { begin, end, size: plan.tower.patchSize }, tables);
-      const { features } = await embedding.run(layout.patches, values, {}, breathe);
+      const { features } = await embedding.run(layout.patches, values, {}, pace);
       const all = floats(features).slice();
       features.dispose();
       const each = all.length / (layout.patches.segments.length - 1);

@@ -11,8 +11,8 @@ import { resolve } from 'node:path';
 import { readQuantization } from '../checkpoint/quantized_config';
 import { openWorkFolder, type WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
-import { breather } from '../models/breath';
 import { planOf } from '../models/load';
+import { pacer } from '../models/pacer';
 import type { PartName, Plan } from '../models/plan';
 import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
@@ -67,7 +67,7 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   const samples = spread(conversationsOf(options), options.samples);
   const work = openWorkFolder(options.out, keyOf(options, changed), inputsOf(options));
   try {
-    const run: Run = { options, samples, work, signal, onProgress, breathe: breather(signal) };
+    const run: Run = { options, samples, work, signal, onProgress, pace: pacer(signal) };
     let resumed = 0;
     let calibration: QuantizeResult['calibration'];
     for (const one of changed.filter(({ part }) => isChanged(part.name, options))) {

@@ -5,9 +5,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { breather } from '../models/breath';
 import { loadModel } from '../models/load';
 import type { VisionLanguageModel } from '../models/model';
+import { pacer } from '../models/pacer';
 import { float32, floats } from '../ops/run';
 import { writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
@@ -203,7 +203,7 @@ async function trace(model: VisionLanguageModel, sample: CalibrationSample, sign
     if (layer > 0) hidden.push(pick(floats(state), rows, d));
   };
   try {
-    const y = await decoder.forward(input, [{ cache, positions }], { onHidden, breathe: breather(signal) });
+    const y = await decoder.forward(input, [{ cache, positions }], { onHidden, pace: pacer(signal) });
     y.dispose();
     const last = float32(hidden.at(-1) ?? new Float32Array(), [rows.length, d]);
     const logits = decoder.logits(last, true).slice();

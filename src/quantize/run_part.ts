@@ -25,7 +25,7 @@ export interface Run {
   readonly work: WorkFolder;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: OnProgress;
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 /** What a finished block leaves in the work folder's record. */
@@ -58,7 +58,7 @@ export async function quantizePart(
   changed: ChangedPart,
   first: number,
 ): Promise<CalibrationCounts | undefined> {
-  const { options, work, onProgress, breathe } = run;
+  const { options, work, onProgress, pace } = run;
   const { part, files } = changed;
   const total = part.blocks.length;
   if (first === total) return undefined;
@@ -69,7 +69,7 @@ export async function quantizePart(
   for (let i = isCalibrated ? 0 : first; i < total; i++) {
     const float = readBlock(part.block, (name, shape) => files.floats((part.blocks[i] as string) + name, shape));
     const weights = part.widen(float);
-    const report = trialReporter((share) => onProgress({ step, done: i + share, total }), breathe);
+    const report = trialReporter((share) => onProgress({ step, done: i + share, total }), pace);
     const collector = i < first ? undefined : collectorOf(run, part, sequences, sampling);
     if (isCalibrated) await advance(run, part, i, weights, sequences, collector?.see);
     if (collector === undefined) continue;
@@ -79,7 +79,7 @@ export async function quantizePart(
     await writeBlock(work, changed, i, { ...made, vectors }, options);
     work.finish(stepsOf(part)[i] as string, { errors, sequences: sequences.length } satisfies Finished);
     onProgress({ step, done: i + 1, total });
-    await breathe();
+    await pace();
   }
   const { visual, text } = sampling.counts;
   return isCalibrated ? { conversations: sequences.length, visualRows: visual, textRows: text } : undefined;
@@ -95,18 +95,18 @@ function sequencesOf({ options, samples, signal, onProgress }: Run, part: Part):
 /** Trials of one block, for the progress bar: about 20 per group and the clip search. */
 const TRIALS = 100;
 
-function trialReporter(onShare: (share: number) => void, breathe: () => Promise<void>): () => Promise<void> {
+function trialReporter(onShare: (share: number) => void, pace: () => Promise<void>): () => Promise<void> {
   let trials = 0;
   return async () => {
     trials = Math.min(trials + 1, TRIALS - 1);
     onShare(trials / TRIALS);
-    await breathe();
+    await pace();
   };
 }
 
 /** Runs every sequence through float block `i`, in place. */
 async function advance(
-  { breathe }: Run,
+  { pace }: Run,
   part: Part,
   i: number,
   weights: BlockWeights,
@@ -129,7 +129,7 @@ async function advance(
             'Are the weights whole, and does the model run in f32?',
         );
       }
-      await breathe();
+      await pace();
     }
   } finally {
     ops.dispose();
@@ -164,7 +164,7 @@ function collectorOf({ options }: Run, part: Part, sequences: readonly Rows[], s
   const search = { round, feedback: rounding === 'feedback', vectors, attend };
   return {
     see: collector.see,
-    make: (weights, breathe) => searchBlock(wide, weights, collector.finish(), { ...search, breathe }),
+    make: (weights, pace) => searchBlock(wide, weights, collector.finish(), { ...search, pace }),
   };
 }
 

@@ -60,7 +60,7 @@ export interface ScaleSearchOptions {
   readonly group: number;
   /** What rounding the matrices with scales `s` does to the inspected module's output. */
   readonly loss: (s: Float32Array) => number;
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 /**
@@ -68,14 +68,14 @@ export interface ScaleSearchOptions {
  * @param matrices that share the input
  */
 export async function searchScale(matrices: readonly Matrix[], options: ScaleSearchOptions): Promise<ScaleSearch> {
-  const { group, loss, breathe, tie = (values) => values } = options;
+  const { group, loss, pace, tie = (values) => values } = options;
   const meanAbs = tie(options.meanAbs);
   const share = tie(meanShare(matrices, group));
   const ones = new Float32Array(meanAbs.length).fill(1);
   const plainLoss = loss(ones);
   let best: Omit<ScaleSearch, 'plainLoss'> = { scale: ones, ratio: undefined, loss: plainLoss };
   for (let i = 0; i < GRID; i++) {
-    await breathe();
+    await pace();
     const scale = candidateScale(meanAbs, share, i / GRID);
     const found = loss(scale);
     if (found < best.loss) best = { scale, ratio: i / GRID, loss: found };

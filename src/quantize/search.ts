@@ -45,7 +45,7 @@ export interface SearchOptions {
   readonly vectors: VectorType;
   /** The attention of a held sequence. */
   readonly attend: (sequence: number) => BlockOps['attend'];
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 export interface SearchedBlock {
@@ -100,7 +100,7 @@ async function searchSite(
   loss: Loss,
   { linears, norms }: BlockWeights,
   { meanAbs }: SiteStatistics,
-  { round, vectors, breathe }: SearchOptions,
+  { round, vectors, pace }: SearchOptions,
 ): Promise<{ scale: Float32Array | undefined; ratio: number | undefined; rtn: number }> {
   const { absorbedBy } = site;
   const matrices = site.linears.map((name) => linears[name] as Matrix);
@@ -117,7 +117,7 @@ async function searchSite(
   }
   const rowOf = 'linear' in absorbedBy ? absorbedBy.rowOf : undefined;
   const tie = rowOf && ((values: Float64Array) => tied(values, rowOf));
-  const search = { meanAbs, tie, group: round.group, loss: measure, breathe };
+  const search = { meanAbs, tie, group: round.group, loss: measure, pace };
   const { scale, ratio, plainLoss: rtn } = await searchScale(matrices, search);
   // As f32 a vector that takes nothing up stays what it is.
   if (vectors === 'F32') return { scale: ratio === undefined ? undefined : scale, ratio, rtn };
@@ -208,7 +208,7 @@ async function refine(
   { linears: names, mixesRows }: BlockSite,
   quantized: Record<string, QuantizedMatrix>,
   loss: Loss,
-  { weights, statistics: { gram }, scaling, options: { round, feedback, breathe } }: Refinement,
+  { weights, statistics: { gram }, scaling, options: { round, feedback, pace } }: Refinement,
 ): Promise<number> {
   const pack = (name: string): PackedMatrix => {
     const { columns, rows } = scaling(name);
@@ -228,7 +228,7 @@ async function refine(
     const loser = isBetter ? packedBefore : (packed[i] as PackedMatrix);
     if (!isBetter) packed[i] = packedBefore;
     loser.tensor.dispose();
-    await breathe();
+    await pace();
   };
   try {
     for (const [i, name] of names.entries()) {

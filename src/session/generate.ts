@@ -25,7 +25,7 @@ export interface Generated {
 export interface GenerateOptions {
   readonly maxTokens: number;
   readonly stop: readonly string[];
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 /**
@@ -38,7 +38,7 @@ export async function* generate(
   view: TurnView,
   sampler: Sampler,
   first: Tensor,
-  { maxTokens, stop, breathe }: GenerateOptions,
+  { maxTokens, stop, pace }: GenerateOptions,
 ): AsyncGenerator<string, Generated> {
   checkSpread(floats(first));
   const stream = textStream(model.tokenizer);
@@ -75,7 +75,7 @@ export async function* generate(
       }
       if (tokens === maxTokens) break;
       scores.dispose();
-      scores = await step(model, c, view, id, breathe);
+      scores = await step(model, c, view, id, pace);
       pending = [];
       steps++;
       ms += performance.now() - begin;
@@ -117,12 +117,12 @@ async function step(
   c: Conversation,
   view: TurnView,
   id: number,
-  breathe: () => Promise<void>,
+  pace: () => Promise<void>,
 ): Promise<Tensor> {
   const x = model.decoder.embed([id]);
   try {
     const segment = { cache: c.cache, positions: [c.nextPosition], views: view.layers };
-    const y = await model.decoder.forward(x, [segment], { breathe });
+    const y = await model.decoder.forward(x, [segment], { pace });
     try {
       for (const layer of c.layers) layer.length++;
       c.nextPosition++;

@@ -68,7 +68,7 @@ export async function openHistory(
   system: string | undefined,
   messages: readonly CheckedMessage[],
 ): Promise<void> {
-  const { conversation: c, breathe, signal } = context;
+  const { conversation: c, pace, signal } = context;
   signal?.throwIfAborted();
   const opening: Turn[] =
     system === undefined || messages[0]?.role === 'system' ? [] : [{ role: 'system', parts: [system] }];
@@ -84,7 +84,7 @@ export async function openHistory(
     );
     let next = first;
     turns.push({ role, parts: parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++ })) });
-    await breathe();
+    await pace();
   }
   append(c.media, media);
   c.script = { turns, open: [], text: '', pending: [] };

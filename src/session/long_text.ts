@@ -15,13 +15,13 @@ export function isLong(text: string): boolean {
 
 /**
  * Counts the tokens that a long text has at least.
- * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` once they do not fit; what `breathe` throws
+ * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` once they do not fit; what `pace` throws
  */
 export async function checkLength(
   c: Conversation,
   text: string,
   { encode }: Pick<Tokenizer, 'encode'>,
-  breathe: () => Promise<void>,
+  pace: () => Promise<void>,
 ): Promise<void> {
   if (!isLong(text)) return;
   let rows = 0;
@@ -30,6 +30,6 @@ export async function checkLength(
     const ids = encode(piece, { plain: [{ begin: 0, end: piece.length }], continues: true });
     rows += Math.max(0, ids.length - SLACK);
     checkRoom(c, rows, rows, 'at least');
-    await breathe();
+    await pace();
   }
 }

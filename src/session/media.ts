@@ -28,7 +28,7 @@ export interface MediaContext {
   readonly method: SparsityMethod;
   readonly times: StageTimes;
   readonly signal: AbortSignal | undefined;
-  readonly breathe: () => Promise<void>;
+  readonly pace: () => Promise<void>;
 }
 
 /** What is kept of one grid: its tokens, and the rows that a merging method puts in their place. */
@@ -47,13 +47,13 @@ export function prepareMedia(
 
 /** Encodes, prunes and projects the media of a turn. The caller disposes of the rows. */
 export async function seeMedia(context: MediaContext, prepared: readonly PreparedMedium[]): Promise<PrunedMedium[]> {
-  const { model, method, times, breathe } = context;
+  const { model, method, times, pace } = context;
   if (prepared.length === 0) return [];
   const encoded: EncodedMedium[] = [];
   const seen: PrunedMedium[] = [];
   try {
     for (const medium of prepared)
-      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, breathe })));
+      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, pace })));
     const selections = await timed(times, 'retrieve', () => prune(context, encoded));
     for (const [i, medium] of encoded.entries()) {
       const { layout, tokens } = medium;
@@ -64,7 +64,7 @@ export async function seeMedia(context: MediaContext, prepared: readonly Prepare
       );
       const rows = await timed(times, 'project', () => project(model, method, medium, own));
       seen.push({ layout, tokens, kept, salience: medium.salience[0], rows });
-      await breathe();
+      await pace();
     }
     return seen;
   } catch (error) {

@@ -11,7 +11,7 @@ import type { MediaContext, PrunedMedium } from './media';
 import type { TurnPrompt } from './prompt';
 import { idsAround, type Rows, rowsOf } from './rows';
 
-/** Rows of one op call: bounds scratch memory and the time between breaths. */
+/** Rows of one op call: bounds scratch memory and the time between calls of pace. */
 const CHUNK = 512;
 
 export interface PrefillContext extends MediaContext {
@@ -112,7 +112,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
 
 /** Runs the kept rows through a stage's layers; returns their hidden states; of the last layer only those of the last chunk. */
 async function runStage(
-  { conversation: c, model, breathe }: PrefillContext,
+  { conversation: c, model, pace }: PrefillContext,
   run: Run,
   x: Tensor,
   stage: Stage,
@@ -131,7 +131,7 @@ async function runStage(
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
       const segment = { cache: c.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
       try {
-        outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, breathe }));
+        outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
       } finally {
         part.dispose();
       }
@@ -145,7 +145,7 @@ async function runStage(
 
 /** What the last row attends in a layer that x, all kept rows, is about to enter: of the turn's own visual rows. */
 async function lookAhead(
-  { conversation: c, model, breathe }: PrefillContext,
+  { conversation: c, model, pace }: PrefillContext,
   { rows, kept, isVisual }: Run,
   x: Tensor,
   layer: number,
@@ -162,7 +162,7 @@ async function lookAhead(
     } finally {
       part.dispose();
     }
-    await breathe();
+    await pace();
   }
   const own = kept.map((_, i) => i).filter((i) => isVisual[kept[i] as number] === 1);
   return Float32Array.from(own, (i) => columns[before + i] as number);

@@ -2,9 +2,9 @@
 // both.
 
 import { coded, SparseVilaError } from '../errors';
-import { breather } from '../models/breath';
 import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
+import { pacer } from '../models/pacer';
 import { checkSystem } from '../models/transcript';
 import { checkOptions, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
@@ -117,7 +117,7 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   };
   const contextOf = (signal: AbortSignal | undefined) => {
     const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-    return { model, method: checked, conversation, times, signal, breathe: breather(signal) };
+    return { model, method: checked, conversation, times, signal, pace: pacer(signal) };
   };
   async function* run(
     question: Question,

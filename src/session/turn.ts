@@ -157,14 +157,14 @@ async function prepare(
   const first = c.media.length;
   const turns = turnsWith(c.script, system, question, first);
   for (const part of question.parts)
-    if (typeof part === 'string') await checkLength(c, part, model.tokenizer, context.breathe);
+    if (typeof part === 'string') await checkLength(c, part, model.tokenizer, context.pace);
   const layoutText = (medium: number): string => c.media[medium]?.prepared.layout.text ?? MARKER;
   const draft = turnPrompt({ model, conversation: c, layoutText }, turns);
   // Before any picture is decoded: the texts alone must fit.
   const words = draft.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), draft.question.length);
   const kept = pointBefore(c, draft.common);
   checkRoom(c, words, words, question.media.length > 0 ? 'at least' : '', kept);
-  await context.breathe();
+  await context.pace();
   const prepared = await prepareMedia(context, question.media);
   append(
     c.media,
@@ -243,13 +243,13 @@ async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise
 }
 
 function answer(
-  { model, conversation, breathe }: PrefillContext,
+  { model, conversation, pace }: PrefillContext,
   { view, scores }: Progress,
   options: AskOptions,
 ): AsyncGenerator<string, Generated> {
   const sampler = createSampler(samplingOf(options), model.sampling);
   const { maxTokens = model.maxNewTokens, stop = [] } = options;
-  return generate(model, conversation, view as TurnView, sampler, scores as Tensor, { maxTokens, stop, breathe });
+  return generate(model, conversation, view as TurnView, sampler, scores as Tensor, { maxTokens, stop, pace });
 }
 
 function summary(
