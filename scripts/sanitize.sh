@@ -23,18 +23,20 @@ flags="-O1 -g -fno-omit-frame-pointer -DNDEBUG $sanitizers"
 export SPARSEVILA_CACHE="$cache/sanitize" SPARSEVILA_LIBTENSORFLOW="${library%/lib}" SPARSEVILA_DEVICE=cpu
 mkdir -p "$SPARSEVILA_CACHE"
 for engine in "$cache"/engine-*; do ln -sfn "$engine" "$SPARSEVILA_CACHE/$(basename "$engine")"; done
-cmake -S native -B "$SPARSEVILA_CACHE/build" -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_COMPILER="$compiler" \
+build="$SPARSEVILA_CACHE/build" # of the checkout that ran last
+grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD/native" "$build/CMakeCache.txt" || rm -rf "$build"
+cmake -S native -B "$build" -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_COMPILER="$compiler" \
   -DCMAKE_CXX_FLAGS_SANITIZE="$flags" -DCMAKE_MODULE_LINKER_FLAGS="$sanitizers" \
   -DTENSORFLOW_LIB="$library" -DTENSORFLOW_INCLUDE="$include" \
   -DNODE_API_INCLUDE="$PWD/node_modules/node-api-headers/include" > /dev/null
-cmake --build "$SPARSEVILA_CACHE/build" --target sparsevila --parallel "$(nproc)"
+cmake --build "$build" --target sparsevila --parallel "$(nproc)"
 
 modules="$SPARSEVILA_CACHE/native-$(node -p '
   const { findLibtensorflow } = require("./dist/src/runtime/libtensorflow");
   require("./dist/src/runtime/native").nativeKey(findLibtensorflow())')-00000000" # in the place of a compiler's hash
 rm -rf "$SPARSEVILA_CACHE"/native-*
 mkdir -p "$modules"
-cp "$native"/{preload,tfjs_binding}.node "$SPARSEVILA_CACHE/build/sparsevila.node" "$modules"
+cp "$native"/{preload,tfjs_binding}.node "$build/sparsevila.node" "$modules"
 
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=${HALT:-1}"
