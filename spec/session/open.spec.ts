@@ -1,6 +1,6 @@
 // A session that goes on from messages answers as the session in which they were said; what may not be opened is refused.
 import { join } from 'node:path';
-import { type ChatMessage, load, type Model, sparseVila } from '../../src';
+import { type ChatMessage, load, METHODS, type Model, sparseVila } from '../../src';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES, scene, TINY } from '../support/assets';
 
@@ -72,6 +72,29 @@ describe('messages of another session', () => {
     ]);
     expect(await opened.ask('And now?', { maxTokens: 4 }).text()).toBe(next);
   });
+});
+
+describe('questions that are forgotten after messages were opened', () => {
+  it.each(METHODS.map(({ name, create }) => [name, create] as const))(
+    'keep the messages in the cache: %s',
+    async (_, create) => {
+      using here = model.session({ method: create({ prefillSparsity: 0.3, decodeSparsity: 0.8 }), history: 'forget' });
+      await here.open([
+        { role: 'user', content: [picture(0), 'What is at b4?'] },
+        { role: 'assistant', content: 'a red 2' },
+      ]);
+      const prompts: (number | undefined)[] = [];
+      for (let turn = 0; turn < 3; turn++) {
+        const answer = here.ask('Where is the A?', { maxTokens: 3 });
+        await answer;
+        prompts.push(answer.stats?.tokens.prompt);
+      }
+      const [first = 0, second, third] = prompts;
+      expect(second).toBeLessThan(first);
+      expect(third).toBe(second);
+      expect(here.length).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe('open refuses', () => {

@@ -6,8 +6,8 @@ import { type CacheLayer, type Conversation, type Point, placesOf } from './conv
 import { checkSelection } from './selection';
 
 /**
- * Retrieves among the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point between them and
- * the end, then lies.
+ * Retrieves among the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point at or after `before`,
+ * then lies: as many rows nearer to the start as were removed in front of it.
  */
 export function retrievePermanently(
   { name, retrieve }: SparsityMethod,
@@ -21,9 +21,9 @@ export function retrievePermanently(
     const places = placesOf(c, i, old);
     const scores = (relevance[i] as Float32Array).slice(old);
     const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places), places.length);
-    const gone = places.length - kept.length;
-    if (gone > 0) keepVisual(c, i, { old, kept });
-    return { length: length - gone, visual: visual - gone };
+    if (kept.length < places.length) keepVisual(c, i, { old, kept });
+    const left = old + kept.filter((at) => old + at < visual).length;
+    return { length: length - (visual - left), visual: left };
   });
   return { ...anchor, layers, length: layers.reduce((most, { length }) => Math.max(most, length), 0) };
 }

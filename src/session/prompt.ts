@@ -64,8 +64,8 @@ export function turnPrompt(context: PromptContext, turns: readonly Turn[]): Turn
   const common = continues ? items.length : commonItems(items, found);
   const own = continues ? [...script.pending, ...found] : found.slice(common);
   const lastRun = own.findLastIndex((item) => typeof item !== 'number');
-  const closed = lastRun >= 0 ? 0 : closedLength(context, turns, whole, { common, continues });
-  const start = lastRun >= 0 ? lastRun + 1 : Math.min(closed, own.length - 1);
+  const closed = closedLength(context, turns, whole, { common, continues });
+  const start = Math.min(Math.max(lastRun + 1, closed), own.length - 1);
   const question = own.slice(start) as number[];
   checkEmbedded(
     found.filter((item) => typeof item === 'number'),

@@ -180,6 +180,8 @@ async function prepare(
   progress.text = prompt.text;
   const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.media, () => {
+      // A history that was opened or rewritten stays in the cache; it is compared id by id.
+      if (c.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(c);
       if (question.media.length === 0) return;
       const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
       c.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
