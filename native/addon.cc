@@ -10,7 +10,7 @@
 #include <string>
 
 #include "kernels/kernels.h"
-#include "kernels/limits.h"
+#include "kernels/machine_peak.h"
 #include "kernels/pool.h"
 #include "ops/gpu_ops.h"
 #include "ops/shell.h"

@@ -23,7 +23,7 @@ const JOBS = {
     // The second reporter ends the output with `N passed, N failed`. Reporters come last: a file name after them would be one.
     command: [
       ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js'), ...args],
-      ...['--reporters=default', `--reporters=${at('scripts/jest-counts.cjs')}`],
+      ...['--reporters=default', `--reporters=${at('scripts/jest_counts.cjs')}`],
     ],
     // A part of the specs is run without it.
     lint: args.length === 0,

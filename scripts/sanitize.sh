@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 specs=("$@")
-[ ${#specs[@]} -gt 0 ] || specs=(dist/spec/ops/{cases,errors,files,kv_cache,nan,weights}.spec.js dist/spec/native/int4-formats.spec.js)
+[ ${#specs[@]} -gt 0 ] || specs=(dist/spec/ops/{cases,errors,files,kv_cache,nan,weights}.spec.js dist/spec/native/int4_formats.spec.js)
 
 # What set-up made: the cache, TensorFlow, the engine, and modules that are not instrumented.
 read -r cache library include native < <(node -e '

@@ -12,7 +12,7 @@ void layer_norm(GpuStream, const float* x, int64_t ldx, const float* w, const fl
 void rope(GpuStream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y, int64_t ldy);
 void space_to_depth(GpuStream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y);
 
-// linear.cu, decode.cu
+// linear.cu, widen.cu
 void linear(GpuStream, GpuScratch, const float* x, int64_t ldx, int64_t rows, const GpuMatrix*, const Epilogue*, float* y, int64_t ldy, int64_t strips);
 void gather_rows(GpuStream, const GpuMatrix*, const int32_t* ids, int64_t count, float* y);
 void dequantize(GpuStream, const GpuMatrix*, int64_t row, int64_t rows, float* y);
@@ -23,7 +23,7 @@ void kv_write(GpuStream, char* k, char* v, int32_t bf16, int64_t head_stride, in
               const float* values, int64_t ld, int64_t t, int64_t kv_heads, int64_t c);
 void kv_read(GpuStream, const char* kv, int32_t bf16, int64_t heads, int64_t capacity, int64_t row_stride, int64_t begin, int64_t end, int64_t c, float* y);
 
-// choose.cu
+// sample.cu
 void sample(GpuStream, GpuScratch, const float* logits, int64_t n, const GpuSampling*, int32_t* id);
 void top_k(GpuStream, GpuScratch, const float* x, int64_t n, int64_t k, int32_t* indices);
 

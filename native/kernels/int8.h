@@ -26,7 +26,7 @@ struct Int8Kernels {
   /** Rows of quantised activations (stride bytes apart) times strips at w -> out[rows][ldo]. */
   void (*matmul)(const int8_t* x, int64_t stride, const float* d, int64_t rows, int64_t kp, const char* w,
                  int64_t strip_bytes, int64_t strips, float* out, int64_t ldo);
-  /** For limits.h: as those of kernels.h; null where products are plain loops. */
+  /** For machine_peak.h: as those of kernels.h; null where products are plain loops. */
   double (*int8_loop)(int64_t iterations);
 };
 extern const Int8Kernels int8_portable;

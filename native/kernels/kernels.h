@@ -89,7 +89,7 @@ struct Kernels {
   /** columns[j] += sum_i e^(scores[i][j] - max[i]) / sum[i], over the strip's vectors in order. */
   void (*column_sum)(const AttentionStrip&, const float* max, const float* sum, float* columns);
   void (*scores_only)(const AttentionStrip&, int64_t begin, SoftmaxState partial, float* scratch);
-  /** For limits.h: iterations of independent multiply-adds, returning the operations of one; a sum over n floats. */
+  /** For machine_peak.h: iterations of independent multiply-adds, returning the operations of one; a sum over n floats. */
   double (*f32_loop)(int64_t iterations);
   double (*bf16_loop)(int64_t iterations);
   float (*read_all)(const float* x, int64_t n);

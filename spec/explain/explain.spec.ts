@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import sharp from 'sharp';
 import { type ExplainedTurn, explain } from '../../src';
-import { plasma, viridis } from '../../src/explain/colour';
+import { plasma, viridis } from '../../src/explain/color';
 import { figure } from '../../src/explain/figure';
 import { planesOf } from '../../src/explain/look';
 import { sheetsOf } from '../../src/explain/sheets';

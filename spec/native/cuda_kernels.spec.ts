@@ -10,8 +10,8 @@ import { packageFolder } from '../../src/runtime/paths';
 import { requireCompiler } from '../support/standin';
 
 const NATIVE = join(packageFolder(), 'native');
-const PROGRAMS = ['attention', 'choose', 'elementwise'] as const;
-const KERNELS = ['attention', 'cache', 'choose', 'elementwise', 'errors'];
+const PROGRAMS = ['attention', 'elementwise', 'sample'] as const;
+const KERNELS = ['attention', 'cache', 'elementwise', 'errors', 'sample'];
 const folder = mkdtempSync(join(tmpdir(), 'sparsevila-cuda-'));
 const compiler = requireCompiler();
 const run = promisify(execFile);

@@ -13,7 +13,7 @@ const TOLERANCE: Record<string, number> = {
 
 const SOURCES = [
   'spec/native/cuda_linear.cu',
-  ...['rows', 'linear', 'f32', 'bf16', 'int4', 'int8', 'decode'].map((name) => `native/cuda/${name}.cu`),
+  ...['rows', 'linear', 'f32', 'bf16', 'int4', 'int8', 'widen'].map((name) => `native/cuda/${name}.cu`),
   ...['linear', 'int4', 'int8', 'pool'].map((name) => `native/kernels/${name}.cc`),
   ...['level', 'int4', 'int8'].map((name) => `native/kernels/${name}_portable.cc`),
 ];

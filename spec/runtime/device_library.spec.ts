@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { gpuFailure, noteGpuFailure } from '../../src/runtime/device-library';
+import { gpuFailure, noteGpuFailure } from '../../src/runtime/device_library';
 import type { Report } from '../../src/runtime/doctor';
 import { nvidia } from '../../src/runtime/nvidia';
 import { findInstallation } from '../../src/runtime/setup';

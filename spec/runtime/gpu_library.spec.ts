@@ -1,7 +1,7 @@
 // The GPU's library, compiled for every architecture wherever there is an nvcc, and what it says on a machine without a GPU.
 import { execFileSync } from 'node:child_process';
 import { findCuda } from '../../src/runtime/cuda';
-import { type DeviceLibrary, ensureDeviceLibrary } from '../../src/runtime/device-library';
+import { type DeviceLibrary, ensureDeviceLibrary } from '../../src/runtime/device_library';
 import { findLibtensorflow } from '../../src/runtime/libtensorflow';
 import { nvidia } from '../../src/runtime/nvidia';
 import { probe } from '../support/probe';

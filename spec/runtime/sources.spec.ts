@@ -2,7 +2,7 @@
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { deviceKey } from '../../src/runtime/device-library';
+import { deviceKey } from '../../src/runtime/device_library';
 import { nativeKey } from '../../src/runtime/native';
 import { packageFolder } from '../../src/runtime/paths';
 import { sourceHashes, sourceKey } from '../../src/runtime/sources';

@@ -1,6 +1,6 @@
 // The colour bars below pictures: what a colour stands for. Knows nothing of pictures.
 
-import { type ColourMap, plasma } from './colour';
+import { type ColourMap, plasma } from './color';
 import { FAINT, textAt } from './text';
 
 export const BAR = { gap: 12, height: 10 };

@@ -3,7 +3,7 @@
 
 import { BAR, BAR_HEIGHT, countBar, countColour, gradientBar } from './bars';
 import { type CanvasPicture, cellCount, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
-import { type ColourMap, plasma, viridis } from './colour';
+import { type ColourMap, plasma, viridis } from './color';
 import { layerCounts } from './look';
 import type { SheetLook } from './sheets';
 import { FAINT, textAt, textWidth } from './text';

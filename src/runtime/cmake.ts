@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { isFolder } from '../files';
 import { fullDiskIn } from './atomic';
-import { inBuildTree } from './build-tree';
+import { inBuildTree } from './build_tree';
 import { cores } from './machine';
 import { cacheFolder, type Environment } from './paths';
 import { findCompiler, findProgram, type RunResult, run } from './process';

@@ -3,7 +3,7 @@
 
 import { SparseVilaError } from '../errors';
 import { CUDA_VERSION, findCuda } from './cuda';
-import { type DeviceLibrary, findDeviceLibrary, type GpuFailure, gpuFailure } from './device-library';
+import { type DeviceLibrary, findDeviceLibrary, type GpuFailure, gpuFailure } from './device_library';
 import type { Libtensorflow } from './libtensorflow';
 import { type Nvidia, nvidia } from './nvidia';
 import type { Environment } from './paths';

@@ -14,7 +14,7 @@ import {
   findDeviceLibrary,
   gpuFailure,
   noteGpuFailure,
-} from './device-library';
+} from './device_library';
 import { ensureEngine, findEngine } from './engine';
 import { ensureLibtensorflow, findLibtensorflow, type Libtensorflow } from './libtensorflow';
 import { ensureNative, findNative, type NativeModules, requireNativeTools } from './native';

@@ -1,5 +1,5 @@
-// See limits.h. Each measurement is the best of several short runs, because a limit is what the machine can do at best.
-#include "limits.h"
+// See machine_peak.h. Each measurement is the best of several short runs, because a limit is what the machine can do at best.
+#include "machine_peak.h"
 
 #include <string.h>
 

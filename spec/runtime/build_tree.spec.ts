@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { inBuildTree } from '../../src/runtime/build-tree';
+import { inBuildTree } from '../../src/runtime/build_tree';
 import { takeLock } from '../../src/runtime/lock';
 import { leaveLock } from './locks';
 
