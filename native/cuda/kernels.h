@@ -40,8 +40,6 @@ struct GpuKernels {
   void (*layer_norm)(GpuStream, const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy);
   /** x [t][ldx], head i at i * c; cos and sin [t][c / 2]. y may be x. */
   void (*rope)(GpuStream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y, int64_t ldy);
-  /** As kernels/space_to_depth.h. */
-  void (*space_to_depth)(GpuStream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y);
 
   // Matrices. As kernels/linear.h; strips: leading strips only when >= 0. Epilogue's pointers are device memory.
   void (*linear)(GpuStream, GpuScratch, const float* x, int64_t ldx, int64_t rows, const GpuMatrix*, const Epilogue*, float* y, int64_t ldy, int64_t strips);

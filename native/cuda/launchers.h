@@ -10,7 +10,6 @@ namespace gpu {
 void rms_norm(GpuStream, const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy);
 void layer_norm(GpuStream, const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy);
 void rope(GpuStream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y, int64_t ldy);
-void space_to_depth(GpuStream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y);
 
 // linear.cu, widen.cu
 void linear(GpuStream, GpuScratch, const float* x, int64_t ldx, int64_t rows, const GpuMatrix*, const Epilogue*, float* y, int64_t ldy, int64_t strips);

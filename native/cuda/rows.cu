@@ -1,4 +1,4 @@
-// Norms, rotary embedding and space to depth. A norm is one block per row, so a row's result does not depend on the others.
+// Norms and rotary embedding. A norm is one block per row, so a row's result does not depend on the others.
 // Knows nothing of matrices.
 #include "launch.h"
 #include "launchers.h"
@@ -46,15 +46,6 @@ __global__ void rope_pairs(const float* x, int64_t ldx, const float* cos, const 
   y[token * ldy + in + half] = b * c + a * s;
 }
 
-__global__ void space_to_depth_elements(const float* x, int64_t h, int64_t w, int64_t c, int64_t k, int64_t cols, int64_t total,
-                                        float* y) {
-  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (at >= total) return;
-  const int64_t channel = at % c, patch = at / c % (k * k), token = at / c / (k * k);
-  const int64_t r = token / cols * k + patch / k, s = token % cols * k + patch % k;
-  y[at] = r < h && s < w ? x[(r * w + s) * c + channel] : 0;
-}
-
 }  // namespace
 
 void rms_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y,
@@ -73,12 +64,6 @@ void rope(GpuStream stream, const float* x, int64_t ldx, const float* cos, const
   const int64_t pairs = t * heads * (c / 2);
   if (pairs > 0)
     SV_LAUNCH(rope_pairs, (unsigned)ceil_div(pairs, 256), 256, 0, stream_of(stream), x, ldx, cos, sin, pairs, heads, c / 2, y, ldy);
-}
-
-void space_to_depth(GpuStream stream, const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y) {
-  const int64_t cols = ceil_div(w, k), total = ceil_div(h, k) * cols * k * k * c;
-  if (total > 0)
-    SV_LAUNCH(space_to_depth_elements, (unsigned)ceil_div(total, 256), 256, 0, stream_of(stream), x, h, w, c, k, cols, total, y);
 }
 
 }  // namespace gpu

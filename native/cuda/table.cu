@@ -5,7 +5,7 @@ extern "C" __attribute__((visibility("default"))) const sv::GpuKernels* sparsevi
   using namespace sv::gpu;
   static const sv::GpuKernels table = {
       (int64_t)sizeof(sv::GpuKernels),
-      rms_norm, layer_norm, rope, space_to_depth,
+      rms_norm, layer_norm, rope,
       linear, gather_rows, dequantize,
       attend, kv_write, kv_read,
       sample, top_k,

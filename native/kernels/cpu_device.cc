@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "device.h"
-#include "space_to_depth.h"
 
 namespace sv {
 namespace {
@@ -32,7 +31,6 @@ class CpuDevice : public Device {
       for (int64_t j = 0; j < heads; j++) kernels().rope(y + i * ldy + j * c, cos + i * (c / 2), sin + i * (c / 2), c / 2);
     }
   }
-  void space_to_depth(const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y) override { sv::space_to_depth(x, h, w, c, k, y); }
 
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix& m, const Epilogue& e, float* y, int64_t ldy,
               int64_t strips) override {

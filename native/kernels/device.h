@@ -40,8 +40,6 @@ class Device {
   /** x [t][ldx], head i at i * c; cos and sin [t][c / 2]. y may be x. */
   virtual void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                     int64_t ldy) = 0;
-  /** See space_to_depth.h. */
-  virtual void space_to_depth(const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y) = 0;
 
   /** See linear.h. */
   virtual void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy,

@@ -108,10 +108,6 @@ void GpuDevice::rope(const float* x, int64_t ldx, const float* cos, const float*
   if (t * heads > 0) table_.rope(stream_, x, ldx, cos, sin, t, heads, c, y, ldy);
 }
 
-void GpuDevice::space_to_depth(const float* x, int64_t h, int64_t w, int64_t c, int64_t k, float* y) {
-  if (c > 0) table_.space_to_depth(stream_, x, h, w, c, k, y);
-}
-
 void GpuDevice::linear(const float* x, int64_t ldx, int64_t rows, const Matrix& m, const Epilogue& e, float* y, int64_t ldy, int64_t strips) {
   const GpuMatrix w = matrix(m);
   if (rows > 0) table_.linear(stream_, call_scratch(), x, ldx, rows, &w, &e, y, ldy, strips);

@@ -1,4 +1,4 @@
-// SvRmsNorm, SvLayerNorm, SvRope, SvSpaceToDepth: ops on rows.
+// SvRmsNorm, SvLayerNorm, SvRope: ops on rows.
 #include "checks.h"
 
 namespace sv {
@@ -33,23 +33,12 @@ void rope_op(Op& op) {
   op.device().rope(x.f32(), h * c, table.f32(), table.f32() + t * half, t, h, c, y.f32(), h * c);
 }
 
-/** x f32 [h w, c], size int32 [h, w, k] -> f32 [ceil(h/k) ceil(w/k), k k c]. */
-void space_to_depth_op(Op& op) {
-  const View x = op.input(0, 2), size = op.input(1);
-  check_size(size, 3, "size");
-  const int64_t h = size.i32()[0], w = size.i32()[1], k = size.i32()[2];
-  require(h > 0 && w > 0 && k > 0 && h * w == x.dim(0), "size: expected h * w rows and k >= 1");
-  const View y = op.output(0, {((h + k - 1) / k) * ((w + k - 1) / k), k * k * x.dim(1)});
-  op.device().space_to_depth(x.f32(), h, w, x.dim(1), k, y.f32());
-}
-
 }  // namespace
 
 void register_rows() {
   register_op<rms_norm_op>("SvRmsNorm", {"x: float", "w: float", "eps: float"}, {"y: float"});
   register_op<layer_norm_op>("SvLayerNorm", {"x: float", "w: float", "b: float", "eps: float"}, {"y: float"});
   register_op<rope_op>("SvRope", {"x: float", "table: float"}, {"y: float"});
-  register_op<space_to_depth_op>("SvSpaceToDepth", {"x: float", "size: int32"}, {"y: float"});
 }
 
 }  // namespace sv

@@ -39,7 +39,6 @@ ENTRIES = [  # in the table's order; the stream comes first in each
     ("rms_norm", [P, L, P, P, L, L, P, L]),
     ("layer_norm", [P, L, P, P, P, L, L, P, L]),
     ("rope", [P, L, P, P, L, L, L, P, L]),
-    ("space_to_depth", [P, L, L, L, L, P]),
     ("linear", [Scratch, P, L, L, POINTER(GpuMatrix), POINTER(Epilogue), P, L, L]),
     ("gather_rows", [POINTER(GpuMatrix), P, L, P]),
     ("dequantize", [POINTER(GpuMatrix), L, L, P]),

@@ -94,17 +94,6 @@ def test_rope(gpu):
         near(got[:, :, 1], b * u + a * v, 1e-11, "second halves")
 
 
-def test_space_to_depth(gpu):
-    for h, w, c, k in [(1, 1, 3, 2), (5, 7, 33, 2), (6, 6, 8, 3)]:
-        x = noise(h, w, c)
-        rows, columns = -(-h // k), -(-w // k)
-        full = np.zeros((rows * k, columns * k, c), np.float32)
-        full[:h, :w] = x
-        y = gpu.empty((rows * columns, k * k * c))
-        gpu.call("space_to_depth", gpu.put(x), h, w, c, k, y)
-        equal(y.get(), full.reshape(rows, k, columns, k, c).transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1), f"{h} x {w} by {k}")
-
-
 # --- matrices --------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,6 @@
 #include "../../native/kernels/int4.h"
 #include "../../native/kernels/int8.h"
 #include "../../native/kernels/pool.h"
-#include "../../native/kernels/space_to_depth.h"
 
 namespace sv {  // the level that does not fuse, without the others (instead of dispatch.cc)
 const Kernels& kernels() { return kernels_portable; }
@@ -410,17 +409,6 @@ void check_rope(int64_t t, int64_t heads, int64_t c) {
   report("same", name + " outside", touched);
 }
 
-void check_space_to_depth(int64_t h, int64_t w, int64_t c, int64_t k) {
-  const Floats x = random_floats(h * w * c, -2, 3);
-  const int64_t n = (h + k - 1) / k * ((w + k - 1) / k) * k * k * c;
-  Floats want(n);
-  space_to_depth(x.data(), h, w, c, k, want.data());
-  const Device<float> in(x);
-  Device<float> out(n);
-  gpu::space_to_depth(nullptr, in.data, h, w, c, k, out.data);
-  report("same", "space_to_depth " + std::to_string(h) + "x" + std::to_string(w) + " k=" + std::to_string(k), differing(out.read(), want));
-}
-
 const Kind kKinds[] = {
     {"f32", kF32, false, false, 0, false, false},
     {"f32 gated", kF32, true, false, 0, false, false},
@@ -462,8 +450,6 @@ int main() {
   check_rope(5, 3, 14);
   check_rope(1, 2, 64);
   check_rope(0, 2, 64);
-  check_space_to_depth(5, 7, 3, 2);
-  check_space_to_depth(4, 6, 5, 3);
   must(cudaDeviceSynchronize());
   must(cudaGetLastError());
 #if defined(SV_STANDIN)

@@ -1,4 +1,4 @@
-// The GPU's products with packed matrices, norms, rotary embedding and space to depth agree with the processor's, run on the
+// The GPU's products with packed matrices, norms and rotary embedding agree with the processor's, run on the
 // stand-in for CUDA: cuda_linear.cu beside this file compares. Says how far each kind of comparison may be off.
 
 import { runOnStandin } from '../support/standin';

@@ -13,7 +13,6 @@ import { layerNorm, rmsNorm } from '../../src/ops/norm';
 import { rope } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
 import { sample } from '../../src/ops/sample';
-import { spaceToDepth } from '../../src/ops/space_to_depth';
 import { type VisionBlockWeights, visionBlock } from '../../src/ops/vision_block';
 import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
@@ -99,8 +98,6 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['layerNorm: no eps', () => layerNorm(zeros(2, 5), zeros(5), zeros(5), NONE), /eps: expected 1/],
   ['rope: an odd head', () => rope(zeros(2, 3, 5), zeros(2, 2, 2)), /even head width/],
   ['rope: a table for other rows', () => rope(zeros(2, 3, 6), zeros(2, 1, 3)), /table: expected/],
-  ['spaceToDepth: another grid', () => spaceToDepth(zeros(6, 5), 2, 4, 2), /size: expected h \* w rows/],
-  ['spaceToDepth: k = 0', () => spaceToDepth(zeros(6, 5), 2, 3, 0), /k >= 1/],
   ['attention: q of the wrong rank', () => attention(zeros(2, 6), zeros(2, 1, 6), zeros(2, 1, 6)), /expected rank 3/],
   [
     'attention: k and v of other shapes',

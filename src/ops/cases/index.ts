@@ -11,7 +11,6 @@ import { INTEGER_CASES } from './linear_integer';
 import { NORM_CASES } from './norm';
 import { ROPE_CASES } from './rope';
 import { SAMPLE_CASES } from './sample';
-import { SPACE_TO_DEPTH_CASES } from './space_to_depth';
 import { VISION_BLOCK_CASES } from './vision_block';
 
 export const OP_CASES: readonly OpCase[] = [
@@ -19,7 +18,6 @@ export const OP_CASES: readonly OpCase[] = [
   ...INTEGER_CASES,
   ...NORM_CASES,
   ...ROPE_CASES,
-  ...SPACE_TO_DEPTH_CASES,
   ...ATTENTION_CASES,
   ...KV_CACHE_CASES,
   ...DECODER_LAYER_CASES,
