@@ -13,9 +13,9 @@ export type { ConvertOptions, ConvertResult } from './convert/convert';
 export { type ErrorCode, SparseVilaError } from './errors';
 export { type DataSet, readDataSet, scenesSet, type TrueConversation, type TrueTurn } from './evaluate/data_set';
 export { type EvaluateOptions, evaluate } from './evaluate/evaluate';
-export type { Row } from './evaluate/rows';
 export { SCORES, type Score, type ScoreName } from './evaluate/scores';
 export type { Setting } from './evaluate/settings';
+export type { MethodSummary } from './evaluate/summary';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
@@ -39,12 +39,12 @@ export type {
   Drop,
   DropView,
   Matrix,
-  Place,
   Prune,
   Retrieve,
   Selection,
   SparsityMethod,
   TowerView,
+  VisualPlace,
 } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
 export { type LayerRelevance, type Observed, observed } from './sparsity/observed';

@@ -8,8 +8,8 @@ import { load, METHODS, type Model } from '../../src';
 import { scenesSet, type TrueTurn } from '../../src/evaluate/data_set';
 import { type EvaluateOptions, evaluate } from '../../src/evaluate/evaluate';
 import { openResults } from '../../src/evaluate/results_file';
-import type { Row } from '../../src/evaluate/rows';
 import { DENSE, methodEntry, type Setting } from '../../src/evaluate/settings';
+import type { MethodSummary } from '../../src/evaluate/summary';
 import { tune } from '../../src/evaluate/tune';
 import { brokenImage, cli, startCli } from '../cli/run';
 import { scene, TINY } from '../support/assets';
@@ -35,7 +35,7 @@ const ROW_KEYS = [
   ...['agreement', 'activePrefill', 'activeDecode', 'ms'],
 ];
 
-async function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<Row[]> {
+async function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<MethodSummary[]> {
   const results = openResults(at(name, 'results.jsonl'), { seed: 1 });
   const settings = [DENSE, SPARSE, KEEP_ALL, RANDOM];
   try {
@@ -46,7 +46,7 @@ async function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<R
   }
 }
 
-const withoutTimes = (rows: readonly Row[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
+const withoutTimes = (rows: readonly MethodSummary[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
 
 describe('rows', () => {
   it('count what is right, what agrees with dense, and what was active', async () => {
@@ -171,7 +171,7 @@ describe('command line', () => {
   it('prints a table of at most 80 columns, or JSON alone; writes plots', async () => {
     const { code, stdout } = await cli([...EVALUATE, '--json', '--out', at('cli')]);
     expect(code).toBe(0);
-    const json = JSON.parse(stdout) as { rows: Row[] };
+    const json = JSON.parse(stdout) as { rows: MethodSummary[] };
     expect(Object.keys(json)).toEqual(['seed', 'score', 'scenes', 'turns', 'rows']);
     expect(json).toMatchObject({ seed: 3, score: 'exact', scenes: 3, turns: 2 });
     const table = await cli([...EVALUATE, '--out', at('cli')]);
@@ -232,7 +232,7 @@ describe('command line', () => {
       '--out',
       at('own'),
     ]);
-    const [row] = (JSON.parse(stdout) as { rows: Row[] }).rows;
+    const [row] = (JSON.parse(stdout) as { rows: MethodSummary[] }).rows;
     expect(row).toMatchObject({ accuracy: 1, accuracyByKind: { at: 1 } });
   });
 
@@ -259,7 +259,7 @@ describe('command line', () => {
     const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
     const run = async () => (await cli([...args, '--out', at('time')])).stdout;
     const first = await run();
-    const { rows } = JSON.parse(first ?? '') as { rows: Row[] };
+    const { rows } = JSON.parse(first ?? '') as { rows: MethodSummary[] };
     expect(rows).toHaveLength(2);
     expect(rows[1]).toMatchObject({ method: 'visionzip', decodeSparsity: 0 });
     expect(await run()).toBe(first);

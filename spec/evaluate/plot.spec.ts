@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import type { Row } from '../../src/evaluate/rows';
+import type { MethodSummary } from '../../src/evaluate/summary';
 
 const PLOT = JSON.stringify(join(__dirname, '../../src/evaluate/plot.js'));
 
@@ -16,16 +16,22 @@ function inProcess(call: string, ...given: readonly unknown[]): string {
   const input = JSON.stringify(given);
   return JSON.parse(execFileSync(process.execPath, ['-e', script], { input, encoding: 'utf8' }));
 }
-const svgOf = (rows: readonly Row[], subtitle: readonly string[] = []): string =>
+const svgOf = (rows: readonly MethodSummary[], subtitle: readonly string[] = []): string =>
   inProcess('plot.renderSvg(plot.tokensPlot(...given))', rows, subtitle);
 
 const TIMES = { image: 0, tower: 0, project: 0, retrieve: 0, prefill: 0, decode: 0, total: 0, conversation: 0 };
-const row = (method: string, prefillSparsity: number, decodeSparsity: number, accuracy: number, active = 10): Row =>
+const row = (
+  method: string,
+  prefillSparsity: number,
+  decodeSparsity: number,
+  accuracy: number,
+  active = 10,
+): MethodSummary =>
   ({
     ...{ method, prefillSparsity, decodeSparsity, positions: 'original', accuracy, agreement: 1 },
     ...{ accuracyByTurn: [accuracy, accuracy], accuracyByKind: {}, ms: TIMES },
     ...{ activePrefill: 100 * (1 - prefillSparsity), activeDecode: active },
-  }) as unknown as Row;
+  }) as unknown as MethodSummary;
 const DENSE = row('dense', 0, 0, 0.95, 100);
 /** Three settings of the same accuracy and the same tokens: a scatter plot would show one mark. */
 const SAME = ['sparsevila', 'quest', 'fastv'].map((method) => row(method, 0.6, 0.75, 0.5));

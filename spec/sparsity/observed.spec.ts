@@ -8,16 +8,16 @@ import {
   METHODS,
   type Model,
   observed,
-  type Place,
   type SparsityMethod,
   sparseVila,
+  type VisualPlace,
 } from '../../src';
 import { scene, TINY } from '../support/assets';
 import { viewOf } from './views';
 
 const image = viewOf({ t: 1, h: 2, w: 3 }, Float32Array.of(0.1, 0.3, 0.2, 0.05, 0.15, 0.2));
 const scores = Float32Array.of(0.3, 0.1, 0.4, 0.2);
-const places: Place[] = Array.from(scores, (_, col) => ({ medium: 0, grid: 0, t: 0, row: 0, col }));
+const places: VisualPlace[] = Array.from(scores, (_, col) => ({ medium: 0, grid: 0, t: 0, row: 0, col }));
 
 describe('observed', () => {
   it('chooses as the method itself', () => {

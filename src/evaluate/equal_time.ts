@@ -5,8 +5,8 @@ import type { OnProgress } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
 import { type ConverseOptions, converse, sharedTowerTimes } from './converse';
 import type { DataSet } from './data_set';
-import { mean, median } from './rows';
 import { effectiveRatios, methodEntry, type Positions, type Ratios, ratiosForShare, type Setting } from './settings';
+import { mean, median } from './summary';
 
 /** SparseVILA's image preset. */
 const REFERENCE = { method: 'sparsevila', prefillSparsity: 0.6, decodeSparsity: 0.75 } as const;

@@ -7,9 +7,9 @@ import type { OnProgress } from '../runtime/progress';
 import { converse, PROTOCOLS, type Protocol, sharedTowerTimes, type TurnResult } from './converse';
 import type { DataSet, TrueTurn } from './data_set';
 import { inMemory, type ResultsFile } from './results_file';
-import { type Answered, type Row, rowOf } from './rows';
 import { SCORE_NAMES, type Score, type ScoreName, scoreOf } from './scores';
 import { DENSE, nameOf, type Setting } from './settings';
+import { type Answered, type MethodSummary, summarize } from './summary';
 
 export interface EvaluateOptions {
   readonly model: VisionLanguageModel;
@@ -50,7 +50,7 @@ const CHECKS: Checks<EvaluateOptions> = {
  * Asks whatever `results` does not hold yet, judges all answers, and returns a row per protocol and setting.
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; what `converse` throws
  */
-export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
+export async function evaluate(options: EvaluateOptions): Promise<MethodSummary[]> {
   checkOptions('evaluate', options, CHECKS);
   try {
     return await compare(options);
@@ -59,7 +59,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Row[]> {
   }
 }
 
-async function compare(options: EvaluateOptions): Promise<Row[]> {
+async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
   const { model, data, seed = 1, maxTokens = 64, signal, results = inMemory() } = options;
   const { protocols = ['forget'], score = 'exact', onProgress = () => undefined } = options;
   const settings = [...new Map([DENSE, ...options.settings].map((setting) => [nameOf(setting), setting])).values()];
@@ -82,7 +82,7 @@ async function compare(options: EvaluateOptions): Promise<Row[]> {
     }
   }
   onProgress({ step: 'evaluate', done: total, total, unit: 'conversations' });
-  const rows: Row[] = [];
+  const rows: MethodSummary[] = [];
   for (const part of parts) rows.push(await partRow(data, results, part, protocols.length > 1, score));
   return rows;
 }
@@ -102,7 +102,7 @@ async function partRow(
   part: Part,
   several: boolean,
   score: ScoreName | Score,
-): Promise<Row> {
+): Promise<MethodSummary> {
   const pieceFor = (i: number, setting: Setting): TurnResult[] =>
     results.pieces.get(pieceOf(i, { ...part, setting })) as TurnResult[];
   const answered: Answered[] = [];
@@ -110,7 +110,7 @@ async function partRow(
     const given = pieceFor(i, part.setting);
     answered.push({ turns, results: given, scores: await scoresOf(given, turns, score), dense: pieceFor(i, DENSE) });
   }
-  const row = rowOf(part.setting, answered);
+  const row = summarize(part.setting, answered);
   return several ? { ...row, protocol: part.protocol } : row;
 }
 

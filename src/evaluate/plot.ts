@@ -9,15 +9,19 @@ import { replaceFile } from '../runtime/atomic';
 import { packageFolder } from '../runtime/paths';
 import { curvesPlot } from './plot_curves';
 import { lineOf } from './plot_labels';
-import { rowsPlot } from './plot_rows';
+import { settingsPlot } from './plot_settings';
 import { turnsPlot } from './plot_turns';
-import type { Row } from './rows';
+import type { MethodSummary } from './summary';
 
 /** Pixels of PNG per unit of SVG. */
 const SCALE = 2;
 
 /** Writes `accuracy-by-tokens` and `accuracy-by-turn`, each as .svg and .png; returns the paths. */
-export async function writePlots(folder: string, rows: readonly Row[], subtitle: readonly string[]): Promise<string[]> {
+export async function writePlots(
+  folder: string,
+  rows: readonly MethodSummary[],
+  subtitle: readonly string[],
+): Promise<string[]> {
   const files: string[] = [];
   for (const [name, spec] of [
     ['accuracy-by-tokens', tokensPlot(rows, subtitle)],
@@ -40,10 +44,10 @@ export async function writePlots(folder: string, rows: readonly Row[], subtitle:
 }
 
 /** A row of the picture for each setting; a panel for each method where one was run at several ratios. */
-export function tokensPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
+export function tokensPlot(rows: readonly MethodSummary[], subtitle: readonly string[]): TopLevelSpec {
   const lines = rows.filter(({ method }) => method !== 'dense').map(lineOf);
   const hasCurves = new Set(lines).size < lines.length;
-  return hasCurves ? curvesPlot(rows, subtitle) : rowsPlot(rows, subtitle);
+  return hasCurves ? curvesPlot(rows, subtitle) : settingsPlot(rows, subtitle);
 }
 
 export async function renderSvg(spec: TopLevelSpec): Promise<string> {

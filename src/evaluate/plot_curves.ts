@@ -2,7 +2,7 @@
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FAINT, HIGHLIGHT, INK, isHighlighted, lineOf } from './plot_labels';
-import type { Row } from './rows';
+import type { MethodSummary } from './summary';
 import { byAccuracy } from './table';
 
 const COLUMNS = 6;
@@ -10,7 +10,7 @@ const COLUMNS = 6;
 const SIZE = { width: 150, height: 112 };
 const OTHER = '#2f6690';
 
-export function curvesPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
+export function curvesPlot(rows: readonly MethodSummary[], subtitle: readonly string[]): TopLevelSpec {
   const sparse = byAccuracy(rows).filter(({ method }) => method !== 'dense');
   const points = sparse.map((row) => ({
     line: lineOf(row),

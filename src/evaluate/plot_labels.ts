@@ -1,8 +1,8 @@
 // What the pictures of an evaluation share: the names of settings, the colours, and the type.
 
 import { FONT_FAMILIES } from '../image/fonts';
-import type { Row } from './rows';
 import { ratiosText } from './settings';
+import type { MethodSummary } from './summary';
 
 export const FONT = FONT_FAMILIES;
 export const INK = '#222222';
@@ -42,20 +42,20 @@ export const RATIOS_NOTE = [
 ];
 
 /** What tells the curves of a picture apart: the method, and how positions and history were treated where that differs. */
-export function lineOf({ method, positions, protocol }: Row): string {
+export function lineOf({ method, positions, protocol }: MethodSummary): string {
   return `${method}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
 }
 
 /** `0.6/0.75`; nothing for dense. */
-function ratiosOf(row: Row): string {
+function ratiosOf(row: MethodSummary): string {
   return row.method === 'dense' ? '' : ratiosText(row);
 }
 
 /** `sparsevila 0.6/0.75`, with what else tells settings apart. */
-export function settingOf(row: Row): string {
+export function settingOf(row: MethodSummary): string {
   const { positions, protocol } = row;
   const ratios = ratiosOf(row);
   return `${row.method}${ratios === '' ? '' : ` ${ratios}`}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
 }
 
-export const isHighlighted = ({ method }: Pick<Row, 'method'>): boolean => method.startsWith('sparsevila');
+export const isHighlighted = ({ method }: Pick<MethodSummary, 'method'>): boolean => method.startsWith('sparsevila');

@@ -2,10 +2,10 @@
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FONT, INK, RATIOS_NOTE, settingOf } from './plot_labels';
-import type { Row } from './rows';
+import type { MethodSummary } from './summary';
 import { byAccuracy } from './table';
 
-export function turnsPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
+export function turnsPlot(rows: readonly MethodSummary[], subtitle: readonly string[]): TopLevelSpec {
   const sorted = byAccuracy(rows);
   const values = sorted.flatMap((row) => [
     ...row.accuracyByTurn.map((accuracy, i) => ({

@@ -1,11 +1,11 @@
 // The rows as a table for people: fixed columns, in blocks where the terminal is narrower than all of them. Knows no colours.
 
-import type { Row } from './rows';
 import { ratiosText } from './settings';
+import type { MethodSummary } from './summary';
 
 interface Column {
   readonly title: string;
-  readonly cell: (row: Row) => string;
+  readonly cell: (row: MethodSummary) => string;
   /** What tells rows apart: at the left of every block. */
   readonly isKey?: true;
 }
@@ -14,7 +14,7 @@ interface Column {
  * Rows by accuracy, dense first: accuracy overall, in turn 1 and in later turns, by kind, agreement, active tokens, times. Columns that
  * do not fit into `width` continue in a further block below, which repeats what tells rows apart.
  */
-export function formatTable(rows: readonly Row[], width = 80): string {
+export function formatTable(rows: readonly MethodSummary[], width = 80): string {
   const ordered = byAccuracy(rows);
   const columns = columnsOf(rows).map(({ title, cell, isKey = false }) => {
     const cells = [title, ...ordered.map(cell)];
@@ -42,17 +42,17 @@ export function formatTable(rows: readonly Row[], width = 80): string {
   return `${blocks.map(lines).join('\n\n')}\n\n${legend(width)}\n`;
 }
 
-function columnsOf(rows: readonly Row[]): Column[] {
+function columnsOf(rows: readonly MethodSummary[]): Column[] {
   const kinds = Object.keys(rows[0]?.accuracyByKind ?? {});
-  const has = (test: (row: Row) => boolean): boolean => rows.some(test);
+  const has = (test: (row: MethodSummary) => boolean): boolean => rows.some(test);
   return [
     { title: 'method', cell: ({ method }) => method, isKey: true },
     { title: 'ratios', cell: ratiosText, isKey: true },
     ...(has(({ positions }) => positions !== 'original')
-      ? [{ title: 'positions', cell: ({ positions }: Row) => positions, isKey: true as const }]
+      ? [{ title: 'positions', cell: ({ positions }: MethodSummary) => positions, isKey: true as const }]
       : []),
     ...(has(({ protocol }) => protocol !== undefined)
-      ? [{ title: 'history', cell: ({ protocol }: Row) => protocol ?? '', isKey: true as const }]
+      ? [{ title: 'history', cell: ({ protocol }: MethodSummary) => protocol ?? '', isKey: true as const }]
       : []),
     { title: 'accuracy', cell: ({ accuracy }) => share(accuracy) },
     { title: 'turn 1', cell: ({ accuracyByTurn }) => share(accuracyByTurn[0]) },
@@ -85,7 +85,7 @@ function wrapped(text: string, width: number): string {
 }
 
 /** The best first, dense before all. */
-export function byAccuracy(rows: readonly Row[]): Row[] {
+export function byAccuracy(rows: readonly MethodSummary[]): MethodSummary[] {
   return [...rows].sort(
     (a, b) => Number(b.method === 'dense') - Number(a.method === 'dense') || b.accuracy - a.accuracy,
   );

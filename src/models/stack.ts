@@ -9,10 +9,10 @@ import type { TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import { floats } from '../ops/run';
 import {
+  type ByteRange,
   dequantize,
   type Int4Part,
   type PackedMatrix,
-  type Place,
   type Precision,
   packInt4,
   packInt8,
@@ -29,7 +29,7 @@ export interface StackSource {
   readonly precision: Precision;
   find(name: string): TensorEntry | undefined;
   /** Where a tensor lies, which counts as read from then on. */
-  place(entry: TensorEntry): Place;
+  rangeOf(entry: TensorEntry): ByteRange;
   /** A plain tensor of this shape. */
   part(name: string, shape: readonly number[]): WeightPart;
 }
@@ -46,13 +46,13 @@ type Modules = readonly [QuantizedModule, ...QuantizedModule[]];
 
 /** A function that packs the stacks of one checkpoint, whose 4-bit modules have to be of one format. */
 export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix {
-  const { quantization, type, place } = source;
+  const { quantization, type, rangeOf } = source;
   const find = (name: string): TensorEntry | undefined => source.find(name);
   let known: QuantizedModule | undefined;
   const packInt4Modules = (modules: Modules, gated: boolean): PackedMatrix => {
     known ??= modules[0];
     if (known.format !== modules[0].format) throw mixedFormats(known, modules[0]);
-    return packModules(modules, place, { gated, precision: source.precision });
+    return packModules(modules, rangeOf, { gated, precision: source.precision });
   };
   const int8 = ({ modules, rows, k, gated }: Stack): readonly Int8Module[] =>
     int8Stack(find, modules, rows, k, { gated, config: quantization });
@@ -64,7 +64,7 @@ export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix
       return packInt4Modules([one], false);
     }
     if (!isInt8(find, module)) return source.part(`${module}.weight`, [rows, k]);
-    return packInt8Modules(int8({ modules: [module], rows: [rows], k, gated: false }), k, place);
+    return packInt8Modules(int8({ modules: [module], rows: [rows], k, gated: false }), k, rangeOf);
   };
 
   return (stack) => {
@@ -74,7 +74,7 @@ export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix
       const parts = modules.map((module, i) => source.part(`${module}.weight`, [rowsOf(i), k]));
       return packMatrix(parts, k, { gated, ...(type === undefined ? {} : { type }) });
     }
-    if (modules.every((module) => isInt8(find, module))) return packInt8Modules(int8(stack), k, place);
+    if (modules.every((module) => isInt8(find, module))) return packInt8Modules(int8(stack), k, rangeOf);
     if (modules.every((module) => isQuantized(find, module))) {
       const [first, ...rest] = modules.map((module, i) => quantizedModule(find, module, rowsOf(i), k, quantization));
       if (first !== undefined && isUniform([first, ...rest])) return packInt4Modules([first, ...rest], gated);
@@ -118,18 +118,18 @@ function packMixed(
 /** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
 function packModules(
   modules: Modules,
-  place: (entry: TensorEntry) => Place,
+  rangeOf: (entry: TensorEntry) => ByteRange,
   options: { readonly gated: boolean; readonly precision: Precision },
 ): PackedMatrix {
   const parts = modules.map(({ rows, tensors }): Int4Part => {
     const { weight, scales, zeros, groupIndex, shape } = tensors;
     return {
       rows,
-      weight: place(weight),
-      scales: place(scales),
-      zeros: zeros && place(zeros),
-      groupIndex: groupIndex && place(groupIndex),
-      shape: shape && place(shape),
+      weight: rangeOf(weight),
+      scales: rangeOf(scales),
+      zeros: zeros && rangeOf(zeros),
+      groupIndex: groupIndex && rangeOf(groupIndex),
+      shape: shape && rangeOf(shape),
     };
   });
   try {
@@ -142,11 +142,11 @@ function packModules(
 function packInt8Modules(
   modules: readonly Int8Module[],
   k: number,
-  place: (entry: TensorEntry) => Place,
+  rangeOf: (entry: TensorEntry) => ByteRange,
 ): PackedMatrix {
   const parts = modules.map(({ rows, weight, scales, scaleType }) => ({
-    ...{ ...place(weight), type: 'int8' as const, rows },
-    scales: { ...place(scales), type: scaleType },
+    ...{ ...rangeOf(weight), type: 'int8' as const, rows },
+    scales: { ...rangeOf(scales), type: scaleType },
   }));
   try {
     return packInt8(parts, k);

@@ -7,9 +7,9 @@ import { openCheckpoint, readTensor, type TensorEntry } from '../checkpoint/safe
 import { SparseVilaError } from '../errors';
 import { float32, floats } from '../ops/run';
 import {
+  type ByteRange,
   loadTensor,
   type PackedMatrix,
-  type Place,
   type Precision,
   type WeightPart,
   type WeightType,
@@ -93,7 +93,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     return tensor;
   };
   /** Where a tensor lies, which counts as read from then on. */
-  const place = (entry: TensorEntry): Place => {
+  const rangeOf = (entry: TensorEntry): ByteRange => {
     if (unread.delete(entry)) done += entry.bytes;
     let source = sources.get(entry.file);
     if (source === undefined) {
@@ -111,7 +111,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
         `${entry.file}: expected BF16, F16 or F32 for "${name}", received ${entry.dtype}.`,
       );
     }
-    return { ...place(entry), type, rows: shape[0] as number };
+    return { ...rangeOf(entry), type, rows: shape[0] as number };
   };
   const find = (name: string): TensorEntry | undefined => entries.get(name);
   const packStack = stackPacker({
@@ -119,7 +119,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     type: options.type,
     precision: options.precision ?? 'exact',
     find,
-    place,
+    rangeOf,
     part,
   });
   const unmap = (): void => {

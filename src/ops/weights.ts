@@ -86,8 +86,8 @@ export type Int4Format = (typeof INT4_FORMATS)[number];
 /** Inputs per scale that the kernels know, largest first. */
 export const STORED_GROUPS = [128, 64, 32] as const;
 
-/** Bytes inside a source. */
-export interface Place {
+/** Where the bytes of a tensor begin: the number of an opened file and an offset in it. Their length follows from the tensor's shape. */
+export interface ByteRange {
   readonly source: number;
   readonly offset: number;
 }
@@ -95,14 +95,14 @@ export interface Place {
 /** One matrix in a 4-bit format. */
 export interface Int4Part {
   readonly rows: number;
-  readonly weight: Place;
-  readonly scales: Place;
+  readonly weight: ByteRange;
+  readonly scales: ByteRange;
   /** Absent: symmetric `pack-quantized`. */
-  readonly zeros?: Place | undefined;
+  readonly zeros?: ByteRange | undefined;
   /** int32 [k]: has to be i / group for every input i. */
-  readonly groupIndex?: Place | undefined;
+  readonly groupIndex?: ByteRange | undefined;
   /** int64 [2]: has to be [rows, k]. */
-  readonly shape?: Place | undefined;
+  readonly shape?: ByteRange | undefined;
 }
 
 /** What the parts of a 4-bit matrix have in common. */
@@ -133,8 +133,8 @@ export function packInt4(
   const recipe = [INT4_FORMATS.indexOf(format), Number(gated), planes, k, group, storedGroup, TYPE_CODE[scaleType]];
   for (const { rows, weight, scales, zeros, groupIndex, shape } of parts) {
     recipe.push(rows);
-    for (const place of [weight, scales, zeros, groupIndex, shape])
-      recipe.push(place?.source ?? -1, ...words(place?.offset ?? 0));
+    for (const range of [weight, scales, zeros, groupIndex, shape])
+      recipe.push(range?.source ?? -1, ...words(range?.offset ?? 0));
   }
   const tensor = withInt32(recipe, (r) => run('SvPackInt4', [r]));
   const rows = parts.map((part) => part.rows);
@@ -152,11 +152,11 @@ export function dequantize(matrix: PackedMatrix, row = 0, rows = matrix.outputs)
 }
 
 /** A matrix to hold in 8 bits: int8 with its scales as a file stores them, or floats that are rounded at max|w| / 127 per row. */
-export interface Int8Part extends Place {
+export interface Int8Part extends ByteRange {
   readonly rows: number;
   readonly type: WeightType | 'int8';
   /** Of an int8 part: [rows]. */
-  readonly scales?: (Place & { readonly type: WeightType }) | undefined;
+  readonly scales?: (ByteRange & { readonly type: WeightType }) | undefined;
 }
 
 /**

@@ -13,9 +13,9 @@ import { endOfAnswer, transcript } from '../models/transcript';
 import { floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { append, startConversation } from '../session/conversation';
+import { type DecoderRows, type DecoderRowsContext, decoderRows } from '../session/decoder_rows';
 import { type MediaContext, prepareMedia, seeMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
-import { type Rows, type RowsContext, rowsOf } from '../session/rows';
 import { createSession } from '../session/session';
 import { turnsWith } from '../session/turn';
 import { dense } from '../sparsity/dense';
@@ -154,7 +154,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const { config } = model.decoder;
   const conversation = startConversation(kvCache(config, 'f32', config.maxPositions));
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-  const context: MediaContext & RowsContext = {
+  const context: MediaContext & DecoderRowsContext = {
     model,
     method: dense(),
     conversation,
@@ -166,7 +166,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const positions: number[] = [];
   const answers: { row: number; next: number }[] = [];
   const visualRows: number[] = [];
-  const add = (rows: Rows): void => {
+  const add = (rows: DecoderRows): void => {
     for (const row of rows.visual) visualRows.push(positions.length + row);
     for (const position of rows.positions) positions.push(position);
     parts.push(floats(rows.x).slice());
@@ -192,13 +192,13 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     const plain = [{ begin: spoken.length - answer.length, end: spoken.length }];
     const ids = model.tokenizer.encode(spoken, { plain, continues: true });
     try {
-      add(rowsOf(context, [...prompt.opening, prompt.question], new Map(media.entries())));
+      add(decoderRows(context, [...prompt.opening, prompt.question], new Map(media.entries())));
     } finally {
       for (const { rows } of media) rows.dispose();
     }
     const said = end === undefined ? ids : [...ids, end];
     for (const [j, next] of said.entries()) answers.push({ row: positions.length - 1 + j, next });
-    if (ids.length > 0) add(rowsOf(context, [ids], new Map()));
+    if (ids.length > 0) add(decoderRows(context, [ids], new Map()));
     conversation.script = { turns: [...turns, assistant], open: [], text: prompt.text + spoken, pending: [] };
   }
   const visual = new Uint8Array(positions.length);

@@ -30,7 +30,7 @@ import { wheelFor } from './wheel';
 /** `fail`: nothing runs without it. `warn`: it runs, but something is missing or unused. */
 export type Status = 'ok' | 'warn' | 'fail';
 
-export interface Row {
+export interface DiagnosisRow {
   readonly name: string;
   readonly status: Status;
   readonly value: string;
@@ -41,7 +41,7 @@ export interface Row {
 export interface Report {
   /** No row has failed. */
   readonly ok: boolean;
-  readonly rows: readonly Row[];
+  readonly rows: readonly DiagnosisRow[];
 }
 
 const SETUP = 'Run `npx sparsevila setup`.';
@@ -106,30 +106,30 @@ function attempt<T>(make: () => T): Attempt<T> {
   }
 }
 
-function row(name: string, status: Status, value: string, advice: string): Row {
+function row(name: string, status: Status, value: string, advice: string): DiagnosisRow {
   return status === 'ok' ? { name, status, value } : { name, status, value, advice };
 }
 
-function nodeRow(): Row {
+function nodeRow(): DiagnosisRow {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   const fits = (major === 20 && minor >= 19) || (major === 22 && minor >= 12) || major >= 24;
   return row('Node', fits ? 'ok' : 'warn', process.version, 'Tested are Node 20.19, 22.12 and 24, or later of each.');
 }
 
 /** One row when all is there, else one for each package that is not. */
-function packageRows(): Row[] {
+function packageRows(): DiagnosisRow[] {
   const problems = packageProblems();
   if (problems.length === 0) return [row('packages', 'ok', 'all that package.json names', '')];
   return problems.map(({ name, found, command }) => row(name, 'fail', found, `Run \`${command}\` in your project.`));
 }
 
 /** A program that set-up calls: not needed any more where its work is done. */
-function toolRow(name: string, version: string | undefined, done: boolean, advice: string): Row {
+function toolRow(name: string, version: string | undefined, done: boolean, advice: string): DiagnosisRow {
   const missing = done ? 'warn' : 'fail';
   return row(name, version === undefined ? missing : 'ok', version ?? 'not found', advice);
 }
 
-function npmRow(fetched: boolean): Row {
+function npmRow(fetched: boolean): DiagnosisRow {
   const [npm, ...args] = findNpm() ?? [];
   const version = npm && versionLine(npm, [...args, '--version']);
   return toolRow(
@@ -140,14 +140,14 @@ function npmRow(fetched: boolean): Row {
   );
 }
 
-function pipRow(fetched: boolean): Row {
+function pipRow(fetched: boolean): DiagnosisRow {
   const [python, ...args] = attempt(() => findPip()).value ?? [];
   const version = python && versionLine(python, [...args, '--version']);
   const advice = 'Install Python with pip (`apt install python3-pip`): set-up fetches TensorFlow with it.';
   return toolRow('pip', version, fetched, advice);
 }
 
-function compilerRows(built: boolean): Row[] {
+function compilerRows(built: boolean): DiagnosisRow[] {
   const [compiler, cmake] = [findCompiler(), findProgram(['cmake'])];
   const install = 'Install GCC ≥ 11 or Clang ≥ 13 (`apt install g++ make`), or name it in CXX.';
   const problem = compiler && compilerProblem(compiler);
@@ -161,14 +161,14 @@ function compilerRows(built: boolean): Row[] {
 }
 
 /** Whether there is a libtensorflow for this system. */
-function systemRow(fetched: boolean): Row {
+function systemRow(fetched: boolean): DiagnosisRow {
   const glibc = glibcVersion();
   const value = `${process.platform} ${process.arch}, ${glibc ? `glibc ${glibc}` : 'not glibc'}`;
   const { error } = attempt(() => wheelFor());
   return row('system', error === undefined || fetched ? 'ok' : 'fail', value, error ?? '');
 }
 
-function processorRow(): Row {
+function processorRow(): DiagnosisRow {
   const found = processor();
   const { model, arch, features } = found;
   const level = attempt(() => isaLevel(found));
@@ -178,25 +178,25 @@ function processorRow(): Row {
   return row('processor', 'ok', `${text}\nkernels use: ${level.value}${asked}`, '');
 }
 
-function coresRow(): Row {
+function coresRow(): DiagnosisRow {
   const quota = cpuQuota();
   const { error } = attempt(() => checkThreadCounts());
   const text = `${cores()}${quota === undefined ? '' : ` (the container's quota is ${quota.toFixed(1)})`}`;
   return row('cores', error === undefined ? 'ok' : 'fail', text, error ?? '');
 }
 
-function memoryRow(): Row {
+function memoryRow(): DiagnosisRow {
   const bytes = memoryBytes();
   const advice = 'The demo needs 1 GB, an 8B model in 4 bits about 8 GB.';
   return row('memory', bytes < 4e9 ? 'warn' : 'ok', `${(bytes / 1e9).toFixed(1)} GB`, advice);
 }
 
-function engineRow(engine: string | undefined): Row {
+function engineRow(engine: string | undefined): DiagnosisRow {
   const name = `${ENGINE_PACKAGE} ${ENGINE_VERSION}`;
   return row('engine', engine === undefined ? 'fail' : 'ok', engine ? `${name} in ${engine}` : 'not there yet', SETUP);
 }
 
-function libtensorflowRow({ value, error }: Attempt<Libtensorflow | undefined>): Row {
+function libtensorflowRow({ value, error }: Attempt<Libtensorflow | undefined>): DiagnosisRow {
   if (value === undefined) return row('libtensorflow', 'fail', error ? 'not usable' : 'not there yet', error ?? SETUP);
   const bytes = LIBRARIES.reduce(
     (sum, name) => sum + (statSync(join(value.lib, name), { throwIfNoEntry: false })?.size ?? 0),
@@ -207,13 +207,13 @@ function libtensorflowRow({ value, error }: Attempt<Libtensorflow | undefined>):
   return row('libtensorflow', 'ok', `${source}, ${Math.round(bytes / 1e6)} MB in ${value.lib}`, '');
 }
 
-function nativeRow({ value, error }: Attempt<NativeModules | undefined>): Row {
+function nativeRow({ value, error }: Attempt<NativeModules | undefined>): DiagnosisRow {
   const found = value?.folder ?? (error ? 'not found' : 'not compiled for the present sources');
   return row('native modules', value ? 'ok' : 'fail', found, error ?? SETUP);
 }
 
 /** TensorFlow, and the device that it uses. */
-function backendRows(installed: boolean, facts: GpuFacts): Row[] {
+function backendRows(installed: boolean, facts: GpuFacts): DiagnosisRow[] {
   if (!installed) return [row('TensorFlow', 'fail', 'not started: set-up is not complete', SETUP)];
   const probe = runProbe();
   if (!probe.ok) {
@@ -225,23 +225,23 @@ function backendRows(installed: boolean, facts: GpuFacts): Row[] {
   return [row('TensorFlow', 'ok', value, ''), deviceRow(probe, facts)];
 }
 
-function deviceRow({ device, deviceReport }: Extract<Probe, { ok: true }>, facts: GpuFacts): Row {
+function deviceRow({ device, deviceReport }: Extract<Probe, { ok: true }>, facts: GpuFacts): DiagnosisRow {
   if (device === 'GPU') return row('device', 'ok', `GPU: ${formatDevices(deviceReport)}`, '');
   const { why, advice } = cpuReason(requestedDevice(), facts, deviceReport);
   return row('device', advice === undefined ? 'ok' : 'warn', `CPU: ${why}`, advice ?? '');
 }
 
-function gpuRows(facts: GpuFacts): Row[] {
+function gpuRows(facts: GpuFacts): DiagnosisRow[] {
   return [driverRow(facts.nvidia), hardwareRow(facts.nvidia), cudaRow(), libraryRow(facts)];
 }
 
-function driverRow({ driver, version, devices }: Nvidia): Row {
+function driverRow({ driver, version, devices }: Nvidia): DiagnosisRow {
   if (driver === undefined) return row('NVIDIA driver', 'ok', 'none (no libcuda.so.1)', '');
   const idle = devices.length === 0 ? ', but no device for it' : '';
   return row('NVIDIA driver', 'ok', `${version ?? 'version unknown'}, ${driver}${idle}`, '');
 }
 
-function hardwareRow({ gpus, devices }: Nvidia): Row {
+function hardwareRow({ gpus, devices }: Nvidia): DiagnosisRow {
   const listed = gpus.map(
     ({ name, memoryBytes: bytes, capability }) =>
       `${name}, ${(bytes / 1e9).toFixed(0)} GB, compute capability ${capability}`,
@@ -250,7 +250,7 @@ function hardwareRow({ gpus, devices }: Nvidia): Row {
   return row('GPUs', 'ok', listed.join('\n') || unnamed, '');
 }
 
-function cudaRow(): Row {
+function cudaRow(): DiagnosisRow {
   const cuda = findCuda();
   const tooOld = installedCuda().filter(({ version }) => !isRecentCuda(version));
   const passed = tooOld.map(({ nvcc, version }) => `\nnot used: ${nvcc} is CUDA ${version}, older than 12.4`).join('');
@@ -261,7 +261,7 @@ function cudaRow(): Row {
   return row('CUDA compiler', 'ok', found + passed, '');
 }
 
-function libraryRow({ nvidia, library, failure, cuda }: GpuFacts): Row {
+function libraryRow({ nvidia, library, failure, cuda }: GpuFacts): DiagnosisRow {
   if (library) return row('GPU library', 'ok', `${library.path} (CUDA ${library.cuda})`, '');
   if (failure) return row('GPU library', 'warn', `could not be built: ${failure.message}`, FIX_HINT);
   // What keeps the machine from using it is told under `device`.

@@ -5,7 +5,7 @@ import { received, SparseVilaError } from '../errors';
 import type { KvCache } from '../models/kv_cache';
 import type { PreparedMedium } from '../models/media';
 import type { Said, Turn } from '../models/transcript';
-import type { Place } from '../sparsity/method';
+import type { VisualPlace } from '../sparsity/method';
 
 /** What rows of the cache stand for, in their order: the id of a text row, or a run of visual rows with the texts around it. */
 export type Item = number | RunItem;
@@ -81,7 +81,7 @@ export interface Conversation {
   /** Position of the next text row; pruned tokens have taken theirs along. */
   nextPosition: number;
   /** Where each visual token lies. */
-  readonly places: Place[];
+  readonly places: VisualPlace[];
   /** Its images and videos, numbered as in places and runs. */
   readonly media: KnownMedium[];
   /** Ids seen and generated so far, for the repetition penalty. */
@@ -121,8 +121,8 @@ export function lengthOf({ layers }: Conversation): number {
 }
 
 /** Where the visual rows of a layer lie, from the from-th on. */
-export function placesOf(c: Conversation, layer: number, from = 0): Place[] {
-  return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as Place);
+export function placesOf(c: Conversation, layer: number, from = 0): VisualPlace[] {
+  return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as VisualPlace);
 }
 
 /** Where the conversation stands. */

@@ -6,8 +6,8 @@ import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { DropView, SparsityMethod } from '../sparsity/method';
+import type { DecoderRows } from './decoder_rows';
 import { gatherRows, matrixOf } from './media';
-import type { Rows } from './rows';
 import { checkMerged, checkSelection } from './selection';
 
 /** Layers from .. to - 1 of a prefill, run over the same rows. */
@@ -60,7 +60,7 @@ export function dropStarts({ name, drop }: SparsityMethod, layers: number): numb
 }
 
 /** Rows of a turn whose attention `drop` sees: the last one, or the method's raters. Empty without visual rows. */
-export function scoredRows(method: SparsityMethod, { x, visual, positions }: Rows, question: number): number[] {
+export function scoredRows(method: SparsityMethod, { x, visual, positions }: DecoderRows, question: number): number[] {
   const last = positions.length - 1;
   if (method.drop === undefined || visual.length === 0) return [];
   if (method.drop.raters === undefined) return [last];

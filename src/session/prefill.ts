@@ -6,10 +6,10 @@ import type { VisionLanguageModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
+import { type DecoderRows, decoderRows, idsAround } from './decoder_rows';
 import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
 import type { MediaContext, PrunedMedium } from './media';
 import type { TurnPrompt } from './prompt';
-import { idsAround, type Rows, rowsOf } from './rows';
 
 /** Rows of one op call: bounds scratch memory and the time between calls of pace. */
 const CHUNK = 512;
@@ -21,7 +21,7 @@ export interface PrefillContext extends MediaContext {
 
 /** The rows of a turn while they run. Indices are among all rows of the turn. */
 interface Run {
-  readonly rows: Rows;
+  readonly rows: DecoderRows;
   /** Where the question's rows begin, and of these where those begin whose relevance counts. */
   readonly question: number;
   readonly window: number;
@@ -51,7 +51,7 @@ export async function prefill(
   const pruned =
     method.positions === 'compact' ? 0 : all.reduce((sum, medium) => sum + medium.tokens - medium.kept.length, 0);
   checkRoom(c, kept + texts, kept + texts + pruned);
-  const rows = rowsOf(context, [...prompt.opening, prompt.question], media);
+  const rows = decoderRows(context, [...prompt.opening, prompt.question], media);
   try {
     const run = startRun(context, rows, prompt.question.length);
     const scores = await runRows(context, run);
@@ -71,7 +71,7 @@ export async function prefill(
   }
 }
 
-function startRun({ conversation, method }: PrefillContext, rows: Rows, words: number): Run {
+function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, words: number): Run {
   const t = rows.positions.length;
   const isVisual = new Uint8Array(t);
   for (const row of rows.visual) isVisual[row] = 1;

@@ -17,6 +17,7 @@ import {
   rewind,
   type Script,
 } from './conversation';
+import { idsAround } from './decoder_rows';
 import { type FinishReason, type Generated, generate } from './generate';
 import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
@@ -24,7 +25,6 @@ import { type AskOptions, type History, type Part, samplingOf } from './options'
 import { retrievePermanently } from './permanent';
 import { type PrefillContext, prefill } from './prefill';
 import { type TurnPrompt, turnPrompt } from './prompt';
-import { idsAround } from './rows';
 import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 

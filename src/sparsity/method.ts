@@ -47,7 +47,7 @@ export interface DropView {
 }
 
 /** Where a visual row lies: its plane, row and column in a grid of the conversation's medium-th medium. */
-export interface Place {
+export interface VisualPlace {
   readonly medium: number;
   readonly grid: number;
   readonly t: number;
@@ -99,7 +99,7 @@ export interface Retrieve {
    * The layer's visual rows that the answer attends, ascending. `relevance` is the mean, over heads and the question's rows, of the
    * full-row softmax on each of them.
    */
-  select(relevance: Float32Array, layer: number, places: readonly Place[]): Int32Array;
+  select(relevance: Float32Array, layer: number, places: readonly VisualPlace[]): Int32Array;
 }
 
 /** Any of the three; dense has none of them. Keeping everything equals dense bit for bit. */

@@ -2,12 +2,12 @@
 // Keeping and attending everything is dense bit for bit, so that watching changes no answer.
 
 import { checkedMethod } from './checked';
-import type { Place, SparsityMethod } from './method';
+import type { SparsityMethod, VisualPlace } from './method';
 
 /** What a layer's retrieval was shown: the relevance of visual rows, and where these lie in their images. */
 export interface LayerRelevance {
   readonly scores: Float32Array;
-  readonly places: readonly Place[];
+  readonly places: readonly VisualPlace[];
 }
 
 export interface Observed {

@@ -4,7 +4,7 @@
 // its keys at every step and head; the last page is cut to the budget, by relevance.
 
 import { checkOptions } from '../options';
-import type { Place, SparsityMethod } from './method';
+import type { SparsityMethod, VisualPlace } from './method';
 import { SHARE } from './options';
 import { budget, ranked, topK } from './top_k';
 
@@ -24,7 +24,7 @@ export function quest(options: QuestOptions = {}): SparsityMethod {
   };
 }
 
-function topPages(relevance: Float32Array, places: readonly Place[], kept: number): Int32Array {
+function topPages(relevance: Float32Array, places: readonly VisualPlace[], kept: number): Int32Array {
   const pages = new Map<string, number[]>();
   for (const [i, { medium, grid, t, row }] of places.entries()) {
     const key = `${medium} ${grid} ${t} ${row}`;

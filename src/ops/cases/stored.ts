@@ -82,7 +82,7 @@ export function packer(
   return () =>
     mapped(matrices, (sources) =>
       packInt8(
-        matrices.map((values, i) => ({ ...place(sources, i), rows: values.length / k, type: 'f32' as const })),
+        matrices.map((values, i) => ({ ...rangeOf(sources, i), rows: values.length / k, type: 'f32' as const })),
         k,
       ),
     );
@@ -211,7 +211,7 @@ function gemvFastGroups(k: number, group: number): number {
 
 // --- packing ----------------------------------------------------------------------------------------------------
 
-const place = (sources: readonly number[], i: number) => ({ source: sources[i] as number, offset: 0 });
+const rangeOf = (sources: readonly number[], i: number) => ({ source: sources[i] as number, offset: 0 });
 
 /** Runs `body` with arrays as sources. */
 function mapped<T>(arrays: readonly ArrayBufferView[], body: (sources: number[]) => T): T {
@@ -233,9 +233,9 @@ function packEncoded(
   return mapped(arrays, (sources) => {
     const parts: Int4Part[] = encoded.map(({ rows, zeros }, i) => ({
       rows,
-      weight: place(sources, 3 * i),
-      scales: place(sources, 3 * i + 1),
-      zeros: zeros && place(sources, 3 * i + 2),
+      weight: rangeOf(sources, 3 * i),
+      scales: rangeOf(sources, 3 * i + 1),
+      zeros: zeros && rangeOf(sources, 3 * i + 2),
     }));
     return packInt4(parts, layout, options);
   });

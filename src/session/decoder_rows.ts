@@ -5,19 +5,19 @@ import { type Grid, planeTokens, type Run } from '../models/media';
 import type { RowModel } from '../models/model';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import type { Place, SparsityMethod } from '../sparsity/method';
+import type { SparsityMethod, VisualPlace } from '../sparsity/method';
 import { append, type Conversation, type Item } from './conversation';
 import { firstTokens, type PrunedMedium } from './media';
 import type { Opening, RunPlace } from './prompt';
 
 /** Rows for the decoder, with the positions they stand at. */
-export interface Rows {
+export interface DecoderRows {
   /** f32 [t, d] */
   readonly x: Tensor;
   readonly positions: number[];
   /** Indices of visual rows among them, ascending, and where each lies in its medium. */
   readonly visual: number[];
-  readonly places: Place[];
+  readonly places: VisualPlace[];
   readonly ids: number[];
   /** What the rows stand for. */
   readonly items: Item[];
@@ -25,7 +25,7 @@ export interface Rows {
   readonly span: number;
 }
 
-export interface RowsContext {
+export interface DecoderRowsContext {
   readonly model: RowModel;
   readonly method: SparsityMethod;
   readonly conversation: Conversation;
@@ -35,12 +35,16 @@ export interface RowsContext {
  * Texts and media as rows that follow the conversation's. The caller disposes of x.
  * @param media those whose runs are among the parts, by their numbers
  */
-export function rowsOf(context: RowsContext, parts: Opening, media: ReadonlyMap<number, PrunedMedium>): Rows {
+export function decoderRows(
+  context: DecoderRowsContext,
+  parts: Opening,
+  media: ReadonlyMap<number, PrunedMedium>,
+): DecoderRows {
   const { model, method, conversation } = context;
   const made: (() => Tensor)[] = [];
   const positions: number[] = [];
   const visual: number[] = [];
-  const places: Place[] = [];
+  const places: VisualPlace[] = [];
   const ids: number[] = [];
   const items: Item[] = [];
   let next = conversation.nextPosition;
@@ -102,7 +106,7 @@ function keptIn({ kept }: PrunedMedium, { from, to }: Run): { begin: number; end
   return { begin, end };
 }
 
-function placeOf({ layout }: PrunedMedium, run: Run, token: number): Omit<Place, 'medium'> {
+function placeOf({ layout }: PrunedMedium, run: Run, token: number): Omit<VisualPlace, 'medium'> {
   const grid = layout.grids[run.grid] as Grid;
   const own = token - (firstTokens(layout)[run.grid] as number);
   const inPlane = own % planeTokens(grid);

@@ -3,7 +3,7 @@
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FAINT, FONT, HIGHLIGHT, INK, isHighlighted, PLAIN, RATIOS_NOTE, settingOf } from './plot_labels';
-import type { Row } from './rows';
+import type { MethodSummary } from './summary';
 import { byAccuracy } from './table';
 
 /** Pixels. */
@@ -19,7 +19,7 @@ interface Panel {
   readonly shape: string;
 }
 
-export function rowsPlot(rows: readonly Row[], subtitle: readonly string[]): TopLevelSpec {
+export function settingsPlot(rows: readonly MethodSummary[], subtitle: readonly string[]): TopLevelSpec {
   const sorted = byAccuracy(rows);
   const values = sorted.map((row) => ({
     setting: settingOf(row),

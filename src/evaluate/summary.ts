@@ -5,7 +5,7 @@ import { type Protocol, STAGES, type Times, type TurnResult } from './converse';
 import type { TrueTurn } from './data_set';
 import type { Setting } from './settings';
 
-export interface Row extends Setting {
+export interface MethodSummary extends Setting {
   /** Only where several protocols were asked for. */
   readonly protocol?: Protocol;
   /** Mean score of the answers: with exact match the share of them that equal the truth. */
@@ -30,7 +30,7 @@ export interface Answered {
   readonly dense: readonly TurnResult[];
 }
 
-export function rowOf(setting: Setting, answered: readonly Answered[]): Row {
+export function summarize(setting: Setting, answered: readonly Answered[]): MethodSummary {
   const judged = answered.flatMap(({ turns, results, scores, dense }) =>
     results.map((result, turn) => ({
       turn,
@@ -55,7 +55,7 @@ export function rowOf(setting: Setting, answered: readonly Answered[]): Row {
   };
 }
 
-function timesOf(answered: readonly Answered[]): Row['ms'] {
+function timesOf(answered: readonly Answered[]): MethodSummary['ms'] {
   const stage = (name: keyof Times): number =>
     median(answered.map(({ results }) => mean(results.map(({ ms }) => ms[name]))));
   const stages = Object.fromEntries(STAGES.map((name) => [name, digits(stage(name))])) as Times;
