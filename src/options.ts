@@ -101,6 +101,15 @@ export function checkOptions<T extends object>(what: string, options: T | undefi
   return Object.fromEntries(entries) as T;
 }
 
+/** A copy of a list of the caller's, read once; undefined for what is no list or throws when it is read, as a revoked proxy does. */
+export function listIn(value: unknown): unknown[] | undefined {
+  try {
+    return Array.isArray(value) ? Array.from(value as unknown[]) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Checks one argument. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkValue(what: string, name: string, value: unknown, check: Check): void {
   if (isAccepted(check, value)) return;

@@ -12,6 +12,12 @@ afterAll(() => model.dispose());
 
 const picture = (i: number) => ({ kind: 'image', image: scene(i) }) as const;
 
+function revokedList(): unknown {
+  const { proxy, revoke } = Proxy.revocable([], {});
+  revoke();
+  return proxy;
+}
+
 describe('messages of another session', () => {
   it.each([
     ['dense', {}],
@@ -102,6 +108,7 @@ describe('open refuses', () => {
   const answer = { role: 'assistant', content: 'hello' } as const;
   it.each([
     ['no list', 'hello', /list of messages.*hello/],
+    ['a list that cannot be read', revokedList(), /list of messages.*proxy/],
     ['another role', [{ role: 'tool', content: 'x' }], /'system', 'user' or 'assistant'.*message 0.*tool/],
     ['a message that is a text', [hello, answer, 'x'], /message 2/],
     ['content that is neither text nor parts', [{ role: 'user', content: 3 }], /list of parts.*3/],

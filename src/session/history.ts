@@ -2,7 +2,7 @@
 
 import { received, SparseVilaError } from '../errors';
 import type { Said, Turn } from '../models/transcript';
-import { invalidOption, OBJECT } from '../options';
+import { invalidOption, listIn, OBJECT } from '../options';
 import { append, type Conversation } from './conversation';
 import { type MediaContext, prepareMedia } from './media';
 import { type Part, questionOf } from './options';
@@ -24,8 +24,9 @@ export interface CheckedMessage {
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION` for content that is neither text nor parts
  */
 export function checkMessages(messages: unknown): CheckedMessage[] {
-  if (!Array.isArray(messages)) throw invalidOption('open', 'a list of messages', received(messages));
-  const checked = Array.from(messages as unknown[], checkMessage);
+  const list = listIn(messages);
+  if (list === undefined) throw invalidOption('open', 'a list of messages', received(messages));
+  const checked = list.map(checkMessage);
   const talk = checked[0]?.role === 'system' ? checked.slice(1) : checked;
   const odd = talk.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
   if (odd >= 0) {

@@ -2,6 +2,7 @@
 
 import { types } from 'node:util';
 import { received, SparseVilaError } from '../errors';
+import { listIn } from '../options';
 import type { Selection } from '../sparsity/method';
 
 /**
@@ -48,8 +49,9 @@ export function checkMerged(
  * @throws SparseVilaError `ERR_SELECTION` for anything but a list of as many
  */
 export function checkLists(method: string, lists: unknown, images: number): readonly Selection[] {
-  if (Array.isArray(lists) && lists.length === images) return lists;
-  const found = Array.isArray(lists) ? `${lists.length} selections` : received(lists);
+  const list = listIn(lists);
+  if (list?.length === images) return list as Selection[];
+  const found = list === undefined ? received(lists) : `${list.length} selections`;
   throw wrong(
     `Expected prune of method ${received(method)} to give a list of ${images} selections, received ${found}.`,
   );
