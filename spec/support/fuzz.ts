@@ -243,6 +243,7 @@ function action(random: Random, state: State): [string, () => unknown] {
     [50, 'ask', session && (() => ask(random, state, session))],
     [10, 'read', state.answers.length > 0 ? () => read(random, state, pick(random, state.answers)) : undefined],
     [4, 'open', session && (() => openMessages(random, session))],
+    [2, 'fork', session && (() => () => keep(state, session.fork()))],
     [5, 'mark', session && (() => () => void state.marks.push(session.mark()))],
     [5, 'rewind', session && (() => () => session.rewind(mark(random, state) as api.Mark))],
     [3, 'dispose', session && (() => () => dispose(random, state, session))],
@@ -295,14 +296,17 @@ function open(random: Random, state: State): () => unknown {
     0.05,
   );
   return () => {
-    const session = model.session(given as api.SessionOptions);
-    state.sessions.push(session);
-    // Few at a time, so that calls meet.
-    const [oldest] = state.sessions;
-    if (oldest === undefined || state.sessions.length <= 4) return;
-    oldest.dispose();
-    state.sessions.splice(state.sessions.indexOf(oldest), 1);
+    keep(state, model.session(given as api.SessionOptions));
   };
+}
+
+/** Few sessions at a time, so that calls meet. */
+function keep({ sessions }: State, session: api.Session): void {
+  sessions.push(session);
+  const [oldest] = sessions;
+  if (oldest === undefined || sessions.length <= 4) return;
+  oldest.dispose();
+  sessions.splice(sessions.indexOf(oldest), 1);
 }
 
 function openMessages(random: Random, session: api.Session): () => unknown {

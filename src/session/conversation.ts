@@ -110,6 +110,20 @@ export function startConversation(cache: KvCache): Conversation {
   };
 }
 
+/** A conversation of its own that stands where `c` stands. Marks of `c` are none of its. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+export function forkConversation(c: Conversation): Conversation {
+  return {
+    ...startConversation(c.cache.fork()),
+    layers: c.layers.map(({ length, visual, tokens }) => ({ length, visual: [...visual], tokens: [...tokens] })),
+    nextPosition: c.nextPosition,
+    places: [...c.places],
+    media: [...c.media],
+    ids: [...c.ids],
+    items: [...c.items],
+    script: c.script,
+  };
+}
+
 /** Adds to a list that may grow beyond what the arguments of one call can hold. */
 export function append<T>(list: T[], values: Iterable<T>): void {
   for (const value of values) list.push(value);

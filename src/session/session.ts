@@ -10,7 +10,16 @@ import { checkOptions, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { type Answer, answerOf, readingOf } from './answer';
-import { lengthOf, type Mark, mark, pointOf, rewind, startConversation } from './conversation';
+import {
+  type Conversation,
+  forkConversation,
+  lengthOf,
+  type Mark,
+  mark,
+  pointOf,
+  rewind,
+  startConversation,
+} from './conversation';
 import { whenDropped } from './dropped';
 import { type ChatMessage, checkMessages, openHistory } from './history';
 import { isLong } from './long_text';
@@ -49,6 +58,12 @@ export interface Session {
    *   is then as it was.
    */
   open(messages: readonly ChatMessage[], options?: { readonly signal?: AbortSignal }): Promise<void>;
+  /**
+   * A second session that goes on from where this one stands, with the same method and options; each then goes its own way. Copies the
+   * KV cache; nothing is prefilled again. Marks stay with the session that made them.
+   * @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED`, `ERR_OUT_OF_MEMORY`
+   */
+  fork(): Session;
   /** A point to come back to with `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
   /** Forgets everything after a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
@@ -62,12 +77,24 @@ const DEFAULT_CONTEXT = 32768;
 
 /** Opens a conversation. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD`, `ERR_OUT_OF_MEMORY`, `ERR_DISPOSED` (the model) */
 export function createSession(model: VisionLanguageModel, options?: SessionOptions): Session {
-  const talk = codedCall(() => openTalk(model, options));
+  return codedCall(() => {
+    model.lifetime?.check();
+    const given = checkSessionOptions(options, model.decoder.config);
+    const { kv = 'bf16', contextLength = Math.min(model.decoder.config.maxPositions, DEFAULT_CONTEXT), system } = given;
+    if (system !== undefined) checkSystem(model, system);
+    return sessionOf(model, given, startConversation(model.decoder.cache(kv, contextLength)));
+  });
+}
+
+type CheckedOptions = ReturnType<typeof checkSessionOptions>;
+
+function sessionOf(model: VisionLanguageModel, options: CheckedOptions, conversation: Conversation): Session {
+  const talk = openTalk(model, options, conversation);
   const session: Session = {
     model,
     method: talk.method,
     get length() {
-      return lengthOf(talk.conversation);
+      return lengthOf(conversation);
     },
     ask: (question, ask) =>
       answerOf(
@@ -75,13 +102,17 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
         session,
       ),
     open: (messages, given) => talk.open(messages, given),
+    fork: () => {
+      talk.checkIdle();
+      return codedCall(() => sessionOf(model, options, forkConversation(conversation)));
+    },
     mark: () => {
       talk.checkIdle();
-      return mark(talk.conversation);
+      return mark(conversation);
     },
     rewind: (to) => {
       talk.checkIdle();
-      rewind(talk.conversation, pointOf(to));
+      rewind(conversation, pointOf(to));
     },
     dispose: talk.dispose,
     [Symbol.dispose]: talk.dispose,
@@ -91,13 +122,8 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
 }
 
 /** What a session works on. Nothing in it leads to the session, so that a session which is dropped can be collected. */
-function openTalk(model: VisionLanguageModel, options: SessionOptions | undefined) {
-  model.lifetime?.check();
-  const { maxPositions } = model.decoder.config;
-  const given = checkSessionOptions(options, model.decoder.config);
-  const { method, checked, kv = 'bf16', contextLength = Math.min(maxPositions, DEFAULT_CONTEXT), system } = given;
-  if (system !== undefined) checkSystem(model, system);
-  const conversation = startConversation(model.decoder.cache(kv, contextLength));
+function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversation: Conversation) {
+  const { method, checked, system } = given;
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
   let isDropped = false;
 
@@ -140,7 +166,6 @@ function openTalk(model: VisionLanguageModel, options: SessionOptions | undefine
   }
   return {
     method,
-    conversation,
     checkIdle,
     ask(words: unknown, options: AskOptions | undefined) {
       if (state === 'disposed') throw notIdle(state);
