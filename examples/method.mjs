@@ -5,8 +5,8 @@ import { budget, dense, load, PACKAGED_MODEL, PACKAGED_PICTURE, perPlane, sparse
  * Keeps the tokens in the middle of the picture, and retrieves the half that is most relevant to the question.
  * @returns {import('sparsevila').SparsityMethod}
  */
-const centre = (share = 0.5) => ({
-  name: 'centre',
+const center = (share = 0.5) => ({
+  name: 'center',
   // Once per turn with pictures, before the decoder: the indices to keep, ascending, of each picture, tile or frame.
   prune: {
     select: perPlane(({ tokens, grid: { h, w } }) => {
@@ -21,7 +21,7 @@ const centre = (share = 0.5) => ({
 
 const [checkpoint = PACKAGED_MODEL, picture = PACKAGED_PICTURE] = process.argv.slice(2);
 const model = await load(checkpoint);
-for (const method of [dense(), sparseVila(), centre()]) {
+for (const method of [dense(), sparseVila(), center()]) {
   const chat = model.session({ method });
   const answer = chat.ask('Where is the yellow 2?', { images: [picture] });
   console.log(`${method.name}: ${await answer} (${answer.stats?.tokens.visualRetrieved} tokens attended)`);

@@ -44,7 +44,7 @@ async function demo(): Promise<void> {
   for (const method of Object.values(methods)) await converse(model, method, turns);
 
   say(
-    `${style('bold', MODEL)} looks at ${style('bold', PICTURE)}: a 10 × 10 grid with coloured letters, digits and shapes.\n`,
+    `${style('bold', MODEL)} looks at ${style('bold', PICTURE)}: a 10 × 10 grid with colored letters, digits and shapes.\n`,
   );
   say(`It was trained on such pictures alone, so that right and wrong can be told.\n\n`);
   say(`${style('bold', 'Dense')}: every visual token is attended.\n`);

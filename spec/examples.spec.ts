@@ -33,7 +33,7 @@ test('method.mjs: a method of its own beside dense and SparseVILA', async () => 
     [
       'dense: d5 (100 tokens attended)',
       'sparsevila: d5 (10 tokens attended)',
-      'centre: d5 (25 tokens attended)',
+      'center: d5 (25 tokens attended)',
       '',
     ].join('\n'),
   );

@@ -46,7 +46,7 @@ export const ERROR_CODES = {
   ERR_CONFIG_UNSUPPORTED: 'A config asks for a computation that is not implemented. Use another checkpoint.',
   ERR_PREPROCESSOR_CONFIG:
     'The image settings are missing, malformed or not implemented. Compare them with the original.',
-  ERR_QUANTIZATION_UNSUPPORTED: 'The weights are quantised in a way that is not read. Use or make another format.',
+  ERR_QUANTIZATION_UNSUPPORTED: 'The weights are quantized in a way that is not read. Use or make another format.',
   ERR_TEMPLATE_INVALID: 'The chat template cannot be parsed or rendered. Correct it or give another one.',
   ERR_TEMPLATE_LIMIT: 'The chat template takes more steps, text or time than a template can need. Give another one.',
   ERR_TEMPLATE_MISSING: 'The checkpoint has no chat template. Add one as the message says.',
@@ -56,7 +56,7 @@ export const ERROR_CODES = {
     'A video cannot be taken: the model takes none, or its frames are not of one size or number. The message says which.',
   ERR_WEIGHT_DTYPE: 'A tensor has a type that is not read here. Convert it, or use another checkpoint.',
   ERR_WEIGHT_EXTRA: 'The checkpoint has tensors that the model would not use. Check the model type.',
-  ERR_WEIGHT_FORMAT: 'The tensors of a quantised module do not follow its format. Quantise or download it again.',
+  ERR_WEIGHT_FORMAT: 'The tensors of a quantized module do not follow its format. Quantize or download it again.',
   ERR_WEIGHT_MISSING: 'A tensor is not in the checkpoint. Download the whole checkpoint.',
   ERR_WEIGHT_SHAPE: 'A tensor has another shape than its config says. Check that config and weights belong together.',
   ERR_WEIGHT_VALUE: 'A tensor holds values that cannot be used, such as NaN. Download the file again.',
@@ -71,12 +71,12 @@ export const ERROR_CODES = {
   ERR_FILE_UNREADABLE: 'A file cannot be read, or is no regular file. Check what it is and its permissions.',
   ERR_PATH_OUTSIDE: 'A name leads out of the folder that it belongs to. Use names of files inside the folder.',
 
-  // Quantising and converting.
-  ERR_ALREADY_QUANTIZED: 'The checkpoint is quantised already. Start from its float original.',
-  ERR_NOT_QUANTIZED: 'A 4-bit format was asked of float weights. Quantise them first.',
+  // Quantizing and converting.
+  ERR_ALREADY_QUANTIZED: 'The checkpoint is quantized already. Start from its float original.',
+  ERR_NOT_QUANTIZED: 'A 4-bit format was asked of float weights. Quantize them first.',
   ERR_CALIBRATION: 'The calibration set is missing, unreadable or malformed. Correct it as the message says.',
   ERR_CONVERT_LOSS: 'What was written is not what was read. Report it; the output is not kept.',
-  ERR_NOT_FINITE: 'A computation of the quantiser became NaN or infinite. Check the weights and the calibration set.',
+  ERR_NOT_FINITE: 'A computation of the quantizer became NaN or infinite. Check the weights and the calibration set.',
   ERR_QUANTIZE_SHAPE: 'The format cannot hold a matrix of this shape. Choose another group size or format.',
   ERR_RESUME_MISMATCH: 'The output folder holds an unfinished run of another kind. Repeat its command or remove it.',
   ERR_DISK_FULL: 'There is not enough space on the disk. Free some, or name a folder on another disk.',

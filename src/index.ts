@@ -67,7 +67,7 @@ export type { Tokenizer } from './text/tokenizer';
 /** Makes this machine ready to run; does nothing when all is there. See `SetupOptions`. */
 export const setup: (options?: SetupOptions) => Promise<SetupResult> = withCodes(setUp);
 
-/** Quantises a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
+/** Quantizes a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
 export const quantize = withCodes(quantizeFolder);
 
 /** Converts a checkpoint folder into a new one, as `sparsevila convert` does. Stopped, the same call continues. */

@@ -202,7 +202,7 @@ export function isAccepted(check: Check, value: unknown): boolean {
   }
 }
 
-/** Letters inserted, left out, replaced, or exchanged with their neighbour between two words (optimal string alignment). */
+/** Letters inserted, left out, replaced, or exchanged with their neighbor between two words (optimal string alignment). */
 function distance(a: string, b: string): number {
   let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -1,4 +1,4 @@
-// `bench checkpoint`: writes an NVILA checkpoint folder with a decoder of a real shape and random weights, so that quantising
+// `bench checkpoint`: writes an NVILA checkpoint folder with a decoder of a real shape and random weights, so that quantizing
 // and loading can be measured at sizes that no packaged model has. Tower, tokenizer and template are the packaged model's.
 
 import { cpSync, mkdirSync, readdirSync, statSync } from 'node:fs';
@@ -21,7 +21,7 @@ interface Options {
 
 export const CHECKPOINT: CommandModule<object, Options> = {
   command: 'checkpoint',
-  describe: 'Writes an NVILA checkpoint of a real shape with random bf16 weights: something to quantise and load',
+  describe: 'Writes an NVILA checkpoint of a real shape with random bf16 weights: something to quantize and load',
   builder: (yargs) =>
     yargs
       .option('shape', { choices: Object.keys(SHAPES) as Shape[], default: 'qwen2-7b' as Shape, describe: 'Decoder' })

@@ -1,5 +1,5 @@
 // `bench pack`: how fast 4-bit matrices of each file format are repacked into the kernels' form, which is most of the time that
-// loading a quantised checkpoint takes. Rates are of packed bytes, with random nibbles and scales in memory.
+// loading a quantized checkpoint takes. Rates are of packed bytes, with random nibbles and scales in memory.
 
 import type { CommandModule } from 'yargs';
 import { type Int4Format, packInt4 } from '../../src/ops/weights';

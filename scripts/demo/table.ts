@@ -4,7 +4,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { time } from '../../src/cli/turn';
 import type { TurnStats } from '../../src/index';
 
-/** Blocks of lines next to each other, each as wide as `width` or its widest line. Colours take no room. */
+/** Blocks of lines next to each other, each as wide as `width` or its widest line. Colors take no room. */
 export function sideBySide(blocks: readonly (readonly string[])[], width: number): string {
   const height = Math.max(...blocks.map((block) => block.length));
   const widths = blocks.map((block) => Math.max(width, ...block.map((line) => stripVTControlCharacters(line).length)));

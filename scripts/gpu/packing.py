@@ -37,7 +37,7 @@ def strips_of(parts):
 
 
 class Matrix:
-    """header: 64 bytes; body: strips; rows: the dequantised rows as stored, f64 [strips * 16, k]; n, k, gated."""
+    """header: 64 bytes; body: strips; rows: the dequantized rows as stored, f64 [strips * 16, k]; n, k, gated."""
 
     def __init__(self, kind, parts, body, rows, dot_bf16=0, group=0, scale_bf16=0, zero_scaled=0, planes=0):
         self.n, self.k = parts[0].shape

@@ -31,7 +31,7 @@ test('a token map shows what was dropped, kept, and retrieved by how many layers
   expect(tokenMap({ grid: { rows: 2, cols: 3 }, kept, retrieved }, plain)).toEqual(['  a b c', '0 o · 2', '1 · · 1']);
 });
 
-test('blocks side by side line up whatever colours they have', () => {
+test('blocks side by side line up whatever colors they have', () => {
   expect(
     sideBySide(
       [
@@ -43,8 +43,8 @@ test('blocks side by side line up whatever colours they have', () => {
   ).toBe('ab   x\n\u001b[1mc\u001b[22m    y\n     z');
 });
 
-test('colours only where a terminal shows them, and no control characters from a model', () => {
-  const stream = (isTTY: boolean, colours: boolean) => ({ isTTY, hasColors: () => colours }) as NodeJS.WriteStream;
+test('colors only where a terminal shows them, and no control characters from a model', () => {
+  const stream = (isTTY: boolean, colors: boolean) => ({ isTTY, hasColors: () => colors }) as NodeJS.WriteStream;
   expect(styleFor(stream(true, false))('bold', 'a')).toBe('a');
   expect(styleFor(stream(false, true))('bold', 'a')).toBe('a');
   expect(printable('a\u001b[2Jb\r\u009bc\u0007\td\n')).toBe('a[2Jbc\td\n');

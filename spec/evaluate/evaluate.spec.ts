@@ -109,9 +109,9 @@ describe('scores', () => {
       turns: one.turns.map((turn) => ({ ...turn, answers: ['none of these', `The ${turn.answer.toUpperCase()}!`] })),
     }));
     const [exact] = await evaluate({ model, data: { ...DATA, conversations }, settings });
-    const [normalised] = await evaluate({ model, data: { ...DATA, conversations }, settings, score: 'normalised' });
+    const [normalized] = await evaluate({ model, data: { ...DATA, conversations }, settings, score: 'normalized' });
     expect(exact?.accuracy).toBe(0);
-    expect(normalised?.accuracy).toBeGreaterThan(0.8);
+    expect(normalized?.accuracy).toBeGreaterThan(0.8);
   });
 
   it.each([2, -0.1, Number.NaN])('refuses the score %d', async (value) => {

@@ -1,4 +1,4 @@
-// The pictures of an evaluation: what they are labelled with, and that no mark covers another one's.
+// The pictures of an evaluation: what they are labeled with, and that no mark covers another one's.
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

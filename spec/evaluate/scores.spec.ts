@@ -3,7 +3,7 @@
 import { editDistance } from '../../src/evaluate/edit_distance';
 import { SCORES, type ScoreName } from '../../src/evaluate/scores';
 import { formatTable } from '../../src/evaluate/table';
-import { normaliseVqa } from '../../src/evaluate/vqa';
+import { normalizeVqa } from '../../src/evaluate/vqa';
 
 const score = (name: ScoreName, answer: string, answers: readonly string[]): number =>
   SCORES[name](answer, { question: 'q', kind: 'k', answer: answers[0] ?? '', answers });
@@ -23,14 +23,14 @@ test.each([
   ['exact', ' d5 ', ['d5'], 1],
   ['exact', 'D5', ['d5'], 0],
   ['exact', 'two', ['2', 'two'], 1],
-  ['normalised', 'The Red, Fox!', ['red fox'], 1],
-  ['normalised', 'red  fox', ['a red fox'], 1],
-  ['normalised', 'ＡＢＣ', ['abc'], 1],
-  ['normalised', 'redfox', ['red fox'], 0],
-  ['normalised', 'another', ['other'], 0],
-  ['normalised', 'A', ['a'], 1],
-  ['normalised', 'A', ['the'], 0],
-  ['normalised', '?', ['!'], 0],
+  ['normalized', 'The Red, Fox!', ['red fox'], 1],
+  ['normalized', 'red  fox', ['a red fox'], 1],
+  ['normalized', 'ＡＢＣ', ['abc'], 1],
+  ['normalized', 'redfox', ['red fox'], 0],
+  ['normalized', 'another', ['other'], 0],
+  ['normalized', 'A', ['a'], 1],
+  ['normalized', 'A', ['the'], 0],
+  ['normalized', '?', ['!'], 0],
   ['contains', 'It is a red Fox.', ['red fox'], 1],
   ['contains', 'none', ['no'], 0],
   ['contains', 'No, none.', ['no'], 1],
@@ -95,8 +95,8 @@ test.each([
   ['twas', "'twas"],
   ['ten o’clock', '10 o’clock'],
   ['a\nb', 'b'],
-])('vqa normalises %j to %j', (text, expected) => {
-  expect(normaliseVqa(text)).toBe(expected);
+])('vqa normalizes %j to %j', (text, expected) => {
+  expect(normalizeVqa(text)).toBe(expected);
 });
 
 test.each([52, 80, 200])('a table fits %d columns and loses no column', (width) => {

@@ -72,13 +72,13 @@ describe('explain', () => {
     }
   });
 
-  const greyOf = ([red = 0]: readonly number[], value: number): number =>
+  const grayOf = ([red = 0]: readonly number[], value: number): number =>
     (red - 0.62 * Number.parseInt(viridis(value).slice(1, 3), 16)) / 0.38;
 
-  it('colours salience by its multiple of the average, from an eighth to eight times', async () => {
+  it('colors salience by its multiple of the average, from an eighth to eight times', async () => {
     const { cell } = await pixelsOf(await explain([turn]));
-    // A picture of one grey stays one grey, which one does not matter: the pruned cells hold the map's first colour over it.
-    const grey = greyOf(cell(0, 1), 0);
+    // A picture of one gray stays one gray, which one does not matter: the pruned cells hold the map's first color over it.
+    const gray = grayOf(cell(0, 1), 0);
     // The average is 1.75 / 16: the cells of 0.25 have 2.29 times that.
     const middle = 0.5 + Math.log(0.25 / (1.75 / 16)) / Math.log(8) / 2;
     for (const [i, value] of [
@@ -86,7 +86,7 @@ describe('explain', () => {
       [0, middle],
       [5, 1],
     ] as const)
-      near(cell(0, i), mixed(viridis(value), 0.62, grey));
+      near(cell(0, i), mixed(viridis(value), 0.62, gray));
   });
 
   it('shows a nearly flat salience as flat, and says how flat', async () => {
@@ -95,15 +95,15 @@ describe('explain', () => {
     if (image === undefined) throw new Error('no image');
     const flat = { ...turn, stats: { ...turn.stats, media: [{ ...image, salience }] } };
     const { cell } = await pixelsOf(await explain([flat]));
-    const grey = greyOf(cell(0, 0), 0.5);
+    const gray = grayOf(cell(0, 0), 0.5);
     for (let i = 0; i < 16; i++) {
-      for (const [c, value] of mixed(viridis(0.5), 0.62, grey).entries()) {
+      for (const [c, value] of mixed(viridis(0.5), 0.62, gray).entries()) {
         expect(Math.abs((cell(0, i)[c] ?? -1) - value)).toBeLessThanOrEqual(6);
       }
     }
   });
 
-  it('shows what a turn retrieved in its true colours, framed by the number of layers; darkens the rest', async () => {
+  it('shows what a turn retrieved in its true colors, framed by the number of layers; darkens the rest', async () => {
     const { cell, at } = await pixelsOf(await explain([turn]));
     const [two, one] = [plasma(0.65), plasma(0.3)];
     near(cell(2, 5), [GREY, GREY, GREY]);
@@ -227,7 +227,7 @@ describe('explain', () => {
     const size = { width: 400, height: 400 };
     const [sheet] = sheetsOf(planesOf(seenAs(size, KEPT, SALIENCE), { media: 0, planes: 0, rows: 0 }));
     if (sheet === undefined) throw new Error('one sheet');
-    const picture = { ...sheet, id: 'p', ...size, colour: '', grey: '', label: '' };
+    const picture = { ...sheet, id: 'p', ...size, color: '', gray: '', label: '' };
     const sizeOf = (pictures: number): number[] => {
       const svg = figure('', Array(pictures).fill(picture), []);
       return (/width="(\d+)" height="(\d+)"/.exec(svg) ?? []).slice(1).map(Number);
@@ -273,7 +273,7 @@ it('has letters on a machine without fonts, Chinese, Japanese and Korean ones to
     const { FONT_FAMILIES } = require(${JSON.stringify(resolve(__dirname, '../../src/image/fonts.js'))});
     const svg = (text) => '<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40" font-family="' + FONT_FAMILIES + '"><text x="9" y="25">' + text + '</text></svg>';
     const inked = async (text) => (await sharp(await rasterize(svg(text))).trim().toBuffer({ resolveWithObject: true })).info.width;
-    const darkness = async (text) => (await sharp(await rasterize(svg(text))).greyscale().stats()).channels[0].mean;
+    const darkness = async (text) => (await sharp(await rasterize(svg(text))).grayscale().stats()).channels[0].mean;
     (async () => console.log(JSON.stringify({
       widths: await Promise.all(['iiii', 'WWWW'].map(inked)),
       means: await Promise.all(['一一一一', '龍龍龍龍', 'ーーーー', '그그그그', '뺐뺐뺐뺐'].map(darkness)) })))();`;

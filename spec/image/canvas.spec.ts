@@ -1,4 +1,4 @@
-// Canvases and the values of their patches: Pillow's padding, Hugging Face's normalisation, and the reference pixel_values of the demo model.
+// Canvases and the values of their patches: Pillow's padding, Hugging Face's normalization, and the reference pixel_values of the demo model.
 
 import { readFileSync } from 'node:fs';
 import { draw } from '../../src/image/canvas';
@@ -9,7 +9,7 @@ import { bytesOf, difference, EXACT, errorOf, fixture, noise, planes, readCases,
 
 type Rgb = [number, number, number];
 type Case =
-  | { kind: 'pad'; width: number; height: number; colour: Rgb; source: Slice; expected: Slice }
+  | { kind: 'pad'; width: number; height: number; color: Rgb; source: Slice; expected: Slice }
   | { kind: 'normalize'; name: string; mean: Rgb; std: Rgb; expected: Slice };
 
 const { cases, array } = readCases<Case>('preprocess');
@@ -30,7 +30,7 @@ describe('padding to a square', () => {
     (_, c) => {
       const image = { data: array(c.source), width: c.width, height: c.height };
       const side = Math.max(c.width, c.height);
-      const got = canvas(image, padded(shape(side), image, 'bicubic', c.colour));
+      const got = canvas(image, padded(shape(side), image, 'bicubic', c.color));
       expect([got.width, got.height]).toEqual([side, side]);
       expect(difference(got.data, array(c.expected))).toEqual(EXACT);
     },

@@ -48,7 +48,7 @@ describe('cells of a region', () => {
       { width: 300, height: 300 },
       { left: 0, top: 0 },
     ],
-  ])('centres a picture of %j on a square in mode pad', (size, picture) => {
+  ])('centers a picture of %j on a square in mode pad', (size, picture) => {
     expect(cellGeometry(size, { ...resize, mode: 'pad' })).toEqual({
       canvas: { width: 300, height: 300 },
       picture,

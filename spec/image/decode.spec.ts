@@ -54,14 +54,14 @@ describe('decodeImage', () => {
   });
 
   it('takes raw pixels of 1, 3 and 4 channels, clamped arrays too', async () => {
-    const grey = await decodeImage({ data: new Uint8Array([5, 250]), width: 2, height: 1, channels: 1 });
-    expect([...grey.data]).toEqual([5, 5, 5, 250, 250, 250]);
+    const gray = await decodeImage({ data: new Uint8Array([5, 250]), width: 2, height: 1, channels: 1 });
+    expect([...gray.data]).toEqual([5, 5, 5, 250, 250, 250]);
     const data = new Uint8ClampedArray([100, 0, 255, 128, 9, 8, 7, 255, 9, 8, 7, 0]);
     const rgba = await decodeImage({ data, width: 1, height: 3, channels: 4 }, { background: [0, 10, 20] });
     expect([...rgba.data]).toEqual([50, 5, 138, 9, 8, 7, 0, 10, 20]);
   });
 
-  it('composites every colour and alpha to the nearest integer', async () => {
+  it('composites every color and alpha to the nearest integer', async () => {
     const data = new Uint8Array(256 * 256 * 4);
     for (let i = 0; i < 65_536; i++) data.set([i & 255, i & 255, i & 255, i >> 8], i * 4);
     const image = await decodeImage({ data, width: 256, height: 256, channels: 4 }, { background: [255, 0, 77] });
@@ -73,7 +73,7 @@ describe('decodeImage', () => {
     expect(difference(image.data, expected)).toEqual(EXACT);
   });
 
-  it('turns CMYK inks into the colours they print', async () => {
+  it('turns CMYK inks into the colors they print', async () => {
     const { data, width } = await decodeImage(bytesOf('cmyk.jpg'));
     const at = (patch: number) => [
       ...data.subarray((8 * width + patch * 16 + 8) * 3, (8 * width + patch * 16 + 8) * 3 + 3),

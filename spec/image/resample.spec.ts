@@ -32,24 +32,24 @@ describe('resize equals Pillow', () => {
 });
 
 describe('resize', () => {
-  it.each(FILTERS)('%s keeps flat colour, black and white included', (filter) => {
+  it.each(FILTERS)('%s keeps flat color, black and white included', (filter) => {
     for (const [width, height, w, h] of [
       [31, 17, 64, 5],
       [3, 50, 50, 3],
       [1, 9, 4, 100],
       [640, 3, 7, 333],
     ] as const) {
-      for (const colour of [
+      for (const color of [
         [0, 0, 0],
         [255, 255, 255],
         [1, 128, 254],
       ]) {
-        const data = new Uint8Array(width * height * 3).map((_, i) => colour[i % 3] ?? 0);
+        const data = new Uint8Array(width * height * 3).map((_, i) => color[i % 3] ?? 0);
         const result = resize({ data, width, height }, w, h, filter);
         expect(
           difference(
             result.data,
-            new Uint8Array(w * h * 3).map((_, i) => colour[i % 3] ?? 0),
+            new Uint8Array(w * h * 3).map((_, i) => color[i % 3] ?? 0),
           ),
         ).toEqual(EXACT);
       }

@@ -193,7 +193,7 @@ async function withWeights<T>(
   }
 }
 
-/** x W^T against the definition on the dequantised weights, at every level. */
+/** x W^T against the definition on the dequantized weights, at every level. */
 function errors(w: ReturnType<Weights['matrix']>, k: number): number[] {
   const values = wave(5 * k, 0.31);
   const [x, none, plain] = [float32(values, [5, k]), float32([], [0]), dequantize(w)];

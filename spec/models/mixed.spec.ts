@@ -1,5 +1,5 @@
 // Checkpoints whose q, k and v (or gate and up) have different forms, as ignore lists leave them: they have the numbers of the
-// reference, which dequantises module by module. And modules that lack one of their tensors, which are refused by name.
+// reference, which dequantizes module by module. And modules that lack one of their tensors, which are refused by name.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -35,9 +35,9 @@ async function logitsOf(folder: string): Promise<Float32Array> {
   return logits;
 }
 
-/** Replaces the 4-bit modules that `isPlain` names with what the reference dequantises them to. */
-function dequantiseSome(folder: string, isPlain: (module: string) => boolean, type: 'F32' | 'F16' = 'F32'): void {
-  const expected = readSafetensorsHeader(join(folder, 'dequantised.safetensors'));
+/** Replaces the 4-bit modules that `isPlain` names with what the reference dequantizes them to. */
+function dequantizeSome(folder: string, isPlain: (module: string) => boolean, type: 'F32' | 'F16' = 'F32'): void {
+  const expected = readSafetensorsHeader(join(folder, 'dequantized.safetensors'));
   changeTensors(join(folder, LLM), (tensors) => {
     for (const entry of expected) {
       const module = entry.name.replace(/\.weight$/, '');
@@ -55,14 +55,14 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
   let expected: Float32Array;
   beforeAll(async () => {
     expected = await withCopy(folder, (copy) => {
-      dequantiseSome(copy, () => true);
+      dequantizeSome(copy, () => true);
       return logitsOf(copy);
     });
   });
 
   it.each([...MODULES, ...MLP])('has the same numbers with %s in full precision', async (module) => {
     await withCopy(folder, async (copy) => {
-      dequantiseSome(copy, (one) => one.endsWith(module));
+      dequantizeSome(copy, (one) => one.endsWith(module));
       expect(nmse(await logitsOf(copy), expected)).toBeLessThanOrEqual(EXACT_NMSE);
     });
   });
@@ -70,9 +70,9 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
   it('has the same numbers with v_proj and up_proj in f16', async () => {
     const isHalf = (module: string): boolean => /(v|up)_proj$/.test(module);
     await withCopy(folder, async (copy) => {
-      dequantiseSome(copy, isHalf, 'F16');
+      dequantizeSome(copy, isHalf, 'F16');
       const found = await logitsOf(copy);
-      dequantiseSome(copy, (module) => !isHalf(module));
+      dequantizeSome(copy, (module) => !isHalf(module));
       expect(nmse(found, await logitsOf(copy))).toBeLessThanOrEqual(EXACT_NMSE);
     });
   });
@@ -80,7 +80,7 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
   it('has the same numbers with every second module in full precision', async () => {
     await withCopy(folder, async (copy) => {
       let count = 0;
-      dequantiseSome(copy, () => count++ % 2 === 0);
+      dequantizeSome(copy, () => count++ % 2 === 0);
       expect(nmse(await logitsOf(copy), expected)).toBeLessThanOrEqual(EXACT_NMSE);
     });
   });
@@ -88,7 +88,7 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
   it('leaves nothing in memory', async () => {
     const twice = (copy: string) => withoutLeak(async () => (await load(copy)).dispose());
     await withCopy(folder, async (copy) => {
-      dequantiseSome(copy, (one) => one.endsWith('v_proj'));
+      dequantizeSome(copy, (one) => one.endsWith('v_proj'));
       (await load(copy)).dispose();
       await twice(copy);
     });
@@ -161,7 +161,7 @@ describe('a module that lacks one of its tensors is refused by name', () => {
   });
 });
 
-describe('what a quantisation config says', () => {
+describe('what a quantization config says', () => {
   const GEMM = { bits: 4, group_size: 32, zero_point: true };
   const weights = { num_bits: 4, group_size: 32, symmetric: true };
   const packed = (more: Record<string, unknown> = {}, given: Record<string, unknown> = {}) => {

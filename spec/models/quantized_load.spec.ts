@@ -35,9 +35,9 @@ async function logitsOf(folder: string, options: LoadOptions = {}): Promise<Floa
   return logits;
 }
 
-/** The copy of a checkpoint whose 4-bit modules are replaced with what they dequantise to. */
-function dequantiseAll(folder: string): void {
-  const expected = readSafetensorsHeader(join(folder, 'dequantised.safetensors'));
+/** The copy of a checkpoint whose 4-bit modules are replaced with what they dequantize to. */
+function dequantizeAll(folder: string): void {
+  const expected = readSafetensorsHeader(join(folder, 'dequantized.safetensors'));
   changeTensors(join(folder, LLM), (tensors) => {
     for (const entry of expected) {
       const module = entry.name.replace(/\.weight$/, '.');
@@ -53,7 +53,7 @@ function dequantiseAll(folder: string): void {
 describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => {
   test('has the logits of the same weights in f32', async () => {
     const expected = await withCopy(folderOf(name), (copy) => {
-      dequantiseAll(copy);
+      dequantizeAll(copy);
       return logitsOf(copy);
     });
     const exact = await logitsOf(folderOf(name));

@@ -1,5 +1,5 @@
 // Every 4-bit file format against its definition, bit for bit: odd sizes, all group sizes, whole rows, stacked and gated.
-// Fixtures: scripts/fixtures/awq.py, which packs by the definitions and says what each matrix dequantises to.
+// Fixtures: scripts/fixtures/awq.py, which packs by the definitions and says what each matrix dequantizes to.
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';

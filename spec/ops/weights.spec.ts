@@ -138,12 +138,10 @@ test('roundToBf16 and roundToF16, which references use, agree with their definit
       const near = round(value);
       const [word = 0] = wordsOf(Float32Array.of(near));
       const step = type === 'bf16' ? 2 ** 16 : 2 ** 13;
-      // No neighbour is nearer, and of two equally near ones it is the even one.
-      const neighbours = [word - step, word + step].map(
-        (bits) => new Float32Array(Uint32Array.of(bits).buffer)[0] ?? 0,
-      );
+      // No neighbor is nearer, and of two equally near ones it is the even one.
+      const neighbors = [word - step, word + step].map((bits) => new Float32Array(Uint32Array.of(bits).buffer)[0] ?? 0);
       const error = Math.abs(near - value);
-      return neighbours.some((other) => round(other) === other && Math.abs(other - value) < error);
+      return neighbors.some((other) => round(other) === other && Math.abs(other - value) < error);
     });
     expect(wrong).toEqual([]);
   }

@@ -57,7 +57,7 @@ test('an empty cache has none', () => {
 });
 
 describe('the wheel', () => {
-  const wheel = { project: 'p', version: '1', platform: 'any', bytes: 3, otherwise: 'do without' };
+  const wheel = { project: 'p', version: '1', platform: 'any', bytes: 3, alternative: 'do without' };
   const SHA256_OF_ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad';
 
   test('is accepted with the pinned hash', async () => {

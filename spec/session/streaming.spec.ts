@@ -208,8 +208,8 @@ describe('choosing tokens', () => {
 
   it('a repetition penalty changes the answer', async () => {
     const { text } = await once(LIST, { ...image, repetitionPenalty: 1 });
-    const penalised = await once(LIST, { ...image, repetitionPenalty: 50, maxTokens: 12 });
+    const penalized = await once(LIST, { ...image, repetitionPenalty: 50, maxTokens: 12 });
     expect(text).toBe('F, W');
-    expect(penalised.text).not.toBe(text);
+    expect(penalized.text).not.toBe(text);
   });
 });

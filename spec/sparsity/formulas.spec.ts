@@ -133,13 +133,13 @@ describe('DivPrune', () => {
   it('starts with the loneliest token and adds the farthest from those it has', () => {
     const view = strip([1, 1, 1, 1, 1], { projected: [0, 10, 20, 100, 160].map(angle) });
     const kept = (n: number) => indices(divPrune({ prefillSparsity: 1 - n / 5 }).prune?.select([view])[0]);
-    // Nearest neighbours at 10, 10, 10, 60, 60 degrees: 100 first (index 3); from it 0 is farthest; then 160.
+    // Nearest neighbors at 10, 10, 10, 60, 60 degrees: 100 first (index 3); from it 0 is farthest; then 160.
     expect([1, 2, 3, 4].map(kept)).toEqual([[3], [0, 3], [0, 3, 4], [0, 2, 3, 4]]);
   });
 });
 
 describe('HiPrune', () => {
-  it('keeps anchors, their neighbours inside the grid, then registers', () => {
+  it('keeps anchors, their neighbors inside the grid, then registers', () => {
     const grid = { t: 1, h: 4, w: 5 };
     const object = f32(...Array.from({ length: 20 }, (_, i) => (i === 9 ? 0.5 : 0.01)));
     const deep = f32(...Array.from({ length: 20 }, (_, i) => (i + 1) / 210));
@@ -149,8 +149,8 @@ describe('HiPrune', () => {
   });
 });
 
-describe('neighbourhoods', () => {
-  /** Two frames of 2 x 4; the last token of the first and the first of the second are neighbours in memory only. */
+describe('neighborhoods', () => {
+  /** Two frames of 2 x 4; the last token of the first and the first of the second are neighbors in memory only. */
   const grid = { t: 2, h: 2, w: 4 };
   const peak = (at: number) => f32(...Array.from({ length: 16 }, (_, i) => (i === at ? 0.9 : 0.01 + i / 1000)));
 

@@ -77,14 +77,14 @@ describe('SparseVLM', () => {
 
   it('finds clusters around density peaks', () => {
     const points = matrixOf([0], [0.1], [0.2], [9], [9.1], [5]);
-    const found = clustersOf(points, 2).map(({ centre, of }) => [centre, [...of].sort()]);
+    const found = clustersOf(points, 2).map(({ center, of }) => [center, [...of].sort()]);
     expect(found).toEqual([
       [0, [0, 1, 2]],
       [3, [3, 4, 5]],
     ]);
   });
 
-  it('recycles a pool of dropped rows as the means of clusters at their centres', () => {
+  it('recycles a pool of dropped rows as the means of clusters at their centers', () => {
     const rows = matrixOf([100], [0], [1], [2], [50], [52]);
     const merged = recycle(rows, Int32Array.of(0), Int32Array.of(1, 2, 3, 4, 5), 2);
     expect(indices(merged)).toHaveLength(3);
@@ -93,7 +93,7 @@ describe('SparseVLM', () => {
 });
 
 describe('retrieval', () => {
-  it('SnapKV pools over five neighbours, zeros beyond the ends', () => {
+  it('SnapKV pools over five neighbors, zeros beyond the ends', () => {
     const relevance = f32(0, 0, 9, 0, 0, 0, 0, 0, 5, 5);
     // Means: 9/5 at 0 to 4, 0 at 5, 1 at 6, 2 at 7 to 9.
     const kept = (n: number) =>

@@ -15,7 +15,7 @@ export async function prepared(model: RowModel, image: ImageInput): Promise<Prep
   return medium;
 }
 
-/** The normalised values of its canvases, f32 [canvases, 3, height, width], as processors give them. */
+/** The normalized values of its canvases, f32 [canvases, 3, height, width], as processors give them. */
 export function pixelsOf({ plan }: RowModel, { canvases }: PreparedMedium): Float32Array {
   const tables = pixelTables(plan.pixels);
   return Float32Array.from(

@@ -2,11 +2,11 @@
 
 /** f32 against torch's f32: other orders of summation, nothing else. The worst stage measured has 8e-12. */
 export const F32_NMSE = 1e-9;
-/** Normalised pixels against Hugging Face's: the same integers and the same f32 steps, so the same bits. */
+/** Normalized pixels against Hugging Face's: the same integers and the same f32 steps, so the same bits. */
 export const PIXELS_ABSOLUTE = 0;
 
 /**
- * Normalised mean squared error, sum (a - e)^2 / sum e^2. NaN (which is below no tolerance) when a value is NaN or infinite, the lengths
+ * Normalized mean squared error, sum (a - e)^2 / sum e^2. NaN (which is below no tolerance) when a value is NaN or infinite, the lengths
  * differ, or nothing is expected.
  */
 export function nmse(actual: ArrayLike<number>, expected: ArrayLike<number>): number {

@@ -47,7 +47,7 @@ export async function buildOnStandin(
   const path = (name: string): string => join(packageFolder(), name);
   const standin = readdirSync(path('native/standin')).filter((name) => name.endsWith('.cc'));
   const all = [...sources, ...standin.map((name) => `native/standin/${name}`)];
-  // Not optimised: the compiler would take longer than the program gains.
+  // Not optimized: the compiler would take longer than the program gains.
   const flags = ['-std=c++17', '-O0', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', `-I${path('native')}`];
   const includes = include.flatMap((name) => ['-isystem', name]);
   const object = (index: number): string => join(folder, `${index}.o`);

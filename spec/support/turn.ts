@@ -41,7 +41,7 @@ export interface TurnRecord {
 
 export async function recordTurn(model: VisionLanguageModel, request: TurnRequest): Promise<TurnRecord> {
   const { images, videos = [], question, kv, maxTokens, method = keepAll() } = request;
-  // The prompt is the longest text that the session tokenises.
+  // The prompt is the longest text that the session tokenizes.
   let ids: number[] = [];
   const encode: Tokenizer['encode'] = (text, ...options) => {
     const found = model.tokenizer.encode(text, ...options);

@@ -122,7 +122,7 @@ describe('the order of transformers', () => {
   });
 
   it('the repetition penalty comes before the temperature, on the raw logits', () => {
-    // 2 / 2 = 1 beside 1.5: the penalised id is second, so top-k 1 leaves the other.
+    // 2 / 2 = 1 beside 1.5: the penalized id is second, so top-k 1 leaves the other.
     expect(support({ temperature: 0.1, topK: 1, repetitionPenalty: 2 }, f32(2, 1.5), [0])).toEqual([1]);
   });
 

@@ -36,7 +36,7 @@ export const EVALUATE_OPTIONS = {
     choices: SCORE_NAMES,
     default: 'exact' as const,
     describe:
-      'How answers are judged, each from 0 to 1: exact, normalised (case, punctuation, articles), contains, VQA, ANLS',
+      'How answers are judged, each from 0 to 1: exact, normalized (case, punctuation, articles), contains, VQA, ANLS',
   },
   seed: { ...number, ...data, default: 1, describe: 'Of the scenes, and of methods that draw' },
   'max-tokens': { ...number, ...data, default: 64, describe: 'Most tokens of an answer' },

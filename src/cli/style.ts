@@ -1,4 +1,4 @@
-// Colours where a terminal shows them, text that is safe to print, and where it goes: answers and results to stdout, everything else
+// Colors where a terminal shows them, text that is safe to print, and where it goes: answers and results to stdout, everything else
 // beside them on a terminal and to stderr otherwise. Respects NO_COLOR; plain where output is no terminal.
 
 import { styleText } from 'node:util';
@@ -14,10 +14,10 @@ export function columns(stream: NodeJS.WriteStream = process.stdout): number {
   return Math.max(20, stream.columns || DEFAULT_COLUMNS);
 }
 
-/** Styles text for `stream`: as it is unless that is a terminal with colours (NO_COLOR, TERM=dumb: none). */
+/** Styles text for `stream`: as it is unless that is a terminal with colors (NO_COLOR, TERM=dumb: none). */
 export function styleFor(stream: NodeJS.WriteStream): Style {
-  const colours = stream.isTTY === true && stream.hasColors();
-  return (format, text) => (colours ? styleText(format, text) : text);
+  const colors = stream.isTTY === true && stream.hasColors();
+  return (format, text) => (colors ? styleText(format, text) : text);
 }
 
 /** Control characters but tab and line feed, and the marks that change the direction of text. */

@@ -1,4 +1,4 @@
-// Methods at several ratios: a small panel per method, its curve named by the panel's title, all others in grey behind it; once for the tokens attended while the answer is written, once while the question is read.
+// Methods at several ratios: a small panel per method, its curve named by the panel's title, all others in gray behind it; once for the tokens attended while the answer is written, once while the question is read.
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FAINT, HIGHLIGHT, INK, isHighlighted, lineOf } from './plot_labels';
@@ -34,7 +34,7 @@ export function curvesPlot(rows: readonly MethodSummary[], subtitle: readonly st
       text: 'Accuracy and its cost in visual tokens',
       subtitle: [
         ...subtitle,
-        'Each panel: one method at several ratios. Grey: the other methods.',
+        'Each panel: one method at several ratios. Gray: the other methods.',
         'Dashed: dense, which attends all visual tokens.',
       ],
     },

@@ -1,4 +1,4 @@
-// What the pictures of an evaluation share: the names of settings, the colours, and the type.
+// What the pictures of an evaluation share: the names of settings, the colors, and the type.
 
 import { FONT_FAMILIES } from '../image/fonts';
 import { ratiosText } from './settings';
@@ -7,7 +7,7 @@ import type { MethodSummary } from './summary';
 export const FONT = FONT_FAMILIES;
 export const INK = '#222222';
 export const FAINT = '#6b7280';
-/** SparseVILA's marks; darker than the others', so that they stand out in grey too. */
+/** SparseVILA's marks; darker than the others', so that they stand out in gray too. */
 export const HIGHLIGHT = '#c2410c';
 export const PLAIN = '#7aa0c4';
 

@@ -23,7 +23,7 @@ function exact(answer: string, turn: TrueTurn): number {
  * of SQuAD 1.1 (Rajpurkar et al. 2016, `normalize_answer` of its evaluation script), after Unicode's NFKC. A text of which nothing
  * would be left, such as "A", keeps its articles; one of punctuation only stays as it is.
  */
-function normalised(answer: string, turn: TrueTurn): number {
+function normalized(answer: string, turn: TrueTurn): number {
   return Number(truths(turn).some((truth) => withoutArticles(truth) === withoutArticles(answer)));
 }
 
@@ -36,7 +36,7 @@ function contains(answer: string, turn: TrueTurn): number {
 }
 
 /**
- * Average normalised Levenshtein similarity (ANLS; Biten et al. 2019, "Scene Text Visual Question Answering", eq. 1) of one answer:
+ * Average normalized Levenshtein similarity (ANLS; Biten et al. 2019, "Scene Text Visual Question Answering", eq. 1) of one answer:
  * max over the accepted answers of 1 - NL where NL < 0.5, else 0, with NL = distance / length of the longer one. Both in lower case
  * and with single blanks, as in the evaluation of DocVQA (Mathew et al. 2021).
  */
@@ -54,7 +54,7 @@ function anls(answer: string, turn: TrueTurn): number {
 /** The scores by name. `vqa` is the accuracy of VQAv2 (see vqa.ts). */
 export const SCORES = {
   exact,
-  normalised,
+  normalized,
   contains,
   vqa: (answer: string, turn: TrueTurn): number => vqaAccuracy(answer, truths(turn)),
   anls,

@@ -1,4 +1,4 @@
-// The rows as a table for people: fixed columns, in blocks where the terminal is narrower than all of them. Knows no colours.
+// The rows as a table for people: fixed columns, in blocks where the terminal is narrower than all of them. Knows no colors.
 
 import { ratiosText } from './settings';
 import type { MethodSummary } from './summary';

@@ -1,4 +1,4 @@
-// The accuracy of VQAv2 (Goyal et al. 2017, https://visualqa.org/evaluation.html) with the normalisation of its official evaluation:
+// The accuracy of VQAv2 (Goyal et al. 2017, https://visualqa.org/evaluation.html) with the normalization of its official evaluation:
 // punctuation, case, numbers in words, articles, contractions without their apostrophes.
 
 /** Removed where it stands beside a blank or where the text has a number such as 1,000; otherwise it becomes a blank. */
@@ -27,12 +27,12 @@ const WHOLE = new Map(
 /**
  * Each person's answer is left out in turn; an answer that at least three of the others gave is right, one that fewer gave counts a
  * third for each: mean over i of min(1, matches among the others / 3). With fewer than four answers, where three others cannot agree,
- * all of the others have to; a single accepted answer has to be met. Normalises always, where the official script leaves answers that
+ * all of the others have to; a single accepted answer has to be met. Normalizes always, where the official script leaves answers that
  * all people agree on as they are.
  */
 export function vqaAccuracy(answer: string, answers: readonly string[]): number {
-  const given = normaliseVqa(answer);
-  const matches = answers.map((truth) => normaliseVqa(truth) === given);
+  const given = normalizeVqa(answer);
+  const matches = answers.map((truth) => normalizeVqa(truth) === given);
   if (matches.length <= 1) return Number(matches[0] ?? false);
   const all = matches.filter(Boolean).length;
   const needed = Math.min(3, matches.length - 1);
@@ -40,8 +40,8 @@ export function vqaAccuracy(answer: string, answers: readonly string[]): number 
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
-/** The official normalisation of an answer. */
-export function normaliseVqa(text: string): string {
+/** The official normalization of an answer. */
+export function normalizeVqa(text: string): string {
   const flat = text.replace(/[\n\t]/g, ' ').trim();
   const hasComma = /\d,\d/.test(flat);
   const cleaned = PUNCTUATION.reduce((result, mark) => {

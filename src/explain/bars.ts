@@ -1,6 +1,6 @@
-// The colour bars below pictures: what a colour stands for. Knows nothing of pictures.
+// The color bars below pictures: what a color stands for. Knows nothing of pictures.
 
-import { type ColourMap, plasma } from './color';
+import { type ColorMap, plasma } from './color';
 import { FAINT, textAt } from './text';
 
 export const BAR = { gap: 12, height: 10 };
@@ -11,7 +11,7 @@ const BAR_LABEL = { size: 11, fill: FAINT };
 export type Bar = (x: number, y: number, width: number) => string;
 
 /** The map from 1/range to range times the average, which stands in the middle. */
-export function gradientBar(map: ColourMap, range: number): Bar {
+export function gradientBar(map: ColorMap, range: number): Bar {
   const steps = 64;
   return (x, y, width) => {
     const boxes = Array.from({ length: steps }, (_, i) => {
@@ -28,7 +28,7 @@ export function countBar(layers: number): Bar {
   return (x, y, width) => {
     const boxes = Array.from({ length: layers }, (_, i) => {
       const [from, to] = [Math.round((width * i) / layers), Math.round((width * (i + 1)) / layers)];
-      return `<rect x="${x + from}" y="${y}" width="${to - from - (layers <= 12 ? 2 : 0)}" height="${BAR.height}" fill="${countColour(i + 1, layers)}"/>`;
+      return `<rect x="${x + from}" y="${y}" width="${to - from - (layers <= 12 ? 2 : 0)}" height="${BAR.height}" fill="${countColor(i + 1, layers)}"/>`;
     });
     return boxes.join('') + barLabels(x, y, width, 'in 1 layer', layers === 1 ? '' : `in all ${layers}`);
   };
@@ -40,5 +40,5 @@ function barLabels(x: number, y: number, width: number, low: string, high: strin
 }
 
 /** From a purple that is still told from the veils to yellow. */
-export const countColour = (count: number, layers: number): string =>
+export const countColor = (count: number, layers: number): string =>
   plasma(layers === 1 ? 0.8 : 0.3 + (0.7 * (count - 1)) / (layers - 1));

@@ -1,4 +1,4 @@
-// One picture with its token cells drawn over it, at any size: which pixels a cell covers, and cells filled with a colour. The cells are
+// One picture with its token cells drawn over it, at any size: which pixels a cell covers, and cells filled with a color. The cells are
 // those of one plane, or of several that lie side by side.
 // Knows nothing of what the cells mean.
 
@@ -20,7 +20,7 @@ export interface CanvasPart {
   readonly first: number;
 }
 
-/** A picture that an SVG holds twice, in colour and in grey, under `${id}-colour` and `${id}-grey`. Lengths are its pixels. */
+/** A picture that an SVG holds twice, in color and in gray, under `${id}-color` and `${id}-gray`. Lengths are its pixels. */
 export interface CanvasPicture {
   readonly id: string;
   readonly width: number;
@@ -36,12 +36,12 @@ export interface CanvasPicture {
 export const cellCount = ({ parts }: Pick<CanvasPicture, 'parts'>): number =>
   parts.reduce((sum, { grid }) => sum + grid.rows * grid.cols, 0);
 
-/** Cells of one colour. */
+/** Cells of one color. */
 export interface Fill {
   readonly cells: readonly number[];
-  readonly colour: string;
+  readonly color: string;
   readonly opacity: number;
-  /** Whether each cell also has an edge of the full colour. */
+  /** Whether each cell also has an edge of the full color. */
   readonly framed?: boolean;
 }
 
@@ -57,7 +57,7 @@ export function scaleInto({ canvas }: Pick<CanvasPicture, 'canvas'>, width: numb
   return Math.min(width / canvas.width, height / canvas.height);
 }
 
-/** The pixels that a cell covers at a scale: whole ones, so that neighbours share an edge and leave no seam. */
+/** The pixels that a cell covers at a scale: whole ones, so that neighbors share an edge and leave no seam. */
 export function cellBox({ parts }: Pick<CanvasPicture, 'parts'>, index: number, scale: number): Box {
   const part = parts.findLast(({ first }) => first <= index) as CanvasPart;
   const { grid, cells, left, top } = part;
@@ -76,13 +76,7 @@ export function cellBox({ parts }: Pick<CanvasPicture, 'parts'>, index: number, 
 /** SVG of the canvas with its top left corner at (x, y): padding, picture, fills. */
 export function drawCanvas(
   picture: CanvasPicture,
-  {
-    x,
-    y,
-    scale,
-    look,
-    fills,
-  }: { x: number; y: number; scale: number; look: 'colour' | 'grey'; fills: readonly Fill[] },
+  { x, y, scale, look, fills }: { x: number; y: number; scale: number; look: 'color' | 'gray'; fills: readonly Fill[] },
 ): string {
   const { canvas, origin } = picture;
   const visible = fills.filter(({ cells }) => cells.length > 0);
@@ -131,13 +125,13 @@ function borders({ canvas, parts }: CanvasPicture, scale: number): string {
   return `<path d="${lines.join('')}" stroke="#ffffff" stroke-width="${pixels(canvas.width) < 150 ? 0.5 : 1.5}" fill="none"/>`;
 }
 
-function fillPath(picture: CanvasPicture, { cells, colour, opacity, framed = false }: Fill, scale: number): string {
+function fillPath(picture: CanvasPicture, { cells, color, opacity, framed = false }: Fill, scale: number): string {
   const boxes = cells.map((cell) => cellBox(picture, cell, scale));
   const inside =
-    opacity === 0 ? '' : `<path d="${boxes.map(outline).join('')}" fill="${colour}" fill-opacity="${opacity}"/>`;
+    opacity === 0 ? '' : `<path d="${boxes.map(outline).join('')}" fill="${color}" fill-opacity="${opacity}"/>`;
   if (!framed) return inside;
   const edges = boxes.map((box) => outline(box) + outline(shrunk(box)));
-  return `${inside}<path d="${edges.join('')}" fill="${colour}" fill-rule="evenodd"/>`;
+  return `${inside}<path d="${edges.join('')}" fill="${color}" fill-rule="evenodd"/>`;
 }
 
 const outline = ({ x, y, width, height }: Box): string => `M${x} ${y}h${width}v${height}h${-width}z`;

@@ -22,10 +22,10 @@ export interface FigureTurn {
   readonly looks: readonly (SheetLook | undefined)[];
 }
 
-/** A picture as it is embedded, in colour and in grey. */
+/** A picture as it is embedded, in color and in gray. */
 export interface Embedded extends FigurePicture {
-  readonly colour: string;
-  readonly grey: string;
+  readonly color: string;
+  readonly gray: string;
   /** Which part of which medium it is, above its panels; '' where that is plain. */
   readonly label: string;
 }
@@ -114,9 +114,9 @@ function drawLine(panels: readonly Panel[], y: number, column: number): { svg: s
 
 function document(width: number, height: number, pictures: readonly Embedded[], parts: readonly string[]): string {
   const embedded = new Map(pictures.map((picture) => [picture.id, picture]));
-  const images = [...embedded.values()].flatMap(({ id, colour, grey }) => [
-    `<image id="${id}-colour" width="1" height="1" preserveAspectRatio="none" href="${colour}"/>`,
-    `<image id="${id}-grey" width="1" height="1" preserveAspectRatio="none" href="${grey}"/>`,
+  const images = [...embedded.values()].flatMap(({ id, color, gray }) => [
+    `<image id="${id}-color" width="1" height="1" preserveAspectRatio="none" href="${color}"/>`,
+    `<image id="${id}-gray" width="1" height="1" preserveAspectRatio="none" href="${gray}"/>`,
   ]);
   const scale = Math.min(1, LARGEST / height);
   const [shownWidth, shownHeight] = [Math.round(width * scale), Math.round(height * scale)];

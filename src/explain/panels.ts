@@ -1,9 +1,9 @@
-// The panels of a figure: a heading, a picture with its cells, and what explains its colours. Knows what the cells mean, and
+// The panels of a figure: a heading, a picture with its cells, and what explains its colors. Knows what the cells mean, and
 // nothing about where a panel stands.
 
-import { BAR, BAR_HEIGHT, countBar, countColour, gradientBar } from './bars';
+import { BAR, BAR_HEIGHT, countBar, countColor, gradientBar } from './bars';
 import { type CanvasPicture, cellCount, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
-import { type ColourMap, plasma, viridis } from './color';
+import { type ColorMap, plasma, viridis } from './color';
 import { layerCounts } from './look';
 import type { SheetLook } from './sheets';
 import { FAINT, textAt, textWidth } from './text';
@@ -27,10 +27,10 @@ export interface Panel {
 /** Sizes in pixels. */
 export const PANEL = { width: 340, height: 440, least: 250 };
 
-/** Veils over grey or colour: a cell that was pruned, and one that was kept and not retrieved. */
-const PRUNED = { colour: '#0b0d12', opacity: 0.78 };
-const IDLE = { colour: '#0b0d12', opacity: 0.5 };
-/** How much of a cell is its colour; the rest is the picture. */
+/** Veils over gray or color: a cell that was pruned, and one that was kept and not retrieved. */
+const PRUNED = { color: '#0b0d12', opacity: 0.78 };
+const IDLE = { color: '#0b0d12', opacity: 0.5 };
+/** How much of a cell is its color; the rest is the picture. */
 const HEAT = 0.62;
 
 export function saliencePanel(picture: FigurePicture): Panel | undefined {
@@ -50,7 +50,7 @@ export function keptPanel(picture: FigurePicture): Panel {
     heading: kept.length === tokens ? `All ${tokens} cells kept` : `${kept.length} of ${tokens} cells kept`,
     note:
       kept.length === tokens ? 'nothing is pruned before the decoder' : 'the dark ones are pruned, whatever is asked',
-    body: (x, y) => draw(picture, x, y, 'colour', [{ ...PRUNED, cells: prunedCells(picture) }]),
+    body: (x, y) => draw(picture, x, y, 'color', [{ ...PRUNED, cells: prunedCells(picture) }]),
     height: bodyHeight(picture),
   };
 }
@@ -97,7 +97,7 @@ function retrievedBody(
   ];
   const layers = retrieved.length;
   const fills = retrievedFills(picture, counts, (count) => ({
-    colour: countColour(count, layers),
+    color: countColor(count, layers),
     opacity: 0,
     framed: true,
   }));
@@ -105,19 +105,19 @@ function retrievedBody(
     picture,
     retrieved.map((cells) =>
       retrievedFills(picture, layerCounts([cells], counts.length), () => ({
-        colour: plasma(0.8),
+        color: plasma(0.8),
         opacity: 0,
         framed: true,
       })),
     ),
-    'colour',
+    'color',
   );
   const bar = countBar(layers);
   const top = bodyHeight(picture);
   return {
     note: `${least === most ? least : `${least} to ${most}`} of ${picture.kept.length} attended in a layer, ${any} in any`,
     body: (x, y) =>
-      draw(picture, x, y, 'colour', fills) +
+      draw(picture, x, y, 'color', fills) +
       bar(x, y + top + BAR.gap, canvasSize(picture).width) +
       small.body(x, y + top + BAR_HEIGHT),
     height: top + BAR_HEIGHT + small.height,
@@ -147,32 +147,32 @@ function groupBy<Key>(cells: readonly number[], keyOf: (cell: number) => Key): M
 }
 
 /**
- * Every cell coloured by its value in multiples of the average, on a scale that is the same in every picture: where all cells are nearly
- * alike, all have nearly the colour of the average.
+ * Every cell colored by its value in multiples of the average, on a scale that is the same in every picture: where all cells are nearly
+ * alike, all have nearly the color of the average.
  */
 function heatBody(
   picture: FigurePicture,
   values: Float32Array,
   cells: readonly number[],
-  map: ColourMap,
+  map: ColorMap,
 ): Pick<Panel, 'body' | 'height'> {
   const fills = heatFills(picture, values, cells, map);
   const top = bodyHeight(picture);
   const bar = gradientBar(map, RANGE);
   return {
-    body: (x, y) => draw(picture, x, y, 'grey', fills) + bar(x, y + top + BAR.gap, canvasSize(picture).width),
+    body: (x, y) => draw(picture, x, y, 'gray', fills) + bar(x, y + top + BAR.gap, canvasSize(picture).width),
     height: top + BAR_HEIGHT,
   };
 }
 
-function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly number[], map: ColourMap): Fill[] {
+function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly number[], map: ColorMap): Fill[] {
   const mean = meanOf(values, cells);
-  const byColour = groupBy(cells, (cell) => map(heat(mean === 0 ? 0 : (values[cell] ?? 0) / mean)));
-  const fills = [...byColour].map(([colour, coloured]) => ({ cells: coloured, colour, opacity: HEAT }));
+  const byColor = groupBy(cells, (cell) => map(heat(mean === 0 ? 0 : (values[cell] ?? 0) / mean)));
+  const fills = [...byColor].map(([color, colored]) => ({ cells: colored, color, opacity: HEAT }));
   return cells.length === values.length ? fills : [{ ...PRUNED, cells: prunedCells(picture) }, ...fills];
 }
 
-/** The colours reach from 1/RANGE of the average to RANGE times the average; what lies beyond has the colour of the end. */
+/** The colors reach from 1/RANGE of the average to RANGE times the average; what lies beyond has the color of the end. */
 const RANGE = 8;
 
 /** The place of `times` the average on the scale, 0 to 1: logarithmic, the average in the middle. */
@@ -203,7 +203,7 @@ function spread(values: Float32Array, cells: readonly number[]): string {
 function multiples(
   picture: FigurePicture,
   layers: readonly (readonly Fill[])[],
-  look: 'colour' | 'grey' = 'grey',
+  look: 'color' | 'gray' = 'gray',
 ): { body: Panel['body']; height: number } {
   const columns = layers.length <= 4 ? 4 : layers.length <= 12 ? 6 : 8;
   const gap = 6;
@@ -245,7 +245,7 @@ export function canvasSize(picture: FigurePicture): { width: number; height: num
 
 const bodyHeight = (picture: FigurePicture): number => canvasSize(picture).height;
 
-function draw(picture: FigurePicture, x: number, y: number, look: 'colour' | 'grey', fills: readonly Fill[]): string {
+function draw(picture: FigurePicture, x: number, y: number, look: 'color' | 'gray', fills: readonly Fill[]): string {
   return drawCanvas(picture, { x, y, scale: panelScale(picture), look, fills });
 }
 
@@ -263,18 +263,18 @@ export function legend(
   );
   const idle = turns.some(({ looks }) => looks.some((look) => look?.retrieved !== undefined));
   let at = x;
-  const entry = (words: string, { colour, opacity }: Omit<Fill, 'cells'>): string => {
+  const entry = (words: string, { color, opacity }: Omit<Fill, 'cells'>): string => {
     const left = at;
     at += 20 + textWidth(words, 12) + 24;
     return (
       `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="#b9bcc0"/>` +
-      `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="${colour}" fill-opacity="${opacity}"/>` +
+      `<rect x="${left}" y="${y - 11}" width="14" height="14" fill="${color}" fill-opacity="${opacity}"/>` +
       textAt(left + 20, y, words, { size: 12, fill: FAINT })
     );
   };
   return [
     idle ? entry('kept, not attended by this answer', IDLE) : '',
     pruned ? entry('pruned before the decoder', PRUNED) : '',
-    padded ? entry('padding around the picture', { colour: PADDING, opacity: 1 }) : '',
+    padded ? entry('padding around the picture', { color: PADDING, opacity: 1 }) : '',
   ].join('');
 }

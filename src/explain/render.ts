@@ -9,17 +9,17 @@ import { packageFolder } from '../runtime/paths';
 /** Pixels per side that a picture is embedded with at most: twice those of its panel. */
 const EMBEDDED = 880;
 
-/** Data URIs of a picture in colour and in grey, no larger than needed. */
-export async function embed({ data, width, height }: RgbImage): Promise<{ colour: string; grey: string }> {
+/** Data URIs of a picture in color and in gray, no larger than needed. */
+export async function embed({ data, width, height }: RgbImage): Promise<{ color: string; gray: string }> {
   const picture = sharp(data, { raw: { width, height, channels: 3 }, limitInputPixels: false });
   const png = await picture
     .resize({ width: EMBEDDED, height: EMBEDDED, fit: 'inside', withoutEnlargement: true })
     .png()
     .toBuffer();
-  // Stretched and lifted, so that shapes show through veils and colours, whatever the picture's exposure.
-  const grey = await sharp(png).greyscale().normalise().linear(0.8, 51).toColourspace('srgb').png().toBuffer();
+  // Stretched and lifted, so that shapes show through veils and colors, whatever the picture's exposure.
+  const gray = await sharp(png).grayscale().normalize().linear(0.8, 51).toColorspace('srgb').png().toBuffer();
   const uri = (bytes: Buffer): string => `data:image/png;base64,${bytes.toString('base64')}`;
-  return { colour: uri(png), grey: uri(grey) };
+  return { color: uri(png), gray: uri(gray) };
 }
 
 /** Pixels of PNG per unit of SVG. */

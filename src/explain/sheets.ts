@@ -22,7 +22,7 @@ export interface Sheet {
 /** One sheet in one turn: as of a plane, with the sheet's cells. */
 export type SheetLook = Pick<Look, 'retrieved' | 'relevance'>;
 
-/** Pixels by which neighbours may overlap where a picture's size is no multiple of theirs. */
+/** Pixels by which neighbors may overlap where a picture's size is no multiple of theirs. */
 const TOUCHING = 0.01;
 
 interface Bounds {

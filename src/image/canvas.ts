@@ -1,5 +1,5 @@
 // Canvases: what a vision tower is shown, drawn from decoded frames by resizing, padding and cropping. uint8 in, uint8 out; knows no model.
-// Source: Pillow `Image.resize` (resample.ts), `Image.paste` on a coloured canvas, `Image.crop`, which is black outside the picture.
+// Source: Pillow `Image.resize` (resample.ts), `Image.paste` on a colored canvas, `Image.crop`, which is black outside the picture.
 
 import { SparseVilaError } from '../errors';
 import type { Size } from './cells';
@@ -12,7 +12,7 @@ export type Rgb = readonly [number, number, number];
 /** One drawing step. Lengths are pixels; `left` and `top` say where the smaller rectangle lies on the larger one. */
 export type Draw =
   | { readonly step: 'resize'; readonly to: Size; readonly filter: ResampleFilter }
-  | { readonly step: 'pad'; readonly to: Size; readonly left: number; readonly top: number; readonly colour: Rgb }
+  | { readonly step: 'pad'; readonly to: Size; readonly left: number; readonly top: number; readonly color: Rgb }
   | { readonly step: 'crop'; readonly to: Size; readonly left: number; readonly top: number };
 
 /**
@@ -28,9 +28,9 @@ function drawStep(image: RgbImage, step: Draw, maxPixels: number): RgbImage {
   if (width === image.width && height === image.height) return image;
   checkCanvas(step.to, image, maxPixels);
   if (step.step === 'resize') return resize(image, width, height, step.filter);
-  const colour = step.step === 'pad' ? step.colour : ([0, 0, 0] as const);
+  const color = step.step === 'pad' ? step.color : ([0, 0, 0] as const);
   const [left, top] = step.step === 'pad' ? [step.left, step.top] : [-step.left, -step.top];
-  return paste(image, step.to, left, top, colour);
+  return paste(image, step.to, left, top, color);
 }
 
 /** `maxPixels` limits the pictures that are read: a canvas, which the model asks for, may always have the default. */
@@ -44,10 +44,10 @@ function checkCanvas({ width, height }: Size, image: Size, maxPixels: number): v
   );
 }
 
-/** `image` with its corner at (left, top) of a canvas of `colour`; what lies outside the canvas is cut off. */
-function paste(image: RgbImage, { width, height }: Size, left: number, top: number, colour: Rgb): RgbImage {
+/** `image` with its corner at (left, top) of a canvas of `color`; what lies outside the canvas is cut off. */
+function paste(image: RgbImage, { width, height }: Size, left: number, top: number, color: Rgb): RgbImage {
   const row = new Uint8Array(width * 3);
-  for (let x = 0; x < width; x++) row.set(colour, x * 3);
+  for (let x = 0; x < width; x++) row.set(color, x * 3);
   const data = new Uint8Array(width * height * 3);
   for (let y = 0; y < height; y++) data.set(row, y * width * 3);
   const from = Math.max(0, -left);

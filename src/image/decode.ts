@@ -1,8 +1,8 @@
-// Any image a caller hands in, to 8-bit RGB: decoding (sharp, which does nothing else here), orientation, colour space, alpha.
+// Any image a caller hands in, to 8-bit RGB: decoding (sharp, which does nothing else here), orientation, color space, alpha.
 // Knows nothing about models, sizes they want, or resampling.
 // Source: Pillow's Image.open(..).convert("RGB") is what the models' own processors see; matched bit for bit on 8-bit JPEG, PNG,
 // WebP, GIF and TIFF. Departures: orientation, embedded non-sRGB profiles and alpha are honoured (Pillow ignores all three),
-// CMYK goes through a profile (Pillow: r = 255 - min(255, c + k)), 16-bit grey is x >> 8 (Pillow clips), AVIF chroma differs.
+// CMYK goes through a profile (Pillow: r = 255 - min(255, c + k)), 16-bit gray is x >> 8 (Pillow clips), AVIF chroma differs.
 
 import { types } from 'node:util';
 import { type Check, COUNT, checkOptions, guardedCallback, integer, SIGNAL } from '../options';
@@ -40,7 +40,7 @@ export interface DecodeOptions {
 /**
  * Decodes `input` to 8-bit RGB, HWC uint8.
  *
- * EXIF orientation is applied; grey is repeated; CMYK and profiles other than sRGB are converted to sRGB (lcms, perceptual);
+ * EXIF orientation is applied; gray is repeated; CMYK and profiles other than sRGB are converted to sRGB (lcms, perceptual);
  * 16 bit becomes 8 by x >> 8 without any gamma; of an animation or multi-page file the first picture is taken. Alpha is
  * composited in the encoded values, `out = round((c·a + b·(255 - a)) / 255)`, by the integer form
  * `t = c·a + b·(255 - a) + 128, out = (t + (t >> 8)) >> 8` (Pillow's paste with a mask).
@@ -122,7 +122,7 @@ async function decodeSamples(
       limitInputPixels: maxPixels,
       ignoreIcc,
     })
-      .toColourspace('srgb')
+      .toColorspace('srgb')
       .raw()
       .toBuffer({ resolveWithObject: true });
     return { data, width: info.width, height: info.height, channels: info.channels };
@@ -134,14 +134,14 @@ async function decodeSamples(
 /** sharp takes 16-bit RGB with a profile to Display P3 and then calls that sRGB, so the reduction has to come first. */
 function reduceTo8Bit(bytes: Uint8Array, maxPixels: number): Promise<Buffer> {
   return sharp(bytes, { autoOrient: true, failOn: 'error', limitInputPixels: maxPixels })
-    .toColourspace('srgb')
+    .toColorspace('srgb')
     .keepIccProfile()
     .png({ compressionLevel: 0 })
     .toBuffer();
 }
 
 /**
- * uint8 samples of 1 (grey), 2 (grey, alpha), 3 or 4 channels to RGB: in an array of its own, or where they are if they are `own`ed and no
+ * uint8 samples of 1 (gray), 2 (gray, alpha), 3 or 4 channels to RGB: in an array of its own, or where they are if they are `own`ed and no
  * sample is written before it is read.
  */
 function toRgb(
@@ -153,13 +153,13 @@ function toRgb(
   const plain = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   if (channels === 3) return { data: own ? plain : plain.slice(), width, height };
   const out = own && channels === 4 ? plain.subarray(0, pixels * 3) : new Uint8Array(pixels * 3);
-  const colour = channels >= 3;
+  const color = channels >= 3;
   const hasAlpha = channels === 2 || channels === 4;
   const [red, green, blue] = background;
   for (let i = 0, from = 0, to = 0; i < pixels; i++, from += channels, to += 3) {
     const r = data[from] ?? 0;
-    const g = colour ? (data[from + 1] ?? 0) : r;
-    const b = colour ? (data[from + 2] ?? 0) : r;
+    const g = color ? (data[from + 1] ?? 0) : r;
+    const b = color ? (data[from + 2] ?? 0) : r;
     const alpha = hasAlpha ? (data[from + channels - 1] ?? 0) : 255;
     out[to] = over(r, red, alpha);
     out[to + 1] = over(g, green, alpha);
@@ -168,9 +168,9 @@ function toRgb(
   return { data: out, width, height };
 }
 
-/** round((colour·alpha + under·(255 - alpha)) / 255), exact for bytes. */
-function over(colour: number, under: number, alpha: number): number {
-  const t = colour * alpha + under * (255 - alpha) + 128;
+/** round((color·alpha + under·(255 - alpha)) / 255), exact for bytes. */
+function over(color: number, under: number, alpha: number): number {
+  const t = color * alpha + under * (255 - alpha) + 128;
   return (t + (t >> 8)) >> 8;
 }
 
@@ -182,7 +182,7 @@ function checkRaw(pixels: RawPixels, maxPixels: number): Samples {
   if (!isSize(width)) throw invalid('a positive integer for width of raw pixels', described(width));
   if (!isSize(height)) throw invalid('a positive integer for height of raw pixels', described(height));
   if (channels !== 1 && channels !== 3 && channels !== 4) {
-    throw invalid('1 (grey), 3 (RGB) or 4 (RGBA) for channels of raw pixels', described(channels));
+    throw invalid('1 (gray), 3 (RGB) or 4 (RGBA) for channels of raw pixels', described(channels));
   }
   if (data.length !== width * height * channels) {
     const expected = `${width}·${height}·${channels} = ${width * height * channels} bytes for data of raw pixels`;
@@ -201,12 +201,12 @@ export const IMAGE_CHECKS = {
   },
 };
 
-const COLOUR: Check = {
+const COLOR: Check = {
   expected: 'three integers 0..255',
   accepts: (value) => Array.isArray(value) && value.length === 3 && value.every((byte) => BYTE.accepts(byte)),
 };
 const BYTE = integer(0, 255);
-const CHECKS = { ...IMAGE_CHECKS, background: COLOUR, signal: SIGNAL };
+const CHECKS = { ...IMAGE_CHECKS, background: COLOR, signal: SIGNAL };
 
 function readOptions(options: DecodeOptions) {
   const given = checkOptions<DecodeOptions>('decodeImage', options, CHECKS);

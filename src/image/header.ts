@@ -31,9 +31,9 @@ export async function inspect(file: ImageFile, maxPixels: number): Promise<Treat
   if (header.depth !== 'uchar' && header.depth !== 'ushort') {
     throw unsupported(file, `8 or 16 bit unsigned samples`, header.depth);
   }
-  if (header.space === 'lab' || header.space === 'labs') throw unsupported(file, 'RGB, grey or CMYK', 'L*a*b*');
+  if (header.space === 'lab' || header.space === 'labs') throw unsupported(file, 'RGB, gray or CMYK', 'L*a*b*');
   const { icc, space } = header;
-  // A profile of another colour space than the pixels' says nothing about them: Pillow and browsers leave it out.
+  // A profile of another color space than the pixels' says nothing about them: Pillow and browsers leave it out.
   const ignoreIcc = icc !== undefined && (isSrgbProfile(icc) || !isProfileOf(icc, spaceOf(header)));
   const reduceFirst = icc !== undefined && !ignoreIcc && space === 'rgb16';
   return { bytes, ignoreIcc, reduceFirst, cost: costOf(header, reduceFirst) + (isAnimation ? bytes.byteLength : 0) };

@@ -1,5 +1,5 @@
 // Says whether an embedded ICC profile is sRGB, so that such images are read as they are stored.
-// Knows nothing about pixels: colour conversion is lcms's, inside sharp.
+// Knows nothing about pixels: color conversion is lcms's, inside sharp.
 // Source: ICC.1:2022 (tag table §7.3, curveType §10.6, parametricCurveType §10.18), IEC 61966-2-1 (sRGB).
 
 /** sRGB colorants adapted to D50, XYZ, as the common sRGB profiles hold them. */
@@ -42,7 +42,7 @@ export function isSrgbProfile(profile: Uint8Array): boolean {
   }
 }
 
-/** Whether the profile describes colours of `space`, its signature at byte 16. Never throws. */
+/** Whether the profile describes colors of `space`, its signature at byte 16. Never throws. */
 export function isProfileOf(profile: Uint8Array, space: 'RGB ' | 'GRAY' | 'CMYK'): boolean {
   return Buffer.from(profile.buffer, profile.byteOffset, profile.byteLength).toString('latin1', 16, 20) === space;
 }

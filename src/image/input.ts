@@ -3,7 +3,7 @@
 import { types } from 'node:util';
 import { received, SparseVilaError } from '../errors';
 
-/** Pixels already decoded: uint8, row-major HWC; channels 1 = grey, 3 = RGB, 4 = RGBA (alpha not premultiplied). */
+/** Pixels already decoded: uint8, row-major HWC; channels 1 = gray, 3 = RGB, 4 = RGBA (alpha not premultiplied). */
 export type RawPixels = { data: Uint8Array | Uint8ClampedArray; width: number; height: number; channels: 1 | 3 | 4 };
 
 /** A `Blob` or `File` of any library. */

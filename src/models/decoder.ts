@@ -102,11 +102,11 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
   const scores = (x: Tensor, rows: readonly number[]): Tensor => {
-    const normalised = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
+    const normalized = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
     try {
-      return linear(normalised, head, none);
+      return linear(normalized, head, none);
     } finally {
-      normalised.dispose();
+      normalized.dispose();
     }
   };
 

@@ -65,7 +65,7 @@ export interface Run {
   readonly grid: number;
   readonly from: number;
   readonly to: number;
-  /** Texts around the rows, each tokenised by itself, unlike the text of the prompt; absent: none. */
+  /** Texts around the rows, each tokenized by itself, unlike the text of the prompt; absent: none. */
   readonly before?: string;
   readonly after?: string;
 }

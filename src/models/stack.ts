@@ -1,6 +1,6 @@
 // Packs matrices that share one product (q, k and v; gate and up; or one alone) in the form that the checkpoint has them in: plain,
-// 4-bit or 8-bit. Parts of different forms, as ignore lists and `modules_to_not_convert` leave them, are dequantised. Knows the
-// tensors of quantised modules, and no architecture.
+// 4-bit or 8-bit. Parts of different forms, as ignore lists and `modules_to_not_convert` leave them, are dequantized. Knows the
+// tensors of quantized modules, and no architecture.
 
 import { isQuantized, isUniform, nameParts, type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
 import type { QuantizationConfig } from '../checkpoint/quantized_config';
@@ -83,11 +83,11 @@ export function stackPacker(source: StackSource): (stack: Stack) => PackedMatrix
   };
 }
 
-/** A part as it lies in the file, or packed in its quantised form. */
+/** A part as it lies in the file, or packed in its quantized form. */
 type MixedPart = WeightPart | PackedMatrix;
 
 /**
- * One packed matrix of `count` parts. Quantised parts become (q - z) s, evaluated in f32 and stored as such, which loses nothing, unless
+ * One packed matrix of `count` parts. Quantized parts become (q - z) s, evaluated in f32 and stored as such, which loses nothing, unless
  * the caller chose a type. Activations that meet 8-bit parts are not rounded then.
  */
 function packMixed(

@@ -119,13 +119,13 @@ function embedding(config: TowerConfig, weights: Weights): (values: Float32Array
   const bias = config.patchBias ? weights.tensor('embeddings.patch_embedding.bias', [e]) : weights.constant([]);
   const classRow = config.classToken ? weights.tensor('embeddings.class_embedding', [e]) : undefined;
   const positions = weights.tensor('embeddings.position_embedding.weight', [cells + Number(config.classToken), e]);
-  const normalise: RowFunction = config.preNorm ? norm(weights, 'pre_layrnorm', e, normEps) : (x) => x.clone();
+  const normalize: RowFunction = config.preNorm ? norm(weights, 'pre_layrnorm', e, normEps) : (x) => x.clone();
   return (values) => {
     const { tf } = start();
     return tf.tidy(() => {
       const patches = linear(float32(values, [values.length / width, width]), kernel, bias);
       const rows = classRow === undefined ? patches : tf.concat([tf.reshape(classRow, [1, e]), patches]);
-      return normalise(tf.add(rows, positions));
+      return normalize(tf.add(rows, positions));
     });
   };
 }

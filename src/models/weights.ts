@@ -39,7 +39,7 @@ export interface Weights {
   /**
    * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. Where the
    * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed; and so are 8-bit weights (int8
-   * `X.weight` with `X.weight_scale`), whose products round activations per row. Parts of different forms are dequantised.
+   * `X.weight` with `X.weight_scale`), whose products round activations per row. Parts of different forms are dequantized.
    */
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** f32 [1], or any small constant. */

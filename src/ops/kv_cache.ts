@@ -23,7 +23,7 @@ export function checkKvMemory(kvHeads: number, capacity: number, c: number, type
 }
 
 /**
- * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialised, and resident only as far as it is written.
+ * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialized, and resident only as far as it is written.
  * @throws SparseVilaError as `checkKvMemory`
  */
 export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {

@@ -122,7 +122,7 @@ export function packRounded(matrices: readonly Matrix[], options: RoundOptions, 
 }
 
 /**
- * What quantised matrices stacked by rows stand for, packed: (q - zero) scale / columns[input] / rows[output]. The caller disposes
+ * What quantized matrices stacked by rows stand for, packed: (q - zero) scale / columns[input] / rows[output]. The caller disposes
  * of the tensor.
  */
 export function packQuantizedMatrices(matrices: readonly QuantizedMatrix[], scaling: Scaling): PackedMatrix {

@@ -1,5 +1,5 @@
 // How far results may lie from their references: one table, named at every use. Knows nothing about ops.
-// The measure is the normalised mean squared error, sum (a - e)^2 / sum e^2, as ggml's test-backend-ops has it.
+// The measure is the normalized mean squared error, sum (a - e)^2 / sum e^2, as ggml's test-backend-ops has it.
 
 /**
  * exact: moves, gathers and conversions.
@@ -28,7 +28,7 @@ export const TOLERANCES = {
 export type Tolerance = keyof typeof TOLERANCES;
 
 /**
- * The normalised mean squared error of `actual`. NaN when the lengths differ or any element is NaN on either side, since NaN
+ * The normalized mean squared error of `actual`. NaN when the lengths differ or any element is NaN on either side, since NaN
  * equals nothing; Infinity when the expected values are all zero and the actual ones are not.
  */
 export function nmse(actual: ArrayLike<number>, expected: ArrayLike<number>): number {

@@ -28,7 +28,7 @@ interface CudaWheel extends Wheel {
   readonly files: RegExp;
 }
 
-const OTHERWISE = 'install CUDA ≥ 12.4 and point CUDA_HOME to it; or run set-up with --no-gpu';
+const ALTERNATIVE = 'install CUDA ≥ 12.4 and point CUDA_HOME to it; or run set-up with --no-gpu';
 
 /** name, version, the files needed; per processor the platform tag, bytes and sha256. They belong together. */
 const PACKAGES = [
@@ -82,7 +82,7 @@ export function cudaWheels(platform: string = process.platform, arch: string = p
     );
   }
   return PACKAGES.map(({ project, version, files, [arch]: [tag, bytes, sha256] }) => {
-    return { project, version, files, platform: tag, bytes, sha256, otherwise: OTHERWISE };
+    return { project, version, files, platform: tag, bytes, sha256, alternative: ALTERNATIVE };
   });
 }
 

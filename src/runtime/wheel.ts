@@ -20,10 +20,10 @@ export interface Wheel {
   readonly bytes: number;
   readonly sha256: string;
   /** What to do where it cannot be fetched; ends a sentence. */
-  readonly otherwise: string;
+  readonly alternative: string;
 }
 
-const TENSORFLOW_OTHERWISE = 'point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow';
+const TENSORFLOW_ALTERNATIVE = 'point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow';
 
 /** One wheel per processor. Any Python's would do; cp311's are pinned. aarch64 has no `tensorflow-cpu` of its own. */
 const WHEELS: Readonly<Record<string, Wheel>> = {
@@ -33,7 +33,7 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
     platform: 'manylinux_2_27_x86_64',
     bytes: 273_829_956,
     sha256: '2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c',
-    otherwise: TENSORFLOW_OTHERWISE,
+    alternative: TENSORFLOW_ALTERNATIVE,
   },
   'linux-arm64': {
     project: 'tensorflow',
@@ -41,7 +41,7 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
     platform: 'manylinux_2_27_aarch64',
     bytes: 281_828_020,
     sha256: '4b24aca16d527a3cf1c37f720c04c484c3d20f4d0fdfa98632ac8b9f3be6eb5c',
-    otherwise: TENSORFLOW_OTHERWISE,
+    alternative: TENSORFLOW_ALTERNATIVE,
   },
 };
 
@@ -120,7 +120,7 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
           'ERR_FETCH',
           `Expected pip to fetch ${wheel.project}==${wheel.version} (${wheel.platform}) but it failed:\n` +
             `${result.tail.join('\n')}\nCheck the network and pip's index (\`pip config list\`), then run set-up again; ` +
-            `or ${wheel.otherwise}.`,
+            `or ${wheel.alternative}.`,
         )
       );
     }

@@ -33,7 +33,7 @@ interface Subject {
   /** The frame that questions about one frame ask for, and how they say so. */
   readonly frame: number;
   readonly where: string;
-  /** Things of that frame; things whose glyph, or glyph and colour, is there once in all frames. */
+  /** Things of that frame; things whose glyph, or glyph and color, is there once in all frames. */
   readonly here: readonly Thing[];
   readonly uniqueTypes: readonly Thing[];
   readonly unique: readonly Thing[];
@@ -122,7 +122,7 @@ const MAKERS: Readonly<Record<Kind, Maker>> = {
   },
 };
 
-/** A glyph and a colour at random, the glyph often one that is there. */
+/** A glyph and a color at random, the glyph often one that is there. */
 function otherThing(random: Random, here: readonly Thing[]): Pick<Thing, 'type' | 'color'> {
   const [type, color] = [random.below(TYPES.length), random.below(COLOR_NAMES.length)];
   return { type: here.length > 0 && random.next() < 0.6 ? random.choice(here).type : type, color };

@@ -1,6 +1,6 @@
-// A frame as pixels: glyphs with jittered colours over a slanted, blotchy, noisy ground. Knows no model.
+// A frame as pixels: glyphs with jittered colors over a slanted, blotchy, noisy ground. Knows no model.
 // Source: scene.py's render(), in the same f32 arithmetic (products and sums rounded one by one), so that equal draws give
-// equal pixels. Draws in order: ground, slant, blotches, noise, glyph variants, colour jitter.
+// equal pixels. Draws in order: ground, slant, blotches, noise, glyph variants, color jitter.
 
 import { CELL, glyphBank, VARIANTS } from './glyphs';
 import type { Random } from './random';
@@ -76,7 +76,7 @@ function linspace(): Float32Array {
 }
 
 /**
- * Bilinear enlargement of f32 [12, 12] to 280 x 280 with pixel centres aligned, one pixel a call: the four weights first, then the
+ * Bilinear enlargement of f32 [12, 12] to 280 x 280 with pixel centers aligned, one pixel a call: the four weights first, then the
  * four products in order, as torch's interpolate does without fused multiply-adds.
  */
 function bilinear(): (coarse: Float32Array, y: number, x: number) => number {

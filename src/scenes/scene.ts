@@ -1,4 +1,4 @@
-// What a scene holds: frames of 10 x 10 cells, a few of them with a coloured glyph. Knows no pixels.
+// What a scene holds: frames of 10 x 10 cells, a few of them with a colored glyph. Knows no pixels.
 // Source: scene.py of the packaged model's training set, whose draws it repeats in order.
 
 import type { Random } from './random';
@@ -14,7 +14,7 @@ export const TYPES: readonly string[] = [
   ...['circle', 'square', 'triangle', 'star', 'cross'],
 ];
 
-/** Colours by name, 8-bit sRGB. */
+/** Colors by name, 8-bit sRGB. */
 export const COLORS: Readonly<Record<string, readonly [number, number, number]>> = {
   red: [220, 40, 40],
   green: [40, 170, 60],

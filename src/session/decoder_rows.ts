@@ -92,7 +92,7 @@ export function decoderRows(
   return { x, positions, visual, places, ids, items, span: next - conversation.nextPosition };
 }
 
-/** The ids of a text that stands before or after a run: tokenised by itself, and so begun as the tokenizer begins every text. */
+/** The ids of a text that stands before or after a run: tokenized by itself, and so begun as the tokenizer begins every text. */
 export function idsAround({ tokenizer }: RowModel, text: string | undefined): readonly number[] {
   return text === undefined ? [] : [...tokenizer.prefixIds, ...tokenizer.encode(text)];
 }

@@ -27,16 +27,16 @@ export function checkMessages(messages: unknown): CheckedMessage[] {
   const list = listIn(messages);
   if (list === undefined) throw invalidOption('open', 'a list of messages', received(messages));
   const checked = list.map(checkMessage);
-  const talk = checked[0]?.role === 'system' ? checked.slice(1) : checked;
-  const odd = talk.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
+  const dialogue = checked[0]?.role === 'system' ? checked.slice(1) : checked;
+  const odd = dialogue.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
   if (odd >= 0) {
     throw invalidOption(
       'open',
       'user and assistant in turn, after a system message or none,',
-      `${talk[odd]?.role} for message ${odd + checked.length - talk.length}`,
+      `${dialogue[odd]?.role} for message ${odd + checked.length - dialogue.length}`,
     );
   }
-  if (talk.length % 2 === 0) return checked;
+  if (dialogue.length % 2 === 0) return checked;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
     'Expected messages for open that end with an answer, received a question at their end. Give that to ask().',

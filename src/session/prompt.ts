@@ -1,5 +1,5 @@
 // A conversation's text as token ids, and what of it the cache holds already. The whole conversation is rendered for every turn. Where the
-// text continues what the cache stands for, only the rest is tokenised; where a template rewrites history, everything is, and the longest
+// text continues what the cache stands for, only the rest is tokenized; where a template rewrites history, everything is, and the longest
 // common beginning stays.
 
 import { received, SparseVilaError } from '../errors';

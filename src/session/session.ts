@@ -89,40 +89,40 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
 type CheckedOptions = ReturnType<typeof checkSessionOptions>;
 
 function sessionOf(model: VisionLanguageModel, options: CheckedOptions, conversation: Conversation): Session {
-  const talk = openTalk(model, options, conversation);
+  const core = openCore(model, options, conversation);
   const session: Session = {
     model,
-    method: talk.method,
+    method: core.method,
     get length() {
       return lengthOf(conversation);
     },
     ask: (question, ask) =>
       answerOf(
-        codedCall(() => talk.ask(question, ask)),
+        codedCall(() => core.ask(question, ask)),
         session,
       ),
-    open: (messages, given) => talk.open(messages, given),
+    open: (messages, given) => core.open(messages, given),
     fork: () => {
-      talk.checkIdle();
+      core.checkIdle();
       return codedCall(() => sessionOf(model, options, forkConversation(conversation)));
     },
     mark: () => {
-      talk.checkIdle();
+      core.checkIdle();
       return mark(conversation);
     },
     rewind: (to) => {
-      talk.checkIdle();
+      core.checkIdle();
       rewind(conversation, pointOf(to));
     },
-    dispose: talk.dispose,
-    [Symbol.dispose]: talk.dispose,
+    dispose: core.dispose,
+    [Symbol.dispose]: core.dispose,
   };
-  whenDropped(session, talk.release);
+  whenDropped(session, core.release);
   return session;
 }
 
 /** What a session works on. Nothing in it leads to the session, so that a session which is dropped can be collected. */
-function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversation: Conversation) {
+function openCore(model: VisionLanguageModel, given: CheckedOptions, conversation: Conversation) {
   const { method, checked, system } = given;
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
   let isDropped = false;
@@ -149,7 +149,7 @@ function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversatio
     question: Question,
     ask: AskOptions,
     done: (stats: TurnStats) => void,
-    letGo: (() => void) | undefined,
+    releaseModel: (() => void) | undefined,
   ): AsyncGenerator<string> {
     const { signal } = ask;
     try {
@@ -160,7 +160,7 @@ function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversatio
       throw coded(error, signal);
     } finally {
       state = 'idle';
-      letGo?.();
+      releaseModel?.();
       if (isDropped) free();
     }
   }
@@ -177,16 +177,16 @@ function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversatio
       if (!question.parts.some((part) => typeof part === 'string' && isLong(part))) draft(question);
       return readingOf((done) => {
         checkIdle();
-        const letGo = model.lifetime?.hold();
+        const releaseModel = model.lifetime?.hold();
         state = 'busy';
-        return run(question, ask, done, letGo);
+        return run(question, ask, done, releaseModel);
       });
     },
     async open(messages: unknown, options: { readonly signal?: AbortSignal } | undefined): Promise<void> {
       checkIdle();
       const { signal } = checkOptions<{ signal?: AbortSignal }>('open', options, { signal: SIGNAL });
       const checkedMessages = codedCall(() => checkMessages(messages));
-      const letGo = model.lifetime?.hold();
+      const releaseModel = model.lifetime?.hold();
       state = 'busy';
       try {
         await openHistory(contextOf(signal), system, checkedMessages);
@@ -194,7 +194,7 @@ function openTalk(model: VisionLanguageModel, given: CheckedOptions, conversatio
         throw coded(error, signal);
       } finally {
         state = 'idle';
-        letGo?.();
+        releaseModel?.();
         if (isDropped) free();
       }
     },

@@ -1,14 +1,14 @@
-// Clusters around density peaks, as SparseVLM recycles rows (Zhang et al., arXiv 2410.04417; density peaks with nearest neighbours
+// Clusters around density peaks, as SparseVLM recycles rows (Zhang et al., arXiv 2410.04417; density peaks with nearest neighbors
 // after Du, Ding and Jia 2016).
 
 import type { Matrix, Selection } from './method';
 import { ranked } from './top_k';
 import { meansOf, takeRows } from './vectors';
 
-/** Keeps `best` as they are, and `pool` as the means of `clusters` clusters, each at its centre's place. */
+/** Keeps `best` as they are, and `pool` as the means of `clusters` clusters, each at its center's place. */
 export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, clusters: number): Selection {
-  const members = clustersOf({ data: takeRows(rows, pool), width: rows.width }, clusters).map(({ centre, of }) => ({
-    at: pool[centre] as number,
+  const members = clustersOf({ data: takeRows(rows, pool), width: rows.width }, clusters).map(({ center, of }) => ({
+    at: pool[center] as number,
     of: of.map((i) => pool[i] as number),
   }));
   const kept = Int32Array.from([...best, ...members.map(({ at }) => at)]).sort();
@@ -21,10 +21,10 @@ export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, cluste
 
 /**
  * d_ij = |x_i - x_j| / sqrt(width); density = exp(-mean of d^2 to the k nearest), k = clusters; each row's peak distance is that to
- * the nearest row of higher density (of equal density the lower index ranks higher), the densest's the largest of all. Centres: the
- * most of density times peak distance; every row joins the nearest centre.
+ * the nearest row of higher density (of equal density the lower index ranks higher), the densest's the largest of all. Centers: the
+ * most of density times peak distance; every row joins the nearest center.
  */
-export function clustersOf({ data, width }: Matrix, clusters: number): { centre: number; of: number[] }[] {
+export function clustersOf({ data, width }: Matrix, clusters: number): { center: number; of: number[] }[] {
   const n = data.length / width;
   const squares = new Float64Array(n * n);
   for (let i = 0; i < n; i++)
@@ -53,14 +53,14 @@ export function clustersOf({ data, width }: Matrix, clusters: number): { centre:
         : Math.sqrt(higher.reduce((least, j) => Math.min(least, to(i, j)), Number.POSITIVE_INFINITY));
     return distance * (density[i] as number);
   });
-  const found = Array.from(ranked(Float32Array.from(peaks)).subarray(0, clusters), (centre) => ({
-    centre,
-    of: [centre],
+  const found = Array.from(ranked(Float32Array.from(peaks)).subarray(0, clusters), (center) => ({
+    center,
+    of: [center],
   }));
-  const centres = new Set(found.map(({ centre }) => centre));
+  const centers = new Set(found.map(({ center }) => center));
   for (const i of rows) {
-    if (centres.has(i)) continue;
-    found.reduce((a, b) => (to(i, b.centre) < to(i, a.centre) ? b : a)).of.push(i);
+    if (centers.has(i)) continue;
+    found.reduce((a, b) => (to(i, b.center) < to(i, a.center) ? b : a)).of.push(i);
   }
   return found;
 }

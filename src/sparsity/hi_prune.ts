@@ -1,7 +1,7 @@
-// HiPrune (Liu et al., arXiv 2508.00553): anchors where a middle tower layer looks, their neighbours in the grid as buffers, and
+// HiPrune (Liu et al., arXiv 2508.00553): anchors where a middle tower layer looks, their neighbors in the grid as buffers, and
 // registers where a deep layer looks.
 // Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: neighbours outside the plane do not count, where the published code wraps rows; the deep layer is the one that features
+// Here: neighbors outside the plane do not count, where the published code wraps rows; the deep layer is the one that features
 // come from (-2).
 
 import { checkOptions } from '../options';

@@ -1,5 +1,5 @@
 // Budgets per plane. A plane is an image, a tile, a thumbnail or one frame of a video. A method that is written for one plane selects in
-// each plane separately, so that every tile and frame keeps its share, and no neighbourhood crosses two frames.
+// each plane separately, so that every tile and frame keeps its share, and no neighborhood crosses two frames.
 
 import type { Matrix, Prune, Selection, TowerView } from './method';
 import { takeRows } from './vectors';

@@ -1,5 +1,5 @@
 // SnapKV (Li et al., arXiv 2404.14469): after the prefill, each layer keeps the rows that the prompt's last ones attend most, with
-// their neighbours' help, and forgets the others.
+// their neighbors' help, and forgets the others.
 // Stage: decode. Query-aware: yes. Safe for later turns: no, its retrieval is permanent.
 // Here: visual rows only (text stays), one choice for all heads of a layer (mean over heads), and mean for sum over rows, which
 // ranks alike.

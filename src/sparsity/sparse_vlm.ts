@@ -1,7 +1,7 @@
 // SparseVLM and SparseVLM+ (Zhang et al., arXiv 2410.04417): between layers, visual rows that the question's rater words attend
 // least are dropped; v1 gathers the better ones of them into a few clusters that are kept.
 // Stage: prefill. Query-aware: yes. Safe for later turns: no.
-// Here: shares as in the released code's fixed counts, scaled; clusters stand at their centres' places and count as kept; rows keep
+// Here: shares as in the released code's fixed counts, scaled; clusters stand at their centers' places and count as kept; rows keep
 // their positions (as + has it). + without division by the rotary bias and without choice of heads: the mean over all heads.
 
 import { checkOptions } from '../options';

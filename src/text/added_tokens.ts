@@ -17,7 +17,7 @@ interface Dictionary {
   readonly lengths: ReadonlyMap<string, readonly number[]>;
 }
 
-/** @param content of a token as it stands in the texts to be split: its own, or normalised */
+/** @param content of a token as it stands in the texts to be split: its own, or normalized */
 export function splitter(added: readonly AddedToken[], content: (token: AddedToken) => string): Splitter {
   const tokens = new Map<string, AddedToken>();
   const found = new Map<string, Set<number>>();

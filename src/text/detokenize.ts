@@ -5,7 +5,7 @@
 // (WHATWG), while Rust turns every byte of the run into U+FFFD, which cannot be told before the run ends.
 import { type ConfigReader, configReader } from '../json';
 
-/** What detokenisation needs to know of a vocabulary. */
+/** What detokenization needs to know of a vocabulary. */
 export interface TokenBytes {
   /** UTF-8 bytes that a token stands for; possibly part of a character. None for an id without a token. */
   bytesOf(id: number): Uint8Array;

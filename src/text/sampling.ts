@@ -72,15 +72,15 @@ export function createSampler(options: SamplingOptions, { unusable, ...defaults 
   if (unusable !== undefined && options.temperature === undefined) throw unusable;
   const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // the op reads an int32
   const topP = Math.max(Math.fround(given.topP ?? 1), LEAST_TOP_P); // the op reads an f32
-  const penalise =
-    repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penaliser(repetitionPenalty);
+  const penalize =
+    repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penalizer(repetitionPenalty);
   const isGreedy = Math.fround(temperature) === 0;
   const random = uniform(seed);
   const drawn = drawer(Math.fround(temperature), topK, topP, random);
   return {
     seed,
     sample: (logits, history) => {
-      const scores = penalise(logits, history);
+      const scores = penalize(logits, history);
       const best = argmax(scores);
       return isGreedy ? best : drawn(scores, best);
     },
@@ -126,7 +126,7 @@ function invalidLogits(what: string): SparseVilaError {
 }
 
 /** Scores with the penalty applied once for each distinct id of the history, f32 [v] in a buffer of its own. */
-function penaliser(penalty: number): (logits: Float32Array, history: readonly number[] | Int32Array) => Float32Array {
+function penalizer(penalty: number): (logits: Float32Array, history: readonly number[] | Int32Array) => Float32Array {
   let scores = new Float32Array(0);
   return (logits, history) => {
     if (scores.length !== logits.length) scores = new Float32Array(logits.length);

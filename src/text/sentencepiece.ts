@@ -1,4 +1,4 @@
-// A SentencePiece model of Llama's kind (BPE with byte fallback, no normalisation of its own) as the tokenizer.json that transformers makes
+// A SentencePiece model of Llama's kind (BPE with byte fallback, no normalization of its own) as the tokenizer.json that transformers makes
 // of it: merges are all pairs of pieces that make a piece, best score first.
 // Source: sentencepiece_model.proto; transformers `convert_slow_tokenizer.py` (LlamaConverter, legacy=False, which VILA's loader asks for).
 import { dirname } from 'node:path';

@@ -1,6 +1,6 @@
 // Stop strings in a stream of text: emits what certainly precedes any of them and holds back what could still begin one.
 // The result does not depend on how the text was cut into pieces: the stop string that ends first wins.
-// Source: our own; the behaviour is that of `stop` in the OpenAI API (the stop string itself is not emitted).
+// Source: our own; the behavior is that of `stop` in the OpenAI API (the stop string itself is not emitted).
 import { SparseVilaError } from '../errors';
 import type { Tokenizer } from './tokenizer';
 

@@ -116,13 +116,13 @@ function withAdded(checked: CheckedTokenizer, contents: readonly string[]): Chec
   return { ...checked, added: [...own, ...more] };
 }
 
-/** Added tokens are cut out; each stretch between them is normalised, cut into words and encoded. */
+/** Added tokens are cut out; each stretch between them is normalized, cut into words and encoded. */
 function encoder(
   { normalizer, pre_tokenizer: words, model }: Library,
   { added, file }: CheckedTokenizer,
   idOf: Tokenizer['idOf'],
 ): Tokenizer['encode'] {
-  // Special tokens are found in the text as it is. Rust finds those marked `normalized` in the normalised text, where a user's words
+  // Special tokens are found in the text as it is. Rust finds those marked `normalized` in the normalized text, where a user's words
   // could not be told from markup; the ids are the same wherever the normalizer leaves the token as it is.
   const isRaw = ({ special, normalized }: CheckedTokenizer['added'][number]): boolean =>
     special || !normalized || normalizer === null;
@@ -171,7 +171,7 @@ const failed = (file: string, what: string, cause: unknown): SparseVilaError => 
 };
 
 /**
- * Incremental detokenisation of one answer: the concatenation of every `push` and of `flush` equals `decode` of the same ids.
+ * Incremental detokenization of one answer: the concatenation of every `push` and of `flush` equals `decode` of the same ids.
  * Text comes out at character boundaries only; the cost of a token does not grow with the answer. Markup is skipped unless told otherwise.
  */
 export function textStream(

@@ -27,7 +27,7 @@ const MAX_ID = 2 ** 22;
 const MAX_TEXT = 4096;
 const MAX_DEPTH = 8;
 const MAX_STEPS = 64;
-/** How many times longer a normalised text may be. NFKD alone makes 18 characters of one. */
+/** How many times longer a normalized text may be. NFKD alone makes 18 characters of one. */
 const MAX_GROWTH = 64;
 
 /** @throws SparseVilaError `ERR_CONFIG_INVALID` naming the file and the key */

@@ -197,11 +197,11 @@ function layoutOf(
   const pools = poolsOf(root, Math.ceil(Math.floor(base.side / base.patch) / base.block));
   const range = pictures === 'dynamic' ? tilesOf(root) : undefined;
   const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
-  const colour: Rgb = [r, g, b];
+  const color: Rgb = [r, g, b];
   // What VILA resizes itself is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter counts.
   const filter = pixels.resample;
   const one = (size: MediumSize): MediumLayout =>
-    pictures === 'pad' ? padded(picture, size, filter, colour) : resized(picture, size, filter);
+    pictures === 'pad' ? padded(picture, size, filter, color) : resized(picture, size, filter);
   const frameSteps = (size: MediumSize) => one(size).canvases[0]?.steps ?? [];
   return (size, { media }) => {
     if (size.kind === 'video') return film(frame, size, frameSteps(size), pools);

@@ -78,10 +78,10 @@ export function resized(shape: Shape, picture: Size, filter: ResampleFilter): Me
   return squares(shape, [canvas], [wholePicture(picture)], MARKER);
 }
 
-/** The picture in the middle of a square of `colour`, then resized. VILA's expand2square. */
-export function padded(shape: Shape, picture: Size, filter: ResampleFilter, colour: Rgb): MediumLayout {
+/** The picture in the middle of a square of `color`, then resized. VILA's expand2square. */
+export function padded(shape: Shape, picture: Size, filter: ResampleFilter, color: Rgb): MediumLayout {
   const { left, top, width, height } = paddedSquare(picture);
-  const pad: Draw = { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, colour };
+  const pad: Draw = { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, color };
   const canvas = { frame: 0, steps: [pad, resizeTo(shape.side, shape.side, filter)] };
   return squares(shape, [canvas], [{ left, top, width, height }], MARKER);
 }
