@@ -96,6 +96,7 @@ async function decodeInTurn<T>(
   const read = await openImage(source, limits);
   const look = async () => {
     const file = await read();
+    signal?.throwIfAborted();
     const { cost, ...treatment } = await inspect(file, maxPixels);
     return { file, treatment, cost: cost + file.bytes.byteLength };
   };

@@ -4,10 +4,13 @@
 import type Sharp from 'sharp';
 import { requirePackage } from '../packages';
 
+let loaded: typeof Sharp | undefined;
+
 /** sharp's function, without its static members. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where it is missing or does not load */
 export const sharp = ((...args: Parameters<typeof Sharp>) => requireSharp()(...args)) as typeof Sharp;
 
 /** For a check before other work. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where sharp is missing or does not load */
 export function requireSharp(): typeof Sharp {
-  return requirePackage('sharp');
+  loaded ??= requirePackage<typeof Sharp>('sharp');
+  return loaded;
 }
