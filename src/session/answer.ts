@@ -1,4 +1,4 @@
-// An answer that is read as often as one likes: the question is asked once, when it is first read, and what came of it is kept.
+// An answer that can be read any number of times: the question is asked when it is first read, and its result is stored.
 
 import { whenDropped } from './dropped';
 import type { TurnStats } from './turn';
@@ -11,13 +11,13 @@ import type { TurnStats } from './turn';
  * its end: return it in an object or a list to have it streamed.
  */
 export interface Answer extends AsyncIterable<string>, PromiseLike<string> {
-  /** The whole text. */
+  /** The whole text of the answer. */
   text(): Promise<string>;
-  /** Once the answer is complete. */
+  /** The statistics of the turn; undefined until the answer is complete. */
   readonly stats: TurnStats | undefined;
 }
 
-/** A turn that is under way or over. `next` makes another piece, or sets `end`. */
+/** A turn that is running or over. `next` produces another piece, or sets `end`. */
 export interface Reading {
   readonly pieces: readonly string[];
   readonly end: { readonly error?: unknown } | undefined;
@@ -28,7 +28,7 @@ export interface Reading {
   leave(): Promise<void>;
 }
 
-/** @param begin starts the turn; what it throws at once leaves the answer as it was */
+/** @param begin starts the turn; if it throws, the answer stays unread and can be read again */
 export function readingOf(begin: (done: (stats: TurnStats) => void) => AsyncGenerator<string>): Reading {
   const pieces: string[] = [];
   let turn: AsyncGenerator<string> | undefined;
@@ -106,7 +106,7 @@ export function answerOf(reading: Reading, session: object): Answer {
   };
 }
 
-/** What ends an answer that nobody can read any more. Sees nothing by which the answer could be reached. */
+/** Ends an answer that can no longer be read. It must hold no reference through which the answer could be reached. */
 function leaving(reading: Reading): () => boolean {
   return () => {
     if (!reading.isRunning) return false;

@@ -1,5 +1,5 @@
-// What a conversation has in its KV cache: how many rows in each layer, which of them are visual, the next position, and where
-// the chat template stands. Truncating is all that rewinding takes: what is there when a turn begins is never changed by it.
+// The state of a conversation: per layer, the rows in the KV cache and which of them are visual; the next position; the text so far.
+// A turn never changes rows that were in the cache when it began, so that rewinding is truncating.
 
 import { received, SparseVilaError } from '../errors';
 import type { KvCache } from '../models/kv_cache';
@@ -7,49 +7,49 @@ import type { PreparedMedium } from '../models/media';
 import type { Said, Turn } from '../models/transcript';
 import type { VisualPlace } from '../sparsity/method';
 
-/** What rows of the cache stand for, in their order: the id of a text row, or a run of visual rows with the texts around it. */
+/** What one or more rows of the cache stand for, in the order of the cache: the id of a text row, or a run of visual rows with its texts. */
 export type Item = number | RunItem;
 
 export interface RunItem {
   readonly medium: number;
-  /** Its number among the runs of the medium. */
+  /** Index among the runs of the medium. */
   readonly run: number;
-  /** Visual rows kept before the first layer, and text rows around them. */
+  /** Number of visual rows kept before the first layer, and number of text rows around them. */
   readonly kept: number;
   readonly around: number;
-  /** Positions that the visual rows take. */
+  /** Number of positions that the visual rows take. */
   readonly span: number;
 }
 
-/** A medium of a conversation. Its canvases stay, for a template that rewrites what was said before it. */
+/** A medium of a conversation. Its canvases are kept, because a template that rewrites history makes a later turn encode it again. */
 export interface KnownMedium {
   readonly prepared: PreparedMedium;
-  /** The first medium of the same message: media of a message are pruned together. */
+  /** Index of the first medium of the same message: the media of a message are pruned together. */
   readonly first: number;
 }
 
-/** What has been said, and the text that the cache stands for. */
+/** The messages of a conversation, and the text that the cache stands for. */
 export interface Script {
   readonly turns: readonly Turn[];
-  /** Media of a question that has not been asked: they are in the cache, and stand before what is said next. */
+  /** Media whose question was forgotten: they are in the cache, and belong to the next message. */
   readonly open: readonly Said[];
-  /** The text of all items and of what is pending; empty where the cache has to be compared id by id. */
+  /** The text of all items and pending ids; empty if the cache has to be compared id by id. */
   readonly text: string;
-  /** Ids that were sampled and are not in the cache yet. */
+  /** Ids that were sampled but are not in the cache yet. */
   readonly pending: readonly number[];
 }
 
-/** A point in a conversation to come back to. Valid for the session that made it, until a rewind behind it. */
+/** A point of a conversation to rewind to. It is valid for the session that made it, until that session is rewound to an earlier point. */
 export interface Mark {
-  /** Rows in the layer that has most. */
+  /** Number of rows in the layer that has the most. */
   readonly length: number;
-  /** Rows of each layer, and how many of them are visual. */
+  /** Per layer, the number of rows and how many of them are visual. */
   readonly layers: readonly { readonly length: number; readonly visual: number }[];
 }
 
-/** What a mark stands for. */
+/** The state that a mark refers to. */
 export interface Point extends Mark {
-  /** The conversation, and how often it had been rewound. */
+  /** The conversation, and how many times it had been rewound. */
   readonly of: object;
   readonly rewinds: number;
   readonly nextPosition: number;
@@ -60,40 +60,40 @@ export interface Point extends Mark {
   readonly script: Script;
 }
 
-/** What marks stand for is kept here, and not in them, so that none can be made up or changed. */
+/** The points of marks are kept here and not in the marks, so that a caller can neither forge nor change one. */
 const POINTS = new WeakMap<object, Point>();
 
-/** What is known of one layer of the cache. Where a method drops rows between layers, deeper ones hold fewer. */
+/** One layer of the cache. Where a method drops rows between layers, deeper layers hold fewer. */
 export interface CacheLayer {
-  /** Rows of the conversation; the cache holds more while a prompt runs. */
+  /** Number of rows of the conversation; during a prefill the cache holds more. */
   length: number;
-  /** Rows that hold visual tokens, ascending. */
+  /** Indices of the rows that hold visual tokens, ascending. */
   readonly visual: number[];
-  /** Which of the conversation's visual tokens they hold. */
+  /** The visual tokens that these rows hold, as indices into `places`. */
   readonly tokens: number[];
 }
 
 export interface Conversation {
   readonly capacity: number;
-  /** Grows with the conversation: a session that asks nothing costs nothing. */
+  /** Allocated as rows are written, so that a session without a turn takes no memory. */
   readonly cache: KvCache;
   readonly layers: readonly CacheLayer[];
-  /** Position of the next text row; pruned tokens have taken theirs along. */
+  /** Position of the next text row, after the positions of all earlier tokens, pruned ones included. */
   nextPosition: number;
-  /** Where each visual token lies. */
+  /** The place of each visual token of the conversation. */
   readonly places: VisualPlace[];
-  /** Its images and videos, numbered as in places and runs. */
+  /** Images and videos of the conversation, in the order by which places and runs refer to them. */
   readonly media: KnownMedium[];
-  /** Ids seen and generated so far, for the repetition penalty. */
+  /** Ids of the prompts and answers so far, for the repetition penalty. */
   readonly ids: number[];
   readonly items: Item[];
   script: Script;
   rewinds: number;
-  /** Where it was rewound to and as which rewind, rows ascending: a mark from before a cut and above it is void. */
+  /** The rewinds so far, rows ascending: a mark made before such a rewind, with more rows than it left, is invalid. */
   readonly cuts: { readonly length: number; readonly rewind: number }[];
 }
 
-/** A conversation that has an empty cache to itself, whose limit is its context. */
+/** An empty conversation that owns the cache; the limit of the cache is the context length. */
 export function startConversation(cache: KvCache): Conversation {
   return {
     capacity: cache.limit,
@@ -110,7 +110,7 @@ export function startConversation(cache: KvCache): Conversation {
   };
 }
 
-/** A conversation of its own that stands where `c` stands. Marks of `c` are none of its. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+/** A new conversation in the state of `c`, with a copy of its cache. Marks of `c` are not valid for it. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
 export function forkConversation(c: Conversation): Conversation {
   return {
     ...startConversation(c.cache.fork()),
@@ -124,22 +124,22 @@ export function forkConversation(c: Conversation): Conversation {
   };
 }
 
-/** Adds to a list that may grow beyond what the arguments of one call can hold. */
+/** Appends one by one, because a call cannot take arbitrarily many arguments. */
 export function append<T>(list: T[], values: Iterable<T>): void {
   for (const value of values) list.push(value);
 }
 
-/** Rows in the layer that has most. */
+/** Number of rows in the layer that has the most. */
 export function lengthOf({ layers }: Conversation): number {
   return layers.reduce((most, { length }) => Math.max(most, length), 0);
 }
 
-/** Where the visual rows of a layer lie, from the from-th on. */
+/** The places of a layer's visual rows, starting at the from-th. */
 export function placesOf(c: Conversation, layer: number, from = 0): VisualPlace[] {
   return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as VisualPlace);
 }
 
-/** Where the conversation stands. */
+/** A mark of the present state. */
 export function pointAt(c: Conversation): Point {
   const { nextPosition, script, rewinds } = c;
   const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
@@ -161,17 +161,17 @@ export function mark(c: Conversation): Mark {
   return made;
 }
 
-/** What `mark` stands for. @throws SparseVilaError `ERR_MARK` for anything that no session made */
+/** The point that a mark refers to. @throws SparseVilaError `ERR_MARK` for a value that no session returned */
 export function pointOf(mark: unknown): Point {
   const point = typeof mark === 'object' && mark !== null ? POINTS.get(mark) : undefined;
   if (point !== undefined) return point;
   throw new SparseVilaError(
     'ERR_MARK',
-    `Expected a mark that mark() of this session returned, received ${received(mark)}. Copies of a mark are none.`,
+    `Expected a mark that mark() of this session returned, received ${received(mark)}. A copy of a mark is not valid.`,
   );
 }
 
-/** Forgets everything after `to`. @throws SparseVilaError `ERR_MARK` for a point of another conversation or of rows that are gone. */
+/** Removes everything after `to`. @throws SparseVilaError `ERR_MARK` for a point of another conversation or one that no longer exists. */
 export function rewind(c: Conversation, to: Point): void {
   const length = lengthOf(c);
   const gone = c.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
@@ -199,7 +199,7 @@ export function rewind(c: Conversation, to: Point): void {
   c.cuts.push({ length: to.length, rewind: ++c.rewinds });
 }
 
-/** Where the first `count` items of a conversation end, with what was said as it is. Rows that methods have dropped stay dropped. */
+/** The point at which the first `count` items of a conversation end. Messages stay, and rows that methods have dropped stay dropped. */
 export function pointBefore(c: Conversation, count: number): Point {
   let [text, visual, span] = [0, 0, 0];
 
@@ -222,7 +222,7 @@ export function pointBefore(c: Conversation, count: number): Point {
   return { of: c, rewinds, length, layers, ...counts, script };
 }
 
-/** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` when `rows` more rows, spanning `positions`, and one answer token do not fit. */
+/** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` if `rows` more rows, which take `positions` positions, and one answer token do not fit */
 export function checkRoom(
   c: Conversation,
   rows: number,

@@ -1,4 +1,4 @@
-// A turn's text and media as rows for the decoder: embeddings, positions, and which rows are visual tokens.
+// Rows of a turn for the decoder: embeddings of text and media, their positions, and which rows are visual.
 
 import { SparseVilaError } from '../errors';
 import { type Grid, planeTokens, type Run } from '../models/media';
@@ -10,18 +10,18 @@ import { append, type Conversation, type Item } from './conversation';
 import { firstTokens, type PrunedMedium } from './media';
 import type { Opening, RunPlace } from './prompt';
 
-/** Rows for the decoder, with the positions they stand at. */
+/** Rows that enter the decoder, and their positions. */
 export interface DecoderRows {
   /** f32 [t, d] */
   readonly x: Tensor;
   readonly positions: number[];
-  /** Indices of visual rows among them, ascending, and where each lies in its medium. */
+  /** Indices of the visual rows, ascending, and the place of each in its medium. */
   readonly visual: number[];
   readonly places: VisualPlace[];
   readonly ids: number[];
-  /** What the rows stand for. */
+  /** What the rows stand for, in their order. */
   readonly items: Item[];
-  /** Positions taken, those of pruned tokens included. */
+  /** Number of positions that the rows take, those of pruned tokens included. */
   readonly span: number;
 }
 
@@ -32,8 +32,8 @@ export interface DecoderRowsContext {
 }
 
 /**
- * Texts and media as rows that follow the conversation's. The caller disposes of x.
- * @param media those whose runs are among the parts, by their numbers
+ * Makes the rows that follow the conversation's: text ids are embedded, runs of media take their kept rows. The caller disposes of x.
+ * @param media the media whose runs are among the parts, by their index in the conversation
  */
 export function decoderRows(
   context: DecoderRowsContext,
@@ -84,7 +84,7 @@ export function decoderRows(
     }
   }
   const { tf } = start();
-  // In a scope, which frees the pieces, also when one cannot be made.
+  // `tidy` also frees the pieces if making one of them fails.
   const x = tf.tidy(() => {
     const pieces = made.map((make) => make());
     return pieces.length === 1 ? (pieces[0] as Tensor) : tf.concat(pieces);
@@ -92,12 +92,12 @@ export function decoderRows(
   return { x, positions, visual, places, ids, items, span: next - conversation.nextPosition };
 }
 
-/** The ids of a text that stands before or after a run: tokenized by itself, and so begun as the tokenizer begins every text. */
+/** The ids of a text before or after a run. It is tokenized separately, and so starts as the tokenizer starts every text. */
 export function idsAround({ tokenizer }: RowModel, text: string | undefined): readonly number[] {
   return text === undefined ? [] : [...tokenizer.prefixIds, ...tokenizer.encode(text)];
 }
 
-/** Which of the kept tokens belong to a run. */
+/** The range of the kept tokens that belongs to a run. */
 function keptIn({ kept }: PrunedMedium, { from, to }: Run): { begin: number; end: number } {
   let begin = 0;
   while (begin < kept.length && (kept[begin] as number) < from) begin++;
@@ -123,7 +123,7 @@ function sliceOf(rows: Tensor, begin: number, end: number): Tensor {
   return begin === 0 && end === n ? rows.clone() : start().tf.slice(rows, [begin, 0], [end - begin, d]);
 }
 
-/** A run that a prompt has a place for. */
+/** The run that a part of the prompt refers to. */
 function runOf(
   media: ReadonlyMap<number, PrunedMedium>,
   { medium, run }: RunPlace,

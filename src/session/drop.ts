@@ -1,5 +1,5 @@
-// Dropping visual rows between decoder layers: where a prefill stops for it, whose attention the method sees, and which rows are kept.
-// Runs no layer itself.
+// Dropping visual rows between decoder layers: the layers at which a prefill stops, the rows whose attention the method sees, and the rows
+// that stay. Runs no layer itself.
 
 import { SparseVilaError } from '../errors';
 import { float32 } from '../ops/run';
@@ -10,19 +10,19 @@ import type { DecoderRows } from './decoder_rows';
 import { gatherRows, matrixOf } from './media';
 import { checkMerged, checkSelection } from './selection';
 
-/** Layers from .. to - 1 of a prefill, run over the same rows. */
+/** Layers from .. to - 1 of a prefill, all run over the same rows. */
 export interface Stage {
   readonly from: number;
   readonly to: number;
-  /** Rows of the turn, ascending, whose attention in the stage (of one layer) the method sees. */
+  /** Rows of the turn, ascending, whose attention in this one-layer stage the method sees. */
   readonly scored: readonly number[];
-  /** What may be dropped after it. */
+  /** The point between layers at which rows may be dropped after this stage. */
   readonly drop?: Pick<DropView, 'stage' | 'starts' | 'layers'>;
-  /** Whether the method sees the attention of the layer after it instead. */
+  /** Whether the method sees the attention of the layer after this stage instead. */
   readonly looksAhead?: boolean;
 }
 
-/** The stages of a prefill through `layers` layers. Nothing to look at, or no `drop`: one stage. */
+/** The stages of a prefill through `layers` layers: one stage if the method has no `drop` or the turn has no visual rows. */
 export function dropStages(method: SparsityMethod, scored: readonly number[], layers: number): Stage[] {
   const starts = method.drop === undefined || scored.length === 0 ? [] : dropStarts(method, layers);
   const stages: Stage[] = [];
@@ -40,7 +40,7 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
   return [...stages, { from, to: layers, scored: [] }];
 }
 
-/** `drop.layers` as layers: shares of the depth rounded, at least 1 and strictly ascending, those at the depth or beyond left out. */
+/** `drop.layers` as layer indices: shares of the depth are rounded, at least 1 and strictly ascending; those at or beyond the depth are left out. */
 export function dropStarts({ name, drop }: SparsityMethod, layers: number): number[] {
   const given = drop?.layers ?? [];
   const starts: number[] = [];
@@ -59,7 +59,7 @@ export function dropStarts({ name, drop }: SparsityMethod, layers: number): numb
   return starts;
 }
 
-/** Rows of a turn whose attention `drop` sees: the last one, or the method's raters. Empty without visual rows. */
+/** The rows of a turn whose attention `drop` sees: the last one, or the method's raters. Empty without visual rows. */
 export function scoredRows(method: SparsityMethod, { x, visual, positions }: DecoderRows, question: number): number[] {
   const last = positions.length - 1;
   if (method.drop === undefined || visual.length === 0) return [];
@@ -71,7 +71,7 @@ export function scoredRows(method: SparsityMethod, { x, visual, positions }: Dec
   return raters.length === 0 ? [last] : raters;
 }
 
-/** Rows at which runs of `scored` begin and end. */
+/** The row indices at which runs of consecutive `scored` rows begin and end. */
 export function flips(scored: readonly number[]): number[] {
   return scored.flatMap((row, i) => [
     ...(scored[i - 1] === row - 1 ? [] : [row]),
@@ -79,13 +79,13 @@ export function flips(scored: readonly number[]): number[] {
   ]);
 }
 
-/** The rows that are kept after a stage, and their hidden states; x itself is not disposed of. */
-export function survivors(
+/** The rows that stay after a stage, and their hidden states; does not dispose of x. */
+export function keptAfter(
   method: SparsityMethod,
   drop: Pick<DropView, 'stage' | 'starts' | 'layers'>,
   { x, kept, isVisual, scores }: { x: Tensor; kept: Int32Array; isVisual: Uint8Array; scores: Float32Array },
 ): { x: Tensor; kept: Int32Array } {
-  // Indices of the visual rows among the kept ones.
+  // Indices of the visual rows, counted among the kept rows.
   const own = kept.map((_, i) => i).filter((i) => isVisual[kept[i] as number] === 1);
   const hidden = () => matrixOf(() => gatherRows(x, own));
   const total = isVisual.reduce((sum, one) => sum + one, 0);
@@ -98,7 +98,7 @@ export function survivors(
   const at = stays.map((_, i) => i).filter((i) => stays[i] === 1);
   const left = at.map((i) => kept[i] as number);
   if (rows === undefined) return { x: gatherRows(x, at), kept: left };
-  // Merged rows take the place of the visual rows.
+  // Merged rows replace the hidden states of the visual rows.
   let next = left.length;
   const order = left.map((row, i) => (isVisual[row] === 1 ? next++ : i));
   const { tf } = start();

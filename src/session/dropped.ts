@@ -1,5 +1,5 @@
-// What becomes of sessions and answers that are dropped without dispose: their memory is the engine's, which the garbage collector does
-// not see, so it is freed when it has collected them, and a warning is given once.
+// Sessions and answers that are dropped without `dispose`: their memory belongs to the engine and is invisible to the garbage collector,
+// so it is freed after the garbage collector has collected the object, with one warning per process.
 
 const DROPPED = new FinalizationRegistry<() => boolean>((release) => {
   if (release()) warnOnce();
@@ -7,8 +7,8 @@ const DROPPED = new FinalizationRegistry<() => boolean>((release) => {
 let isWarned = false;
 
 /**
- * Calls `release` after `target` was collected. What `release` refers to must not lead to `target`.
- * @param release whether there was anything to free
+ * Calls `release` after `target` was collected. `release` must hold no reference to `target`.
+ * @param release returns whether there was anything to free
  */
 export function whenDropped(target: object, release: () => boolean): void {
   DROPPED.register(target, release);

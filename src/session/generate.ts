@@ -1,4 +1,4 @@
-// The decode loop of one turn: sample, stream text at character boundaries, run the token over the turn's view.
+// The decode loop of one turn: sample a token, stream text at character boundaries, run the token over the turn's view.
 
 import { SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
@@ -15,9 +15,9 @@ export type FinishReason = 'stop' | 'length' | 'stopString';
 
 export interface Generated {
   readonly finish: FinishReason;
-  /** Tokens of the answer, a stop token not counted. */
+  /** Number of tokens of the answer, without the stop token. */
   readonly tokens: number;
-  /** Decoder steps and the milliseconds they took. */
+  /** Number of decoder steps, and the milliseconds they took. */
   readonly steps: number;
   readonly ms: number;
 }
@@ -29,8 +29,8 @@ export interface GenerateOptions {
 }
 
 /**
- * Yields the answer's text. Leaves what is pending in the conversation's script, even when its consumer stops early.
- * @param first scores of the first token, f32 [1, v]; disposed of
+ * Yields the answer's text. Stores ids that are not in the cache yet as the script's `pending`, also when the consumer stops early.
+ * @param first scores of the first token, f32 [1, v]; disposed of here
  */
 export async function* generate(
   model: VisionLanguageModel,
@@ -50,7 +50,7 @@ export async function* generate(
   let ms = 0;
   let pending: number[] = [];
   let finish: FinishReason = 'length';
-  let cut = false; // at a stop string: what the matcher holds is not part of the answer
+  let cut = false; // true after a stop string: the text that the matcher holds back is not part of the answer
   try {
     while (tokens < maxTokens && Math.max(lengthOf(c), c.nextPosition) < c.capacity) {
       const begin = performance.now();
@@ -90,7 +90,7 @@ export async function* generate(
   }
 }
 
-/** Scores that say nothing would be answered by whatever token comes first. @throws SparseVilaError `ERR_LOGITS_INVALID` */
+/** Refuses scores that are all equal, because sampling would then return an arbitrary token. @throws SparseVilaError `ERR_LOGITS_INVALID` */
 function checkSpread(scores: Float32Array): void {
   const [one] = scores;
   if (scores.length < 2 || scores.some((score) => score !== one)) return;
@@ -100,18 +100,18 @@ function checkSpread(scores: Float32Array): void {
   );
 }
 
-/** The next id. Scores stay where they are, and only the id is read, but under a repetition penalty. */
+/** Samples the next id. The scores are read by JavaScript only under a repetition penalty; otherwise only the id is read. */
 function choose(sampler: Sampler, scores: Tensor, history: readonly number[]): number {
   const draw = sampler.draw();
   if (draw === undefined) return sampler.sample(floats(scores), history);
   const drawn = sample(scores, draw);
   const [id = -1] = drawn.dataSync<'int32'>();
   drawn.dispose();
-  // There is none: this says why.
+  // The op found no valid id; the JavaScript sampler throws the error that says why.
   return id >= 0 ? id : sampler.sample(floats(scores), history);
 }
 
-/** One token through the decoder; returns the next scores. */
+/** Runs one token through the decoder; returns the next scores, f32 [1, v]. */
 async function step(
   model: VisionLanguageModel,
   c: Conversation,

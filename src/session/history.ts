@@ -1,4 +1,4 @@
-// A conversation that was held elsewhere, as messages: what may be said in it, and what a session makes of it.
+// Messages of a conversation that was held elsewhere: their validation, and a session's state after `open`.
 
 import { received, SparseVilaError } from '../errors';
 import type { Said, Turn } from '../models/transcript';
@@ -7,21 +7,21 @@ import { append, type Conversation } from './conversation';
 import { type MediaContext, prepareMedia } from './media';
 import { type Part, questionOf } from './options';
 
-/** What somebody said: text, or text with images and videos where they stand. */
+/** One message: text, or text with images and videos in their order. */
 export interface ChatMessage {
   readonly role: 'system' | 'user' | 'assistant';
   readonly content: string | readonly Part[];
 }
 
-/** A message whose content nobody changes any more. */
+/** A checked copy of a message, which later changes by the caller do not affect. */
 export interface CheckedMessage {
   readonly role: ChatMessage['role'];
   readonly parts: readonly Part[];
 }
 
 /**
- * Messages, checked and copied: system first or nowhere, then user and assistant in turn; the last is an answer.
- * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION` for content that is neither text nor parts
+ * Checks and copies messages: an optional system message first, then user and assistant alternate, and the last message is an answer.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_QUESTION` for content that is neither text nor parts
  */
 export function checkMessages(messages: unknown): CheckedMessage[] {
   const list = listIn(messages);
@@ -39,11 +39,11 @@ export function checkMessages(messages: unknown): CheckedMessage[] {
   if (dialogue.length % 2 === 0) return checked;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
-    'Expected messages for open that end with an answer, received a question at their end. Give that to ask().',
+    'Expected messages for open that end with an answer, received a question at their end. Give that question to ask().',
   );
 }
 
-/** Each field is read once. */
+/** Reads each field once, because a getter may return something else the second time. */
 function checkMessage(message: unknown, i: number): CheckedMessage {
   const { role, content } = fieldsOf(message);
   if (role === 'system' || role === 'user' || role === 'assistant')
@@ -58,12 +58,12 @@ function fieldsOf(message: unknown): { role?: unknown; content?: unknown } {
     const { role, content } = message as { role?: unknown; content?: unknown };
     return { role, content };
   } catch {
-    // A getter that throws.
+    // The getter of a field threw.
     return {};
   }
 }
 
-/** Replaces what a conversation stands for. Its pictures are decoded now; the next turn prefills what the cache does not hold. */
+/** Replaces the messages of a conversation. Pictures are decoded now; the next turn prefills what the cache does not hold. */
 export async function openHistory(
   context: MediaContext & { readonly conversation: Conversation },
   system: string | undefined,

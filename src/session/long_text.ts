@@ -1,21 +1,21 @@
-// Texts that take long to tokenize: counted piece by piece, so that one which does not fit is refused early and can be aborted meanwhile.
+// Counts the tokens of long texts piece by piece, so that a text that does not fit is refused early and counting can be aborted.
 
 import type { Tokenizer } from '../text/tokenizer';
 import { type Conversation, checkRoom } from './conversation';
 
-/** Characters that are tokenized at once: below a second of work whatever they are. */
+/** Number of characters that are tokenized in one piece: less than a second of work for any text. */
 const PIECE = 32_768;
-/** More tokens than a cut between two pieces can add. */
+/** An upper bound of the tokens that a cut between two pieces can add. */
 const SLACK = 64;
 
-/** Whether a text has to be counted before it is tokenized as a whole. */
+/** Whether a text is long enough to be counted before it is tokenized as a whole. */
 export function isLong(text: string): boolean {
   return text.length > PIECE;
 }
 
 /**
- * Counts the tokens that a long text has at least.
- * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` once they do not fit; what `pace` throws
+ * Counts a lower bound of the tokens of a long text.
+ * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` as soon as the bound does not fit; whatever `pace` throws
  */
 export async function checkLength(
   c: Conversation,

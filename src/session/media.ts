@@ -1,4 +1,4 @@
-// The media of a turn: decode, tower, prune, projector. Leaves rows for the decoder. Knows no conversation.
+// The media of a turn: decode, encode with the tower, prune, project. Makes rows for the decoder; does not know the conversation.
 
 import { SparseVilaError } from '../errors';
 import { type Grid, type MediaInput, type MediumLayout, type PreparedMedium, planeTokens } from '../models/media';
@@ -10,14 +10,14 @@ import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
 import { checkLists, checkMerged } from './selection';
 import { type StageTimes, timed } from './times';
 
-/** What was kept of a medium. */
+/** A medium after pruning. */
 export interface PrunedMedium {
   readonly layout: MediumLayout;
-  /** Its tokens before pruning. */
+  /** Number of tokens before pruning. */
   readonly tokens: number;
-  /** Tokens that were kept, ascending. */
+  /** Indices of the kept tokens, ascending. */
   readonly kept: Int32Array;
-  /** f32 [tokens], of the first layer that the method asked for. */
+  /** f32 [tokens], of the first layer of `taps.salience`. */
   readonly salience: Float32Array | undefined;
   /** f32 [kept, d] */
   readonly rows: Tensor;
@@ -31,13 +31,13 @@ export interface MediaContext {
   readonly pace: () => Promise<void>;
 }
 
-/** What is kept of one grid: its tokens, and the rows that a merging method puts in their place. */
+/** The kept tokens of one grid, and the rows that replace them if the method merges. */
 interface GridSelection {
   readonly kept: Int32Array;
   readonly rows?: Float32Array;
 }
 
-/** Decodes and draws the media of a turn, all before any is encoded: a picture that cannot be read costs no work. */
+/** Decodes and draws all media of a turn before any is encoded, so that an unreadable picture is refused before the tower runs. */
 export function prepareMedia(
   { model, times, signal }: MediaContext,
   inputs: readonly MediaInput[],
@@ -75,7 +75,7 @@ export async function seeMedia(context: MediaContext, prepared: readonly Prepare
   }
 }
 
-/** The first token of each grid among those of its medium. */
+/** For each grid of a medium, the index of its first token. */
 export function firstTokens({ grids }: Pick<MediumLayout, 'grids'>): number[] {
   let first = 0;
   return grids.map((grid) => {
@@ -88,7 +88,7 @@ export function firstTokens({ grids }: Pick<MediumLayout, 'grids'>): number[] {
 const firstOf = (firsts: readonly number[], grid: number): number => firsts[grid] as number;
 const tokensIn = (grid: Grid): number => grid.t * planeTokens(grid);
 
-/** For each medium and each of its grids, what the method keeps. */
+/** For each medium and each of its grids, the method's selection. */
 function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[]): GridSelection[][] {
   const grids = encoded.flatMap((medium, i) => medium.layout.grids.map((_, grid) => ({ medium, i, grid })));
   const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid }));
@@ -106,7 +106,7 @@ function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[
   return selections;
 }
 
-/** What `prune` sees of a grid, computed when it looks. */
+/** The view of a grid that `prune` receives. Its values are computed when they are read. */
 function towerView(
   model: RowModel,
   method: SparsityMethod,
@@ -128,7 +128,7 @@ function towerView(
   };
   const own = (values: Float32Array): Float32Array => {
     const each = values.length / medium.tokens;
-    // A copy: the numbers may be shared with other sessions, and become part of the statistics.
+    // Copied, because the numbers may be shared with other sessions and become part of the statistics.
     return values.slice(first * each, (first + tokens) * each);
   };
   const rows = (): Tensor => sliceRows(features, first, tokens);
@@ -146,7 +146,7 @@ function towerView(
   };
 }
 
-/** The numbers of a tensor [n, width] that `make` makes, which is freed. */
+/** Calls `make`, copies the numbers of the tensor [n, width] that it returns, and frees the tensor. */
 export function matrixOf(make: () => Tensor): Matrix {
   const tensor = start().tf.tidy(make);
   try {
@@ -161,7 +161,7 @@ export function matrix(tensor: Tensor): Matrix {
   return { data: floats(tensor).slice(), width: tensor.shape[1] as number };
 }
 
-/** Rows for the decoder: the kept features projected, or what the method merged them into. */
+/** Rows for the decoder: the projected features of the kept tokens, or the rows into which the method merged them. */
 function project(
   model: RowModel,
   { prune }: SparsityMethod,
@@ -170,7 +170,7 @@ function project(
 ): Tensor {
   const { tf } = start();
   const firsts = firstTokens(layout);
-  // In a scope, which frees what is made on the way, also when an op fails.
+  // In a scope, which frees intermediate tensors even if an op throws.
   return tf.tidy(() => {
     const parts = selections.map(({ kept, rows }, grid) => {
       if (rows !== undefined) {

@@ -1,4 +1,4 @@
-// What a session and a question may be given, and its validation.
+// Options of sessions and questions, and their validation.
 
 import { received, SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
@@ -26,19 +26,19 @@ import type { SparsityMethod } from '../sparsity/method';
 import type { SamplingOptions } from '../text/sampling';
 import { dropStarts } from './drop';
 
-/** Whether a turn's text stays for the next turn, or only its images do. */
+/** What of a turn stays in the cache for the next one: 'keep', its text and media; 'forget', only its media. */
 export type History = 'keep' | 'forget';
 
 export interface SessionOptions {
   /** Default: dense. */
   readonly method?: SparsityMethod;
-  /** Storage of keys and values; default bf16. */
+  /** Data type of keys and values in the cache; default bf16. */
   readonly kv?: KvType;
-  /** Rows the cache may hold; default what the model was made for, at most 32,768. Memory is taken as rows are written. */
+  /** Most rows that the cache may hold; default the model's `max_position_embeddings`, at most 32,768. Memory is taken as rows are written. */
   readonly contextLength?: number;
   /** Default 'keep'. */
   readonly history?: History;
-  /** System message, where the template has a place for one. */
+  /** System message. Refused if the chat template has no place for one. */
   readonly system?: string;
 }
 
@@ -46,16 +46,16 @@ export interface SessionOptions {
 export type Part = string | MediaInput;
 
 export interface AskOptions extends SamplingOptions {
-  /** Images this turn adds before its words. */
+  /** Images that this turn adds before its text. */
   readonly images?: readonly ImageInput[];
-  /** Videos this turn adds after its images, as lists of frames. */
+  /** Videos that this turn adds after its images, each a list of frames. */
   readonly videos?: readonly VideoInput[];
-  /** Most tokens of the answer. Default from generation_config.json. */
+  /** Maximum number of answer tokens. Default from generation_config.json. */
   readonly maxTokens?: number;
-  /** The answer ends before any of these. */
+  /** Strings at which the answer ends; they are not part of it. */
   readonly stop?: readonly string[];
   readonly signal?: AbortSignal;
-  /** Overrides the session's for this turn. */
+  /** Overrides the session's `history` for this turn. */
   readonly history?: History;
 }
 
@@ -68,7 +68,7 @@ const VIDEO: Check = {
     OBJECT.accepts(value) && Array.isArray((value as VideoInput).frames) && (value as VideoInput).frames.length > 0,
 };
 
-/** Their values are checked by the sampler, with the checkpoint's own. */
+/** The names of the sampling options. The sampler checks their values, together with the checkpoint's defaults. */
 const SAMPLING = Object.fromEntries(SAMPLING_KEYS.map((key) => [key, ANYTHING])) as Checks<SamplingOptions>;
 
 const ASK: Checks<AskOptions> = {
@@ -95,7 +95,7 @@ export function samplingOf(options: AskOptions): SamplingOptions {
   return Object.fromEntries(given.map((key) => [key, options[key]]));
 }
 
-/** What is given of the options, and the method as it is to be called. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD` */
+/** Checks and copies session options; `checked` is the method with validation around it. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD` */
 export function checkSessionOptions(options: SessionOptions | undefined, { maxPositions, layers }: DecoderConfig) {
   const given = checkOptions<SessionOptions>('session', options, {
     method: { ...OBJECT, expected: 'a sparsity method, such as dense() or sparseVila(),' },
@@ -113,7 +113,7 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
   return { ...given, method, checked };
 }
 
-/** What is given of the options, checked; lists are copied. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Checks and copies the options of a question. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
   const films = videos && Array.from(videos, copyOf);
@@ -121,20 +121,20 @@ export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
 }
 
-/** A video whose frames neither a getter nor a later change of the caller's list can change. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** A copy of a video, which neither a getter nor a later change of the caller's list can affect. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function copyOf(video: VideoInput): VideoInput {
   try {
     const frames = Array.from(video.frames);
     if (VIDEO.accepts({ frames })) return { frames };
   } catch {
-    // A getter that throws, or that gives no list this time.
+    // A getter threw, or returned something else than a list this time.
   }
   throw invalidOption('ask', `${VIDEO.expected} for each video`, 'one whose frames change');
 }
 
 const PARTS = 'a text, { kind: "image", image } or { kind: "video", video }';
 
-/** A copy of a part, each of its fields read once; undefined for what is none. */
+/** A copy of a part, each of its fields read once; undefined if it is not a valid part. */
 function partOf(value: unknown): Part | undefined {
   if (typeof value === 'string') return value;
   if (!OBJECT.accepts(value)) return undefined;
@@ -143,7 +143,7 @@ function partOf(value: unknown): Part | undefined {
   return kind === 'video' && VIDEO.accepts(video) ? { kind, video: copyOf(video as VideoInput) } : undefined;
 }
 
-/** Copies of the parts of a question or message; undefined for what is neither a text nor a list of parts. */
+/** Copies of the parts of a question or message; undefined if it is neither text nor a list of parts. */
 function partsOf(content: unknown): Part[] | undefined {
   if (typeof content === 'string') return [content];
   try {
@@ -151,12 +151,12 @@ function partsOf(content: unknown): Part[] | undefined {
     const parts = Array.from(content as unknown[], partOf);
     return parts.some((part) => part === undefined) ? undefined : (parts as Part[]);
   } catch {
-    // A getter or a proxy that throws.
+    // A getter or proxy threw.
     return undefined;
   }
 }
 
-/** A question as parts, with the media of the options and its own. @throws SparseVilaError `ERR_QUESTION` for what is neither */
+/** A question as parts, with the media of its options. @throws SparseVilaError `ERR_QUESTION` if it is neither text nor a list of parts */
 export function questionOf(question: unknown, options: AskOptions): { parts: Part[]; media: MediaInput[] } {
   const parts = partsOf(question);
   if (parts === undefined) {

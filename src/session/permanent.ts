@@ -1,13 +1,13 @@
-// Permanent retrieval: the rows of this turn's media that `retrieve` leaves out are removed from the cache, in every layer, and the
-// rows after them move up. Rows from before the turn stay as they are, so that marks stay valid.
+// Permanent retrieval: rows of this turn's media that `retrieve` leaves out are removed from the cache in every layer, and later rows
+// move up. Rows from before the turn do not change, so that marks stay valid.
 
 import type { SparsityMethod } from '../sparsity/method';
 import { type CacheLayer, type Conversation, type Point, placesOf } from './conversation';
 import { checkSelection } from './selection';
 
 /**
- * Retrieves among the visual rows that came after `before`, once in each layer. Returns where `anchor`, a point at or after `before`,
- * then lies: as many rows nearer to the start as were removed in front of it.
+ * Retrieves among the visual rows that were added after `before`, once per layer. Returns the new location of `anchor`, a point at or after
+ * `before`: it moves towards the start by the number of rows that were removed before it.
  */
 export function retrievePermanently(
   { name, retrieve }: SparsityMethod,
@@ -28,7 +28,7 @@ export function retrievePermanently(
   return { ...anchor, layers, length: layers.reduce((most, { length }) => Math.max(most, length), 0) };
 }
 
-/** Of a layer's visual rows from the old-th on, keeps the `kept`. */
+/** Keeps the `kept` ones of a layer's visual rows, counted from the old-th. */
 function keepVisual(c: Conversation, i: number, { old, kept }: { old: number; kept: Int32Array }): void {
   const layer = c.layers[i] as CacheLayer;
   const { visual, tokens, length } = layer;

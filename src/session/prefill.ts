@@ -1,5 +1,5 @@
-// From a turn's prompt to rows in the cache: all its rows through the decoder, in chunks and in stages between which a method may
-// drop visual rows. Leaves the question's relevance of every visual row in every layer, and the scores that follow the prompt.
+// The prefill of a turn: its rows run through the decoder in chunks, and in stages between which a method may drop visual rows. Results:
+// the question's relevance for every visual row in every layer, and the scores of the next token.
 
 import type { Segment } from '../models/decoder';
 import type { VisionLanguageModel } from '../models/model';
@@ -7,11 +7,11 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { type DecoderRows, decoderRows, idsAround } from './decoder_rows';
-import { dropStages, flips, type Stage, scoredRows, survivors } from './drop';
+import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
 import type { MediaContext, PrunedMedium } from './media';
 import type { TurnPrompt } from './prompt';
 
-/** Rows of one op call: bounds scratch memory and the time between calls of pace. */
+/** Maximum number of rows per op call: bounds scratch memory and the time between calls of `pace`. */
 const CHUNK = 512;
 
 export interface PrefillContext extends MediaContext {
@@ -19,22 +19,22 @@ export interface PrefillContext extends MediaContext {
   readonly conversation: Conversation;
 }
 
-/** The rows of a turn while they run. Indices are among all rows of the turn. */
+/** State of a prefill. Row indices count all rows of the turn. */
 interface Run {
   readonly rows: DecoderRows;
-  /** Where the question's rows begin, and of these where those begin whose relevance counts. */
+  /** First row of the question, and first of its rows that count for the relevance. */
   readonly question: number;
   readonly window: number;
   /** Whether a row is visual. */
   readonly isVisual: Uint8Array;
-  /** Rows that are still kept, ascending, and per layer those that it put into the cache. */
+  /** Rows that are still kept, ascending; and per layer the rows that it wrote to the cache. */
   kept: Int32Array;
   readonly written: Int32Array[];
   /** Per layer, f32 [visual rows in the cache]. */
   readonly relevance: Float32Array[];
 }
 
-/** Appends the opening and the question to the cache; returns the next token's scores, f32 [1, v], and the question's relevance per layer. */
+/** Appends the opening and the question to the cache. Returns the scores of the next token, f32 [1, v], and per layer the question's relevance. */
 export async function prefill(
   context: PrefillContext,
   prompt: TurnPrompt,
@@ -75,11 +75,11 @@ function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, w
   const t = rows.positions.length;
   const isVisual = new Uint8Array(t);
   for (const row of rows.visual) isVisual[row] = 1;
-  const wanted = method.retrieve !== undefined && (rows.visual.length > 0 || conversation.places.length > 0);
+  const needsRelevance = method.retrieve !== undefined && (rows.visual.length > 0 || conversation.places.length > 0);
   return {
     rows,
     question: t - words,
-    window: wanted ? t - Math.min(words, method.retrieve?.window ?? words) : t,
+    window: needsRelevance ? t - Math.min(words, method.retrieve?.window ?? words) : t,
     isVisual,
     kept: Int32Array.from({ length: t }, (_, row) => row),
     written: [],
@@ -87,7 +87,7 @@ function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, w
   };
 }
 
-/** Runs a turn's rows through all layers, stage by stage; returns the scores that follow the last. */
+/** Runs the rows of a turn through all layers, stage by stage; returns the scores after the last row. */
 async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
   const { model, method } = context;
   const scored = scoredRows(method, run.rows, run.question);
@@ -99,7 +99,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
       x = y;
       if (stage.drop === undefined) continue;
       const scores = stage.looksAhead ? await lookAhead(context, run, x, stage.to) : own;
-      const after = survivors(method, stage.drop, { ...run, x, scores });
+      const after = keptAfter(method, stage.drop, { ...run, x, scores });
       x.dispose();
       x = after.x;
       run.kept = after.kept;
@@ -110,7 +110,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
   }
 }
 
-/** Runs the kept rows through a stage's layers; returns their hidden states; of the last layer only those of the last chunk. */
+/** Runs the kept rows through the layers of a stage. Returns their hidden states; after the last layer only those of the last chunk. */
 async function runStage(
   { conversation: c, model, pace }: PrefillContext,
   run: Run,
@@ -143,7 +143,7 @@ async function runStage(
   }
 }
 
-/** What the last row attends in a layer that x, all kept rows, is about to enter: of the turn's own visual rows. */
+/** The attention that the turn's visual rows receive from the last row in the layer that x, all kept rows, enters next. */
 async function lookAhead(
   { conversation: c, model, pace }: PrefillContext,
   { rows, kept, isVisual }: Run,
@@ -168,7 +168,7 @@ async function lookAhead(
   return Float32Array.from(own, (i) => columns[before + i] as number);
 }
 
-/** 0 .. n - 1 in chunks that none of `cuts` lies inside of. */
+/** Splits 0 .. n - 1 into chunks such that no chunk contains one of `cuts` in its inside. */
 function chunks(n: number, cuts: readonly number[]): { begin: number; end: number }[] {
   const borders = [...new Set([0, ...cuts, n])].filter((row) => row >= 0 && row <= n).sort((a, b) => a - b);
   return borders.slice(1).flatMap((end, i) => {
@@ -181,7 +181,7 @@ function chunks(n: number, cuts: readonly number[]): { begin: number; end: numbe
   });
 }
 
-/** Sums of a stage's columns: relevance over the window's rows, in every layer; scores over the scored rows, over own visual rows. */
+/** Sums attention columns over a stage: the relevance over the window's rows, per layer; the scores over the scored rows, for the turn's visual rows. */
 function columnSums(c: Conversation, { rows, kept, isVisual, question, window, ...run }: Run, stage: Stage) {
   const t = rows.positions.length;
   const own = Array.from(kept.keys()).filter((i) => isVisual[kept[i] as number] === 1);
@@ -193,7 +193,7 @@ function columnSums(c: Conversation, { rows, kept, isVisual, question, window, .
   const add = (sums: Float32Array, share: number, values: (i: number) => number): void => {
     for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + values(i) * share;
   };
-  /** What takes the columns of n rows, the first of which is `row` of the turn; undefined when they do not count. */
+  /** Returns the function that takes the columns of n rows starting at `row` of the turn; undefined if they do not count. */
   const onColumns = (row: number, n: number): Segment['onColumns'] => {
     const isRelevant = row >= window;
     const isScored = stage.scored.includes(row);
@@ -210,7 +210,7 @@ function columnSums(c: Conversation, { rows, kept, isVisual, question, window, .
   return { scores, onColumns };
 }
 
-/** Takes rows from .. to - 1 of a run, which are in the cache, into the conversation. */
+/** Adds rows from .. to - 1 of a prefill, which are in the cache already, to the conversation. */
 function appendRows(
   c: Conversation,
   { rows, isVisual, written }: Run,

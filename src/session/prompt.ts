@@ -1,6 +1,6 @@
-// A conversation's text as token ids, and what of it the cache holds already. The whole conversation is rendered for every turn. Where the
-// text continues what the cache stands for, only the rest is tokenized; where a template rewrites history, everything is, and the longest
-// common beginning stays.
+// The text of a conversation as token ids, and the part of it that the cache already holds. The whole conversation is rendered for every
+// turn. If the text continues the cached text, only the rest is tokenized; if the template rewrites history, all of it is tokenized and the
+// longest common prefix stays in the cache.
 
 import { received, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
@@ -14,36 +14,36 @@ import type { Conversation, Item } from './conversation';
 /** A run of visual rows in a prompt. */
 export interface RunPlace {
   readonly medium: number;
-  /** Its number among the runs of the medium. */
+  /** Index among the runs of the medium. */
   readonly run: number;
 }
 
 export type Opening = readonly (readonly number[] | RunPlace)[];
 
 export interface TurnPrompt {
-  /** How many of the cache's items stay. */
+  /** Number of cache items that stay. */
   readonly common: number;
-  /** New ids and runs before the question: not part of its relevance. */
+  /** New ids and runs before the question; they do not count for the relevance. */
   readonly opening: Opening;
   readonly question: readonly number[];
-  /** The whole text, and up to its last run of visual rows. */
+  /** The whole text, and its beginning up to the last run of visual rows. */
   readonly text: string;
   readonly opened: string;
 }
 
-/** What a prompt is made from. */
+/** The input of a prompt. */
 export interface PromptContext {
   readonly model: RowModel;
   readonly conversation: Pick<Conversation, 'items' | 'script'>;
-  /** Text that takes the place of each medium, one MARKER per run. */
+  /** The text that replaces each medium, with one MARKER per run. */
   layoutText(medium: number): string;
 }
 
 /**
- * The prompt of a turn. What people and the model have said is plain text: markup that they spell (`<image>`, `<|im_end|>`) is written with
- * ordinary tokens, so that only the template opens turns. All other ids are those of the rendered conversation.
+ * Makes the prompt of a turn. Text of the user and the model is plain: markup that is spelled in it (`<image>`, `<|im_end|>`) becomes
+ * ordinary tokens, so that only the template can open a turn. All other ids are those of the rendered conversation.
  * @param turns the whole conversation, the question last
- * @throws SparseVilaError `ERR_QUESTION` when the words are empty, too many or have a token that the model does not embed;
+ * @throws SparseVilaError `ERR_QUESTION` if the question is empty, too long, or has a token that the model cannot embed;
  *   `ERR_TEMPLATE_INVALID`, `ERR_TOKENIZER…`
  */
 export function turnPrompt(context: PromptContext, turns: readonly Turn[]): TurnPrompt {
@@ -77,7 +77,7 @@ export function turnPrompt(context: PromptContext, turns: readonly Turn[]): Turn
   return { common, opening: grouped(own.slice(0, start)), question, text: whole.text, opened };
 }
 
-/** Ids of a text from a character on, begun as the tokenizer begins every prompt. */
+/** Ids of a text from a character on, preceded by the ids that start every prompt of the tokenizer. */
 function encode({ marker, tokenizer }: RowModel, { text, plain }: Transcript, from: number): number[] {
   const rest = text.slice(from).replaceAll(MARKER, marker.text);
   const grown = marker.text.length - 1;
@@ -100,7 +100,7 @@ function placesOf(turns: readonly Turn[], layoutText: PromptContext['layoutText'
   });
 }
 
-/** Ids whose markers are runs, in turn. */
+/** Replaces each marker id with the next run. */
 function withRuns(ids: readonly number[], marker: number, places: readonly RunPlace[]): (number | RunPlace)[] {
   let next = 0;
   const items = ids.map((id) => (id === marker ? (places[next++] ?? id) : id));
@@ -111,7 +111,7 @@ function withRuns(ids: readonly number[], marker: number, places: readonly RunPl
   );
 }
 
-/** How many items the cache and a prompt have in common from the start; at least the prompt's last is left. */
+/** The number of items that the cache and a prompt have in common from the start, leaving at least one item of the prompt. */
 function commonItems(items: readonly Item[], found: readonly (number | RunPlace)[]): number {
   const isSame = (item: Item, other: number | RunPlace | undefined): boolean => {
     if (typeof item === 'number' || typeof other === 'number' || other === undefined) return item === other;
@@ -122,7 +122,7 @@ function commonItems(items: readonly Item[], found: readonly (number | RunPlace)
   return common;
 }
 
-/** How many of the new ids close what was said before the question. */
+/** How many of the new ids belong to the text before the question. */
 function closedLength(
   { model, conversation, layoutText }: PromptContext,
   turns: readonly Turn[],
@@ -168,14 +168,14 @@ function checkWords(parts: readonly Said[]): void {
   );
 }
 
-/** Refuses words that cannot fit without encoding them, which takes seconds for millions of characters. */
+/** Refuses a text that cannot fit before tokenizing it, because tokenizing millions of characters takes seconds. */
 function checkLength(turns: readonly Turn[], { tokenizer, decoder }: RowModel): void {
   const most = decoder.config.maxPositions;
   const words = turns.reduce(
     (sum, { parts }) => sum + parts.reduce((own, part) => own + (typeof part === 'string' ? part.length : 0), 0),
     0,
   );
-  // Composing makes one character of up to four.
+  // Unicode composition (NFC) makes one character out of at most four.
   if (words <= 4 * most * tokenizer.longest) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',

@@ -1,4 +1,4 @@
-// What a method selects, checked once: methods may be anyone's, and a wrong index would be read or left out silently.
+// Validates what a method selects: a method may be the user's own, and an index out of range would otherwise corrupt results silently.
 
 import { types } from 'node:util';
 import { received, SparseVilaError } from '../errors';
@@ -22,8 +22,8 @@ export function checkSelection(method: string, seam: string, selection: unknown,
 }
 
 /**
- * The same for a seam that may merge: kept indices, and the rows that take their place, finite f32 [kept, width].
- * @throws SparseVilaError `ERR_SELECTION` also for rows of another size, or that are not finite
+ * Checks a selection that may merge: kept indices, and the rows that replace them, finite f32 [kept, width].
+ * @throws SparseVilaError `ERR_SELECTION` as `checkIndices` does, and for rows of another size or with values that are not finite
  */
 export function checkMerged(
   method: string,
@@ -45,8 +45,8 @@ export function checkMerged(
 }
 
 /**
- * What `prune` gives: a selection for each of `images` images.
- * @throws SparseVilaError `ERR_SELECTION` for anything but a list of as many
+ * Checks the result of `prune`: one selection for each of `images` grids.
+ * @throws SparseVilaError `ERR_SELECTION` if it is not a list of that length
  */
 export function checkLists(method: string, lists: unknown, images: number): readonly Selection[] {
   const list = listIn(lists);

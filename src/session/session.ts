@@ -1,5 +1,4 @@
-// A conversation with a model: images and questions in, streamed answers out. The only place that knows models and sparsity
-// both.
+// A conversation with a model: questions with media in, streamed answers out.
 
 import { coded, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
@@ -43,30 +42,30 @@ export type { TurnStats } from './turn';
 export interface Session {
   readonly model: VisionLanguageModel;
   readonly method: SparsityMethod;
-  /** Rows in the cache; where layers differ, of that which has most. */
+  /** Number of rows in the cache; where layers differ, of the layer that has the most. */
   readonly length: number;
   /**
-   * Asks. Bad arguments throw at once; reading the answer throws `ERR_BUSY` while another answer runs, `ERR_DISPOSED`,
-   * `ERR_CONTEXT_OVERFLOW`, image errors, `signal.reason`, and leaves the conversation as it was.
+   * Asks a question. Invalid arguments throw at once. Reading the answer throws `ERR_BUSY` while another answer runs, `ERR_DISPOSED`,
+   * `ERR_CONTEXT_OVERFLOW`, image errors and `signal.reason`; the conversation is then as it was before.
    */
   ask(question: string | readonly Part[], options?: AskOptions): Answer;
   /**
-   * Goes on from a conversation that was held elsewhere, which replaces what this session holds. Its media are decoded now; the next
-   * question prefills what the cache does not hold already.
-   * @param messages system first or nowhere, then user and assistant in turn; the last is an answer
+   * Continues a conversation that was held elsewhere; it replaces the conversation of this session. Media are decoded now; the next
+   * question prefills what the cache does not hold yet.
+   * @param messages an optional system message first, then user and assistant alternate; the last message is an answer
    * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION`, `ERR_BUSY`, `ERR_DISPOSED`, image errors; `signal.reason`. The conversation
-   *   is then as it was.
+   *   is then as it was before.
    */
   open(messages: readonly ChatMessage[], options?: { readonly signal?: AbortSignal }): Promise<void>;
   /**
-   * A second session that goes on from where this one stands, with the same method and options; each then goes its own way. Copies the
-   * KV cache; nothing is prefilled again. Marks stay with the session that made them.
+   * A second session in the present state of this one, with the same method and options; the two are independent afterwards. The KV cache is
+   * copied, and nothing is prefilled again. Marks stay with the session that made them.
    * @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED`, `ERR_OUT_OF_MEMORY`
    */
   fork(): Session;
-  /** A point to come back to with `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
+  /** Returns a mark of the present state, for `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
-  /** Forgets everything after a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
+  /** Returns to the state of a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
   rewind(to: Mark): void;
   /** Frees the KV cache; a second call does nothing. @throws SparseVilaError `ERR_BUSY` while an answer runs */
   dispose(): void;
@@ -121,13 +120,13 @@ function sessionOf(model: VisionLanguageModel, options: CheckedOptions, conversa
   return session;
 }
 
-/** What a session works on. Nothing in it leads to the session, so that a session which is dropped can be collected. */
+/** The state and operations of a session. They hold no reference to the session object, so that a dropped session can be collected. */
 function openCore(model: VisionLanguageModel, given: CheckedOptions, conversation: Conversation) {
   const { method, checked, system } = given;
   let state: 'idle' | 'busy' | 'disposed' = 'idle';
   let isDropped = false;
 
-  /** The prompt of a question without its media's layouts, for what is wrong with it. */
+  /** Renders the prompt without the layouts of new media, only to find errors in the question early. */
   const draft = (question: Question): void => {
     const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? MARKER;
     const turns = turnsWith(conversation.script, system, question, conversation.media.length);
@@ -173,7 +172,7 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
       const ask = checkAskOptions(options);
       createSampler(samplingOf(ask), model.sampling);
       const question = questionOf(words, ask);
-      // A long one is tokenized when the answer is read, where that can be aborted.
+      // A long question is tokenized when the answer is read, because reading can be aborted.
       if (!question.parts.some((part) => typeof part === 'string' && isLong(part))) draft(question);
       return readingOf((done) => {
         checkIdle();
@@ -202,7 +201,7 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
       if (state === 'busy') throw notIdle(state);
       if (state === 'idle') free();
     },
-    /** For a session that was dropped: frees what there is, now or after the answer that runs. */
+    /** Frees the memory of a dropped session, now or after the running answer; returns whether there was any. */
     release: (): boolean => {
       if (state === 'disposed') return false;
       isDropped = true;

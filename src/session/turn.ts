@@ -1,5 +1,5 @@
-// One turn: see the images, prefill, retrieve, answer. A transaction: if it throws or is aborted, the conversation is as it
-// was before; if its consumer leaves early, the text so far stays.
+// One turn: encode media, prefill, retrieve, generate. A turn is a transaction: if it throws or is aborted, the conversation is as it
+// was before; if the consumer stops early, the text so far stays.
 
 import { MARKER, type MediaInput } from '../models/media';
 import type { Said, Turn } from '../models/transcript';
@@ -30,25 +30,25 @@ import { type TurnView, turnView } from './view';
 
 export interface TurnStats {
   readonly tokens: {
-    /** Visual tokens of this turn's media. */
+    /** Number of visual tokens of this turn's media, before pruning. */
     readonly visualSeen: number;
-    /** Visual tokens that entered the decoder, of all turns so far. */
+    /** Number of visual tokens that entered the decoder, over all turns so far. */
     readonly visualKept: number;
-    /** Visual rows that this turn's decoding attends in each layer; where layers differ, their mean, rounded. */
+    /** Number of visual rows that decoding attends in this turn; where layers differ, their mean, rounded. */
     readonly visualRetrieved: number;
-    /** Visual rows that the layers hold after the prefill, and that decoding attends: means over the layers. */
+    /** Number of visual rows after the prefill, and of those that decoding attends: means over the layers. */
     readonly activePrefill: number;
     readonly activeDecode: number;
-    /** Rows that this turn's prompt put into the cache. */
+    /** Number of rows that this turn's prompt added to the cache. */
     readonly prompt: number;
     readonly generated: number;
   };
-  /** Milliseconds. `retrieve` holds the selections of prune and retrieve; `perToken` is the mean decoder step. */
+  /** Milliseconds. `retrieve` is the time of `prune` and `retrieve` of the method; `perToken` is the mean decoder step. */
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
   readonly finish: FinishReason;
-  /** What was kept of each image and video of this turn. */
+  /** The kept tokens of each image and video of this turn. */
   readonly media: readonly Omit<PrunedMedium, 'rows'>[];
-  /** Per layer, which of the `visualKept` visual tokens were attended, as indices among them; undefined: all in every layer. */
+  /** Per layer, the visual tokens that were attended, as indices among the `visualKept`; undefined if every layer attended all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
 }
 
@@ -56,24 +56,24 @@ export interface TurnOptions extends AskOptions {
   readonly history: History;
 }
 
-/** A question with its media: those of the options first, then those among its parts, numbered in this order. */
+/** A question with its media, numbered in order: those of the options first, then those among its parts. */
 export interface Question {
   readonly parts: readonly Part[];
   readonly media: readonly MediaInput[];
 }
 
-/** What a turn has made so far, freed at its end. */
+/** Intermediate results of a turn, freed at its end. */
 interface Progress {
-  /** By their numbers in the conversation: those of this turn, and those that a rewritten history puts into the cache again. */
+  /** Pruned media by their index in the conversation: this turn's, and those that a rewritten history puts into the cache again. */
   media: Map<number, PrunedMedium>;
   view: TurnView | undefined;
-  /** Of the first token, f32 [1, v]. */
+  /** Scores of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
-  /** Where the conversation goes back to when the turn fails. */
+  /** The point to which the conversation returns if the turn fails. */
   before: Point;
-  /** Where it goes back to when the turn's text is forgotten: after its media. */
+  /** The point to which it returns if the turn's text is forgotten: after its media. */
   anchor: Point;
-  /** The turns with this question, and their text. */
+  /** The turns including this question, and their rendered text. */
   turns: readonly Turn[];
   text: string;
   promptRows: number;
@@ -105,7 +105,7 @@ export async function* runTurn(
   try {
     await prepare(context, system, question, progress);
     const pieces = answer(context, progress, options);
-    // Leaving the loop early ends up in `finally`, and keeps the text so far.
+    // If the consumer leaves the loop early, only `finally` runs, which keeps the text so far.
     try {
       for (let next = await pieces.next(); ; next = await pieces.next()) {
         if (next.done === true) {
@@ -131,7 +131,7 @@ export async function* runTurn(
   }
 }
 
-/** The conversation with a question at its end, whose media have the numbers from `first` on. */
+/** The conversation with the question appended; its media are numbered from `first` on. */
 export function turnsWith(
   { turns, open }: Script,
   system: string | undefined,
@@ -145,7 +145,7 @@ export function turnsWith(
   return [...opening, ...turns, { role: 'user', parts: [...open, ...given, ...own] }];
 }
 
-/** Everything before the first token. */
+/** Everything up to the scores of the first token. */
 async function prepare(
   context: PrefillContext,
   system: string | undefined,
@@ -160,7 +160,7 @@ async function prepare(
     if (typeof part === 'string') await checkLength(c, part, model.tokenizer, context.pace);
   const layoutText = (medium: number): string => c.media[medium]?.prepared.layout.text ?? MARKER;
   const draft = turnPrompt({ model, conversation: c, layoutText }, turns);
-  // Before any picture is decoded: the texts alone must fit.
+  // Checked before any picture is decoded: the text alone must fit.
   const words = draft.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), draft.question.length);
   const kept = pointBefore(c, draft.common);
   checkRoom(c, words, words, question.media.length > 0 ? 'at least' : '', kept);
@@ -180,7 +180,7 @@ async function prepare(
   progress.text = prompt.text;
   const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.media, () => {
-      // A history that was opened or rewritten stays in the cache; it is compared id by id.
+      // The cache holds a history that was opened or rewritten, so the next turn compares it id by id.
       if (c.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(c);
       if (question.media.length === 0) return;
       const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
@@ -197,7 +197,7 @@ async function prepare(
   progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
 }
 
-/** Refuses before the tower runs what cannot fit, however much is pruned: pruned tokens keep their positions, unless a method renumbers. */
+/** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */
 function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { opening, question }: TurnPrompt): void {
   const runs = opening.flatMap((part) =>
     'medium' in part ? (c.media[part.medium]?.prepared.layout.runs[part.run] ?? []) : [],
@@ -212,7 +212,7 @@ function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { o
   else checkRoom(c, texts, method.positions === 'compact' ? texts : all, 'at least');
 }
 
-/** Leaves the first `common` items of a conversation whose template has rewritten what follows. What was said stays as it is. */
+/** Keeps the first `common` items of a conversation whose template has rewritten the rest. The messages do not change. */
 function cutBack(c: Conversation, common: number, progress: Progress): void {
   const media = c.media.slice();
   rewind(c, pointBefore(c, common));
@@ -223,7 +223,7 @@ function cutBack(c: Conversation, common: number, progress: Progress): void {
   append(c.media, media);
 }
 
-/** The media whose runs a prompt puts into the cache, pruned as their turns pruned them. */
+/** The media whose runs a prompt puts into the cache, pruned together with the media of their turns. */
 async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
   const { conversation: c } = context;
   const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));

@@ -1,6 +1,6 @@
-// The turn's view: per layer, which cache rows its decoding attends. All text rows, the retrieved visual rows, and the
-// contiguous rest that grows with the answer. Nothing is copied; dropping the view restores everything. A permanent
-// retrieval has no view: the rows that it leaves out are removed from the cache.
+// The view of a turn: per layer, the cache rows that its decoding attends, namely all text rows, the retrieved visual rows, and the
+// contiguous tail that grows with the answer. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
+// makes no view: the rows that it leaves out are removed from the cache.
 
 import type { LayerView } from '../models/decoder';
 import { int32 } from '../ops/run';
@@ -10,12 +10,12 @@ import { checkSelection } from './selection';
 
 export interface TurnView {
   readonly layers: readonly LayerView[] | undefined;
-  /** Per layer, which of the conversation's visual tokens are attended; undefined when all are in every layer. */
+  /** Per layer, the attended visual tokens of the conversation; undefined if every layer attends all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
   dispose(): void;
 }
 
-/** Retrieves for every layer. With no `retrieve`, a permanent one, or no visual row, everything in the cache is attended. */
+/** Retrieves in every layer. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
 export function turnView(
   { name, retrieve }: SparsityMethod,
   c: Conversation,

@@ -1,4 +1,4 @@
-// A sparsity method as sessions use it: methods may be anyone's, so each part is checked once, and what a part throws gets a code.
+// Validation around a sparsity method: a method may be the user's own, so its parts are checked once, and errors that it throws get codes.
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
@@ -43,7 +43,7 @@ const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
   retrieve: OBJECT,
 };
 
-/** Members that methods had before their parts were grouped, and where each is now. */
+/** Members that methods had before their parts were grouped, and the members that replace them. */
 const MOVED: Readonly<Record<string, string>> = {
   tower: 'prune.taps',
   merges: 'prune.rows',
@@ -56,7 +56,7 @@ const MOVED: Readonly<Record<string, string>> = {
 
 /**
  * A copy of `method` whose functions throw errors with codes.
- * @throws SparseVilaError `ERR_METHOD` for a part that is unknown, malformed or in its former place
+ * @throws SparseVilaError `ERR_METHOD` for a part that is unknown, malformed, or one of the former members
  */
 export function checkedMethod(method: SparsityMethod): SparsityMethod {
   if (!isAccepted(OBJECT, method))
@@ -75,7 +75,7 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
   return { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
 }
 
-/** The parts of `owner` that `checks` names; each is read once, so that what was checked is what is used. */
+/** The parts of `owner` that `checks` names. Each is read once, so that the value which was checked is the one that is used. */
 function checkedParts(
   name: unknown,
   owner: object,
@@ -118,7 +118,7 @@ function read(owner: object, part: string, of: string): unknown {
   }
 }
 
-/** A member that is spelled nearly as one of ours would be left out silently. */
+/** Refuses a misspelled member, which would otherwise be ignored. */
 function checkNames(name: unknown, owner: object, known: readonly string[], prefix: string): void {
   for (const member of namesOf(owner)) {
     const meant = known.includes(member) ? undefined : nearest(member, known);

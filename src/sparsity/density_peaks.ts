@@ -1,11 +1,11 @@
-// Clusters around density peaks, as SparseVLM recycles rows (Zhang et al., arXiv 2410.04417; density peaks with nearest neighbors
-// after Du, Ding and Jia 2016).
+// Density-peak clustering, with which SparseVLM recycles dropped rows (Zhang et al., arXiv 2410.04417; densities from the k nearest
+// neighbors, Du, Ding and Jia 2016).
 
 import type { Matrix, Selection } from './method';
 import { ranked } from './top_k';
 import { meansOf, takeRows } from './vectors';
 
-/** Keeps `best` as they are, and `pool` as the means of `clusters` clusters, each at its center's place. */
+/** Keeps `best` unchanged, and adds `pool` as the means of `clusters` clusters, each in the place of its center. */
 export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, clusters: number): Selection {
   const members = clustersOf({ data: takeRows(rows, pool), width: rows.width }, clusters).map(({ center, of }) => ({
     at: pool[center] as number,
@@ -20,9 +20,9 @@ export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, cluste
 }
 
 /**
- * d_ij = |x_i - x_j| / sqrt(width); density = exp(-mean of d^2 to the k nearest), k = clusters; each row's peak distance is that to
- * the nearest row of higher density (of equal density the lower index ranks higher), the densest's the largest of all. Centers: the
- * most of density times peak distance; every row joins the nearest center.
+ * d_ij = |x_i - x_j| / sqrt(width); density = exp(-mean of d^2 to the k nearest rows), k = clusters; the peak distance of a row is its
+ * distance to the nearest row of higher density (of equal densities the lower index counts as higher); the densest row's is its largest
+ * distance. Centers are the rows with the largest density times peak distance; every row joins the nearest center.
  */
 export function clustersOf({ data, width }: Matrix, clusters: number): { center: number; of: number[] }[] {
   const n = data.length / width;
@@ -38,7 +38,7 @@ export function clustersOf({ data, width }: Matrix, clusters: number): { center:
   const rows = Array.from({ length: n }, (_, i) => i);
   const density = rows.map((i) => {
     const sorted = Float64Array.from(squares.subarray(i * n, (i + 1) * n)).sort();
-    // The nearest one is the row itself, which counts, as in the released code.
+    // The nearest row is the row itself; it counts, as in the released code.
     const near = sorted.subarray(0, clusters);
     return Math.exp(-near.reduce((sum, d) => sum + d, 0) / near.length);
   });

@@ -1,6 +1,6 @@
-// DivPrune (Alvar et al., arXiv 2503.02175): the subset of tokens whose smallest distance to each other is largest, greedily.
+// DivPrune (Alvar et al., arXiv 2503.02175): greedily selects the subset of tokens whose smallest pairwise distance is largest.
 // Stage: tower (on projected tokens). Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: positions stay by default; the published code renumbers ('compact').
+// Difference: positions stay by default; the published code renumbers them ('compact').
 
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod } from './method';
@@ -42,7 +42,7 @@ function diverse(plane: { readonly tokens: number; projected(): Matrix }, kept: 
   const toChosen = new Float64Array(n).fill(Number.POSITIVE_INFINITY);
   while (chosen.length < kept) {
     const last = chosen.at(-1) as number;
-    // Below every distance: one that is chosen is not chosen again, even among copies of itself.
+    // Below every distance, so that a chosen token is not chosen again even if it has duplicates.
     toChosen[last] = Number.NEGATIVE_INFINITY;
     for (let j = 0; j < n; j++) toChosen[j] = Math.min(toChosen[j] as number, distance(last, j));
     chosen.push(farthest(toChosen));
@@ -50,7 +50,7 @@ function diverse(plane: { readonly tokens: number; projected(): Matrix }, kept: 
   return Int32Array.from(chosen).sort();
 }
 
-/** Index of the largest value; of equal ones the lowest. */
+/** Index of the largest value; of equal values the lowest index. */
 function farthest(values: Float64Array): number {
   return values.reduce((best, value, i) => (value > (values[best] as number) ? i : best), 0);
 }

@@ -1,6 +1,6 @@
-// FastV (Chen et al., arXiv 2403.06764): after the first layers, visual rows that the prompt's last row attends least are dropped
-// from all deeper ones.
-// Stage: prefill. Query-aware: yes. Safe for later turns: no, what the first question drops is gone. Positions stay.
+// FastV (Chen et al., arXiv 2403.06764): after the first layers, the visual rows that the prompt's last row attends least are dropped
+// from all deeper layers.
+// Stage: prefill. Query-aware: yes. Safe for later turns: no, rows that the first question drops are lost. Positions stay.
 
 import { checkOptions } from '../options';
 import type { SparsityMethod } from './method';
@@ -11,7 +11,7 @@ import { topK } from './top_k';
 export interface FastVOptions {
   /** Share of visual rows dropped, mean over all layers; default 15/32, R = 50 % from layer 2 of 32 on. */
   readonly prefillSparsity?: number;
-  /** K, the first layer with fewer rows; default 2/32 of the depth, at least 1. */
+  /** K, the first layer with fewer rows; default 2/32 of the depth, and at least 1. */
   readonly layer?: number;
 }
 

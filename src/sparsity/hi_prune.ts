@@ -1,7 +1,7 @@
-// HiPrune (Liu et al., arXiv 2508.00553): anchors where a middle tower layer looks, their neighbors in the grid as buffers, and
-// registers where a deep layer looks.
-// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: neighbors outside the plane do not count, where the published code wraps rows; the deep layer is the one that features
+// HiPrune (Liu et al., arXiv 2508.00553): keeps anchors, the tokens most attended in a middle tower layer; buffers, their neighbors in
+// the grid; and registers, the tokens most attended in a deep layer.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, for what the kept tokens show.
+// Differences: neighbors outside the plane do not count, where the published code wraps rows; the deep layer is the one that features
 // come from (-2).
 
 import { checkOptions } from '../options';
@@ -15,14 +15,14 @@ export interface HiPruneOptions {
   readonly prefillSparsity?: number;
   /** Share of the budget for anchors with their four buffers; default 0.1. */
   readonly alpha?: number;
-  /** Tower layer of the anchors; default 1/3 of the depth, the ninth of 24. */
+  /** Tower layer of the anchors; default 1/3 of the depth, which is the ninth of 24 layers. */
   readonly objectLayer?: number;
   /** Tower layer of the registers; default -2. */
   readonly deepLayer?: number;
   readonly positions?: 'original' | 'compact';
 }
 
-/** Anchors: top round(T alpha / 5) of the object layer's column mean; buffers around them; filled to T by the deep layer's. */
+/** Anchors: top round(T alpha / 5) by the column mean of the object layer; then buffers around them; then registers up to T tokens. */
 export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
   const given = checkOptions('hiPrune', options, {
     prefillSparsity: SHARE,
@@ -45,7 +45,7 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
 function hierarchical(plane: TowerView, kept: number, alpha: number): Int32Array {
   const { w: cols, h: rows } = plane.grid;
   const anchors = topK(plane.salience(0), roundHalfEven((kept * alpha) / 5));
-  // Means of softmax values are at most 1, so that 2 more rank above every register, and 4 more above every buffer.
+  // Means of softmax values are at most 1, so adding 2 ranks buffers above every register, and adding 4 ranks anchors above every buffer.
   const ranks = plane.salience(1).slice();
   const raise = (token: number, by: number): void => {
     ranks[token] = Math.max(ranks[token] as number, (plane.salience(1)[token] as number) + by);

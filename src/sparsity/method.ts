@@ -1,5 +1,5 @@
-// A sparsity method: pure functions on numbers that select visual tokens at up to three places. Knows no tensors, no models, no
-// session. A view's functions compute when they are called, so a method pays only for what it reads.
+// The interface of sparsity methods: pure functions on numbers that select visual tokens in up to three places. Knows no tensors, models
+// or sessions. A view computes its values when its functions are called, so a method pays only for what it reads.
 
 /** Rows of numbers, f32 [n, width]. */
 export interface Matrix {
@@ -7,17 +7,17 @@ export interface Matrix {
   readonly width: number;
 }
 
-/** The kept indices, ascending; or the kept indices with the rows that take their place, f32 [kept, width], for a method that merges. */
+/** Kept indices, ascending; for a method that merges, kept indices with the rows that replace them, f32 [kept, width]. */
 export type Selection = Int32Array | { readonly kept: Int32Array; readonly rows: Float32Array };
 
 /** What `prune` sees of one grid of tokens after the tower: a picture, a tile, a thumbnail, or the frames of a video. */
 export interface TowerView {
-  /** The medium among those of the turn. */
+  /** Index of the medium in the turn. */
   readonly medium: number;
   readonly tokens: number;
   /** t planes (frames) of h rows and w columns; tokens lie in raster order, plane after plane. */
   readonly grid: { readonly t: number; readonly h: number; readonly w: number };
-  /** Mean attention (over heads and rows) that each token receives in the i-th layer of `taps.salience`, f32 [tokens]; i = 0 by default. */
+  /** Attention that each token receives in the i-th layer of `taps.salience`, mean over heads and rows, f32 [tokens]; i = 0 by default. */
   salience(i?: number): Float32Array;
   /** Keys in the i-th layer of `taps.keys`, f32 [tokens, heads, width]. */
   keys(i?: number): Matrix;
@@ -29,24 +29,24 @@ export interface TowerView {
 
 /** What `drop` sees of a turn between two layers of the decoder. */
 export interface DropView {
-  /** Which of the `starts` comes next. */
+  /** Index of this point among `starts`. */
   readonly stage: number;
-  /** Layers from which on there may be fewer rows, ascending. */
+  /** Layers at which rows may be dropped, ascending. */
   readonly starts: readonly number[];
-  /** Layers of the decoder. */
+  /** Number of decoder layers. */
   readonly layers: number;
-  /** Visual rows that the turn's media began with. */
+  /** Number of visual rows of the turn's media before anything was dropped. */
   readonly total: number;
   /**
-   * For each visual row of the turn's media that is still kept, the attention it receives from the question's last row (or the
-   * raters) in the layer that has just run (or comes next), full-row softmax, mean over heads (and raters): f32 [kept].
+   * Attention that each kept visual row of the turn's media receives from the question's last row (or from the raters) in the layer that
+   * has just run (or comes next): softmax over the full row, mean over heads (and raters), f32 [kept].
    */
   readonly scores: Float32Array;
   /** Hidden states of these rows, f32 [kept, d]. */
   hidden(): Matrix;
 }
 
-/** Where a visual row lies: its plane, row and column in a grid of the conversation's medium-th medium. */
+/** The place of a visual row: its grid, plane, row and column in a medium of the conversation. */
 export interface VisualPlace {
   readonly medium: number;
   readonly grid: number;
@@ -59,55 +59,55 @@ export interface VisualPlace {
 export interface Prune {
   /** Tower layers that `select` reads: integers, negative from the last; or shares of the depth between 0 and 1. */
   readonly taps?: { readonly salience?: readonly number[]; readonly keys?: readonly number[] };
-  /** What merged rows are: tower features (the default), or already projected. */
+  /** The rows that a merging method returns: tower features (the default), or rows that are already projected. */
   readonly rows?: 'features' | 'projected';
-  /** For each grid of the turn's media, the tokens that are kept. */
+  /** Returns the kept tokens of each grid of the turn's media. */
   select(grids: readonly TowerView[]): readonly Selection[];
 }
 
 /** Selects visual rows between decoder layers, during the prefill of a turn with media. */
 export interface Drop {
   /**
-   * Decoder layers from which on there may be fewer visual rows: integers, or shares of the depth between 0 and 1, which are
-   * rounded, at least 1 and each above the one before it. What does not fit below the depth is left out.
+   * Decoder layers at which visual rows may be dropped: integers, or shares of the depth between 0 and 1. Shares are rounded, at least 1,
+   * and each layer is above the one before it. Layers at or beyond the depth are left out.
    */
   readonly layers: readonly number[];
   /**
-   * Whose attention `select` sees: that of the layer which has just run ('previous', the default), or that of the layer which comes
-   * next, of the rows before anything is dropped ('next'; only of the last row).
+   * The layer whose attention `select` sees: the one that has just run ('previous', the default), or the one that comes next, computed
+   * before anything is dropped ('next'; last row only).
    */
   readonly scores?: 'previous' | 'next';
   /**
-   * The question's rows whose attention `select` sees, as indices among them, from embeddings f32 [rows, d] of the question and of
-   * the turn's visual tokens. Default: the last one.
+   * Returns the question's rows whose attention `select` sees, as indices in the question, given the embeddings f32 [rows, d] of the
+   * question and of the turn's visual tokens. Default: the last row.
    */
   raters?(question: Matrix, visual: Matrix): Int32Array;
   /**
-   * The turn's visual rows that the deeper layers keep, as indices among those kept so far. Permanent: later turns find only these
-   * rows, and never drop more of them.
+   * Returns the visual rows of the turn that deeper layers keep, as indices among those kept so far. This is permanent: later turns find
+   * only these rows, and do not drop more of them.
    */
   select(view: DropView): Selection;
 }
 
 /** Selects the visual rows that an answer attends, once per turn and layer. */
 export interface Retrieve {
-  /** Number of the question's last rows whose attention makes the relevance. Default: all. */
+  /** Number of the question's last rows whose attention is averaged into the relevance. Default: all. */
   readonly window?: number;
-  /** Whether rows that are left out are removed from the cache. `select` is then asked once about each turn's new media. Default: false. */
+  /** Whether rows that are left out are removed from the cache. `select` is then called only for each turn's new media. Default: false. */
   readonly permanent?: boolean;
   /**
-   * The layer's visual rows that the answer attends, ascending. `relevance` is the mean, over heads and the question's rows, of the
-   * full-row softmax on each of them.
+   * Returns the visual rows of the layer that the answer attends, ascending. `relevance` is the attention to each of them: softmax over
+   * the full row, mean over heads and the question's rows.
    */
   select(relevance: Float32Array, layer: number, places: readonly VisualPlace[]): Int32Array;
 }
 
-/** Any of the three; dense has none of them. Keeping everything equals dense bit for bit. */
+/** A method has any of the three parts; dense has none. Keeping everything equals dense bit for bit. */
 export interface SparsityMethod {
   readonly name: string;
   /**
-   * Positions of kept visual tokens: their own among all tokens of the medium ('original', the default), or renumbered without
-   * gaps ('compact').
+   * Positions of kept visual tokens: 'original' (the default) gives each its position among all tokens of the medium, 'compact' renumbers
+   * the kept tokens without gaps.
    */
   readonly positions?: 'original' | 'compact';
   readonly prune?: Prune;

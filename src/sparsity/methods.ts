@@ -1,4 +1,4 @@
-// The table of methods: what evaluation, the command line and the suite read. A further method is its file and a row here.
+// The table of methods, which evaluation, the command line and the specs read. A new method is one file and one entry here.
 
 import { checkOptions, SEED } from '../options';
 import { dense } from './dense';
@@ -19,7 +19,7 @@ import { vScan } from './v_scan';
 import { visionZip } from './vision_zip';
 
 export interface MethodRatios {
-  /** Share of visual tokens dropped during prefill, 0 <= p < 1; for methods that drop between layers, the mean over layers. */
+  /** Share of visual tokens dropped in prefill, 0 <= p < 1; for methods that drop between layers, the mean over the layers. */
   readonly prefillSparsity: number;
   /** Share of the retained visual rows that decoding leaves out, 0 <= d < 1. */
   readonly decodeSparsity: number;
@@ -33,12 +33,12 @@ export interface MethodEntry {
   /** 'tower', 'prefill', 'decode', or several. */
   readonly stage: string;
   readonly queryAware: boolean;
-  /** Whether a later question can still reach all that the query-agnostic stage kept. */
+  /** Whether a later question can still reach every token that the query-agnostic stage kept. */
   readonly safeForLaterTurns: boolean;
   readonly source: string;
-  /** Which of the ratios it has a seam for; the other is ignored. */
+  /** The ratios that the method uses; the other one is ignored. */
   readonly uses: { readonly prefill: boolean; readonly decode: boolean };
-  /** First decoder layers that attend all retained rows, whatever the decode ratio; none when not given. */
+  /** Number of the first decoder layers that attend all retained rows regardless of the decode ratio; 0 if not given. */
   readonly denseLayers?: number;
   create(ratios: MethodRatios): SparsityMethod;
 }
@@ -227,7 +227,7 @@ export const METHODS: readonly MethodEntry[] = ROWS.map((row) => ({
   create: (ratios) => row.create(checkOptions(row.name, ratios, RATIOS)),
 }));
 
-/** A method's row that has a seam for the prefill ratio and for positions only. */
+/** The `create` of a method that uses only the prefill ratio and positions. */
 function tower(
   make: (options: { prefillSparsity: number; positions?: 'original' | 'compact' }) => SparsityMethod,
 ): MethodEntry['create'] {

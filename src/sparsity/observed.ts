@@ -1,10 +1,10 @@
-// A method whose views are recorded: salience even where the method reads none, relevance even where everything is attended.
-// Keeping and attending everything is dense bit for bit, so that watching changes no answer.
+// Records the views of a method: its salience, which is computed even if the method does not read it, and its relevance, which is
+// computed even if everything is attended. Keeping and attending everything equals dense bit for bit, so recording changes no answer.
 
 import { checkedMethod } from './checked';
 import type { SparsityMethod, VisualPlace } from './method';
 
-/** What a layer's retrieval was shown: the relevance of visual rows, and where these lie in their images. */
+/** The relevance that `retrieve` received in one layer, and the places of the visual rows. */
 export interface LayerRelevance {
   readonly scores: Float32Array;
   readonly places: readonly VisualPlace[];
@@ -12,13 +12,13 @@ export interface LayerRelevance {
 
 export interface Observed {
   readonly method: SparsityMethod;
-  /** Per layer, what the turn that has just ended was shown; undefined when it was shown nothing. Once per turn. */
+  /** Per layer, the relevance in the turn that has just ended; undefined if there was none. Can be read once per turn. */
   readonly takeRelevance: () => readonly LayerRelevance[] | undefined;
 }
 
 /**
- * `watched` with salience asked for where it asks for none, and a `retrieve` of everything where it has none.
- * @throws SparseVilaError `ERR_METHOD` for what is no method
+ * `watched` with salience added to its taps, and with a `retrieve` of everything if it has none.
+ * @throws SparseVilaError `ERR_METHOD` for an argument that is not a method
  */
 export function observed(watched: SparsityMethod): Observed {
   const { prune, retrieve, ...inner } = checkedMethod(watched);

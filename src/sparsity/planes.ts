@@ -1,12 +1,12 @@
 // Budgets per plane. A plane is an image, a tile, a thumbnail or one frame of a video. A method that is written for one plane selects in
-// each plane separately, so that every tile and frame keeps its share, and no neighborhood crosses two frames.
+// each plane separately, so that every tile and frame keeps its share, and neighborhoods do not cross frames.
 
 import type { Matrix, Prune, Selection, TowerView } from './method';
 import { takeRows } from './vectors';
 
 /**
- * `select` of one plane as that of `prune`, for grids of any number of planes.
- * @param rows `prune.rows` of the method, where it merges
+ * Turns a `select` for one plane into a `prune.select` for grids of any number of planes.
+ * @param rows `prune.rows` of the method, if it merges
  */
 export function perPlane(
   select: (plane: TowerView) => Selection,
@@ -19,7 +19,7 @@ export function perPlane(
     });
 }
 
-/** The planes of a grid, each as a grid of one plane. What they read of the grid is computed once. */
+/** The planes of a grid, each as a grid of one plane. Values that they read from the grid are computed once. */
 export function planesOf(view: TowerView): TowerView[] {
   const { medium } = view;
   const { t, h, w } = view.grid;
@@ -53,7 +53,7 @@ function once<T>(compute: (i: number) => T): (i: number) => T {
   };
 }
 
-/** The selections of a grid's planes as one. Where some planes merge, the others' rows are their own. */
+/** Joins the selections of a grid's planes. If some planes merge, the others contribute their own rows. */
 function joined(
   planes: readonly TowerView[],
   selections: readonly Selection[],

@@ -1,8 +1,8 @@
-// LLaVA-PruMerge and PruMerge+ (Shang et al., arXiv 2403.15388): the most attended tokens, for + also evenly spread ones; each
-// takes in its nearest tokens by keys, weighted by attention, and one more token takes in all that was pruned.
-// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: towers without a CLS token give the column mean over heads and rows, scaled to sum 1, in place of the CLS row of one wide
-// head; kept tokens are in raster order, the extra one at the place of the most attended pruned token.
+// LLaVA-PruMerge and PruMerge+ (Shang et al., arXiv 2403.15388): keeps the most attended tokens, in PruMerge+ also evenly spread ones.
+// Each kept token absorbs its nearest tokens by keys, weighted by attention; one more token absorbs all pruned tokens.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, for what the kept tokens show.
+// Differences: towers without a CLS token use the column mean over heads and rows, scaled to sum 1, instead of the CLS row, as one wide
+// head; kept tokens are in raster order, the extra one in the place of the most attended pruned token.
 
 import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
@@ -13,22 +13,22 @@ import { strided } from './uniform';
 import { addRow, dot, takeRows, unitRows, without } from './vectors';
 
 export interface PruMergeOptions {
-  /** Share of visual tokens dropped after the tower. Default: as many stay as are outliers of attention, a > Q3 + 1.5 (Q3 - Q1). */
+  /** Share of visual tokens dropped after the tower. Default: keeps the outliers of attention, a > Q3 + 1.5 (Q3 - Q1). */
   readonly prefillSparsity?: number;
   /** Tower layer of attention and keys; default -1. */
   readonly layer?: number;
   readonly positions?: 'original' | 'compact';
 }
 
-/** Tokens that a kept one takes in. */
+/** Number of tokens that a kept token absorbs. */
 const NEIGHBOURS = 32;
 
-/** x_i' = x_i + sum over its 32 nearest t of a_t x_t; one more token = sum over the pruned t of a_t x_t. */
+/** x_i' = x_i + sum over its 32 nearest t of a_t x_t; the extra token = sum over the pruned t of a_t x_t. */
 export function pruMerge(options: PruMergeOptions = {}): SparsityMethod {
   return method('prumerge', options, 0);
 }
 
-/** With three evenly spread tokens for each most attended one. */
+/** PruMerge+: three evenly spread tokens for each most attended one. */
 export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
   return method('prumerge+', options, 3);
 }
@@ -50,7 +50,7 @@ function method(name: string, options: PruMergeOptions, spread: number): Sparsit
   };
 }
 
-/** The most attended tokens and, for each, `spread` others that lie evenly. */
+/** The most attended tokens and, for each, `spread` evenly spaced others. */
 function choose(a: Float32Array, count: number, spread: number): Int32Array {
   const salient = topK(a, Math.max(1, Math.round(count / (1 + spread))));
   const rest = without(a.length, salient);
@@ -58,7 +58,7 @@ function choose(a: Float32Array, count: number, spread: number): Int32Array {
   return Int32Array.from([...salient, ...even]).sort();
 }
 
-/** The chosen tokens with what they take in, and the extra one, where the budget has room for it. */
+/** The chosen tokens with what they absorb, and the extra token if the budget has room for it. */
 function merge(plane: TowerView, a: Float32Array, chosen: Int32Array, kept: number): Selection {
   const features = plane.features();
   const { data } = plane.keys();
@@ -76,7 +76,7 @@ function merge(plane: TowerView, a: Float32Array, chosen: Int32Array, kept: numb
   return { kept: indices, rows };
 }
 
-/** How many values lie above Q3 + 1.5 (Q3 - Q1), quartiles interpolated. */
+/** Number of values above Q3 + 1.5 (Q3 - Q1); quartiles are interpolated. */
 function outliers(values: Float32Array): number {
   const sorted = values.slice().sort();
   const quartile = (q: number): number => {

@@ -1,7 +1,7 @@
-// Quest-style pages (after Tang et al., arXiv 2406.10774): retrieval by whole pages, a page being one row of a grid's plane.
+// Quest-style pages (after Tang et al., arXiv 2406.10774): retrieves whole pages; a page is one row of a grid's plane.
 // Stage: decode. Query-aware: yes. Safe for later turns: yes, every row stays in the cache.
-// Here: a page's score is the largest relevance in it, once per turn, for all heads, not Quest's bound from channelwise extremes of
-// its keys at every step and head; the last page is cut to the budget, by relevance.
+// Differences: a page's score is the largest relevance in it, computed once per turn for all heads, where Quest bounds it from channelwise
+// extremes of the keys at every step and head; the last page is cut to the budget by relevance.
 
 import { checkOptions } from '../options';
 import type { SparsityMethod, VisualPlace } from './method';
@@ -9,7 +9,7 @@ import { SHARE } from './options';
 import { budget, ranked, topK } from './top_k';
 
 export interface QuestOptions {
-  /** Share of the visual rows that a turn's decoding leaves out; default 0.75. */
+  /** Share of the visual rows that decoding leaves out; default 0.75. */
   readonly decodeSparsity?: number;
 }
 

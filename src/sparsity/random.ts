@@ -1,4 +1,4 @@
-// Baseline: tokens and rows drawn at random.
+// Random baseline.
 // Query-aware: no. Safe for later turns: yes. Source: none.
 
 import { checkOptions, SEED } from '../options';
@@ -11,14 +11,14 @@ import { budget, topK } from './top_k';
 export interface RandomOptions {
   /** Share of visual tokens dropped after the tower; default 0. */
   readonly prefillSparsity?: number;
-  /** Share of the retained visual rows that a turn's decoding leaves out; default 0. */
+  /** Share of the retained visual rows that decoding leaves out; default 0. */
   readonly decodeSparsity?: number;
   readonly positions?: 'original' | 'compact';
-  /** Default 0. */
+  /** Seed of the draws; default 0. */
   readonly seed?: number;
 }
 
-/** Every plane has its own draw, and so has every layer; the same seed and the same sizes give the same again. */
+/** Every plane and every layer has its own draw; equal seeds and sizes give equal draws. */
 export function random(options: RandomOptions = {}): SparsityMethod {
   const given = checkOptions('random', options, {
     prefillSparsity: SHARE,

@@ -1,8 +1,8 @@
-// SnapKV (Li et al., arXiv 2404.14469): after the prefill, each layer keeps the rows that the prompt's last ones attend most, with
-// their neighbors' help, and forgets the others.
+// SnapKV (Li et al., arXiv 2404.14469): after the prefill, each layer keeps the rows that the prompt's last rows attend most, pooled over
+// neighbors, and removes the others.
 // Stage: decode. Query-aware: yes. Safe for later turns: no, its retrieval is permanent.
-// Here: visual rows only (text stays), one choice for all heads of a layer (mean over heads), and mean for sum over rows, which
-// ranks alike.
+// Differences: visual rows only (text stays); one choice for all heads of a layer (mean over heads); mean instead of sum over rows, which
+// gives the same ranking.
 
 import { COUNT, checkOptions } from '../options';
 import type { SparsityMethod } from './method';
@@ -10,15 +10,15 @@ import { SHARE } from './options';
 import { budget, topK } from './top_k';
 
 export interface SnapKvOptions {
-  /** Share of the turn's visual rows taken out of the cache after its prefill; default 0.75. */
+  /** Share of the turn's visual rows that are removed from the cache after its prefill; default 0.75. */
   readonly decodeSparsity?: number;
-  /** w, the last rows of the question whose attention counts; default 32. */
+  /** w, the number of last rows of the question whose attention counts; default 32. */
   readonly window?: number;
   /** Width of the average pooling; default 5. */
   readonly kernel?: number;
 }
 
-/** Top k of avgpool(relevance of the last w rows), stride 1, zeros beyond the ends. */
+/** Top k of avgpool(relevance of the last w rows), stride 1, zero padding. */
 export function snapKv(options: SnapKvOptions = {}): SparsityMethod {
   const given = checkOptions('snapKv', options, { decodeSparsity: SHARE, window: COUNT, kernel: COUNT });
   const { decodeSparsity = 0.75, window = 32, kernel = 5 } = given;

@@ -1,8 +1,8 @@
-// SparseVILA (Khaki et al., arXiv 2510.17777): at prefill, tokens of low salience in the tower's own attention are dropped,
-// whatever will be asked; at decode, each turn and layer attends only to the retained rows most relevant to the question.
-// Nothing retained is lost: the next turn may retrieve other rows.
-// `spread` and `denseLayers` are ours: on the packaged model, the retrieval of the first decoder layer alone costs all that decoding
-// loses (deeper layers choose well, the first does not know the question yet), and the decoder leans on plain background too.
+// SparseVILA (Khaki et al., arXiv 2510.17777): at prefill, tokens with low salience in the tower's own attention are dropped, independently
+// of the question (query-agnostic); at decode, each turn and layer attends only to the retained rows that are most relevant to the question.
+// Retained rows are never lost: the next turn may retrieve other ones.
+// `spread` and `denseLayers` are ours: on the packaged model, all the accuracy that sparse decoding loses is lost in the first decoder
+// layer, whose relevance does not depend on the question yet; and the decoder uses background tokens as well.
 
 import { checkOptions, NATURAL, oneOf } from '../options';
 import type { SparsityMethod, TowerView } from './method';
@@ -14,24 +14,24 @@ import { strided } from './uniform';
 export interface SparseVilaOptions {
   /** Share of visual tokens dropped after the tower, 0 <= p < 1. */
   readonly prefillSparsity?: number;
-  /** Share of the retained visual rows that a turn's decoding leaves out, 0 <= d < 1. */
+  /** Share of the retained visual rows that decoding leaves out, 0 <= d < 1. */
   readonly decodeSparsity?: number;
   /** Tower layer whose attention gives the salience; default the last (-1). */
   readonly salienceLayer?: number;
-  /** Default 'original': renumbering costs place questions most of their accuracy. */
+  /** Default 'original': renumbering loses most of the accuracy of questions about locations. */
   readonly positions?: 'original' | 'compact';
   /**
-   * Whether the prefill budget is counted in each plane (image, tile, thumbnail, frame), in each image or video, or over all media of
-   * a turn. Default 'plane'.
+   * Over what the prefill budget is counted: each plane (image, tile, thumbnail, frame), each image or video, or all media of a turn.
+   * Default 'plane'.
    */
   readonly budget?: 'plane' | 'medium' | 'global';
-  /** Share of the prefill budget given to tokens spread evenly among those of low salience, 0 <= s < 1; default 0, as in the paper. */
+  /** Share of the prefill budget for tokens that are evenly spread among those of low salience, 0 <= s < 1; default 0, as in the paper. */
   readonly spread?: number;
-  /** So many of the first decoder layers attend all retained rows; default 0, as in the paper. Quest does so with two. */
+  /** Number of the first decoder layers that attend all retained rows; default 0, as in the paper. Quest uses two. */
   readonly denseLayers?: number;
 }
 
-/** Ratios that the paper uses, by kind of task. */
+/** The paper's ratios by kind of task. */
 export const SPARSE_VILA_PRESETS = {
   image: { prefillSparsity: 0.6, decodeSparsity: 0.75 },
   document: { prefillSparsity: 0.45, decodeSparsity: 0.75 },
@@ -40,7 +40,7 @@ export const SPARSE_VILA_PRESETS = {
 } as const;
 
 /**
- * The method with these ratios; the image preset where a ratio is not given.
+ * SparseVILA with the given ratios; a ratio that is not given is that of the `image` preset.
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option or a value out of range
  */
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
@@ -75,7 +75,7 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
   };
 }
 
-/** The k - e most salient of n tokens and, evenly spread among the others, e = round(spread k). */
+/** The k - e most salient of n tokens, and e = round(spread k) tokens that are evenly spread among the others. */
 function keep(salience: Float32Array, k: number, spread: number): Int32Array {
   const even = roundHalfEven(spread * k);
   const top = topK(salience, k - even);
@@ -108,8 +108,8 @@ function pruneTogether(
 }
 
 /**
- * Salience of grids end to end, on one scale. A plane's salience sums to 1, so a token of a plane of n tokens has 1 / n on average: it
- * is ranked by salience times n, here over the n of the largest plane, so that planes of one size keep their bits.
+ * Salience of several grids, concatenated and on one scale. A plane's salience sums to 1, so a token in a plane of n tokens has 1 / n on
+ * average. It is ranked by salience times n, divided by the n of the largest plane, so that planes of equal size keep their bits.
  */
 function comparable(grids: readonly TowerView[]): Float32Array {
   const planes = grids.flatMap(planesOf);

@@ -1,8 +1,8 @@
-// SparseVLM and SparseVLM+ (Zhang et al., arXiv 2410.04417): between layers, visual rows that the question's rater words attend
-// least are dropped; v1 gathers the better ones of them into a few clusters that are kept.
+// SparseVLM and SparseVLM+ (Zhang et al., arXiv 2410.04417): between layers, drops the visual rows that the question's rater words attend
+// least; SparseVLM merges the best of the dropped rows into a few clusters that are kept.
 // Stage: prefill. Query-aware: yes. Safe for later turns: no.
-// Here: shares as in the released code's fixed counts, scaled; clusters stand at their centers' places and count as kept; rows keep
-// their positions (as + has it). + without division by the rotary bias and without choice of heads: the mean over all heads.
+// Differences: shares are the released code's fixed counts, scaled; clusters take the places of their centers and count as kept; rows keep
+// their positions, as in SparseVLM+. SparseVLM+ does not divide by the rotary bias and takes the mean over all heads.
 
 import { checkOptions } from '../options';
 import { recycle } from './density_peaks';
@@ -12,18 +12,18 @@ import { stageBudget } from './stages';
 import { topK } from './top_k';
 
 export interface SparseVlmOptions {
-  /** Share of visual rows dropped, mean over all layers; default that of the released counts for 192 of 576. */
+  /** Share of visual rows dropped, mean over all layers; default that of the released counts for 192 of 576 tokens. */
   readonly prefillSparsity?: number;
-  /** Decoder layers where the stages begin; default 3/32, 7/32 and 16/32 of the depth: after 2, 6 and 15 of 32. */
+  /** Decoder layers at which the stages begin; default 3/32, 7/32 and 16/32 of the depth: after 2, 6 and 15 of 32 layers. */
   readonly layers?: readonly [number, number, number];
 }
 
-/** v1, with recycling. */
+/** SparseVLM: with recycling. */
 export function sparseVlm(options: SparseVlmOptions = {}): SparsityMethod {
   return method('sparsevlm', options, [300 / 576, 200 / 576, 110 / 576], withClusters);
 }
 
-/** +, without. */
+/** SparseVLM+: without recycling. */
 export function sparseVlmPlus(options: SparseVlmOptions = {}): SparsityMethod {
   return method('sparsevlm+', options, [300 / 576, 200 / 576, 118 / 576], ({ scores }, kept) => topK(scores, kept));
 }
@@ -43,7 +43,7 @@ function method(
   };
 }
 
-/** Words t with m_t > mean(m), m_t = mean over visual v of softmax_t(v . t), on input embeddings. */
+/** Raters: words t with m_t > mean(m), m_t = mean over visual v of softmax_t(v . t), on input embeddings. */
 export function raters(question: Matrix, visual: Matrix): Int32Array {
   const { width } = question;
   const [words, tokens] = [question.data.length / width, visual.data.length / width];
@@ -63,7 +63,7 @@ export function raters(question: Matrix, visual: Matrix): Int32Array {
   return Int32Array.from(means.keys()).filter((t) => (means[t] as number) > 1 / words);
 }
 
-/** Of n dropped rows the best floor(0.3 n) + 1 = m become floor(m / 10) + 1 clusters; the rest of the budget goes to the top scores. */
+/** Of n dropped rows the best floor(0.3 n) + 1 = m form floor(m / 10) + 1 clusters; the rest of the budget goes to the top scores. */
 function withClusters({ scores, hidden }: DropView, kept: number): Selection {
   const pool = Math.floor(0.3 * (scores.length - kept)) + 1;
   const clusters = Math.floor(pool / 10) + 1;

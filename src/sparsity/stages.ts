@@ -1,13 +1,13 @@
-// How many rows methods that drop between layers keep in each stage, for a given mean over all layers.
+// The number of rows that methods which drop between layers keep in each stage, for a given mean over all layers.
 
 import type { DropView } from './method';
 import { budget } from './top_k';
 
 /**
- * Rows to keep in a stage. `bases` are the shares that the method's authors keep in its stages; stage i keeps bases[i]^g of the
- * rows that it began with, at least one, with the one g >= 0 for which the mean over all layers (all rows before the first stage)
- * is `keep`. So keep = 1 keeps all, and the authors' own mean gives their own shares. Where the layers before the first stage are
- * already more than `keep`, every stage keeps one row.
+ * Number of rows to keep in a stage. `bases` are the shares that the method's authors keep in its stages. Stage i keeps bases[i]^g of the
+ * initial rows, at least one, with the single g >= 0 for which the mean over all layers (all rows before the first stage) is `keep`.
+ * Therefore keep = 1 keeps all rows, and the authors' own mean gives their shares. If the layers before the first stage alone exceed
+ * `keep`, every stage keeps one row.
  */
 export function stageBudget(
   { stage, starts, layers, total }: DropView,

@@ -1,4 +1,4 @@
-// Exact top-k on scores, by radix selection, and the rounding that budgets use.
+// Exact top-k by radix selection, and the rounding of budgets.
 
 import { types } from 'node:util';
 import { SparseVilaError } from '../errors';
@@ -10,7 +10,7 @@ const UNIT: Check = {
 };
 const SCORES: Check = { expected: 'a Float32Array', accepts: types.isFloat32Array };
 
-/** Round half to even, as Python, numpy and torch do. */
+/** Rounds half to even, as Python, numpy and torch do. */
 export function roundHalfEven(x: number): number {
   const floor = Math.floor(x);
   const rest = x - floor;
@@ -18,12 +18,12 @@ export function roundHalfEven(x: number): number {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** All indices, the largest score first; of equal scores the lower index. Throws as `topK` does. */
+/** All indices in descending order of their scores; of equal scores the lower index comes first. Throws as `topK` does. */
 export function ranked(scores: Float32Array): Int32Array {
   return topK(scores, scores.length).sort((a, b) => (scores[b] as number) - (scores[a] as number) || a - b);
 }
 
-/** How many of n stay at a sparsity: max(1, round((1 - sparsity) n)); 0 of 0. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Number of n tokens kept at a sparsity: max(1, round((1 - sparsity) n)); 0 if n is 0. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function budget(n: number, sparsity: number): number {
   checkValue('budget', 'n', n, NATURAL);
   checkValue('budget', 'sparsity', sparsity, UNIT);
@@ -31,8 +31,8 @@ export function budget(n: number, sparsity: number): number {
 }
 
 /**
- * Indices of the k largest scores, ascending; of equal scores the lower index wins. Takes time of O(n), whatever the scores.
- * @throws SparseVilaError `ERR_SCORES` when a score is NaN; `ERR_OPTION_INVALID`
+ * Indices of the k largest scores, ascending; of equal scores the lower index wins. O(n) for any scores.
+ * @throws SparseVilaError `ERR_SCORES` if a score is NaN; `ERR_OPTION_INVALID`
  */
 export function topK(scores: Float32Array, k: number): Int32Array {
   checkValue('topK', 'scores', scores, SCORES);
@@ -51,7 +51,7 @@ export function topK(scores: Float32Array, k: number): Int32Array {
   return chosen;
 }
 
-/** uint32 in the order of the scores: an IEEE 754 number's bits, the sign flipped, of a negative one all of them; -0 is 0. */
+/** Maps f32 to uint32 in the same order: flips the sign bit of positive numbers and all bits of negative ones; -0 equals 0. */
 function sortableKeys(scores: Float32Array): Uint32Array {
   const keys = new Uint32Array(scores.slice().buffer);
   for (let i = 0; i < keys.length; i++) {
@@ -67,7 +67,7 @@ function sortableKeys(scores: Float32Array): Uint32Array {
   return keys;
 }
 
-/** The k-th largest key, found byte by byte from the top, and how many of its equals are among the k largest. */
+/** The k-th largest key, found byte by byte from the most significant one, and how many keys equal to it are among the k largest. */
 function kthLargest(keys: Uint32Array, k: number): { key: number; equal: number } {
   const counts = new Uint32Array(256);
   let equal = k;

@@ -1,4 +1,4 @@
-// Baseline: every so many-th token and row, whatever the picture and the question.
+// Baseline: every k-th token and row, independently of the picture and the question.
 // Query-aware: no. Safe for later turns: yes. Source: none.
 
 import { checkOptions } from '../options';
@@ -10,7 +10,7 @@ import { budget } from './top_k';
 export interface UniformOptions {
   /** Share of visual tokens dropped after the tower; default 0. */
   readonly prefillSparsity?: number;
-  /** Share of the retained visual rows that a turn's decoding leaves out; default 0. */
+  /** Share of the retained visual rows that decoding leaves out; default 0. */
   readonly decodeSparsity?: number;
   readonly positions?: 'original' | 'compact';
 }
@@ -30,7 +30,7 @@ export function uniform(options: UniformOptions = {}): SparsityMethod {
   };
 }
 
-/** k of 0 .. n - 1, ascending, each in the middle of its k-th part: floor((i + 1/2) n / k). */
+/** k of 0 .. n - 1, ascending, each in the middle of its interval: floor((i + 1/2) n / k). */
 export function strided(n: number, k: number): Int32Array {
   return Int32Array.from({ length: k }, (_, i) => Math.floor(((i + 0.5) * n) / k));
 }

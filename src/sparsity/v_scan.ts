@@ -1,5 +1,5 @@
-// VScan (Zhang et al., arXiv 2505.22654). Stage 1, in the tower: half of the tokens by a shallow layer, spread over windows, half by
-// a deep layer, and every other token merged into its likest. Stage 2, in the decoder: rows that the last row attends least.
+// VScan (Zhang et al., arXiv 2505.22654). Stage 1, in the tower, keeps tokens of a shallow layer, spread over windows, and of a deep layer,
+// half each, and merges every other token into the most similar kept one. Stage 2, in the decoder, drops the rows that the last row attends least.
 // Stage: tower + prefill. Query-aware: stage 2. Safe for later turns: no (stage 1 alone is).
 // Here: the form for towers without CLS (column mean, 4 x 4 windows, greedy with a cap); rows keep their positions.
 
@@ -25,7 +25,7 @@ export interface VScanOptions {
 
 const WINDOW = 4;
 
-/** Stage 1 keeps T = 1.5 of the mean, stage 2 then a third, where it lies at half of the depth. */
+/** Stage 1 keeps T = 1.5 of the mean; stage 2 keeps a third of that if it is at half of the depth. */
 export function vScan(options: VScanOptions = {}): SparsityMethod {
   const given = checkOptions('vScan', options, {
     prefillSparsity: SHARE,
@@ -53,7 +53,7 @@ export function vScan(options: VScanOptions = {}): SparsityMethod {
   };
 }
 
-/** x' = (x + sum of those merged into it) / (1 + their number), on projected tokens. */
+/** x' = (x + sum of the tokens merged into it) / (1 + their number), on projected tokens. */
 function scan(plane: TowerView, kept: number): Selection {
   const local = localTokens(plane, Math.floor(kept / 2));
   const scores = plane.salience(1).slice();
@@ -67,7 +67,7 @@ function scan(plane: TowerView, kept: number): Selection {
   return { kept: indices, rows: meansOf(projected, groups) };
 }
 
-/** The best tokens of the shallow layer, at most ceil(count / windows) of each window. */
+/** The best tokens by the shallow layer, at most ceil(count / windows) from each window. */
 function localTokens({ grid, salience }: TowerView, count: number): Int32Array {
   const across = Math.ceil(grid.w / WINDOW);
   const cap = Math.ceil(count / (across * Math.ceil(grid.h / WINDOW)));

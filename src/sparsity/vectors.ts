@@ -1,21 +1,21 @@
-// Rows of numbers, for methods that compare and merge tokens.
+// Operations on rows of numbers, for methods that compare and merge tokens.
 
 import type { Matrix } from './method';
 
-/** Rows of a matrix, copied: f32 [rows, width]. */
+/** Copies rows of a matrix: f32 [rows, width]. */
 export function takeRows({ data, width }: Matrix, rows: Int32Array): Float32Array {
   const taken = new Float32Array(rows.length * width);
   for (const [i, row] of rows.entries()) taken.set(data.subarray(row * width, (row + 1) * width), i * width);
   return taken;
 }
 
-/** target[at] += scale * m[row], rows of m's width. */
+/** target[at] += scale * m[row], for rows of m's width. */
 export function addRow(target: Float32Array, at: number, { data, width }: Matrix, row: number, scale: number): void {
   for (let c = 0; c < width; c++)
     target[at * width + c] = (target[at * width + c] as number) + scale * (data[row * width + c] as number);
 }
 
-/** The mean of each group of rows, f32 [groups, width]; of none, zeros. */
+/** The mean of each group of rows, f32 [groups, width]; zeros for an empty group. */
 export function meansOf({ data, width }: Matrix, groups: readonly (readonly number[])[]): Float32Array {
   const means = new Float32Array(groups.length * width);
   for (const [i, rows] of groups.entries())
@@ -24,7 +24,7 @@ export function meansOf({ data, width }: Matrix, groups: readonly (readonly numb
   return means;
 }
 
-/** Every row divided by its length; a row of zeros stays. */
+/** Divides every row by its length; a row of zeros stays zero. */
 export function unitRows({ data, width }: Matrix): Matrix {
   const unit = data.slice();
   for (let at = 0; at < unit.length; at += width) {
@@ -35,14 +35,14 @@ export function unitRows({ data, width }: Matrix): Matrix {
   return { data: unit, width };
 }
 
-/** Inner product of two rows: the cosine, where they are unit rows. */
+/** Inner product of two rows; for unit rows, their cosine. */
 export function dot({ data, width }: Matrix, i: number, j: number): number {
   let sum = 0;
   for (let c = 0; c < width; c++) sum += (data[i * width + c] as number) * (data[j * width + c] as number);
   return sum;
 }
 
-/** The one of `candidates` with the largest inner product with row i; of equal ones the first. */
+/** The one of `candidates` with the largest inner product with row i; of equal ones, the first. */
 export function nearest(m: Matrix, i: number, candidates: ArrayLike<number>): number {
   let best = 0;
   let most = Number.NEGATIVE_INFINITY;

@@ -1,8 +1,8 @@
-// VisionZip (Yang et al., arXiv 2412.04467): dominant tokens by the tower's attention, and contextual tokens into which the others
-// are merged by the likeness of their keys.
-// Stage: tower. Query-aware: no. Safe for later turns: yes, as far as its tokens reach.
-// Here: towers without a CLS token give the column mean, as the paper has it for them; contextual tokens stand at their targets'
-// places, in raster order, not behind the dominant ones.
+// VisionZip (Yang et al., arXiv 2412.04467): keeps dominant tokens by the tower's attention, and contextual tokens into which the others are
+// merged by the similarity of their keys.
+// Stage: tower. Query-aware: no. Safe for later turns: yes, for what the kept tokens show.
+// Differences: towers without a CLS token use the column mean, as in the paper; contextual tokens take the places of their targets, in raster
+// order, and do not follow the dominant ones.
 
 import { checkOptions } from '../options';
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
@@ -21,7 +21,7 @@ export interface VisionZipOptions {
   readonly positions?: 'original' | 'compact';
 }
 
-/** Dominant: top D of s. Of the M others, every floor(M / C)-th is a target t, the rest go to the most similar: h_t + mean of h. */
+/** Dominant: top D of s. Of the M others, every floor(M / C)-th is a target t, and the rest merge into the most similar: h_t + mean of h. */
 export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
   const given = checkOptions('visionZip', options, {
     prefillSparsity: SHARE,
