@@ -163,9 +163,9 @@ napi_value OpenMemory(napi_env env, napi_callback_info info) {
   if (napi_get_typedarray_info(env, call.args[0], &type, &length, &data, &buffer, &offset) != napi_ok)
     return call.error("expected a typed array");
   const size_t size = type == napi_float32_array || type == napi_int32_array || type == napi_uint32_array ? 4
-                      : type == napi_uint16_array || type == napi_int16_array                            ? 2
-                      : type == napi_float64_array || type == napi_bigint64_array                        ? 8
-                                                                                                         : 1;
+                      : type == napi_uint16_array || type == napi_int16_array                             ? 2
+                      : type == napi_float64_array || type == napi_bigint64_array                         ? 8
+                                                                                                          : 1;
   bytes = length * size;
   napi_ref keep;
   napi_create_reference(env, call.args[0], 1, &keep);

@@ -1,5 +1,5 @@
 // From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
-// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|lint|cli|bench|pack-check|build|compile> [args…].
+// something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|lint|format|cli|bench|pack-check|build|compile> [args…].
 // Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
 
 import { spawn } from 'node:child_process';
@@ -31,6 +31,7 @@ const JOBS = {
     standin: true,
   }),
   lint: () => ({ command: undefined, lint: true, setup: false }),
+  format: () => ({ command: undefined, format: true, setup: false }),
   cli: (args) => ({
     command: [process.execPath, at('dist/src/cli/main.js'), ...args],
     setup: ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert'].includes(args[0]),
@@ -144,13 +145,31 @@ function removeOrphans() {
 
 const PARSE = 'import ast, sys\nfor path in sys.argv[1:]: ast.parse(open(path, encoding="utf-8").read(), path)';
 
-/** TypeScript, JavaScript and JSON by biome; the syntax of Python and of shell scripts. */
+/** C++ and CUDA sources: every folder that holds any. */
+const nativeSources = () =>
+  ['native', 'spec/native'].flatMap(filesIn).filter((path) => /\.(cc|h|inl|def|cu|cuh)$/.test(path));
+
+/** Runs clang-format over the C++ and CUDA sources. The package has a binary for x64 only: elsewhere they stay unchecked. */
+async function clangFormat(...options) {
+  if (process.arch !== 'x64') return say(`clang-format has no binary for ${process.arch}: C++ is left unchecked`);
+  const program = modules('clang-format/bin/linux_x64/clang-format');
+  await prepare('clang-format', [program, ...options, ...nativeSources()]);
+}
+
+/** Rewrites sources in the layout that `lint` checks. */
+async function format() {
+  await prepare('biome', [modules('.bin/biome'), 'check', '--write', ROOT]);
+  await clangFormat('-i');
+}
+
+/** TypeScript, JavaScript and JSON by biome; C++ and CUDA by clang-format; the syntax of Python and of shell scripts. */
 async function lint() {
   const scripts = filesIn('scripts');
   const python = scripts.filter((path) => path.endsWith('.py'));
   const shell = [at('.ci/run'), ...scripts.filter((path) => path.endsWith('.sh'))];
-  say('checking TypeScript, Python and shell scripts (npm run format repairs formatting)');
+  say('checking TypeScript, C++, Python and shell scripts (npm run format repairs formatting)');
   await prepare('biome', [modules('.bin/biome'), 'check', '--error-on-warnings', ROOT]);
+  await clangFormat('--dry-run', '-Werror');
   await prepare('the syntax check of Python', ['python3', '-c', PARSE, ...python]);
   for (const path of shell) await prepare(`bash -n ${path}`, ['bash', '-n', path]);
 }
@@ -194,6 +213,7 @@ if (job === undefined) {
 }
 await installPackages();
 await compile();
+if (job.format) await format();
 if (job.lint) await lint();
 if (job.setup) await setUp(job.standin === true);
 if (job.command !== undefined) {

@@ -34,18 +34,18 @@ constexpr uint32_t kAll = 0xffffffffu;
 /** What one launch computes. Vector u of a kv head is query u / group, head u % group of the group. */
 struct Job {
   const float* q;
-  int64_t q_ld, vectors;      // vectors per kv head: t * group
+  int64_t q_ld, vectors;  // vectors per kv head: t * group
   int32_t group, kv_heads, c, causal;
   float scale;
-  int32_t aligned;            // rows start and end at multiples of 16 bytes
+  int32_t aligned;  // rows start and end at multiples of 16 bytes
   const char *k, *v;
   int64_t stride, head_stride;
   const int32_t* rows;
   int64_t n_rows, tail, visible;
-  float* out;                 // null: sums and maxima only
+  float* out;  // null: sums and maxima only
   int64_t out_ld;
-  float2* state;              // [chunk, if split][kv_heads][vectors]: maximum and sum; may be null when not split
-  float* partial;             // [chunk][kv_heads][vectors][c], if split
+  float2* state;   // [chunk, if split][kv_heads][vectors]: maximum and sum; may be null when not split
+  float* partial;  // [chunk][kv_heads][vectors][c], if split
   int64_t tiles, first_chunk;
 
   __device__ int64_t limit(int64_t u) const { return visible + (causal ? u / group : 0); }
@@ -150,9 +150,10 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
   constexpr int kValues = Word<T>::kValues;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, words = words_of<T>(a);
   SV_UNROLL
-  for (int j = 0; j < Q; j++)
+  for (int j = 0; j < Q; j++) {
     SV_UNROLL
     for (int i = 0; i < kGroups; i++) s[j][i] = 0;
+  }
   for (int slice = 0; slice * kSlice < words; slice++) {
     __syncthreads();
     load_slice<T>(a, keys, rows, slice, tile);
@@ -168,9 +169,10 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
         float x[Q];
         read_vector<Q>(columns + (w * kValues + n) * kQueryStride<Q>, x);
         SV_UNROLL
-        for (int i = 0; i < kGroups; i++)
+        for (int i = 0; i < kGroups; i++) {
           SV_UNROLL
           for (int j = 0; j < Q; j++) s[j][i] = fmaf(x[j], Word<T>::value(key[i], n), s[j][i]);
+        }
       }
     }
   }
@@ -179,14 +181,18 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
 /** How many of a chunk's keys a query with this limit may see: a prefix. */
 __device__ __forceinline__ int seen_of(int64_t limit, int64_t begin) {
   const int64_t seen = limit - begin;
-  return seen < 0 ? 0 : seen > kChunk ? kChunk : (int)seen;
+  return seen < 0 ? 0 : (seen > kChunk ? kChunk : (int)seen);
 }
 
 /** Running maximum and sum of a query. */
-struct Softmax { float max, sum; };
+struct Softmax {
+  float max, sum;
+};
 
 /** How much of the running state and of a new partial stays: with e^(max - new max), 1 where both are equal (-inf too). */
-struct Shares { float old, fresh; };
+struct Shares {
+  float old, fresh;
+};
 __device__ __forceinline__ Shares shares_of(float old, float fresh, float top) {
   return {old == top ? 1.f : expf(old - top), fresh == top ? 1.f : expf(fresh - top)};
 }
@@ -223,14 +229,15 @@ __device__ __forceinline__ void weigh_values(const uint32_t* tile, const float* 
     float share[Q];
     read_vector<Q>(p + key * Q, share);
     SV_UNROLL
-    for (int j = 0; j < Q; j++)
+    for (int j = 0; j < Q; j++) {
       SV_UNROLL
       for (int n = 0; n < Word<T>::kValues; n++)
         if (!kMasked || before + key < seen[j]) sum[j][n] = fmaf(share[j], Word<T>::value(word, n), sum[j][n]);
+    }
   }
 }
 
-__device__ __forceinline__ int within(int x, int low, int high) { return x < low ? low : x > high ? high : x; }
+__device__ __forceinline__ int within(int x, int low, int high) { return x < low ? low : (x > high ? high : x); }
 
 /** One slice of sum_j p_j v_j over the chunk's keys in order. p: the warp's 32 x Q floats. */
 template <typename T, int Q>
@@ -249,7 +256,7 @@ __device__ __forceinline__ void sum_values(const uint32_t* tile, float* p, const
   for (int i = 0; i < kGroups; i++) {
     __syncwarp();
     SV_UNROLL
-    for (int j = 0; j < Q; j++) p[lane * Q + j] = i < 2 ? i ? s[j][1] : s[j][0] : i == 2 ? s[j][2] : s[j][3];
+    for (int j = 0; j < Q; j++) p[lane * Q + j] = i < 2 ? (i ? s[j][1] : s[j][0]) : (i == 2 ? s[j][2] : s[j][3]);
     __syncwarp();
     const int all = within(least - 32 * i, 0, 32), some = within(most - 32 * i, 0, 32);
     weigh_values<T, Q, false>(tile, p, 0, all, 32 * i, seen, sum);
@@ -281,7 +288,7 @@ __device__ void store_outputs(const Job& a, int64_t head, int64_t first, int64_t
     if (a.state && lane == 0) a.state[at] = make_float2(state[j].max, state[j].sum);
     if (!a.out) continue;
     float* to = split ? a.partial + at * a.c : a.out + u / a.group * a.out_ld + (head * a.group + u % a.group) * a.c;
-    const float share = split ? 1.f : state[j].sum == 0 ? 0.f : 1.f / state[j].sum;
+    const float share = split ? 1.f : (state[j].sum == 0 ? 0.f : 1.f / state[j].sum);
     SV_UNROLL
     for (int i = 0; i < S * kValues; i++) {
       const int column = (i / kValues * kSlice + lane) * kValues + i % kValues;
@@ -340,16 +347,20 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Job a, int32_t split) 
       float sum[Q][kValues];
       sum_values<T, Q>(memory.tile, memory.p[warp], s, seen, sum);
       SV_UNROLL
-      for (int j = 0; j < Q; j++)
+      for (int j = 0; j < Q; j++) {
         SV_UNROLL
         for (int n = 0; n < kValues; n++) o[j][slice * kValues + n] = merged(o[j][slice * kValues + n], sum[j][n], shares[j]);
+      }
     }
   }
   store_outputs<T, Q, S>(a, head, first + warp * Q, chunk, split, state, o);
 }
 
 /** Running results of vectors between rounds of chunks, [kv_heads][vectors]. */
-struct Running { float2* state; float* o; };
+struct Running {
+  float2* state;
+  float* o;
+};
 
 /** Merges the partials of a round's chunks in order, one vector per block: block (vector, kv head). */
 __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running, int64_t chunks, int32_t first_round, int32_t last_round) {
@@ -399,7 +410,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
   if (threadIdx.x == 0) running.state[at] = make_float2(state.max, state.sum);
   if (!a.out) return;
   float* to = last_round ? a.out + u / a.group * a.out_ld + (head * a.group + u % a.group) * a.c : running.o + at * a.c;
-  const float share = !last_round ? 1.f : state.sum == 0 ? 0.f : 1.f / state.sum;
+  const float share = !last_round ? 1.f : (state.sum == 0 ? 0.f : 1.f / state.sum);
   SV_UNROLL
   for (int i = 0; i < kColumns; i++) {
     const int column = threadIdx.x + i * kThreads;
@@ -466,7 +477,7 @@ __global__ void mean_kernel(const float* columns, int64_t length, int64_t parts,
 template <typename T> constexpr int slices_of(int c) { return (c / Word<T>::kValues + kSlice - 1) / kSlice; }
 
 /** Vectors per warp: many queries share a tile, few leave no warp idle; wide heads need the registers. */
-int vectors_per_warp(const Job& a) { return a.vectors <= 2 * kWarps ? 2 : a.c <= 128 ? 8 : 4; }
+int vectors_per_warp(const Job& a) { return a.vectors <= 2 * kWarps ? 2 : (a.c <= 128 ? 8 : 4); }
 
 template <typename T>
 size_t query_bytes(const Job& a, int q) {
@@ -502,7 +513,7 @@ template <typename T>
 bool attend_split(cudaStream_t stream, GpuScratch scratch, Job a, int64_t chunks, float2* state) {
   const int64_t vectors = a.kv_heads * a.vectors;
   int64_t round = kMostPartials / (vectors * a.c);
-  round = round < 1 ? 1 : round > chunks ? chunks : round;
+  round = round < 1 ? 1 : (round > chunks ? chunks : round);
   a.state = take<float2>(scratch, round * vectors);
   a.partial = a.out ? take<float>(scratch, round * vectors * a.c) : nullptr;
   const Running running = {state, a.out && round < chunks ? take<float>(scratch, vectors * a.c) : nullptr};

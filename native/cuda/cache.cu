@@ -22,7 +22,9 @@ __device__ void store(float* to, float x) { *to = x; }
 __device__ float widened(uint16_t x) { return __uint_as_float((uint32_t)x << 16); }
 __device__ float widened(float x) { return x; }
 
-struct CacheRows { int64_t head_stride, row_stride, at, ld, t, kv_heads, c; };
+struct CacheRows {
+  int64_t head_stride, row_stride, at, ld, t, kv_heads, c;
+};
 
 template <typename T>
 __global__ void write_kernel(CacheRows r, const float* keys, const float* values, char* k, char* v) {

@@ -45,7 +45,9 @@ Box box_of(int32_t rank, const int64_t* dims, const int64_t* a, const int64_t* b
   return box;
 }
 
-struct Offsets { int64_t a, b; };
+struct Offsets {
+  int64_t a, b;
+};
 
 __device__ Offsets offsets_of(const Box& box, int64_t i) {
   Offsets at = {0, 0};
@@ -68,7 +70,7 @@ __global__ void binary_kernel(Box box, const float* a, const float* b, float* y)
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < box.count; i += step) {
     const Offsets at = offsets_of(box, i);
     const float u = a[at.a], v = b[at.b];
-    y[i] = kOp == GpuKernels::kAdd ? u + v : kOp == GpuKernels::kSub ? u - v : kOp == GpuKernels::kMul ? u * v : u / v;
+    y[i] = kOp == GpuKernels::kAdd ? u + v : (kOp == GpuKernels::kSub ? u - v : (kOp == GpuKernels::kMul ? u * v : u / v));
   }
 }
 
@@ -98,7 +100,9 @@ __global__ void gather_kernel(const T* x, const int32_t* ids, int64_t total, int
   }
 }
 
-struct GatherSizes { int64_t outer, n, count, row_bytes; };
+struct GatherSizes {
+  int64_t outer, n, count, row_bytes;
+};
 
 template <typename T>
 bool launch_gather(GpuStream stream, const void* x, const int32_t* ids, const GatherSizes& s, void* y) {

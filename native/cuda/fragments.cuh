@@ -26,7 +26,9 @@ __device__ __forceinline__ float half_to_float(uint32_t half) {
 
 /** A lane's part of eight rows by one step. */
 template <int Planes>
-struct Fragment { uint32_t words[Planes][2]; };
+struct Fragment {
+  uint32_t words[Planes][2];
+};
 __device__ __forceinline__ void load(Fragment<1>& f, const char* p) {
   const uint2 v = *(const uint2*)p;
   f.words[0][0] = v.x, f.words[0][1] = v.y;
@@ -42,9 +44,9 @@ struct WarpTile {
   int64_t strip, row;
   int g, t;
   const char* w[S];
-  const char* x;         // this lane's part of the first step of the first block
+  const char* x;  // this lane's part of the first step of the first block
   int64_t block_bytes;
-  bool live[N];          // whether this lane's row of a block exists
+  bool live[N];  // whether this lane's row of a block exists
 
   __device__ __forceinline__ WarpTile(const Product& p, int64_t first_strip, int64_t first_row, int64_t steps, int lane_bytes) {
     strip = first_strip, row = first_row;

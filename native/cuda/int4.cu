@@ -46,7 +46,7 @@ struct Int4 {
         const float m = p.zero_scaled ? 128.f : 128.f + zero, b = p.zero_scaled ? zero : 0.f;
 #pragma unroll
         for (int n = 0; n < N; n++) {
-          float *out = sum[s][n] + 2 * o;
+          float* out = sum[s][n] + 2 * o;
           const float* a = acc[s][n] + 2 * o;
           out[0] = fmaf(factor, fmaf(-m, x[n].x, a[0]), fmaf(b, x[n].x, out[0]));
           out[1] = fmaf(factor, fmaf(-m, x[n].y, a[1]), fmaf(b, x[n].y, out[1]));
@@ -62,7 +62,9 @@ struct Int4 {
     const int half = p.group / 32;  // steps in the low nibbles; as many follow in the high ones
     for (int64_t group = begin; group < end; group++) {
       float acc[S][N][4] = {};
+// clang-format off
 #pragma unroll (S * N == 1 ? 4 : N == 1 ? 2 : 1)
+      // clang-format on
       for (int i = 0; i < half; i++) {
         uint2 w[S];  // four inputs low, four high, of outputs 2g and 2g + 1
 #pragma unroll

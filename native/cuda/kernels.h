@@ -16,7 +16,10 @@ namespace sv {
 using GpuStream = void*;
 
 /** A packed matrix: its header on the host, its strips (what follows the header) on the device. */
-struct GpuMatrix { PackedHeader header; const char* body; };
+struct GpuMatrix {
+  PackedHeader header;
+  const char* body;
+};
 
 /** Device memory for intermediate results, valid for all that is enqueued on the stream before it is given back. */
 struct GpuScratch {
@@ -27,9 +30,9 @@ struct GpuScratch {
 /** How a token is drawn from logits. temperature 0: the largest, lowest index first. */
 struct GpuSampling {
   float temperature;
-  int32_t top_k;      // 0: all
-  float top_p;        // 1: all
-  float uniform;      // in [0, 1): the one random number that the draw uses
+  int32_t top_k;  // 0: all
+  float top_p;    // 1: all
+  float uniform;  // in [0, 1): the one random number that the draw uses
 };
 
 struct GpuKernels {
@@ -63,7 +66,12 @@ struct GpuKernels {
   void (*top_k)(GpuStream, GpuScratch, const float* x, int64_t n, int64_t k, int32_t* indices);
 
   // What TensorFlow's own float ops need to stay on the device.
-  enum Binary : int32_t { kAdd = 0, kSub = 1, kMul = 2, kDiv = 3 };
+  enum Binary : int32_t {
+    kAdd = 0,
+    kSub = 1,
+    kMul = 2,
+    kDiv = 3
+  };
   /** y[i] = a op b over the broadcast shape: dims [rank], strides in elements, 0 where an operand is repeated. rank <= 6. */
   void (*binary)(GpuStream, int32_t op, int32_t rank, const int64_t* dims, const float* a, const int64_t* a_strides, const float* b, const int64_t* b_strides, float* y);
   /** Copies a box: dims [rank] elements of `width` bytes, strides in elements. Slices, concatenations, transposes. rank <= 6. */

@@ -12,11 +12,15 @@ constexpr int kWarp = 32;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /** Threads for a row of n elements: whole warps, at most 256. */
-inline unsigned row_threads(int64_t n) { return (unsigned)(n >= 256 ? 256 : n < kWarp ? kWarp : ceil_div(n, kWarp) * kWarp); }
+inline unsigned row_threads(int64_t n) { return (unsigned)(n >= 256 ? 256 : (n < kWarp ? kWarp : ceil_div(n, kWarp) * kWarp)); }
 inline cudaStream_t stream_of(void* stream) { return (cudaStream_t)stream; }
 
-struct Sum { __device__ float operator()(float a, float b) const { return a + b; } };
-struct Max { __device__ float operator()(float a, float b) const { return a > b ? a : b; } };
+struct Sum {
+  __device__ float operator()(float a, float b) const { return a + b; }
+};
+struct Max {
+  __device__ float operator()(float a, float b) const { return a > b ? a : b; }
+};
 
 template <class Op>
 __device__ __forceinline__ float warp_reduce(float v, Op op) {

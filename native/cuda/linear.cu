@@ -10,11 +10,13 @@ namespace sv {
 namespace gpu {
 namespace {
 
-constexpr int64_t kBlockRows = 8;              // rows of activations that lie together (fragments.cuh)
+constexpr int64_t kBlockRows = 8;           // rows of activations that lie together (fragments.cuh)
 constexpr int64_t kMostScratch = 64 << 20;  // bytes of converted activations at a time, about what L2 holds; then rows come in chunks
 
 /** Bytes that a block of 8 rows needs. */
-struct BlockScratch { int64_t fragments, sums; };
+struct BlockScratch {
+  int64_t fragments, sums;
+};
 BlockScratch block_scratch(const PackedHeader& h) {
   const int64_t floats = (int64_t)sizeof(float);
   switch (h.type) {

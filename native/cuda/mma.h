@@ -40,7 +40,14 @@ __host__ __device__ __forceinline__ float bf16_high(uint32_t word) {
 #if defined(SV_STANDIN)
 
 /** What one lane brings: words of A and B, and the products that it takes away. */
-template <class T> struct MmaLane { union { struct { uint32_t a[4], b[2]; } in; T out[4]; }; };
+template <class T> struct MmaLane {
+  union {
+    struct {
+      uint32_t a[4], b[2];
+    } in;
+    T out[4];
+  };
+};
 
 /** All lanes' fragments -> all lanes' sums of products over k, in order of k. `part(word, i)`: element i of a word. */
 template <class T, int kParts, class F> void mma_product(::sv_standin::Lanes& lanes, F part) {

@@ -8,18 +8,18 @@ namespace gpu {
 
 /** By value to a kernel; pointers are device memory. */
 struct Product {
-  const char* w;             // strips, as kernels/kernels.h, int4.h and int8.h lay them out
+  const char* w;                           // strips, as kernels/kernels.h, int4.h and int8.h lay them out
   int64_t strip_bytes, strips, k, groups;  // groups: int4
   int32_t group, scale_bf16, zero_scaled, gated;
-  const float* x;            // [rows][ldx]
+  const float* x;  // [rows][ldx]
   int64_t ldx, rows;
-  char* fragments;           // x in the order the tensor cores read it (fragments.cuh)
-  float* sums;               // int4: of each group of inputs [ceil(rows / 8)][groups][8]; int8: the scale of each row [rows]
+  char* fragments;  // x in the order the tensor cores read it (fragments.cuh)
+  float* sums;      // int4: of each group of inputs [ceil(rows / 8)][groups][8]; int8: the scale of each row [rows]
   int64_t n;
   const float *bias, *residual;
   int64_t residual_ld;
   int32_t activation;
-  float* y;                  // [rows][ldy]
+  float* y;  // [rows][ldy]
   int64_t ldy;
 };
 

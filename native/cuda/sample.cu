@@ -41,7 +41,9 @@ __device__ T sum_before(T mine, T* memory, T* total) {
 }
 
 /** Weights per byte of the key, below 2^36, as three limbs of 12 bits: 2^20 of them cannot overflow 32 bits. */
-struct Sums { uint32_t limb[3][256]; };
+struct Sums {
+  uint32_t limb[3][256];
+};
 
 __device__ uint64_t sum_of(const Sums& s, int byte) {
   return (uint64_t)s.limb[0][byte] + ((uint64_t)s.limb[1][byte] << 12) + ((uint64_t)s.limb[2][byte] << 24);
@@ -59,7 +61,10 @@ __device__ void count_byte(uint32_t* counts, uint32_t byte, bool wants) {
 }
 
 /** The largest key that, with all larger ones, reaches `need`, and what it and its equals must bring. */
-struct Threshold { uint32_t key; uint64_t need; };
+struct Threshold {
+  uint32_t key;
+  uint64_t need;
+};
 
 /** Appends to the key the byte at which the sums from the top reach `need`. One warp; lane i has bytes 255 - 8 i and the 7 below. */
 __device__ void find_byte(const Sums& sums, Threshold* found) {
@@ -158,8 +163,8 @@ __device__ int32_t best_id(const uint2* blocks, int32_t count) {
 /** Which elements may still be drawn, and how much each weighs. */
 struct Draw {
   float highest, temperature;
-  uint32_t floor;     // by top-k: keys below it weigh nothing
-  Threshold least;    // by top-p: keys below it neither; of its equals the first few
+  uint32_t floor;   // by top-k: keys below it weigh nothing
+  Threshold least;  // by top-p: keys below it neither; of its equals the first few
   __device__ uint64_t operator()(float score, uint32_t key) const {
     return key < floor ? 0 : sample_weight(score, highest, temperature);
   }
@@ -212,7 +217,10 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const float* x, int64_
     draw.least = select<false>(x, n, share_above(s.top_p, (uint64_t)mass), &sums, &found, draw);
     const double larger = mass_above(draw, x, n, draw.least.key, memory);
     // The threshold's equals weigh the same, so as many of them are kept as `need` takes.
-    union { uint32_t u; float f; } score = {draw.least.key >> 31 ? draw.least.key & 0x7fffffffu : ~draw.least.key};
+    union {
+      uint32_t u;
+      float f;
+    } score = {draw.least.key >> 31 ? draw.least.key & 0x7fffffffu : ~draw.least.key};
     const uint64_t weight = draw(score.f, draw.least.key);
     mass = larger + (double)((draw.least.need + weight - 1) / weight * weight);
   }

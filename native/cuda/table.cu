@@ -11,7 +11,6 @@ extern "C" __attribute__((visibility("default"))) const sv::GpuKernels* sparsevi
       sample, top_k,
       binary, copy, gather,
       upload, move,
-      last_error,
-  };
+      last_error};
   return &table;
 }

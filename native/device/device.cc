@@ -27,8 +27,12 @@
 #include "tensorflow/c/experimental/stream_executor/stream_executor.h"
 #include "tensorflow/c/tf_status.h"
 
-struct SP_Event_st { cudaEvent_t event; };
-struct SP_Timer_st { cudaEvent_t start, stop; };
+struct SP_Event_st {
+  cudaEvent_t event;
+};
+struct SP_Timer_st {
+  cudaEvent_t start, stop;
+};
 
 namespace sv {
 namespace {
@@ -42,10 +46,10 @@ struct Counters {
 struct Device {
   Gpu gpu;
   std::atomic<int64_t> allocations{0}, used{0}, peak{0}, largest{0};
-  std::mutex mutex;               // for the three below
+  std::mutex mutex;                          // for the three below
   std::unordered_map<void*, int64_t> sizes;  // of what is allocated: TensorFlow does not always tell when it gives back
-  cudaEvent_t order = nullptr;    // recorded and waited for at once, again and again
-  cudaStream_t copies = nullptr;  // for copies that the caller waits for
+  cudaEvent_t order = nullptr;               // recorded and waited for at once, again and again
+  cudaStream_t copies = nullptr;             // for copies that the caller waits for
 };
 
 Device& of(const SP_Device* device) { return *static_cast<Device*>(device->device_handle); }
@@ -235,7 +239,7 @@ SE_EventStatus get_event_status(const SP_Device* device, SP_Event event) {
     is_pending = error == cudaErrorNotReady;
     return is_pending ? cudaGetLastError(), cudaSuccess : error;
   });
-  return !is_well ? SE_EVENT_ERROR : is_pending ? SE_EVENT_PENDING : SE_EVENT_COMPLETE;
+  return !is_well ? SE_EVENT_ERROR : (is_pending ? SE_EVENT_PENDING : SE_EVENT_COMPLETE);
 }
 void record_event(const SP_Device* device, SP_Stream stream, SP_Event event, TF_Status* status) {
   attempt(device, status, "recording an event", [&] { return cudaEventRecord(event->event, of(stream)); });
@@ -345,7 +349,10 @@ void set_words(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* a
 }
 
 /** TensorFlow's function and what it wants back; it frees that itself, so it is called once. */
-struct HostCallback { SE_StatusCallbackFn function; void* argument; };
+struct HostCallback {
+  SE_StatusCallbackFn function;
+  void* argument;
+};
 TF_Bool host_callback(const SP_Device* device, SP_Stream stream, SE_StatusCallbackFn function, void* argument) {
   auto* callback = new HostCallback{function, argument};
   const auto run = [](void* data) {

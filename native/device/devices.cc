@@ -18,8 +18,7 @@ constexpr int kOldest = 8;  // compute capability: what cuda/mma.h asks for
 std::string why_none(cudaError_t error, int driver, int runtime) {
   const std::string needs = "CUDA " + version_text(runtime / 1000 * 1000);
   if (error == cudaErrorInsufficientDriver && driver == 0)
-    return "No NVIDIA driver was found (libcuda.so.1). Install one that supports " + needs + " or newer; in a container, start it with the GPU "
-           "(docker run --gpus all).";
+    return "No NVIDIA driver was found (libcuda.so.1). Install one that supports " + needs + " or newer; in a container, start it with the GPU (docker run --gpus all).";
   if (error == cudaErrorInsufficientDriver)
     return "The NVIDIA driver supports CUDA " + version_text(driver) + " but " + needs + " is needed. Install a newer driver.";
   if (error == cudaErrorNoDevice) return "The NVIDIA driver sees no GPU. Look at `nvidia-smi`, and whether CUDA_VISIBLE_DEVICES hides it.";

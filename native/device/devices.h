@@ -19,7 +19,7 @@ struct Gpu {
 
 struct Gpus {
   std::vector<Gpu> usable;
-  std::string reason;  // why there are none; empty when there are
+  std::string reason;   // why there are none; empty when there are
   int driver, runtime;  // versions as CUDA writes them, 13000 for 13.0; driver 0: no driver
 };
 /** Looked at once per process. */

@@ -31,9 +31,13 @@ static inline __attribute__((always_inline)) void tile_shape(int first, int seco
   }
   for (int i = 0; i < 8; i++)
     if (!c.rows[i]) c.rows[i] = 1;  // not used then, but a tile of no rows is not allowed to be named
-  asm volatile("ldtilecfg %0" : : "m"(c) : "memory");
+  asm volatile("ldtilecfg %0"
+               :
+               : "m"(c)
+               : "memory");
 }
 
+// clang-format off
 #define SV_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t : : :)
 #define SV_TILE_LOAD(t, from, stride) \
   asm volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"((const void*)(from)), "r"((int64_t)(stride)) : "memory")
@@ -44,5 +48,6 @@ static inline __attribute__((always_inline)) void tile_shape(int first, int seco
 #define SV_TILE_US(c, a, b) asm volatile("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : :)
 #define SV_TILE_BF16(c, a, b) asm volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : :)
 #define SV_TILE_RELEASE() asm volatile("tilerelease" : : : "memory")
+// clang-format on
 
 }  // namespace sv

@@ -6,16 +6,16 @@
 namespace sv {
 
 struct Attention {
-  const float* q;               // [t][q_ld], head i at i * c
+  const float* q;  // [t][q_ld], head i at i * c
   int64_t q_ld, t, heads, kv_heads, c;
-  AttentionRows rows;           // of kv head 0
-  int64_t head_stride;          // bytes from one kv head's rows to the next
-  int64_t visible;              // rows (listed, then tail) that query 0 sees; the others see one more each when causal
+  AttentionRows rows;   // of kv head 0
+  int64_t head_stride;  // bytes from one kv head's rows to the next
+  int64_t visible;      // rows (listed, then tail) that query 0 sees; the others see one more each when causal
   bool causal;
   float scale;
-  float* out = nullptr;         // [t][out_ld]; null: columns only
+  float* out = nullptr;  // [t][out_ld]; null: columns only
   int64_t out_ld = 0;
-  float* columns = nullptr;     // [visible + (causal ? t - 1 : 0)]: mean over heads and queries of the softmax, or null
+  float* columns = nullptr;  // [visible + (causal ? t - 1 : 0)]: mean over heads and queries of the softmax, or null
 };
 
 /** out = softmax(scale q k^T) v; query i sees the first visible (+ i when causal) rows of the list-then-tail sequence. */

@@ -27,7 +27,9 @@ SV_INLINE void pack_keys(const AttentionStrip& a, int64_t begin, int64_t n, floa
     for (int64_t w0 = 0; w0 < words; w0 += 16) {
       const int64_t wn = words - w0 < 16 ? words - w0 : 16;
       if (wn == 16) transpose16(rows, w0, t, 16);
-      else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
+      else
+        for (int64_t w = 0; w < wn; w++)
+          for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
       for (int64_t w = 0; w < wn; w++) {
         float* out = kt + (w0 + w) * 2 * kAttentionChunk + g * 16;
         store(out, even_bf16(t + w * 16));
@@ -89,7 +91,7 @@ SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, f
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {
     int64_t seen = a.limit[i] - begin;
-    seen = seen < 0 ? 0 : seen > n ? n : seen;
+    seen = seen < 0 ? 0 : (seen > n ? n : seen);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }
   if (!kValues) return;
@@ -130,9 +132,9 @@ static void column_sum(const AttentionStrip& a, const float* row_max, const floa
     const float* s = a.scores + i * a.score_stride;
     vec m = splat(row_max[i]), inv = splat(row_sum[i] == 0 ? 0.f : 1.f / row_sum[i]);
     SV_EACH_VEC(seen) {
-    vec e = first_n(mul(exp(sub(load(s + i), m)), inv), zero(), (int)left);
-    store_part(columns + i, add(load_part(columns + i, left), e), left);
-  }
+      vec e = first_n(mul(exp(sub(load(s + i), m)), inv), zero(), (int)left);
+      store_part(columns + i, add(load_part(columns + i, left), e), left);
+    }
   }
 }
 

@@ -27,7 +27,9 @@ SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows
   for (int64_t w0 = 0; w0 < words; w0 += 16) {
     const int64_t wn = words - w0 < 16 ? words - w0 : 16;
     if (wn == 16) transpose16(rows, w0, t, 16);
-    else for (int64_t w = 0; w < wn; w++) for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
+    else
+      for (int64_t w = 0; w < wn; w++)
+        for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
     for (int64_t w = 0; w < wn; w++) {
       if (kBf16) {
         const vec even = even_bf16(t + w * 16), odd = odd_bf16(t + w * 16);
@@ -101,12 +103,13 @@ static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, Softmax
     for (int64_t c = 0; c < a.c; c++) qt[c * M + i] = a.q[i * a.c + c];
   for (int64_t g = 0; g < width; g += 16) {
     for (int64_t i = g + 32; i < g + 48 && i < width; i++) fetch_row(k[i], a.rows.stride);
-    if (kValues) for (int64_t i = g; i < g + 16; i++) fetch_row(v[i], a.rows.stride);
+    if (kValues)
+      for (int64_t i = g; i < g + 16; i++) fetch_row(v[i], a.rows.stride);
     few_scores<M, kBf16>(qt, a.c, (const uint32_t* const*)(k + g), s + g, a.score_stride);
   }
   for (int64_t i = 0; i < M; i++) {
     int64_t seen = a.limit[i] - begin;
-    seen = seen < 0 ? 0 : seen > n ? n : seen;
+    seen = seen < 0 ? 0 : (seen > n ? n : seen);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }
   if (kValues) few_values<M, kBf16>(a, v, n, p, out.o);

@@ -36,7 +36,7 @@ void decoder_layer(Device& device, const DecoderLayer& l) {
   const int64_t qkv_width = l.qkv.header.n, query_width = qkv_width - 2 * kv.heads * kv.c, mlp_width = l.gate_up.header.n;
   const int64_t ld = padded_ld(l.d), ldq = padded_ld(qkv_width), ldc = padded_ld(query_width), ldm = padded_ld(mlp_width);
   float* normed = device.scratch(kNormed, l.t * ld);
-  float* heads = device.scratch(kQkv, l.t * ldq);        // q, k, v of a token side by side
+  float* heads = device.scratch(kQkv, l.t * ldq);  // q, k, v of a token side by side
   float* context = device.scratch(kContext, l.t * ldc);
   float* hidden = device.scratch(kHidden, l.t * ld);
   float* mlp = device.scratch(kMlp, l.t * ldm);

@@ -13,7 +13,10 @@
 namespace sv {
 
 /** A packed matrix: a copy of its header, which the host reads, and where it lies, header included. */
-struct Matrix { PackedHeader header; const void* packed; };
+struct Matrix {
+  PackedHeader header;
+  const void* packed;
+};
 
 /** The KV cache of one layer: [2 (keys, values)][heads][capacity] rows of c bf16 or f32. */
 struct KvCache {

@@ -18,12 +18,16 @@
 namespace sv {
 namespace {
 
-struct Features { bool avx2 = false, avx512 = false, bf16 = false, vnni = false, amx = false, amd = false; };
+struct Features {
+  bool avx2 = false, avx512 = false, bf16 = false, vnni = false, amx = false, amd = false;
+};
 
 #if defined(__x86_64__)
 uint64_t xgetbv0() {
   uint32_t a, d;
-  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  asm volatile("xgetbv"
+               : "=a"(a), "=d"(d)
+               : "c"(0));
   return ((uint64_t)d << 32) | a;
 }
 

@@ -80,7 +80,8 @@ void pack_int4(const Int4Part* parts, int count, int64_t k, int64_t group, bool 
             if (s >= h.strips) break;
             int source = part;
             int64_t local = gated ? s / 2 : s;
-            if (!gated) while (local >= strips_of(parts[source].rows)) local -= strips_of(parts[source++].rows);
+            if (!gated)
+              while (local >= strips_of(parts[source].rows)) local -= strips_of(parts[source++].rows);
             parts[source].decode(parts[source].part, local, g, &decoded);
             pack_tile(decoded, group, base + s * h.strip_bytes + g * tile);
           }

@@ -16,13 +16,20 @@
 namespace sv {
 
 /** One tile of a source matrix, decoded: 16 outputs by `group` inputs. What lies past the matrix is zero. */
-struct Int4Tile { uint8_t q[16][128]; uint16_t scale[16], zero[16]; };
+struct Int4Tile {
+  uint8_t q[16][128];
+  uint16_t scale[16], zero[16];
+};
 
 /** Fills the tile of 16 outputs from 16 `strip` on and of the inputs of group `group` from some format. */
 using Int4Decode = void (*)(const void* part, int64_t strip, int64_t group, Int4Tile* out);
 
 /** A matrix (or one of several stacked by rows, or gate and up) to pack. rows a multiple of 16 except in the last part. */
-struct Int4Part { const void* part; Int4Decode decode; int64_t rows; };
+struct Int4Part {
+  const void* part;
+  Int4Decode decode;
+  int64_t rows;
+};
 
 inline int64_t int4_tile_bytes(int64_t group) { return 16 * group / 2 + 64; }
 inline int64_t int4_groups(int64_t k, int64_t group) { return (k + group - 1) / group; }
@@ -35,7 +42,11 @@ void dequantize_int4(const void* packed, int64_t row, int64_t rows, float* out);
 
 /** Activations of one product, quantised: per row `stride` bytes: planes x [kp] s8, then per group 4 f32: d, d/254,
  *  d (sum a + sum b / 254), 0. */
-struct QuantizedRows { const int8_t* data; int64_t stride, kp, groups; int planes; };
+struct QuantizedRows {
+  const int8_t* data;
+  int64_t stride, kp, groups;
+  int planes;
+};
 
 /** The 4-bit kernels of one instruction-set level. */
 struct Int4Kernels {

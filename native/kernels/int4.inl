@@ -16,7 +16,7 @@ static void quantize_row(const float* x, int64_t k, int64_t group, int planes, i
     const int64_t begin = g * group, n = k - begin < group ? k - begin : group;
     vec top = zero(), poison = zero();
     for (int64_t i = 0; i < n; i += 16) {
-      vec v = n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i);
+      vec v = (n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i));
       top = max(top, max(v, sub(zero(), v)));
       poison = fma(v, zero(), poison);
     }
@@ -26,7 +26,7 @@ static void quantize_row(const float* x, int64_t k, int64_t group, int planes, i
     const vec vd = splat(d), vi = splat(inverse), vm = splat(magic), fine = splat(fits ? 254.f / d : 0);
     vec sum_a = zero(), sum_b = zero();  // of whole numbers: exact
     for (int64_t i = 0; i < group; i += 16) {
-      const vec v = i >= n ? zero() : n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i);
+      const vec v = i >= n ? zero() : (n - i < 16 ? load_n(x + begin + i, (int)(n - i)) : load(x + begin + i));
       const vec a = sub(add(mul(v, vi), vm), vm);  // rounds half to even
       store_s8(out + begin + i, a);
       sum_a = add(sum_a, a);
@@ -150,7 +150,10 @@ constexpr int strips_for(int) { return 1; }
 SV_INLINE vec load_scale(const uint16_t* p, int32_t bf16) { return bf16 ? load_bf16(p) : load_f16(p); }
 
 /** The scales and zero points that end a tile. */
-struct GroupEnd { vec scale, zero; int32_t zero_scaled; };
+struct GroupEnd {
+  vec scale, zero;
+  int32_t zero_scaled;
+};
 SV_INLINE GroupEnd group_end(const char* p, const PackedHeader& h) {
   return {load_scale((const uint16_t*)p, h.scale_bf16), load_f16((const uint16_t*)p + 16), h.zero_scaled};
 }
@@ -219,7 +222,7 @@ static void matmul_int4(const QuantizedRows& x, int64_t row, int64_t rows, const
 #endif
   for (int64_t r = 0; r < rows;) {
     const int64_t left = rows - r, most = x.planes == 2 ? two : one;
-    const int n = left <= most ? (int)left : left < 2 * most ? (int)((left + 1) / 2) : (int)most;
+    const int n = left <= most ? (int)left : (left < 2 * most ? (int)((left + 1) / 2) : (int)most);
     if (x.planes == 2) rows_by_strips<two, 2>(n, x, row + r, h, w, strips, out + r * ldo, ldo);
     else rows_by_strips<one, 1>(n, x, row + r, h, w, strips, out + r * ldo, ldo);
     r += n;

@@ -22,7 +22,7 @@ int64_t groups_of(const File& f) { return ceil_div(f.k, f.group); }
 
 /** Words of zeros per output of kAwqGemv: AutoAWQ `calculate_zeros_width`. */
 int64_t zero_words(const File& f) {
-  const int64_t unit = f.group >= 128 ? 1 : f.group == 64 ? 2 : 4;
+  const int64_t unit = f.group >= 128 ? 1 : (f.group == 64 ? 2 : 4);
   return ceil_div(ceil_div(groups_of(f), 8), unit) * unit;
 }
 
@@ -150,7 +150,7 @@ int zero_at(const File& f, int64_t row, int64_t group) {
 }
 
 void scales_and_zeros(const File& f, int64_t first, int lanes, int64_t group, Int4Tile* out) {
-  static const uint16_t kIntegers[17] = {0,      0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800,
+  static const uint16_t kIntegers[17] = {0, 0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800,
                                          0x4880, 0x4900, 0x4980, 0x4a00, 0x4a80, 0x4b00, 0x4b80, 0x4c00};  // as f16
   const int64_t from = group * f.stored / f.group;
   for (int r = 0; r < lanes; r++) {
@@ -203,7 +203,7 @@ const char* check_int4(const Int4File& f) {
 }
 
 int64_t first_not_finite(const char* values, int32_t type, int64_t n) {
-  const uint32_t exponent = type == kF32 ? 0x7f800000 : type == kF16 ? 0x7c00 : 0x7f80;
+  const uint32_t exponent = type == kF32 ? 0x7f800000 : (type == kF16 ? 0x7c00 : 0x7f80);
   for (int64_t i = 0; i < n; i++) {
     const uint32_t bits = type == kF32 ? load<uint32_t>(values, i) : load<uint16_t>(values, i);
     if ((bits & exponent) == exponent) return i;

@@ -24,13 +24,15 @@ struct Int4File {
   int32_t scale_type;  // WeightType
   int32_t scale_bf16;  // scales are handed on as bf16, else as f16; exact in both directions or check_int4 says no
   int64_t rows, k;
-  int64_t group;   // of the file: divides k
-  int64_t stored;  // of the internal form: 32, 64 or 128; divides `group`, unless there is one group only
+  int64_t group;                      // of the file: divides k
+  int64_t stored;                     // of the internal form: 32, 64 or 128; divides `group`, unless there is one group only
   const char *weight, *scale, *zero;  // zero is null for symmetric kCompressed
 };
 
 /** Bytes that a matrix of a format takes; 0 for zeros that a format has no place for. */
-struct Int4Extents { int64_t weight, scale, zero; };
+struct Int4Extents {
+  int64_t weight, scale, zero;
+};
 Int4Extents int4_extents(const Int4File& file);
 
 /** Null, or why a matrix of these sizes cannot lie in this format. Reads no weights. */

@@ -10,7 +10,12 @@
 namespace sv {
 
 /** A row-major [rows, k] matrix: 8-bit with scales (type kInt8), or floats that are rounded here. */
-struct Int8Part { const void* data; int32_t type; int64_t rows; const float* scales; };
+struct Int8Part {
+  const void* data;
+  int32_t type;
+  int64_t rows;
+  const float* scales;
+};
 
 inline int64_t int8_padded_k(int64_t k) { return (k + 3) / 4 * 4; }
 int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k);

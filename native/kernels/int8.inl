@@ -70,7 +70,8 @@ static double int8_loop(int64_t iterations) {
 #pragma GCC unroll 10
     for (int i = 0; i < 10; i++) {
       acc[i] = _mm512_dpbusd_epi32(acc[i], x, x);
-      asm volatile("" : "+v"(acc[i]));
+      asm volatile(""
+                   : "+v"(acc[i]));
     }
   return 10 * 8 * kLanes;
 }
@@ -111,13 +112,16 @@ static double int8_loop(int64_t iterations) {
   for (int i = 0; i < 10; i++) acc[i] = _mm256_set1_epi32(i);
   __m256i x = _mm256_set1_epi8(1);
   for (int64_t it = 0; it < iterations; it++) {
-    asm volatile("" : "+x"(x));
+    asm volatile(""
+                 : "+x"(x));
 #pragma GCC unroll 10
     for (int i = 0; i < 10; i++) {
       __m256i pairs = _mm256_maddubs_epi16(x, x);
-      asm volatile("" : "+x"(pairs));
+      asm volatile(""
+                   : "+x"(pairs));
       acc[i] = _mm256_add_epi16(acc[i], pairs);
-      asm volatile("" : "+x"(acc[i]));
+      asm volatile(""
+                   : "+x"(acc[i]));
     }
   }
   return 10 * 8 * (kLanes / 2);
@@ -184,7 +188,7 @@ static void matmul_int8(const int8_t* x, int64_t stride, const float* d, int64_t
 #endif
   for (int64_t r = 0; r < rows;) {
     const int64_t left = rows - r;
-    const int n = left <= kMaxRows ? (int)left : left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows;
+    const int n = left <= kMaxRows ? (int)left : (left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows);
     rows_by_strips<kMaxRows>(n, x + r * stride, stride, d + r, kp, w, strip_bytes, strips, out + r * ldo, ldo);
     r += n;
   }

@@ -64,7 +64,7 @@ static void matmul_tiles(const int8_t* x, int64_t stride, const float* d, int64_
       if (shape != n) tile_shape((int)(n < 16 ? n : 16), (int)(n < 16 ? 0 : n - 16), 64);
       shape = n;
       (s + 1 < strips ? tile_block<true> : tile_block<false>)(x + r * stride, stride, d + r, n, kp, w + s * strip_bytes, strip_bytes,
-                                                            out + r * ldo + s * kLanes, ldo);
+                                                              out + r * ldo + s * kLanes, ldo);
     }
   SV_TILE_RELEASE();
 }

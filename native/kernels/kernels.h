@@ -9,21 +9,27 @@
 
 namespace sv {
 
-constexpr int kLanes = 16;        // outputs per strip
+constexpr int kLanes = 16;            // outputs per strip
 constexpr int kAttentionChunk = 128;  // key rows per softmax chunk
 
 /** How weights are stored. */
-enum WeightType : int32_t { kF32 = 0, kF16 = 1, kBf16 = 2, kInt4 = 3, kInt8 = 4 };
+enum WeightType : int32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kBf16 = 2,
+  kInt4 = 3,
+  kInt8 = 4
+};
 
 /** Header of a packed [n, k] matrix; strips of 16 outputs follow at +64 bytes, each k-major with outputs in lanes:
  *  f32/f16 [k][16]; bf16 [k/2][16][2]; int4 and int8 as int4.h and int8.h say. k is padded to even (int4: to the group) and n to 16, with zeros. */
 struct PackedHeader {
   uint32_t magic;
-  int32_t type;       // WeightType
-  int32_t dot_bf16;   // 1: round activations to bf16 and use the bf16 dot product where the processor has it
-  int32_t gated;      // 1: strips alternate gate, up, gate, up ...: the epilogue yields silu(gate) * up
-  int64_t n, k;       // logical outputs (gate and up counted once each when gated) and inputs
-  int64_t strips;     // strips stored
+  int32_t type;      // WeightType
+  int32_t dot_bf16;  // 1: round activations to bf16 and use the bf16 dot product where the processor has it
+  int32_t gated;     // 1: strips alternate gate, up, gate, up ...: the epilogue yields silu(gate) * up
+  int64_t n, k;      // logical outputs (gate and up counted once each when gated) and inputs
+  int64_t strips;    // strips stored
   int64_t strip_bytes;
   int32_t group;        // int4: inputs per scale
   int32_t scale_bf16;   // int4: scales are bf16, else f16
@@ -40,37 +46,46 @@ inline int64_t weight_bytes(int32_t type) { return type == kF32 ? 4 : 2; }
 using MatmulFn = void (*)(const void* x, int64_t x_stride, int64_t rows, const char* w, int64_t strip_stride, int64_t k,
                           int64_t strips, float* out, int64_t out_stride);
 
-enum Activation : int32_t { kNone = 0, kGeluTanh = 1, kGeluErf = 2, kQuickGelu = 3, kSilu = 4 };
+enum Activation : int32_t {
+  kNone = 0,
+  kGeluTanh = 1,
+  kGeluErf = 2,
+  kQuickGelu = 3,
+  kSilu = 4
+};
 
 /** Rows of keys and values that one query strip attends: rows `rows[0..n_rows)`, then tail rows from `tail`. */
 struct AttentionRows {
-  const char *k, *v;        // first row of this kv head
-  int64_t stride;           // bytes between rows
-  int32_t bf16;             // else f32
-  const int32_t* rows;      // gathered rows, ascending; may be null
-  int64_t n_rows, tail;     // listed rows, then tail, tail + 1, ...
+  const char *k, *v;     // first row of this kv head
+  int64_t stride;        // bytes between rows
+  int32_t bf16;          // else f32
+  const int32_t* rows;   // gathered rows, ascending; may be null
+  int64_t n_rows, tail;  // listed rows, then tail, tail + 1, ...
 };
 
 /** One strip: m query vectors of width c, of which vector i sees the first limit[i] rows. Scratch as attention_scratch says. */
 struct AttentionStrip {
-  const float* q;           // [m][c], scaled already
+  const float* q;  // [m][c], scaled already
   int64_t m, c;
-  const int32_t* limit;     // [m]
-  int64_t length;           // rows that any of them sees
+  const int32_t* limit;  // [m]
+  int64_t length;        // rows that any of them sees
   AttentionRows rows;
-  float* scores;            // [m][score_stride]: all of them when columns are wanted, else one chunk
+  float* scores;  // [m][score_stride]: all of them when columns are wanted, else one chunk
   int64_t score_stride;
 };
 
 /** Running softmax state of a strip: o [m][cp] unnormalised, cp = c padded to 16; row maximum and sum. */
-struct SoftmaxState { float *o, *max, *sum; };
+struct SoftmaxState {
+  float *o, *max, *sum;
+};
 
 struct Kernels {
   const char* name;
-  MatmulFn matmul[3];                       // by WeightType, f32 activations
-  MatmulFn matmul_dot_bf16;                 // bf16 weights and activations; null where the processor lacks it
-  MatmulFn matmul_split_bf16;               // bf16 weights, activations as two bf16 planes, as good as f32; may be null
-  void (*transpose_words)(const uint32_t* const* rows, int64_t words, uint32_t* out, int64_t ld);  // 16 rows
+  MatmulFn matmul[3];          // by WeightType, f32 activations
+  MatmulFn matmul_dot_bf16;    // bf16 weights and activations; null where the processor lacks it
+  MatmulFn matmul_split_bf16;  // bf16 weights, activations as two bf16 planes, as good as f32; may be null
+  /** Of 16 rows. */
+  void (*transpose_words)(const uint32_t* const* rows, int64_t words, uint32_t* out, int64_t ld);
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t d, float* y);
   void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t d, float* y);
   void (*activate)(float* x, int64_t n, int32_t kind);

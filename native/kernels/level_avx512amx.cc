@@ -99,7 +99,10 @@ static void matmul_planes(const void* x, int64_t x_stride, int64_t rows, const c
       else if (two) second ? tile_steps<true, true, false>(a0, a1, x_stride, w0, w1, steps) : tile_steps<false, true, false>(a0, a1, x_stride, w0, w1, steps);
       else second ? tile_steps<true, false, false>(a0, a1, x_stride, w0, w1, steps) : tile_steps<false, false, false>(a0, a1, x_stride, w0, w1, steps);
       if (rest) {
-        if (!two) { SV_TILE_ZERO(2); SV_TILE_ZERO(3); }
+        if (!two) {
+          SV_TILE_ZERO(2);
+          SV_TILE_ZERO(3);
+        }
         tile_rest(a0 + steps * 64, a1 + steps * 64, x_stride, w0 + steps * 1024, w1 + steps * 1024, rest, second > 0);
       }
       float* to = out + r * ldo + s * kLanes;
@@ -122,9 +125,15 @@ static void matmul_planes(const void* x, int64_t x_stride, int64_t rows, const c
 
 static double bf16_loop(int64_t iterations) {
   tile_shape(16, 16, 64);
-  SV_TILE_ZERO(4); SV_TILE_ZERO(5); SV_TILE_ZERO(6); SV_TILE_ZERO(7);
+  SV_TILE_ZERO(4);
+  SV_TILE_ZERO(5);
+  SV_TILE_ZERO(6);
+  SV_TILE_ZERO(7);
   for (int64_t it = 0; it < iterations; it++) {
-    SV_TILE_BF16(0, 4, 6); SV_TILE_BF16(1, 5, 6); SV_TILE_BF16(2, 4, 7); SV_TILE_BF16(3, 5, 7);
+    SV_TILE_BF16(0, 4, 6);
+    SV_TILE_BF16(1, 5, 6);
+    SV_TILE_BF16(2, 4, 7);
+    SV_TILE_BF16(3, 5, 7);
   }
   SV_TILE_RELEASE();
   return 4.0 * 16 * 16 * 32 * 2;

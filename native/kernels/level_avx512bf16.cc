@@ -68,7 +68,8 @@ static double bf16_loop(int64_t iterations) {
 #pragma GCC unroll 10
     for (int i = 0; i < 10; i++) {
       acc[i] = _mm512_dpbf16_ps(acc[i], x, x);
-      asm volatile("" : "+v"(acc[i]));
+      asm volatile(""
+                   : "+v"(acc[i]));
     }
   return 10 * 4 * kLanes;
 }
@@ -81,7 +82,7 @@ static void matmul_dot_bf16(const void* x, int64_t x_stride, int64_t rows, const
       const int64_t pn = pairs - p < block ? pairs - p : block, sn = strips - s < kGroupStrips ? strips - s : kGroupStrips;
       for (int64_t r = 0; r < rows;) {
         int64_t left = rows - r;
-        int n = left <= kMaxRows ? (int)left : left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows;
+        int n = left <= kMaxRows ? (int)left : (left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows);
         dot_rows<kMaxRows>(n, (const uint32_t*)x + r * ldx + p, ldx, w + s * strip_stride + p * 64, strip_stride, pn, sn,
                            out + r * ldo + s * 16, ldo, p > 0);
         r += n;

@@ -16,11 +16,15 @@ const char* body(const void* packed) { return static_cast<const char*>(packed) +
 int64_t strips_of(int64_t rows) { return (rows + kLanes - 1) / kLanes; }
 
 /** Row i of strip s: its source row and type; null when it is padding. */
-struct Source { const WeightPart* part; int64_t row; };
+struct Source {
+  const WeightPart* part;
+  int64_t row;
+};
 Source source_row(const WeightPart* parts, int count, bool gated, int64_t strip, int lane) {
   int64_t row = (gated ? strip / 2 : strip) * kLanes + lane;
   if (gated) return row < parts[strip % 2].rows ? Source{parts + strip % 2, row} : Source{nullptr, 0};
-  for (int i = 0; i < count; row -= parts[i++].rows) if (row < parts[i].rows) return {parts + i, row};
+  for (int i = 0; i < count; row -= parts[i++].rows)
+    if (row < parts[i].rows) return {parts + i, row};
   return {nullptr, 0};
 }
 
@@ -52,7 +56,8 @@ uint16_t float_to_half(float f) {  // round to nearest even, overflow to infinit
 void pack_strip(const Source* src, int64_t k, int32_t type, float* wide, char* out) {
   const int64_t kp = padded_k(k);
   memset(wide, 0, (size_t)(kp * kLanes) * 4);
-  for (int r = 0; r < kLanes; r++) if (src[r].part) widen(src[r], k, wide + r * kp);
+  for (int r = 0; r < kLanes; r++)
+    if (src[r].part) widen(src[r], k, wide + r * kp);
   const uint32_t* rows[kLanes];
   if (type == kBf16) {  // round each row in place; a pair of bf16 is one word
     for (int r = 0; r < kLanes; r++) kernels().to_bf16(wide + r * kp, kp, (uint16_t*)(wide + r * kp));
@@ -215,13 +220,13 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
   const Int8Kernels& int8 = int8_kernels();
   const char* w = body(packed);
   if (strips < 0) strips = h.strips;
-  const MatmulFn dot = h.type != kBf16 ? nullptr : h.dot_bf16 ? kern.matmul_dot_bf16 : kern.matmul_split_bf16;
+  const MatmulFn dot = h.type != kBf16 ? nullptr : (h.dot_bf16 ? kern.matmul_dot_bf16 : kern.matmul_split_bf16);
   Input in = {(const char*)x, ldx * 4, {}, nullptr};
   if (h.type == kInt4) in = quantize_groups(x, ldx, rows, h);
   else if (h.type == kInt8) in = quantize_whole_rows(x, ldx, rows, h);
   else if (dot) in = round_rows(x, ldx, rows, h, h.dot_bf16 ? 1 : 2);
   else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
-  const MatmulFn product = h.type >= kInt4 ? nullptr : dot ? dot : kern.matmul[h.type];
+  const MatmulFn product = h.type >= kInt4 ? nullptr : (dot ? dot : kern.matmul[h.type]);
   const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
   const int64_t units = (strips + unit - 1) / unit;
   reserve_thread_scratch(kTileSlot, block * unit * kLanes);

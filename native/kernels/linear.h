@@ -6,7 +6,11 @@
 namespace sv {
 
 /** A row-major [rows, k] matrix as it lies in a file or tensor. */
-struct WeightPart { const void* data; int32_t type; int64_t rows; };
+struct WeightPart {
+  const void* data;
+  int32_t type;
+  int64_t rows;
+};
 
 /** Bytes of the packed form. gated: two parts (gate, up) of equal rows, interleaved strip by strip. */
 int64_t packed_bytes(const WeightPart* parts, int count, int64_t k, int32_t type, bool gated);
@@ -16,7 +20,7 @@ void pack(const WeightPart* parts, int count, int64_t k, int32_t type, bool gate
 const char* check_packed(const void* data, int64_t bytes);
 
 struct Epilogue {
-  const float* bias = nullptr;      // [n]
+  const float* bias = nullptr;  // [n]
   int32_t activation = kNone;
   const float* residual = nullptr;  // [rows][ld]; may alias y
   int64_t residual_ld = 0;

@@ -32,9 +32,11 @@ double peak(double (*loop)(int64_t)) {
   std::vector<double> sink((size_t)thread_count() * 16);
   const double work = loop(1) * (double)iterations * thread_count();
   return best_rate(5, work, [&] {
-    parallel_region(thread_count(), 1, [](void* c, int64_t b, int64_t e, int) {
-      for (int64_t i = b; i < e; i++) (*static_cast<double (**)(int64_t)>(c))(iterations);
-    }, &loop);
+    parallel_region(
+        thread_count(), 1, [](void* c, int64_t b, int64_t e, int) {
+          for (int64_t i = b; i < e; i++) (*static_cast<double (**)(int64_t)>(c))(iterations);
+        },
+        &loop);
   });
 }
 

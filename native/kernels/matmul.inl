@@ -9,7 +9,7 @@ constexpr int kMaxRows = 12;
 constexpr int strips_for(int rows) { return rows <= 6 ? 4 : 2; }
 #elif defined(SV_AVX2)
 constexpr int kMaxRows = 5;
-constexpr int strips_for(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int strips_for(int rows) { return rows == 1 ? 4 : (rows <= 3 ? 2 : 1); }
 #else
 constexpr int kMaxRows = 4;
 constexpr int strips_for(int) { return 1; }
@@ -98,7 +98,7 @@ SV_INLINE void product(const float* x, int64_t ldx, int64_t rows, const char* w,
       for (int64_t r = 0; r < rows;) {
         int64_t left = rows - r;
         // The last two blocks share their rows, so that no block is left with one row and idle registers.
-        int n = left <= kMaxRows ? (int)left : left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows;
+        int n = left <= kMaxRows ? (int)left : (left < 2 * kMaxRows ? (int)((left + 1) / 2) : kMaxRows);
         dispatch_rows<W, kMaxRows>(n, x + r * ldx + k0, ldx, ws, strip_stride, row_step, kn, sn, out + r * ldo + s0 * kLanes,
                                    ldo, k0 > 0);
         r += n;

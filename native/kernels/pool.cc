@@ -37,10 +37,15 @@ inline void set_float_mode(FloatMode mode) { __builtin_ia32_ldmxcsr(mode); }
 using FloatMode = uint64_t;
 inline FloatMode float_mode() {
   FloatMode mode;
-  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  asm volatile("mrs %0, fpcr"
+               : "=r"(mode));
   return mode;
 }
-inline void set_float_mode(FloatMode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+inline void set_float_mode(FloatMode mode) {
+  asm volatile("msr fpcr, %0"
+               :
+               : "r"(mode));
+}
 #else
 using FloatMode = int;
 inline FloatMode float_mode() { return 0; }
@@ -60,10 +65,12 @@ int available() {
     }
     fclose(f);
   }
-  return n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n;
+  return n < 1 ? 1 : (n > kMaxThreads ? kMaxThreads : n);
 }
 
-struct alignas(128) Padded { std::atomic<uint64_t> value{0}; };
+struct alignas(128) Padded {
+  std::atomic<uint64_t> value{0};
+};
 
 /** One parallel region: `pieces` pieces of `step` items. */
 struct Region {
@@ -212,7 +219,7 @@ OnlyCaller::~OnlyCaller() {
 }
 
 int thread_count() { return (int)pool().workers.size() + 1; }
-void set_thread_count(int n) { pool().resize(n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n); }
+void set_thread_count(int n) { pool().resize(n < 1 ? 1 : (n > kMaxThreads ? kMaxThreads : n)); }
 
 void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context) {
   if (n <= 0) return;
@@ -232,7 +239,8 @@ float* shared_scratch(SharedSlot slot, int64_t floats) { return shared_buffers[s
 
 int64_t scratch_bytes() {
   int64_t sum = 0;
-  for (auto& slots : thread_buffers) for (auto& b : slots) sum += b.bytes;
+  for (auto& slots : thread_buffers)
+    for (auto& b : slots) sum += b.bytes;
   for (auto& b : shared_buffers) sum += b.bytes;
   return sum;
 }

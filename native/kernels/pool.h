@@ -26,14 +26,30 @@ void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context);
 /** Runs fn(begin, end, thread) over [0, n) in pieces of at least `grain`, handed out dynamically. */
 template <class F>
 void parallel(int64_t n, int64_t grain, F&& fn) {
-  parallel_region(n, grain, [](void* c, int64_t b, int64_t e, int t) { (*static_cast<F*>(c))(b, e, t); }, &fn);
+  parallel_region(
+      n, grain, [](void* c, int64_t b, int64_t e, int t) { (*static_cast<F*>(c))(b, e, t); }, &fn);
 }
 
 /** Scratch: memory kept between calls, 64-byte aligned. Reserve on the calling thread (throws std::bad_alloc), then any
  *  thread may fetch its own part. A slot belongs to one use at a time. */
-enum ScratchSlot : int { kTileSlot, kStripSlot, kChunkSlot, kThreadSlots };
+enum ScratchSlot : int {
+  kTileSlot,
+  kStripSlot,
+  kChunkSlot,
+  kThreadSlots
+};
 enum SharedSlot : int {
-  kPaddedInput, kRoundedInput, kPartials, kColumns, kNormed, kQkv, kContext, kHidden, kMlp, kLayers, kSharedSlots
+  kPaddedInput,
+  kRoundedInput,
+  kPartials,
+  kColumns,
+  kNormed,
+  kQkv,
+  kContext,
+  kHidden,
+  kMlp,
+  kLayers,
+  kSharedSlots
 };
 void reserve_thread_scratch(ScratchSlot slot, int64_t floats);
 float* thread_scratch(int thread, ScratchSlot slot);

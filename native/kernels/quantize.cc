@@ -43,7 +43,10 @@ float nearest_f16(double x) {
   return f;
 }
 
-struct Step { float step; int zero; };
+struct Step {
+  float step;
+  int zero;
+};
 
 Step grid_of(float low, float high, bool symmetric) {
   constexpr double kSmallestRange = 1e-5;

@@ -7,7 +7,10 @@
 namespace sv {
 
 /** Inputs that share a step; zero: range -8 .. 7 around 0 where symmetric, else between the group's ends. */
-struct Rounding { int64_t group; bool symmetric; };
+struct Rounding {
+  int64_t group;
+  bool symmetric;
+};
 
 /** The f32 matrix [rows, k] that is rounded: w columns[i] / divisors[row], each at most its group's limit in magnitude. */
 struct ScaledMatrix {
@@ -19,13 +22,21 @@ struct ScaledMatrix {
 };
 
 /** Per row and group a step (a binary16 number) and the nibble that stands for 0: w ~ (q - zero) step. */
-struct Grid { float* step; uint8_t* zero; };
+struct Grid {
+  float* step;
+  uint8_t* zero;
+};
 
 /** q [rows, k], one nibble per byte, to nearest. */
 void quantize(const ScaledMatrix&, const Rounding&, uint8_t* q, Grid);
 
 /** The matrix that nibbles stand for, with what it was scaled by undone: (q - zero) step / columns[i] / divisors[row]. */
-struct GridMatrix { const uint8_t* q; const float* step; const uint8_t* zero; int64_t rows; };
+struct GridMatrix {
+  const uint8_t* q;
+  const float* step;
+  const uint8_t* zero;
+  int64_t rows;
+};
 int64_t packed_rounded_bytes(int64_t rows, int64_t k);
 /** Parts stacked by rows -> a packed f32 matrix; divisors [all rows], or null. */
 void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, const float* columns, const float* divisors,

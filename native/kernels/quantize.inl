@@ -181,8 +181,7 @@ void square(const double* inverse, int64_t n, double* t) {
 }  // namespace SV_LEVEL
 
 const QuantizeKernels SV_TABLE = {
-    SV_LEVEL::scale,    SV_LEVEL::range,    SV_LEVEL::levels, SV_LEVEL::narrow, SV_LEVEL::widen, SV_LEVEL::restore,
-    SV_LEVEL::feedback, SV_LEVEL::cholesky, SV_LEVEL::invert, SV_LEVEL::square,
-};
+    SV_LEVEL::scale, SV_LEVEL::range, SV_LEVEL::levels, SV_LEVEL::narrow, SV_LEVEL::widen, SV_LEVEL::restore,
+    SV_LEVEL::feedback, SV_LEVEL::cholesky, SV_LEVEL::invert, SV_LEVEL::square};
 
 }  // namespace sv

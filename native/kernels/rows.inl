@@ -4,15 +4,19 @@
 namespace sv {
 namespace SV_LEVEL {
 
-#define SV_EACH_VEC(n) for (int64_t i = 0, left; i < (n) && (left = (n) - i < kLanes ? (n) - i : kLanes, true); i += kLanes)
+#define SV_EACH_VEC(n) for (int64_t i = 0, left; i < (n) && (left = (n)-i < kLanes ? (n)-i : kLanes, true); i += kLanes)
 SV_INLINE vec load_part(const float* p, int64_t n) { return n == kLanes ? load(p) : load_n(p, (int)n); }
-SV_INLINE void store_part(float* p, vec x, int64_t n) { if (n == kLanes) store(p, x); else store_n(p, x, (int)n); }
+SV_INLINE void store_part(float* p, vec x, int64_t n) {
+  if (n == kLanes) store(p, x);
+  else store_n(p, x, (int)n);
+}
 
 /** y = x / sqrt(mean(x^2) + eps) * w. */
 static void rms_norm(const float* x, const float* w, float eps, int64_t d, float* y) {
   vec s = zero();
   SV_EACH_VEC(d) {
-    vec v = load_part(x + i, left); s = fma(v, v, s);
+    vec v = load_part(x + i, left);
+    s = fma(v, v, s);
   }
   vec inv = splat(1.f / __builtin_sqrtf(sum_lanes(s) / (float)d + eps));
   SV_EACH_VEC(d) store_part(y + i, mul(mul(load_part(x + i, left), inv), load_part(w + i, left)), left);
@@ -24,7 +28,8 @@ static void layer_norm(const float* x, const float* w, const float* b, float eps
   SV_EACH_VEC(d) s = add(s, load_part(x + i, left));
   vec mean = splat(sum_lanes(s) / (float)d), q = zero();
   SV_EACH_VEC(d) {
-    vec v = first_n(sub(load_part(x + i, left), mean), zero(), (int)left); q = fma(v, v, q);
+    vec v = first_n(sub(load_part(x + i, left), mean), zero(), (int)left);
+    q = fma(v, v, q);
   }
   vec inv = splat(1.f / __builtin_sqrtf(sum_lanes(q) / (float)d + eps));
   SV_EACH_VEC(d) {
@@ -76,7 +81,8 @@ static void rope(float* x, const float* cos, const float* sin, int64_t half) {
     vec a = load_part(x + i, left), b = load_part(x + half + i, left);
     vec c = load_part(cos + i, left), s = load_part(sin + i, left);
     vec first = sub(mul(a, c), mul(b, s)), second = add(mul(b, c), mul(a, s));
-    store_part(x + i, first, left); store_part(x + half + i, second, left);
+    store_part(x + i, first, left);
+    store_part(x + half + i, second, left);
   }
 }
 
@@ -126,7 +132,8 @@ static void from_f16_row(const void* x, int64_t n, float* y) {
 static void transpose_words(const uint32_t* const* rows, int64_t words, uint32_t* out, int64_t ld) {
   int64_t w = 0;
   for (; w + 16 <= words; w += 16) transpose16(rows, w, out + w * ld, ld);
-  for (; w < words; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], w);
+  for (; w < words; w++)
+    for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], w);
 }
 
 }  // namespace SV_LEVEL

@@ -8,10 +8,17 @@
 namespace sv {
 namespace {
 
-struct Candidate { uint32_t key; int32_t id; uint64_t weight; };
+struct Candidate {
+  uint32_t key;
+  int32_t id;
+  uint64_t weight;
+};
 
 /** The largest key that, with all larger ones, reaches `need` in sum of weights, and what it and its equals must bring. */
-struct Threshold { uint32_t key; uint64_t need; };
+struct Threshold {
+  uint32_t key;
+  uint64_t need;
+};
 
 template <typename Key, typename Weight>
 Threshold select(int64_t n, uint64_t need, Key key, Weight weight) {
@@ -45,8 +52,10 @@ int32_t sample(const float* logits, int64_t n, const Sampling& s) {
   const int32_t best = best_of(logits, n);
   if (best < 0 || s.temperature == 0) return best;
   uint32_t floor = 0;
-  if (s.top_k > 0 && s.top_k < n)
-    floor = select(n, (uint64_t)s.top_k, [&](int64_t i) { return sortable(logits[i]); }, [](int64_t) { return (uint64_t)1; }).key;
+  if (s.top_k > 0 && s.top_k < n) {
+    const auto key_of = [&](int64_t i) { return sortable(logits[i]); };
+    floor = select(n, (uint64_t)s.top_k, key_of, [](int64_t) { return (uint64_t)1; }).key;
+  }
   std::vector<Candidate> kept;
   uint64_t mass = 0;
   for (int64_t i = 0; i < n; i++) {

@@ -12,7 +12,11 @@
 namespace sv {
 
 /** temperature 0: the largest. top_k 0 and top_p 1: all. uniform in [0, 1). */
-struct Sampling { float temperature; int32_t top_k; float top_p, uniform; };
+struct Sampling {
+  float temperature;
+  int32_t top_k;
+  float top_p, uniform;
+};
 
 /** More logits than this could overflow a sum of weights in the 53 bits that JavaScript counts with. */
 constexpr int64_t kMostLogits = 1 << 19;
@@ -31,7 +35,7 @@ SV_HOST_DEVICE inline float rounded_product(float a, float b) { return a * b; }
 /** floor(2^34 e^x), x = (score - highest) / temperature, by the polynomial of Cephes' expf: an integer from 0 to 2^34. */
 SV_HOST_DEVICE inline uint64_t sample_weight(float score, float highest, float temperature) {
   const float x = (score - highest) / temperature;
-  if (!(x >= -23.6f)) return 0;  // 2^34 e^-23.6 < 1
+  if (!(x >= -23.6f)) return 0;    // 2^34 e^-23.6 < 1
   const float shift = 12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to an integer, ties to even
   const float n = rounded_sum(rounded_sum(rounded_product(x, 1.44269504f), shift), -shift);
   const float r = rounded_sum(rounded_sum(x, -rounded_product(n, 0.693359375f)), -rounded_product(n, -2.12194440e-4f));
@@ -46,7 +50,10 @@ SV_HOST_DEVICE inline uint64_t sample_weight(float score, float highest, float t
 SV_HOST_DEVICE inline uint32_t sortable(float x) {
   if (x != x) return 0;
   if (x == 0) return 0x80000000u;
-  union { float f; uint32_t u; } bits = {x};
+  union {
+    float f;
+    uint32_t u;
+  } bits = {x};
   return bits.u >> 31 ? ~bits.u : bits.u | 0x80000000u;
 }
 

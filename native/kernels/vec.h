@@ -43,7 +43,9 @@ SV_INLINE uint32_t load_u32(const void* p, int64_t i) {
 
 #if defined(SV_AVX512)
 
-struct vec { __m512 v; };
+struct vec {
+  __m512 v;
+};
 SV_INLINE vec zero() { return {_mm512_setzero_ps()}; }
 SV_INLINE vec splat(float x) { return {_mm512_set1_ps(x)}; }
 SV_INLINE vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -110,11 +112,19 @@ SV_INLINE void transpose16(const uint32_t* const* rows, int64_t at, uint32_t* ou
 
 #elif defined(SV_AVX2)
 
-struct vec { __m256 a, b; };
+struct vec {
+  __m256 a, b;
+};
 SV_INLINE vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-SV_INLINE vec splat(float x) { __m256 v = _mm256_set1_ps(x); return {v, v}; }
+SV_INLINE vec splat(float x) {
+  __m256 v = _mm256_set1_ps(x);
+  return {v, v};
+}
 SV_INLINE vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-SV_INLINE void store(float* p, vec x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+SV_INLINE void store(float* p, vec x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
 SV_INLINE vec load_n(const float* p, int n) {
   float t[16] = {0};
   for (int i = 0; i < n; i++) t[i] = p[i];
@@ -203,6 +213,8 @@ SV_INLINE void transpose16(const uint32_t* const* rows, int64_t at, uint32_t* ou
 
 #else
 
+// The compiler's own vectors; one operation a line.
+// clang-format off
 struct vec { float v[16]; };
 #define SV_LANES for (int i = 0; i < 16; i++)
 SV_INLINE vec zero() { vec r; SV_LANES r.v[i] = 0; return r; }
@@ -247,6 +259,7 @@ SV_INLINE float max_lanes(vec a) { float m = a.v[0]; SV_LANES m = a.v[i] > m ? a
 SV_INLINE void transpose16(const uint32_t* const* rows, int64_t at, uint32_t* out, int64_t ld) {
   for (int w = 0; w < 16; w++) for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], at + w);
 }
+// clang-format on
 
 #endif
 

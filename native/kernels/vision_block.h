@@ -7,15 +7,15 @@
 namespace sv {
 
 struct VisionBlock {
-  const float* x;                                       // [n][e]
+  const float* x;  // [n][e]
   int64_t n, e, heads;
-  const float *norm1, *norm1_bias, *norm2, *norm2_bias; // [e]
-  const float* eps;                                     // [1]
+  const float *norm1, *norm1_bias, *norm2, *norm2_bias;  // [e]
+  const float* eps;                                      // [1]
   Matrix qkv, out, fc1, fc2;
   const float *qkv_bias, *out_bias, *fc1_bias, *fc2_bias;
   int32_t activation;
-  float* y;                                             // [n][e]; null: columns only
-  float* columns;                                       // [n]: mean over heads and rows of the softmax, or null
+  float* y;        // [n][e]; null: columns only
+  float* columns;  // [n]: mean over heads and rows of the softmax, or null
 };
 
 void vision_block(Device&, const VisionBlock&);

@@ -40,7 +40,9 @@ GpuDevice::Block::Block(TF_OpKernelContext* context, int64_t bytes) {
   if (TF_GetCode(status) != TF_OK) tensor_ = nullptr;
   TF_DeleteStatus(status);
 }
-GpuDevice::Block::~Block() { if (tensor_) TF_DeleteTensor(tensor_); }
+GpuDevice::Block::~Block() {
+  if (tensor_) TF_DeleteTensor(tensor_);
+}
 void* GpuDevice::Block::data() const { return tensor_ ? TF_TensorData(tensor_) : nullptr; }
 int64_t GpuDevice::Block::bytes() const { return tensor_ ? (int64_t)TF_TensorByteSize(tensor_) : 0; }
 
@@ -55,7 +57,8 @@ GpuScratch GpuDevice::call_scratch() {
             self.taken_.emplace_back(self.context_, bytes);
             if (!self.taken_.back().data()) self.exhausted_ = true;
             return self.taken_.back().data();
-          }, this};
+          },
+          this};
 }
 
 float* GpuDevice::scratch(SharedSlot slot, int64_t floats) {

@@ -57,9 +57,13 @@ class GpuDevice : public Device {
     Block(TF_OpKernelContext*, int64_t bytes);
     ~Block();
     Block(Block&& other) noexcept { swap(other); }
-    Block& operator=(Block&& other) noexcept { swap(other); return *this; }
+    Block& operator=(Block&& other) noexcept {
+      swap(other);
+      return *this;
+    }
     void* data() const;
     int64_t bytes() const;
+
    private:
     void swap(Block& other) { std::swap(tensor_, other.tensor_); }
     TF_Tensor* tensor_ = nullptr;

@@ -7,7 +7,10 @@
 namespace sv {
 namespace {
 
-struct Entry { PackedHeader header; int64_t bytes; };
+struct Entry {
+  PackedHeader header;
+  int64_t bytes;
+};
 std::mutex mutex;
 std::unordered_map<const void*, Entry>& entries() {
   static auto* map = new std::unordered_map<const void*, Entry>();  // outlives threads that still run at exit

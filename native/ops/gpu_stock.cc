@@ -150,7 +150,8 @@ template <OpBody F>
 void register_stock(const char* name, std::initializer_list<const char*> floats, std::initializer_list<const char*> host,
                     void* (*create)(TF_OpKernelConstruction*) = nullptr) {
   TF_Status* status = TF_NewStatus();
-  TF_KernelBuilder* kernel = TF_NewKernelBuilder(name, "GPU", create, [](void*, TF_OpKernelContext* c) { run_on_gpu(F, c); }, nullptr);
+  TF_KernelBuilder* kernel = TF_NewKernelBuilder(
+      name, "GPU", create, [](void*, TF_OpKernelContext* c) { run_on_gpu(F, c); }, nullptr);
   for (const char* attr : floats) TF_KernelBuilder_TypeConstraint(kernel, attr, TF_FLOAT, status);
   for (const char* input : host) TF_KernelBuilder_HostMemory(kernel, input);
   if (TF_GetCode(status) == TF_OK) TF_RegisterKernelBuilder((std::string("Sv") + name).c_str(), kernel, status);

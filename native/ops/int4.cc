@@ -37,8 +37,9 @@ void check_group_index(const char* g_idx, const Int4File& f, int part) {
   for (int64_t i = 0; g_idx && i < f.k; i++) {
     int32_t group;
     memcpy(&group, g_idx + i * 4, 4);
-    if (group != i / f.group) bad_element(part, "g_idx", i, ("group " + std::to_string(group) + ", expected " +
-        std::to_string(i / f.group) + "; activation order (desc_act, actorder) is not supported").c_str());
+    if (group == i / f.group) continue;
+    const std::string why = "group " + std::to_string(group) + ", expected " + std::to_string(i / f.group);
+    bad_element(part, "g_idx", i, (why + "; activation order (desc_act, actorder) is not supported").c_str());
   }
 }
 

@@ -42,7 +42,9 @@ struct StatusError : std::runtime_error {
 };
 
 [[noreturn]] inline void fail(const std::string& why) { throw std::invalid_argument(why); }
-inline void require(bool ok, const char* why) { if (!ok) fail(why); }
+inline void require(bool ok, const char* why) {
+  if (!ok) fail(why);
+}
 
 class Op {
  public:

@@ -31,7 +31,7 @@ Schedule schedule = {2, 0, 0};
 
 namespace {
 
-constexpr int kThreads = 1024;               // of a block
+constexpr int kThreads = 1024;                // of a block
 constexpr size_t kStack = size_t(256) << 10;  // of a fiber, touched as used; its lowest page is a guard
 constexpr size_t kShared = size_t(256) << 10;
 constexpr size_t kPage = 4096;
@@ -136,7 +136,12 @@ struct Runner {
   unsigned lane() const { return unsigned(current_) % 32; }
 
  private:
-  struct Fiber { Context context; uint3 index; bool at_barrier; Meeting* meeting; };
+  struct Fiber {
+    Context context;
+    uint3 index;
+    bool at_barrier;
+    Meeting* meeting;
+  };
 
   static char* map(size_t bytes) {
     void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -312,8 +317,8 @@ void Runner::stuck() {
     if (fiber.meeting) snprintf(what, sizeof what, "%s with mask %08x", fiber.meeting->function, fiber.meeting->lanes.mask);
     if (lines++ < 40) fprintf(stderr, "  thread (%u, %u, %u), warp %d: %s\n", fiber.index.x, fiber.index.y, fiber.index.z, i / 32, what);
   }
-  fprintf(stderr, "  %d of %d threads have not ended. Every thread that has not returned must reach each __syncthreads, every lane of a mask its "
-          "warp function.\n", live_, threads_);
+  fprintf(stderr, "  %d of %d threads have not ended. Every thread that has not returned must reach each __syncthreads, every lane of a mask its warp function.\n",
+          live_, threads_);
   abort();
 }
 
@@ -360,7 +365,7 @@ struct Shared {
     if (!current.runner) current.runner = new Runner;
     forget_shared();
     for (int64_t i; (i = next.fetch_add(1)) < count;) {
-      const int64_t at = schedule.blocks == 0 ? i : schedule.blocks == 1 ? count - 1 - i : int64_t(__int128(i) * step % count);
+      const int64_t at = schedule.blocks == 0 ? i : (schedule.blocks == 1 ? count - 1 - i : int64_t(__int128(i) * step % count));
       current.runner->run(grid, {unsigned(at % grid.grid.x), unsigned(at / grid.grid.x % grid.grid.y), unsigned(at / grid.grid.x / grid.grid.y)});
     }
   }

@@ -18,7 +18,9 @@ struct Grid {
 };
 
 /** How blocks and the threads of a block are ordered, and how many OS threads share the blocks. */
-struct Schedule { int threads, blocks, fibers; };
+struct Schedule {
+  int threads, blocks, fibers;
+};
 extern Schedule schedule;
 
 /** Runs the whole grid and returns when its last block has ended. */

@@ -22,6 +22,7 @@
 
 // --- types -------------------------------------------------------------------------------------------------
 
+// clang-format off
 struct uint3 { unsigned x, y, z; };
 struct alignas(8) int2 { int x, y; };
 struct alignas(8) uint2 { unsigned x, y; };
@@ -29,6 +30,7 @@ struct alignas(8) float2 { float x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
+// clang-format on
 struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
@@ -42,6 +44,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // --- the runtime -------------------------------------------------------------------------------------------
 
+// clang-format off
 enum cudaError_t {
   cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101, cudaErrorInvalidResourceHandle = 400,
@@ -59,6 +62,7 @@ enum : unsigned {
   cudaHostAllocDefault = 0, cudaHostAllocPortable = 1, cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0,
   cudaEventBlockingSync = 1, cudaEventDisableTiming = 2,
 };
+// clang-format on
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
@@ -186,7 +190,10 @@ template <class... P> Launch<P...> launch(const char* name, void (*kernel)(P...)
   return {name, kernel, grid, block, shared, stream};
 }
 
-template <class T> struct Shuffle { T value; int from; };
+template <class T> struct Shuffle {
+  T value;
+  int from;
+};
 template <class T> T shuffle(const char* function, uint32_t mask, T value, int from) {
   static_assert(std::is_arithmetic_v<T>, "warp shuffles take numbers");
   Shuffle<T> mine = {value, from};
@@ -263,14 +270,26 @@ template <class T, class F> T sv_standin_atomic(T* at, F change) {
   while (!__atomic_compare_exchange(at, &old, &next, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
   return old;
 }
-inline float atomicAdd(float* at, float x) { return sv_standin_atomic(at, [x](float old) { return old + x; }); }
-inline int atomicMax(int* at, int x) { return sv_standin_atomic(at, [x](int old) { return old > x ? old : x; }); }
-inline unsigned atomicMax(unsigned* at, unsigned x) { return sv_standin_atomic(at, [x](unsigned old) { return old > x ? old : x; }); }
-inline int atomicMin(int* at, int x) { return sv_standin_atomic(at, [x](int old) { return old < x ? old : x; }); }
-inline unsigned atomicMin(unsigned* at, unsigned x) { return sv_standin_atomic(at, [x](unsigned old) { return old < x ? old : x; }); }
+inline float atomicAdd(float* at, float x) {
+  return sv_standin_atomic(at, [x](float old) { return old + x; });
+}
+inline int atomicMax(int* at, int x) {
+  return sv_standin_atomic(at, [x](int old) { return old > x ? old : x; });
+}
+inline unsigned atomicMax(unsigned* at, unsigned x) {
+  return sv_standin_atomic(at, [x](unsigned old) { return old > x ? old : x; });
+}
+inline int atomicMin(int* at, int x) {
+  return sv_standin_atomic(at, [x](int old) { return old < x ? old : x; });
+}
+inline unsigned atomicMin(unsigned* at, unsigned x) {
+  return sv_standin_atomic(at, [x](unsigned old) { return old < x ? old : x; });
+}
 inline int atomicExch(int* at, int x) { return __atomic_exchange_n(at, x, __ATOMIC_SEQ_CST); }
 inline unsigned atomicExch(unsigned* at, unsigned x) { return __atomic_exchange_n(at, x, __ATOMIC_SEQ_CST); }
-inline float atomicExch(float* at, float x) { return sv_standin_atomic(at, [x](float) { return x; }); }
+inline float atomicExch(float* at, float x) {
+  return sv_standin_atomic(at, [x](float) { return x; });
+}
 inline int atomicCAS(int* at, int expected, int x) {
   __atomic_compare_exchange_n(at, &expected, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
   return expected;
@@ -291,7 +310,10 @@ inline int __float_as_int(float x) { return sv_standin_bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return sv_standin_bits<float>(x); }
 inline float __int_as_float(int x) { return sv_standin_bits<float>(x); }
 /** Rounded by itself: never fused with a sum. */
-inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
+inline float __fmul_rn(float a, float b) {
+  volatile float product = a * b;
+  return product;
+}
 /** Bytes of b:a, chosen by the selector's hexadecimal digits, lowest first. */
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   const uint64_t both = uint64_t(b) << 32 | a;

@@ -25,7 +25,10 @@ constexpr size_t kPage = 4096;
 constexpr size_t kFresh = size_t(16) << 20;
 constexpr size_t kAlign = 256;
 
-struct Allocation { size_t first, pages, begin, bytes; };  // offsets in the range
+/** Offsets in the range. */
+struct Allocation {
+  size_t first, pages, begin, bytes;
+};
 
 struct Memory {
   std::mutex mutex;

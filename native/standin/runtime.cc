@@ -51,7 +51,7 @@ struct Settings {
   void set(const std::string& pair) {
     const size_t equals = pair.find('=');
     const std::string key = pair.substr(0, equals), value = equals == std::string::npos ? "" : pair.substr(equals + 1);
-    const auto order = [&] { return value == "forward" ? 0 : value == "reverse" ? 1 : value == "shuffled" && key == "blocks" ? 2 : -1; };
+    const auto order = [&] { return value == "forward" ? 0 : (value == "reverse" ? 1 : (value == "shuffled" && key == "blocks" ? 2 : -1)); };
     char* end = nullptr;
     const long long number = strtoll(value.c_str(), &end, 10);
     const bool is_number = !value.empty() && *end == 0 && number >= 0;
@@ -179,7 +179,6 @@ struct CUevent_st {
 
 namespace {
 
-
 /** All that lives as long as the process: never destroyed, since threads outlive main. */
 struct World {
   std::mutex mutex;
@@ -198,7 +197,14 @@ World& world() {
   static World* const all = new World;
   return *all;
 }
-enum Counter { kAllocations, kBytes, kHostToDevice, kDeviceToHost = 4, kDeviceToDevice = 6, kLaunches = 8 };
+enum Counter {
+  kAllocations,
+  kBytes,
+  kHostToDevice,
+  kDeviceToHost = 4,
+  kDeviceToDevice = 6,
+  kLaunches = 8
+};
 
 bool is_live(cudaStream_t stream) {
   std::lock_guard<std::mutex> lock(world().mutex);
@@ -353,7 +359,10 @@ cudaError_t cudaGetLastError() {
   return error;
 }
 namespace {
-struct ErrorText { cudaError_t error; const char *name, *text; };
+struct ErrorText {
+  cudaError_t error;
+  const char *name, *text;
+};
 const ErrorText kErrors[] = {
     {cudaSuccess, "cudaSuccess", "no error"},
     {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
@@ -447,7 +456,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const void* source = real_end(from, bytes, from_device);
   if (!target || !source) return fail(cudaErrorInvalidValue);
   if (to_device || from_device) {
-    const Counter counter = !from_device ? kHostToDevice : !to_device ? kDeviceToHost : kDeviceToDevice;
+    const Counter counter = !from_device ? kHostToDevice : (!to_device ? kDeviceToHost : kDeviceToDevice);
     world().counters[counter]++;
     world().counters[counter + 1] += int64_t(bytes);
   }

@@ -21,7 +21,7 @@ struct Problem {
   Sizes s;
   int64_t capacity, tail, length;  // length: rows of the sequence, the last query's included
   std::vector<int32_t> rows;
-  std::vector<float> q, k, v;      // k, v: [length][kv_heads][c] as stored, in the order of the sequence
+  std::vector<float> q, k, v;  // k, v: [length][kv_heads][c] as stored, in the order of the sequence
   std::vector<char> cache;
 
   Problem(const Sizes& sizes, uint32_t seed, int64_t spread = 2) : s(sizes) {
@@ -53,7 +53,9 @@ struct Problem {
   }
 };
 
-struct Result { std::vector<float> out, columns; };
+struct Result {
+  std::vector<float> out, columns;
+};
 
 /** Queries [from, from + t) of the problem in one call, on a fresh device. */
 Result attend(const Problem& p, int64_t from, int64_t t, bool with_out = true) {
@@ -134,6 +136,7 @@ std::vector<float> joined(const Result& r) {
 void definition_cases() {
   const auto all = [](int64_t) { return true; };
   const Sizes cases[] = {
+      // clang-format off
       // queries, heads, kv heads, c, listed, tail, causal, bf16, columns, strides
       {1, 7, 1, 128, 0, 1, true, true, true, false},     {1, 7, 1, 128, 300, 0, true, true, true, true},
       {1, 14, 2, 64, 63, 65, true, true, true, false},   {1, 14, 2, 72, 64, 64, true, false, true, false},
@@ -143,6 +146,7 @@ void definition_cases() {
       {130, 2, 1, 80, 0, 300, false, false, true, false}, {130, 2, 2, 64, 100, 27, true, true, false, false},
       {3, 2, 1, 256, 65, 70, true, true, true, false},   {9, 2, 1, 200, 0, 131, true, false, true, true},
       {1, 1, 1, 255, 0, 140, true, true, false, false},  {40, 16, 1, 130, 0, 90, true, true, true, false},
+      // clang-format on
   };
   uint32_t seed = 1;
   for (const Sizes& s : cases) {
@@ -160,7 +164,8 @@ void many_queries() {
   const Sizes s = {520, 20, 20, 9, 0, 3, true, false, true, false};
   const Problem p(s, 77);
   const Result r = attend(p, 0, s.t);
-  expect_definition(p, r, [](int64_t) { return true; }, "many queries");
+  expect_definition(
+      p, r, [](int64_t) { return true; }, "many queries");
   for (int64_t i : {0, 1, 126, 127, 255, 300, 519}) {
     const Result one = attend(p, i, 1);
     check(!memcmp(one.out.data(), &r.out[(size_t)(i * s.heads * s.c)], one.out.size() * 4), "query " + std::to_string(i) + " alone: other bits than among many");
@@ -198,7 +203,7 @@ void rows_out_of_range() {
   const Sizes s = {2, 7, 1, 72, 150, 4, true, true, true, false};
   Problem p(s, 12);
   const std::vector<int32_t> bad = {0, 3, 64, 127, 128, 149};
-  for (size_t i = 0; i < bad.size(); i++) p.rows[(size_t)bad[i]] = i % 3 == 0 ? -1 : i % 3 == 1 ? (int32_t)p.tail : 2147483647;
+  for (size_t i = 0; i < bad.size(); i++) p.rows[(size_t)bad[i]] = i % 3 == 0 ? -1 : (i % 3 == 1 ? (int32_t)p.tail : 2147483647);
   const auto there = [&](int64_t at) {
     for (int32_t b : bad)
       if (at == b) return false;
@@ -217,7 +222,8 @@ void special_values() {
   Problem p(s, 21);
   for (float& x : p.q) x = 0;
   const Result r = attend(p, 0, 2);
-  expect_definition(p, r, [](int64_t) { return true; }, "equal scores");
+  expect_definition(
+      p, r, [](int64_t) { return true; }, "equal scores");
   for (int64_t j = 1; j < 129; j++) check(r.columns[(size_t)j] == r.columns[0], "equal scores: columns differ");
 
   s = {12, 1, 1, 40, 0, 120, true, true, false, false};  // the queries of a warp see different rows

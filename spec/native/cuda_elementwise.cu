@@ -36,7 +36,7 @@ void binary_case(const Sizes& dims, const Sizes& a_strides, const Sizes& b_strid
     std::vector<float> got = y.host(), expected((size_t)n + 3);
     for (int64_t i = 0; i < n; i++) {
       const float u = a[(size_t)offset(dims, a_strides, i)], v = b[(size_t)offset(dims, b_strides, i)];
-      expected[(size_t)i] = op == 0 ? u + v : op == 1 ? u - v : op == 2 ? u * v : u / v;
+      expected[(size_t)i] = op == 0 ? u + v : (op == 1 ? u - v : (op == 2 ? u * v : u / v));
     }
     memset(&expected[(size_t)n], 0xff, 12);
     check(same_bits(got, expected), "binary " + std::to_string(op) + ", rank " + std::to_string(dims.size()));
@@ -80,7 +80,8 @@ void transfers() {
     for (uint8_t& byte : expected) byte = (uint8_t)random.bits();
     Device<uint8_t> first((size_t)(parts * bytes)), second((size_t)(parts * bytes));
     cudaDeviceSynchronize();
-    cudaLaunchHostFunc(stream, [](void*) { usleep(200000); }, nullptr);
+    cudaLaunchHostFunc(
+        stream, [](void*) { usleep(200000); }, nullptr);
     for (int64_t i = 0; i < parts; i++) {
       memcpy(host.data(), expected.data() + i * bytes, (size_t)bytes);
       sv::gpu::upload(stream, first.data + i * bytes, host.data(), bytes);
@@ -105,8 +106,8 @@ int main() {
   binary_case({2, 300, 3}, {900, 3, 1}, {0, 0, 0});
   for (int32_t width : {1, 2, 3, 4, 8, 12}) {
     copy_case({}, {}, {}, width);
-    copy_case({7, 11}, {20, 1}, {11, 1}, width);           // a slice
-    copy_case({5, 3, 4}, {12, 4, 1}, {4, 20, 1}, width);   // a transpose
+    copy_case({7, 11}, {20, 1}, {11, 1}, width);          // a slice
+    copy_case({5, 3, 4}, {12, 4, 1}, {4, 20, 1}, width);  // a transpose
     copy_case({2, 3, 2, 2, 3, 5}, {180, 60, 30, 15, 5, 1}, {1, 2, 6, 12, 24, 72}, width);
     copy_case({4, 0}, {1, 1}, {1, 1}, width);
     gather_case(3, 5, {4, 0, 4, -1, 5, 2}, 3, width);

@@ -134,7 +134,13 @@ Floats gathered(const Floats& x, int64_t rows, int64_t d, int64_t ld, double* to
 
 // --- matrices ------------------------------------------------------------------------------------------------------------
 
-struct Kind { const char* name; int32_t type; bool gated, fast; int32_t group; bool scale_bf16, zero_scaled; };
+struct Kind {
+  const char* name;
+  int32_t type;
+  bool gated, fast;
+  int32_t group;
+  bool scale_bf16, zero_scaled;
+};
 
 uint16_t half_bits(float f) {  // of numbers that f16 has
   uint32_t u;
@@ -143,7 +149,11 @@ uint16_t half_bits(float f) {  // of numbers that f16 has
   return (uint16_t)((u >> 16 & 0x8000) | ((u & 0x7fffffff) - (112u << 23)) >> 13);
 }
 
-struct Int4Source { const Kind* kind; int64_t rows, k; uint64_t seed; };
+struct Int4Source {
+  const Kind* kind;
+  int64_t rows, k;
+  uint64_t seed;
+};
 void decode_random(const void* part, int64_t strip, int64_t group, Int4Tile* out) {
   const Int4Source& s = *(const Int4Source*)part;
   const uint64_t saved = state;
@@ -209,7 +219,11 @@ double activate(double x, int32_t kind) {
 }
 
 /** Inputs of a product; all of them random but for what a case says. */
-struct Inputs { int64_t rows; Floats x, bias, residual; int32_t activation; };
+struct Inputs {
+  int64_t rows;
+  Floats x, bias, residual;
+  int32_t activation;
+};
 
 std::vector<double> expected(const Kind& kind, const Matrix& m, const Inputs& in) {
   const int64_t n = m.gpu.header.n, k = m.gpu.header.k;

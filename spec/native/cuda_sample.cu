@@ -85,7 +85,7 @@ void sample_cases() {
           for (const auto* x : {&noise, &steps, &flat, &masked}) {
             if (temperature == 0 && (top_k || top_p < 1)) continue;
             const float u = random.uniform();
-            sample_case(*x, {temperature, top_k, top_p, u < 0.1f ? 0 : u > 0.9f ? almost : u}, "sample");
+            sample_case(*x, {temperature, top_k, top_p, u < 0.1f ? 0 : (u > 0.9f ? almost : u)}, "sample");
           }
   }
   // Different logits of equal weight: half of the lower ones, which come first, make up top-p exactly.

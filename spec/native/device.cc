@@ -24,13 +24,13 @@ extern "C" void sparsevila_gpu_counters(int64_t* out, int32_t n);
 namespace {
 
 int failures = 0;
-#define CHECK(condition) \
-  do { \
+#define CHECK(condition)                                                                          \
+  do {                                                                                            \
     if (!(condition)) failures++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
   } while (0)
-#define OK(call) \
-  do { \
-    call; \
+#define OK(call)                        \
+  do {                                  \
+    call;                               \
     CHECK(TF_GetCode(status) == TF_OK); \
   } while (0)
 
@@ -144,7 +144,9 @@ void check_copies() {
   gpu.destroy_stream(&device, two);
 }
 
-struct Called { int times = 0; };
+struct Called {
+  int times = 0;
+};
 void check_events() {
   const SP_Stream one = stream(), two = stream();
   const SP_Event done = event();
@@ -153,11 +155,13 @@ void check_events() {
   static std::atomic<bool> is_open{false};
   is_open = false;
   Called called;
-  CHECK(gpu.host_callback(&device, one, [](void* const data, TF_Status* const s) {
-    while (!is_open) std::this_thread::yield();
-    static_cast<Called*>(data)->times++;
-    TF_SetStatus(s, TF_OK, "");
-  }, &called));
+  CHECK(gpu.host_callback(
+      &device, one, [](void* const data, TF_Status* const s) {
+        while (!is_open) std::this_thread::yield();
+        static_cast<Called*>(data)->times++;
+        TF_SetStatus(s, TF_OK, "");
+      },
+      &called));
   OK(gpu.record_event(&device, one, done, status));
   OK(gpu.wait_for_event(&device, two, done, status));
   CHECK(gpu.get_event_status(&device, done) == SE_EVENT_PENDING);
@@ -173,7 +177,8 @@ void check_events() {
   OK(gpu.create_timer(&device, &timer, status));
   CHECK(timers.nanoseconds(timer) == 0);  // never started
   OK(gpu.start_timer(&device, one, timer, status));
-  CHECK(gpu.host_callback(&device, one, [](void* const, TF_Status* const) { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }, nullptr));
+  CHECK(gpu.host_callback(
+      &device, one, [](void* const, TF_Status* const) { std::this_thread::sleep_for(std::chrono::milliseconds(3)); }, nullptr));
   OK(gpu.stop_timer(&device, one, timer, status));
   CHECK(timers.nanoseconds(timer) >= 2900000);
   gpu.destroy_timer(&device, timer);
@@ -202,7 +207,8 @@ void check_crash() {
   gpu.get_stream_status(&device, one, status), fails("work on a stream");
   gpu.synchronize_all_activity(&device, status), fails("waiting for the device");
   CHECK(gpu.get_event_status(&device, done) == SE_EVENT_ERROR);
-  CHECK(!gpu.host_callback(&device, one, [](void* const, TF_Status* const) {}, nullptr));
+  CHECK(!gpu.host_callback(
+      &device, one, [](void* const, TF_Status* const) {}, nullptr));
   CHECK(take(100).opaque == nullptr);
   int64_t free, total;
   CHECK(!gpu.device_memory_usage(&device, &free, &total));

@@ -18,8 +18,8 @@
 namespace {
 
 int failures = 0;
-#define CHECK(condition) \
-  do { \
+#define CHECK(condition)                                                                          \
+  do {                                                                                            \
     if (!(condition)) failures++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
   } while (0)
 template <class A, class B> void check_equal(int line, const char* text, const A& got, const B& want) {
@@ -69,11 +69,13 @@ struct Gate {
   std::condition_variable changed;
   bool is_open = false;
   void hold(cudaStream_t stream) {
-    CHECK(cudaLaunchHostFunc(stream, [](void* self) {
-      auto* gate = static_cast<Gate*>(self);
-      std::unique_lock<std::mutex> lock(gate->mutex);
-      gate->changed.wait(lock, [gate] { return gate->is_open; });
-    }, this) == cudaSuccess);
+    CHECK(cudaLaunchHostFunc(
+              stream, [](void* self) {
+                auto* gate = static_cast<Gate*>(self);
+                std::unique_lock<std::mutex> lock(gate->mutex);
+                gate->changed.wait(lock, [gate] { return gate->is_open; });
+              },
+              this) == cudaSuccess);
   }
   void open() {
     std::lock_guard<std::mutex> lock(mutex);
@@ -102,7 +104,11 @@ void check_grid() {
   for (int i = 0; i < 6; i++) CHECK_EQ(sizes.get()[size_t(i)], want[i]);
 }
 
-struct Sum { int n; const int* x; int* y; };
+struct Sum {
+  int n;
+  const int* x;
+  int* y;
+};
 /** y[block] = sum of x, through static and dynamic shared memory. */
 template <int kBlock, bool kDynamic> __global__ void sum_blocks(Sum sum) {
   __shared__ int fixed[kBlock];
@@ -195,7 +201,7 @@ __global__ void all_votes(const int* x, uint32_t* y) {
 void check_votes() {
   const int n = 77;  // the last warp has 13 lanes
   std::vector<int> x;
-  for (int i = 0; i < n; i++) x.push_back(i < 32 ? int(draw() % 4) : i < 64 ? 1 + int(draw() % 2) : 3);
+  for (int i = 0; i < n; i++) x.push_back(i < 32 ? int(draw() % 4) : (i < 64 ? 1 + int(draw() % 2) : 3));
   Buffer<int> in(x);
   Buffer<uint32_t> out(size_t(3 * n));
   SV_LAUNCH(all_votes, 1, n, 0, nullptr, in.device, out.device);
@@ -349,9 +355,12 @@ void check_mma_s8() {
 }
 
 void check_bf16() {
+  // clang-format off
   const struct { uint32_t f32, bf16; } table[] = {
+      // clang-format off
       {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f808001, 0x3f81}, {0x3f818000, 0x3f82}, {0x3f817fff, 0x3f81},  // ties to even
       {0x80000000, 0x8000}, {0x7f800000, 0x7f80}, {0xff800000, 0xff80}, {0x7f7fffff, 0x7f80}, {0x00018000, 0x0002}, {0x00008000, 0x0000},
+      // clang-format on
   };
   for (const auto& row : table) {
     float x;
@@ -520,14 +529,19 @@ void check_events() {
 
 void check_host_functions() {
   Stream stream;
-  struct Seen { int calls; cudaError_t inside; } seen = {0, cudaSuccess};
+  struct Seen {
+    int calls;
+    cudaError_t inside;
+  } seen = {0, cudaSuccess};
   for (int i = 0; i < 3; i++)
-    CHECK(cudaLaunchHostFunc(stream, [](void* data) {
-      auto* s = static_cast<Seen*>(data);
-      s->calls++;
-      int device;
-      s->inside = cudaGetDevice(&device);
-    }, &seen) == cudaSuccess);
+    CHECK(cudaLaunchHostFunc(
+              stream, [](void* data) {
+                auto* s = static_cast<Seen*>(data);
+                s->calls++;
+                int device;
+                s->inside = cudaGetDevice(&device);
+              },
+              &seen) == cudaSuccess);
   CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
   CHECK_EQ(seen.calls, 3);
 #if defined(SV_STANDIN)
@@ -639,7 +653,10 @@ void check_sticky() {
   CHECK(cudaGetLastError() == cudaSuccess);
 }
 
-__global__ void block_alone(float* y) { if (threadIdx.x != 3) __syncthreads(); else y[0] = __shfl_sync(0xffu, 1.f, 0); }
+__global__ void block_alone(float* y) {
+  if (threadIdx.x != 3) __syncthreads();
+  else y[0] = __shfl_sync(0xffu, 1.f, 0);
+}
 __global__ void wrong_mask(float* y) { y[0] = __shfl_sync(0xfeu, 1.f, 0); }
 __global__ void past_shared(float* y) {
   SV_DYNAMIC_SHARED(bytes);
@@ -664,7 +681,11 @@ int misbehave(const std::string& how) {
 }
 #endif
 
-struct Check { const char* name; void (*run)(); };
+struct Check {
+  const char* name;
+  void (*run)();
+};
+// clang-format off
 const Check kernels[] = {
     {"grid", check_grid}, {"barrier", check_barrier}, {"returned threads", check_returned}, {"shuffles", check_shuffles},
     {"votes", check_votes}, {"bits", check_bits}, {"atomics", check_atomics}, {"mma bf16", check_mma_bf16}, {"mma s8", check_mma_s8},
@@ -677,6 +698,7 @@ const Check others[] = {
     {"counters", check_counters}, {"sticky errors", check_sticky},
 #endif
 };
+// clang-format on
 
 void run(const Check& check, const char* how) {
   const int before = failures;
