@@ -7,6 +7,7 @@ import { type Decoder, decoder, type LayerView } from '../../src/models/decoder'
 import type { KvCache } from '../../src/models/kv_cache';
 import { squarePatches } from '../../src/models/patches';
 import { buildTower } from '../../src/models/tower';
+import { PLAIN_VIT } from '../../src/models/tower_config';
 import { int32 } from '../../src/ops/run';
 import type { Precision } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
@@ -218,6 +219,7 @@ async function visionTile(format: RandomFormat, rounds: number): Promise<number>
   const shape = { hiddenSize: e, intermediateSize: 4096, layers: 24, heads: 16, imageSize: 448, patchSize: 14 };
   const tower = await buildTower(
     {
+      ...PLAIN_VIT,
       ...shape,
       ...{ normEps: 1e-6, activation: 'gelu', patchBias: true, classToken: false, preNorm: false },
       depth: shape.layers,

@@ -50,7 +50,7 @@ export function planes(image: RgbImage, normalization: Normalization): Float32Ar
   for (let at = 0; at < width * height; at++) {
     const corners = Int32Array.of(0, Math.floor(at / width), at % width);
     const patch = { corners, segments: Int32Array.of(0, 1) };
-    const values = patchValues([image], patch, { begin: 0, end: 1, size: 1 }, tables);
+    const values = patchValues([image], patch, { begin: 0, end: 1 }, { patchSize: 1, patchFrames: 1 }, tables);
     for (const [c, value] of values.entries()) y[c * width * height + at] = value;
   }
   return y;

@@ -2,13 +2,13 @@
 import { join } from 'node:path';
 import { configReader, type Json, readJson } from '../../src/json';
 import { parseDecoderConfig, ropeInverseFrequencies } from '../../src/models/config';
-import { clipTower, hiddenStateDepth, siglipTower } from '../../src/models/tower_config';
+import { clipTower, hiddenStateDepth, PLAIN_VIT, siglipTower } from '../../src/models/tower_config';
 import { withFolder } from '../text/vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila');
 const decoder = (json: Json) => parseDecoderConfig(json, 'config.json');
 const siglip = (json: Json) => siglipTower(configReader(json, 'config.json'));
-const SIGLIP = { patchBias: true, classToken: false, preNorm: false };
+const SIGLIP = { ...PLAIN_VIT, patchBias: true, classToken: false, preNorm: false };
 const error = (code: string, message: RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) });
 
@@ -108,7 +108,7 @@ describe('parseDecoderConfig', () => {
     [
       { model_type: 'gpt2' },
       'ERR_CONFIG_UNSUPPORTED',
-      /one of llama, mistral, qwen2 for "model_type", received "gpt2"/,
+      /one of llama, mistral, qwen2, .* for "model_type", received "gpt2"/,
     ],
     [{ model_type: 'mistral' }, 'ERR_CONFIG_UNSUPPORTED', /"sliding_window", received nothing/],
     [{ model_type: 'mistral', sliding_window: 4096 }, 'ERR_CONFIG_UNSUPPORTED', /"sliding_window", received 4096/],
@@ -271,7 +271,7 @@ describe('clipTower', () => {
   it('takes the class defaults', () => {
     expect(clip({ model_type: 'clip_vision_model' })).toEqual({
       ...{ hiddenSize: 768, intermediateSize: 3072, layers: 12, heads: 12, imageSize: 224, patchSize: 32 },
-      ...{ patchBias: false, classToken: true, preNorm: true, normEps: 1e-5, activation: 'quick_gelu' },
+      ...{ ...PLAIN_VIT, patchBias: false, classToken: true, preNorm: true, normEps: 1e-5, activation: 'quick_gelu' },
     });
     expect(() => clip({ model_type: 'siglip_vision_model' })).toThrow(
       error('ERR_CONFIG_UNSUPPORTED', /clip_vision_model/),

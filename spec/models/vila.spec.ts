@@ -60,7 +60,7 @@ describe.each(CASES)('$name, $prompt', ({ name, block, prompt }) => {
   it.each(images.map((_, i) => i))('pixels, tower, salience and projected rows of image %i', async (i) => {
     const medium = await prepared(model, images[i] ?? '');
     expect(largestDifference(pixelsOf(model, medium), of('pixel_values', i))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
-    const grid = Math.floor(model.plan.tower.imageSize / model.plan.tower.patchSize);
+    const grid = Math.floor((model.plan.tower.imageSize ?? 0) / model.plan.tower.patchSize);
     const tower = await runTower(folder, medium);
     expect(nmse(tower.features.dataSync(), of('tower', i))).toBeLessThanOrEqual(F32_NMSE);
     expect(nmse(tower.salience[0] ?? [], of('salience_patch', i))).toBeLessThanOrEqual(F32_NMSE);

@@ -4,6 +4,7 @@
 import { type BlockOps, decoderBlock, towerBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
 import type { TowerConfig } from '../../src/models/tower';
+import { PLAIN_VIT } from '../../src/models/tower_config';
 import { type AttentionResult, attention as attentionOp, gatheredSparseAttention } from '../../src/ops/attention';
 import { keeper } from '../../src/ops/cases/case';
 import { noise } from '../../src/ops/cases/data';
@@ -178,6 +179,7 @@ function decoderConfigOf(s: DecoderLayerSizes): DecoderConfig {
 
 function towerConfigOf({ e, ffn, heads, activation }: VisionBlockSizes): TowerConfig {
   return {
+    ...PLAIN_VIT,
     ...{ hiddenSize: e, intermediateSize: ffn, layers: 1, heads, imageSize: 8, patchSize: 2, patchBias: true },
     ...{ classToken: false, preNorm: false, normEps: 1e-6, depth: 1 },
     activation: activation as TowerConfig['activation'],

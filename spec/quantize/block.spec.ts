@@ -146,7 +146,7 @@ describe.each([
 
 describe('a chain of a norm and two linear layers', () => {
   const steps: readonly ProjectorStep[] = [
-    { kind: 'norm', name: 'norm', width: 48, eps: 1e-5 },
+    { kind: 'norm', name: 'norm', width: 48, bias: true, eps: 1e-5 },
     { kind: 'linear', name: 'first', rows: 32, cols: 48, bias: true, activation: 'none' },
     { kind: 'linear', name: 'second', rows: 21, cols: 32, bias: false, activation: 'none' },
   ];

@@ -2,6 +2,7 @@
 
 import type { Matrix } from '../../src/checkpoint/round';
 import { towerBlock } from '../../src/models/blocks';
+import { PLAIN_VIT } from '../../src/models/tower_config';
 import { linearReference } from '../../src/ops/linear';
 import { layerNormReference } from '../../src/ops/norm';
 import { float32, floats } from '../../src/ops/run';
@@ -86,6 +87,7 @@ describe('rounding', () => {
 
 test('a block shows the inputs of its linear layers, and what norms feed is smoothed', () => {
   const block = towerBlock({
+    ...PLAIN_VIT,
     ...{ hiddenSize: 24, intermediateSize: 40, layers: 1, heads: 3, depth: 1 },
     ...{ imageSize: 8, patchSize: 2, normEps: 1e-6, activation: 'gelu_pytorch_tanh' },
     ...{ patchBias: true, classToken: false, preNorm: false },

@@ -2,6 +2,7 @@
 
 import { dense, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';
+import type { Position } from '../../src/ops/rope';
 import { float32 } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
@@ -67,7 +68,7 @@ describe('a method that drops nothing', () => {
 });
 
 /** Runs rows x [t, d] through the decoder in pieces of these lengths; cache and last logits. */
-async function inPieces(x: Float32Array, positions: readonly number[], pieces: readonly number[], kv: KvType) {
+async function inPieces(x: Float32Array, positions: readonly Position[], pieces: readonly number[], kv: KvType) {
   const { decoder } = model;
   const d = decoder.config.hiddenSize;
   const cache = decoder.cache(kv, positions.length);

@@ -2,6 +2,7 @@
 // going back.
 
 import { budget, load, type Mark, type Model, type SessionOptions, sparseVila, type TurnStats } from '../../src';
+import type { Position } from '../../src/ops/rope';
 import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
@@ -37,7 +38,7 @@ function open(options: SessionOptions = {}) {
 }
 
 /** The opening's and the question's positions. */
-const prompt = ({ calls }: Watched): (readonly number[])[] => calls.slice(0, 2).map(({ positions }) => positions);
+const prompt = ({ calls }: Watched): (readonly Position[])[] => calls.slice(0, 2).map(({ positions }) => positions);
 
 describe('one image', () => {
   it('stands at its own positions, the text after it where it would stand with all of it', async () => {
@@ -148,7 +149,7 @@ describe('several images', () => {
     expect(next.stats.tokens).toMatchObject({ visualSeen: SEEN, visualKept: KEPT, visualRetrieved: 10 });
     const [opening = []] = prompt(watched);
     const kept = Array.from(next.stats.media[0]?.kept ?? []);
-    const at = opening.findIndex((position, i) => i > 0 && position !== (opening[i - 1] ?? 0) + 1);
+    const at = opening.findIndex((position, i) => i > 0 && position !== Number(opening[i - 1]) + 1);
     expect(opening.slice(0, 5)).toEqual(range(end, 5));
     expect(opening.slice(5, 5 + KEPT)).toEqual(kept.map((i) => end + 5 + i));
     expect(at).toBeGreaterThan(0);

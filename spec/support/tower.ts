@@ -20,8 +20,8 @@ export async function runTower(
     const tower = await buildTower({ ...plan.tower, ...change }, weights, pause);
     if (change.layers === undefined) weights.close();
     const tables = pixelTables(plan.pixels);
-    const size = plan.tower.patchSize;
-    const values = (begin: number, end: number) => patchValues(canvases, layout.patches, { begin, end, size }, tables);
+    const values = (begin: number, end: number) =>
+      patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
     return await tower.run(layout.patches, values, taps, pause);
   } finally {
     weights.dispose();

@@ -3,6 +3,7 @@
 import type { VideoInput } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
 import type { KvType } from '../../src/ops/kv_cache';
+import type { Position } from '../../src/ops/rope';
 import { float32 } from '../../src/ops/run';
 import { createSession, type TurnStats } from '../../src/session/session';
 import type { SparsityMethod } from '../../src/sparsity/method';
@@ -28,7 +29,7 @@ export interface TurnRecord {
   /** The prompt's ids, one image marker per image, without the end tokens. */
   readonly promptIds: readonly number[];
   /** Of all prompt rows. */
-  readonly positions: readonly number[];
+  readonly positions: readonly Position[];
   /** Per layer what enters it, and last the final norm of what leaves them, each flat [t, d]. */
   readonly hidden: readonly Float32Array[];
   /** Logits of every prompt row, flat [t, v]. */

@@ -5,6 +5,7 @@ import type { Decoder } from '../../src/models/decoder';
 import type { KvCache } from '../../src/models/kv_cache';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { readKv } from '../../src/ops/kv_cache';
+import type { Position } from '../../src/ops/rope';
 import { floats } from '../../src/ops/run';
 import type { Tensor } from '../../src/runtime/tensor';
 
@@ -12,7 +13,7 @@ import type { Tensor } from '../../src/runtime/tensor';
 export interface Call {
   /** Rows before it in the first layer. */
   readonly length: number;
-  readonly positions: readonly number[];
+  readonly positions: readonly Position[];
   /** Per layer, gathered rows and where the contiguous rest begins; undefined when everything is attended. */
   readonly views: readonly { readonly rows: readonly number[]; readonly tail: number }[] | undefined;
   /** Per layer, as long as they were asked for. */

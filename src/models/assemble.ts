@@ -109,7 +109,7 @@ function textSide(plan: Plan, { template: given }: LoadOptions) {
   const { template: named, strips = false } = text;
   const template = loadChatTemplate(text.folder, { template: given, named, path, strips });
   const marker = markerOf(plan, tokenizer);
-  const renderer = { template, marker, tokenizer };
+  const renderer = { template, marker, tokenizer, videoPlaceholder: plan.videoPlaceholder };
   checkTemplate(renderer, tokenizer, rows);
   checkAround(plan, tokenizer, rows);
   const file = join(text.folder, 'generation_config.json');
@@ -117,9 +117,7 @@ function textSide(plan: Plan, { template: given }: LoadOptions) {
     ? parseGenerationConfig(readJson(file), file)
     : { sampling: {}, stopIds: [] };
   return {
-    tokenizer,
-    template,
-    marker,
+    ...renderer,
     stopIds: stopIds(tokenizer, endOfAnswer(renderer), generation, text.config, rows),
     sampling: generation.sampling,
     maxNewTokens: generation.maxNewTokens ?? DEFAULT_NEW_TOKENS,
@@ -176,13 +174,13 @@ function stopIds(
 
 function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, allowUrls }: LoadOptions) {
   const tables = pixelTables(plan.pixels);
-  const { patchSize: size, hiddenSize, heads } = plan.tower;
+  const { hiddenSize, heads } = plan.tower;
   return {
     prepare: (media: readonly MediaInput[], signal?: AbortSignal) =>
       prepare(plan, media, { maxPixels, allowUrls, signal }),
     async encode({ layout, canvases }: PreparedMedium, { pace, ...taps }: EncodeOptions): Promise<EncodedMedium> {
       const values = (begin: number, end: number) =>
-        patchValues(canvases, layout.patches, { begin, end, size }, tables);
+        patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
       const seen = await tower.run(layout.patches, values, taps, pace);
       const merged = mapRows(seen.features, layout.merge);
       seen.features.dispose();
@@ -233,13 +231,14 @@ async function prepareMedium(
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
   const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
+  const { fps = undefined } = medium.kind === 'video' ? medium.video : {};
   const canvases: RgbImage[] = [];
   let layout: MediumLayout | undefined;
   let size: MediumSize | undefined;
   for (const [i, frame] of frames.entries()) {
     await withImage(frame, options, (image) => {
       const { width, height } = image;
-      size ??= { kind: medium.kind, width, height, frames: frames.length };
+      size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
       if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
       layout ??= plan.layout(size, turn);
       // Tiles share their first step.

@@ -1,12 +1,12 @@
 // Decoder layers, tower blocks and projectors as compositions of small ops. The fused ops (`decoderLayer`, `visionBlock`) are a fast path of
 // these; spec/ops/composition.spec.ts holds them equal. Quantization runs the compositions, because every input of a linear layer can be seen.
-// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_siglip.py`, `modeling_clip.py`.
+// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
 
 import type { Activation } from '../ops/linear';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { DecoderConfig } from './config';
-import type { ProjectorStep } from './projector';
+import { inPieces, type ProjectorStep } from './projector';
 import type { TowerConfig } from './tower';
 
 /** A linear layer [rows, cols] (outputs, inputs) by its canonical name in the block. */
@@ -78,14 +78,17 @@ function preNormBlock(
   { norms, heads, kvHeads, headDim, sites, lift }: PreNorm,
 ): Block {
   const [toQkv, toOut, toMlp, toDown] = sites;
-  const [q, k, v] = toQkv.linears as [string, string, string];
   const only = (ops: BlockOps, site: BlockSite, x: Tensor): Tensor => ops.linear(site.linears[0] as string, x);
   const mix = (ops: BlockOps, x: Tensor): Tensor => {
     const { tf } = start();
     const t = x.shape[0] as number;
-    const headsOf = (name: string, count: number): Tensor => tf.reshape(ops.linear(name, x), [t, count, headDim]);
-    const attended = ops.attend(headsOf(q, heads), headsOf(k, kvHeads), headsOf(v, kvHeads));
-    return tf.reshape(attended, [t, heads * headDim]);
+    // One product for all three, or one for each.
+    const [first, ...rest] = toQkv.linears.map((name) => ops.linear(name, x)) as [Tensor, ...Tensor[]];
+    const part = (begin: number, count: number): Tensor => tf.slice(first, [0, begin * headDim], [t, count * headDim]);
+    const parts =
+      rest.length > 0 ? [first, ...rest] : [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
+    const [q, k, v] = parts.map((rows) => tf.reshape(rows, [t, -1, headDim])) as [Tensor, Tensor, Tensor];
+    return tf.reshape(ops.attend(q, k, v), [t, heads * headDim]);
   };
   const finish: Readonly<Record<string, (ops: BlockOps, input: Tensor) => Tensor>> = {
     [toQkv.name]: (ops, input) => only(ops, toOut, mix(ops, input)),
@@ -156,37 +159,55 @@ export function decoderBlock(config: DecoderConfig): Block {
   );
 }
 
-/** A block of a SigLIP or CLIP tower. Nothing can take up a division of what the activation gives. */
-export function towerBlock({ hiddenSize: e, intermediateSize: m, heads, normEps, activation }: TowerConfig): Block {
+/** A block of a tower. Only a product can take up a division: not what an activation gives. */
+export function towerBlock(config: TowerConfig): Block {
+  const { hiddenSize: e, intermediateSize: m, heads, norm: kind, normEps, activation, fusedQkv, gated } = config;
   const layer = (name: string, rows: number, cols: number): BlockLinear => ({ name, rows, cols, bias: true });
-  const norm = (name: string): BlockNorm => ({ name, width: e, bias: true, eps: normEps });
-  const qkv = ['q', 'k', 'v'].map((name) => `self_attn.${name}_proj`);
-  const [out, fc1, fc2] = ['self_attn.out_proj', 'mlp.fc1', 'mlp.fc2'] as const;
-  return preNormBlock([...qkv.map((name) => layer(name, e, e)), layer(out, e, e), layer(fc1, m, e), layer(fc2, e, m)], {
+  const norm = (name: string): BlockNorm => ({ name, width: e, bias: kind === 'layer', eps: normEps });
+  const qkv = fusedQkv
+    ? [layer('self_attn.qkv', 3 * e, e)]
+    : ['q', 'k', 'v'].map((name) => layer(`self_attn.${name}_proj`, e, e));
+  const values = fusedQkv
+    ? { linear: 'self_attn.qkv', rowOf: Int32Array.from({ length: e }, (_, i) => 2 * e + i) }
+    : { linear: 'self_attn.v_proj' };
+  const [out, gate] = ['self_attn.out_proj', 'mlp.gate_proj'] as const;
+  const [fc1, fc2] = gated ? (['mlp.up_proj', 'mlp.down_proj'] as const) : (['mlp.fc1', 'mlp.fc2'] as const);
+  const lifting = gated ? [gate, fc1] : [fc1];
+  const linears = [...qkv, layer(out, e, e), ...lifting.map((name) => layer(name, m, e)), layer(fc2, e, m)];
+  const fc2Site = { name: 'fc2', linears: [fc2], width: m, mixesRows: false };
+  return preNormBlock(linears, {
     norms: [norm('layer_norm1'), norm('layer_norm2')],
     ...{ heads, kvHeads: heads, headDim: e / heads },
     sites: [
-      { name: 'qkv', linears: qkv, width: e, mixesRows: true, absorbedBy: { norm: 'layer_norm1' } },
-      { name: 'out', linears: [out], width: e, mixesRows: false, absorbedBy: { linear: 'self_attn.v_proj' } },
-      { name: 'fc1', linears: [fc1], width: e, mixesRows: false, absorbedBy: { norm: 'layer_norm2' } },
-      { name: 'fc2', linears: [fc2], width: m, mixesRows: false },
+      {
+        ...{ name: 'qkv', linears: qkv.map(({ name }) => name), width: e, mixesRows: true },
+        absorbedBy: { norm: 'layer_norm1' },
+      },
+      { name: 'out', linears: [out], width: e, mixesRows: false, absorbedBy: values },
+      { name: 'fc1', linears: lifting, width: e, mixesRows: false, absorbedBy: { norm: 'layer_norm2' } },
+      gated ? { ...fc2Site, absorbedBy: { linear: fc1 } } : fc2Site,
     ],
-    lift: (ops, x) => ops.linear(fc1, x, activation),
+    lift: (ops, x) =>
+      gated ? start().tf.mul(ops.linear(gate, x, activation), ops.linear(fc1, x)) : ops.linear(fc1, x, activation),
   });
 }
 
 /** A whole projector as one block, whose sites have the names of their linear layers. */
 export function projectorBlock(steps: readonly ProjectorStep[]): Block {
   const apply = (ops: BlockOps, step: ProjectorStep, x: Tensor): Tensor =>
-    step.kind === 'norm' ? ops.norm(step.name, x) : ops.linear(step.name, x, step.activation);
+    step.kind === 'norm'
+      ? inPieces(x, step.width, (pieces) => ops.norm(step.name, pieces))
+      : ops.linear(step.name, x, step.activation);
   return {
     linears: steps.flatMap((step) => (step.kind === 'linear' ? [step] : [])),
-    norms: steps.flatMap((step) => (step.kind === 'norm' ? [{ ...step, bias: true }] : [])),
+    norms: steps.flatMap((step) => (step.kind === 'norm' ? [step] : [])),
     sites: steps.flatMap((step, i): BlockSite[] => {
       const before = steps[i - 1];
       if (step.kind === 'norm') return [];
       const site = { name: step.name, linears: [step.name], width: step.cols, mixesRows: false };
-      return [before?.kind === 'norm' ? { ...site, absorbedBy: { norm: before.name } } : site];
+      // A norm of pieces divides the channels of all pieces alike.
+      const isWhole = before?.kind === 'norm' && before.width === step.cols;
+      return [isWhole ? { ...site, absorbedBy: { norm: before.name } } : site];
     }),
     run: (ops, x, see = () => undefined) =>
       steps.reduce((input, step) => {

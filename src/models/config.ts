@@ -27,6 +27,8 @@ export interface DecoderConfig {
   readonly vocabSize: number;
   readonly ropeTheta: number;
   readonly ropeScaling: RopeScaling;
+  /** uint8 [headDim / 2]: which axis of a position (time, row, column) turns each frequency. Absent: positions have one axis. */
+  readonly ropeAxes?: Uint8Array;
   readonly rmsNormEps: number;
   readonly maxPositions: number;
   /** Which attention projections have a bias: q, k and v together, and o. */
@@ -36,12 +38,45 @@ export interface DecoderConfig {
   readonly hiddenAct: 'silu';
 }
 
-/** Class defaults per `model_type`; `kvHeads` null means as many as query heads. */
+interface DecoderDefaults {
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** null: as many as query heads. */
+  readonly kvHeads: number | null;
+  readonly vocab: number;
+  readonly maxPositions: number;
+  readonly theta: number;
+  readonly eps: number;
+  /** Whether q, k and v always have a bias. */
+  readonly qkvBias: boolean;
+  /** First layer that may have a window, for classes with `use_sliding_window`. */
+  readonly windowsFrom?: number;
+  /** Whether positions have three axes, whose shares of the frequencies `mrope_section` gives. */
+  readonly sections: boolean;
+}
+
+const LLAMA: DecoderDefaults = {
+  ...{ hidden: 4096, intermediate: 11008, layers: 32, heads: 32, kvHeads: null, vocab: 32000, maxPositions: 2048 },
+  ...{ theta: 1e4, eps: 1e-6, qkvBias: false, sections: false },
+};
+const QWEN2: DecoderDefaults = {
+  ...LLAMA,
+  ...{ intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768, qkvBias: true, windowsFrom: 28 },
+};
+const QWEN2_VL: DecoderDefaults = {
+  ...{ hidden: 8192, intermediate: 29568, layers: 80, heads: 64, kvHeads: 8, vocab: 152064, maxPositions: 32768 },
+  ...{ theta: 1e6, eps: 1e-5, qkvBias: true, windowsFrom: 80, sections: true },
+};
+
+/** Class defaults per `model_type`. Published Qwen files have the decoder's fields at the root, under the whole model's type. */
 const DECODER_DEFAULTS = {
-  llama: { intermediate: 11008, kvHeads: null, vocab: 32000, maxPositions: 2048 },
-  mistral: { intermediate: 14336, kvHeads: 8, vocab: 32000, maxPositions: 131072 },
-  qwen2: { intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768 },
-} as const;
+  llama: LLAMA,
+  mistral: { ...LLAMA, intermediate: 14336, kvHeads: 8, maxPositions: 131072 },
+  qwen2: QWEN2,
+  ...{ qwen2_vl: QWEN2_VL, qwen2_vl_text: QWEN2_VL, qwen2_5_vl: QWEN2_VL, qwen2_5_vl_text: QWEN2_VL },
+} as const satisfies Readonly<Record<string, DecoderDefaults>>;
 
 /** Outputs of a product are counted in int32. */
 const MAX_WIDTH = 2 ** 31 - 1;
@@ -50,17 +85,17 @@ type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
- * The decoder of a `llama`, `mistral` (full attention only) or `qwen2` config: the T4 form (`rope_theta`, `rope_scaling`) and the
- * T5 form (`rope_parameters`).
+ * The decoder of a `llama`, `mistral`, `qwen2`, `qwen2_vl` or `qwen2_5_vl` config (full attention only): the T4 form (`rope_theta`,
+ * `rope_scaling`) and the T5 form (`rope_parameters`).
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that nothing here computes,
  *   `ERR_CONFIG_INVALID` for wrong values.
  */
 export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const config = configReader(json, file);
   const type = decoderType(config);
-  const defaults = DECODER_DEFAULTS[type];
-  const hiddenSize = config.size('hidden_size', 4096);
-  const heads = config.size('num_attention_heads', 32);
+  const defaults: DecoderDefaults = DECODER_DEFAULTS[type];
+  const hiddenSize = config.size('hidden_size', defaults.hidden);
+  const heads = config.size('num_attention_heads', defaults.heads);
   // null in the file means "as many as query heads"; only an absent key takes the class default.
   const kvHeads = config.size(
     'num_key_value_heads',
@@ -75,7 +110,7 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     throw config.wrong('num_attention_heads', `at most ${MAX_WIDTH} outputs of all heads`);
   if (headDim % 2 !== 0) throw config.wrong('head_dim', 'an even head width, as rotary embedding needs');
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
-  const layers = config.size('num_hidden_layers', 32);
+  const layers = config.size('num_hidden_layers', defaults.layers);
   rejectUnsupported(config, type, { headDim, layers, maxPositions });
   const bias = type === 'llama' && config.boolean('attention_bias', false);
   return {
@@ -86,10 +121,10 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     kvHeads,
     headDim,
     vocabSize: config.size('vocab_size', defaults.vocab),
-    ...parseRope(config, headDim, maxPositions),
-    rmsNormEps: config.float('rms_norm_eps', 1e-6),
+    ...parseRope(config, defaults, headDim, maxPositions),
+    rmsNormEps: config.float('rms_norm_eps', defaults.eps),
     maxPositions,
-    attentionBias: { qkv: type === 'qwen2' || bias, o: bias },
+    attentionBias: { qkv: defaults.qkvBias || bias, o: bias },
     tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
     hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu'),
   };
@@ -173,9 +208,10 @@ function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPos
     throw config.unsupported('layer_types', 'full_attention of every layer');
   const isShort = (fallback: number | undefined): boolean =>
     (config.has('sliding_window') || fallback !== undefined) && config.size('sliding_window', fallback) < maxPositions;
-  if (type === 'qwen2' && config.boolean('use_sliding_window', false)) {
+  const { windowsFrom }: DecoderDefaults = DECODER_DEFAULTS[type];
+  if (windowsFrom !== undefined && config.boolean('use_sliding_window', false)) {
     // Layers from max_window_layers on have the window.
-    const full = config.has('max_window_layers') ? config.number('max_window_layers') : 28;
+    const full = config.has('max_window_layers') ? config.number('max_window_layers') : windowsFrom;
     if (full < layers && isShort(4096)) throw config.unsupported('use_sliding_window', 'false');
   }
   if (type !== 'mistral' || config.json.sliding_window === null) return;
@@ -184,33 +220,48 @@ function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPos
   }
 }
 
-function parseRope(config: ConfigReader, headDim: number, maxPositions: number) {
+function parseRope(config: ConfigReader, { theta, sections }: DecoderDefaults, headDim: number, maxPositions: number) {
   const [current, older] = [config.object('rope_parameters'), config.object('rope_scaling')];
   const rope = current ?? older;
-  const ropeTheta = rope?.has('rope_theta') ? rope.float('rope_theta') : config.float('rope_theta', 10000);
+  const ropeTheta = rope?.has('rope_theta') ? rope.float('rope_theta') : config.float('rope_theta', theta);
   const fastest = Math.fround(ropeTheta ** (2 / headDim - 1));
   if (ropeTheta === 0 || !Number.isFinite(fastest)) throw config.wrong('rope_theta', 'a number above 0 that f32 holds');
   for (const part of [config, rope]) {
     if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.unsupported('partial_rotary_factor', '1');
   }
-  const ropeScaling = rope === undefined ? ({ type: 'default' } as const) : parseScaling(rope, maxPositions);
+  const ropeScaling = rope === undefined ? ({ type: 'default' } as const) : parseScaling(rope, maxPositions, sections);
   const isOlder = (key: string): boolean => older?.has(key) === true;
   if (current !== undefined && (isOlder('type') || isOlder('rope_type') || isOlder('factor'))) {
-    const other = parseScaling(older as ConfigReader, maxPositions);
+    const other = parseScaling(older as ConfigReader, maxPositions, sections);
     if (JSON.stringify(other) !== JSON.stringify(ropeScaling))
       throw config.wrong('rope_scaling', 'what "rope_parameters" says');
   }
-  return { ropeTheta, ropeScaling };
+  return { ropeTheta, ropeScaling, ...(sections && { ropeAxes: sectionAxes(rope ?? config, headDim / 2) }) };
 }
 
-function parseScaling(rope: ConfigReader, maxPositions: number): RopeScaling {
-  for (const key of ['full_attention', 'sliding_attention', 'mrope_section'])
+/**
+ * The axis of each frequency: the first `mrope_section[0]` turn with time, the next with rows, the last with columns.
+ * Source: transformers 5.24 `apply_multimodal_rotary_pos_emb`, where the halves of a head repeat the frequencies.
+ */
+function sectionAxes(rope: ConfigReader, half: number): Uint8Array {
+  const given: unknown = rope.json.mrope_section;
+  const isSection = (value: unknown): value is number => Number.isInteger(value) && Number(value) >= 0;
+  const counts = Array.isArray(given) && given.length === 3 && given.every(isSection) ? given : [];
+  if (counts.reduce((sum, count) => sum + count, 0) !== half)
+    throw rope.wrong('mrope_section', `three counts of the ${half} frequencies, for time, rows and columns`);
+  if (rope.boolean('mrope_interleaved', false)) throw rope.unsupported('mrope_interleaved', 'false');
+  return Uint8Array.from(counts.flatMap((count, axis) => new Array<number>(count).fill(axis)));
+}
+
+function parseScaling(rope: ConfigReader, maxPositions: number, sections: boolean): RopeScaling {
+  for (const key of ['full_attention', 'sliding_attention', ...(sections ? [] : ['mrope_section'])])
     if (rope.has(key)) throw rope.unsupported(key, 'nothing');
+  const typeOf = (key: string): unknown => (sections && rope.json[key] === 'mrope' ? 'default' : rope.json[key]);
   const key = rope.has('rope_type') ? 'rope_type' : 'type';
   if (!rope.has(key) && rope.has('factor')) throw rope.wrong('rope_type', 'a type beside "factor"');
-  if (key === 'rope_type' && rope.has('type') && rope.json.type !== rope.json.rope_type)
+  if (key === 'rope_type' && rope.has('type') && typeOf('type') !== typeOf('rope_type'))
     throw rope.wrong('type', `what "rope_type" says (${rope.string('rope_type')})`);
-  const type = rope.string(key, 'default');
+  const type = typeOf(key) === 'default' ? 'default' : rope.string(key, 'default');
   if (type === 'default') return { type };
   if (type !== 'linear' && type !== 'dynamic' && type !== 'llama3')
     throw rope.unsupported(key, 'one of default, linear, dynamic, llama3');

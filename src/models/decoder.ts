@@ -8,7 +8,7 @@ import { type DecoderLayerWeights, decoderLayers } from '../ops/decoder_layer';
 import { appendKv, type KvType } from '../ops/kv_cache';
 import { embed, linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
-import { rope, ropeTable } from '../ops/rope';
+import { type Position, rope, ropeTable } from '../ops/rope';
 import { floats, int32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -28,7 +28,7 @@ export interface LayerView {
 export interface Segment {
   /** Where their keys and values go, behind those that it holds. */
   readonly cache: KvCache;
-  readonly positions: ArrayLike<number>;
+  readonly positions: ArrayLike<Position>;
   /** One per layer; absent: everything. */
   readonly views?: readonly LayerView[] | undefined;
   /** Receives each layer's column mean over all rows that the layer attends (mean over heads and rows of the segment). */
@@ -101,6 +101,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
+  const tableOf = (positions: ArrayLike<Position>): Tensor => ropeTable(positions, frequencies, config.ropeAxes);
   const scores = (x: Tensor, rows: readonly number[]): Tensor => {
     const normalized = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
     try {
@@ -114,10 +115,10 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     config,
     cache: (type, limit = config.maxPositions) => kvCache(config, type, limit),
     embed: (ids) => embed(table, ids),
-    forward: (x, batch, options) => forward(x, batch, layers, frequencies, options),
+    forward: (x, batch, options) => forward(x, batch, layers, tableOf, options),
     look: (layer, x, { cache, positions }, length) => {
       const weights = layers[layer] as DecoderLayerWeights;
-      return look(x, ropeTable(positions, frequencies), weights, cache.tensor(layer), { config, length });
+      return look(x, tableOf(positions), weights, cache.tensor(layer), { config, length });
     },
     norm: (x) => rmsNorm(x, norm, eps),
     scores,
@@ -165,13 +166,13 @@ async function forward(
   x: Tensor,
   batch: readonly Segment[],
   layers: readonly DecoderLayerWeights[],
-  frequencies: ReturnType<typeof ropeInverseFrequencies>,
+  tableOf: (positions: ArrayLike<Position>) => Tensor,
   { layers: range = { from: 0, to: layers.length }, onHidden, pace }: ForwardOptions,
 ): Promise<Tensor> {
   checkBatch(x, batch);
   for (const { cache, positions } of batch) cache.reserve(positions.length, range);
   const positions = batch.flatMap((segment) => Array.from(segment.positions));
-  const table = ropeTable(positions, frequencies);
+  const table = tableOf(positions);
   const shared = { segments: int32(batch.map((segment) => segment.positions.length)), everything: int32([]) };
   const means: Tensor[] = [];
   // In decoding, a call per layer would take as long as a third of the work.

@@ -33,7 +33,8 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
       if (known !== undefined) {
         entries.delete(key);
         entries.set(key, known);
-        return copy(known.image);
+        // Equal pixels may stand at other positions: frames of another rate.
+        return { ...copy(known.image), layout: medium.layout };
       }
       const image = await model.encode(medium, options);
       const size = sizeOf(image);

@@ -11,6 +11,8 @@ export const MARKER = '\uFFFC';
 /** The frames of a video, in order, as sampled already. */
 export interface VideoInput {
   readonly frames: readonly ImageInput[];
+  /** Frames per second, as sampled. Models whose positions count seconds read it; absent: their processor's default. */
+  readonly fps?: number;
 }
 
 export type MediaInput =
@@ -21,6 +23,8 @@ export type MediaInput =
 export interface MediumSize extends Size {
   readonly kind: 'image' | 'video';
   readonly frames: number;
+  /** Of a video, where given. */
+  readonly fps?: number;
 }
 
 /** One canvas that the tower sees. */
@@ -32,10 +36,12 @@ export interface Canvas {
 
 /** The patches of a medium in the order in which the tower sees them. */
 export interface Patches {
-  /** int32 [n, 3]: canvas, top and left of each patch, in pixels. */
+  /** int32 [n, 3]: canvas (of several frames the first), top and left of each patch, in pixels. */
   readonly corners: Int32Array;
   /** Borders, from 0 to n, of the patches that attend to each other: one tile or one frame each. */
   readonly segments: Int32Array;
+  /** Borders, from 0 to n, of smaller windows, which never lie across two segments; for towers with layers that attend within them. */
+  readonly windows?: Int32Array;
 }
 
 /** Rows made from rows: output row i is `parts` weighted sums of `taps` input rows each, side by side. */
@@ -83,6 +89,8 @@ export interface MediumLayout {
   readonly runs: readonly Run[];
   /** What takes the placeholder's place in the prompt: text with one MARKER per run. */
   readonly text: string;
+  /** Positions on the axis of time from a plane to the next, where positions have three axes; not always whole. Default 1. */
+  readonly planeStep?: number;
 }
 
 /** A medium whose pixels have been drawn. */

@@ -38,6 +38,8 @@ export interface VisionLanguageModel {
   readonly template: ChatTemplate;
   /** The marker that stands for one run of visual rows in a prompt: its text and its id. */
   readonly marker: { readonly text: string; readonly id: number };
+  /** What the chat template prints for a video; absent: videos are shown to it as images. */
+  readonly videoPlaceholder?: string | undefined;
   readonly stopIds: readonly number[];
   /** From generation_config.json. */
   readonly sampling: SamplingDefaults;

@@ -3,6 +3,7 @@
 import type { RgbImage } from '../image/decode';
 import type { Normalization } from '../image/preprocessor_config';
 import type { Patches } from './media';
+import type { TowerConfig } from './tower';
 
 /** `count` canvases of cells × cells patches of `size` pixels, in raster order; the patches of a canvas attend to each other. */
 export function squarePatches(count: number, cells: number, size: number): Patches {
@@ -25,20 +26,22 @@ export function pixelTables({ rescaleFactor, mean, std }: Normalization): readon
   });
 }
 
-/** f32 [end - begin, 3 · size · size]: the values of patches begin … end - 1, in the order of a convolution's weights. */
+/** f32 [end - begin, 3 · frames · size · size]: the values of patches begin … end - 1, in the order of a convolution's weights. */
 export function patchValues(
   canvases: readonly RgbImage[],
   { corners }: Patches,
-  { begin, end, size }: { readonly begin: number; readonly end: number; readonly size: number },
+  { begin, end }: { readonly begin: number; readonly end: number },
+  { patchSize: size, patchFrames: frames }: Pick<TowerConfig, 'patchSize' | 'patchFrames'>,
   tables: readonly Float32Array[],
 ): Float32Array {
-  const y = new Float32Array((end - begin) * 3 * size * size);
+  const y = new Float32Array((end - begin) * 3 * frames * size * size);
   let at = 0;
   for (let patch = begin; patch < end; patch++) {
-    const { data, width } = canvases[corners[3 * patch] as number] as RgbImage;
-    const [top, left] = [corners[3 * patch + 1] as number, corners[3 * patch + 2] as number];
-    for (let channel = 0; channel < 3; channel++) {
+    const [first, top, left] = corners.subarray(3 * patch, 3 * patch + 3) as unknown as [number, number, number];
+    for (let plane = 0; plane < 3 * frames; plane++) {
+      const channel = Math.floor(plane / frames);
       const table = tables[channel] as Float32Array;
+      const { data, width } = canvases[first + (plane % frames)] as RgbImage;
       for (let row = 0; row < size; row++) {
         let from = ((top + row) * width + left) * 3 + channel;
         for (let col = 0; col < size; col++, from += 3) y[at++] = table[data[from] as number] as number;

@@ -53,6 +53,8 @@ export interface Plan {
   readonly text: TextSource;
   /** The marker that stands for one run of visual rows: its id, or its text where the config has no id. */
   readonly marker: { readonly id: number } | { readonly text: string };
+  /** What the chat template prints for a video; absent: videos are shown to it as images. */
+  readonly videoPlaceholder?: string;
   /** Whether videos are taken. */
   readonly videos: boolean;
   /** The layout of one of the media of a turn: some families show several pictures otherwise than one. */

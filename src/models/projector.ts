@@ -1,13 +1,23 @@
 // The projector: from the features of tokens to rows for the decoder, as a list of norms and linear layers.
 
 import { type Activation, linear } from '../ops/linear';
-import { layerNorm } from '../ops/norm';
+import { layerNorm, rmsNorm } from '../ops/norm';
+import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Weights } from './weights';
 
-/** One step: a LayerNorm, or a linear layer [rows, cols] (outputs, inputs) and the activation that follows it. */
+/**
+ * One step: an RMSNorm, a LayerNorm where there is a bias, or a linear layer [rows, cols] (outputs, inputs) and the activation that follows
+ * it. A norm that is narrower than a row is one of its pieces: of the patches that a token is made of.
+ */
 export type ProjectorStep =
-  | { readonly kind: 'norm'; readonly name: string; readonly width: number; readonly eps: number }
+  | {
+      readonly kind: 'norm';
+      readonly name: string;
+      readonly width: number;
+      readonly bias: boolean;
+      readonly eps: number;
+    }
   | {
       readonly kind: 'linear';
       readonly name: string;
@@ -38,12 +48,20 @@ function projectorStep(step: ProjectorStep, weights: Weights): Projector {
   const { name } = step;
   if (step.kind === 'norm') {
     const { width } = step;
-    const [w, b] = [weights.tensor(`${name}.weight`, [width]), weights.tensor(`${name}.bias`, [width])];
+    const w = weights.tensor(`${name}.weight`, [width]);
+    const b = step.bias ? weights.tensor(`${name}.bias`, [width]) : undefined;
     const eps = weights.constant([step.eps]);
-    return (x) => layerNorm(x, w, b, eps);
+    const norm: Projector = (x) => (b === undefined ? rmsNorm(x, w, eps) : layerNorm(x, w, b, eps));
+    return (x) => inPieces(x, width, norm);
   }
   const { rows, cols, activation } = step;
   const w = weights.matrix([`${name}.weight`], [rows], cols);
   const bias = step.bias ? weights.tensor(`${name}.bias`, [rows]) : weights.constant([]);
   return (x) => linear(x, w, bias, activation);
+}
+
+/** What `work` makes of the pieces [m k, width] of rows [m, k width], as rows again; a new tensor. */
+export function inPieces(rows: Tensor, width: number, work: Projector): Tensor {
+  const { tf } = start();
+  return tf.tidy(() => tf.reshape(work(tf.reshape(rows, [-1, width])), rows.shape));
 }

@@ -1,16 +1,15 @@
-// The vision tower: patch embedding, learned positions, an optional class row, pre-norm blocks. One function for CLIP and SigLIP, driven by
+// The vision tower: patch embedding, learned positions, an optional class row, pre-norm blocks. One function for all towers, driven by
 // a record of options. It gives the features of one hidden state and, of the layers that are asked for, salience and keys.
-// Source: transformers 5.24 `modeling_siglip.py`, `modeling_clip.py`.
+// Source: transformers 5.24 `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
 
 import { SparseVilaError } from '../errors';
-import { attention } from '../ops/attention';
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
-import { float32, floats } from '../ops/run';
-import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
+import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Patches } from './media';
+import { placeOf, type RunBlock, readBlock, type SegmentPlace } from './tower_blocks';
 import type { Weights } from './weights';
 
 export interface TowerConfig {
@@ -18,16 +17,28 @@ export interface TowerConfig {
   readonly intermediateSize: number;
   readonly layers: number;
   readonly heads: number;
-  /** Sides of a square input and of a patch, pixels. */
-  readonly imageSize: number;
+  /** Side of the square input that learned positions are for, pixels; undefined: there are none. */
+  readonly imageSize: number | undefined;
+  /** Side of a patch, pixels, and frames that it spans. */
   readonly patchSize: number;
+  readonly patchFrames: number;
   /** Whether the patch embedding has a bias. */
   readonly patchBias: boolean;
   /** Whether each segment begins with a learned class row. */
   readonly classToken: boolean;
   /** Whether there is a norm before the first block. */
   readonly preNorm: boolean;
+  /** The norms of the blocks: LayerNorm or RMSNorm. */
+  readonly norm: 'layer' | 'rms';
   readonly normEps: number;
+  /** Whether one matrix gives queries, keys and values. */
+  readonly fusedQkv: boolean;
+  /** Base of rotary positions by row and column; undefined: none. */
+  readonly ropeTheta: number | undefined;
+  /** Layers that attend within the windows of `Patches.windows`. */
+  readonly windowed: readonly number[];
+  /** Whether the MLP is down(act(gate(x)) up(x)) instead of fc2(act(fc1(x))). */
+  readonly gated: boolean;
   readonly activation: Exclude<Activation, 'none'>;
   /** The hidden state that becomes features: 0 is the embedding, `layers` the output of the last block. */
   readonly depth: number;
@@ -58,7 +69,7 @@ export interface TowerOutput {
 export interface Tower {
   readonly config: TowerConfig;
   /**
-   * @param values f32 [end - begin, 3 p p]: what the patches begin … end - 1 hold, made when they are needed
+   * @param values f32 [end - begin, 3 frames p p]: what the patches begin … end - 1 hold, made when they are needed
    * @throws SparseVilaError `ERR_OPTION_INVALID` for a layer that the tower does not have
    */
   run(
@@ -75,21 +86,28 @@ type RowFunction = (x: Tensor) => Tensor;
 /** Builds the tower from canonically named weights; `loaded` is awaited after each block's. */
 export async function buildTower(config: TowerConfig, weights: Weights, loaded: () => Promise<void>): Promise<Tower> {
   const embed = embedding(config, weights);
-  const blocks: VisionBlockWeights[] = [];
+  const blocks: RunBlock[] = [];
   for (let i = 0; i < config.layers; i++) {
-    blocks.push(blockWeights(config, weights, i));
+    blocks.push(readBlock(config, weights, i));
     await loaded();
   }
   return {
     config,
-    async run({ segments }, values, taps, pause) {
+    async run(patches, values, taps, pause) {
+      const { segments } = patches;
       const indices = (layers: readonly number[] = []) => layers.map((layer) => layerIndex(layer, config.layers));
       const wanted = { salience: indices(taps.salience), keys: indices(taps.keys) };
       const outputs: TowerOutput[] = [];
       try {
         for (let s = 0; s + 1 < segments.length; s++) {
           const [begin, end] = [segments[s] as number, segments[s + 1] as number];
-          outputs.push(await runSegment(config, blocks, embed(values(begin, end)), wanted, pause));
+          const place = placeOf(config, patches, begin, end);
+          try {
+            const first = embed(values(begin, end));
+            outputs.push(await runSegment(config, blocks, { first, place }, wanted, pause));
+          } finally {
+            place.table?.dispose();
+          }
         }
         return joinOutputs(outputs, wanted);
       } finally {
@@ -110,22 +128,23 @@ function layerIndex(layer: number, layers: number): number {
   );
 }
 
-/** Patch values of one segment, f32 [n, 3 p p], to the first hidden state: the strided convolution as one product, positions, class row. */
+/** Patch values of one segment, f32 [n, 3 frames p p], to the first hidden state: the strided convolution as one product, positions, class row. */
 function embedding(config: TowerConfig, weights: Weights): (values: Float32Array) => Tensor {
-  const { hiddenSize: e, patchSize, imageSize, normEps } = config;
-  const width = 3 * patchSize * patchSize;
-  const cells = Math.floor(imageSize / patchSize) ** 2;
+  const { hiddenSize: e, patchSize, patchFrames, imageSize, normEps } = config;
+  const width = 3 * patchFrames * patchSize * patchSize;
   const kernel = weights.matrix(['embeddings.patch_embedding.weight'], [e], width);
   const bias = config.patchBias ? weights.tensor('embeddings.patch_embedding.bias', [e]) : weights.constant([]);
   const classRow = config.classToken ? weights.tensor('embeddings.class_embedding', [e]) : undefined;
-  const positions = weights.tensor('embeddings.position_embedding.weight', [cells + Number(config.classToken), e]);
+  const rowsOf = (side: number): number => Math.floor(side / patchSize) ** 2 + Number(config.classToken);
+  const table = 'embeddings.position_embedding.weight';
+  const positions = imageSize === undefined ? undefined : weights.tensor(table, [rowsOf(imageSize), e]);
   const normalize: RowFunction = config.preNorm ? norm(weights, 'pre_layrnorm', e, normEps) : (x) => x.clone();
   return (values) => {
     const { tf } = start();
     return tf.tidy(() => {
       const patches = linear(float32(values, [values.length / width, width]), kernel, bias);
       const rows = classRow === undefined ? patches : tf.concat([tf.reshape(classRow, [1, e]), patches]);
-      return normalize(tf.add(rows, positions));
+      return normalize(positions === undefined ? rows : tf.add(rows, positions));
     });
   };
 }
@@ -136,43 +155,11 @@ function norm(weights: Weights, name: string, e: number, eps: number): RowFuncti
   return (x) => layerNorm(x, weight, bias, epsilon);
 }
 
-function blockWeights(config: TowerConfig, weights: Weights, i: number): VisionBlockWeights {
-  const { hiddenSize: e, intermediateSize: m, heads, activation, normEps } = config;
-  const name = (module: string): string => `encoder.layers.${i}.${module}`;
-  const matrix = (module: string, rows: number, k: number) => weights.matrix([name(`${module}.weight`)], [rows], k);
-  const vector = (tensor: string, length: number): Tensor => weights.tensor(name(tensor), [length]);
-  const qkv = ['q_proj', 'k_proj', 'v_proj'].map((projection) => `self_attn.${projection}`);
-  return {
-    norm1: vector('layer_norm1.weight', e),
-    norm1Bias: vector('layer_norm1.bias', e),
-    qkv: weights.matrix(
-      qkv.map((module) => name(`${module}.weight`)),
-      [e, e, e],
-      e,
-    ),
-    qkvBias: weights.vectors(
-      qkv.map((module) => name(`${module}.bias`)),
-      [e, e, e],
-    ),
-    out: matrix('self_attn.out_proj', e, e),
-    outBias: vector('self_attn.out_proj.bias', e),
-    norm2: vector('layer_norm2.weight', e),
-    norm2Bias: vector('layer_norm2.bias', e),
-    fc1: matrix('mlp.fc1', m, e),
-    fc1Bias: vector('mlp.fc1.bias', m),
-    fc2: matrix('mlp.fc2', e, m),
-    fc2Bias: vector('mlp.fc2.bias', e),
-    eps: weights.constant([normEps]),
-    heads,
-    activation,
-  };
-}
-
 /** The blocks over one segment; x, f32 [n, e], is disposed of. */
 async function runSegment(
-  { depth, classToken, heads }: TowerConfig,
-  blocks: readonly VisionBlockWeights[],
-  first: Tensor,
+  { depth }: TowerConfig,
+  blocks: readonly RunBlock[],
+  { first, place }: { readonly first: Tensor; readonly place: SegmentPlace },
   wanted: { readonly salience: readonly number[]; readonly keys: readonly number[] },
   pause: () => Promise<void>,
 ): Promise<TowerOutput> {
@@ -184,17 +171,13 @@ async function runSegment(
   try {
     for (const [i, block] of blocks.slice(0, last + 1).entries()) {
       await pause();
-      const isSalient = wanted.salience.includes(i);
-      const look = lookInto(x, block, { keys: wanted.keys.includes(i), classRow: isSalient && classToken, heads });
-      if (look.keys !== undefined) keys.set(i, look.keys);
-      if (look.classRow !== undefined) salience.set(i, look.classRow);
-      const columns = isSalient && !classToken;
-      if (i === last && i >= depth && !columns) break;
-      const [y, mean] = visionBlock(x, block, { features: i < Math.max(depth, last), columns });
-      if (columns) salience.set(i, floats(mean).slice());
-      mean.dispose();
+      const want = { salience: wanted.salience.includes(i), keys: wanted.keys.includes(i) };
+      const seen = block(x, place, { ...want, features: i < Math.max(depth, last) });
+      if (seen.salience !== undefined) salience.set(i, seen.salience);
+      if (seen.keys !== undefined) keys.set(i, seen.keys);
+      if (seen.y === undefined) break;
       x.dispose();
-      x = y;
+      x = seen.y;
       if (i + 1 === depth) features = x.clone();
     }
   } catch (error) {
@@ -209,31 +192,6 @@ async function runSegment(
     salience: wanted.salience.map(of(salience)),
     keys: wanted.keys.map(of(keys)),
   };
-}
-
-/**
- * What the fused block does not give: the keys of a block that x, f32 [n, e], enters, f32 [n, e]; and the attention of its first row,
- * mean over heads, f32 [n]. Computed as the block computes them.
- */
-function lookInto(
-  x: Tensor,
-  { norm1, norm1Bias, qkv, qkvBias, eps }: VisionBlockWeights,
-  want: { readonly keys: boolean; readonly classRow: boolean; readonly heads: number },
-): { readonly keys?: Float32Array; readonly classRow?: Float32Array } {
-  if (!want.keys && !want.classRow) return {};
-  const { tf } = start();
-  const [n, e] = x.shape as [number, number];
-  const found: { keys?: Float32Array; classRow?: Float32Array } = {};
-  tf.tidy(() => {
-    const all = linear(layerNorm(x, norm1, norm1Bias, eps), qkv, qkvBias);
-    const part = (i: number, rows: number): Tensor => tf.slice(all, [0, i * e], [rows, e]);
-    if (want.keys) found.keys = floats(part(1, n)).slice();
-    if (!want.classRow) return;
-    const headsOf = (rows: Tensor): Tensor => tf.reshape(rows, [-1, want.heads, e / want.heads]);
-    const [q, k, v] = [headsOf(part(0, 1)), headsOf(part(1, n)), headsOf(part(2, n))];
-    found.classRow = floats(attention(q, k, v, { columns: true }).columns).slice();
-  });
-  return found;
 }
 
 function joinOutputs(

@@ -5,8 +5,18 @@ import type { ConfigReader } from '../json';
 import { activation } from './config';
 import type { TowerConfig } from './tower';
 
-/** A tower before a family says which hidden state it takes. */
-export type TowerShape = Omit<TowerConfig, 'depth'>;
+/** A tower with learned positions before a family says which hidden state it takes. */
+export type TowerShape = Omit<TowerConfig, 'depth'> & { readonly imageSize: number };
+
+/** What CLIP and SigLIP do without. */
+export const PLAIN_VIT = {
+  patchFrames: 1,
+  norm: 'layer',
+  fusedQkv: false,
+  ropeTheta: undefined,
+  windowed: [],
+  gated: false,
+} as const;
 
 /**
  * The tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
@@ -18,6 +28,7 @@ export function siglipTower(top: ConfigReader): TowerShape {
   if (type !== 'siglip_vision_model' && type !== 'siglip')
     throw config.unsupported('model_type', 'siglip_vision_model or siglip');
   return {
+    ...PLAIN_VIT,
     ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 16 }),
     patchBias: true,
     classToken: false,
@@ -32,6 +43,7 @@ export function clipTower(config: ConfigReader): TowerShape {
   if (config.string('model_type', 'clip_vision_model') !== 'clip_vision_model')
     throw config.unsupported('model_type', 'clip_vision_model');
   return {
+    ...PLAIN_VIT,
     ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 32 }),
     patchBias: false,
     classToken: true,

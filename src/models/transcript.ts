@@ -5,10 +5,10 @@ import { SparseVilaError } from '../errors';
 import { strip, stripEnd } from '../text/strip';
 import type { ChatTemplate, ContentPart, Message, TextRange } from '../text/template';
 import type { Tokenizer } from '../text/tokenizer';
-import { MARKER } from './media';
+import { MARKER, type MediaInput } from './media';
 
-/** A part of a message: text, or a medium by its number in the conversation. */
-export type Said = string | { readonly medium: number };
+/** A part of a message: text, or a medium by its number in the conversation; an image where nothing is said of its kind. */
+export type Said = string | { readonly medium: number; readonly kind?: MediaInput['kind'] };
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
@@ -22,10 +22,13 @@ export interface Transcript {
   readonly plain: readonly TextRange[];
 }
 
-/** What rendering needs of a model. `marker`: text that the template prints for an image part. */
+/** What rendering needs of a model. */
 export interface Renderer {
   readonly template: ChatTemplate;
+  /** What the template prints for an image part. */
   readonly marker: { readonly text: string };
+  /** What it prints for a video part; absent: videos are shown to it as images. */
+  readonly videoPlaceholder?: string | undefined;
   readonly tokenizer: Pick<Tokenizer, 'decode' | 'isSpecial' | 'vocabSize'>;
 }
 
@@ -81,12 +84,14 @@ function enclosed(words: string): string {
   return words.slice(0, at) + BEGIN + core + END + words.slice(at + core.length);
 }
 
-function messageOf({ template, marker }: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
+function messageOf(renderer: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
+  const { template, marker, videoPlaceholder } = renderer;
   const own: Said[] = template.strips ? stripped(parts) : [...parts];
   const hasMedia = parts.some((part) => typeof part !== 'string');
   if ((hasMedia || template.takes === 'parts') && printsImages(template, marker.text)) {
     const content = own.map((part): ContentPart => {
-      return typeof part === 'string' ? { type: 'text', text: enclose(part) } : { type: 'image' };
+      if (typeof part === 'string') return { type: 'text', text: enclose(part) };
+      return { type: videoPlaceholder === undefined ? 'image' : (part.kind ?? 'image') };
     });
     return { role, content };
   }
@@ -150,7 +155,8 @@ function rangesOf(marked: string, text: string): TextRange[] {
 function expand(renderer: Renderer, { text, plain }: Transcript, layouts: readonly string[]): Transcript {
   const isWritten = (at: number): boolean => plain.some(({ begin, end }) => at >= begin && at < end);
   const places: { at: number; length: number }[] = [];
-  for (const printed of new Set([renderer.marker.text, MARKER]))
+  const { marker, videoPlaceholder = MARKER } = renderer;
+  for (const printed of new Set([marker.text, videoPlaceholder, MARKER]))
     for (let at = text.indexOf(printed); at >= 0; at = text.indexOf(printed, at + printed.length))
       if (!isWritten(at)) places.push({ at, length: printed.length });
   places.sort((a, b) => a.at - b.at);

@@ -3,17 +3,27 @@
 import type { Tensor } from '../runtime/tensor';
 import { float32, run } from './run';
 
+/** Where a row stands: one number on every axis, or one for each of the axes time, row and column (M-RoPE, arXiv 2409.12191, section 2.1). */
+export type Position = number | readonly [time: number, row: number, column: number];
+
 /**
  * cos and sin of position * inverseFrequency as f32 [2, t, c / 2]. Angles are computed in double precision from
  * frequencies that were rounded to f32, as Hugging Face's are; the product is rounded to f32 first, as there.
+ * @param axes uint8 [c / 2]: the axis whose position turns each frequency; absent: time
  */
-export function ropeTable(positions: ArrayLike<number>, inverseFrequencies: Float64Array): Tensor {
+export function ropeTable(
+  positions: ArrayLike<Position>,
+  inverseFrequencies: Float64Array,
+  axes: Uint8Array = new Uint8Array(inverseFrequencies.length),
+): Tensor {
   const t = positions.length;
   const half = inverseFrequencies.length;
   const table = new Float32Array(2 * t * half);
   for (let i = 0; i < t; i++)
     for (let j = 0; j < half; j++) {
-      const angle = Math.fround((positions[i] as number) * Math.fround(inverseFrequencies[j] as number));
+      const given = positions[i] as Position;
+      const position = typeof given === 'number' ? given : (given[axes[j] as number] as number);
+      const angle = Math.fround(position * Math.fround(inverseFrequencies[j] as number));
       table[i * half + j] = Math.cos(angle);
       table[(t + i) * half + j] = Math.sin(angle);
     }

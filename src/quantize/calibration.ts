@@ -10,6 +10,7 @@ import type { MediaInput } from '../models/media';
 import type { LoadOptions, RowModel, VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { endOfAnswer, transcript } from '../models/transcript';
+import type { Position } from '../ops/rope';
 import { floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { append, startConversation } from '../session/conversation';
@@ -37,7 +38,7 @@ export interface CalibrationSample {
 export interface Sequence {
   /** f32 [t, d] */
   x: Float32Array;
-  readonly positions: readonly number[];
+  readonly positions: readonly Position[];
   /** 1 for a visual row, 0 for text. */
   readonly visual: Uint8Array;
   /** Rows whose next token is given by `next`: those that answers are sampled from. */
@@ -163,7 +164,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     pace: pacer(signal),
   };
   const parts: Float32Array[] = [];
-  const positions: number[] = [];
+  const positions: Position[] = [];
   const answers: { row: number; next: number }[] = [];
   const visualRows: number[] = [];
   const add = (rows: DecoderRows): void => {

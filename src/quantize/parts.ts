@@ -5,7 +5,7 @@ import { type Block, type BlockOps, decoderBlock, projectorBlock, towerBlock } f
 import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
 import type { PartName, Plan } from '../models/plan';
 import { attention } from '../ops/attention';
-import { rope, ropeTable } from '../ops/rope';
+import { type Position, rope, ropeTable } from '../ops/rope';
 import type { BlockWeights } from './block_weights';
 import type { Sequence } from './calibration';
 import { embeddedPictures, type PictureOptions, pictureFeatures } from './pictures';
@@ -57,10 +57,10 @@ function decoderPart({ decoder: config }: Plan): Part {
   };
 }
 
-function causalAttention(config: DecoderConfig, positions: readonly number[]): BlockOps['attend'] {
+function causalAttention(config: DecoderConfig, positions: readonly Position[]): BlockOps['attend'] {
   const frequencies = ropeInverseFrequencies(config);
   return (q, k, v) => {
-    const table = ropeTable(positions, frequencies);
+    const table = ropeTable(positions, frequencies, config.ropeAxes);
     return attention(rope(q, table), rope(k, table), v, { causal: true }).out;
   };
 }

@@ -80,7 +80,7 @@ export async function embeddedPictures(options: PictureOptions): Promise<Float32
     const states: Float32Array[] = [];
     for (const { layout, canvases } of media.flat()) {
       const values = (begin: number, end: number) =>
-        patchValues(canvases, layout.patches, { begin, end, size: plan.tower.patchSize }, tables);
+        patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
       const { features } = await embedding.run(layout.patches, values, {}, pace);
       const all = floats(features).slice();
       features.dispose();

@@ -3,18 +3,20 @@
 import { SparseVilaError } from '../errors';
 import { type Grid, planeTokens, type Run } from '../models/media';
 import type { RowModel } from '../models/model';
+import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { SparsityMethod, VisualPlace } from '../sparsity/method';
 import { append, type Conversation, type Item } from './conversation';
 import { firstTokens, type PrunedMedium } from './media';
+import { placeRun, positionRule } from './positions';
 import type { Opening, RunPlace } from './prompt';
 
 /** Rows that enter the decoder, and their positions. */
 export interface DecoderRows {
   /** f32 [t, d] */
   readonly x: Tensor;
-  readonly positions: number[];
+  readonly positions: Position[];
   /** Indices of the visual rows, ascending, and the place of each in its medium. */
   readonly visual: number[];
   readonly places: VisualPlace[];
@@ -42,11 +44,12 @@ export function decoderRows(
 ): DecoderRows {
   const { model, method, conversation } = context;
   const made: (() => Tensor)[] = [];
-  const positions: number[] = [];
+  const positions: Position[] = [];
   const visual: number[] = [];
   const places: VisualPlace[] = [];
   const ids: number[] = [];
   const items: Item[] = [];
+  const rule = positionRule(model, method);
   let next = conversation.nextPosition;
   const addText = (text: readonly number[]): void => {
     if (text.length === 0) return;
@@ -62,14 +65,13 @@ export function decoderRows(
     addText(idsAround(model, run.before));
     const { begin, end } = keptIn(pruned, run);
     made.push(() => sliceOf(pruned.rows, begin, end));
-    const compact = method.positions === 'compact';
-    for (let i = begin; i < end; i++) {
-      const token = pruned.kept[i] as number;
+    const kept = pruned.kept.subarray(begin, end);
+    const { positions: placed, span } = placeRun(pruned.layout, run, kept, next, rule);
+    for (const [i, token] of kept.entries()) {
       visual.push(positions.length);
-      positions.push(next + (compact ? i - begin : token - run.from));
+      positions.push(placed[i] as Position);
       places.push({ medium, ...placeOf(pruned, run, token) });
     }
-    const span = compact ? end - begin : run.to - run.from;
     next += span;
     const around = [run.before, run.after].reduce((sum, text) => sum + idsAround(model, text).length, 0);
     items.push({ ...place, kept: end - begin, around, span });
@@ -98,7 +100,7 @@ export function idsAround({ tokenizer }: RowModel, text: string | undefined): re
 }
 
 /** The range of the kept tokens that belongs to a run. */
-function keptIn({ kept }: PrunedMedium, { from, to }: Run): { begin: number; end: number } {
+export function keptIn({ kept }: PrunedMedium, { from, to }: Run): { begin: number; end: number } {
   let begin = 0;
   while (begin < kept.length && (kept[begin] as number) < from) begin++;
   let end = begin;

@@ -84,7 +84,10 @@ export async function openHistory(
       prepared.map((medium) => ({ prepared: medium, first })),
     );
     let next = first;
-    turns.push({ role, parts: parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++ })) });
+    turns.push({
+      role,
+      parts: parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++, kind: part.kind })),
+    });
     await pace();
   }
   append(c.media, media);

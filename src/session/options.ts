@@ -63,9 +63,12 @@ const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed
 const HISTORY = oneOf('keep', 'forget');
 
 const VIDEO: Check = {
-  expected: 'an object whose frames are a list of images',
-  accepts: (value) =>
-    OBJECT.accepts(value) && Array.isArray((value as VideoInput).frames) && (value as VideoInput).frames.length > 0,
+  expected: 'an object whose frames are a list of images, and whose fps, where given, is a number above 0',
+  accepts: (value) => {
+    if (!OBJECT.accepts(value)) return false;
+    const { frames, fps = 1 } = value as VideoInput;
+    return Array.isArray(frames) && frames.length > 0 && Number.isFinite(fps) && fps > 0;
+  },
 };
 
 /** The names of the sampling options. The sampler checks their values, together with the checkpoint's defaults. */
@@ -124,8 +127,9 @@ export function checkAskOptions(options: AskOptions | undefined): AskOptions {
 /** A copy of a video, which neither a getter nor a later change of the caller's list can affect. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function copyOf(video: VideoInput): VideoInput {
   try {
-    const frames = Array.from(video.frames);
-    if (VIDEO.accepts({ frames })) return { frames };
+    const { frames, fps } = video;
+    const copy = { frames: Array.from(frames), ...(fps !== undefined && { fps }) };
+    if (VIDEO.accepts(copy)) return copy;
   } catch {
     // A getter threw, or returned something else than a list this time.
   }

@@ -2,13 +2,16 @@
 // the question's relevance for every visual row in every layer, and the scores of the next token.
 
 import type { Segment } from '../models/decoder';
+import type { Run as MediumRun } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
+import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
-import { type DecoderRows, decoderRows, idsAround } from './decoder_rows';
+import { type DecoderRows, decoderRows, idsAround, keptIn } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
 import type { MediaContext, PrunedMedium } from './media';
+import { type PositionRule, placeRun, positionRule, spanOf } from './positions';
 import type { TurnPrompt } from './prompt';
 
 /** Maximum number of rows per op call: bounds scratch memory and the time between calls of `pace`. */
@@ -48,9 +51,13 @@ export async function prefill(
   const texts =
     prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length) +
     around.reduce((sum, text) => sum + idsAround(model, text).length, 0);
-  const pruned =
-    method.positions === 'compact' ? 0 : all.reduce((sum, medium) => sum + medium.tokens - medium.kept.length, 0);
-  checkRoom(c, kept + texts, kept + texts + pruned);
+  const rule = positionRule(model, method);
+  const spans = all.flatMap((medium) => medium.layout.runs.map((run) => spanOfKept(medium, run, rule)));
+  checkRoom(
+    c,
+    kept + texts,
+    spans.reduce((sum, span) => sum + span, texts),
+  );
   const rows = decoderRows(context, [...prompt.opening, prompt.question], media);
   try {
     const run = startRun(context, rows, prompt.question.length);
@@ -69,6 +76,13 @@ export async function prefill(
   } finally {
     rows.x.dispose();
   }
+}
+
+/** The positions that a run takes. */
+function spanOfKept(medium: PrunedMedium, run: MediumRun, rule: PositionRule): number {
+  if (!rule.isCompact) return spanOf(medium.layout, run, rule);
+  const { begin, end } = keptIn(medium, run);
+  return placeRun(medium.layout, run, medium.kept.subarray(begin, end), 0, rule).span;
 }
 
 function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, words: number): Run {
@@ -128,7 +142,7 @@ async function runStage(
     for (const { begin, end } of chunks(kept.length, cuts)) {
       const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
-      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
+      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
       const segment = { cache: c.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
       try {
         outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
@@ -157,7 +171,7 @@ async function lookAhead(
   for (const { begin, end } of chunks(kept.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
     try {
-      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as number);
+      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
       columns = model.decoder.look(layer, part, { cache: c.cache, positions }, before + begin) as typeof columns;
     } finally {
       part.dispose();

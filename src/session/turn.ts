@@ -23,6 +23,7 @@ import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
 import { type AskOptions, type History, type Part, samplingOf } from './options';
 import { retrievePermanently } from './permanent';
+import { positionRule, spanOf } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { type TurnPrompt, turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
@@ -139,8 +140,8 @@ export function turnsWith(
   first: number,
 ): Turn[] {
   let next = first + media.length - parts.filter((part) => typeof part !== 'string').length;
-  const given = Array.from({ length: next - first }, (_, i) => ({ medium: first + i }));
-  const own = parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++ }));
+  const given = media.slice(0, next - first).map(({ kind }, i) => ({ medium: first + i, kind }));
+  const own = parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++, kind: part.kind }));
   const opening: Turn[] = turns.length > 0 || system === undefined ? [] : [{ role: 'system', parts: [system] }];
   return [...opening, ...turns, { role: 'user', parts: [...open, ...given, ...own] }];
 }
@@ -199,17 +200,25 @@ async function prepare(
 
 /** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */
 function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { opening, question }: TurnPrompt): void {
-  const runs = opening.flatMap((part) =>
-    'medium' in part ? (c.media[part.medium]?.prepared.layout.runs[part.run] ?? []) : [],
-  );
-  const around = runs.flatMap(({ before, after }) => [...idsAround(model, before), ...idsAround(model, after)]);
+  const runs = opening.flatMap((part) => {
+    if (!('medium' in part)) return [];
+    const { layout } = (c.media[part.medium] as KnownMedium).prepared;
+    const run = layout.runs[part.run];
+    return run === undefined ? [] : [{ layout, run }];
+  });
+  const around = runs.flatMap(({ run: { before, after } }) => [
+    ...idsAround(model, before),
+    ...idsAround(model, after),
+  ]);
   const texts = opening.reduce(
     (sum, part) => sum + ('medium' in part ? 0 : part.length),
     question.length + around.length,
   );
-  const all = runs.reduce((sum, { from, to }) => sum + to - from, texts);
-  if (method.prune === undefined) checkRoom(c, all, all);
-  else checkRoom(c, texts, method.positions === 'compact' ? texts : all, 'at least');
+  const all = runs.reduce((sum, { run }) => sum + run.to - run.from, texts);
+  const rule = positionRule(model, method);
+  const positions = runs.reduce((sum, { layout, run }) => sum + spanOf(layout, run, rule), texts);
+  if (method.prune === undefined) checkRoom(c, all, positions);
+  else checkRoom(c, texts, rule.isCompact ? texts : positions, 'at least');
 }
 
 /** Keeps the first `common` items of a conversation whose template has rewritten the rest. The messages do not change. */

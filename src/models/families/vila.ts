@@ -164,7 +164,9 @@ const blockSide = (type: ProjectorType): number =>
 /** What a projector does after its blocks are formed; e: width of a patch's features, d: decoder width. */
 export function projectorSteps(type: ProjectorType, e: number, d: number): readonly ProjectorStep[] {
   const width = e * blockSide(type) ** 2;
-  const norm = (name: string, n: number): ProjectorStep => ({ kind: 'norm', name, width: n, eps: PROJECTOR_NORM_EPS });
+  const norm = (name: string, width: number): ProjectorStep => {
+    return { kind: 'norm', name, width, bias: true, eps: PROJECTOR_NORM_EPS };
+  };
   const linear = (name: string, rows: number, cols: number, activation: 'gelu' | 'none' = 'none'): ProjectorStep => {
     return { kind: 'linear', name, rows, cols, bias: true, activation };
   };
