@@ -26,6 +26,7 @@ it('exports what the documentation names, and nothing else', () => {
       'explain',
       'fastV',
       'hiPrune',
+      'inspect',
     ],
     ...[
       'load',

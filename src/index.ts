@@ -2,6 +2,7 @@
 
 import { convert as convertFolder } from './convert/convert';
 import { coded } from './errors';
+import { type Inspection, type InspectOptions, inspect as inspectFolder } from './models/inspect';
 import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
@@ -20,6 +21,7 @@ export { type ExplainedTurn, type ExplainOptions, explain } from './explain/expl
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
 export type { Decoder } from './models/decoder';
+export type { Inspection, InspectOptions, PartInspection, Problem } from './models/inspect';
 export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } from './models/media';
 export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
 export type { Plan } from './models/plan';
@@ -72,6 +74,18 @@ export const quantize = withCodes(quantizeFolder);
 
 /** Converts a checkpoint folder into a new one, as `sparsevila convert` does. Stopped, the same call continues. */
 export const convert = withCodes(convertFolder);
+
+/**
+ * Describes a checkpoint folder from its config files and safetensors headers, as `sparsevila inspect` does; needs no engine.
+ * @throws SparseVilaError as `load` for a folder that no plan can be made of; what is wrong with its tensors is in `problems`
+ */
+export async function inspect(path: string, options?: InspectOptions): Promise<Inspection> {
+  try {
+    return await inspectFolder(path, options);
+  } catch (error) {
+    throw coded(error, undefined);
+  }
+}
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

@@ -79,7 +79,6 @@ export function randomWeights(
   return {
     has: (name) => name === 'lm_head.weight',
     tensor: (name, shape) => vector(shape, /norm.*weight/.test(name) ? 1 : 0.01),
-    optional: (_, shape) => vector(shape, 0.01),
     vectors: (_, lengths) => vector([lengths.reduce((a, b) => a + b, 0)], 0.01),
     matrix: (names, rows, k, { gated = false } = {}) => {
       const packed = matrix(names, rows, k, gated);

@@ -13,7 +13,7 @@ export interface Documented {
 /** How a word looks that a command line begins with; other lines of a block are no commands. */
 const LAUNCHER = /^(?:[A-Z_]+=\S+ )*(?:npx|npm|pnpm|yarn|bun|node|echo|curl|sparsevila|scripts\/\S+\.sh)(?: |$)/;
 /** A command of the CLI that running text names without its launcher: `evaluate --equal time`. */
-const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|quantize|convert|setup|doctor) -/;
+const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|inspect|quantize|convert|setup|doctor) -/;
 
 /** The command lines of a Markdown file: in blocks without a language or in a shell's, and as code in its text. */
 export function commandsOf(markdown: string): string[] {

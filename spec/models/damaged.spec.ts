@@ -3,7 +3,7 @@
 
 import { rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { load } from '../../src';
+import { inspect, load } from '../../src';
 import { errorOf } from '../image/fixtures';
 import { vilaCase } from '../support/assets';
 import { changeJson, changeTensors, type Stored, withCopy } from '../support/checkpoint';
@@ -215,6 +215,15 @@ const DAMAGES: readonly Case[] = [
   ['template broken', json('llm/tokenizer_config.json', { chat_template: '{% for %}' }), 'ERR_TEMPLATE_INVALID', 'llm'],
 ];
 
+/** What `inspect` says that loading would throw: its first problem, or what it throws itself. */
+async function refusal(folder: string): Promise<unknown> {
+  try {
+    return (await inspect(folder)).problems[0];
+  } catch (error) {
+    return error;
+  }
+}
+
 describe('a damaged checkpoint', () => {
   beforeAll(async () => {
     // The first load makes what is made once per process.
@@ -232,6 +241,7 @@ describe('a damaged checkpoint', () => {
       expect(error.code).toBe(code);
       for (const name of names) expect(error.message).toMatch(name);
       expect(error.message).toContain(folder);
+      expect(await refusal(folder)).toMatchObject({ code: error.code, message: error.message });
     });
   });
 
@@ -239,6 +249,7 @@ describe('a damaged checkpoint', () => {
     for (const path of [join(vilaCase('linear'), 'nowhere'), join(vilaCase('linear'), 'config.json')]) {
       const error = await errorOf(() => load(path));
       expect([error.code, error.message]).toEqual(['ERR_MODEL_MISSING', expect.stringContaining(path)]);
+      expect(await refusal(path)).toMatchObject({ code: error.code, message: error.message });
     }
   });
 

@@ -43,6 +43,11 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     describe: 'Find the most aggressive ratios that keep a given quality',
     load: async () => (await import('./tune.js')).tuneCommand as Command,
   },
+  inspect: {
+    describe: 'Say what a checkpoint folder is and needs, from its headers',
+    positionals: ['model'],
+    load: async () => (await import('./inspect.js')).inspectCommand as Command,
+  },
   quantize: {
     describe: 'Make a 4-bit checkpoint',
     load: async () => (await import('./quantize.js')).quantizeCommand as Command,

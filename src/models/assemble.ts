@@ -35,10 +35,24 @@ export const assemble = (plan: Plan, options: LoadOptions): Promise<VisionLangua
 export const assembleRows = (plan: Plan, options: LoadOptions): Promise<RowModel> =>
   assembleWith<EmbeddingTable>(plan, options, embeddingTable, BEYOND_EMBEDDING);
 
+type BuildDecoder<D> = (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>;
+
+/** Builds tower, projector and decoder: the one order in which their tensors are asked for. `loaded` is awaited after each layer. */
+export async function buildParts<D>(
+  plan: Plan,
+  weights: Readonly<Record<PartName, Weights>>,
+  build: BuildDecoder<D>,
+  loaded: () => Promise<void>,
+): Promise<{ readonly tower: Tower; readonly projector: Projector; readonly decoder: D }> {
+  const tower = await buildTower(plan.tower, weights.tower, loaded);
+  const projector = buildProjector(plan.projector, weights.projector);
+  return { tower, projector, decoder: await build(plan.decoder, weights.decoder, loaded) };
+}
+
 async function assembleWith<D extends EmbeddingTable>(
   plan: Plan,
   options: LoadOptions,
-  build: (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>,
+  build: BuildDecoder<D>,
   unread: readonly RegExp[],
 ): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
   const pause = pacer(options.signal);
@@ -57,9 +71,7 @@ async function assembleWith<D extends EmbeddingTable>(
   try {
     const text = textSide(plan, options);
     const parts = { tower: open('tower'), projector: open('projector'), decoder: open('decoder', unread) };
-    const tower = await buildTower(plan.tower, parts.tower, report);
-    const projector = buildProjector(plan.projector, parts.projector);
-    const llm = await build(plan.decoder, parts.decoder, report);
+    const { tower, projector, decoder: llm } = await buildParts(plan, parts, build, report);
     for (const weights of opened) weights.close();
     await report();
     return {
@@ -83,13 +95,19 @@ export function openPart(
   { weights: type, precision }: Pick<LoadOptions, 'weights' | 'precision'>,
   ignore: readonly RegExp[] = [],
 ): Weights {
-  const { folder, quantization } = plan.sources[part];
-  return openWeights(folder, {
-    ...{ type, precision, quantization },
-    rename: partName(plan, part),
-    ignore: [/^of another part: /, ...ignore],
+  const options = indexOptions(plan, part);
+  return openWeights(plan.sources[part].folder, {
+    ...{ ...options, type, precision },
+    ignore: [...options.ignore, ...ignore],
   });
 }
+
+/** How the files of a part are read: what stands in for its config, its names, and those of other parts. */
+export const indexOptions = (plan: Plan, part: PartName) => ({
+  quantization: plan.sources[part].quantization,
+  rename: partName(plan, part),
+  ignore: [/^of another part: /],
+});
 
 /** A function from names in a part's files to canonical ones without the part's own; `of another part: …` for those of other parts. */
 export function partName(plan: Plan, part: PartName): (name: string) => string {
@@ -102,7 +120,8 @@ export function partName(plan: Plan, part: PartName): (name: string) => string {
   };
 }
 
-function textSide(plan: Plan, { template: given }: LoadOptions) {
+/** Tokenizer, template and what else turns text into ids. @throws SparseVilaError `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…`, `ERR_CONFIG_…` */
+export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'template'>) {
   const { text, decoder: config, folder: path } = plan;
   const rows = config.vocabSize;
   const tokenizer = loadTokenizer(text.folder, { added: text.added ?? [] });

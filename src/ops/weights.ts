@@ -40,6 +40,28 @@ export interface PackOptions {
   readonly roundActivations?: boolean;
 }
 
+/** Outputs of a strip: packed matrices are stored in strips. */
+const STRIP = 16;
+const HEADER_BYTES = 64;
+
+/**
+ * Bytes that a packed matrix takes. `group`: of 4 bits, inputs per scale as stored.
+ * Source: native/kernels/linear.cc, int4.cc, int8.cc (`packed_bytes`, `packed_int4_bytes`, `packed_int8_bytes`).
+ */
+export function packedBytes(
+  type: PackedMatrix['type'],
+  { rows, k, gated }: { readonly rows: readonly number[]; readonly k: number; readonly gated: boolean },
+  group = STORED_GROUPS[0] as number,
+): number {
+  const strips = (count: number): number => Math.ceil(count / STRIP);
+  const upTo = (size: number): number => Math.ceil(k / size) * size;
+  const joined = strips(rows.reduce((sum, count) => sum + count, 0));
+  const apart = rows.reduce((sum, count) => sum + strips(count), 0);
+  if (type === 'int4') return HEADER_BYTES + apart * Math.ceil(k / group) * ((STRIP / 2) * group + 64);
+  if (type === 'int8') return HEADER_BYTES + joined * (upTo(4) * STRIP + 128);
+  return HEADER_BYTES + (gated ? apart : joined) * STRIP * upTo(2) * WEIGHT_BYTES[type];
+}
+
 const words = (offset: number): [number, number] => [offset | 0, Math.floor(offset / 2 ** 32)];
 
 /**

@@ -1,0 +1,152 @@
+// Weights that are looked up in headers and counted, but not read: what a model's builders ask for, in which form it lies in the files, and
+// what it would take in memory. Knows no architecture, and starts no engine.
+
+import type { TensorEntry } from '../checkpoint/safetensors';
+import { type ErrorCode, SparseVilaError } from '../errors';
+import { type PackedMatrix, packedBytes, type WeightType } from '../ops/weights';
+import type { Tensor } from '../runtime/tensor';
+import { moduleOf, type Stack, type StackForm, type WeightIndex } from './weight_index';
+import type { Weights } from './weights';
+
+/** The values of the load option `weights`; stored: as in the files. */
+export type Storage = 'stored' | WeightType;
+const STORAGES: readonly Storage[] = ['stored', 'f32', 'f16', 'bf16'];
+
+/** Why `load` would fail. */
+export interface Problem {
+  readonly code: ErrorCode;
+  readonly message: string;
+  /** Canonical names of the tensors that it is about. */
+  readonly tensors: readonly string[];
+}
+
+/** What a part's weights are. */
+export interface Count {
+  parameters: number;
+  bytes: number;
+  readonly formats: Map<string, number>;
+  readonly memory: Record<Storage, number>;
+  readonly zeroBiases: string[];
+}
+
+export const emptyCount = (): Count => ({
+  parameters: 0,
+  bytes: 0,
+  formats: new Map(),
+  memory: { stored: 0, f32: 0, f16: 0, bf16: 0 },
+  zeroBiases: [],
+});
+
+/** Runs `work`; an error of the package becomes a problem. */
+export function attempt<T>(problems: Problem[], tensors: readonly string[], work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof SparseVilaError)) throw error;
+    problems.push({ code: error.code, message: error.message, tensors });
+    return undefined;
+  }
+}
+
+/** Stands for a tensor that is not read. */
+const UNREAD: Tensor = {
+  ...{ id: -1, shape: [], dtype: 'float32', size: 0, isDisposed: true },
+  dataSync: () => {
+    throw new SparseVilaError('ERR_INTERNAL', 'inspect: expected no tensor to be read while a model is described.');
+  },
+  clone: () => UNREAD as never,
+  dispose: () => undefined,
+};
+
+/** A part whose files cannot be opened. */
+export const NO_WEIGHTS: Weights = {
+  has: () => false,
+  tensor: () => UNREAD,
+  vectors: () => UNREAD,
+  matrix: (_, rows, k, { gated = false } = {}) => {
+    const outputs = gated ? (rows[0] as number) : rows.reduce((sum, one) => sum + one, 0);
+    return { tensor: UNREAD, outputs, inputs: k, type: 'f32', gated };
+  },
+  constant: () => UNREAD,
+  progress: { done: 0, total: 0 },
+  close: () => undefined,
+  dispose: () => undefined,
+};
+
+const product = (shape: readonly number[]): number => shape.reduce((size, length) => size * length, 1);
+
+/** Weights that are looked up and counted, but not read. */
+export function countedWeights(index: WeightIndex, count: Count, problems: Problem[]): Weights {
+  const add = (entries: readonly TensorEntry[], format: string, parameters: number): void => {
+    for (const entry of entries) {
+      index.take(entry);
+      count.bytes += entry.bytes;
+    }
+    count.parameters += parameters;
+    count.formats.set(format, (count.formats.get(format) ?? 0) + parameters);
+  };
+  const occupy = (bytes: (storage: Storage) => number): void => {
+    for (const storage of STORAGES) count.memory[storage] += bytes(storage);
+  };
+  /** What is there under a name that cannot be used is one problem, not a superfluous tensor as well. */
+  const settle = (module: string): void => {
+    for (const [entry, name] of index.rest())
+      if (moduleOf(name) === module || name.startsWith(`${module}.`)) index.take(entry);
+  };
+  const tensor = (name: string, shape: readonly number[]): Tensor => {
+    const found = attempt(problems, [name], () => index.plain(name, shape));
+    if (found === undefined) settle(name);
+    else add([found.entry], found.type, product(shape));
+    occupy(() => 4 * product(shape));
+    return UNREAD;
+  };
+  return {
+    ...NO_WEIGHTS,
+    has: index.has,
+    tensor,
+    vectors: (names, lengths) => {
+      for (const [i, name] of names.entries()) tensor(name, [lengths[i] as number]);
+      return UNREAD;
+    },
+    matrix: (names, rows, k, { gated = false } = {}): PackedMatrix => {
+      const stack: Stack = { modules: names.map(moduleOf), rows, k, gated };
+      const form = attempt(problems, names, () => index.stack(stack));
+      if (form === undefined) stack.modules.forEach(settle);
+      else {
+        addForm(form, stack, add);
+        occupy((storage) => memoryOf(form, stack, storage));
+      }
+      return NO_WEIGHTS.matrix(names, rows, k, { gated });
+    },
+    constant: (values) => {
+      occupy(() => 4 * values.length);
+      return UNREAD;
+    },
+  };
+}
+
+function addForm(
+  form: StackForm,
+  { rows, k }: Pick<Stack, 'rows' | 'k'>,
+  add: (entries: readonly TensorEntry[], format: string, parameters: number) => void,
+): void {
+  const size = (i: number): number => (rows[i] as number) * k;
+  if (form.kind === 'mixed')
+    for (const [i, part] of form.parts.entries()) addForm(part, { rows: rows.slice(i, i + 1), k }, add);
+  else if (form.kind === 'plain') for (const [i, { entry, type }] of form.parts.entries()) add([entry], type, size(i));
+  else if (form.kind === 'int8')
+    for (const [i, { weight, scales }] of form.parts.entries()) add([weight, scales], '8 bits (W8A8)', size(i));
+  else
+    for (const [i, { tensors, format, group }] of form.parts.entries()) {
+      const entries = Object.values(tensors).filter((entry): entry is TensorEntry => entry !== undefined);
+      add(entries, `4 bits (${format}), groups of ${group}`, size(i));
+    }
+}
+
+/** Bytes of the packed matrix. */
+function memoryOf(form: StackForm, stack: Stack, storage: Storage): number {
+  const wanted = storage === 'stored' ? undefined : storage;
+  if (form.kind === 'int4') return packedBytes('int4', stack, form.parts[0].storedGroup);
+  if (form.kind === 'int8') return packedBytes('int8', stack);
+  return packedBytes(wanted ?? (form.kind === 'plain' ? form.parts[0]?.type : undefined) ?? 'f32', stack);
+}

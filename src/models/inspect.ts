@@ -1,0 +1,155 @@
+// What a checkpoint folder is, from its config files and safetensors headers: no tensor is read, no engine is needed. The plan is the one
+// that loading uses, and the builders of tower, projector and decoder say themselves which tensors they want.
+
+import type { Size } from '../image/cells';
+import { type KvType, kvBytes } from '../ops/kv_cache';
+import { type Check, checkOptions, checkValue, listOf, NAME, OBJECT } from '../options';
+import { buildParts, indexOptions, textSide } from './assemble';
+import type { DecoderConfig } from './config';
+import {
+  attempt,
+  type Count,
+  countedWeights,
+  emptyCount,
+  NO_WEIGHTS,
+  type Problem,
+  type Storage,
+} from './counted_weights';
+import { decoder } from './decoder';
+import { planOf } from './load';
+import { tokensOf } from './media';
+import { PARTS, type PartName, type Plan } from './plan';
+import type { ProjectorStep } from './projector';
+import type { TowerConfig } from './tower';
+import { extraWeights, isOptionalBias, type WeightIndex, weightIndex } from './weight_index';
+
+export type { Problem, Storage } from './counted_weights';
+
+export interface InspectOptions {
+  /** Pictures whose visual tokens are counted, in pixels; default 448x448 and 1920x1080. */
+  readonly images?: readonly Size[];
+}
+
+export interface PartInspection {
+  readonly parameters: number;
+  /** In the files. */
+  readonly bytes: number;
+  /** Parameters in each form of storage, such as `bf16` or `4 bits (awq-gemm), groups of 128`. */
+  readonly formats: Readonly<Record<string, number>>;
+}
+
+export interface Inspection {
+  readonly folder: string;
+  /** `model_type` of the checkpoint. */
+  readonly family: string;
+  readonly config: {
+    readonly decoder: DecoderConfig;
+    readonly tower: TowerConfig;
+    readonly projector: readonly ProjectorStep[];
+  };
+  readonly parts: Readonly<Record<PartName, PartInspection>>;
+  /** The most tokens of a conversation. */
+  readonly contextLength: number;
+  /** A picture alone in its turn: its visual tokens, and the squares that the tower sees. */
+  readonly images: readonly (Size & { readonly tokens: number; readonly tiles: number })[];
+  /** Bytes of the loaded weights, by the load option `weights`. */
+  readonly memory: Readonly<Record<Storage, number>>;
+  /** Bytes that the KV cache takes for each token, by the session option `kv`. */
+  readonly kvBytesPerToken: Readonly<Record<KvType, number>>;
+  /** What `load` would throw, the first one first; empty: it would load, if its tensors hold finite numbers. */
+  readonly problems: readonly Problem[];
+  /** Biases that the model does not have: they have to be zeros, which only loading sees. */
+  readonly zeroBiases: readonly string[];
+  /** What this model cannot do here, and why. */
+  readonly unsupported: readonly { readonly what: string; readonly why: string }[];
+}
+
+const DEFAULT_IMAGES: readonly Size[] = [
+  { width: 448, height: 448 },
+  { width: 1920, height: 1080 },
+];
+
+const isSide = (side: unknown): boolean => Number.isSafeInteger(side) && (side as number) > 0;
+const IMAGE: Check = {
+  expected: 'a size in pixels',
+  accepts: (value) => OBJECT.accepts(value) && isSide((value as Size).width) && isSide((value as Size).height),
+};
+
+/**
+ * Describes the checkpoint folder `path`.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_…` and `ERR_CONFIG_…` as `load`, which say what is not supported. What is wrong with
+ *   weights, tokenizer and template is in `problems`.
+ */
+export async function inspect(path: string, options?: InspectOptions): Promise<Inspection> {
+  checkValue('inspect', 'path', path, NAME);
+  const { images = DEFAULT_IMAGES } = checkOptions<InspectOptions>('inspect', options, {
+    images: listOf('sizes { width, height } in pixels', IMAGE),
+  });
+  const plan = planOf(path);
+  const problems: Problem[] = [];
+  attempt(problems, [], () => textSide(plan, {}));
+  const counts = await countWeights(plan, problems);
+  const { layers, kvHeads, headDim, maxPositions } = plan.decoder;
+  const sum = (storage: Storage): number => PARTS.reduce((all, part) => all + counts[part].memory[storage], 0);
+  return {
+    folder: plan.folder,
+    family: plan.family,
+    config: { decoder: plan.decoder, tower: plan.tower, projector: plan.projector },
+    parts: perPart((part) => {
+      const { parameters, bytes, formats } = counts[part];
+      return { parameters, bytes, formats: Object.fromEntries(formats) };
+    }),
+    contextLength: maxPositions,
+    images: images.map(({ width, height }) => {
+      const layout = plan.layout({ kind: 'image', width, height, frames: 1 }, { media: 1 });
+      return { width, height, tokens: tokensOf(layout), tiles: layout.canvases.length };
+    }),
+    memory: { stored: sum('stored'), f32: sum('f32'), f16: sum('f16'), bf16: sum('bf16') },
+    kvBytesPerToken: {
+      bf16: layers * kvBytes(kvHeads, 1, headDim, 'bf16'),
+      f32: layers * kvBytes(kvHeads, 1, headDim, 'f32'),
+    },
+    problems,
+    zeroBiases: PARTS.flatMap((part) => counts[part].zeroBiases),
+    unsupported: plan.videos ? [] : [{ what: 'videos', why: `models of type ${plan.family} are made for images only` }],
+  };
+}
+
+const perPart = <T>(make: (part: PartName) => T): Record<PartName, T> => ({
+  decoder: make('decoder'),
+  tower: make('tower'),
+  projector: make('projector'),
+});
+
+/** Lets the model's own builders ask for its tensors, and counts them. */
+async function countWeights(plan: Plan, problems: Problem[]): Promise<Record<PartName, Count>> {
+  const counts = perPart(emptyCount);
+  const opened = new Map<PartName, WeightIndex>();
+  // In the order of `assemble`, so that the first problem is the one that loading meets.
+  for (const part of ['tower', 'projector', 'decoder'] as const) {
+    const index = attempt(problems, [], () => weightIndex(plan.sources[part].folder, indexOptions(plan, part)));
+    if (index !== undefined) opened.set(part, index);
+  }
+  const weights = perPart((part) => {
+    const index = opened.get(part);
+    return index === undefined ? NO_WEIGHTS : countedWeights(index, counts[part], problems);
+  });
+  await buildParts(plan, weights, decoder, async () => undefined);
+  for (const [part, index] of opened) {
+    const rest = index.rest().filter(([{ bytes }]) => bytes > 0);
+    // A bias of a layer that is used may be there if it is zero.
+    const layers = new Set(rest.filter(([, name]) => !name.endsWith('.bias')).map(([, name]) => layerOf(name)));
+    const mayBe = ([entry, name]: (typeof rest)[number]): boolean =>
+      isOptionalBias(entry, name) && !layers.has(layerOf(name));
+    counts[part].zeroBiases.push(...rest.filter(mayBe).map(([, name]) => name));
+    const names = rest.filter((one) => !mayBe(one)).map(([, name]) => name);
+    if (names.length > 0)
+      attempt(problems, names, () => {
+        throw extraWeights(plan.sources[part].folder, names);
+      });
+  }
+  return counts;
+}
+
+/** A tensor's name without its last part. */
+const layerOf = (name: string): string => name.slice(0, name.lastIndexOf('.'));

@@ -1,0 +1,190 @@
+// The tensors of one checkpoint folder by their canonical names, from safetensors headers alone: which are there, in which form, of which
+// shape, and which nobody asked for. `openWeights` loads through it, `inspect` asks it only. Knows no architecture.
+
+import { isQuantized, isUniform, type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
+import { type QuantizationConfig, readQuantization } from '../checkpoint/quantized_config';
+import { type Int8Module, int8Stack, isInt8 } from '../checkpoint/quantized_int8';
+import { openCheckpoint, type TensorEntry } from '../checkpoint/safetensors';
+import { SparseVilaError } from '../errors';
+import type { WeightType } from '../ops/weights';
+
+const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
+
+/** Modules, without ".weight", with their rows and the inputs that they have in common. */
+export interface Stack {
+  readonly modules: readonly string[];
+  readonly rows: readonly number[];
+  readonly k: number;
+  /** Gate and up of a gated MLP. */
+  readonly gated: boolean;
+}
+
+/** A tensor of floats. */
+export interface PlainTensor {
+  readonly entry: TensorEntry;
+  readonly type: WeightType;
+}
+
+/** In which form the modules of a stack lie in the file; mixed: each in its own, as ignore lists and `modules_to_not_convert` leave them. */
+export type StackForm =
+  | { readonly kind: 'plain'; readonly parts: readonly PlainTensor[] }
+  | { readonly kind: 'int4'; readonly parts: readonly [QuantizedModule, ...QuantizedModule[]] }
+  | { readonly kind: 'int8'; readonly parts: readonly Int8Module[] }
+  | { readonly kind: 'mixed'; readonly parts: readonly StackForm[] };
+
+export interface IndexOptions {
+  /** What a config outside the folder says; that of the folder comes first. */
+  readonly quantization?: QuantizationConfig | undefined;
+  /** Canonical names that may be there and are not read. */
+  readonly ignore?: readonly RegExp[];
+  /** The canonical name of a name in the file. */
+  readonly rename?: (name: string) => string;
+}
+
+export interface WeightIndex {
+  /** Bytes asked for so far, and in all that is to be read. */
+  readonly progress: { readonly done: number; readonly total: number };
+  has(name: string): boolean;
+  find(name: string): TensorEntry | undefined;
+  /** Counts a tensor as read. */
+  take(entry: TensorEntry): void;
+  /** A tensor of floats of exactly this shape; ranks above two count as [first, the rest] too. @throws SparseVilaError `ERR_WEIGHT_…` */
+  plain(name: string, shape: readonly number[]): PlainTensor;
+  /** @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_QUANTIZATION_UNSUPPORTED` */
+  stack(stack: Stack): StackForm;
+  /** Tensors that were not taken, with their canonical names. */
+  rest(): readonly (readonly [TensorEntry, string])[];
+}
+
+/**
+ * Reads the headers of a folder's safetensors.
+ * @throws SparseVilaError `ERR_CHECKPOINT_…`; `ERR_WEIGHT_EXTRA` for two tensors of one canonical name
+ */
+export function weightIndex(
+  folder: string,
+  { rename = (name) => name, ignore = [], ...given }: IndexOptions,
+): WeightIndex {
+  const entries = new Map<string, TensorEntry>();
+  for (const entry of openCheckpoint(folder).values()) {
+    const name = rename(entry.name);
+    const other = entries.get(name);
+    if (other !== undefined) throw twice(entry, other);
+    entries.set(name, entry);
+  }
+  const quantization = readQuantization(folder) ?? given.quantization;
+  const unread = new Map([...entries].map(([name, entry]) => [entry, name]));
+  for (const [entry, name] of unread) if (ignore.some((pattern) => pattern.test(name))) unread.delete(entry);
+  const total = [...unread.keys()].reduce((sum, entry) => sum + entry.bytes, 0);
+  let done = 0;
+  let known: QuantizedModule | undefined;
+  const find = (name: string): TensorEntry | undefined => entries.get(name);
+  const plain = (name: string, shape: readonly number[]): PlainTensor => {
+    const entry = findEntry(entries, name, shape, folder);
+    const type = WEIGHT_TYPES[entry.dtype];
+    if (type === undefined) {
+      throw new SparseVilaError(
+        'ERR_WEIGHT_DTYPE',
+        `${entry.file}: expected BF16, F16 or F32 for "${name}", received ${entry.dtype}.`,
+      );
+    }
+    return { entry, type };
+  };
+  const stack = (given: Stack): StackForm => {
+    const { modules, rows, k, gated } = given;
+    const kinds = new Set(modules.map((module) => kindOf(find, module)));
+    if (kinds.size > 1) return each(given);
+    if (kinds.has('plain'))
+      return { kind: 'plain', parts: modules.map((module, i) => plain(`${module}.weight`, [rows[i] as number, k])) };
+    if (kinds.has('int8'))
+      return { kind: 'int8', parts: int8Stack(find, modules, rows, k, { gated, config: quantization }) };
+    const parts = modules.map((module, i) => quantizedModule(find, module, rows[i] as number, k, quantization));
+    if (!isUniform(parts)) return each(given);
+    const [first] = parts as [QuantizedModule, ...QuantizedModule[]];
+    known ??= first;
+    if (known.format !== first.format) throw mixedFormats(known, first);
+    return { kind: 'int4', parts: [first, ...parts.slice(1)] };
+  };
+  const each = ({ modules, rows, k }: Stack): StackForm => ({
+    kind: 'mixed',
+    parts: modules.map((module, i) => stack({ modules: [module], rows: [rows[i] as number], k, gated: false })),
+  });
+  return {
+    get progress() {
+      return { done, total };
+    },
+    has: (name) => entries.has(name) || (name.endsWith('.weight') && isQuantized(find, moduleOf(name))),
+    find,
+    take: (entry) => {
+      if (unread.delete(entry)) done += entry.bytes;
+    },
+    plain,
+    stack,
+    rest: () => [...unread],
+  };
+}
+
+const kindOf = (find: (name: string) => TensorEntry | undefined, module: string): StackForm['kind'] =>
+  isInt8(find, module) ? 'int8' : isQuantized(find, module) ? 'int4' : 'plain';
+
+/** A weight's name without `.weight`. */
+export const moduleOf = (name: string): string => name.replace(/\.weight$/, '');
+
+/** Whether a tensor that nobody asked for may be there if its values are zeros: a bias, as AutoGPTQ writes beside every linear layer. */
+export const isOptionalBias = ({ shape, dtype }: TensorEntry, name: string): boolean =>
+  name.endsWith('.bias') && shape.length === 1 && dtype in WEIGHT_TYPES;
+
+/** The error for tensors that nobody asked for. */
+export function extraWeights(folder: string, names: readonly string[]): SparseVilaError {
+  const shown = names.slice(0, 5).join(', ');
+  return new SparseVilaError(
+    'ERR_WEIGHT_EXTRA',
+    `${folder}: ${names.length} tensors that this model has no use for: ${shown}${names.length > 5 ? ', …' : ''}. ` +
+      'Running without them would be a different model; is the model type right?' +
+      (names.every((name) => name.endsWith('.bias')) ? ' (Biases may be there when they are all zero.)' : ''),
+  );
+}
+
+/** The entry of a name, its shape checked; a rank above two (a convolution) may be asked for as [first, the rest]. */
+function findEntry(
+  entries: ReadonlyMap<string, TensorEntry>,
+  name: string,
+  shape: readonly number[],
+  folder: string,
+): TensorEntry {
+  const entry = entries.get(name);
+  if (entry === undefined) {
+    const near = [...entries.keys()].filter((other) =>
+      other.endsWith(name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1))),
+    );
+    throw new SparseVilaError(
+      'ERR_WEIGHT_MISSING',
+      `${folder}: expected a tensor "${name}" [${shape}], but the checkpoint has none` +
+        `${near.length > 0 ? ` (it has ${near.slice(0, 3).join(', ')})` : ''}. Is this the whole checkpoint, of this model type?`,
+    );
+  }
+  const [first = 0, ...rest] = entry.shape;
+  const flat = rest.length > 1 && shape.length === 2 ? [first, rest.reduce((a, b) => a * b, 1)] : entry.shape;
+  if (flat.length !== shape.length || flat.some((size, i) => size !== shape[i])) {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_SHAPE',
+      `${entry.file}: expected shape [${shape}] for "${name}", received [${entry.shape}]. Do the config files belong to these weights?`,
+    );
+  }
+  return entry;
+}
+
+function twice({ file, name }: TensorEntry, other: TensorEntry): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_EXTRA',
+    `${file}: expected one tensor for each weight, received "${name}" and "${other.name}" in ${other.file} for the same. Which one counts ` +
+      'cannot be told: remove the other.',
+  );
+}
+
+function mixedFormats(one: QuantizedModule, other: QuantizedModule): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_FORMAT',
+    `${other.tensors.weight.file}: expected one 4-bit format in a checkpoint, received ${one.format} for "${one.name}" and ` +
+      `${other.format} for "${other.name}".`,
+  );
+}
