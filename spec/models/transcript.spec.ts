@@ -4,7 +4,14 @@
 import { join } from 'node:path';
 import { readJson } from '../../src/json';
 import { MARKER } from '../../src/models/media';
-import { checkSystem, endOfAnswer, type Renderer, type Said, type Turn, transcript } from '../../src/models/transcript';
+import {
+  checkSystem,
+  endOfAnswer,
+  type MessagePart,
+  type Renderer,
+  type Turn,
+  transcript,
+} from '../../src/models/transcript';
 import { chatTemplate } from '../../src/text/template';
 import { FIXTURES } from '../support/assets';
 
@@ -28,7 +35,7 @@ function rendererOf(source: string): Renderer {
 function turnsOf(conversation: (typeof conversations)[number]): Turn[] {
   let medium = 0;
   return conversation.map(({ role, parts }) => {
-    return { role, parts: parts.map((part): Said => (part === '<image>' ? { medium: medium++ } : part)) };
+    return { role, parts: parts.map((part): MessagePart => (part === '<image>' ? { medium: medium++ } : part)) };
   });
 }
 

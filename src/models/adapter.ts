@@ -4,8 +4,8 @@ import type { CheckpointFiles } from './checkpoint_files';
 import type { Plan } from './plan';
 
 export interface Adapter {
-  /** The `model_type`s of config.json that the family reads. */
+  /** The values of `model_type` in config.json that the family reads. */
   readonly types: readonly string[];
-  /** @throws SparseVilaError `ERR_CONFIG_…`, naming file and key, for what the family does not have */
+  /** @throws SparseVilaError `ERR_CONFIG_…`, naming file and key, for settings that the family does not support */
   plan(files: CheckpointFiles): Plan;
 }

@@ -1,4 +1,4 @@
-// The families that are read: one row each.
+// The table of model families, one entry each.
 
 import type { Adapter } from './adapter';
 import { llava } from './families/llava';

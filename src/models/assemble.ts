@@ -1,4 +1,4 @@
-// A plan and the weights that it names as a model: the one loader of all families.
+// Builds a model from a plan and the weights that it names: the one loader of all families.
 
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
@@ -31,7 +31,7 @@ const DEFAULT_NEW_TOKENS = 1024;
 export const assemble = (plan: Plan, options: LoadOptions): Promise<VisionLanguageModel> =>
   assembleWith<Decoder>(plan, options, decoder, []);
 
-/** The same without the decoder's layers and head, of which nothing is read. */
+/** Builds a model as `loadPlan` does, but reads neither the decoder's layers nor its head. */
 export const assembleRows = (plan: Plan, options: LoadOptions): Promise<RowModel> =>
   assembleWith<EmbeddingTable>(plan, options, embeddingTable, BEYOND_EMBEDDING);
 
@@ -88,7 +88,7 @@ async function assembleWith<D extends EmbeddingTable>(
   }
 }
 
-/** The weights of one part under their canonical names without the part's own. A name of no part is left to the decoder, as one too many. */
+/** The weights of one part, under canonical names without the part's prefix. A name that belongs to no part counts as an extra tensor of the decoder. */
 export function openPart(
   plan: Plan,
   part: PartName,
@@ -148,12 +148,12 @@ function markerOf({ marker, root }: Plan, tokenizer: Tokenizer): { text: string;
   const text = id === undefined ? '' : tokenizer.decode([id], { skipSpecial: false });
   const found = text === '' ? [] : tokenizer.encode(`a${text}b`).filter((one) => one === id);
   if (id !== undefined && found.length === 1 && tokenizer.isSpecial(id)) return { text, id };
-  // LLaVA's name of the same setting.
+  // LLaVA's name for the same setting.
   const key = ['image_token_id', 'image_token_index'].find((name) => root.has(name)) ?? 'image_token_id';
   throw root.wrong(key, 'the id of the image marker, a special token of the tokenizer');
 }
 
-/** What a template itself prints must be tokens that the model embeds, and no marker of an image. */
+/** Checks that the text which the template itself prints consists of tokens that the model embeds, without image markers. */
 function checkTemplate(renderer: Renderer, tokenizer: Tokenizer, rows: number): void {
   const turns = PROBE.map(([role, words]): Turn => ({ role, parts: [words] }));
   const { text } = transcript(renderer, turns, () => '');
@@ -167,7 +167,7 @@ const PROBE = [
   ['user', 'c'],
 ] as const;
 
-/** The texts around runs must be tokens that the model embeds; those of any picture are those of all. */
+/** Checks that the model embeds the tokens of the texts around runs. These texts are the same for every picture. */
 function checkAround({ layout, root }: Plan, tokenizer: Tokenizer, rows: number): void {
   const { runs } = layout({ kind: 'image', width: 64, height: 64, frames: 1 }, { media: 1 });
   const texts = runs.flatMap(({ before = '', after = '' }) => [before, after]);
@@ -175,7 +175,7 @@ function checkAround({ layout, root }: Plan, tokenizer: Tokenizer, rows: number)
   checkEmbedded(ids, tokenizer, rows, `the text around images of ${root.file}`, 'ERR_CONFIG_INVALID');
 }
 
-/** eos of the generation config and of the decoder's config, and the template's own end of turn. */
+/** Stop tokens: eos of the generation config and of the decoder's config, and the template's end of turn. */
 function stopIds(
   tokenizer: Tokenizer,
   endOfAnswer: string,
@@ -222,7 +222,7 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
   };
 }
 
-/** A model that pools after its projector: rows of the projector's, pooled. `merged` is disposed of. */
+/** For a model that pools after its projector: projects all rows and pools them. Disposes of `merged`. */
 function pooled(merged: Tensor, { pool }: MediumLayout, projector: Projector): Tensor {
   const rows = projector(merged);
   merged.dispose();
@@ -232,7 +232,7 @@ function pooled(merged: Tensor, { pool }: MediumLayout, projector: Projector): T
   return features;
 }
 
-/** Decodes the media of a turn one after another, lays each out and draws its canvases; a video's frames one at a time. */
+/** Decodes, lays out and draws the media of a turn one after another, and a video frame by frame. */
 async function prepare(plan: Plan, media: readonly MediaInput[], options: DecodeOptions): Promise<PreparedMedium[]> {
   const prepared: PreparedMedium[] = [];
   const turn = { media: media.length };
@@ -260,7 +260,7 @@ async function prepareMedium(
       size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
       if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
       layout ??= plan.layout(size, turn);
-      // Tiles share their first step.
+      // All tiles of a picture share their first step.
       const drawn = new Map<Draw, RgbImage>();
       for (const canvas of layout.canvases) {
         options.signal?.throwIfAborted();

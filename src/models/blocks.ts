@@ -17,7 +17,7 @@ export interface BlockLinear {
   readonly bias: boolean;
 }
 
-/** An RMSNorm, or a LayerNorm where there is a bias. */
+/** An RMSNorm, or a LayerNorm if it has a bias. */
 export interface BlockNorm {
   readonly name: string;
   readonly width: number;
@@ -25,7 +25,7 @@ export interface BlockNorm {
   readonly eps: number;
 }
 
-/** An input that linear layers share. */
+/** An input that one or more linear layers share. */
 export interface BlockSite {
   readonly name: string;
   readonly linears: readonly string[];
@@ -34,13 +34,13 @@ export interface BlockSite {
   /** Whether the site's module mixes rows, as attention does. */
   readonly mixesRows: boolean;
   /**
-   * The layer before, if this input can be divided per channel by dividing that layer's weights. `rowOf[c]` is the row of the linear
-   * layer that channel c is made of; absent: row c.
+   * The layer in front of this input, if its weights can absorb a division of the input per channel. `rowOf[c]` is the row of that linear
+   * layer that makes channel c; absent: row c.
    */
   readonly absorbedBy?: { readonly norm: string } | { readonly linear: string; readonly rowOf?: Int32Array };
 }
 
-/** What a block computes with: its own weights, and an attention. */
+/** The operations that a block uses: norms and linear layers with its own weights, and an attention. */
 export interface BlockOps {
   /** f32 [t, width] -> f32 [t, width] */
   norm(name: string, x: Tensor): Tensor;
@@ -53,15 +53,15 @@ export interface BlockOps {
 export interface Block {
   readonly linears: readonly BlockLinear[];
   readonly norms: readonly BlockNorm[];
-  /** In the order in which a run comes upon them. */
+  /** In the order in which a run reaches them. */
   readonly sites: readonly BlockSite[];
-  /** The block's output; `see` receives the input of each site, which it must not dispose of. Makes tensors that a `tidy` should free. */
+  /** Computes the block's output; `see` receives the input of each site and must not dispose of it. Call in a `tidy`, which frees the tensors. */
   run(ops: BlockOps, x: Tensor, see?: (site: string, input: Tensor) => void): Tensor;
-  /** From the input of a site to the output of its module: attention or MLP without the residual, or the projector. */
+  /** Computes the output of a site's module from its input: attention or MLP without the residual, or the projector. */
   finish(ops: BlockOps, site: string, input: Tensor): Tensor;
 }
 
-/** What a pre-norm block is besides its linear layers. */
+/** The parts of a pre-norm block besides its linear layers. */
 interface PreNorm {
   readonly norms: readonly [BlockNorm, BlockNorm];
   readonly heads: number;
@@ -115,7 +115,7 @@ function preNormBlock(
   };
 }
 
-/** A decoder layer of Llama, Mistral or Qwen2; its attention is given. */
+/** A decoder layer of Llama, Mistral or Qwen2; the caller supplies the attention. */
 export function decoderBlock(config: DecoderConfig): Block {
   const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
   const [queries, values] = [heads * headDim, kvHeads * headDim];
@@ -192,7 +192,7 @@ export function towerBlock(config: TowerConfig): Block {
   });
 }
 
-/** A whole projector as one block, whose sites have the names of their linear layers. */
+/** A whole projector as one block; each site is named after its linear layer. */
 export function projectorBlock(steps: readonly ProjectorStep[]): Block {
   const apply = (ops: BlockOps, step: ProjectorStep, x: Tensor): Tensor =>
     step.kind === 'norm'

@@ -1,5 +1,5 @@
-// The config files of a checkpoint folder, every generation of them read alike: class defaults below, the file's values on top.
-// Source: transformers 5.24 `configuration_utils.py`, `image_processing_utils.py`; `processor_config.json` is what transformers 5 writes.
+// Reads the config files of a checkpoint folder, of any generation of transformers: class defaults, overridden by the file's values.
+// Source: transformers 5.24 `configuration_utils.py`, `image_processing_utils.py`; transformers 5 writes `processor_config.json`.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,9 +10,9 @@ export interface CheckpointFiles {
   readonly folder: string;
   /** config.json */
   readonly root: ConfigReader;
-  /** An object of the root config over `defaults`: those of its class, and what the class around it puts in its place. */
+  /** An object of the root config over `defaults`, which are those of its class and of the class that contains it. */
   part(key: string, defaults?: Json): ConfigReader;
-  /** The decoder: `text_config`, or the root where its fields lie flat. */
+  /** The decoder's config: `text_config`, or the root if its fields are there. */
   text(defaults?: Json): { readonly decoder: DecoderConfig; readonly config: ConfigReader };
   /** preprocessor_config.json over the `image_processor` of processor_config.json. */
   readonly images: ConfigReader;
@@ -28,7 +28,7 @@ export function checkpointFiles(folder: string): CheckpointFiles {
     part: (key, defaults = {}) => configReader({ ...defaults, ...root.object(key)?.json }, file, `${key}.`),
     text: (defaults = {}) => {
       const json = { ...defaults, ...(root.object('text_config')?.json ?? root.json) };
-      // Composite configs say at the root whether embedding and head are one matrix.
+      // In composite configs the root says whether embedding and head are one matrix.
       if (root.has('tie_word_embeddings')) json.tie_word_embeddings = root.json.tie_word_embeddings;
       return { decoder: parseDecoderConfig(json, file), config: configReader(json, file, 'text_config.') };
     },

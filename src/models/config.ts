@@ -1,6 +1,5 @@
-// Typed reading of Hugging Face config files, and the decoder's, which every family shares.
-// Knows no weights and no tensors. A key that is absent or null takes the default of the transformers class, because published
-// files leave out whatever equals it.
+// Typed reading of Hugging Face config files, and the decoder config that all families share. Knows no weights and no tensors. A key that
+// is absent or null takes the default of the transformers class, because published files leave out values that equal the default.
 // Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
@@ -33,7 +32,7 @@ export interface DecoderConfig {
   readonly maxPositions: number;
   /** Which attention projections have a bias: q, k and v together, and o. */
   readonly attentionBias: { readonly qkv: boolean; readonly o: boolean };
-  /** What the file says. A checkpoint that holds `lm_head.weight` uses it all the same; one that does not has to say true. */
+  /** `tie_word_embeddings`. A checkpoint with `lm_head.weight` uses that tensor regardless; a checkpoint without it needs true. */
   readonly tieWordEmbeddings: boolean;
   readonly hiddenAct: 'silu';
 }
@@ -78,7 +77,7 @@ const DECODER_DEFAULTS = {
   ...{ qwen2_vl: QWEN2_VL, qwen2_vl_text: QWEN2_VL, qwen2_5_vl: QWEN2_VL, qwen2_5_vl_text: QWEN2_VL },
 } as const satisfies Readonly<Record<string, DecoderDefaults>>;
 
-/** Outputs of a product are counted in int32. */
+/** The outputs of a product are counted in int32. */
 const MAX_WIDTH = 2 ** 31 - 1;
 
 type DecoderType = keyof typeof DECODER_DEFAULTS;
@@ -165,7 +164,7 @@ function unsupported(config: ConfigReader, supported: readonly string[]): Sparse
   return new SparseVilaError('ERR_CONFIG_UNSUPPORTED', message);
 }
 
-/** `hidden_act` as one of the names that are computed. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+/** `hidden_act` as one of the supported names. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
 export function activation<T extends string>(config: ConfigReader, known: Readonly<Record<string, T>>, fallback: T): T {
   const name = config.string('hidden_act', fallback);
   const found = Object.hasOwn(known, name) ? known[name] : undefined;
@@ -179,7 +178,7 @@ interface DecoderFacts {
   readonly maxPositions: number;
 }
 
-/** Switches that change the computation and that nothing here computes: better refused than silently ignored. */
+/** Switches that change the computation and are not supported; they are refused, because ignoring them would give wrong results. */
 function rejectUnsupported(config: ConfigReader, type: DecoderType, facts: DecoderFacts): void {
   if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.unsupported('mlp_bias', 'false');
   for (const key of ['use_mrope', 'use_qk_norm', 'qk_layernorm'])
@@ -190,7 +189,7 @@ function rejectUnsupported(config: ConfigReader, type: DecoderType, facts: Decod
   rejectWindows(config, type, facts);
 }
 
-/** Scales and caps of other architectures, each with the value that changes nothing. */
+/** Scales and caps of other architectures, each with the value that has no effect. */
 const neutralValues = ({ headDim }: DecoderFacts): readonly (readonly [key: string, value: number | null])[] => [
   ['attn_logit_softcapping', null],
   ['final_logit_softcapping', null],
@@ -201,7 +200,7 @@ const neutralValues = ({ headDim }: DecoderFacts): readonly (readonly [key: stri
   ['logits_scaling', 1],
 ];
 
-/** Attention is full: a window counts only where it is shorter than the longest sequence. */
+/** Requires full attention: a sliding window is refused if it is shorter than the longest sequence. */
 function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPositions }: DecoderFacts): void {
   const kinds: unknown = config.json.layer_types ?? [];
   if (!Array.isArray(kinds) || kinds.some((kind) => kind !== 'full_attention'))

@@ -1,5 +1,5 @@
-// A Llama or Qwen2 decoder over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over layers is
-// here, so that the session can look at each layer's relevance. Knows no images.
+// A decoder of Llama's or Qwen2's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
+// layers is here and not in an op, so that a session can read the relevance of each layer. Knows no images.
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
 import { SparseVilaError } from '../errors';
@@ -16,29 +16,29 @@ import { type DecoderConfig, ropeInverseFrequencies } from './config';
 import { type KvCache, kvCache, type LayerRange } from './kv_cache';
 import type { Weights } from './weights';
 
-/** The rows a layer attends besides the contiguous rest of the cache. */
+/** The cache rows that a layer attends, besides the contiguous tail. */
 export interface LayerView {
   /** int32 [r], ascending, below `tail`. */
   readonly rows: Tensor;
-  /** First row of the contiguous rest. */
+  /** First row of the contiguous tail. */
   readonly tail: number;
 }
 
-/** Rows of one sequence within x, one for each position. */
+/** Rows of one sequence in x, with one position each. */
 export interface Segment {
-  /** Where their keys and values go, behind those that it holds. */
+  /** The cache to which the keys and values of the rows are appended. */
   readonly cache: KvCache;
   readonly positions: ArrayLike<Position>;
   /** One per layer; absent: everything. */
   readonly views?: readonly LayerView[] | undefined;
-  /** Receives each layer's column mean over all rows that the layer attends (mean over heads and rows of the segment). */
+  /** Receives, per layer, the column mean over all rows that the layer attends (mean over heads and rows of the segment). */
   readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
 }
 
 export interface ForwardOptions {
-  /** Default all. */
+  /** Default: all layers. */
   readonly layers?: LayerRange | undefined;
-  /** Receives the hidden state that enters each layer run, and last the one that leaves them. Not to be disposed of. */
+  /** Receives the hidden state that enters each layer, and finally the one that leaves the last. Must not dispose of it. */
   readonly onHidden?: ((layer: number, x: Tensor) => void) | undefined;
   readonly pace: () => Promise<void>;
 }
@@ -51,41 +51,41 @@ export interface EmbeddingTable {
 
 export interface Decoder extends EmbeddingTable {
   /**
-   * An empty cache of at most `limit` rows, by default as many as the model has positions.
-   * @throws SparseVilaError `ERR_OUT_OF_MEMORY` where one layer would not fit into the machine
+   * An empty cache of at most `limit` rows, by default the model's number of positions.
+   * @throws SparseVilaError `ERR_OUT_OF_MEMORY` if one layer would not fit into the machine's memory
    */
   cache(type: KvType, limit?: number): KvCache;
   /**
-   * Runs x, f32 [t, d], the rows of the batch's segments end to end, through the layers; returns f32 [t, d]. x is not disposed of. The
-   * bits of a segment do not depend on the others. Caches grow by the rows, and hold what they held where this throws.
+   * Runs x, f32 [t, d], the concatenated rows of the batch's segments, through the layers; returns f32 [t, d]. Does not dispose of x. The
+   * bits of a segment do not depend on the other segments. Caches grow by the rows, and keep their content if this throws.
    * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW`, `ERR_OUT_OF_MEMORY`
    */
   forward(x: Tensor, batch: readonly Segment[], options: ForwardOptions): Promise<Tensor>;
   /**
-   * What the last row of x, f32 [t, d], would attend in a layer, without running it: mean over heads of the softmax over the layer's
-   * rows before `length` and those of x: f32 [length + t]. Leaves x's keys and values behind the `length` rows, not
-   * counted: room for all rows that are looked at has to be reserved before the first, because growing copies counted rows only.
+   * The attention of the last row of x, f32 [t, d], in a layer that is not run: softmax over the layer's rows before `length` and the rows
+   * of x, mean over heads: f32 [length + t]. Writes x's keys and values after the `length` rows without counting them. Reserve room for all
+   * calls before the first one, because growing copies counted rows only.
    */
   look(layer: number, x: Tensor, { cache, positions }: Segment, length: number): Float32Array;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
-  /** Final norm and head of the rows named, f32 [n, vocabulary]; the caller disposes of it. */
+  /** Final norm and head of the given rows, f32 [n, vocabulary]; the caller disposes of it. */
   scores(x: Tensor, rows: readonly number[]): Tensor;
-  /** The same of the last row, or of all rows, read: f32 [rows, vocabulary]. */
+  /** Final norm and head of the last row, or of all rows, as JavaScript numbers: f32 [rows, vocabulary]. */
   logits(x: Tensor, all?: boolean): Float32Array;
 }
 
 const TABLE = 'model.embed_tokens.weight';
-/** The tensors of a decoder that its embedding does without. */
+/** Tensors of a decoder that the embedding alone does not need. */
 export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
 
-/** The embedding alone. */
+/** A decoder that can only embed. */
 export async function embeddingTable(config: DecoderConfig, weights: Weights): Promise<EmbeddingTable> {
   const table = weights.matrix([TABLE], [config.vocabSize], config.hiddenSize, { isTable: true });
   return { config, embed: (ids) => embed(table, ids) };
 }
 
-/** Builds the decoder from canonically named weights; `loaded` is awaited after each layer's weights. */
+/** Builds the decoder from canonically named weights; awaits `loaded` after the weights of each layer. */
 export async function decoder(config: DecoderConfig, weights: Weights, loaded: () => Promise<void>): Promise<Decoder> {
   const { hiddenSize: d, vocabSize } = config;
   const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
@@ -97,7 +97,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   }
   const norm = weights.tensor('model.norm.weight', [d]);
   const eps = weights.constant([config.rmsNormEps]);
-  // A checkpoint that holds a head uses it, whatever tie_word_embeddings says; without one, the config has to say that it is tied.
+  // A checkpoint with a head uses it regardless of tie_word_embeddings; without a head, the config must say that it is tied.
   const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const frequencies = ropeInverseFrequencies(config);
@@ -175,7 +175,7 @@ async function forward(
   const table = tableOf(positions);
   const shared = { segments: int32(batch.map((segment) => segment.positions.length)), everything: int32([]) };
   const means: Tensor[] = [];
-  // In decoding, a call per layer would take as long as a third of the work.
+  // All layers in one call: a call per layer would add a third to the time of a decode step.
   const isOneCall =
     onHidden === undefined && batch.every((one) => one.positions.length === 1 && one.onColumns === undefined);
   const steps = isOneCall && range.to > range.from ? [range] : eachLayer(range);
@@ -189,7 +189,7 @@ async function forward(
       h = y;
       await pace();
     }
-    // Read once all layers are under way: a device would wait for its host after each.
+    // Read after all layers are enqueued; reading earlier would make a device wait for the host after each layer.
     for (const [i, columns] of means.entries()) giveColumns(batch, range.from + i, columns);
     onHidden?.(range.to, h);
   } catch (error) {
@@ -205,7 +205,7 @@ async function forward(
 const eachLayer = ({ from, to }: LayerRange): LayerRange[] =>
   Array.from({ length: to - from }, (_, i) => ({ from: from + i, to: from + i + 1 }));
 
-/** @throws SparseVilaError `ERR_INTERNAL` for segments that are not the rows of x, or share a cache */
+/** @throws SparseVilaError `ERR_INTERNAL` for segments that do not add up to the rows of x, or that share a cache */
 function checkBatch(x: Tensor, batch: readonly Segment[]): void {
   const rows = batch.reduce((sum, { positions }) => sum + positions.length, 0);
   const isEach = batch.every(({ positions }) => positions.length > 0);
@@ -216,7 +216,7 @@ function checkBatch(x: Tensor, batch: readonly Segment[]): void {
   );
 }
 
-/** Some layers in one call. `everything` is an empty list of rows. */
+/** Runs several layers in one call. `everything` is an empty list of rows. */
 function runLayers(
   x: Tensor,
   table: Tensor,
@@ -237,7 +237,7 @@ function runLayers(
   return withInt32(values, (ranges) => decoderLayers(x, table, { segments, ranges }, layers));
 }
 
-/** Reads the columns of one layer and gives each segment that wants them its own. */
+/** Reads the columns of one layer and passes each segment its part. */
 function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor): void {
   if (batch.every(({ onColumns }) => onColumns === undefined)) return;
   const values = floats(columns);
@@ -251,7 +251,7 @@ function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor):
   }
 }
 
-/** The first half of a layer, as `decoderLayer` computes it, and the last row's attention. */
+/** The first half of a layer, as `decoderLayer` computes it, and the attention of the last row. */
 function look(
   x: Tensor,
   table: Tensor,
@@ -279,7 +279,7 @@ function look(
   }
 }
 
-/** What `work` makes of the rows named. */
+/** Applies `work` to the given rows. */
 function onRows(x: Tensor, rows: readonly number[], work: (part: Tensor) => Tensor): Tensor {
   const { tf } = start();
   const [t, d] = x.shape as [number, number];

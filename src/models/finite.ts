@@ -1,5 +1,5 @@
-// Refuses weights that are NaN or infinite as they are loaded, by name: later they would only show as scores that are no numbers.
-// A matrix is multiplied with a row of ones, which reads it once and leaves no such value unseen. Knows no architecture.
+// Refuses weights that are NaN or infinite when they are loaded, and names them: later they would only show as invalid scores. Multiplying a
+// matrix by a row of ones reads it once and exposes every such value. Knows no architecture.
 
 import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
@@ -17,7 +17,7 @@ export function checkVector(values: Float32Array, entry: TensorEntry): void {
 
 /**
  * @param names the tensors that were packed, stacked along `rows`, or gate and up
- * @throws SparseVilaError `ERR_WEIGHT_VALUE` naming the tensor and the element, or what the storage type cannot hold
+ * @throws SparseVilaError `ERR_WEIGHT_VALUE` naming the tensor and the element, or the value that the storage type cannot hold
  */
 export function checkMatrix(
   matrix: PackedMatrix,
@@ -25,7 +25,7 @@ export function checkMatrix(
   rows: readonly number[],
   find: (name: string) => TensorEntry | undefined,
 ): void {
-  // 4-bit and 8-bit values are finite when their scales are, which is checked as they are packed.
+  // 4-bit and 8-bit values are finite if their scales are, and scales are checked when they are packed.
   if (matrix.type === 'int4' || matrix.type === 'int8') return;
   const [ones, none] = [float32(new Float32Array(matrix.inputs).fill(1), [1, matrix.inputs]), float32([], [0])];
   const sums = linear(ones, matrix, none);
@@ -46,7 +46,7 @@ export function checkMatrix(
   );
 }
 
-/** One row of a plain matrix, as the file holds it. */
+/** One row of a plain matrix, with the file's values. */
 function checkRow(entry: TensorEntry | undefined, row: number, k: number): void {
   const size = entry === undefined ? undefined : BYTES[entry.dtype];
   if (entry === undefined || size === undefined) return;

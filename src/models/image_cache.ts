@@ -1,5 +1,4 @@
-// A model that remembers what its tower made of the pictures it saw last, by their pixels: sessions that look at the same picture share
-// the work. Knows no sessions.
+// A model that caches encoded images by their pixels, so that sessions about the same picture share the tower's work. Knows no sessions.
 
 import { createHash } from 'node:crypto';
 import type { PreparedMedium } from './media';
@@ -12,11 +11,11 @@ interface Entry {
 }
 
 /**
- * `model` with a memory of at most `bytes` of encoded images, the longest unused of which are forgotten first. An image is known again when
- * its prepared pixels are equal and the same layers are asked for; its numbers are then the very same. Disposing of the model frees all.
+ * `model` with a cache of at most `bytes` of encoded images, from which the least recently used are evicted first. A cached image is used if
+ * its prepared pixels and the requested layers are equal, and gives the same bits. Disposing of the model frees the cache.
  */
 export function withImageCache(model: VisionLanguageModel, bytes: number): VisionLanguageModel {
-  // A Map keeps the order of insertion: the first entry is the longest unused.
+  // A Map keeps the order of insertion: the first entry is the least recently used.
   const entries = new Map<string, Entry>();
   let held = 0;
   const forget = (key: string, { image, bytes: size }: Entry): void => {
@@ -38,7 +37,7 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
       }
       const image = await model.encode(medium, options);
       const size = sizeOf(image);
-      // Another session may have been as quick with the same picture.
+      // Another session may have encoded the same picture in the meantime.
       if (size > bytes || entries.has(key)) return image;
       entries.set(key, { image, bytes: size });
       held += size;
@@ -62,7 +61,7 @@ function keyOf({ layout, canvases }: PreparedMedium, taps: TowerTaps): string {
   return hash.digest('base64');
 }
 
-/** The image over the same memory; each copy is disposed of by itself. */
+/** A copy of the encoded image that shares its memory; each copy is disposed of separately. */
 function copy(image: EncodedMedium): EncodedMedium {
   const features = image.features.clone();
   return { ...image, features, dispose: () => features.dispose() };

@@ -1,4 +1,4 @@
-// The KV cache of one sequence: one tensor per layer, which grows with the rows that it holds. Knows no layer's computation.
+// The KV cache of one sequence: one tensor per layer, which grows with its rows. Does not know what a layer computes.
 
 import { SparseVilaError } from '../errors';
 import { allocKv, checkKvMemory, copyKv, type KvType, keepKvRows, kvBytes } from '../ops/kv_cache';
@@ -12,34 +12,34 @@ export interface LayerRange {
 }
 
 export interface KvCache {
-  /** Rows in each layer. Where a method drops rows between layers, deeper ones hold fewer. */
+  /** Number of rows in each layer. Where a method drops rows between layers, deeper layers hold fewer. */
   readonly lengths: readonly number[];
-  /** The most rows that a layer can hold. */
+  /** Maximum number of rows of a layer. */
   readonly limit: number;
   /** Bytes that its tensors take. */
   readonly bytes: number;
-  /** A layer's tensor, as of `allocKv`; another one after `reserve` or `truncate`. Not to be disposed of. */
+  /** The tensor of a layer, as `allocKv` makes it. `reserve` and `truncate` replace it. The caller must not dispose of it. */
   tensor(layer: number): Tensor;
   /**
-   * Makes room for so many more rows, in every layer or in some.
+   * Reserves room for that many more rows in all layers or in some.
    * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` beyond the limit, `ERR_OUT_OF_MEMORY`
    */
   reserve(rows: number, layers?: LayerRange): void;
-  /** Counts rows that were written behind the others, for which room had been reserved. */
+  /** Counts rows that an op wrote after the others, into reserved room. */
   extend(rows: number, layers?: LayerRange): void;
-  /** Forgets rows from these lengths on. Without any row the cache has no memory. */
+  /** Removes the rows at and after these lengths. A cache without rows takes no memory. */
   truncate(lengths: readonly number[]): void;
-  /** Of a layer's rows from `begin` on, keeps those at begin + rows[i], ascending, and moves them together. */
+  /** Removes rows of a layer from `begin` on, except begin + rows[i] (ascending), which move together. */
   keep(layer: number, begin: number, rows: Int32Array): void;
-  /** A cache of its own with the same rows. */
+  /** An independent cache with a copy of the rows. */
   fork(): KvCache;
-  /** Frees the memory; the cache is empty then. */
+  /** Frees the memory; the cache is empty afterwards. */
   dispose(): void;
 }
 
-/** Capacities are multiples of so many rows. */
+/** Capacities are multiples of this number of rows. */
 const STEP = 256;
-/** How much larger a tensor becomes at least, so that growing takes a constant time per row. */
+/** Minimum factor by which a tensor grows, so that appending takes amortized constant time per row. */
 const GROWTH = 1.5;
 
 interface Sizes {
@@ -50,9 +50,9 @@ interface Sizes {
 }
 
 /**
- * An empty cache, which takes no memory before rows are reserved.
- * @param limit the most rows of a layer
- * @throws SparseVilaError `ERR_OUT_OF_MEMORY` where a layer of that many rows is more than the machine has
+ * An empty cache, which takes no memory until rows are reserved.
+ * @param limit the maximum number of rows of a layer
+ * @throws SparseVilaError `ERR_OUT_OF_MEMORY` if a layer of that many rows exceeds the machine's memory
  */
 export function kvCache(
   { layers, kvHeads, headDim }: Pick<DecoderConfig, 'layers' | 'kvHeads' | 'headDim'>,

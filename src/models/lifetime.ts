@@ -1,15 +1,15 @@
-// Whether a model is there: what uses it keeps it from being disposed of, and after that nothing can use it.
+// The lifetime of a model: it cannot be disposed of while it is in use, nor used after it was disposed of.
 
 import { SparseVilaError } from '../errors';
 
 export interface Lifetime {
   /** @throws SparseVilaError `ERR_DISPOSED` once the model has been disposed of */
   check(): void;
-  /** Keeps the model until the function returned is called. @throws SparseVilaError `ERR_DISPOSED` */
+  /** Prevents disposal until the returned function is called. @throws SparseVilaError `ERR_DISPOSED` */
   hold(): () => void;
 }
 
-/** `model` with a lifetime. Its `dispose` throws `ERR_BUSY` while something holds it; a second call does nothing. */
+/** `model` with a lifetime. Its `dispose` throws `ERR_BUSY` while it is held; a second call does nothing. */
 export function withLifetime<M extends { readonly path: string; dispose(): void }>(
   model: M,
 ): M & { readonly lifetime: Lifetime } {

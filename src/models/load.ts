@@ -16,8 +16,8 @@ import type { Plan } from './plan';
 
 /**
  * Loads the checkpoint folder `path`.
- * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_MISSING` (no folder or no config.json), `ERR_MODEL_TYPE` (no family reads it), and what
- *   reading its files throws; `signal.reason` once aborted.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_MISSING` (no folder or no config.json); `ERR_MODEL_TYPE` (no family reads it); errors
+ *   of its files; `signal.reason` if aborted
  */
 export async function loadModel(path: string, options?: LoadOptions): Promise<VisionLanguageModel> {
   const { imageCache = 0, ...given } = checkLoad(path, options);
@@ -26,7 +26,7 @@ export async function loadModel(path: string, options?: LoadOptions): Promise<Vi
   return withLifetime(imageCache === 0 ? model : withImageCache(model, imageCache));
 }
 
-/** Loads what turns pictures and words into the decoder's rows; of the decoder the embedding only. Throws as `loadModel`. */
+/** Loads the parts that turn pictures and text into the decoder's rows: of the decoder only the embedding. Throws as `loadModel`. */
 export async function loadRowModel(path: string, options?: Omit<LoadOptions, 'imageCache'>): Promise<RowModel> {
   const given = checkLoad(path, options);
   given.signal?.throwIfAborted();
@@ -48,7 +48,7 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
 }
 
 /**
- * The plan of the checkpoint folder `path`, made of its config files alone.
+ * The plan of the checkpoint folder `path`, made from its config files alone.
  * @throws SparseVilaError `ERR_MODEL_MISSING`, `ERR_MODEL_TYPE`, `ERR_CONFIG_…`
  */
 export function planOf(path: string): Plan {

@@ -1,14 +1,14 @@
-// What one image or video becomes, as data that is decided from sizes alone: which canvases are drawn, which patches the tower runs over,
-// how patches become tokens, and how tokens stand in the prompt. No pixels, no weights, no tensors.
+// The layout of an image or video, decided from sizes alone: the canvases to draw, the patches that the tower runs over, how patches become
+// tokens, and the tokens' places in the prompt. No pixels, no weights, no tensors.
 
 import type { Draw } from '../image/canvas';
 import type { CellGeometry, Size } from '../image/cells';
 import type { ImageInput, RgbImage } from '../image/decode';
 
-/** Stands for one run of visual rows in a layout's text; the model's own marker token takes its place. */
+/** Stands for one run of visual rows in a layout's text; the model's own marker token replaces it. */
 export const MARKER = '\uFFFC';
 
-/** The frames of a video, in order, as sampled already. */
+/** The frames of a video, already sampled, in order. */
 export interface VideoInput {
   readonly frames: readonly ImageInput[];
   /** Frames per second, as sampled. Models whose positions count seconds read it; absent: their processor's default. */
@@ -19,7 +19,7 @@ export type MediaInput =
   | { readonly kind: 'image'; readonly image: ImageInput }
   | { readonly kind: 'video'; readonly video: VideoInput };
 
-/** Everything a layout is made from. Width and height are those of one frame, in pixels. */
+/** The sizes from which a layout is made. Width and height are those of one frame, in pixels. */
 export interface MediumSize extends Size {
   readonly kind: 'image' | 'video';
   readonly frames: number;
@@ -29,7 +29,7 @@ export interface MediumSize extends Size {
 
 /** One canvas that the tower sees. */
 export interface Canvas {
-  /** The frame it is drawn from. */
+  /** Index of the frame from which it is drawn. */
   readonly frame: number;
   readonly steps: readonly Draw[];
 }
@@ -38,24 +38,24 @@ export interface Canvas {
 export interface Patches {
   /** int32 [n, 3]: canvas (of several frames the first), top and left of each patch, in pixels. */
   readonly corners: Int32Array;
-  /** Borders, from 0 to n, of the patches that attend to each other: one tile or one frame each. */
+  /** Boundaries, from 0 to n, of the groups of patches that attend to each other: one tile or one frame each. */
   readonly segments: Int32Array;
   /** Borders, from 0 to n, of smaller windows, which never lie across two segments; for towers with layers that attend within them. */
   readonly windows?: Int32Array;
 }
 
-/** Rows made from rows: output row i is `parts` weighted sums of `taps` input rows each, side by side. */
+/** A row map: output row i is the concatenation of `parts` weighted sums of `taps` input rows each. */
 export interface RowMap {
   readonly rows: number;
   readonly parts: number;
   readonly taps: number;
   /** int32 [rows, parts, taps], indices of input rows; -1 stands for a row of zeros. */
   readonly from: Int32Array;
-  /** f32 [rows, parts, taps]; absent where every weight is 1. */
+  /** f32 [rows, parts, taps]; absent if every weight is 1. */
   readonly weights?: Float32Array;
 }
 
-/** t planes of h × w tokens in raster order, plane after plane, and where they lie on the frames that they show. */
+/** t planes of h × w tokens in raster order, plane after plane, and the regions of the frames that they show. */
 export interface Grid {
   readonly t: number;
   readonly h: number;
@@ -71,7 +71,7 @@ export interface Run {
   readonly grid: number;
   readonly from: number;
   readonly to: number;
-  /** Texts around the rows, each tokenized by itself, unlike the text of the prompt; absent: none. */
+  /** Texts before and after the rows, each tokenized separately from the prompt's text; absent: none. */
   readonly before?: string;
   readonly after?: string;
 }
@@ -80,14 +80,14 @@ export interface MediumLayout {
   readonly kind: 'image' | 'video';
   readonly canvases: readonly Canvas[];
   readonly patches: Patches;
-  /** From the tower's rows, segment after segment, to tokens: what may be pruned. */
+  /** The row map from the tower's rows, segment after segment, to tokens, which may be pruned. */
   readonly merge: RowMap;
-  /** From the projector's rows to tokens, for a model that pools after its projector; `merge` then makes the projector's rows. */
+  /** For a model that pools after its projector, the row map from the projector's rows to tokens; `merge` then makes the projector's input. */
   readonly pool?: RowMap;
-  /** Tokens are numbered through, grid after grid. */
+  /** The grids; their tokens are numbered consecutively. */
   readonly grids: readonly Grid[];
   readonly runs: readonly Run[];
-  /** What takes the placeholder's place in the prompt: text with one MARKER per run. */
+  /** The text that replaces the placeholder in the prompt, with one MARKER per run. */
   readonly text: string;
   /** Positions on the axis of time from a plane to the next, where positions have three axes; not always whole. Default 1. */
   readonly planeStep?: number;
@@ -96,16 +96,16 @@ export interface MediumLayout {
 /** A medium whose pixels have been drawn. */
 export interface PreparedMedium {
   readonly layout: MediumLayout;
-  /** uint8, one for each canvas of the layout. */
+  /** uint8, one image for each canvas of the layout. */
   readonly canvases: readonly RgbImage[];
 }
 
-/** The tokens of one plane of a grid. */
+/** The number of tokens in one plane of a grid. */
 export function planeTokens({ h, w }: Pick<Grid, 'h' | 'w'>): number {
   return h * w;
 }
 
-/** The tokens of a medium, before any is pruned. */
+/** The number of tokens of a medium before pruning. */
 export function tokensOf({ grids }: Pick<MediumLayout, 'grids'>): number {
   return grids.reduce((sum, { t, h, w }) => sum + t * h * w, 0);
 }

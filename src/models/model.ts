@@ -1,4 +1,4 @@
-// What a family's adapter gives: the interface between the session and any vision-language model.
+// The interface between sessions and any vision-language model.
 
 import type { AllowUrls } from '../image/decode';
 import type { Tensor } from '../runtime/tensor';
@@ -15,11 +15,11 @@ import type { TowerTaps } from './tower';
 export interface EncodedMedium {
   readonly layout: MediumLayout;
   readonly tokens: number;
-  /** f32 [tokens, width], what `project` takes. */
+  /** f32 [tokens, width], the input of `project`. */
   readonly features: Tensor;
-  /** For each layer asked for, the attention that each token receives, f32 [tokens]; of a token of several patches, their mean. */
+  /** For each requested layer, the attention that each token receives, f32 [tokens]; for a token of several patches, their mean. */
   readonly salience: readonly Float32Array[];
-  /** For each layer asked for, the keys of the tokens, f32 [tokens, heads, width]; of a token of several patches, their mean. */
+  /** For each requested layer, the keys of the tokens, f32 [tokens, heads, width]; for a token of several patches, their mean. */
   readonly keys: readonly { readonly data: Float32Array; readonly width: number }[];
   dispose(): void;
 }
@@ -36,50 +36,50 @@ export interface VisionLanguageModel {
   readonly decoder: Decoder;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
-  /** The marker that stands for one run of visual rows in a prompt: its text and its id. */
+  /** The marker of one run of visual rows in a prompt: its text and its id. */
   readonly marker: { readonly text: string; readonly id: number };
   /** What the chat template prints for a video; absent: videos are shown to it as images. */
   readonly videoPlaceholder?: string | undefined;
   readonly stopIds: readonly number[];
-  /** From generation_config.json. */
+  /** Defaults from generation_config.json. */
   readonly sampling: SamplingDefaults;
   readonly maxNewTokens: number;
   /** Decodes the media of one turn, lays them out and draws their canvases. @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO` */
   prepare(media: readonly MediaInput[], signal?: AbortSignal): Promise<PreparedMedium[]>;
   encode(medium: PreparedMedium, options: EncodeOptions): Promise<EncodedMedium>;
-  /** Features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. */
+  /** Projects features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. */
   project(features: Tensor, layout: Pick<MediumLayout, 'pool'>): Tensor;
-  /** Whether the model is still there, and what keeps it; absent: it always is. */
+  /** The lifetime of the model; absent: it is never disposed of. */
   readonly lifetime?: Lifetime;
   /** Frees the weights; a second call does nothing. @throws SparseVilaError `ERR_BUSY` while an answer of a session runs */
   dispose(): void;
 }
 
-/** A model without the decoder's layers and head: what turns pictures and words into rows. */
+/** A model without the decoder's layers and head: it turns pictures and text into rows. */
 export interface RowModel extends Omit<VisionLanguageModel, 'decoder'> {
   readonly decoder: EmbeddingTable;
 }
 
 export interface LoadOptions {
-  /** Storage of weight matrices; default as in the checkpoint. */
+  /** Data type of weight matrices; default as in the checkpoint. */
   readonly weights?: 'f32' | 'f16' | 'bf16';
   /**
-   * Products with 4-bit matrices run on 8-bit activations: in two planes, as good as f32 (exact, the default), or in one
+   * How products with 4-bit matrices hold their 8-bit activations: in two planes, as accurate as f32 (exact, the default), or in one
    * (fast, NMSE 1e-4).
    */
   readonly precision?: 'exact' | 'fast';
   /**
-   * Bytes of what the tower made of pictures to remember, so that sessions about the same picture share it; the longest unused
-   * is forgotten first. Default 0: none.
+   * Bytes of encoded pictures to cache, so that sessions about the same picture share them; the least recently used are evicted first.
+   * Default 0: none.
    */
   readonly imageCache?: number;
-  /** Most pixels of a picture; larger ones are refused from their header. Default 64 million. */
+  /** Maximum number of pixels of a picture; larger ones are refused after reading their header. Default 64 million. */
   readonly maxPixels?: number;
-  /** Whether pictures may be fetched from http(s) URLs: all, or those that the function allows, redirects included. Default false. */
+  /** Whether pictures may be fetched from http(s) URLs: all, or those that the function accepts, redirects included. Default false. */
   readonly allowUrls?: AllowUrls;
   /**
-   * Chat template instead of the checkpoint's: a file, Jinja source, or the name of a conversation mode of VILA's (vicuna_v1, llama_3,
-   * hermes-2, plain, qwen2, mistral).
+   * Chat template to use instead of the checkpoint's: a file, Jinja source, or the name of one of VILA's conversation modes (vicuna_v1,
+   * llama_3, hermes-2, plain, qwen2, mistral).
    */
   readonly template?: string;
   readonly signal?: AbortSignal;

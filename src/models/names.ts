@@ -1,6 +1,6 @@
-// Canonical names of tensors, so that every key layout of every family is read alike: `decoder.`, `tower.` or `projector.`, and then the name
-// in the part's own transformers class (LlamaForCausalLM, SiglipVisionTransformer). A family lists the rules that it needs, its own first;
-// the first rule that matches applies, once.
+// Canonical names of tensors, for all key layouts of all families: `decoder.`, `tower.` or `projector.`, followed by the name in the part's
+// own transformers class (LlamaForCausalLM, SiglipVisionTransformer). A family lists the rules that it needs, its own first; the first rule
+// that matches is applied once.
 
 export type NameRule = readonly [from: RegExp, to: string];
 
@@ -14,7 +14,7 @@ export const DECODER_NAMES: readonly NameRule[] = [
   [/^(?:model\.)?(?:language_model\.|llm\.)?lm_head\./, 'decoder.lm_head.'],
 ];
 
-/** CLIP and SigLIP, with or without `vision_tower.` and `vision_model.`; of a whole one the other half is not read. */
+/** CLIP and SigLIP, with or without `vision_tower.` and `vision_model.`; the text half of a whole CLIP or SigLIP is not read. */
 export const CLIP_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?(?:vision_tower\.)?(?:vision_model\.)?/, [
   [/(embeddings\.position_ids$)/, 'unread.$1'],
   [/(embeddings|encoder|pre_layrnorm)\./, 'tower.$1.'],
@@ -22,12 +22,12 @@ export const CLIP_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?(?:vision_
   [/(logit_scale$|logit_bias$)/, 'unread.$1'],
 ]);
 
-/** Rules for what follows `prefix` in a name. */
+/** Makes rules for the rest of a name after `prefix`. */
 export function prefixed(prefix: RegExp, rules: readonly NameRule[]): NameRule[] {
   return rules.map(([from, to]) => [new RegExp(prefix.source + from.source), to]);
 }
 
-/** The canonical name of a tensor, `unread.…` for one that is known and of no use; undefined when no rule knows it. */
+/** The canonical name of a tensor; `unread.…` for a known tensor that is not needed; undefined if no rule matches. */
 export function canonicalName(name: string, rules: readonly NameRule[]): string | undefined {
   const rule = rules.find(([from]) => from.test(name));
   return rule && name.replace(rule[0], rule[1]);

@@ -1,8 +1,8 @@
-// A pacer: ops run on the JavaScript thread, so long work yields to the event loop now and then, and looks at its AbortSignal there.
+// A pacer: ops run on the JavaScript thread, so long work regularly yields to the event loop and checks its AbortSignal.
 
 const HOLD_MS = 12;
 
-/** A function that yields to the event loop when it has been held for a while, and throws once `signal` is aborted. */
+/** A function that yields to the event loop if it has been blocked for a while, and throws if `signal` is aborted. */
 export function pacer(signal?: AbortSignal): () => Promise<void> {
   let last = performance.now();
   return async () => {

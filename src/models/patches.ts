@@ -1,4 +1,4 @@
-// Patches: their order for layouts that several families share, and their values, cut from canvases.
+// Patches: their order in the layouts that several families share, and their values, cut from canvases.
 
 import type { RgbImage } from '../image/decode';
 import type { Normalization } from '../image/preprocessor_config';

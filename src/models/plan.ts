@@ -1,5 +1,5 @@
-// What a family's file gives: for one checkpoint, a plan that is made of its config files alone. `load`, `inspect`, `quantize` and `convert`
-// read plans; nothing else is specific to a family.
+// A plan: everything that is specific to a family and a checkpoint, made from config files alone. `load`, `inspect`, `quantize` and `convert`
+// read plans.
 
 import type { QuantizationConfig } from '../checkpoint/quantized_config';
 import type { Normalization } from '../image/preprocessor_config';
@@ -14,25 +14,25 @@ import type { TowerConfig } from './tower';
 export const PARTS = ['decoder', 'tower', 'projector'] as const;
 export type PartName = (typeof PARTS)[number];
 
-/** Where the tensors of a part lie. */
+/** The folder and names of a part's tensors. */
 export interface PartSource {
   readonly folder: string;
-  /** Put before each name in the folder's files before the name rules apply. */
+  /** Prefix that is added to each name in the folder's files before the name rules apply. */
   readonly prefix: string;
-  /** Where the config beside the part says nothing of its own. */
+  /** The quantization config to use if the part's own config has none. */
   readonly quantization?: QuantizationConfig | undefined;
 }
 
-/** Where tokenizer, chat template and generation config come from. */
+/** The sources of tokenizer, chat template and generation config. */
 export interface TextSource {
   readonly folder: string;
-  /** The config that holds the decoder's fields, `eos_token_id` among them. */
+  /** The config that holds the decoder's fields, such as `eos_token_id`. */
   readonly config: ConfigReader;
-  /** Tokens that the model's own code adds to a tokenizer that lacks them. */
+  /** Tokens that the model's code adds to a tokenizer that lacks them. */
   readonly added?: readonly string[];
-  /** A chat template that the root config names, and the file that says so. */
+  /** A chat template that the root config names, and the file that names it. */
   readonly template?: { readonly name: string; readonly file: string } | undefined;
-  /** Whether the model's own code strips a message before it is templated. */
+  /** Whether the model's code strips a message before it is templated. */
   readonly strips?: boolean;
 }
 
@@ -43,7 +43,7 @@ export interface Plan {
   readonly family: string;
   readonly decoder: DecoderConfig;
   readonly tower: TowerConfig;
-  /** From a token's features to a row for the decoder. */
+  /** The steps from a token's features to a row for the decoder. */
   readonly projector: readonly ProjectorStep[];
   readonly sources: Readonly<Record<PartName, PartSource>>;
   readonly names: readonly NameRule[];
@@ -51,12 +51,12 @@ export interface Plan {
   /** The root config. */
   readonly root: ConfigReader;
   readonly text: TextSource;
-  /** The marker that stands for one run of visual rows: its id, or its text where the config has no id. */
+  /** The marker of one run of visual rows: its id, or its text if the config has no id. */
   readonly marker: { readonly id: number } | { readonly text: string };
   /** What the chat template prints for a video; absent: videos are shown to it as images. */
   readonly videoPlaceholder?: string;
   /** Whether videos are taken. */
   readonly videos: boolean;
-  /** The layout of one of the media of a turn: some families show several pictures otherwise than one. */
+  /** The layout of one of the media of a turn: some families show one picture differently from several. */
   layout(size: MediumSize, turn: { readonly media: number }): MediumLayout;
 }

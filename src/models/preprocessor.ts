@@ -1,4 +1,4 @@
-// What image processors of several families say alike in preprocessor_config.json.
+// Settings of preprocessor_config.json that the image processors of several families share.
 // Source: transformers 5.24 `image_processing_utils.py`, `image_transforms.py` (rescale, normalize).
 
 import type { Rgb } from '../image/canvas';
@@ -14,8 +14,8 @@ export function parseFilter(images: ConfigReader): ResampleFilter {
 }
 
 /**
- * How bytes become numbers.
- * @throws SparseVilaError `ERR_CONFIG_INVALID` for mean or std that are not three numbers, and for numbers of which f32 makes 0 or Infinity
+ * The rescaling and normalization of pixel values.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` for a mean or std that is not three numbers, and for numbers that become 0 or Infinity in f32
  */
 export function parseNormalization(images: ConfigReader): Normalization {
   const three = (key: string, accepts: (value: number) => boolean, expected: string): Rgb => {

@@ -1,4 +1,4 @@
-// The projector: from the features of tokens to rows for the decoder, as a list of norms and linear layers.
+// The projector: maps the features of tokens to rows for the decoder, as a list of norms and linear layers.
 
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm, rmsNorm } from '../ops/norm';

@@ -1,19 +1,19 @@
-// Row maps: the ones that families are made of, and how they apply to tensors and to numbers. Dropping the class row, space-to-depth,
-// tiles, average and area pooling are all row maps, and salience and keys go through the same map as the features.
+// Row maps: constructors, and their application to tensors and to numbers. Dropping the class row, space-to-depth, tiles, average and area
+// pooling are all row maps, and salience and keys go through the same map as the features.
 
 import { float32, int32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { RowMap } from './media';
 
-/** The rows that are listed, unchanged. */
+/** Selects the listed rows, unchanged. */
 export function selectRows(from: ArrayLike<number>): RowMap {
   return { rows: from.length, parts: 1, taps: 1, from: Int32Array.from(from) };
 }
 
 /**
- * Space to depth: the k × k blocks of an h × w raster, the rows of a block side by side in raster order; zeros beyond the edges.
- * `at(row, col)` is the input row of a raster cell; by default the raster itself.
+ * Space to depth: the k × k blocks of an h × w raster; a block concatenates its rows in raster order, with zeros beyond the edges.
+ * `at(row, col)` is the input row of a raster cell; by default the index in the raster.
  */
 export function blockRows(
   h: number,
@@ -33,7 +33,7 @@ export function blockRows(
 }
 
 /**
- * Area averaging along one axis: for each of `to` outputs the inputs, of `from`, whose mean it is.
+ * Area averaging along one axis: for each of `to` outputs, the range of the `from` inputs whose mean it is.
  * Source: torch `adaptive_avg_pool`, from floor(i · from / to) to ceil((i + 1) · from / to).
  */
 export function areaTaps(from: number, to: number): number[][] {
@@ -44,7 +44,7 @@ export function areaTaps(from: number, to: number): number[][] {
   });
 }
 
-/** Several maps one after another; the inputs of map i begin at row `starts[i]`. */
+/** Concatenates maps; the inputs of map i begin at row `starts[i]`. */
 export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): RowMap {
   const [first] = maps;
   if (first === undefined) return selectRows([]);
@@ -57,7 +57,7 @@ export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): Ro
   };
 }
 
-/** Whether a map gives the rows of its input, n of them, in their order. */
+/** Whether a map is the identity on n rows. */
 export function isIdentity(map: RowMap, n: number): boolean {
   return (
     map.parts === 1 &&
@@ -95,8 +95,8 @@ function tapOf<T extends Int32Array | Float32Array>(values: T, tap: number, taps
 }
 
 /**
- * The same for numbers, flat [n, width] -> flat [rows, width], as means over a row's parts: what a token inherits from the patches it is
- * made of. Parts of which no input row is there (padding) do not count.
+ * Applies a map to numbers, flat [n, width] -> flat [rows, width], taking the mean over a row's parts: a token inherits the mean of its
+ * patches. Parts without any input row (padding) do not count.
  */
 export function mapValues(values: Float32Array, map: RowMap, width: number): Float32Array {
   const { rows, parts, taps, from, weights } = map;

@@ -76,7 +76,7 @@ function packMixed(
   }
 }
 
-/** 4-bit modules of one format, packed into one matrix; what is wrong with a tensor is said with its name. */
+/** Packs 4-bit modules of one format into one matrix; errors name the tensor. */
 function packModules(
   modules: readonly [QuantizedModule, ...QuantizedModule[]],
   rangeOf: (entry: TensorEntry) => ByteRange,

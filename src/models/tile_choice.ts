@@ -1,4 +1,4 @@
-// How a picture is cut into tiles: the grid of equal tiles whose aspect ratio is closest to the picture's.
+// Chooses how a picture is cut into tiles: the grid of equal tiles whose aspect ratio is closest to the picture's.
 // Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL.
 
 import type { Size } from '../image/cells';
@@ -10,9 +10,9 @@ export interface TileGrid {
 }
 
 /**
- * Of all grids of min … max tiles the one whose cols / rows is closest to width / height. Of equally close ones, which come in order of
- * their tiles, a later one is taken if the picture has more than half of its pixels. Grids of as many tiles come in order of their
- * columns; Python's own order there is that of a set.
+ * The grid of min … max tiles whose cols / rows is closest to width / height. Grids are tried in the order of their number of tiles; of
+ * equally close grids a later one is chosen if the picture has more than half of its pixels. Grids with equal numbers of tiles are tried in
+ * the order of their columns; in Python that order is the iteration order of a set.
  * @param side pixels of a tile
  */
 export function closestTileGrid({ width, height }: Size, min: number, max: number, side: number): TileGrid {

@@ -45,24 +45,24 @@ export interface TowerConfig {
 }
 
 /**
- * What is wanted of which layers: integers, negative from the last; or, between 0 and 1, shares of the depth, rounded. They
- * may lie above the features' layer.
+ * The layers whose salience and keys are requested: integers, negative from the last; or shares of the depth between 0 and 1, rounded. They
+ * may be above the layer of the features.
  */
 export interface TowerTaps {
   readonly salience?: readonly number[];
   readonly keys?: readonly number[];
 }
 
-/** What a tower gives for the patches of one medium. The rows of a segment, its class row first, follow those of the segment before. */
+/** The outputs of a tower for one medium. Segments follow each other; the class row of a segment comes first. */
 export interface TowerOutput {
   /** f32 [n, e]; the caller disposes of it. */
   readonly features: Tensor;
   /**
-   * For each layer asked for, the attention each row receives, f32 [n]: mean over heads of the class row's, or over heads and rows where
-   * there is no class row. The rows of a segment sum to 1.
+   * For each requested layer, the attention that each row receives, f32 [n]: from the class row, mean over heads; or, without a class row,
+   * mean over heads and rows. The rows of a segment sum to 1.
    */
   readonly salience: readonly Float32Array[];
-  /** For each layer asked for, its keys, all heads side by side, f32 [n, e]. */
+  /** For each requested layer, its keys, the heads concatenated, f32 [n, e]. */
   readonly keys: readonly Float32Array[];
 }
 
@@ -80,10 +80,10 @@ export interface Tower {
   ): Promise<TowerOutput>;
 }
 
-/** Turns rows into rows, f32 [n, e]. */
+/** A function on rows, f32 [n, e]. */
 type RowFunction = (x: Tensor) => Tensor;
 
-/** Builds the tower from canonically named weights; `loaded` is awaited after each block's. */
+/** Builds the tower from canonically named weights; awaits `loaded` after each block's. */
 export async function buildTower(config: TowerConfig, weights: Weights, loaded: () => Promise<void>): Promise<Tower> {
   const embed = embedding(config, weights);
   const blocks: RunBlock[] = [];

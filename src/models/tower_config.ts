@@ -1,4 +1,4 @@
-// Config files of vision towers: SigLIP and CLIP, each with the defaults of its transformers class.
+// Reads config files of vision towers: SigLIP and CLIP, each with the defaults of its transformers class.
 // Source: transformers 5.24 `configuration_siglip.py`, `configuration_clip.py`.
 
 import type { ConfigReader } from '../json';
@@ -53,7 +53,7 @@ export function clipTower(config: ConfigReader): TowerShape {
   };
 }
 
-/** Names of transformers' ACT2FN; those of one formula are one here. */
+/** Names of transformers' ACT2FN; names with the same formula map to one. */
 const TOWER_ACTIVATIONS = {
   ...{ gelu_pytorch_tanh: 'gelu_pytorch_tanh', gelu_new: 'gelu_pytorch_tanh', gelu_fast: 'gelu_pytorch_tanh' },
   ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
@@ -76,7 +76,7 @@ function sizes(config: ConfigReader, defaults: Defaults) {
   };
 }
 
-/** The depth of a hidden state that a config names by its index: 0 is the embedding, negative ones count from the last. */
+/** The depth of a hidden state that a config gives by index: 0 is the embedding; negative indices count from the last. */
 export function hiddenStateDepth(config: ConfigReader, key: string, fallback: number, layers: number): number {
   const index = config.number(key, fallback);
   const depth = index < 0 ? layers + 1 + index : index;

@@ -1,5 +1,5 @@
-// The text of a conversation as its chat template renders it: messages with media in their places, markers where visual rows stand, and
-// the ranges that users and models wrote, in which no control token counts. Knows no ids, no cache and no tensors.
+// The text of a conversation as its chat template renders it: messages with their media, markers for visual rows, and the ranges that users
+// and the model wrote, in which control tokens have no effect. Knows no ids, no cache and no tensors.
 
 import { SparseVilaError } from '../errors';
 import { strip, stripEnd } from '../text/strip';
@@ -12,13 +12,13 @@ export type Said = string | { readonly medium: number; readonly kind?: MediaInpu
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
-  readonly parts: readonly Said[];
+  readonly parts: readonly MessagePart[];
 }
 
 /** A rendered conversation. Each run of visual rows is one MARKER. */
 export interface Transcript {
   readonly text: string;
-  /** What people and the model wrote, where it spells special tokens: they are ordinary text there. */
+  /** Ranges of user's and model's text that spell special tokens, which are ordinary text there. */
   readonly plain: readonly TextRange[];
 }
 
@@ -32,14 +32,14 @@ export interface Renderer {
   readonly tokenizer: Pick<Tokenizer, 'decode' | 'isSpecial' | 'vocabSize'>;
 }
 
-/** Noncharacters around what somebody wrote: a template passes them on, and no text has them. */
+/** Unicode noncharacters that enclose a message's text: a template passes them on, and real text does not contain them. */
 const [BEGIN, END] = ['\uFDD0', '\uFDD1'] as const;
 
 /**
- * Renders turns, the assistant's header at the end if `answers`.
- * @param layouts text that takes the place of each medium, one MARKER per run
- * @throws SparseVilaError `ERR_TEMPLATE_INVALID` for a template that leaves media out or repeats them; `ERR_QUESTION` for words that the
- *   template changes and that spell what it prints itself
+ * Renders turns, followed by the assistant's header if `answers` is set.
+ * @param layouts the text that replaces each medium, with one MARKER per run
+ * @throws SparseVilaError `ERR_TEMPLATE_INVALID` for a template that omits or repeats media; `ERR_QUESTION` for text that the template changes
+ *   and that spells something the template itself prints
  */
 export function transcript(
   renderer: Renderer,
@@ -76,7 +76,7 @@ function spellsMarkup({ tokenizer, marker }: Renderer, text: string): boolean {
   return markup.some((token) => text.includes(token));
 }
 
-/** The words between BEGIN and END, white space at their ends outside, where a template may trim it. */
+/** Puts the text between BEGIN and END, with white space at its ends outside, where a template may trim it. */
 function enclosed(words: string): string {
   const core = strip(words);
   if (core === '') return words;
@@ -99,8 +99,8 @@ function messageOf(renderer: Renderer, { role, parts }: Turn, enclose: (text: st
   return { role, content: template.takes === 'text' ? text : [{ type: 'text', text }] };
 }
 
-/** A message as VILA strips it: at its start unless that is a medium, and at its end alike. */
-function stripped(parts: readonly Said[]): Said[] {
+/** Strips a message as VILA does: its end, and its start unless that is a medium. */
+function stripped(parts: readonly MessagePart[]): MessagePart[] {
   return parts.map((part, i) => {
     if (typeof part !== 'string') return part;
     const first = i === 0 ? stripStart(part) : part;
@@ -115,7 +115,7 @@ function stripStart(text: string): string {
 
 const PRINTS = new WeakMap<ChatTemplate, boolean>();
 
-/** Whether a template prints the marker for an image part and the words beside it; found by trying, once. */
+/** Whether a template prints the marker for an image part and the text beside it; tested once by rendering. */
 function printsImages(template: ChatTemplate, marker: string): boolean {
   let prints = PRINTS.get(template);
   if (prints === undefined) {
@@ -137,7 +137,7 @@ function tryParts(template: ChatTemplate, marker: string): boolean {
   }
 }
 
-/** Where enclosed words lie in the text without their enclosures; nothing where a template did something else with them. */
+/** The ranges of enclosed texts after removing their enclosures; empty if the template changed an enclosure. */
 function rangesOf(marked: string, text: string): TextRange[] {
   const plain: TextRange[] = [];
   let [at, begin] = [0, -1];
@@ -151,7 +151,7 @@ function rangesOf(marked: string, text: string): TextRange[] {
   return marked.replace(/[\uFDD0\uFDD1]/g, '') === text ? plain : [];
 }
 
-/** Replaces what the template printed for each medium by the medium's own text. */
+/** Replaces the template's output for each medium by the medium's own text. */
 function expand(renderer: Renderer, { text, plain }: Transcript, layouts: readonly string[]): Transcript {
   const isWritten = (at: number): boolean => plain.some(({ begin, end }) => at >= begin && at < end);
   const places: { at: number; length: number }[] = [];
@@ -189,8 +189,8 @@ function misplaced({ template, marker }: Renderer, found: number, given: number)
 const PROBE = { question: 'sparsevila-words-1', answer: 'sparsevila-answer-1', next: 'sparsevila-words-2' };
 
 /**
- * What a template prints to close an answer, before the next turn begins (`<|im_end|>\n`). Its first token, where special, is a stop
- * token. Empty for a template that prints nothing there, or does not print answers as they are.
+ * The text that a template prints after an answer, before the next turn begins (`<|im_end|>\n`). Its first token, if special, is a stop token.
+ * Empty for a template that prints nothing there, or that does not print answers verbatim.
  */
 export function endOfAnswer(renderer: Renderer): string {
   const said: Turn[] = [
@@ -207,7 +207,7 @@ export function endOfAnswer(renderer: Renderer): string {
   return commonPrefix(rest(closed), rest(later).split(PROBE.next)[0] ?? '');
 }
 
-/** The longest text that both begin with. */
+/** The longest common prefix. */
 export function commonPrefix(a: string, b: string): string {
   let length = 0;
   while (length < a.length && a[length] === b[length]) length++;
@@ -215,7 +215,7 @@ export function commonPrefix(a: string, b: string): string {
 }
 
 /**
- * Requires that a template prints a system text once, before the first question.
+ * Requires that a template prints a system message once, before the first question.
  * @throws SparseVilaError `ERR_OPTION_INVALID`
  */
 export function checkSystem(renderer: Renderer, system: string): void {

@@ -1,5 +1,5 @@
-// The tensors of one checkpoint folder, read straight into ops' tensors: each is asked for by name and shape, and what nobody
-// asked for is an error in the end. Knows no architecture.
+// Reads the tensors of one checkpoint folder directly into the tensors of ops. Each is requested by name and shape; a tensor that is never
+// requested is an error at the end. Knows no architecture.
 
 import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { float32, floats } from '../ops/run';
@@ -11,9 +11,9 @@ import { packStack, plainPart } from './stack';
 import { extraWeights, type IndexOptions, isOptionalBias, moduleOf, weightIndex } from './weight_index';
 
 export interface MatrixOptions {
-  /** Gate and up of a gated MLP. */
+  /** Whether the two matrices are gate and up of a gated MLP. */
   readonly gated?: boolean;
-  /** Only single rows are looked up: rows that no token needs may hold anything. Default false: all values have to be finite. */
+  /** Whether only single rows are looked up: rows that no token needs may hold any value. Default false: all values have to be finite. */
   readonly isTable?: boolean;
 }
 
@@ -24,18 +24,18 @@ export interface Weights {
   /** Several vectors end to end, as f32. */
   vectors(names: readonly string[], lengths: readonly number[]): Tensor;
   /**
-   * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. Where the
-   * checkpoint has a 4-bit form (`X.qweight` or `X.weight_packed` for `X.weight`) that is packed; and so are 8-bit weights (int8
-   * `X.weight` with `X.weight_scale`), whose products round activations per row. Parts of different forms are dequantized.
+   * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. 4-bit forms
+   * (`X.qweight` or `X.weight_packed` for `X.weight`) are packed as they are; so are 8-bit weights (int8 `X.weight` with `X.weight_scale`),
+   * whose products round activations per row. Parts of different forms are dequantized.
    */
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
-  /** f32 [1], or any small constant. */
+  /** A constant, f32 [1] or another small array. */
   constant(values: readonly number[]): Tensor;
-  /** Bytes read so far, and in all that is to be read. */
+  /** Number of bytes read so far, and number to be read in all. */
   readonly progress: { readonly done: number; readonly total: number };
-  /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` when tensors are left that no one asked for. */
+  /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` if a tensor was never requested. */
   close(): void;
-  /** Unmaps the files and frees every tensor made. */
+  /** Unmaps the files and frees every tensor that was made. */
   dispose(): void;
 }
 
@@ -47,10 +47,10 @@ export interface OpenOptions extends IndexOptions {
 }
 
 /**
- * Opens a folder's safetensors.
- * @throws SparseVilaError `ERR_CHECKPOINT_…` from the index; `ERR_WEIGHT_MISSING`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_DTYPE`
- *   when a tensor that is asked for is not as expected; `ERR_WEIGHT_FORMAT`, `ERR_WEIGHT_VALUE` and
- *   `ERR_QUANTIZATION_UNSUPPORTED` for 4-bit and 8-bit weights that we do not read.
+ * Opens a folder's safetensors files.
+ * @throws SparseVilaError `ERR_CHECKPOINT_…` from the index; `ERR_WEIGHT_MISSING`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_DTYPE` if a requested
+ *   tensor is not as expected; `ERR_WEIGHT_FORMAT`, `ERR_WEIGHT_VALUE` and `ERR_QUANTIZATION_UNSUPPORTED` for 4-bit and 8-bit weights of an
+ *   unknown kind
  */
 export function openWeights(folder: string, options: OpenOptions = {}): Weights {
   const { native } = start();
@@ -62,7 +62,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     made.push(tensor);
     return tensor;
   };
-  /** Where a tensor lies, which counts as read from then on. */
+  /** The location of a tensor's bytes, which then counts as read. */
   const rangeOf = (entry: TensorEntry): ByteRange => {
     index.take(entry);
     let source = sources.get(entry.file);

@@ -4,7 +4,7 @@
 import { received, SparseVilaError } from '../errors';
 import type { KvCache } from '../models/kv_cache';
 import type { PreparedMedium } from '../models/media';
-import type { Said, Turn } from '../models/transcript';
+import type { MessagePart, Turn } from '../models/transcript';
 import type { VisualPlace } from '../sparsity/method';
 
 /** What one or more rows of the cache stand for, in the order of the cache: the id of a text row, or a run of visual rows with its texts. */
@@ -32,7 +32,7 @@ export interface KnownMedium {
 export interface Script {
   readonly turns: readonly Turn[];
   /** Media whose question was forgotten: they are in the cache, and belong to the next message. */
-  readonly open: readonly Said[];
+  readonly open: readonly MessagePart[];
   /** The text of all items and pending ids; empty if the cache has to be compared id by id. */
   readonly text: string;
   /** Ids that were sampled but are not in the cache yet. */

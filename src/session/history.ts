@@ -1,7 +1,7 @@
 // Messages of a conversation that was held elsewhere: their validation, and a session's state after `open`.
 
 import { received, SparseVilaError } from '../errors';
-import type { Said, Turn } from '../models/transcript';
+import type { MessagePart, Turn } from '../models/transcript';
 import { invalidOption, listIn, OBJECT } from '../options';
 import { append, type Conversation } from './conversation';
 import { type MediaContext, prepareMedia } from './media';

@@ -5,7 +5,14 @@
 import { received, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
 import type { RowModel } from '../models/model';
-import { commonPrefix, endOfAnswer, type Said, type Transcript, type Turn, transcript } from '../models/transcript';
+import {
+  commonPrefix,
+  endOfAnswer,
+  type MessagePart,
+  type Transcript,
+  type Turn,
+  transcript,
+} from '../models/transcript';
 import { checkEmbedded } from '../text/embedded';
 import { strip } from '../text/strip';
 import type { TextRange } from '../text/template';
@@ -159,7 +166,7 @@ function grouped(items: readonly (number | RunPlace)[]): Opening {
   return parts;
 }
 
-function checkWords(parts: readonly Said[]): void {
+function checkWords(parts: readonly MessagePart[]): void {
   if (parts.some((part) => typeof part === 'string' && strip(part) !== '')) return;
   const words = parts.filter((part) => typeof part === 'string');
   throw new SparseVilaError(

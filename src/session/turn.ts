@@ -2,7 +2,7 @@
 // was before; if the consumer stops early, the text so far stays.
 
 import { MARKER, type MediaInput } from '../models/media';
-import type { Said, Turn } from '../models/transcript';
+import type { MessagePart, Turn } from '../models/transcript';
 import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import {

@@ -1,4 +1,4 @@
-// LLaVA-1.5 (`llava`): CLIP without its class row, a two-layer MLP on every patch, a Llama-like decoder; one square crop per picture.
+// LLaVA-1.5 (`llava`): CLIP without its class row, a two-layer MLP on every patch, a Llama decoder; one square crop per picture.
 // Source: transformers 5.24 `modeling_llava.py`, `modeling_clip.py`, `processing_llava.py`, `image_processing_pil_clip.py`.
 
 import type { Draw } from '../../image/canvas';
@@ -15,7 +15,7 @@ import { parseFilter, parseNormalization } from '../preprocessor';
 import { selectRows } from '../row_maps';
 import { clipTower, hiddenStateDepth } from '../tower_config';
 
-/** What LlavaConfig puts in place of a missing vision_config: CLIP ViT-L/14 at 336 pixels. One that is there takes the defaults of its class. */
+/** LlavaConfig's default for an absent vision_config: CLIP ViT-L/14 at 336 pixels. A vision_config that is present takes its class's defaults. */
 const CLIP_L_336 = {
   ...{ hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 24, num_attention_heads: 16 },
   ...{ image_size: 336, patch_size: 14 },
@@ -54,7 +54,7 @@ function plan({ folder, root, part, text, images: given }: CheckpointFiles): Pla
   };
 }
 
-/** `vision_feature_layer`: one hidden state, also as a list of one; several would stand side by side. */
+/** `vision_feature_layer`: one hidden state, also as a list of one. Several, which would be concatenated, are not supported. */
 function featureDepth(root: ConfigReader, layers: number): number {
   const key = 'vision_feature_layer';
   const given = root.json[key];
@@ -63,14 +63,14 @@ function featureDepth(root: ConfigReader, layers: number): number {
   return hiddenStateDepth(configReader({ [key]: given[0] }, root.file), key, -2, layers);
 }
 
-/** What a picture is resized to: its shortest edge, or both sides whatever its aspect ratio; then the side of the crop. Pixels. */
+/** Resizing by the shortest edge, or of both sides regardless of the aspect ratio; then the side of the crop. Pixels. */
 interface SquareCrop {
   readonly to: Size | { readonly edge: number };
   readonly side: number;
   readonly filter: ResampleFilter;
 }
 
-/** Attributes of CLIPImageProcessor and LlavaImageProcessor; a file gives what differs. */
+/** Defaults of CLIPImageProcessor and LlavaImageProcessor; a file holds only the differences. */
 const CLIP_IMAGES: Json = {
   ...{ size: { shortest_edge: 224 }, crop_size: { height: 224, width: 224 }, resample: 3 },
   ...{ image_mean: [0.48145466, 0.4578275, 0.40821073], image_std: [0.26862954, 0.26130258, 0.27577711] },
@@ -102,7 +102,7 @@ function squareCrop(images: ConfigReader, imageSize: number): SquareCrop {
   return { to, side, filter: parseFilter(images) };
 }
 
-/** A length as a number (old files) or { shortest_edge }, or { height, width }. */
+/** A length as a number (old files), { shortest_edge }, or { height, width }. */
 function sizeOf(images: ConfigReader, key: string): SquareCrop['to'] {
   if (typeof images.json[key] === 'number') return { edge: images.size(key) };
   const given = images.object(key);
@@ -115,7 +115,7 @@ function sizeOf(images: ConfigReader, key: string): SquareCrop['to'] {
   throw images.unsupported(key, 'a number, {shortest_edge}, or {height, width}');
 }
 
-/** The size of a picture whose shortest edge is resized. Source: transformers `get_resize_output_image_size`. */
+/** The size after resizing by the shortest edge. Source: transformers `get_resize_output_image_size`. */
 function shortestEdge({ width, height }: Size, edge: number): Size {
   const long = Math.trunc((edge * Math.max(width, height)) / Math.min(width, height));
   return width < height ? { width: edge, height: long } : { width: long, height: edge };

@@ -1,5 +1,5 @@
-// VILA and NVILA: a SigLIP tower, VILA's projectors, a Llama-like or Qwen2 decoder. Their parts lie in folders of their own (`llm/`,
-// `vision_tower/`, `mm_projector/`), or all in one as in the NVILA `-hf` ports (`model_type` nvila and nvila_lite).
+// VILA and NVILA: a SigLIP tower, VILA's projectors, a Llama or Qwen2 decoder. The parts are in separate folders (`llm/`, `vision_tower/`,
+// `mm_projector/`), or all in one as in the NVILA `-hf` ports (`model_type` nvila and nvila_lite).
 // Source: NVlabs/VILA b760c34 `llava/model/llava_arch.py`, `multimodal_projector/base_projector.py`, `encoders/`.
 
 import { join } from 'node:path';
@@ -27,7 +27,7 @@ import {
   tilesOf,
 } from './vila_settings';
 
-/** `model_type`s of the `-hf` ports: each stands for a projector and for how pictures are cut, which their files do not say. */
+/** `model_type`s of the `-hf` ports. Each implies a projector and a way of cutting pictures, which the files do not state. */
 const HF_TYPES: Readonly<Record<string, { readonly projector: ProjectorType; readonly pictures: Pictures }>> = {
   nvila: { projector: 'mlp_downsample_2x2_fix', pictures: 'dynamic_s2' },
   nvila_lite: { projector: 'mlp_downsample_3x3_fix', pictures: 'dynamic' },
@@ -42,15 +42,15 @@ const PROJECTORS = [
 ] as const;
 type ProjectorType = (typeof PROJECTORS)[number];
 
-/** VILA adds it to the tokenizer of a checkpoint that lacks it. */
+/** VILA's code adds this token to a tokenizer that lacks it. */
 const IMAGE_MARKER = '<image>';
 
-/** torch's default, which VILA's projectors take. */
+/** torch's default epsilon, which VILA's projectors use. */
 const PROJECTOR_NORM_EPS = 1e-5;
 
 export const vila: Adapter = { types: ['llava_llama', 'vila', ...Object.keys(HF_TYPES)], plan };
 
-/** The config of each part, and where its tensors lie. */
+/** The config of each part, and the folder of its tensors. */
 interface Parts {
   readonly config: Readonly<Record<PartName, ConfigReader>>;
   readonly sources: Readonly<Record<PartName, PartSource>>;
@@ -69,10 +69,10 @@ function plan(files: CheckpointFiles): Plan {
   const type = config.projector.oneOf('mm_projector_type', PROJECTORS, port?.projector);
   const pictures = picturesOf(root, port?.pictures);
   const scales = pictures === 'dynamic_s2' ? scalesOf(root, tower.imageSize, port === undefined ? 0 : -1) : undefined;
-  // VILA brings pictures to the tower's size itself, but for padded ones, and where its config says nothing.
+  // VILA resizes pictures to the tower's size itself, except in mode `pad` and if its config has no mode.
   const isResized = pictures !== undefined && pictures !== 'pad';
   const settings = configReader(readJson(preprocessorFile), preprocessorFile);
-  // A processor alone keeps the aspect ratio then.
+  // The processor alone would keep the aspect ratio then.
   if (pictures === undefined && typeof settings.json.size === 'object' && settings.object('size')?.has('shortest_edge'))
     throw settings.unsupported('size', 'height and width, or "image_aspect_ratio" in the root config');
   const pixels = parsePreprocessorConfig(settings.json, preprocessorFile, { isResized });
@@ -135,7 +135,7 @@ function folders({ folder, root }: CheckpointFiles): Parts {
   return {
     config: { decoder: config('decoder'), tower: config('tower'), projector: config('projector') },
     sources: {
-      // transformers looks into the root's config first.
+      // transformers reads the root's config first.
       decoder: { ...source('decoder'), quantization: quantizationIn(root) },
       tower: source('tower'),
       projector: source('projector'),
@@ -148,7 +148,7 @@ function folders({ folder, root }: CheckpointFiles): Parts {
 function oneFolder({ folder, root, part }: CheckpointFiles): Parts {
   const source = { folder, prefix: '' };
   for (const key of ['text_config', 'vision_config']) if (!root.has(key)) throw root.wrong(key, 'an object');
-  // The ports say once for all parts whether the head is the embedding.
+  // In the ports the root says for all parts whether the head is the embedding.
   const tied = root.has('tie_word_embeddings') ? { tie_word_embeddings: root.json.tie_word_embeddings } : {};
   return {
     config: { decoder: part('text_config', tied), tower: part('vision_config'), projector: part('projector_config') },
@@ -161,7 +161,7 @@ function oneFolder({ folder, root, part }: CheckpointFiles): Parts {
 const blockSide = (type: ProjectorType): number =>
   type === 'mlp_downsample_3x3_fix' ? 3 : type.startsWith('mlp_downsample') ? 2 : 1;
 
-/** What a projector does after its blocks are formed; e: width of a patch's features, d: decoder width. */
+/** The projector's steps after its blocks are formed; e: width of a patch's features, d: decoder width. */
 export function projectorSteps(type: ProjectorType, e: number, d: number): readonly ProjectorStep[] {
   const width = e * blockSide(type) ** 2;
   const norm = (name: string, width: number): ProjectorStep => {
@@ -200,14 +200,14 @@ function layoutOf(
   const range = pictures === 'dynamic' ? tilesOf(root) : undefined;
   const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
   const color: Rgb = [r, g, b];
-  // What VILA resizes itself is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter counts.
+  // Where VILA resizes, the filter is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter applies.
   const filter = pixels.resample;
   const one = (size: MediumSize): MediumLayout =>
     pictures === 'pad' ? padded(picture, size, filter, color) : resized(picture, size, filter);
   const frameSteps = (size: MediumSize) => one(size).canvases[0]?.steps ?? [];
   return (size, { media }) => {
     if (size.kind === 'video') return film(frame, size, frameSteps(size), pools);
-    // Several pictures at once are each shown as one square.
+    // Each of several pictures in one turn is shown as one square.
     if (media === 1 && range !== undefined) return tiled(picture, size, range);
     if (media === 1 && scales !== undefined) return scaled(picture, size, scales);
     return one(size);

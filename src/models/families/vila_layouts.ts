@@ -1,4 +1,4 @@
-// How VILA and NVILA show pictures and films to their tower: one square, tiles, several scales, or frames with temporal pooling.
+// The layouts of VILA and NVILA for pictures and videos: one square, tiles, several scales, or frames with temporal pooling.
 // Source: NVlabs/VILA b760c34 `llava/mm_utils.py`, `llava/model/llava_arch.py` (merge_features_for_dynamic_s2), `encoders/video/tsp.py`.
 
 import { SparseVilaError } from '../../errors';
@@ -11,14 +11,14 @@ import { squarePatches } from '../patches';
 import { areaTaps, blockRows, joinMaps } from '../row_maps';
 import { closestTileGrid, type TileGrid } from '../tile_choice';
 
-/** What all layouts of a checkpoint have in common. Lengths are pixels. */
+/** Settings that all layouts of a checkpoint share. Lengths are pixels. */
 export interface Shape {
-  /** Side of the tower's square input, and of a patch. */
+  /** Side of the tower's square input, and side of a patch. */
   readonly side: number;
   readonly patch: number;
-  /** Patches per side of the block that becomes one token. */
+  /** Number of patches per side of the block that becomes one token. */
   readonly block: number;
-  /** How often a picture's features stand side by side: once for each scale of `dynamic_s2` where it is shown in one only. */
+  /** How many times a picture's features are repeated side by side: the number of scales of `dynamic_s2` if it is shown at one scale only, else 1. */
   readonly copies: number;
   /** Texts that the image encoder puts around each picture, tile or frame. */
   readonly before: string | undefined;
@@ -38,7 +38,7 @@ function run({ before, after }: Shape, grid: number, from: number, to: number): 
   return { grid, from, to, ...(before === undefined ? {} : { before }), ...(after === undefined ? {} : { after }) };
 }
 
-/** The blocks of `count` square canvases, canvas after canvas. */
+/** The row map that forms the blocks of `count` square canvases, canvas after canvas. */
 function blocksOfSquares(shape: Shape, count: number): RowMap {
   const cells = cellsPerSide(shape);
   const blocks = blockRows(cells, cells, shape.block);
@@ -54,7 +54,7 @@ function blocksOfSquares(shape: Shape, count: number): RowMap {
   );
 }
 
-/** Square canvases that become one grid each; `regions` says which part of the picture each shows. */
+/** Square canvases that become one grid each; `regions` are the parts of the picture that they show. */
 function squares(shape: Shape, canvases: readonly Canvas[], regions: readonly Region[], text: string): MediumLayout {
   const { side, patch, block } = shape;
   const tokens = tokensPerSide(shape);
@@ -72,13 +72,13 @@ function squares(shape: Shape, canvases: readonly Canvas[], regions: readonly Re
   };
 }
 
-/** The picture resized to the tower's square, whatever its aspect ratio. */
+/** The picture resized to the tower's square input, regardless of its aspect ratio. */
 export function resized(shape: Shape, picture: Size, filter: ResampleFilter): MediumLayout {
   const canvas = { frame: 0, steps: [resizeTo(shape.side, shape.side, filter)] };
   return squares(shape, [canvas], [wholePicture(picture)], MARKER);
 }
 
-/** The picture in the middle of a square of `color`, then resized. VILA's expand2square. */
+/** The picture centered on a square of `color`, then resized. VILA's expand2square. */
 export function padded(shape: Shape, picture: Size, filter: ResampleFilter, color: Rgb): MediumLayout {
   const { left, top, width, height } = paddedSquare(picture);
   const pad: Draw = { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, color };
@@ -86,7 +86,7 @@ export function padded(shape: Shape, picture: Size, filter: ResampleFilter, colo
   return squares(shape, [canvas], [{ left, top, width, height }], MARKER);
 }
 
-/** The tiles of a picture that is resized to a grid of them, row after row. */
+/** The tiles of a picture that is resized to a grid of them, row by row. */
 function tiles(picture: Size, side: number, { cols, rows }: TileGrid): { canvases: Canvas[]; regions: Region[] } {
   const whole = resizeTo(cols * side, rows * side, 'bicubic');
   const [width, height] = [picture.width / cols, picture.height / rows];
@@ -101,7 +101,7 @@ function tiles(picture: Size, side: number, { cols, rows }: TileGrid): { canvase
   };
 }
 
-/** `dynamic`: tiles in the picture's aspect ratio, and after more than one of them the whole picture. A line break follows each. */
+/** `dynamic`: tiles in the picture's aspect ratio, followed by the whole picture if there is more than one tile. A line break follows each. */
 export function tiled(shape: Shape, picture: Size, { min, max }: { min: number; max: number }): MediumLayout {
   const { side } = shape;
   const { canvases, regions } = tiles(picture, side, closestTileGrid(picture, min, max, side));
@@ -112,18 +112,18 @@ export function tiled(shape: Shape, picture: Size, { min, max }: { min: number; 
   return squares(shape, canvases, regions, `${MARKER}\n`.repeat(canvases.length));
 }
 
-/** Scales of `dynamic_s2`, in tiles per side; the last one's tiles follow the picture's aspect ratio. */
+/** Scales of `dynamic_s2`, in tiles per side; the tiles of the last scale follow the picture's aspect ratio. */
 export interface Scales {
   readonly sides: readonly number[];
-  /** The most tiles of the last scale. */
+  /** Maximum number of tiles of the last scale. */
   readonly max: number;
-  /** The scale whose size the features of all others take. */
+  /** The scale to whose size the features of all others are brought. */
   readonly output: number;
 }
 
 /**
- * `dynamic_s2`: the picture as tiles at several scales. The map of each scale takes the size of the output scale by averaging areas; the
- * channels of all scales stand side by side; blocks are formed within each tile of the output map.
+ * `dynamic_s2`: the picture as tiles at several scales. Area averaging brings the feature map of each scale to the size of the output scale;
+ * the channels of all scales are concatenated; blocks are formed within each tile of the output map.
  */
 export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scales): MediumLayout {
   const { side, patch, block } = shape;
@@ -147,7 +147,7 @@ export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scal
   };
 }
 
-/** Token (row, col) of the output map: for each patch of its block and each scale, the mean of the scale's patches in that place. */
+/** Token (row, col) of the output map: for each patch of its block and each scale, the mean of the scale's patches at that location. */
 function scaleMap(cells: number, block: number, scales: readonly TileGrid[], out: TileGrid): RowMap {
   const perTile = Math.ceil(cells / block);
   const [height, width] = [out.rows * cells, out.cols * cells];
@@ -157,7 +157,7 @@ function scaleMap(cells: number, block: number, scales: readonly TileGrid[], out
     starts.push(patches);
     patches += cols * rows * cells * cells;
   }
-  /** The input row of a patch of a scale's map. */
+  /** The input row of a patch in the map of a scale. */
   const patchRow = (scale: number, y: number, x: number): number => {
     const { cols } = scales[scale] as TileGrid;
     const tile = Math.floor(y / cells) * cols + Math.floor(x / cells);
@@ -192,11 +192,11 @@ function scaleMap(cells: number, block: number, scales: readonly TileGrid[], out
   return { rows: tokens, parts, taps, from, weights };
 }
 
-/** Frames, rows and columns that one token of a film is the mean of; [1, 1, 1] for no pooling. */
+/** Number of frames, rows and columns that are averaged into one token of a video; [1, 1, 1] for no pooling. */
 export type Pool = readonly [t: number, h: number, w: number];
 
 /**
- * A film: one square per frame, projected and then pooled; for each pool, its planes in the order of time.
+ * A video: one square per frame, projected and then pooled; the planes of each pool follow in the order of time.
  * @throws SparseVilaError `ERR_VIDEO` for frames that do not fill the last plane
  */
 export function film(

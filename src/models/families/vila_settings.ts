@@ -1,5 +1,5 @@
-// What VILA's root config says besides its parts: the settings that change the computation, each computed or refused by name, and the
-// texts that its encoders put around each picture or frame. Knows no weights.
+// Settings of VILA's root config that change the computation, each supported or refused by name, and the texts that its encoders put around
+// each picture or frame. Knows no weights.
 // Source: NVlabs/VILA `configuration_llava.py`, `llava_arch.py`, `model/encoders`, `multimodal_encoder/vision_encoder.py`.
 
 import { type ConfigReader, configReader, type Json } from '../../json';
@@ -8,24 +8,24 @@ import type { Pool, Scales, Shape } from './vila_layouts';
 export const PICTURES = ['resize', 'pad', 'dynamic', 'dynamic_s2'] as const;
 export type Pictures = (typeof PICTURES)[number];
 
-/** Switches of VILA that nothing here computes: fixed scales, high-resolution towers, markers around pictures. */
+/** Switches of VILA that are not supported: fixed scales, high-resolution towers, markers around pictures. */
 const SWITCHES = ['s2', 'ps3', 'mm_use_im_start_end'];
 
 /**
- * Refuses what nothing here computes. `folders`: the folders of the parts, where each has one.
+ * Refuses settings that are not supported. `folders`: the folders of the parts that have one.
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` naming the key, `ERR_CONFIG_INVALID` for a value of a wrong type
  */
 export function checkVilaSettings(root: ConfigReader, imageSize: number, folders: readonly string[]): void {
   for (const key of SWITCHES) if (root.boolean(key, false)) throw root.unsupported(key, 'false');
-  // `patch` drops the first patch of any tower, as if each had a class token.
+  // `patch` drops the first patch of any tower, as if each tower had a class token.
   if (root.string('mm_vision_select_feature', 'cls_patch') !== 'cls_patch')
     throw root.unsupported('mm_vision_select_feature', 'cls_patch');
-  // The tower's positions are those of its image size; VILA stretches them to another resolution.
+  // The tower's positions are for its own image size; VILA would interpolate them for another resolution.
   const resolution = root.has('vision_resolution') ? root.number('vision_resolution') : -1;
   if (resolution !== -1 && resolution !== imageSize)
     throw root.unsupported('vision_resolution', `-1 or the tower's image_size ${imageSize}`);
   for (const part of folders) {
-    // A config, or where the part lies; it is read from its folder in either case.
+    // Either a config or a path; the part is read from its folder in both cases.
     const value = root.json[`${part}_cfg`];
     if (typeof value !== 'string') continue;
     const names = value.replace(/[\\/]+$/, '').split(/[\\/]/);
@@ -34,7 +34,7 @@ export function checkVilaSettings(root: ConfigReader, imageSize: number, folders
 }
 
 /**
- * `image_aspect_ratio`: how pictures are shown. Where the config says nothing, the processor resizes them as it likes.
+ * `image_aspect_ratio`: the way pictures are shown. If the config has none, the processor's own resizing applies.
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED`
  */
 export function picturesOf(root: ConfigReader, fallback: Pictures | undefined): Pictures | undefined {
@@ -48,14 +48,14 @@ export function picturesOf(root: ConfigReader, fallback: Pictures | undefined): 
 }
 
 /**
- * `s2_scales`: pixels as "448,896,1344" or a list; `side`: pixels of a tile; `output`: the scale whose size the others take where the config
- * names none.
+ * `s2_scales`: pixels as "448,896,1344" or a list; `side`: pixels of a tile; `output`: the scale to whose size the others are brought, if the
+ * config names none.
  * @throws SparseVilaError `ERR_CONFIG_INVALID`
  */
 export function scalesOf(root: ConfigReader, side: number, output: number): Scales {
   const given = root.json.s2_scales ?? [side, 2 * side, 3 * side];
   const pixels: unknown = typeof given === 'string' ? given.split(',').map(Number) : given;
-  // VILA counts the tiles of a scale by the first one, which is one tile.
+  // VILA divides each scale by the first one, which is one tile, to count its tiles.
   const isNext = (size: unknown, i: number, all: readonly unknown[]): boolean =>
     typeof size === 'number' && size % side === 0 && (i === 0 ? size === side : size > Number(all[i - 1]));
   if (!Array.isArray(pixels) || pixels.length === 0 || !pixels.every(isNext))
@@ -79,13 +79,13 @@ export function tilesOf(root: ConfigReader): { readonly min: number; readonly ma
   return { min, max };
 }
 
-/** More tiles, and more pools, than any published model takes. */
+/** Upper bounds, above those of any published model. */
 const MOST_TILES = 1024;
 const MOST_POOLS = 16;
 
 /**
- * What an encoder puts around each picture or frame: `start_tokens`, by default none, and `end_tokens`, by default "\n". Checkpoints
- * from before encoders were configured (VILA-1.5) have neither.
+ * The texts that an encoder puts around each picture or frame: `start_tokens`, by default none, and `end_tokens`, by default "\n". Checkpoints
+ * from before encoders were configurable (VILA-1.5) have neither.
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another encoder or argument, `ERR_CONFIG_INVALID` for wrong values
  */
 export function encoderTexts(
@@ -131,7 +131,7 @@ const ENCODERS = {
   ],
 } as const;
 
-/** An encoder as an object, or as JSON inside a string, as VILA writes it. */
+/** An encoder's config as an object; VILA writes it as JSON in a string. */
 function encoderOf(root: ConfigReader, key: keyof typeof ENCODERS): ConfigReader | undefined {
   if (!root.has(key)) return undefined;
   const source = root.json[key];
@@ -150,7 +150,7 @@ function encoderOf(root: ConfigReader, key: keyof typeof ENCODERS): ConfigReader
   return encoder;
 }
 
-/** JSON inside a JSON string, as VILA writes its encoders. */
+/** Parses JSON in a JSON string, which is how VILA writes its encoders. */
 function parsed(config: ConfigReader, key: string, text: string): unknown {
   try {
     return JSON.parse(text);
