@@ -237,8 +237,8 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
     };
     return { chat, ask, rows: () => watched.cacheRows(chat.length) };
   }
-  type MessagePart = Awaited<ReturnType<ReturnType<typeof open>['ask']>>;
-  function expectSame(a: MessagePart, b: MessagePart): void {
+  type Said = Awaited<ReturnType<ReturnType<typeof open>['ask']>>;
+  function expectSame(a: Said, b: Said): void {
     expect([a.text, a.retrieved]).toEqual([b.text, b.retrieved]);
     expect(compareBits(a.logits, b.logits)).toBe('identical');
   }

@@ -16,7 +16,7 @@ export function videoLabel(name: string, sheets: readonly Sheet[], { frame }: Sh
     : `${name}: frames ${frame + 1} to ${next} of ${frames}, drawn on the first of them`;
 }
 
-/** MessagePart once for a video of which not everything is drawn. */
+/** Said once for a video of which not everything is drawn. */
 export function choiceLabel(chosen: readonly Sheet[], sheets: readonly Sheet[]): string {
   return chosen.length === sheets.length ? '' : ` (${chosen.length} of ${sheets.length} are drawn, evenly chosen)`;
 }

@@ -8,7 +8,7 @@ import type { Tokenizer } from '../text/tokenizer';
 import { MARKER, type MediaInput } from './media';
 
 /** A part of a message: text, or a medium by its number in the conversation; an image where nothing is said of its kind. */
-export type Said = string | { readonly medium: number; readonly kind?: MediaInput['kind'] };
+export type MessagePart = string | { readonly medium: number; readonly kind?: MediaInput['kind'] };
 
 export interface Turn {
   readonly role: 'system' | 'user' | 'assistant';
@@ -86,7 +86,7 @@ function enclosed(words: string): string {
 
 function messageOf(renderer: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
   const { template, marker, videoPlaceholder } = renderer;
-  const own: Said[] = template.strips ? stripped(parts) : [...parts];
+  const own: MessagePart[] = template.strips ? stripped(parts) : [...parts];
   const hasMedia = parts.some((part) => typeof part !== 'string');
   if ((hasMedia || template.takes === 'parts') && printsImages(template, marker.text)) {
     const content = own.map((part): ContentPart => {

@@ -86,7 +86,7 @@ export async function openHistory(
     let next = first;
     turns.push({
       role,
-      parts: parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++, kind: part.kind })),
+      parts: parts.map((part): MessagePart => (typeof part === 'string' ? part : { medium: next++, kind: part.kind })),
     });
     await pace();
   }

@@ -141,7 +141,7 @@ export function turnsWith(
 ): Turn[] {
   let next = first + media.length - parts.filter((part) => typeof part !== 'string').length;
   const given = media.slice(0, next - first).map(({ kind }, i) => ({ medium: first + i, kind }));
-  const own = parts.map((part): Said => (typeof part === 'string' ? part : { medium: next++, kind: part.kind }));
+  const own = parts.map((part): MessagePart => (typeof part === 'string' ? part : { medium: next++, kind: part.kind }));
   const opening: Turn[] = turns.length > 0 || system === undefined ? [] : [{ role: 'system', parts: [system] }];
   return [...opening, ...turns, { role: 'user', parts: [...open, ...given, ...own] }];
 }
