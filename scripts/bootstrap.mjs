@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const SOURCE_FOLDERS = ['src', 'scripts', 'spec'];
+const SOURCE_FOLDERS = ['src', 'scripts', 'spec', 'testing'];
 const OUTPUT = /(\.d\.ts|\.js|\.js\.map)$/;
 const at = (...names) => join(ROOT, ...names);
 const modules = (...names) => at('node_modules', ...names);

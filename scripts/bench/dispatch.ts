@@ -2,21 +2,21 @@
 // disposal of its outputs included, as a decode loop makes it. The bar is 25 microseconds.
 
 import type { CommandModule } from 'yargs';
-import { keeper } from '../../src/ops/cases/case';
-import {
-  type DecoderLayerSizes,
-  decoderLayerData,
-  decoderLayerWeights,
-  weightTensors,
-} from '../../src/ops/cases/decoder_layer';
-import { filledCache } from '../../src/ops/cases/kv_cache';
-import { inverseFrequencies } from '../../src/ops/cases/rope';
 import { decoderLayers } from '../../src/ops/decoder_layer';
 import { rmsNorm } from '../../src/ops/norm';
 import { ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import {
+  type DecoderLayerSizes,
+  decoderLayerData,
+  decoderLayerWeights,
+  weightTensors,
+} from '../../testing/ops/cases/decoder_layer';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { inverseFrequencies } from '../../testing/ops/cases/rope';
 import { median, time } from './timing';
 
 const BAR = 25;

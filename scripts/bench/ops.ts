@@ -2,9 +2,9 @@
 // bandwidth and peak allow.
 
 import type { CommandModule } from 'yargs';
-import { COLD_BYTES, type OpCase } from '../../src/ops/cases/case';
-import { OP_CASES, titleOf } from '../../src/ops/cases/index';
-import { TOLERANCES, within } from '../../src/ops/tolerance';
+import { COLD_BYTES, type OpCase } from '../../testing/ops/cases/case';
+import { OP_CASES, titleOf } from '../../testing/ops/cases/index';
+import { TOLERANCES, within } from '../../testing/ops/tolerance';
 import { better, describeMachine, limitOf, type Machine, measureMachine } from './machine';
 import { medianTime } from './timing';
 

@@ -10,8 +10,6 @@ import { resized } from '../../src/models/families/vila_layouts';
 import { loadModel } from '../../src/models/load';
 import type { MediumLayout } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
-import { keeper } from '../../src/ops/cases/case';
-import { visionBlockData, visionBlockWeights } from '../../src/ops/cases/vision_block';
 import { float32 } from '../../src/ops/run';
 import { visionBlock } from '../../src/ops/vision_block';
 import { packageFolder } from '../../src/runtime/paths';
@@ -20,6 +18,8 @@ import { createSession, type Session, type TurnStats } from '../../src/session/s
 import { dense } from '../../src/sparsity/dense';
 import { sparseVila } from '../../src/sparsity/sparse_vila';
 import { uniform } from '../../src/text/random';
+import { keeper } from '../../testing/ops/cases/case';
+import { visionBlockData, visionBlockWeights } from '../../testing/ops/cases/vision_block';
 import { decoderConfig, SHAPES, type Shape } from './model';
 import { randomWeights } from './random_weights';
 import { median } from './timing';

@@ -12,10 +12,11 @@ import { type TensorSource, writeSafetensors } from '../../src/checkpoint/safete
 import { SparseVilaError } from '../../src/errors';
 import { configReader, type Json } from '../../src/json';
 import { openWeights, type Weights } from '../../src/models/weights';
-import { linear, linearReference } from '../../src/ops/linear';
+import { linear } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';
-import { nmse } from '../../src/ops/tolerance';
 import { dequantize } from '../../src/ops/weights';
+import { linearReference } from '../../testing/ops/references/linear';
+import { nmse } from '../../testing/ops/tolerance';
 import { atLevel, levels } from '../ops/levels';
 
 /** One plane of 8-bit activations: 5e-5 for Gaussian ones. */

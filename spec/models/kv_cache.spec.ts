@@ -1,10 +1,10 @@
 // A KV cache grows with what it holds, and what it holds stays when it grows, is copied or is cut.
 
 import { type KvCache, kvCache } from '../../src/models/kv_cache';
-import { noise } from '../../src/ops/cases/data';
 import { appendKv, readKv } from '../../src/ops/kv_cache';
 import { float32, floats } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
+import { noise } from '../../testing/ops/cases/data';
 
 const [LAYERS, KV_HEADS, HEAD_DIM, LIMIT] = [3, 2, 6, 2000];
 const CONFIG = { layers: LAYERS, kvHeads: KV_HEADS, headDim: HEAD_DIM };

@@ -7,10 +7,11 @@ import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetens
 import { SparseVilaError } from '../../src/errors';
 import type { LoadOptions } from '../../src/models/model';
 import { openWeights } from '../../src/models/weights';
-import { linear, linearReference } from '../../src/ops/linear';
+import { linear } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';
-import { nmse } from '../../src/ops/tolerance';
 import { dequantize } from '../../src/ops/weights';
+import { linearReference } from '../../testing/ops/references/linear';
+import { nmse } from '../../testing/ops/tolerance';
 import { changeJson, changeTensors, type Stored, withCopy } from '../support/checkpoint';
 
 const FIXTURES = join(__dirname, '../../../spec/fixtures/awq');

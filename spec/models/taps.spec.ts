@@ -5,7 +5,7 @@ import { load, type Model } from '../../src';
 import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
 import type { PreparedMedium } from '../../src/models/media';
 import type { TowerTaps } from '../../src/models/tower';
-import { layerNormReference } from '../../src/ops/norm';
+import { layerNormReference } from '../../testing/ops/references/norm';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
 import { encoded, prepared } from '../support/media';

@@ -4,8 +4,8 @@
 import { load, type Model, sparseVila } from '../../src';
 import * as config from '../../src/models/config';
 import type { PreparedMedium } from '../../src/models/media';
-import { roundToBf16 } from '../../src/ops/kv_cache';
 import type { SessionOptions } from '../../src/session/session';
+import { roundToBf16 } from '../../testing/ops/cases/data';
 import { conversations, STAGES, scene, TINY } from '../support/assets';
 import { encoded, pixelsOf, prepared } from '../support/media';
 import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';

@@ -1,9 +1,9 @@
 // Every small case of the op table against its reference at every instruction-set level, and the same bits for any number of
 // threads and at any level that fuses multiply and add.
 
-import type { PreparedCase } from '../../src/ops/cases/case';
-import { OP_CASES, titleOf } from '../../src/ops/cases/index';
-import { TOLERANCES, within } from '../../src/ops/tolerance';
+import type { PreparedCase } from '../../testing/ops/cases/case';
+import { OP_CASES, titleOf } from '../../testing/ops/cases/index';
+import { TOLERANCES, within } from '../../testing/ops/tolerance';
 import { atLevel, bitsOf, expectSameBits, levels, withThreads } from './levels';
 
 const SMALL = OP_CASES.filter((item) => !item.big).map((item) => ({ ...item, title: titleOf(item) }));

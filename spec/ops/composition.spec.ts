@@ -6,24 +6,6 @@ import type { DecoderConfig } from '../../src/models/config';
 import type { TowerConfig } from '../../src/models/tower';
 import { PLAIN_VIT } from '../../src/models/tower_config';
 import { type AttentionResult, attention as attentionOp, gatheredSparseAttention } from '../../src/ops/attention';
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
-import {
-  type DecoderLayerSizes,
-  decoderLayerData,
-  decoderLayerWeights,
-  SMALL_LAYER,
-  weightTensors,
-} from '../../src/ops/cases/decoder_layer';
-import { filledCache } from '../../src/ops/cases/kv_cache';
-import { inverseFrequencies } from '../../src/ops/cases/rope';
-import { packer, type StoredType } from '../../src/ops/cases/stored';
-import {
-  SMALL_BLOCK,
-  type VisionBlockSizes,
-  visionBlockData,
-  visionBlockWeights,
-} from '../../src/ops/cases/vision_block';
 import { decoderLayer, decoderLayers } from '../../src/ops/decoder_layer';
 import { appendKv, readKv } from '../../src/ops/kv_cache';
 import { linear } from '../../src/ops/linear';
@@ -33,6 +15,24 @@ import { float32, int32 } from '../../src/ops/run';
 import { visionBlock } from '../../src/ops/vision_block';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
+import {
+  type DecoderLayerSizes,
+  decoderLayerData,
+  decoderLayerWeights,
+  SMALL_LAYER,
+  weightTensors,
+} from '../../testing/ops/cases/decoder_layer';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { inverseFrequencies } from '../../testing/ops/cases/rope';
+import { packer, type StoredType } from '../../testing/ops/cases/stored';
+import {
+  SMALL_BLOCK,
+  type VisionBlockSizes,
+  visionBlockData,
+  visionBlockWeights,
+} from '../../testing/ops/cases/vision_block';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

@@ -1,8 +1,8 @@
 // Every small case of the op table against its reference on the stand-in of a GPU: the GPU's kernels, registration, memory and
 // copies, without a GPU. Memory of the device that the host touches ends the process, and all cases with it.
 
-import { OP_CASES, titleOf } from '../../src/ops/cases/index';
-import { TOLERANCES, within } from '../../src/ops/tolerance';
+import { OP_CASES, titleOf } from '../../testing/ops/cases/index';
+import { TOLERANCES, within } from '../../testing/ops/tolerance';
 import { runOn } from '../support/device';
 import type { CaseResults } from './device_cases';
 import { HOST_ONLY, keep, REFUSED } from './refused';

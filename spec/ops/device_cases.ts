@@ -1,9 +1,9 @@
 // A script for `runOn`: checks every small case of the op table on the process's device, and calls it twice for equal bits; and
 // makes the calls that ops refuse.
 
-import type { Comparison } from '../../src/ops/cases/case';
-import { OP_CASES, titleOf } from '../../src/ops/cases/index';
 import { start } from '../../src/runtime/start';
+import type { Comparison } from '../../testing/ops/cases/case';
+import { OP_CASES, titleOf } from '../../testing/ops/cases/index';
 import { print } from '../support/device';
 import { bitsOf, difference } from './levels';
 import { REFUSED } from './refused';

@@ -1,11 +1,11 @@
 // What an op cannot do it refuses with an exception that names the reason, and it stays usable. Thousands of calls, refused
 // ones included, leave no tensor behind.
 
-import { OP_CASES } from '../../src/ops/cases/index';
 import { linear } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';
 import { sample } from '../../src/ops/sample';
 import { start } from '../../src/runtime/start';
+import { OP_CASES } from '../../testing/ops/cases/index';
 import { DRAW, keep, NONE, REFUSED, W, zeros } from './refused';
 
 afterAll(() => keep.dispose());

@@ -1,8 +1,13 @@
 // Products with 4-bit and 8-bit matrices beside the case table: weights are held exactly, activations of any size are rounded
 // without NaN, infinity or a wrapped integer, and gated and stacked matrices equal their parts bit for bit.
 
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
+import { gatedMlp, linear } from '../../src/ops/linear';
+import { float32, floats } from '../../src/ops/run';
+import { dequantize, type PackedMatrix } from '../../src/ops/weights';
+import { start } from '../../src/runtime/start';
+import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
 import {
   INT4_GRID,
   type Int4Grid,
@@ -10,13 +15,9 @@ import {
   type StoredType,
   storedValues,
   toleranceOf,
-} from '../../src/ops/cases/stored';
-import { gatedMlp, linear, linearReference } from '../../src/ops/linear';
-import { float32, floats } from '../../src/ops/run';
-import { nmse, TOLERANCES } from '../../src/ops/tolerance';
-import { dequantize, type PackedMatrix } from '../../src/ops/weights';
-import { start } from '../../src/runtime/start';
-import type { Tensor } from '../../src/runtime/tensor';
+} from '../../testing/ops/cases/stored';
+import { linearReference } from '../../testing/ops/references/linear';
+import { nmse, TOLERANCES } from '../../testing/ops/tolerance';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

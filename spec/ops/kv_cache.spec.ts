@@ -1,13 +1,13 @@
 // Appends write their rows and no other; what attention returns besides its output is a mean of probabilities.
 
 import { gatheredSparseAttention } from '../../src/ops/attention';
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
-import { filledCache } from '../../src/ops/cases/kv_cache';
 import { appendKv, keepKvRows, readKv } from '../../src/ops/kv_cache';
 import { float32, floats, int32 } from '../../src/ops/run';
-import { nmse, within } from '../../src/ops/tolerance';
 import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { nmse, within } from '../../testing/ops/tolerance';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();

@@ -2,13 +2,6 @@
 // does not see, or that nobody has written, leave no trace even when they are NaN.
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
-import { decoderLayerData, decoderLayerWeights, SMALL_LAYER, weightTensors } from '../../src/ops/cases/decoder_layer';
-import { filledCache } from '../../src/ops/cases/kv_cache';
-import { inverseFrequencies } from '../../src/ops/cases/rope';
-import { packer, storedValues } from '../../src/ops/cases/stored';
-import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../src/ops/cases/vision_block';
 import { decoderLayer } from '../../src/ops/decoder_layer';
 import { type Activation, gatedMlp, linear } from '../../src/ops/linear';
 import { layerNorm, rmsNorm } from '../../src/ops/norm';
@@ -17,6 +10,18 @@ import { float32, floats, int32 } from '../../src/ops/run';
 import { visionBlock } from '../../src/ops/vision_block';
 import { packArrays } from '../../src/ops/weights';
 import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
+import {
+  decoderLayerData,
+  decoderLayerWeights,
+  SMALL_LAYER,
+  weightTensors,
+} from '../../testing/ops/cases/decoder_layer';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { inverseFrequencies } from '../../testing/ops/cases/rope';
+import { packer, storedValues } from '../../testing/ops/cases/stored';
+import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../testing/ops/cases/vision_block';
 import { atLevel, bitsOf, expectSameBits, levels, withThreads, wordsOf } from './levels';
 
 const keep = keeper();

@@ -1,11 +1,6 @@
 // What ops refuse: calls that have to throw, and what they have to say. Used on every device.
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
-import { decoderLayerData, decoderLayerWeights, SMALL_LAYER, weightTensors } from '../../src/ops/cases/decoder_layer';
-import { filledCache } from '../../src/ops/cases/kv_cache';
-import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../src/ops/cases/vision_block';
 import { type DecoderLayerWeights, decoderLayer } from '../../src/ops/decoder_layer';
 import { allocKv, appendKv, readKv } from '../../src/ops/kv_cache';
 import { embed, gatedMlp, linear } from '../../src/ops/linear';
@@ -18,6 +13,16 @@ import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
 import { MOST_LOGITS } from '../../src/text/draw';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
+import {
+  decoderLayerData,
+  decoderLayerWeights,
+  SMALL_LAYER,
+  weightTensors,
+} from '../../testing/ops/cases/decoder_layer';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../testing/ops/cases/vision_block';
 
 /** Holds what the calls are made of. */
 export const keep = keeper();

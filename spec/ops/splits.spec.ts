@@ -2,18 +2,6 @@
 // cache; so does attention whether its work is split over threads by head or by chunk of rows.
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
-import { keeper } from '../../src/ops/cases/case';
-import { noise } from '../../src/ops/cases/data';
-import {
-  type DecoderLayerSizes,
-  decoderLayerData,
-  decoderLayerWeights,
-  SMALL_LAYER,
-  weightTensors,
-} from '../../src/ops/cases/decoder_layer';
-import { filledCache } from '../../src/ops/cases/kv_cache';
-import { inverseFrequencies } from '../../src/ops/cases/rope';
-import { packer, storedValues } from '../../src/ops/cases/stored';
 import { decoderLayer } from '../../src/ops/decoder_layer';
 import { readKv } from '../../src/ops/kv_cache';
 import { linear } from '../../src/ops/linear';
@@ -21,6 +9,18 @@ import { ropeTable } from '../../src/ops/rope';
 import { float32, floats, int32 } from '../../src/ops/run';
 import { packArrays } from '../../src/ops/weights';
 import type { Tensor } from '../../src/runtime/tensor';
+import { keeper } from '../../testing/ops/cases/case';
+import { noise } from '../../testing/ops/cases/data';
+import {
+  type DecoderLayerSizes,
+  decoderLayerData,
+  decoderLayerWeights,
+  SMALL_LAYER,
+  weightTensors,
+} from '../../testing/ops/cases/decoder_layer';
+import { filledCache } from '../../testing/ops/cases/kv_cache';
+import { inverseFrequencies } from '../../testing/ops/cases/rope';
+import { packer, storedValues } from '../../testing/ops/cases/stored';
 import { atLevel, bitsOf, expectSameBits, levels, withThreads, wordsOf } from './levels';
 
 const keep = keeper();

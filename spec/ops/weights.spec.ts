@@ -1,13 +1,12 @@
 // 16-bit conversions: every pattern is loaded exactly, and rounding goes to the nearest, ties to even, subnormals, infinities
 // and NaN included. Bits are compared, since NaN equals nothing.
 
-import { keeper } from '../../src/ops/cases/case';
-import { random, roundToF16 } from '../../src/ops/cases/data';
-import { roundToBf16 } from '../../src/ops/kv_cache';
 import { embed, linear } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';
 import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
+import { keeper } from '../../testing/ops/cases/case';
+import { random, roundToBf16, roundToF16 } from '../../testing/ops/cases/data';
 import { atLevel, levels, wordsOf } from './levels';
 
 const keep = keeper();

@@ -3,8 +3,6 @@
 import type { Matrix } from '../../src/checkpoint/round';
 import { towerBlock } from '../../src/models/blocks';
 import { PLAIN_VIT } from '../../src/models/tower_config';
-import { linearReference } from '../../src/ops/linear';
-import { layerNormReference } from '../../src/ops/norm';
 import { float32, floats } from '../../src/ops/run';
 import { dequantize, packInt8 } from '../../src/ops/weights';
 import { floatOps, readBlock } from '../../src/quantize/block_weights';
@@ -17,6 +15,8 @@ import {
   takeLargest,
 } from '../../src/quantize/smooth';
 import { start } from '../../src/runtime/start';
+import { linearReference } from '../../testing/ops/references/linear';
+import { layerNormReference } from '../../testing/ops/references/norm';
 import { F32_NMSE, nmse } from '../support/nmse';
 
 const wave = (count: number, step: number): Float32Array =>

@@ -1,10 +1,11 @@
 // Sampling: greedy, the order of the filters against cases worked by hand, distributions under a fixed seed, and every refusal.
 import { readJson } from '../../src/json';
 import { float32 } from '../../src/ops/run';
-import { sample, sampleReference } from '../../src/ops/sample';
+import { sample } from '../../src/ops/sample';
 import { parseGenerationConfig } from '../../src/text/generation_config';
 import { uniform } from '../../src/text/random';
 import { createSampler, type SamplingOptions } from '../../src/text/sampling';
+import { sampleReference } from '../../testing/ops/references/sample';
 
 const f32 = (...values: number[]): Float32Array => Float32Array.from(values);
 

@@ -73,11 +73,3 @@ export function keepKvRows(
     for (const tensor of [rows, indices, gathered, byRow, ...halves, k, v]) tensor.dispose();
   }
 }
-
-/** x rounded to the nearest bf16, ties to even: what storing in a bf16 cache does to a value. */
-export function roundToBf16(x: number): number {
-  const bits = new Uint32Array(new Float32Array([x]).buffer);
-  const u = bits[0] as number;
-  bits[0] = ((u + 0x7fff + ((u >>> 16) & 1)) & 0xffff0000) >>> 0;
-  return new Float32Array(bits.buffer)[0] as number;
-}

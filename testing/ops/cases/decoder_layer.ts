@@ -1,16 +1,17 @@
 // Cases of `decoderLayer`, its parts for specs that compose it, and its definition in double precision.
 
-import type { Tensor } from '../../runtime/tensor';
-import { attentionReference } from '../attention';
-import { type DecoderLayerWeights, decoderLayer } from '../decoder_layer';
-import { type KvType, roundToBf16 } from '../kv_cache';
-import { gatedMlpReference, linearReference } from '../linear';
-import { rmsNormReference } from '../norm';
-import { ropeReference, ropeTable } from '../rope';
-import { float32, floats, int32 } from '../run';
+import { type DecoderLayerWeights, decoderLayer } from '../../../src/ops/decoder_layer';
+import type { KvType } from '../../../src/ops/kv_cache';
+import { ropeTable } from '../../../src/ops/rope';
+import { float32, floats, int32 } from '../../../src/ops/run';
+import type { Tensor } from '../../../src/runtime/tensor';
+import { attentionReference } from '../references/attention';
+import { gatedMlpReference, linearReference } from '../references/linear';
+import { rmsNormReference } from '../references/norm';
+import { ropeReference } from '../references/rope';
 import { seenPairs } from './attention';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
-import { aroundOne, noise, pickAscending, rowsOf, sample } from './data';
+import { aroundOne, noise, pickAscending, roundToBf16, rowsOf, sample } from './data';
 import { filledCache } from './kv_cache';
 import { inverseFrequencies } from './rope';
 import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';

@@ -1,6 +1,6 @@
 // Seeded values of op cases: the same on every machine and in every run. Knows nothing about ops.
 
-import type { WeightType } from '../weights';
+import type { WeightType } from '../../../src/ops/weights';
 
 /** A generator of numbers in [0, 1) that the text decides (FNV-1a into mulberry32). */
 export function random(seed: string): () => number {
@@ -41,6 +41,14 @@ export function pickAscending(seed: string, count: number, n: number): Int32Arra
 export function sample(n: number, most: number): number[] {
   if (n <= most) return Array.from({ length: n }, (_, i) => i);
   return Array.from({ length: most }, (_, i) => Math.round((i * (n - 1)) / (most - 1)));
+}
+
+/** x rounded to the nearest bf16, ties to even: what storing in a bf16 cache does to a value. */
+export function roundToBf16(x: number): number {
+  const bits = new Uint32Array(new Float32Array([x]).buffer);
+  const u = bits[0] as number;
+  bits[0] = ((u + 0x7fff + ((u >>> 16) & 1)) & 0xffff0000) >>> 0;
+  return new Float32Array(bits.buffer)[0] as number;
 }
 
 /** x rounded to the nearest f16, ties to even; beyond 65,519.99… infinite. x is an f32 value. */

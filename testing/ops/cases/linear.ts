@@ -1,8 +1,9 @@
 // Cases of `linear`, `gatedMlp` and `embed`. Sizes are ugly and all different, so that a mixed-up dimension shows.
 
-import { type Activation, embed, gatedMlp, gatedMlpReference, linear, linearReference } from '../linear';
-import { float32 } from '../run';
-import { packArrays, WEIGHT_BYTES, type WeightType } from '../weights';
+import { type Activation, embed, gatedMlp, linear } from '../../../src/ops/linear';
+import { float32 } from '../../../src/ops/run';
+import { packArrays, WEIGHT_BYTES, type WeightType } from '../../../src/ops/weights';
+import { gatedMlpReference, linearReference } from '../references/linear';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, rowsOf, sample, weightValues } from './data';
 import {

@@ -1,11 +1,12 @@
 // Cases of `visionBlock`, its parts for specs that compose it, and its definition in double precision.
 
-import type { Tensor } from '../../runtime/tensor';
-import { attentionReference } from '../attention';
-import { type Activation, linearReference } from '../linear';
-import { layerNormReference } from '../norm';
-import { float32 } from '../run';
-import { type VisionBlockWeights, visionBlock } from '../vision_block';
+import type { Activation } from '../../../src/ops/linear';
+import { float32 } from '../../../src/ops/run';
+import { type VisionBlockWeights, visionBlock } from '../../../src/ops/vision_block';
+import type { Tensor } from '../../../src/runtime/tensor';
+import { attentionReference } from '../references/attention';
+import { linearReference } from '../references/linear';
+import { layerNormReference } from '../references/norm';
 import { compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { aroundOne, noise, rowsOf, sample } from './data';
 import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';

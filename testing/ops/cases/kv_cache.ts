@@ -1,9 +1,9 @@
 // Cases of the KV cache: append and read, and attention that reads it through an index. A cache is filled by appends only.
 
-import type { Tensor } from '../../runtime/tensor';
-import { gatheredSparseAttention } from '../attention';
-import { allocKv, appendKv, type KvType, readKv } from '../kv_cache';
-import { float32, int32 } from '../run';
+import { gatheredSparseAttention } from '../../../src/ops/attention';
+import { allocKv, appendKv, type KvType, readKv } from '../../../src/ops/kv_cache';
+import { float32, int32 } from '../../../src/ops/run';
+import type { Tensor } from '../../../src/runtime/tensor';
 import { attentionChecker, seenPairs } from './attention';
 import { COLD_BYTES, coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { noise, random, rounded } from './data';

@@ -1,8 +1,6 @@
 // Weights of op cases in every storage, 4-bit and 8-bit ones among them. A matrix is an array of values that its storage holds
 // exactly, so the reference reads the very weights that the op multiplies with. Knows no op.
 
-import { start } from '../../runtime/start';
-import type { Tolerance } from '../tolerance';
 import {
   type Int4Layout,
   type Int4Part,
@@ -13,7 +11,9 @@ import {
   packInt8,
   WEIGHT_BYTES,
   type WeightType,
-} from '../weights';
+} from '../../../src/ops/weights';
+import { start } from '../../../src/runtime/start';
+import type { Tolerance } from '../tolerance';
 import { noise, weightValues } from './data';
 
 /** Storage of a matrix, and for 4 bits how products round activations. */

@@ -1,11 +1,11 @@
 // Cases of `decoderLayers`: a batch of sequences through two layers in one call, which has to equal each sequence by itself, layer by
 // layer, bit for bit: outputs, columns and caches.
 
-import type { Tensor } from '../../runtime/tensor';
-import { decoderLayer, decoderLayers } from '../decoder_layer';
-import { readKv } from '../kv_cache';
-import { ropeTable } from '../rope';
-import { float32, floats, int32 } from '../run';
+import { decoderLayer, decoderLayers } from '../../../src/ops/decoder_layer';
+import { readKv } from '../../../src/ops/kv_cache';
+import { ropeTable } from '../../../src/ops/rope';
+import { float32, floats, int32 } from '../../../src/ops/run';
+import type { Tensor } from '../../../src/runtime/tensor';
 import { seenPairs } from './attention';
 import { compare, keeper, type OpCase, type PreparedCase, take } from './case';
 import { noise, pickAscending } from './data';

@@ -1,7 +1,8 @@
 // Cases of `attention`: full and causal, with and without the column mean, on plain tensors.
 
-import { type AttentionShape, attention, attentionReference } from '../attention';
-import { float32 } from '../run';
+import { attention } from '../../../src/ops/attention';
+import { float32 } from '../../../src/ops/run';
+import { type AttentionShape, attentionReference } from '../references/attention';
 import { type Comparison, compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, sample } from './data';
 

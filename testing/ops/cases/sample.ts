@@ -1,8 +1,9 @@
 // Cases of `sample`: every filter, ties, numbers at the borders of shares, and rows that are drawn from together.
 
-import type { Draw } from '../../text/draw';
-import { float32 } from '../run';
-import { sample, sampleReference } from '../sample';
+import { float32 } from '../../../src/ops/run';
+import { sample } from '../../../src/ops/sample';
+import type { Draw } from '../../../src/text/draw';
+import { sampleReference } from '../references/sample';
 import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
 import { noise, random } from './data';
 

@@ -1,8 +1,9 @@
 // Cases of `rmsNorm` and `layerNorm`.
 
-import type { Tensor } from '../../runtime/tensor';
-import { layerNorm, layerNormReference, rmsNorm, rmsNormReference } from '../norm';
-import { float32 } from '../run';
+import { layerNorm, rmsNorm } from '../../../src/ops/norm';
+import { float32 } from '../../../src/ops/run';
+import type { Tensor } from '../../../src/runtime/tensor';
+import { layerNormReference, rmsNormReference } from '../references/norm';
 import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
 import { aroundOne, noise } from './data';
 

@@ -1,10 +1,10 @@
 // What a case of the op table is: one call of an op with seeded inputs, compared with its reference, and timed. The spec runs
 // the small ones at every instruction-set level, the benchmark the big ones. Knows no op.
 
-import type { Tensor } from '../../runtime/tensor';
-import { floats } from '../run';
+import { floats } from '../../../src/ops/run';
+import type { PackedMatrix } from '../../../src/ops/weights';
+import type { Tensor } from '../../../src/runtime/tensor';
 import { nmse, type Tolerance } from '../tolerance';
-import type { PackedMatrix } from '../weights';
 
 /** One output compared with its reference, by `nmse`. */
 export interface Comparison {

@@ -1,7 +1,8 @@
 // Cases of `rope`.
 
-import { rope, ropeReference, ropeTable } from '../rope';
-import { float32, floats } from '../run';
+import { rope, ropeTable } from '../../../src/ops/rope';
+import { float32, floats } from '../../../src/ops/run';
+import { ropeReference } from '../references/rope';
 import { coldCopies, compare, inTurn, keeper, type OpCase, type PreparedCase, take } from './case';
 import { noise } from './data';
 
