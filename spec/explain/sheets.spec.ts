@@ -1,8 +1,8 @@
 // Which planes are drawn together, and what a turn looked at on them.
 
+import { attendedOf, type MediumReport, planesOf } from '../../src/explain/attended';
 import { choiceLabel, imageLabel, videoLabel } from '../../src/explain/labels';
-import { type LookedAtMedium, looksOf, planesOf } from '../../src/explain/look';
-import { evenly, lookAt, sheetsOf } from '../../src/explain/sheets';
+import { evenly, sheetAttention, sheetsOf } from '../../src/explain/sheets';
 import { cellsOfRegion, evenCells } from '../../src/image/cells';
 
 const START = { media: 0, planes: 0, rows: 0 };
@@ -11,14 +11,14 @@ const region = (left: number, top: number, width: number, height: number) =>
 const grid = (cells: ReturnType<typeof region>) => ({ t: 1, h: 2, w: 2, frames: [0], cells });
 /** Three tiles of a picture whose width no tile divides, and the whole picture. */
 const third = 100 / 3;
-const tiled: LookedAtMedium = {
+const tiled: MediumReport = {
   layout: {
     grids: [...[0, 1, 2].map((i) => grid(region(i * third, 0, third, 50))), grid(region(0, 0, 100, 50))],
   },
   kept: Int32Array.of(0, 5, 10, 15),
   salience: Float32Array.from({ length: 16 }, (_, i) => i),
 };
-const film = (frames: readonly number[]): LookedAtMedium => ({
+const film = (frames: readonly number[]): MediumReport => ({
   layout: { grids: [{ t: frames.length, h: 1, w: 2, frames, cells: evenCells({ width: 8, height: 4 }, 1, 2) }] },
   ...{ kept: Int32Array.of(0), salience: undefined },
 });
@@ -56,14 +56,16 @@ describe('sheets', () => {
   it('number the cells that a turn looked at through all their planes', () => {
     const places = [0, 1, 2, 3].map((i) => ({ medium: 0, grid: i, t: 0, row: 1, col: i % 2 }));
     const stats = { media: [tiled], retrieved: [Int32Array.of(1, 3), Int32Array.of(0, 2)] };
-    const [turn = []] = looksOf([{ stats, relevance: [{ scores: Float32Array.of(1, 2, 3, 4), places }] }]);
-    const [tiles, whole] = sheetsOf(planesOf(tiled, START)).map((sheet) => lookAt(sheet, turn));
+    const [turn = []] = attendedOf([{ stats, relevance: [{ scores: Float32Array.of(1, 2, 3, 4), places }] }]);
+    const [tiles, whole] = sheetsOf(planesOf(tiled, START)).map((sheet) => sheetAttention(sheet, turn));
     expect([tiles?.retrieved, whole?.retrieved]).toEqual([
       [[5], [0, 10]],
       [[3], []],
     ]);
     expect([...(tiles?.relevance?.[0] ?? [])]).toEqual([0, 0, 1, 0, 0, 0, 0, 2, 0, 0, 3, 0]);
-    expect(lookAt(sheetsOf(planesOf(tiled, { ...START, planes: 4 }))[0] ?? (undefined as never), turn)).toBeUndefined();
+    expect(
+      sheetAttention(sheetsOf(planesOf(tiled, { ...START, planes: 4 }))[0] ?? (undefined as never), turn),
+    ).toBeUndefined();
   });
 
   it('hold one plane of a video each, named by the frames that it stands for', () => {

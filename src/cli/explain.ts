@@ -4,8 +4,8 @@ import { access, constants, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, resolve } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
+import { attendedOf, planesOf } from '../explain/attended';
 import { type ExplainedTurn, explain } from '../explain/explain';
-import { looksOf, planesOf } from '../explain/look';
 import { isPresent, makeFolder } from '../files';
 import { installOnce, writeError } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
@@ -113,7 +113,7 @@ function titleOf(model: string, method: string, ratios: { prefillSparsity?: numb
 
 /** For programs: each picture's cells, and each turn's per picture and layer; null: every kept one. */
 function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })[]) {
-  const looks = looksOf(turns);
+  const attended = attendedOf(turns);
   return {
     pictures: turns
       .flatMap(({ stats }) => stats.media)
@@ -123,7 +123,7 @@ function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })
       }),
     turns: turns.map(({ question, answer, stats }, i) => ({
       ...turnRecord(question, answer, stats),
-      retrieved: looks[i]?.map(({ retrieved }) => retrieved ?? null) ?? [],
+      retrieved: attended[i]?.map(({ retrieved }) => retrieved ?? null) ?? [],
     })),
   };
 }

@@ -5,14 +5,14 @@ import { coded, SparseVilaError } from '../errors';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
 import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
+import { attendedOf, planesOf, type TurnReport } from './attended';
 import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
 import { choiceLabel, imageLabel, videoLabel } from './labels';
-import { type LookedAt, looksOf, planesOf } from './look';
 import { embed, rasterize } from './render';
-import { evenly, lookAt, type Sheet, sheetsOf } from './sheets';
+import { evenly, type Sheet, sheetAttention, sheetsOf } from './sheets';
 
-export type { LookedAt } from './look';
+export type { TurnReport } from './attended';
 
 /** A turn as it was asked and answered. */
 export interface ExplainedTurn {
@@ -23,7 +23,7 @@ export interface ExplainedTurn {
   /** The videos that it was asked with, as lists of frames. */
   readonly videos?: readonly { readonly frames: readonly ImageInput[] }[];
   /** `stats` of its answer. */
-  readonly stats: LookedAt;
+  readonly stats: TurnReport;
   /** Per layer, shown where all is attended: what `observed(method).takeRelevance()` gives after the turn. */
   readonly relevance?: readonly LayerRelevance[] | undefined;
 }
@@ -61,12 +61,12 @@ export async function explain(turns: readonly ExplainedTurn[], options?: Explain
 
 async function draw({ turns, title = '', ...options }: ReturnType<typeof checkExplain>): Promise<Buffer> {
   options.signal?.throwIfAborted();
-  const looks = looksOf(turns);
+  const attended = attendedOf(turns);
   const shown: Shown[] = [];
   for (const medium of mediaOf(turns)) shown.push(...(await shownOf(medium, options)));
   if (shown.length === 0) throw invalid('at least one image or video in a turn', 'none');
   const asked = turns.map(({ question, answer }, i) => {
-    return { question, answer, looks: shown.map(({ sheet }) => lookAt(sheet, looks[i] ?? [])) };
+    return { question, answer, attended: shown.map(({ sheet }) => sheetAttention(sheet, attended[i] ?? [])) };
   });
   const pictures = shown.map(({ picture }) => picture);
   const png = await rasterize(figure(title, pictures, asked));

@@ -12,14 +12,14 @@ import {
   saliencePanel,
   turnPanel,
 } from './panels';
-import type { SheetLook } from './sheets';
+import type { SheetAttention } from './sheets';
 import { FAINT, INK, textAt, wrap } from './text';
 
 export interface FigureTurn {
   readonly question: string;
   readonly answer: string;
   /** What it looked at on each picture; undefined before the picture was there. */
-  readonly looks: readonly (SheetLook | undefined)[];
+  readonly attended: readonly (SheetAttention | undefined)[];
 }
 
 /** A picture as it is embedded, in color and in gray. */
@@ -73,8 +73,8 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
 
 /** The panels of one picture: its salience, what was kept of it, and the turns since it was there. */
 function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureTurn[]): Panel[] {
-  const seen = turns.flatMap(({ question, answer, looks }, turn) => {
-    const look = looks[index];
+  const seen = turns.flatMap(({ question, answer, attended }, turn) => {
+    const look = attended[index];
     return look === undefined ? [] : [turnPanel(picture, turn + 1, { question, answer }, look)];
   });
   return [saliencePanel(picture), keptPanel(picture), ...seen].filter((panel) => panel !== undefined);

@@ -1,11 +1,11 @@
 // The panels of a figure: a heading, a picture with its cells, and what explains its colors. Knows what the cells mean, and
 // nothing about where a panel stands.
 
+import { layerCounts } from './attended';
 import { BAR, BAR_HEIGHT, countBar, countColor, gradientBar } from './bars';
 import { type CanvasPicture, cellCount, drawCanvas, type Fill, PADDING, scaleInto } from './canvas';
 import { type ColorMap, plasma, viridis } from './color';
-import { layerCounts } from './look';
-import type { SheetLook } from './sheets';
+import type { SheetAttention } from './sheets';
 import { FAINT, textAt, textWidth } from './text';
 
 /** What is known of a picture. */
@@ -60,7 +60,7 @@ export function turnPanel(
   picture: FigurePicture,
   number: number,
   turn: { question: string; answer: string },
-  look: SheetLook,
+  look: SheetAttention,
 ): Panel {
   const words = { heading: `${number}. ${turn.question}`, answer: turn.answer };
   const { retrieved, relevance } = look;
@@ -252,7 +252,7 @@ function draw(picture: FigurePicture, x: number, y: number, look: 'color' | 'gra
 /** What the dark cells of turns mean, in one line; nothing where there are none. */
 export function legend(
   pictures: readonly FigurePicture[],
-  turns: readonly { readonly looks: readonly (SheetLook | undefined)[] }[],
+  turns: readonly { readonly attended: readonly (SheetAttention | undefined)[] }[],
   x: number,
   y: number,
 ): string {
@@ -261,7 +261,7 @@ export function legend(
     // More than what rounding adds to the tiles of a picture.
     ({ width, height, canvas }) => canvas.width > width + 0.5 || canvas.height > height + 0.5,
   );
-  const idle = turns.some(({ looks }) => looks.some((look) => look?.retrieved !== undefined));
+  const idle = turns.some(({ attended }) => attended.some((look) => look?.retrieved !== undefined));
   let at = x;
   const entry = (words: string, { color, opacity }: Omit<Fill, 'cells'>): string => {
     const left = at;

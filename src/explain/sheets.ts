@@ -2,8 +2,8 @@
 // sheet of its own, and so has each plane of a video. Knows numbers only.
 
 import type { Size } from '../image/cells';
+import type { Plane, PlaneAttention } from './attended';
 import type { CanvasPart } from './canvas';
-import type { Look, Plane } from './look';
 
 /** Planes of one medium and one frame that do not overlap. Cells are numbered through, plane after plane. */
 export interface Sheet {
@@ -20,7 +20,7 @@ export interface Sheet {
 }
 
 /** One sheet in one turn: as of a plane, with the sheet's cells. */
-export type SheetLook = Pick<Look, 'retrieved' | 'relevance'>;
+export type SheetAttention = Pick<PlaneAttention, 'retrieved' | 'relevance'>;
 
 /** Pixels by which neighbors may overlap where a picture's size is no multiple of theirs. */
 const TOUCHING = 0.01;
@@ -82,9 +82,9 @@ function sheetOf(planes: readonly Plane[]): Sheet {
   };
 }
 
-/** What a turn looked at on a sheet, from its looks at all planes; undefined before the sheet was there. */
-export function lookAt({ planes }: Sheet, looks: readonly Look[]): SheetLook | undefined {
-  const own = planes.map(({ index }) => looks[index]);
+/** What a turn looked at on a sheet, from its attended at all planes; undefined before the sheet was there. */
+export function sheetAttention({ planes }: Sheet, attended: readonly PlaneAttention[]): SheetAttention | undefined {
+  const own = planes.map(({ index }) => attended[index]);
   const firsts = firstCells(planes);
   const known = own.filter((look) => look !== undefined);
   const [first] = known;

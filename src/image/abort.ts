@@ -1,8 +1,8 @@
-// Waiting that an AbortSignal ends.
+// Waiting that an AbortSignal can end.
 
 import { onAbort } from '../abort';
 
-/** Rejects with the signal's reason as soon as it aborts, whatever `work` is still doing. */
+/** Rejects with the signal's reason as soon as it aborts, even if `work` is still running. */
 export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return work;
   let takeBack: (() => void) | undefined;

@@ -1,14 +1,14 @@
-// One budget of memory for all images that are decoded at the same time. Images enter in the order of arrival, one at a time until their size
-// is known: so at most one encoded image waits in memory, and none is overtaken for ever. Knows no images, only bytes.
+// One memory budget for all images that are decoded at the same time. Images queue in the order of arrival, and only the first of the queue
+// is read before there is room, so that at most one encoded image waits in memory and none waits for ever. Knows no images, only bytes.
 
 import { abortable } from './abort';
 
-/** Bytes that decoding may take together. An image that alone takes more runs alone. */
+/** Bytes that all running decodes may take together. An image that alone exceeds it runs alone. */
 export const DECODE_MEMORY = 2 ** 30;
 
 export interface Admitted<T> {
   readonly seen: T;
-  /** Gives the memory back; a second call does nothing. */
+  /** Returns the memory to the budget; a second call does nothing. */
   release(): void;
 }
 
@@ -18,7 +18,7 @@ export function memoryBudget(limit: number) {
   let entrance: Promise<unknown> = Promise.resolve();
   let onRoom: (() => void) | undefined;
 
-  /** Reserves bytes for the one at the entrance, as soon as there is room for them. */
+  /** Reserves bytes for the first of the queue, as soon as there is room. */
   async function reserve(bytes: number, signal: AbortSignal | undefined): Promise<() => void> {
     while (used > 0 && used + bytes > limit) {
       const room = new Promise<void>((resolve) => {
@@ -37,8 +37,8 @@ export function memoryBudget(limit: number) {
 
   return {
     /**
-     * Waits for its turn, calls `look`, which finds out what it needs (`cost`, in bytes), and waits until that is free.
-     * @throws what `look` throws; `signal.reason` when its turn comes after an abort, or once aborted while it waits for room
+     * Waits for its turn, calls `look`, which determines how much memory is needed (`cost`, in bytes), and waits until that much is free.
+     * @throws errors of `look`; `signal.reason` if the signal is aborted by its turn or while it waits for room
      */
     admit<T extends { readonly cost: number }>(
       look: () => Promise<T>,

@@ -1,4 +1,4 @@
-// Canvases: what a vision tower is shown, drawn from decoded frames by resizing, padding and cropping. uint8 in, uint8 out; knows no model.
+// Canvases: the images that a vision tower sees, drawn from decoded frames by resizing, padding and cropping. uint8 in, uint8 out; knows no model.
 // Source: Pillow `Image.resize` (resample.ts), `Image.paste` on a colored canvas, `Image.crop`, which is black outside the picture.
 
 import { SparseVilaError } from '../errors';
@@ -9,15 +9,15 @@ import { type ResampleFilter, resize } from './resample';
 
 export type Rgb = readonly [number, number, number];
 
-/** One drawing step. Lengths are pixels; `left` and `top` say where the smaller rectangle lies on the larger one. */
+/** One drawing step. Lengths are pixels; `left` and `top` place the smaller rectangle on the larger one. */
 export type Draw =
   | { readonly step: 'resize'; readonly to: Size; readonly filter: ResampleFilter }
   | { readonly step: 'pad'; readonly to: Size; readonly left: number; readonly top: number; readonly color: Rgb }
   | { readonly step: 'crop'; readonly to: Size; readonly left: number; readonly top: number };
 
 /**
- * The canvas that `steps` make of `frame`; `frame` itself where there are no steps.
- * @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for a canvas of more pixels than maxPixels and than the default, or with a longer side than MAX_SIDE
+ * Applies `steps` to `frame`; returns `frame` itself if there are none.
+ * @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for a canvas with more pixels than both maxPixels and its default, or with a side above MAX_SIDE
  */
 export function draw(frame: RgbImage, steps: readonly Draw[], maxPixels: number = DEFAULT_MAX_PIXELS): RgbImage {
   return steps.reduce((image, step) => drawStep(image, step, maxPixels), frame);
@@ -33,7 +33,7 @@ function drawStep(image: RgbImage, step: Draw, maxPixels: number): RgbImage {
   return paste(image, step.to, left, top, color);
 }
 
-/** `maxPixels` limits the pictures that are read: a canvas, which the model asks for, may always have the default. */
+/** `maxPixels` limits pictures that are read. The size of a canvas comes from the model, so it may always have up to the default. */
 function checkCanvas({ width, height }: Size, image: Size, maxPixels: number): void {
   const limit = Math.max(maxPixels, DEFAULT_MAX_PIXELS);
   if (width * height <= limit && width <= MAX_SIDE && height <= MAX_SIDE) return;
@@ -44,7 +44,7 @@ function checkCanvas({ width, height }: Size, image: Size, maxPixels: number): v
   );
 }
 
-/** `image` with its corner at (left, top) of a canvas of `color`; what lies outside the canvas is cut off. */
+/** Pastes `image` at (left, top) on a canvas of `color`; parts outside the canvas are cut off. */
 function paste(image: RgbImage, { width, height }: Size, left: number, top: number, color: Rgb): RgbImage {
   const row = new Uint8Array(width * 3);
   for (let x = 0; x < width; x++) row.set(color, x * 3);

@@ -1,17 +1,17 @@
-// Where the cells of a token grid lie on the picture that they were made of: the whole picture, a padded square, a crop or a tile.
+// The cells of a token grid on their picture: the whole picture, a padded square, a crop or a tile.
 
 export interface Size {
   readonly width: number;
   readonly height: number;
 }
 
-/** A rectangle in pixels of a picture; it may reach beyond the picture, where there is padding. */
+/** A rectangle in pixels of a picture; it may extend beyond the picture into padding. */
 export interface Region extends Size {
   readonly left: number;
   readonly top: number;
 }
 
-/** How a region is cut into cells: it is shown as a square of `size` pixels, in patches of which block × block become one token. */
+/** The division of a region into cells: it is shown as a square of `size` pixels, and block × block patches become one token. */
 export interface InputGrid {
   readonly size: number;
   readonly patch: number;
@@ -19,14 +19,14 @@ export interface InputGrid {
 }
 
 /**
- * A token grid on its picture, everything in pixels of the picture. Cell (row, col) covers x from `col * cell.width` to
- * `min((col + 1) * cell.width, covered.width)` of the canvas, and y alike: the last blocks may be cut, and a rest of the
- * input that fills no patch is seen by no cell.
+ * A token grid on its picture; all lengths are pixels of the picture. Cell (row, col) covers x from `col * cell.width` to
+ * `min((col + 1) * cell.width, covered.width)` of the canvas, and y accordingly: the last blocks may be cut, and a remainder of the input
+ * that fills no patch belongs to no cell.
  */
 export interface CellGeometry {
-  /** What the model was shown: the picture, and the padding around it. */
+  /** The region that the model saw: the picture and the padding around it. */
   readonly canvas: Size;
-  /** Where the picture's top left corner lies on the canvas. */
+  /** The picture's top left corner on the canvas. */
   readonly picture: { readonly left: number; readonly top: number };
   readonly cell: Size;
   readonly covered: Size;
@@ -37,7 +37,7 @@ export function wholePicture({ width, height }: Size): Region {
   return { left: 0, top: 0, width, height };
 }
 
-/** The square around a picture that `pad` makes, the picture in its middle. */
+/** The square that `pad` makes, with the picture in its center. */
 export function paddedSquare({ width, height }: Size): Region {
   const side = Math.max(width, height);
   return { left: -Math.floor((side - width) / 2), top: -Math.floor((side - height) / 2), width: side, height: side };

@@ -1,5 +1,5 @@
-// Bytes of an image from a source that delivers them in pieces: a stream, a FIFO, a response. Bounded in size and in waiting time, and the
-// source is given up as soon as its first bytes are no image. Knows nothing about where the pieces come from.
+// Collects the bytes of an image from a source that delivers pieces: a stream, a FIFO, a response. Size and waiting time are bounded, and
+// the source is abandoned as soon as its first bytes are not an image's. Does not know where the pieces come from.
 
 import { types } from 'node:util';
 import { messageOf, received, SparseVilaError } from '../errors';
@@ -7,11 +7,11 @@ import { abortable } from './abort';
 import type { Pieces } from './input';
 import { requireSupported, SIGNATURE_BYTES } from './signature';
 
-/** A source that delivers nothing for this long is given up, in milliseconds. */
+/** Milliseconds without data after which a source is abandoned. */
 export const IDLE_MS = 20_000;
 
 export interface CollectOptions {
-  /** What errors call the image. */
+  /** The name of the image in errors. */
   readonly name: string;
   readonly maxBytes: number;
   readonly signal?: AbortSignal | undefined;
@@ -20,9 +20,9 @@ export interface CollectOptions {
 }
 
 /**
- * All bytes of a source that `open` opens.
- * @throws SparseVilaError ERR_IMAGE_UNSUPPORTED by the first bytes, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_UNREADABLE (a piece is no bytes, nothing
- *   comes, the source fails); `signal.reason` once aborted
+ * Collects all bytes of the source that `open` opens.
+ * @throws SparseVilaError ERR_IMAGE_UNSUPPORTED by the first bytes, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_UNREADABLE (a piece is not bytes, no data
+ *   comes in time, the source fails); `signal.reason` if aborted
  */
 export async function collect(open: () => Pieces, options: CollectOptions): Promise<Uint8Array> {
   const { name, maxBytes, signal } = options;
@@ -72,7 +72,7 @@ function partOf(value: unknown, name: string): Uint8Array {
   );
 }
 
-/** `step`, unless the signal aborts or nothing comes in time. */
+/** Awaits `step`, unless the signal aborts or no data comes in time. */
 async function within<T>(step: Promise<T>, { name, signal, idleMs = IDLE_MS }: CollectOptions): Promise<T> {
   signal?.throwIfAborted();
   let timer: NodeJS.Timeout | undefined;

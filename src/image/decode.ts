@@ -1,8 +1,8 @@
-// Any image a caller hands in, to 8-bit RGB: decoding (sharp, which does nothing else here), orientation, color space, alpha.
-// Knows nothing about models, sizes they want, or resampling.
-// Source: Pillow's Image.open(..).convert("RGB") is what the models' own processors see; matched bit for bit on 8-bit JPEG, PNG,
-// WebP, GIF and TIFF. Departures: orientation, embedded non-sRGB profiles and alpha are honoured (Pillow ignores all three),
-// CMYK goes through a profile (Pillow: r = 255 - min(255, c + k)), 16-bit gray is x >> 8 (Pillow clips), AVIF chroma differs.
+// Decodes any image input to 8-bit RGB: decoding (by sharp, which is used for nothing else here), orientation, color space, alpha. Knows
+// nothing about models, their input sizes, or resampling.
+// Source: Pillow's Image.open(..).convert("RGB"), which the models' own processors use; equal bit for bit for 8-bit JPEG, PNG, WebP, GIF and
+// TIFF. Differences: orientation, embedded non-sRGB profiles and alpha are honored (Pillow ignores all three), CMYK is converted by a
+// profile (Pillow: r = 255 - min(255, c + k)), 16-bit gray is x >> 8 (Pillow clips), AVIF chroma differs.
 
 import { types } from 'node:util';
 import { type Check, COUNT, checkOptions, guardedCallback, integer, SIGNAL } from '../options';
@@ -28,9 +28,9 @@ export interface RgbImage {
 }
 
 export interface DecodeOptions {
-  /** What alpha is composited over, 0..255 each; default white. */
+  /** Color under transparent pixels, each channel 0..255; default white. */
   readonly background?: readonly [number, number, number] | undefined;
-  /** Refuse larger images, from the header; default DEFAULT_MAX_PIXELS. */
+  /** Images with more pixels are refused after reading their header; default DEFAULT_MAX_PIXELS. */
   readonly maxPixels?: number | undefined;
   /** Whether images may be fetched from http(s) URLs; default false. */
   readonly allowUrls?: AllowUrls | undefined;
@@ -44,7 +44,7 @@ export interface DecodeOptions {
  * 16 bit becomes 8 by x >> 8 without any gamma; of an animation or multi-page file the first picture is taken. Alpha is
  * composited in the encoded values, `out = round((c·a + b·(255 - a)) / 255)`, by the integer form
  * `t = c·a + b·(255 - a) + 128, out = (t + (t >> 8)) >> 8` (Pillow's paste with a mask).
- * Damage that libjpeg, libpng etc. call an error is refused, truncation always; what they only warn of decodes, as in Pillow.
+ * Damage that libjpeg, libpng etc. report as an error is refused, truncation always; damage that they only warn about decodes, as in Pillow.
  *
  * @throws SparseVilaError ERR_IMAGE_INVALID (type, raw pixels), ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE, ERR_IMAGE_EMPTY, ERR_IMAGE_UNSUPPORTED,
  *   ERR_IMAGE_CORRUPT, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_URL, ERR_IMAGE_FETCH, ERR_OPTION_INVALID; `signal.reason` once aborted (a running
@@ -55,9 +55,9 @@ export function decodeImage(input: ImageInput, options: DecodeOptions = {}): Pro
 }
 
 /**
- * `use` of the decoded image. All images that are decoded or used at the same time stay under one budget of memory, DECODE_MEMORY: others
- * wait for their turn; `use` must not wait for another image.
- * @throws as `decodeImage`, and what `use` throws
+ * Calls `use` with the decoded image. All images that are decoded or used at the same time share one memory budget, DECODE_MEMORY; further
+ * ones wait for their turn. `use` must not wait for another image.
+ * @throws as `decodeImage`, and errors of `use`
  */
 export async function withImage<T>(
   input: ImageInput,
@@ -72,9 +72,9 @@ export async function withImage<T>(
   return abortable(decodeInTurn(source, limits, { background, maxPixels }, use), signal);
 }
 
-/** 16 bits of four channels, uncompressed. */
+/** Bytes per pixel of 16-bit samples in four channels, uncompressed. */
 const MOST_BYTES_PER_PIXEL = 8;
-/** Profiles, thumbnails and later frames, beyond the first one's pixels. */
+/** Bytes for profiles, thumbnails and later frames, in addition to the first frame's pixels. */
 const MOST_METADATA = 2 ** 26;
 
 const memory = memoryBudget(DECODE_MEMORY);
@@ -132,7 +132,7 @@ async function decodeSamples(
   }
 }
 
-/** sharp takes 16-bit RGB with a profile to Display P3 and then calls that sRGB, so the reduction has to come first. */
+/** sharp converts 16-bit RGB with a profile to Display P3 and then labels it sRGB, so the reduction to 8 bits has to come first. */
 function reduceTo8Bit(bytes: Uint8Array, maxPixels: number): Promise<Buffer> {
   return sharp(bytes, { autoOrient: true, failOn: 'error', limitInputPixels: maxPixels })
     .toColorspace('srgb')
@@ -142,8 +142,8 @@ function reduceTo8Bit(bytes: Uint8Array, maxPixels: number): Promise<Buffer> {
 }
 
 /**
- * uint8 samples of 1 (gray), 2 (gray, alpha), 3 or 4 channels to RGB: in an array of its own, or where they are if they are `own`ed and no
- * sample is written before it is read.
+ * Converts uint8 samples of 1 (gray), 2 (gray, alpha), 3 or 4 channels to RGB: in a new array, or in place if they are `own`ed and no sample
+ * would be overwritten before it is read.
  */
 function toRgb(
   { data, width, height, channels }: Samples,
@@ -193,7 +193,7 @@ function checkRaw(pixels: RawPixels, maxPixels: number): Samples {
   return { data, width, height, channels };
 }
 
-/** The checks of options that every reader of images shares. */
+/** The option checks that all readers of images share. */
 export const IMAGE_CHECKS = {
   maxPixels: COUNT,
   allowUrls: {

@@ -1,5 +1,5 @@
-// An image from an http(s) URL that the caller allows: few redirects, each of them allowed as well, bounded in size and time. What a server
-// says about the type is not believed: the bytes decide.
+// Fetches an image from an http(s) URL that the caller allows: few redirects, each of which must be allowed too; size and time are bounded.
+// The server's content type is ignored: the bytes decide.
 
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { type CollectOptions, collect, tooManyBytes } from './collect';
@@ -10,13 +10,13 @@ import { nameOfText } from './text';
 export type AllowUrls = boolean | ((url: URL) => boolean);
 
 const MOST_REDIRECTS = 5;
-/** Milliseconds for the whole of a fetch. */
+/** Milliseconds for a whole fetch. */
 const FETCH_MS = 60_000;
 
 /**
- * The bytes behind `text`, an http(s) URL.
- * @throws SparseVilaError ERR_IMAGE_URL when `allow` refuses it, ERR_IMAGE_INVALID (no URL), ERR_IMAGE_FETCH (network, status, redirects,
- *   time), and what `collect` throws; `signal.reason` once aborted
+ * Fetches `text`, an http(s) URL.
+ * @throws SparseVilaError ERR_IMAGE_URL if `allow` refuses it, ERR_IMAGE_INVALID (not a URL), ERR_IMAGE_FETCH (network, status, redirects,
+ *   time), and errors of `collect`; `signal.reason` if aborted
  */
 export async function fetchImage(text: string, allow: AllowUrls, options: CollectOptions): Promise<Uint8Array> {
   const { signal, maxBytes, name } = options;
@@ -77,7 +77,7 @@ function failed(name: string, reason: string, cause?: unknown): SparseVilaError 
   );
 }
 
-/** What `fetch` hides in its cause: ECONNREFUSED, a certificate. */
+/** The reason that `fetch` puts into its cause, such as ECONNREFUSED or a certificate error. */
 function reasonOf(error: unknown): string {
   const cause = error instanceof Error ? error.cause : undefined;
   return `the request failed (${codeOf(cause) ?? (cause === undefined ? messageOf(error) : messageOf(cause))})`;

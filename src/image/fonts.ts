@@ -1,10 +1,10 @@
-// The packaged fonts, made known to the process, so that text in SVG looks the same on machines that have none: DejaVu Sans, and for
-// Chinese, Japanese and Korean the common characters of Droid Sans Fallback.
+// Registers the packaged fonts with the process, so that text in SVG looks the same on machines without fonts: DejaVu Sans, and for Chinese,
+// Japanese and Korean the common characters of Droid Sans Fallback.
 
 import { join } from 'node:path';
 import { sharp } from './sharp';
 
-/** The families of text in SVG, for `font-family`. */
+/** The font families for text in SVG, as a value of `font-family`. */
 export const FONT_FAMILIES = 'DejaVu Sans, Droid Sans Fallback, sans-serif';
 
 const FILES = [
@@ -21,7 +21,7 @@ export function loadFonts(folder: string): Promise<void> {
   return fonts;
 }
 
-/** Drawing a letter with a font file makes the font known to the process, SVG rendering included. */
+/** Drawing one letter with a font file registers the font in the process, also for rendering SVG. */
 async function load(folder: string): Promise<void> {
   for (const [name, font, text] of FILES) {
     await sharp({ text: { text, font, fontfile: join(folder, name) } })

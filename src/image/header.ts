@@ -1,5 +1,5 @@
-// What the header of an encoded image says: whether it is decoded at all, how its profile is treated, and how much memory it takes.
-// Knows no pixels.
+// Reads the header of an encoded image: whether it can be decoded, how its profile is treated, and how much memory decoding takes. Knows no
+// pixels.
 
 import { types } from 'node:util';
 import type { Metadata } from 'sharp';
@@ -10,17 +10,17 @@ import { sharp } from './sharp';
 import { firstAvifFrame, isAnimatedAvif } from './signature';
 import type { ImageFile } from './source';
 
-/** How an image is to be decoded. */
+/** How an image has to be decoded. */
 export interface Treatment {
-  /** What the decoder gets: the file, or the first frame of an image sequence. */
+  /** The decoder's input: the file, or the first frame of an image sequence. */
   readonly bytes: Uint8Array;
   readonly ignoreIcc: boolean;
-  /** 16 bits become 8 before the profile is applied. */
+  /** Whether 16 bits are reduced to 8 before the profile is applied. */
   readonly reduceFirst: boolean;
 }
 
 /**
- * @returns how to decode the image, and the bytes that this takes besides those of the file
+ * @returns how to decode the image, and the bytes that decoding takes in addition to the file's
  * @throws SparseVilaError ERR_IMAGE_CORRUPT, ERR_IMAGE_UNSUPPORTED, ERR_IMAGE_TOO_LARGE
  */
 export async function inspect(file: ImageFile, maxPixels: number): Promise<Treatment & { readonly cost: number }> {
@@ -33,7 +33,7 @@ export async function inspect(file: ImageFile, maxPixels: number): Promise<Treat
   }
   if (header.space === 'lab' || header.space === 'labs') throw unsupported(file, 'RGB, gray or CMYK', 'L*a*b*');
   const { icc, space } = header;
-  // A profile of another color space than the pixels' says nothing about them: Pillow and browsers leave it out.
+  // A profile of another color space than the pixels' does not describe them: Pillow and browsers ignore it.
   const ignoreIcc = icc !== undefined && (isSrgbProfile(icc) || !isProfileOf(icc, spaceOf(header)));
   const reduceFirst = icc !== undefined && !ignoreIcc && space === 'rgb16';
   return { bytes, ignoreIcc, reduceFirst, cost: costOf(header, reduceFirst) + (isAnimation ? bytes.byteLength : 0) };
@@ -59,7 +59,7 @@ function unsupported({ name }: ImageFile, expected: string, found: string): Spar
   );
 }
 
-/** What the signature at byte 16 of a profile must be. */
+/** The color space signature, at byte 16, that a profile must have. */
 function spaceOf({ space, channels }: Metadata): 'RGB ' | 'GRAY' | 'CMYK' {
   if (space === 'cmyk') return 'CMYK';
   return channels <= 2 ? 'GRAY' : 'RGB ';
@@ -68,11 +68,11 @@ function spaceOf({ space, channels }: Metadata): 'RGB ' | 'GRAY' | 'CMYK' {
 /** Bytes per pixel that the decoders of libvips hold besides their output, measured at 64 megapixels. */
 const DECODER_BYTES: Readonly<Record<string, number>> = { heif: 14, webp: 5, gif: 5 };
 
-/** The most that decoding takes: samples as they come and as RGB, and what the decoder holds of the whole image. */
+/** Upper bound of the memory that decoding takes: samples as they arrive and as RGB, and the whole image where the decoder holds it. */
 function costOf(header: Metadata, reduceFirst: boolean): number {
   const sample = header.depth === 'ushort' ? 2 : 1;
   const stored = header.channels * sample;
-  // These cannot be decoded line by line.
+  // These formats cannot be decoded line by line.
   const isWhole = header.isProgressive || (header.orientation ?? 1) > 1 || header.format === 'tiff';
   const perPixel =
     (header.channels <= 2 ? header.channels + 3 : header.channels) +
@@ -82,10 +82,10 @@ function costOf(header: Metadata, reduceFirst: boolean): number {
   return header.width * header.height * perPixel;
 }
 
-/** What libvips says of features that it was built without; everything else is damage. */
+/** The messages of libvips for features that it was built without; every other message means damage. */
 const MISSING = /support is not configured|exceeds channel limit|bad labq/i;
 
-/** The error of decoding: damage, or a kind of image that is not read. */
+/** The error for a failed decode: damage, or an unsupported kind of image. */
 export function corrupt({ name }: ImageFile, cause: unknown): SparseVilaError {
   if (cause instanceof SparseVilaError) return cause;
   const text = cause instanceof Error || types.isNativeError(cause) ? cause.message : String(cause);

@@ -1,5 +1,5 @@
-// Says whether an embedded ICC profile is sRGB, so that such images are read as they are stored.
-// Knows nothing about pixels: color conversion is lcms's, inside sharp.
+// Decides whether an embedded ICC profile is sRGB, in which case the pixels are used as stored. Knows nothing about pixels: sharp converts
+// colors by lcms.
 // Source: ICC.1:2022 (tag table §7.3, curveType §10.6, parametricCurveType §10.18), IEC 61966-2-1 (sRGB).
 
 /** sRGB colorants adapted to D50, XYZ, as the common sRGB profiles hold them. */
@@ -15,17 +15,17 @@ const CURVE_TOLERANCE = 0.001;
 const PROBES = 64;
 
 /**
- * True if `profile` is an RGB matrix/curve profile whose colorants and curves are those of sRGB.
+ * True if `profile` is an RGB matrix/curve profile with the colorants and curves of sRGB.
  *
- * lcms takes such a profile through a table and moves about 0.3 % of the samples by one; the identity is what is meant, and what
- * Pillow, which ignores profiles, gives. Never throws: a profile that cannot be read is not sRGB.
+ * lcms converts such a profile through a table, which changes about 0.3 % of the samples by one, although the conversion is meant to be the
+ * identity; Pillow, which ignores profiles, leaves them unchanged. Never throws: an unreadable profile is not sRGB.
  * @param profile the ICC profile, bytes as embedded
  */
 export function isSrgbProfile(profile: Uint8Array): boolean {
   const view = new DataView(profile.buffer, profile.byteOffset, profile.byteLength);
   try {
     const tags = readTags(view);
-    // A lookup table (A2B0) takes precedence over matrix and curves, so those alone do not say what the profile does.
+    // A lookup table (A2B0) takes precedence over matrix and curves, so these do not decide what the profile does.
     if (ascii(view, 16) !== 'RGB ' || tags.has('A2B0') || tags.has('D2B0')) return false;
     for (const [tag, expected] of Object.entries(COLORANTS)) {
       const at = tags.get(tag);
@@ -42,12 +42,12 @@ export function isSrgbProfile(profile: Uint8Array): boolean {
   }
 }
 
-/** Whether the profile describes colors of `space`, its signature at byte 16. Never throws. */
+/** Whether the profile describes colors of `space`, by its signature at byte 16. Never throws. */
 export function isProfileOf(profile: Uint8Array, space: 'RGB ' | 'GRAY' | 'CMYK'): boolean {
   return Buffer.from(profile.buffer, profile.byteOffset, profile.byteLength).toString('latin1', 16, 20) === space;
 }
 
-/** sRGB transfer function: encoded 0..1 to linear light 0..1. */
+/** The sRGB transfer function: encoded 0..1 to linear light 0..1. */
 function srgbToLinear(x: number): number {
   return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
 }
@@ -79,7 +79,7 @@ function readCurve(view: DataView, at: number): ((x: number) => number) | undefi
   return (x) => (x >= d ? (a * x + b) ** g : c * x);
 }
 
-/** Tag signature to byte offset. */
+/** A map from tag signatures to byte offsets. */
 function readTags(view: DataView): Map<string, number> {
   const tags = new Map<string, number>();
   const count = Math.min(view.getUint32(128), 200);

@@ -1,4 +1,4 @@
-// The forms in which a caller may hand in an image, and how they are told apart. Knows nothing about reading or decoding them.
+// The forms of image input, and how they are told apart. Knows nothing about reading or decoding them.
 
 import { types } from 'node:util';
 import { received, SparseVilaError } from '../errors';
@@ -24,16 +24,16 @@ export interface ByteStream {
   getReader(): { read(): Promise<{ done: boolean; value?: unknown }>; cancel(reason?: unknown): Promise<void> };
 }
 
-/** The pieces of a stream, one by one; `cancel` gives it up, also while a piece is awaited. */
+/** The pieces of a stream, one by one; `cancel` abandons it, even while a piece is awaited. */
 export interface Pieces {
   next(): Promise<{ done?: boolean | undefined; value?: unknown }>;
   cancel(): void;
 }
 
 /**
- * An image: a path, a URL (`file:`, `data:`; `http:` and `https:` where `allowUrls` allows it) as text or object, base64 as text, the bytes of
- * an encoded image (Buffer, ArrayBuffer, any view of one, Blob, File), a stream of these bytes (Node's or the web's), or raw pixels. Text is
- * base64 where no file has that name and it decodes to the signature of an image. A stream can be read once only.
+ * An image: a path, a URL (`file:`, `data:`; `http:` and `https:` if `allowUrls` allows it) as text or object, base64 text, the bytes of an
+ * encoded image (Buffer, ArrayBuffer, any view of one, Blob, File), a stream of such bytes (Node's or the web's), or raw pixels. Text is taken
+ * as base64 if no file has that name and it decodes to the signature of an image. A stream can be read only once.
  */
 export type ImageInput =
   | string
@@ -45,7 +45,7 @@ export type ImageInput =
   | AsyncIterable<unknown>
   | RawPixels;
 
-/** What an image comes from, told apart. */
+/** An image input by its kind. */
 export type ImageSource =
   | { readonly kind: 'pixels'; readonly pixels: RawPixels }
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array }
@@ -54,8 +54,8 @@ export type ImageSource =
   | { readonly kind: 'text'; readonly text: string };
 
 /**
- * Tells the forms of an image apart without reading any.
- * @throws SparseVilaError ERR_IMAGE_INVALID for anything that is no image
+ * Determines the kind of an image input without reading it.
+ * @throws SparseVilaError ERR_IMAGE_INVALID for any other value
  */
 export function sourceOf(input: unknown): ImageSource {
   if (typeof input === 'string') return { kind: 'text', text: input };
@@ -67,7 +67,7 @@ export function sourceOf(input: unknown): ImageSource {
       const known = sourceOfObject(input as Readonly<Record<PropertyKey, unknown>>);
       if (known !== undefined) return known;
     } catch {
-      // A getter that throws: not an image.
+      // A getter threw: not an image.
     }
   }
   throw new SparseVilaError(
@@ -93,7 +93,7 @@ function sourceOfObject(input: Readonly<Record<PropertyKey, unknown>>): ImageSou
   return undefined;
 }
 
-/** A view of the bytes; a copy of shared memory, which another thread may change while it is decoded. */
+/** A view of the bytes; a copy of shared memory, because another thread may change that during decoding. */
 function bytesOf(buffer: ArrayBufferLike, offset: number, length: number): Uint8Array {
   const view = new Uint8Array(buffer, offset, length);
   return types.isSharedArrayBuffer(buffer) ? view.slice() : view;
@@ -105,7 +105,7 @@ export function piecesOf(stream: ByteStream): Pieces {
   return { next: () => reader.read(), cancel: () => void reader.cancel().catch(() => undefined) };
 }
 
-/** The pieces of a Node stream or of any asynchronous iterable. The iterator of a Node stream does not end while it waits: destroy does. */
+/** The pieces of a Node stream or any other async iterable. Ending the iterator of a waiting Node stream has no effect, so it is destroyed. */
 export function iterated(chunks: AsyncIterable<unknown> & { destroy?: unknown }): Pieces {
   const iterator = chunks[Symbol.asyncIterator]();
   return {
@@ -117,7 +117,7 @@ export function iterated(chunks: AsyncIterable<unknown> & { destroy?: unknown })
   };
 }
 
-/** A value for an error: of an object its type, of anything else the value and its type. */
+/** Describes a value for an error: the type of an object; of anything else the value and its type. */
 export function described(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value === 'function') return 'a function';

@@ -1,4 +1,4 @@
-// How large an image may be, and the error for one that is larger: from the header, before anything is decoded.
+// Limits on the size of images, and the error for larger ones, which is thrown after reading the header, before anything is decoded.
 
 import { SparseVilaError } from '../errors';
 
@@ -12,7 +12,7 @@ export const DEFAULT_MAX_PIXELS = 64e6;
 export const MAX_SIDE = 65_535;
 
 /**
- * Refuses more than `maxPixels` pixels or a side above MAX_SIDE; `name` is what the error calls the image.
+ * Refuses more than `maxPixels` pixels or a side above MAX_SIDE; `name` is the image's name in the error.
  * @throws SparseVilaError ERR_IMAGE_TOO_LARGE
  */
 export function checkSize(width: number, height: number, maxPixels: number, name: string): void {

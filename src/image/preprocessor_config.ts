@@ -1,18 +1,18 @@
-// The checkpoint file preprocessor_config.json: how a picture is resized, and how its pixels become numbers. Draws nothing.
+// Reads preprocessor_config.json: how a picture is resized, and how its pixels are normalized. Draws nothing.
 // Source: Hugging Face SiglipImageProcessor and CLIPImageProcessor.
 
 import { SparseVilaError } from '../errors';
 import type { Rgb } from './canvas';
 import type { ResampleFilter } from './resample';
 
-/** How pixel values become numbers: `(x·rescaleFactor - mean)/std`, mean and std per channel. */
+/** Normalization of pixel values: `(x·rescaleFactor - mean)/std`, mean and std per channel. */
 export interface Normalization {
   rescaleFactor: number;
   mean: Rgb;
   std: Rgb;
 }
 
-/** What a checkpoint's preprocessor_config.json asks for; sizes in pixels. */
+/** The settings of a checkpoint's preprocessor_config.json; sizes in pixels. */
 export interface PreprocessorConfig extends Normalization {
   size: { height: number; width: number };
   resample: ResampleFilter;
@@ -28,17 +28,17 @@ export const PIL_FILTERS: ReadonlyMap<unknown, ResampleFilter> = new Map([
   [3, 'bicubic'],
 ]);
 
-/** What transformers' SigLIP processors take for what their file leaves out. */
+/** Defaults of transformers' SigLIP processors for fields that the file omits. */
 const SIGLIP_DEFAULTS = { size: 224, resample: 3, image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] } as const;
 
 /**
- * A preprocessor_config.json, checked. `size` may be a number, {height, width} or {shortest_edge} (a square: both modes give one);
- * do_* default to true and rescale_factor to 1/255 as in Hugging Face's classes; size, resample, image_mean and image_std have a default only
- * where `image_processor_type` is SigLIP's. Steps that are switched off and what they would use are not read.
- * @param file what errors call the file
- * @param options isResized: the caller resizes pictures to `size`, bicubic, before the processor, whose do_resize and resample then
- *   change nothing
- * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG: a field missing, of a wrong type, or asking for what is not implemented
+ * Checks a preprocessor_config.json. `size` may be a number, {height, width} or {shortest_edge} (a square in either mode); do_* default to
+ * true and rescale_factor to 1/255, as in Hugging Face's classes; size, resample, image_mean and image_std have a default only if
+ * `image_processor_type` is SigLIP's. Steps that are switched off, and their settings, are not read.
+ * @param file the name of the file in errors
+ * @param options isResized: the caller resizes pictures to `size` with the bicubic filter before the processor, so that do_resize and
+ *   resample have no effect
+ * @throws SparseVilaError ERR_PREPROCESSOR_CONFIG: a field is missing, has a wrong type, or requires an unsupported step
  */
 export function parsePreprocessorConfig(
   json: unknown,
@@ -83,7 +83,7 @@ function parseRescale({ rescale_factor: factor = 1 / 255 }: Record<string, unkno
   throw wrong(file, 'a positive number', 'rescale_factor', factor);
 }
 
-/** The numbers are used in f32: no std may vanish there, and no pixel may become infinite. */
+/** The numbers are used in f32: no std may become 0, and no pixel may become infinite. */
 function requireFinite({ mean, std, rescaleFactor, doRescale, doNormalize }: PreprocessorConfig, file: string): void {
   if (std.some((s) => Math.fround(s) <= 0))
     throw wrong(file, 'three positive numbers that f32 holds', 'image_std', std);
@@ -118,7 +118,7 @@ function parseSize(value: unknown, file: string, field = 'size'): { height: numb
 
 const KNOWN_STEPS = ['do_resize', 'do_rescale', 'do_normalize', 'do_convert_rgb', 'do_center_crop'];
 
-/** Steps a checkpoint asks for that are not done here: better an error than other pixels than the model was trained on. */
+/** Refuses unsupported steps, because ignoring one would give other pixels than the model was trained on. */
 function refuseUnsupported(
   fields: Record<string, unknown>,
   size: { height: number; width: number },

@@ -1,8 +1,8 @@
-// Resizes RGB images as Pillow's Image.resize does, to the last bit.
+// Resizes RGB images exactly as Pillow's Image.resize does, bit for bit.
 // Knows nothing about models or files; plain JavaScript on bytes and int32.
-// Source: Pillow up to 12.1, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc, the two 8bpc passes): what the
-// published models saw. Pillow 12.2 and 12.3 (height > 100 widths) and 13 (height shrinks by more than twice what the width does)
-// take the vertical pass first for such images; the bytes between the passes then differ, and so do results, by a few levels.
+// Source: Pillow up to 12.1, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc, the two 8bpc passes), with which the
+// published models were trained. Pillow 12.2 and 12.3 (height > 100 widths) and 13 (height shrinks by more than twice what the width does)
+// run the vertical pass first for such images; the bytes between the passes then differ, and so do results, by a few levels.
 
 import { SparseVilaError } from '../errors';
 import type { RgbImage } from './decode';
@@ -29,11 +29,11 @@ interface Axis {
  * Per axis `scale = in/out`, `f = max(scale, 1)`, `center = (i + 0.5)·scale`; weights `k((j - center + 0.5)/f)` in double over
  * `|j - center| < support·f`, divided by their sum, rounded to 22 fraction bits; sums start at one half and are shifted and
  * clamped. The horizontal pass comes first, with uint8 between; a pass whose size does not change is skipped.
- * Rows are resampled as they are needed and added to the output rows they belong to, so memory beyond the output is a few rows.
+ * Rows are resampled when they are needed and added to their output rows, so memory beyond the output is a few rows.
  *
  * @param image uint8 HWC, 3 channels
  * @param width, height in pixels, positive integers
- * @returns a new image, also where nothing changes
+ * @returns a new image, even if nothing changes
  * @throws SparseVilaError ERR_OPTION_INVALID (size, filter), ERR_IMAGE_INVALID (data does not fit width·height·3)
  */
 export function resize(image: RgbImage, width: number, height: number, filter: ResampleFilter): RgbImage {
@@ -128,7 +128,7 @@ function addRow(
   }
 }
 
-/** The largest number of outputs in progress at once; windows start and end in order. */
+/** The largest number of output rows in progress at once; windows start and end in order. */
 function mostOverlapping({ first, count, outSize }: Axis): number {
   let most = 1;
   for (let i = 0, open = 0; i < outSize; i++) {
@@ -138,7 +138,7 @@ function mostOverlapping({ first, count, outSize }: Axis): number {
   return most;
 }
 
-/** Pillow's precompute_coeffs and normalize_coeffs_8bpc. The order of the operations is theirs: it decides the last bit. */
+/** Pillow's precompute_coeffs and normalize_coeffs_8bpc, with the same order of operations, which determines the last bit. */
 function axis(inSize: number, outSize: number, filter: ResampleFilter): Axis {
   const { kernel, support: unit } = FILTERS[filter];
   const scale = inSize / outSize;

@@ -1,4 +1,4 @@
-// The format of an encoded image by its first bytes, and the errors for formats that are not decoded.
+// Recognizes the format of an encoded image by its first bytes; errors for formats that are not decoded.
 // Source: the signatures of the formats' specifications (PNG §5.2, JPEG B.2.4.1, GIF89a §17, RFC 9649, TIFF 6.0 §2, ISO 14496-12 §4.3).
 
 import { SparseVilaError } from '../errors';
@@ -10,7 +10,7 @@ export const SIGNATURE_BYTES = 64;
 
 const DECODABLE = ['\xff\xd8\xff', '\x89PNG\r\n\x1a\n', 'GIF87a', 'GIF89a', 'II*\0', 'II+\0', 'MM\0*', 'MM\0+'];
 
-/** Formats that users try, with their first bytes: named in the error. */
+/** Formats that are not decoded, with their first bytes, so that errors can name them. */
 const FOREIGN: readonly (readonly [signature: string, name: string])[] = [
   ['BM', 'BMP'],
   ['\0\0\x01\0', 'an icon (ICO)'],
@@ -34,7 +34,7 @@ const FOREIGN: readonly (readonly [signature: string, name: string])[] = [
 
 /**
  * Requires that `bytes` start like a format that can be decoded.
- * @param name what errors call the image
+ * @param name the image's name in errors
  * @throws SparseVilaError ERR_IMAGE_UNSUPPORTED
  */
 export function requireSupported(bytes: Uint8Array, name: string): void {
@@ -51,14 +51,14 @@ export function isSupported(bytes: Uint8Array): boolean {
   return foreignFormat(headOf(bytes)) === undefined;
 }
 
-/** Whether the file is an AVIF image sequence (brand `avis`), which libvips does not open under that brand. */
+/** Whether the file is an AVIF image sequence (brand `avis`), which libvips does not open as such. */
 export function isAnimatedAvif(bytes: Uint8Array): boolean {
   return headOf(bytes).slice(4, 12) === 'ftypavis';
 }
 
 /**
- * An AVIF image sequence as a still image: its major brand replaced by `avif`, so that libheif reads the primary item of the `meta` box,
- * which is the first frame. A copy: the caller's bytes stay as they are.
+ * An AVIF image sequence as a still image: its major brand is replaced by `avif`, so that libheif reads the primary item of the `meta` box,
+ * which is the first frame. Returns a copy; the caller's bytes do not change.
  */
 export function firstAvifFrame(bytes: Uint8Array): Uint8Array {
   const copy = new Uint8Array(bytes);
@@ -71,7 +71,7 @@ function headOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, length).toString('latin1');
 }
 
-/** What `head` (latin1) seems to be, or undefined for a format that is decoded. */
+/** The format that `head` (latin1) seems to have; undefined for a format that is decoded. */
 function foreignFormat(head: string): string | undefined {
   if (DECODABLE.some((signature) => head.startsWith(signature))) return undefined;
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return undefined;

@@ -1,39 +1,38 @@
-// Turns what a caller hands in as an encoded image into bytes of a known format, with errors that name the image.
-// Knows nothing about decoding.
+// Turns an encoded image input into bytes of a known format, with errors that name the image. Knows nothing about decoding.
 
 import { fileURLToPath } from 'node:url';
 import { messageOf, SparseVilaError } from '../errors';
 import { collect, tooManyBytes } from './collect';
 import { type AllowUrls, fetchImage } from './fetch';
 import { type BlobLike, type ImageInput, type ImageSource, iterated, type Pieces, sourceOf } from './input';
-import { openFifo, placeAt, readHead, readImageFile } from './place';
+import { fileKind, openFifo, readHead, readImageFile } from './local_file';
 import { requireSharp } from './sharp';
 import { READABLE, requireSupported } from './signature';
 import { base64Image, dataUrlBytes, isDataUrl, nameOfText } from './text';
 
-/** An encoded image in memory, and what to call it in errors. */
+/** An encoded image in memory, and its name in errors. */
 export interface ImageFile {
   readonly bytes: Uint8Array;
   readonly name: string;
 }
 
 export interface SourceOptions {
-  /** The most bytes that an encoded image may have. */
+  /** Maximum number of bytes of an encoded image. */
   readonly maxBytes: number;
   readonly allowUrls: AllowUrls;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Reads the image when there is memory for it; what is no regular file has been read before. */
+/** Reads the image when there is memory for it; a source other than a regular file has been read before. */
 export type ReadImage = () => Promise<ImageFile>;
 
 type Encoded = Exclude<ImageSource, { kind: 'pixels' }>;
 
 /**
- * Finds `source`, and reads it unless it is a regular file. A file is read whole, not handed on by name: what is checked is then what is
- * decoded, and libvips caches nothing under a path.
- * @throws SparseVilaError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE (directory, device, socket, permission, silence), ERR_IMAGE_EMPTY,
- *   ERR_IMAGE_UNSUPPORTED, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_INVALID, ERR_IMAGE_URL, ERR_IMAGE_FETCH; `signal.reason` once aborted
+ * Finds `source`, and reads it unless it is a regular file. A file is read whole and not passed on by name, so that the bytes that were
+ * checked are the ones that are decoded, and libvips caches nothing under a path.
+ * @throws SparseVilaError ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNREADABLE (directory, device, socket, permission, timeout), ERR_IMAGE_EMPTY,
+ *   ERR_IMAGE_UNSUPPORTED, ERR_IMAGE_TOO_LARGE, ERR_IMAGE_INVALID, ERR_IMAGE_URL, ERR_IMAGE_FETCH; `signal.reason` if aborted
  */
 export async function openImage(source: Encoded, options: SourceOptions): Promise<ReadImage> {
   if (source.kind === 'text') return openText(source.text, options);
@@ -47,8 +46,8 @@ export async function openImage(source: Encoded, options: SourceOptions): Promis
 }
 
 /**
- * Requires that an image is there and looks like one, without reading more than its first bytes; a FIFO, a URL or a stream is taken on
- * trust, because it can be read only once.
+ * Requires that an image exists and starts like one, reading only its first bytes; a FIFO, a URL or a stream is not checked, because it can
+ * be read only once.
  * @throws SparseVilaError as `openImage`
  */
 export async function checkImage(input: ImageInput): Promise<void> {
@@ -59,7 +58,7 @@ export async function checkImage(input: ImageInput): Promise<void> {
   if (source.kind !== 'text' || isWebUrl(source.text)) return;
   const name = nameOfText(source.text);
   const path = pathOf(source.text, name);
-  const place = path === undefined ? 'nothing' : await placeAt(path, name);
+  const place = path === undefined ? 'nothing' : await fileKind(path, name);
   if (path !== undefined && place === 'file') requireImage(await readHead(path), name);
   if (place === 'nothing') await openText(source.text, limits);
 }
@@ -69,7 +68,7 @@ async function openText(text: string, options: SourceOptions): Promise<ReadImage
   if (isDataUrl(text)) return ready(dataUrlBytes(text), name, options);
   if (isWebUrl(text)) return ready(await fetchImage(text, options.allowUrls, { ...options, name }), name, options);
   const path = pathOf(text, name) ?? text;
-  const place = await placeAt(path, name);
+  const place = await fileKind(path, name);
   if (place === 'file') {
     return async () => {
       const bytes = await readImageFile(path, name, options.maxBytes);
@@ -110,7 +109,7 @@ async function* onePiece(blob: BlobLike): AsyncGenerator<unknown> {
 
 const isWebUrl = (text: string): boolean => /^https?:\/\//i.test(text);
 
-/** The path that a text names, `file:` URLs included; undefined for a data URL. */
+/** The path that a text names, including `file:` URLs; undefined for a data URL. */
 function pathOf(text: string, name: string): string | undefined {
   if (isDataUrl(text)) return undefined;
   if (!/^file:/i.test(text)) return text;

@@ -1,4 +1,4 @@
-// Images that are given as text: data URLs, base64, and the names of files and URLs for messages.
+// Images given as text: data URLs and base64, and the names of files and URLs in messages.
 // Source: RFC 2397 (data URLs), RFC 4648 (base64, base64url).
 
 import { SparseVilaError } from '../errors';
@@ -6,9 +6,9 @@ import { shownPath } from '../files';
 import { isSupported } from './signature';
 
 const DATA_URL = /^data:([^,]*),/i;
-/** Longest start of a data URL that may come before its comma. */
+/** Maximum length of a data URL before its comma. */
 const DATA_HEADER = 1000;
-/** Characters of base64 that hold the signature of an image. */
+/** Number of base64 characters that hold the signature of an image. */
 const BASE64_HEAD = 88;
 
 export function isDataUrl(text: string): boolean {
@@ -16,7 +16,7 @@ export function isDataUrl(text: string): boolean {
 }
 
 /**
- * The bytes of a data URL, base64 or percent-encoded; its media type is not looked at.
+ * The bytes of a data URL, base64 or percent-encoded; its media type is ignored.
  * @throws SparseVilaError ERR_IMAGE_INVALID
  */
 export function dataUrlBytes(url: string): Uint8Array {
@@ -30,7 +30,7 @@ export function dataUrlBytes(url: string): Uint8Array {
   throw invalid('base64 in the data URL for image', 'other characters, or a length that base64 never has');
 }
 
-/** The bytes of `text` if it is base64 (or base64url) of a decodable image; white space does not count. */
+/** The bytes of `text` if it is base64 (or base64url) of a decodable image; white space is ignored. */
 export function base64Image(text: string): Uint8Array | undefined {
   const head = base64Bytes(
     text
@@ -42,7 +42,7 @@ export function base64Image(text: string): Uint8Array | undefined {
   return base64Bytes(text);
 }
 
-/** Strict: undefined where a character is none of base64 or the padding is wrong. Buffer.from would skip what it does not know. */
+/** Strict decoding: undefined for a character outside base64 or wrong padding. Buffer.from would skip unknown characters. */
 function base64Bytes(text: string): Uint8Array | undefined {
   const packed = /\s/.test(text) ? text.replace(/\s+/g, '') : text;
   const length = packed.replace(/={1,2}$/, '').length;
@@ -64,7 +64,7 @@ function percentDecoded(text: string): Uint8Array {
   return bytes.subarray(0, to);
 }
 
-/** What errors call an image that is given as text: a URL without its query and credentials, data without its bytes. */
+/** The name in errors of an image given as text: a URL without its query and credentials, data without its bytes. */
 export function nameOfText(text: string): string {
   if (isDataUrl(text)) return `image data URL of ${text.length} characters`;
   if (/^https?:/i.test(text)) return `image ${shownUrl(text)}`;

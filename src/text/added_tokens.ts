@@ -1,4 +1,4 @@
-// Added tokens (`<|im_end|>`, `<image>`) in a text: they are cut out of it before anything else is encoded, the longest at each place.
+// Splits added tokens (`<|im_end|>`, `<image>`) off a text before the rest is encoded; at each place the longest one wins.
 // Source: tokenizers 0.23 (Rust) `added_vocabulary.rs`.
 import type { TextRange } from './template';
 import type { AddedToken } from './tokenizer_check';
@@ -7,17 +7,17 @@ import type { AddedToken } from './tokenizer_check';
 export type Section = string | number;
 
 export interface Splitter {
-  /** Sections of `text`, none of them empty. Special tokens that reach into one of the `plain` ranges are text. */
+  /** Sections of `text`, none of them empty. Special tokens that overlap one of the `plain` ranges are text. */
   split(text: string, plain: readonly TextRange[]): Section[];
 }
 
-/** Tokens by their text, and the lengths of those that begin with a character, the longest first. */
+/** Tokens by their text, and for each first character the lengths of the tokens that begin with it, longest first. */
 interface Dictionary {
   readonly tokens: ReadonlyMap<string, AddedToken>;
   readonly lengths: ReadonlyMap<string, readonly number[]>;
 }
 
-/** @param content of a token as it stands in the texts to be split: its own, or normalized */
+/** @param content maps a token to its form in the texts to be split: its own, or normalized */
 export function splitter(added: readonly AddedToken[], content: (token: AddedToken) => string): Splitter {
   const tokens = new Map<string, AddedToken>();
   const found = new Map<string, Set<number>>();
@@ -71,7 +71,7 @@ function longest(
 const touches = (ranges: readonly TextRange[], from: number, to: number): boolean =>
   ranges.some(({ begin, end }) => from < end && to > begin);
 
-/** A token that is a word of its own has no letter or digit beside it. */
+/** Whether a token that must be a word of its own has no letter or digit beside it. */
 function stands({ singleWord }: AddedToken, text: string, begin: number, end: number): boolean {
   const isWord = (character: string): boolean => /[\p{L}\p{N}_]/u.test(character);
   return !singleWord || !(isWord(text.charAt(begin - 1)) || isWord(text.charAt(end)));

@@ -1,24 +1,24 @@
-// From token ids back to text, exactly and incrementally: every decoder of tokenizer.json that our model families use is compiled
-// to "bytes of a token", and UTF-8 decoding does the rest. Knows nothing about encoding, models or special meaning of tokens.
+// Decodes token ids to text, exactly and incrementally: each supported decoder of tokenizer.json is compiled to the bytes of each token, and
+// UTF-8 decoding does the rest. Knows nothing about encoding, models or the meaning of special tokens.
 // Source: tokenizers 0.23 (Rust) `decoders/{byte_level,byte_fallback,metaspace,strip}.rs`; GPT-2's byte ↔ character table.
-// Differs from it in one case only: in a run of byte-fallback tokens that is not UTF-8 the good characters stay and each bad part is one U+FFFD
-// (WHATWG), while Rust turns every byte of the run into U+FFFD, which cannot be told before the run ends.
+// One difference: in a run of byte-fallback tokens that is not UTF-8, valid characters stay and each invalid part becomes one U+FFFD (WHATWG);
+// Rust turns every byte of the run into U+FFFD, which is known only when the run ends.
 import { type ConfigReader, configReader } from '../json';
 
-/** What detokenization needs to know of a vocabulary. */
+/** The properties of a vocabulary that detokenization needs. */
 export interface TokenBytes {
-  /** UTF-8 bytes that a token stands for; possibly part of a character. None for an id without a token. */
+  /** The UTF-8 bytes of a token, possibly a part of a character; empty for an id without a token. */
   bytesOf(id: number): Uint8Array;
   /** True for tokens that are markup, not text: `<|im_end|>`, `<image>`, … */
   isSpecial(id: number): boolean;
-  /** Leading spaces that decoding strips from the start of a text: 1 for SentencePiece-like vocabularies, else 0. */
+  /** Number of leading spaces that decoding strips from a text: 1 for SentencePiece-like vocabularies, else 0. */
   readonly leadingSpaces: number;
 }
 
 export interface TextStream {
-  /** Adds one token and returns the text that became certain, ending at a character boundary: '' while a character is incomplete. */
+  /** Adds one token and returns the text that is now complete, ending at a character boundary; '' while a character is incomplete. */
   push(id: number): string;
-  /** Ends the text: an incomplete character comes out as U+FFFD. The stream is then ready for another text. */
+  /** Ends the text: an incomplete character becomes U+FFFD. The stream can then decode another text. */
   flush(): string;
 }
 
@@ -31,8 +31,8 @@ const NO_BYTES = new Uint8Array(0);
 const UTF8 = new TextEncoder();
 
 /**
- * Compiles the `decoder` of a tokenizer.json over its tokens by id; added tokens go through it like all others, as in Rust.
- * @throws SparseVilaError `ERR_CONFIG_INVALID` for a decoder other than ByteLevel, Metaspace or the SentencePiece-like Sequence.
+ * Compiles the `decoder` of a tokenizer.json for its tokens by id; added tokens are decoded like all others, as in Rust.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` for a decoder other than ByteLevel, Metaspace or the SentencePiece-like Sequence
  */
 export function tokenBytes(
   decoder: ConfigReader,
@@ -135,7 +135,7 @@ function stripped(step: ConfigReader): number {
   return start;
 }
 
-/** GPT-2's table: printable Latin-1 bytes are themselves, the other 68 are the characters from U+0100 on. */
+/** GPT-2's table: printable Latin-1 bytes stand for themselves, the other 68 are the characters from U+0100 on. */
 export function byteCharacters(): Map<string, number> {
   const byteOf = new Map<string, number>();
   let next = 0x100;

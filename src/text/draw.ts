@@ -1,5 +1,5 @@
-// The arithmetic of a draw, in steps that JavaScript, the processor's kernel and the GPU's share to the last bit. What it is for
-// is said in ops/sample. Knows no tensor.
+// The arithmetic of a random draw, in steps that give equal bits in JavaScript, in the CPU kernel and in the GPU kernel. Its use is described
+// in ops/sample. Knows no tensor.
 
 /** How a token is drawn. */
 export interface Draw {
@@ -9,11 +9,11 @@ export interface Draw {
   readonly topK: number;
   /** In (0, 1]; 1 keeps all. */
   readonly topP: number;
-  /** In [0, 1): the one random number of the draw. */
+  /** In [0, 1): the random number of the draw. */
   readonly uniform: number;
 }
 
-/** Most logits of a row: the sum of their weights stays below 2^53. */
+/** Maximum number of logits in a row: the sum of their weights stays below 2^53. */
 export const MOST_LOGITS = 2 ** 19;
 
 /** The multiple of 2^-24 at or below u ∈ [0, 1), which f32 holds exactly. */
@@ -25,7 +25,7 @@ const f32 = Math.fround;
 const [LOG2_E, LN2_HIGH, LN2_LOW] = [f32(Math.LOG2E), 0.693359375, f32(-2.1219444e-4)];
 const [C5, C4, C3] = [f32(1.98756915e-4), f32(1.3981999507e-3), f32(8.3334519073e-3)];
 const [C2, C1, C0] = [f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)];
-const SHIFT = 1.5 * 2 ** 23; // adding and subtracting it rounds an f32 to an integer, ties to even
+const SHIFT = 1.5 * 2 ** 23; // Adding and subtracting it rounds an f32 to an integer, ties to even.
 
 /**
  * floor(2^34 e^x), x = (score - highest) / temperature ≤ 0, by the polynomial of Cephes' expf in f32 steps: an integer from 0 to

@@ -1,10 +1,10 @@
-// Ids against the rows of a model's embedding: a tokenizer may know more tokens than the model has.
+// Checks ids against the rows of a model's embedding: a tokenizer may have more tokens than the model.
 import { type ErrorCode, SparseVilaError } from '../errors';
 import type { Tokenizer } from './tokenizer';
 
 /**
- * @param rows of the embedding
- * @param what the ids are, for the message: 'the prompt'
+ * @param rows number of rows of the embedding
+ * @param what describes the ids in the message, such as 'the prompt'
  * @throws SparseVilaError `code` for an id that has no row
  */
 export function checkEmbedded(

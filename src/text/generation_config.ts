@@ -1,12 +1,12 @@
-// generation_config.json: how a checkpoint wants its answers to be drawn and ended. A setting that only counts when an answer is
-// sampled is no obstacle to greedy decoding; one that always counts is computed or refused by name.
+// Reads generation_config.json: the checkpoint's defaults for sampling and stopping. An unsupported setting that matters only when sampling
+// does not prevent greedy decoding; one that always matters is refused by name.
 // Source: transformers 5.18 `generation/configuration_utils.py` (defaults), `generation/logits_process.py` (what each setting does).
 
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
 import { checkSampling, LEAST_TOP_P, type SamplingDefaults, type SamplingOptions } from './sampling';
 
-/** What generation_config.json says. */
+/** The settings of generation_config.json. */
 export interface GenerationConfig {
   readonly sampling: SamplingDefaults;
   readonly stopIds: number[];
@@ -15,7 +15,7 @@ export interface GenerationConfig {
 
 const MOST_TOKENS = 2 ** 31 - 1;
 
-/** Settings that change every answer, with the values that change nothing; null, false and empty ones never do. */
+/** Settings that change every answer, with the values that have no effect; null, false and empty values never have one. */
 const ALWAYS: Readonly<Record<string, readonly unknown[]>> = {
   ...{ num_beams: [1], num_beam_groups: [1], penalty_alpha: [0], no_repeat_ngram_size: [0], min_length: [0] },
   ...{ encoder_repetition_penalty: [1], encoder_no_repeat_ngram_size: [0], min_new_tokens: [0], guidance_scale: [1] },
@@ -23,16 +23,16 @@ const ALWAYS: Readonly<Record<string, readonly unknown[]>> = {
   ...{ begin_suppress_tokens: [], forced_bos_token_id: [], forced_eos_token_id: [], forced_decoder_ids: [] },
   ...{ exponential_decay_length_penalty: [], stop_strings: [], watermarking_config: [], dola_layers: [] },
 };
-/** The same of settings that count when an answer is sampled. */
+/** Settings that matter only when sampling, with the values that have no effect. */
 const SAMPLED: Readonly<Record<string, readonly unknown[]>> = {
   ...{ min_p: [0], typical_p: [1], epsilon_cutoff: [0], eta_cutoff: [0], top_h: [] },
 };
 
 /**
- * Reads `do_sample`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `eos_token_id` and `max_new_tokens`. `do_sample` true takes
- * transformers' defaults (temperature 1, top-k 50, top-p 1) for what the file leaves out; false means greedy. top_k 0 and -1 (vLLM)
- * keep all tokens; top_p 0 keeps one.
- * @throws SparseVilaError `ERR_CONFIG_INVALID` or `ERR_CONFIG_UNSUPPORTED` naming the file and key.
+ * Reads `do_sample`, `temperature`, `top_k`, `top_p`, `repetition_penalty`, `eos_token_id` and `max_new_tokens`. If `do_sample` is true,
+ * missing fields take transformers' defaults (temperature 1, top-k 50, top-p 1); false means greedy. top_k 0 and -1 (vLLM) keep all tokens;
+ * top_p 0 keeps one.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` or `ERR_CONFIG_UNSUPPORTED` naming the file and key
  */
 export function parseGenerationConfig(json: Json, file: string): GenerationConfig {
   const config = configReader(json, file);
@@ -44,7 +44,7 @@ export function parseGenerationConfig(json: Json, file: string): GenerationConfi
   };
 }
 
-/** `eos_token_id`: an id or a list of them; negative ones stand for none. @throws SparseVilaError `ERR_CONFIG_INVALID` */
+/** `eos_token_id`: an id or a list of them; negative ones mean none. @throws SparseVilaError `ERR_CONFIG_INVALID` */
 export function stopIdsOf(config: ConfigReader): number[] {
   const eos: unknown = config.json.eos_token_id ?? [];
   const ids: unknown[] = Array.isArray(eos) ? eos : [eos];

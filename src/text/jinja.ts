@@ -1,5 +1,5 @@
-// Jinja templates rendered within bounds, because a template comes with a checkpoint: its length, the steps of a rendering, the size of each
-// value and the sum of sizes are counted, and the time of parsing and rendering is limited. @huggingface/jinja parses and evaluates.
+// Renders Jinja templates within bounds, because a template comes with a checkpoint and is not trusted: its length, the steps of a rendering,
+// the size of each value and their sum, and the time are limited. @huggingface/jinja parses and evaluates.
 // Source: transformers `utils/chat_template_utils.py` for the environment (trim_blocks, lstrip_blocks, raise_exception, strftime_now).
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
@@ -17,7 +17,7 @@ interface Evaluator {
   evaluate(statement: unknown, scope: Scope): Value | undefined;
   run(program: unknown): Value;
 }
-// The package's own declarations cannot be imported from CommonJS.
+// The package's own type declarations cannot be imported from CommonJS.
 const jinja = require('@huggingface/jinja') as {
   Environment: new () => Scope;
   Interpreter: new (scope: Scope) => Evaluator;
@@ -45,9 +45,9 @@ export const TEMPLATE_LIMITS = {
 export type Render = (variables: Json) => string;
 
 /**
- * Parses a template. `file` serves messages.
+ * Parses a template. `file` is its name in messages.
  * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, `ERR_TEMPLATE_LIMIT` if it is too long. `Render` throws
- *   `ERR_TEMPLATE_INVALID` with the template's own complaint (`raise_exception`), and `ERR_TEMPLATE_LIMIT`.
+ *   `ERR_TEMPLATE_INVALID` with the template's own message (`raise_exception`), and `ERR_TEMPLATE_LIMIT`.
  */
 export function parseTemplate(source: string, file: string): Render {
   if (source.length > TEMPLATE_LIMITS.source) throw tooMuch(file, `${TEMPLATE_LIMITS.source} characters of source`);
@@ -68,7 +68,7 @@ function render(program: unknown, variables: Json, file: string): string {
   interpreter.evaluate = (statement, within) => {
     if (++steps > TEMPLATE_LIMITS.steps) throw tooMuch(file, `${TEMPLATE_LIMITS.steps} steps`);
     const result = evaluate(statement, within);
-    const value = result?.value; // no value: the first element of an empty list
+    const value = result?.value; // undefined for the first element of an empty list
     const [size, limit] =
       typeof value === 'string'
         ? [value.length, TEMPLATE_LIMITS.text]
@@ -87,7 +87,7 @@ function raise(message: unknown): never {
   throw new Error(typeof message === 'string' ? message : 'raise_exception was called without a text');
 }
 
-/** Python's `range`, of as many elements as a list may have. */
+/** Python's `range`, limited to the maximum length of a list. */
 function range(...args: readonly unknown[]): number[] {
   const [start, stop, step = 1] = args.length === 1 ? [0, args[0]] : args;
   if (!Number.isSafeInteger(start) || !Number.isSafeInteger(stop) || !Number.isSafeInteger(step) || step === 0)

@@ -1,5 +1,5 @@
-// A limit on the time of synchronous work on files of a checkpoint: regular expressions that backtrack, parsers that are quadratic.
-// V8 ends the work wherever it is, inside a regular expression too. It is a backstop: what can be counted is counted elsewhere.
+// Limits the time of synchronous work on files of a checkpoint, such as backtracking regular expressions and quadratic parsers. V8 interrupts
+// the work anywhere, even inside a regular expression. This is a last resort: sizes that can be counted are limited elsewhere.
 import { createContext, Script } from 'node:vm';
 import { codeOf, type ErrorCode, SparseVilaError } from '../errors';
 
@@ -7,13 +7,13 @@ const CALL = new Script('work()');
 const CONTEXT: { work: () => void } = { work: () => {} };
 createContext(CONTEXT);
 
-/** How often work is begun again that had little of the processor's time. */
+/** Maximum number of times that work is restarted because the processor was busy with other processes. */
 const TRIES = 3;
 
 /**
- * The result of `work`, which is ended after `ms` milliseconds of processor time. The clock ends it; where the processor was busy with
- * other processes, it is begun again with more time. So `work` must not change anything.
- * @throws SparseVilaError `code` with `message` once the time is over; what `work` throws
+ * Runs `work`, and ends it after `ms` milliseconds. If the process got little processor time in that interval, the work is restarted with
+ * more time; it must therefore have no side effects.
+ * @throws SparseVilaError `code` with `message` if the time is exceeded; errors of `work`
  */
 export function withinTime<T>(ms: number, work: () => T, code: ErrorCode, message: string): T {
   let limit = Math.ceil(ms);
@@ -29,7 +29,7 @@ export function withinTime<T>(ms: number, work: () => T, code: ErrorCode, messag
   }
 }
 
-/** The result of `work`; undefined when it took longer than `limit`. */
+/** Runs `work` once; undefined if it took longer than `limit`. */
 function attempt<T>(limit: number, work: () => T): { readonly value: T } | undefined {
   let result: { readonly value: T } | undefined;
   CONTEXT.work = () => {

@@ -1,4 +1,4 @@
-// VILA's conversation modes and named templates, as Jinja templates that print the same text. A caller's system text takes the place of a
+// VILA's conversation modes and named templates, as Jinja templates that print the same text. A system message of the caller replaces the
 // mode's own.
 // Source: NVlabs/VILA `llava/conversation.py` (texts, separators, modes by path) and the templates that `chat_template` of a config names.
 
@@ -32,7 +32,7 @@ const VICUNA_V1 =
   "{{- 'USER: ' + turn['content'] + ' ' if turn['role'] == 'user' else 'ASSISTANT: ' + turn['content'] + '</s>' }}{%- endfor %}" +
   "{%- if add_generation_prompt %}{{- 'ASSISTANT:' }}{%- endif %}";
 
-/** Modes whose system text has a header of its own: it stands before a caller's text, too. */
+/** Modes whose system text has a header of its own, which also precedes a caller's system message. */
 const withHeader = (header: string, template: string): string => `{{- ${JSON.stringify(header)} }}${template}`;
 
 export const NAMED_TEMPLATES = {
@@ -46,7 +46,7 @@ export const NAMED_TEMPLATES = {
     '<|im_start|>system\n',
     headed('Answer the questions.', '<|im_start|>user\n', '<|im_start|>assistant\n', '<|im_end|>'),
   ),
-  // VILA has no text that closes an answer in this mode, which is for single questions; here a line break does.
+  // VILA has no text that ends an answer in this mode, which is meant for single questions; a line break is used here.
   plain: "{%- for turn in messages %}{{- turn['content'] + '\\n' }}{%- endfor %}",
   qwen2:
     "{%- if messages[0]['role'] != 'system' %}{{- '<|im_start|>system\\nYou are a helpful assistant<|im_end|>\\n' }}{%- endif %}" +
@@ -60,12 +60,12 @@ export const NAMED_TEMPLATES = {
 
 export type TemplateName = keyof typeof NAMED_TEMPLATES;
 
-/** For messages. */
+/** The names of the modes, for messages. */
 export const TEMPLATE_NAMES = Object.keys(NAMED_TEMPLATES).join(', ');
 
 export const isNamedTemplate = (name: string): name is TemplateName => Object.hasOwn(NAMED_TEMPLATES, name);
 
-/** Parts of paths by which VILA chooses a mode. Names of VILA-1.5 are `certain`: VILA prefers the mode to the tokenizer's template. */
+/** Parts of paths by which VILA chooses a mode. Names of VILA-1.5 are `certain`: VILA prefers their mode to the tokenizer's template. */
 const MODES: readonly { readonly part: string; readonly name: TemplateName; readonly certain: boolean }[] = [
   { part: 'nvila15b', name: 'vicuna_v1', certain: false },
   { part: 'vila1.5-3b', name: 'vicuna_v1', certain: true },
@@ -76,6 +76,6 @@ const MODES: readonly { readonly part: string; readonly name: TemplateName; read
   { part: 'llama3', name: 'llama_3', certain: false },
 ];
 
-/** The mode that VILA uses for a checkpoint at `path`; undefined where it uses the tokenizer's template. */
+/** The mode that VILA uses for a checkpoint at `path`; undefined if it uses the tokenizer's template. */
 export const modeOfPath = (path: string): { name: TemplateName; certain: boolean } | undefined =>
   MODES.find(({ part }) => path.toLowerCase().includes(part));

@@ -1,5 +1,5 @@
-// Whether text survives encoding and decoding, tried once when a tokenizer is loaded: a vocabulary, a decoder or a pattern that belongs to
-// another tokenizer would otherwise turn every question into something else without a word.
+// Tests once, when a tokenizer is loaded, whether text survives encoding and decoding: a vocabulary, decoder or pattern that belongs to
+// another tokenizer would otherwise change every question silently.
 import { SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
 import { byteCharacters } from './detokenize';
@@ -17,7 +17,7 @@ const TEXTS = [
   '\u{1f600} \u{1f469}\u200d\u{1f469}\u200d\u{1f467} \u{1d4b3}',
 ];
 
-/** Texts on which a pattern that backtracks without bound does so, short for exponential and long for cubic growth. */
+/** Texts on which a pattern with unbounded backtracking does backtrack: short ones for exponential and long ones for cubic growth. */
 const BAIT = [32, 2000].flatMap((length) => [
   `${'a'.repeat(length)}!`,
   `${' '.repeat(length)}!`,
@@ -28,8 +28,8 @@ const BAIT = [32, 2000].flatMap((length) => [
 ]);
 
 /**
- * Encodes and decodes texts. A vocabulary with a token for each byte, and without a normalizer that changes texts, has to bring back each;
- * any other has to know at least words.
+ * Encodes and decodes texts. A vocabulary with a token for each byte and without a normalizer that changes texts must reproduce each of them;
+ * any other must at least know words.
  * @throws SparseVilaError `ERR_TOKENIZER`, `ERR_TOKENIZER_LIMIT`
  */
 export function checkRoundTrips(tokenizer: Tokenizer, checked: CheckedTokenizer): void {

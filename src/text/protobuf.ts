@@ -1,10 +1,10 @@
-// Reading of Protocol Buffers messages: fields by number, without a schema.
+// Reads Protocol Buffers messages: fields by number, without a schema.
 // Source: protobuf.dev, "Encoding".
 
-/** A field's value: a number for varints and fixed-width fields (which are given as bytes to read), bytes for everything else. */
+/** A field's value: a number for varints, bytes for everything else, including fixed-width fields. */
 export type Field = { readonly number: number; readonly value: number | Uint8Array };
 
-/** The fields of a message, in order. @throws Error for bytes that are no message */
+/** The fields of a message, in order. @throws Error for bytes that are not a message */
 export function fieldsOf(bytes: Uint8Array): Field[] {
   const fields: Field[] = [];
   let at = 0;

@@ -1,10 +1,10 @@
-// A seeded generator of uniform numbers, so that an answer can be had again. Knows nothing of sampling. Not for secrets.
-// Source: xoshiro128** 1.1 and splitmix's use for seeding (Blackman & Vigna, arXiv 1805.01407; prng.di.unimi.it), 32-bit splitmix
-// finaliser of MurmurHash3.
+// A seeded generator of uniform numbers, for reproducible answers. Knows nothing about sampling. Not cryptographically secure.
+// Source: xoshiro128** 1.1, seeded by splitmix (Blackman & Vigna, arXiv 1805.01407; prng.di.unimi.it) with the 32-bit finalizer of
+// MurmurHash3.
 
 /**
- * Uniform float64 in [0, 1) with 53 random bits a call, from a seed in [0, 2^53).
- * The 128-bit state is filled by splitmix32 from both halves of the seed, so near seeds give unrelated streams.
+ * Uniform float64 in [0, 1) with 53 random bits per call, from a seed in [0, 2^53).
+ * splitmix32 fills the 128-bit state from both halves of the seed, so that close seeds give independent streams.
  */
 export function uniform(seed: number): () => number {
   const fill = splitmix32((seed >>> 0) ^ Math.imul(Math.floor(seed / 2 ** 32), 0x9e3779b9));
@@ -12,7 +12,7 @@ export function uniform(seed: number): () => number {
   return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
 }
 
-/** xoshiro128** 1.1: the next uint32 at every call, from a state that is not all zero. */
+/** xoshiro128** 1.1: returns the next uint32 per call, from a state that is not all zero. */
 export function xoshiro128(a: number, b: number, c: number, d: number): () => number {
   return () => {
     const result = Math.imul(rotate(Math.imul(b, 5), 7), 9) >>> 0;

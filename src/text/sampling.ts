@@ -1,6 +1,6 @@
-// From logits to the next token id: repetition penalty → temperature → top-k → top-p → draw, the order of transformers. What the
-// last four mean to the last bit is said in ops/sample; this is the same on logits that JavaScript holds, as a penalty needs.
-// Knows no model and no text. Nothing is sorted as a whole and nothing of vocabulary size is allocated after the first call.
+// From logits to the next token id: repetition penalty → temperature → top-k → top-p → draw, in the order of transformers. ops/sample defines
+// the last four bit for bit; this file does the same for logits that JavaScript holds, which the penalty needs. Knows no model and no text.
+// It never sorts the whole vocabulary, and allocates nothing of its size after the first call.
 // Source: transformers `generation/logits_process.py` (RepetitionPenalty, Temperature, TopK, TopP warpers); nucleus: arXiv 1904.09751;
 // penalty: arXiv 1909.05858, §4.1.
 import { randomInt } from 'node:crypto';
@@ -16,32 +16,32 @@ export interface SamplingOptions {
   topK?: number;
   /** Keep the fewest, most probable tokens that together have at least this probability, in (0, 1]. */
   topP?: number;
-  /** Logits of ids already in the history are divided by this if positive, multiplied if negative; 1 changes nothing. */
+  /** Logits of ids that are already in the history are divided by this if positive, multiplied if negative; 1 has no effect. */
   repetitionPenalty?: number;
-  /** Integer in [0, 2^53). The same seed, options and logits give the same ids; without one, a random seed is taken. */
+  /** Integer in [0, 2^53). The same seed, options and logits give the same ids; without a seed, a random one is used. */
   seed?: number;
 }
 
 export interface Sampler {
   /**
-   * The next id from `logits`, f32 [vocabulary], which are left as they are. `history`: prompt and generated ids, image placeholders included;
-   * only read under a repetition penalty.
-   * @throws SparseVilaError `ERR_LOGITS_INVALID` (NaN, +∞, all −∞, none) or `ERR_OPTION_INVALID` (a history id outside the logits).
+   * The next id from `logits`, f32 [vocabulary], which are not changed. `history`: prompt and generated ids, image placeholders included;
+   * used only under a repetition penalty.
+   * @throws SparseVilaError `ERR_LOGITS_INVALID` (NaN, +∞, all −∞, none) or `ERR_OPTION_INVALID` (a history id outside the logits)
    */
   sample(logits: Float32Array, history: readonly number[] | Int32Array): number;
-  /** What ops/sample is to draw next, in place of a call of `sample`; undefined under a repetition penalty, which needs the logits. */
+  /** The parameters for ops/sample, instead of a call of `sample`; undefined under a repetition penalty, which needs the logits. */
   draw(): Draw | undefined;
-  /** The seed in use, to have the same answer again. */
+  /** The seed in use, with which the answer can be reproduced. */
   readonly seed: number;
 }
 
-/** Sampling options of a checkpoint. */
+/** The sampling defaults of a checkpoint. */
 export interface SamplingDefaults extends SamplingOptions {
-  /** Why the checkpoint's own sampling cannot be had; thrown when it is asked for, since greedy decoding does not need it. */
+  /** Why the checkpoint's own sampling is unsupported; thrown only when it is requested, because greedy decoding does not need it. */
   readonly unusable?: SparseVilaError;
 }
 
-/** The smallest normal number of f32. As top-p it keeps the most probable token alone, which is what any smaller one, and 0, means. */
+/** The smallest normal number of f32. As top-p it keeps only the most probable token, as do smaller values, including 0. */
 export const LEAST_TOP_P: number = 2 ** -126;
 
 const isF32 = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
@@ -58,9 +58,9 @@ const RULES: Checks<SamplingOptions> = {
 };
 
 /**
- * A sampler with its own random stream; what `options` leave out is the checkpoint's.
+ * A sampler with its own random stream; options that are not given are the checkpoint's.
  * @throws SparseVilaError `ERR_OPTION_INVALID` for an unknown option, a value out of range, or topK/topP without a temperature;
- *   `ERR_CONFIG_INVALID` when it is left to the checkpoint to sample, and that asks for what cannot be done.
+ *   `ERR_CONFIG_INVALID` if the checkpoint's own sampling is requested and unsupported
  */
 export function createSampler(options: SamplingOptions, { unusable, ...defaults }: SamplingDefaults = {}): Sampler {
   const {
@@ -70,8 +70,8 @@ export function createSampler(options: SamplingOptions, { unusable, ...defaults 
     ...given
   } = checkSampling({ ...defaults, ...options });
   if (unusable !== undefined && options.temperature === undefined) throw unusable;
-  const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // the op reads an int32
-  const topP = Math.max(Math.fround(given.topP ?? 1), LEAST_TOP_P); // the op reads an f32
+  const topK = Math.min(given.topK ?? 0, MOST_LOGITS); // The op reads an int32.
+  const topP = Math.max(Math.fround(given.topP ?? 1), LEAST_TOP_P); // The op reads an f32.
   const penalize =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penalizer(repetitionPenalty);
   const isGreedy = Math.fround(temperature) === 0;
@@ -88,7 +88,7 @@ export function createSampler(options: SamplingOptions, { unusable, ...defaults 
   };
 }
 
-/** What is given of the options. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Checks the options. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkSampling(options: SamplingOptions): SamplingOptions {
   const given = checkOptions('sampling', options, RULES);
   const { temperature, topK, topP } = given;
@@ -125,7 +125,7 @@ function invalidLogits(what: string): SparseVilaError {
   );
 }
 
-/** Scores with the penalty applied once for each distinct id of the history, f32 [v] in a buffer of its own. */
+/** Scores with the penalty applied once for each distinct id of the history, f32 [v], in a reused buffer. */
 function penalizer(penalty: number): (logits: Float32Array, history: readonly number[] | Int32Array) => Float32Array {
   let scores = new Float32Array(0);
   return (logits, history) => {
@@ -178,7 +178,7 @@ function drawer(
   };
 }
 
-/** The id in whose share of the kept mass `u` ∈ [0, 1) falls. */
+/** The id whose interval of the kept mass contains `u` ∈ [0, 1). */
 function drawFrom(kept: Int32Array, weights: Float64Array, u: number): number {
   let mass = 0;
   for (const id of kept) mass += weights[id] ?? 0;
@@ -192,7 +192,7 @@ function drawFrom(kept: Int32Array, weights: Float64Array, u: number): number {
   return last;
 }
 
-/** The k-th highest score, by a min-heap of k: one comparison for most scores. The heap is reused. */
+/** The k-th highest score, by a min-heap of size k: one comparison for most scores. The heap is reused. */
 function kthHighest(k: number): (scores: Float32Array) => number {
   let heap = new Float32Array(0);
   const sink = (value: number): void => {
@@ -223,8 +223,8 @@ function kthHighest(k: number): (scores: Float32Array) => number {
 }
 
 /**
- * The shortest prefix of `ids`, in order of falling score (lower id first on ties), whose weights sum to at least `mass`; at least one id.
- * Quickselect: expected linear time. Reorders `ids` and returns its kept part in ascending order, so that the draw does not depend on pivots.
+ * The shortest prefix of `ids`, in descending order of score (lower id first on ties), whose weights sum to at least `mass`; at least one id.
+ * Quickselect, expected linear time. Reorders `ids` and returns the kept part in ascending order, so that the draw does not depend on pivots.
  */
 function nucleus(ids: Int32Array, scores: Float32Array, weights: Float64Array, mass: number): Int32Array {
   let low = 0;
@@ -243,7 +243,7 @@ function nucleus(ids: Int32Array, scores: Float32Array, weights: Float64Array, m
   return ids.subarray(0, high).sort();
 }
 
-/** Moves the ids that come before a pivot to the front of [low, high); returns where the pivot ends up and the weight before it. */
+/** Moves the ids that precede a pivot to the front of [low, high); returns the pivot's new index and the weight before it. */
 function partition(
   ids: Int32Array,
   scores: Float32Array,

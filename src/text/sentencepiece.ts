@@ -1,5 +1,5 @@
-// A SentencePiece model of Llama's kind (BPE with byte fallback, no normalization of its own) as the tokenizer.json that transformers makes
-// of it: merges are all pairs of pieces that make a piece, best score first.
+// Converts a SentencePiece model of Llama's kind (BPE with byte fallback, without normalization) to the tokenizer.json that transformers would
+// make: the merges are all pairs of pieces that form a piece, best score first.
 // Source: sentencepiece_model.proto; transformers `convert_slow_tokenizer.py` (LlamaConverter, legacy=False, which VILA's loader asks for).
 import { dirname } from 'node:path';
 import { SparseVilaError } from '../errors';
@@ -13,7 +13,7 @@ interface Piece {
   readonly type: number;
 }
 
-/** The largest published ones have some 5 MB. */
+/** Maximum size of a model; the largest published ones have about 5 MB. */
 const MAX_BYTES = 2 ** 26;
 const PIECE_TYPES = { unknown: 2, control: 3, userDefined: 4 } as const;
 const BPE = 2;
@@ -21,8 +21,8 @@ const UTF8 = new TextDecoder();
 
 /**
  * @param config tokenizer_config.json
- * @throws SparseVilaError `ERR_CONFIG_MISSING`, `ERR_CONFIG_INVALID` for a file that is no SentencePiece model, `ERR_CONFIG_UNSUPPORTED`
- *   with the command that makes a tokenizer.json of a model of another kind
+ * @throws SparseVilaError `ERR_CONFIG_MISSING`; `ERR_CONFIG_INVALID` for a file that is not a SentencePiece model; `ERR_CONFIG_UNSUPPORTED`
+ *   for another kind of model, with the command that makes a tokenizer.json of it
  */
 export function sentencePieceTokenizer(file: string, config: Json): Json {
   const limits = { limit: MAX_BYTES, missing: 'ERR_CONFIG_MISSING', unreadable: 'ERR_CONFIG_INVALID' } as const;
@@ -67,7 +67,7 @@ export function sentencePieceTokenizer(file: string, config: Json): Json {
   };
 }
 
-/** Every pair of pieces that make a piece: the best score first, then the longer left part, then the longer right part. */
+/** All pairs of pieces that form a piece: best score first, then the longer left part, then the longer right part. */
 function mergesOf(pieces: readonly Piece[]): [left: string, right: string][] {
   const ids = new Map(pieces.map(({ text }, id) => [text, id]));
   const merges: { left: string; right: string; score: number; lengths: [left: number, right: number] }[] = [];
@@ -88,7 +88,7 @@ function mergesOf(pieces: readonly Piece[]): [left: string, right: string][] {
   return merges.map(({ left, right }) => [left, right]);
 }
 
-/** `<s>` before and `</s>` after a prompt, as tokenizer_config.json says; by default the first only. */
+/** `<s>` before and `</s>` after a prompt, as tokenizer_config.json says; by default only the first. */
 function framing({ add_bos_token: start, add_eos_token: end, bos_token, eos_token }: Json, vocab: Json): Json {
   const textOf = (token: unknown, usual: string): string => {
     const text = typeof token === 'object' && token !== null && 'content' in token ? token.content : token;

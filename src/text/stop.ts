@@ -1,19 +1,19 @@
-// Stop strings in a stream of text: emits what certainly precedes any of them and holds back what could still begin one.
-// The result does not depend on how the text was cut into pieces: the stop string that ends first wins.
-// Source: our own; the behavior is that of `stop` in the OpenAI API (the stop string itself is not emitted).
+// Stop strings in a stream of text: emits text that certainly precedes every stop string, and holds back text that could begin one. The result
+// does not depend on how the text is cut into pieces: the stop string that ends first wins.
+// Source: none; the behavior is that of `stop` in the OpenAI API (the stop string itself is not emitted).
 import { SparseVilaError } from '../errors';
 import type { Tokenizer } from './tokenizer';
 
 export interface StopMatcher {
-  /** Adds text; `emit` is safe to show. Once `stopped`, nothing more is emitted. */
+  /** Adds text; `emit` is final. After `stopped`, nothing more is emitted. */
   push(text: string): { emit: string; stopped: boolean };
-  /** The text held back at the end of an answer that did not stop. */
+  /** The text that was held back at the end of an answer that did not stop. */
   flush(): string;
 }
 
 /**
- * A matcher for any of `stopStrings`; with none, text passes straight through.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for an empty stop string.
+ * A matcher for any of `stopStrings`; without any, text passes through unchanged.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for an empty stop string
  */
 export function stopMatcher(stopStrings: readonly string[]): StopMatcher {
   if (stopStrings.includes('')) {
@@ -43,13 +43,13 @@ export function stopMatcher(stopStrings: readonly string[]): StopMatcher {
   };
 }
 
-/** Special tokens among `stopStrings`. They give no text, so that only their ids can be found in an answer. */
+/** The special tokens among `stopStrings`. They produce no text, so an answer is searched for their ids. */
 export function stopTokens(tokenizer: Tokenizer, stopStrings: readonly string[]): Set<number> {
   const ids = stopStrings.map((text) => tokenizer.idOf(text));
   return new Set(ids.filter((id) => id !== undefined && tokenizer.isSpecial(id)) as number[]);
 }
 
-/** Start of the stop string whose end comes first (the longest of those that end there). */
+/** The start of the stop string that ends first (of several that end there, the longest). */
 function firstStop(text: string, stopStrings: readonly string[]): number | undefined {
   let best: { start: number; end: number } | undefined;
   for (const stop of stopStrings) {
@@ -61,7 +61,7 @@ function firstStop(text: string, stopStrings: readonly string[]): number | undef
   return best?.start;
 }
 
-/** Length of the longest end of `text` that begins some stop string. */
+/** Length of the longest suffix of `text` that begins some stop string. */
 function possibleStart(text: string, stopStrings: readonly string[]): number {
   let longest = 0;
   for (const stop of stopStrings) {

@@ -1,4 +1,4 @@
-// Python's `datetime.strftime` in the C locale, which chat templates call as `strftime_now`: the directives that name a date or a time.
+// Python's `datetime.strftime` in the C locale, which chat templates call as `strftime_now`: the directives for dates and times.
 // Source: Python's documentation of strftime() format codes.
 
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'] as const;
@@ -38,8 +38,8 @@ const DIRECTIVES: Readonly<Record<string, (date: Date) => string>> = {
 };
 
 /**
- * `date` in the local time zone, as `format` says; `%-d` is `%d` without leading zeros.
- * @throws Error for a format that is no text or has a directive that is not known
+ * Formats `date` in the local time zone; `%-d` is `%d` without leading zeros.
+ * @throws Error for a format that is not text or has an unknown directive
  */
 export function strftime(date: Date, format: unknown): string {
   if (typeof format !== 'string') throw new Error('strftime_now() expects a format');

@@ -1,5 +1,5 @@
-// Python's `str.strip`, which templates and VILA's code apply to messages. JavaScript's `trim` takes U+FEFF for white space, which Python does
-// not, and leaves U+001C to U+001F and U+0085, which Python strips.
+// Python's `str.strip`, which templates and VILA's code apply to messages. JavaScript's `trim` strips U+FEFF, which Python does not, and does
+// not strip U+001C to U+001F and U+0085, which Python does.
 
 const SPACES = new Set(
   '\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000',

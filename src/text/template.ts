@@ -1,4 +1,4 @@
-// Chat templates: rendering conversations. Knows no tokens and no images beyond what a template prints for them.
+// Chat templates: rendering of conversations. Knows no tokens, and of images only what a template prints for them.
 // Source: transformers `utils/chat_template_utils.py`; jinja.ts renders.
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
@@ -13,15 +13,15 @@ export interface Message {
 }
 
 export interface ChatTemplate {
-  /** Where the template came from. */
+  /** The file or name from which the template came. */
   readonly file: string;
-  /** Whether plain text is passed as a string or as `[{ type: 'text', text }]`; found by trying. */
+  /** Whether plain text is passed as a string or as `[{ type: 'text', text }]`; found by rendering both. */
   readonly takes: 'text' | 'parts';
-  /** Whether the model's own code strips a message before it is templated, as VILA's does. */
+  /** Whether the model's code strips a message before it is templated, as VILA's does. */
   readonly strips: boolean;
   /**
-   * The prompt text of a conversation, with the assistant's header at its end if `addGenerationPrompt`.
-   * @throws SparseVilaError `ERR_TEMPLATE_INVALID` naming the file, with the template's own complaint (`raise_exception`).
+   * The prompt text of a conversation, with the assistant's header at its end if `addGenerationPrompt` is set.
+   * @throws SparseVilaError `ERR_TEMPLATE_INVALID` naming the file, with the template's own message (`raise_exception`)
    */
   render(messages: readonly Message[], options: { addGenerationPrompt: boolean }): string;
 }
@@ -35,9 +35,9 @@ export interface TextRange {
 const WORDS = 'sparsevila-words';
 
 /**
- * A template from its Jinja source. `file` serves messages; `variables` (`bos_token`, …) are visible in the template.
- * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, or prints a user's words in neither form of content;
- *   `ERR_TEMPLATE_LIMIT` if it is too long or takes too much.
+ * A template from its Jinja source. `file` is its name in messages; `variables` (`bos_token`, …) are visible in the template.
+ * @throws SparseVilaError `ERR_TEMPLATE_INVALID` if it does not parse, or does not print a user's text in either form of content;
+ *   `ERR_TEMPLATE_LIMIT` if it is too long or takes too much
  */
 export function chatTemplate(
   source: string,

@@ -1,4 +1,4 @@
-// Which chat template a checkpoint uses: the caller's, one that its config names, its own file, or one that its name implies.
+// Finds the chat template of a checkpoint: the caller's, the one that its config names, its own file, or the one that its path implies.
 // Source: transformers `utils/chat_template_utils.py` (search order); NVlabs/VILA `llava/conversation.py` (modes by name).
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
@@ -9,11 +9,11 @@ import { isNamedTemplate, modeOfPath, NAMED_TEMPLATES, TEMPLATE_NAMES, type Temp
 import { type ChatTemplate, chatTemplate } from './template';
 
 export interface TemplateOptions {
-  /** The caller's template: a name of `NAMED_TEMPLATES`, Jinja source, or a file with it. */
+  /** The caller's template: a name of `NAMED_TEMPLATES`, Jinja source, or the path of a file with it. */
   readonly template?: string | undefined;
-  /** Name that the root config of a checkpoint gives, and the file that says so. */
+  /** The name that the root config gives, and the file in which it is given. */
   readonly named?: { readonly name: string; readonly file: string } | undefined;
-  /** Path of the checkpoint, by which VILA chooses a mode. */
+  /** The path of the checkpoint, by which VILA chooses a mode. */
   readonly path?: string | undefined;
   /** See `ChatTemplate.strips`. */
   readonly strips?: boolean;
@@ -23,12 +23,12 @@ const JINJA_FILE = 'chat_template.jinja';
 const JSON_PLACES = ['chat_template.json', 'tokenizer_config.json', 'processor_config.json'];
 
 /**
- * The chat template of a checkpoint whose tokenizer lies in `folder`: the first of `options.template`; the one that the root config names;
- * `chat_template.jinja`; the mode of VILA-1.5 that the checkpoint's path names; `chat_template.json`, `tokenizer_config.json`,
+ * The chat template of a checkpoint whose tokenizer is in `folder`: the first that exists of `options.template`; the one that the root config
+ * names; `chat_template.jinja`; the mode of VILA-1.5 that the checkpoint's path names; `chat_template.json`, `tokenizer_config.json`,
  * `processor_config.json`; another mode that the path names. Special tokens (`bos_token`, …) come from `tokenizer_config.json` and
  * `special_tokens_map.json`.
- * @throws SparseVilaError `ERR_TEMPLATE_MISSING` with the places looked at, `ERR_TEMPLATE_INVALID`, `ERR_TEMPLATE_LIMIT`,
- *   `ERR_FILE_…` or `ERR_CONFIG_INVALID` naming the file.
+ * @throws SparseVilaError `ERR_TEMPLATE_MISSING` with the places that were searched, `ERR_TEMPLATE_INVALID`, `ERR_TEMPLATE_LIMIT`,
+ *   `ERR_FILE_…` or `ERR_CONFIG_INVALID` naming the file
  */
 export function loadChatTemplate(folder: string, options: TemplateOptions = {}): ChatTemplate {
   const tokens = specialTokens(folder);
@@ -92,8 +92,8 @@ function fromJson(folder: string): Found | undefined {
 }
 
 /**
- * The mode that the path of a checkpoint implies, where its files give no template that counts more. A copy under another name needs it
- * as "chat_template" of its config.json.
+ * The mode that the path of a checkpoint implies, if its files have no template with priority. A copy under another name needs the mode as
+ * "chat_template" of its config.json.
  * @param folder of the tokenizer
  */
 export function impliedTemplate(folder: string, path: string): TemplateName | undefined {
@@ -108,7 +108,7 @@ function readTemplate(file: string): string {
   return readTextFile(file, { what, limit: 4 * TEMPLATE_LIMITS.source, unreadable: 'ERR_TEMPLATE_INVALID' });
 }
 
-/** `chat_template` is the source, or a list of named ones of which "default" is taken. */
+/** `chat_template` is the source, or a list of named sources of which "default" is used. */
 function templateIn(json: Json, file: string): string | undefined {
   const found = json.chat_template ?? undefined;
   if (found === undefined || typeof found === 'string') return found;

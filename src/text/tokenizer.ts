@@ -1,5 +1,5 @@
-// Text ↔ token ids of a checkpoint. Encoding is @huggingface/tokenizers (identical to the Rust library on our families' vocabularies);
-// decoding is our own, so that a stream and a whole decode are the same text by construction. Knows no templates and no models.
+// Text ↔ token ids of a checkpoint. Encoding is done by @huggingface/tokenizers (identical to the Rust library on the supported vocabularies);
+// decoding is done here, so that streaming and decoding a whole text agree by construction. Knows no templates and no models.
 // Source: tokenizer.json as documented by huggingface/tokenizers; `transformers` for what a special token is.
 import { codeOf, SparseVilaError } from '../errors';
 import { configReader, type Json } from '../json';
@@ -15,34 +15,34 @@ import { readTokenizer } from './tokenizer_file';
 export type { TextStream } from './detokenize';
 
 export interface EncodeOptions {
-  /** Where special tokens are ordinary text, whatever is spelled there: a user's words (`split_special_tokens` of transformers). */
+  /** Ranges in which special tokens are ordinary text, such as a user's words (`split_special_tokens` of transformers). */
   readonly plain?: readonly TextRange[];
-  /** Whether other text precedes this one, so that its first word does not begin the text. */
+  /** Whether other text precedes this one, so that its first word is not the first of the text. */
   readonly continues?: boolean;
 }
 
 export interface Tokenizer {
   /**
-   * Ids of `text`. Markup in it (`<|im_end|>`) becomes its own id, unless it lies in a `plain` range; nothing (BOS, EOS) is added.
-   * @throws SparseVilaError `ERR_TOKENIZER` for a text of which the vocabulary cannot write a part; `ERR_TOKENIZER_LIMIT`
+   * Ids of `text`. Markup in it (`<|im_end|>`) becomes its own id, unless it is in a `plain` range; no BOS or EOS is added.
+   * @throws SparseVilaError `ERR_TOKENIZER` for a text of which the vocabulary cannot encode a part; `ERR_TOKENIZER_LIMIT`
    */
   encode(text: string, options?: EncodeOptions): number[];
-  /** Text of `ids`; `skipSpecial` leaves markup out. Ids without a token give nothing, bytes that are not UTF-8 give U+FFFD. */
+  /** Text of `ids`; `skipSpecial` omits markup. Ids without a token give nothing; bytes that are not UTF-8 give U+FFFD. */
   decode(ids: readonly number[] | Int32Array, options: { skipSpecial: boolean }): string;
-  /** Id of a token as the vocabulary writes it (`<|im_end|>`, `Ġthe`), or undefined. */
+  /** Id of a token in the vocabulary's spelling (`<|im_end|>`, `Ġthe`), or undefined. */
   idOf(token: string): number | undefined;
   isSpecial(id: number): boolean;
-  /** What the tokenizer puts before a whole prompt (`<s>` for Llama and Vicuna). Not for a prompt whose template already starts with it. */
+  /** Ids that the tokenizer puts before a whole prompt (`<s>` for Llama and Vicuna). Not for a prompt whose template already starts with them. */
   readonly prefixIds: readonly number[];
-  /** Highest id + 1. A model's logits may be wider: embeddings are often padded. */
+  /** Highest id + 1. A model's logits may be wider, because embeddings are often padded. */
   readonly vocabSize: number;
   /** Characters of the longest token: a text of n characters has at least n / longest tokens. */
   readonly longest: number;
-  /** Bytes of single tokens, for streams. */
+  /** The bytes of single tokens, for streams. */
   readonly bytes: TokenBytes;
 }
 
-// The package's own declarations cannot be imported from CommonJS; this is all of it that we use. Added tokens are cut out before.
+// The package's own type declarations cannot be imported from CommonJS; this is the part that is used. Added tokens are split off before.
 interface Library {
   readonly normalizer: ((text: string) => string) | null;
   readonly pre_tokenizer: ((text: string, options: { section_index: number }) => string[]) | null;
@@ -62,17 +62,17 @@ const IDS = {
   accepts: (ids: unknown) => Array.isArray(ids) || ids instanceof Int32Array,
 };
 
-/** Milliseconds that encoding may take: usually it takes one per 1,000 characters, and some 20 in a word of a million. */
+/** Milliseconds that encoding may take. Usually it takes one per 1,000 characters, and about 20 for a word of a million. */
 const timeFor = (text: string): number => 1000 + text.length / 20;
 
 /** GPT-2's pattern, which a ByteLevel pre-tokenizer uses when the file gives none. */
 const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /**
- * The tokenizer of a folder with `tokenizer.json` (or a SentencePiece `tokenizer.model`) and, if there is one, `tokenizer_config.json`.
- * @param options.added special tokens that are added where the vocabulary lacks them
+ * The tokenizer of a folder with `tokenizer.json` (or a SentencePiece `tokenizer.model`) and an optional `tokenizer_config.json`.
+ * @param options.added special tokens to add if the vocabulary lacks them
  * @throws SparseVilaError `ERR_CONFIG_MISSING`, `ERR_CONFIG_INVALID` naming the file; `ERR_TOKENIZER` if text does not survive encoding and
- *   decoding; `ERR_TOKENIZER_LIMIT` if encoding takes too long.
+ *   decoding; `ERR_TOKENIZER_LIMIT` if encoding takes too long
  */
 export function loadTokenizer(folder: string, options: { added?: readonly string[] } = {}): Tokenizer {
   const { json, file, config } = readTokenizer(folder);
@@ -104,7 +104,7 @@ export function loadTokenizer(folder: string, options: { added?: readonly string
   return tokenizer;
 }
 
-/** Special tokens that a model's own code adds when it loads a tokenizer. New ones get the next ids, beyond the embedding. */
+/** Special tokens that a model's code adds when it loads a tokenizer. New ones get the next ids, beyond the embedding. */
 function withAdded(checked: CheckedTokenizer, contents: readonly string[]): CheckedTokenizer {
   const own = checked.added.filter(({ content }) => !contents.includes(content));
   const ids = new Map([...checked.vocabulary, ...checked.added.map(({ content, id }) => [content, id] as const)]);
@@ -116,14 +116,14 @@ function withAdded(checked: CheckedTokenizer, contents: readonly string[]): Chec
   return { ...checked, added: [...own, ...more] };
 }
 
-/** Added tokens are cut out; each stretch between them is normalized, cut into words and encoded. */
+/** Splits off added tokens; the text between them is normalized, split into words and encoded. */
 function encoder(
   { normalizer, pre_tokenizer: words, model }: Library,
   { added, file }: CheckedTokenizer,
   idOf: Tokenizer['idOf'],
 ): Tokenizer['encode'] {
-  // Special tokens are found in the text as it is. Rust finds those marked `normalized` in the normalized text, where a user's words
-  // could not be told from markup; the ids are the same wherever the normalizer leaves the token as it is.
+  // Special tokens are searched in the original text. Rust searches those marked `normalized` in the normalized text, where a user's words
+  // cannot be told from markup; the ids are equal whenever the normalizer does not change the token.
   const isRaw = ({ special, normalized }: CheckedTokenizer['added'][number]): boolean =>
     special || !normalized || normalizer === null;
   const raw = splitter(added.filter(isRaw), ({ content }) => content);
@@ -171,8 +171,8 @@ const failed = (file: string, what: string, cause: unknown): SparseVilaError => 
 };
 
 /**
- * Incremental detokenization of one answer: the concatenation of every `push` and of `flush` equals `decode` of the same ids.
- * Text comes out at character boundaries only; the cost of a token does not grow with the answer. Markup is skipped unless told otherwise.
+ * Incremental detokenization of one answer: the concatenation of all `push` results and `flush` equals `decode` of the same ids. Text is
+ * emitted at character boundaries only; the cost of a token does not grow with the answer. Markup is skipped by default.
  */
 export function textStream(
   tokenizer: Tokenizer,
@@ -188,7 +188,7 @@ function decode(bytes: TokenBytes, ids: readonly number[] | Int32Array, skipSpec
   return text + stream.flush();
 }
 
-/** The library's tokenizer without added tokens, and without merges that would make a special token of ordinary text. */
+/** The library's tokenizer without added tokens, and without merges that would form a special token from ordinary text. */
 function create({ json, file, added }: CheckedTokenizer, config: Json): Library {
   const model = json.model as Json;
   const special = new Set(added.filter((token) => token.special).map(({ content }) => content));
@@ -212,8 +212,8 @@ function create({ json, file, added }: CheckedTokenizer, config: Json): Library 
 }
 
 /**
- * The package's built-in GPT-2 pattern takes U+FEFF for white space, as JavaScript's `\s` does and Rust's does not; patterns that come from the
- * file are translated rightly. So a ByteLevel step that relies on the built-in one becomes Split by the same pattern, then ByteLevel.
+ * The package's built-in GPT-2 pattern treats U+FEFF as white space, as JavaScript's `\s` does and Rust's does not; patterns from the file are
+ * translated correctly. Therefore a ByteLevel step with the built-in pattern becomes Split by the same pattern, followed by ByteLevel.
  */
 function withExplicitPattern(step: unknown): unknown {
   if (typeof step !== 'object' || step === null || !('type' in step)) return step;
@@ -237,7 +237,7 @@ function specialIds({ added }: CheckedTokenizer, config: Json, idOf: Tokenizer['
   return special;
 }
 
-/** What the post-processor puts before a text. */
+/** The ids that the post-processor puts before a text. */
 function prefixIds({ post_processor: processor }: Library, idOf: Tokenizer['idOf'], file: string): number[] {
   if (processor === null) return [];
   const word = 'sparsevila-word';

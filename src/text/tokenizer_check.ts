@@ -1,5 +1,5 @@
-// What a tokenizer.json must be before the library sees it: ids that fit an array, merges of tokens that exist, components that the library
-// runs as the Rust library does, and texts that do not multiply. Knows no text to encode.
+// Checks a tokenizer.json before the library reads it: ids that fit an array, merges of existing tokens, components that the library runs as
+// the Rust library does, and bounds on the growth of texts. Encodes no text.
 // Source: tokenizers 0.23 (Rust) `models/bpe`, `normalizers`, `pre_tokenizers`, `processors`; what @huggingface/tokenizers implements of them.
 import { type ConfigReader, configReader, type Json } from '../json';
 
@@ -16,18 +16,18 @@ export interface AddedToken {
 export interface CheckedTokenizer {
   readonly json: Json;
   readonly file: string;
-  /** Of the model, without added tokens. */
+  /** Tokens of the model, without added tokens. */
   readonly vocabulary: ReadonlyMap<string, number>;
   readonly added: readonly AddedToken[];
 }
 
-/** Ids are array indices in the library. The largest published vocabularies have some 260,000 tokens. */
+/** Limit on ids, which are array indices in the library. The largest published vocabularies have about 260,000 tokens. */
 const MAX_ID = 2 ** 22;
-/** Characters of a pattern or of a text that is put in. */
+/** Maximum number of characters of a pattern or of an inserted text. */
 const MAX_TEXT = 4096;
 const MAX_DEPTH = 8;
 const MAX_STEPS = 64;
-/** How many times longer a normalized text may be. NFKD alone makes 18 characters of one. */
+/** Maximum growth of a text by normalization. NFKD alone can turn one character into 18. */
 const MAX_GROWTH = 64;
 
 /** @throws SparseVilaError `ERR_CONFIG_INVALID` naming the file and the key */
@@ -156,7 +156,7 @@ function checkNormalizer(file: ConfigReader): void {
   walk(file, 'normalizer', 'normalizers', (step) => {
     const types = ['NFC', 'NFD', 'NFKC', 'NFKD', 'Lowercase', 'Strip', 'StripAccents', 'BertNormalizer', 'Precompiled'];
     const type = known(step, [...types, 'Replace', 'Prepend'], 'normalizer');
-    // Composing and decomposing again does not add to the length.
+    // Composing and decomposing again adds nothing to the length.
     if (/^NF|Precompiled/.test(type) && !unicode) {
       unicode = true;
       growth *= 18;
@@ -210,7 +210,7 @@ function checkPreTokenizer(step: ConfigReader): void {
   const text = patternOf(step);
   step.boolean('invert', false);
   const behavior = step.string('behavior', 'Isolated');
-  // The library splits off what these would join; a single space is what Gemma's file splits at, after its normalizer has replaced all.
+  // The library splits off the texts that these options would join; Gemma's file splits at single spaces, all of which its normalizer has replaced.
   const joins = !['Isolated', 'Removed'].includes(behavior) && !(behavior === 'MergedWithPrevious' && text === ' ');
   if (joins) throw step.wrong('behavior', 'Isolated or Removed');
 }

@@ -1,5 +1,4 @@
-// What lies at the path of an image: a regular file, or a FIFO, which is read by the event loop, so that no thread of libuv's pool waits
-// for a writer.
+// Reads local files: a regular file, or a FIFO, which the event loop reads, so that no thread of libuv's pool waits for a writer.
 
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -9,7 +8,7 @@ import { kindOf, openRegularHandle, readError, readFileBoundedAsync } from '../f
 import { iterated, type Pieces } from './input';
 import { READABLE, requireSupported, SIGNATURE_BYTES } from './signature';
 
-/** Longer text is no path on Linux. */
+/** Longer texts cannot be paths on Linux. */
 const PATH_MAX = 4096;
 const ABSENT: readonly (string | undefined)[] = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'];
 const CODES = {
@@ -20,16 +19,16 @@ const CODES = {
 } as const;
 
 /**
- * What lies at `path`, and 'nothing' for what cannot be a path.
- * @throws SparseVilaError ERR_IMAGE_UNREADABLE for a directory, a device, a socket, and what may not be looked at
+ * The kind of file at `path`; 'nothing' also if it cannot be a path.
+ * @throws SparseVilaError ERR_IMAGE_UNREADABLE for a directory, a device, a socket, or without permission
  */
-export async function placeAt(path: string, name: string): Promise<'file' | 'fifo' | 'socket' | 'nothing'> {
+export async function fileKind(path: string, name: string): Promise<'file' | 'fifo' | 'socket' | 'nothing'> {
   if (path.length > PATH_MAX) return 'nothing';
   try {
     const stats = await stat(path);
     if (stats.isFile()) return 'file';
     if (stats.isFIFO()) return 'fifo';
-    // What Node gives a child process as its standard input.
+    // Node gives a child process a socket as its standard input.
     if (stats.isSocket() && path === '/dev/stdin') return 'socket';
     throw unreadable(name, `it is ${kindOf(stats)}`);
   } catch (error) {
@@ -39,13 +38,13 @@ export async function placeAt(path: string, name: string): Promise<'file' | 'fif
   }
 }
 
-/** The bytes of a regular file, but only after its first bytes have been seen to be an image: a video by mistake costs nothing. */
+/** Reads a regular file, but stops after the first bytes if they are not an image's, so that a video given by mistake is not read. */
 export function readImageFile(path: string, name: string, maxBytes: number): Promise<Uint8Array> {
   const check = (head: Uint8Array): void => requireSupported(head, name);
   return readFileBoundedAsync(path, { ...CODES, limit: maxBytes, check, headBytes: SIGNATURE_BYTES });
 }
 
-/** The first bytes of a regular file. */
+/** Reads the first bytes of a regular file. */
 export async function readHead(path: string): Promise<Uint8Array> {
   const file = await openRegularHandle(path, CODES);
   try {
@@ -59,7 +58,7 @@ export async function readHead(path: string): Promise<Uint8Array> {
 }
 
 /**
- * Opens a FIFO for reading without waiting for its writer; its pieces come when there is one, and end when the last has closed it.
+ * Opens a FIFO for reading without waiting for a writer; its pieces come when there is one, and end when the last one has closed it.
  * @throws SparseVilaError ERR_IMAGE_UNREADABLE
  */
 export function openFifo(path: string, name: string): Pieces {

@@ -1,6 +1,6 @@
 // From rows in the cache to cells of pictures, on numbers small enough to check by eye.
 
-import { layerCounts, looksOf, planesOf } from '../../src/explain/look';
+import { attendedOf, layerCounts, planesOf } from '../../src/explain/attended';
 import { evenCells } from '../../src/image/cells';
 
 const image = (tokens: number, ...kept: number[]) => ({
@@ -13,14 +13,14 @@ const rows = (...layers: number[][]) => layers.map((layer) => Int32Array.from(la
 
 const place = (medium: number, col: number) => ({ medium, grid: 0, t: 0, row: 0, col });
 
-describe('looksOf', () => {
+describe('attendedOf', () => {
   it('gives rows back to the cells of the pictures that they came from', () => {
-    const looks = looksOf([
+    const attended = attendedOf([
       { stats: { media: [image(4, 1, 3), image(3, 0, 2)], retrieved: rows([0, 3], [1, 2]) } },
       { stats: { media: [], retrieved: rows([0, 1], [2, 3]) } },
       { stats: { media: [image(5, 4)], retrieved: rows([1, 4], [0]) } },
     ]);
-    expect(looks.map((turn) => turn.map(({ plane, retrieved }) => [plane, retrieved]))).toEqual([
+    expect(attended.map((turn) => turn.map(({ plane, retrieved }) => [plane, retrieved]))).toEqual([
       [
         [0, [[1], [3]]],
         [1, [[2], [0]]],
@@ -40,14 +40,14 @@ describe('looksOf', () => {
   it('says nothing of layers where every layer attends everything', () => {
     const all = { media: [image(4, 1, 3)], retrieved: rows([0, 1], [0, 1]) };
     for (const stats of [all, { ...all, retrieved: undefined }])
-      expect(looksOf([{ stats }])[0]?.[0]?.retrieved).toBeUndefined();
-    const but = looksOf([{ stats: { ...all, retrieved: rows([0, 1], [1]) } }]);
+      expect(attendedOf([{ stats }])[0]?.[0]?.retrieved).toBeUndefined();
+    const but = attendedOf([{ stats: { ...all, retrieved: rows([0, 1], [1]) } }]);
     expect(but[0]?.[0]?.retrieved).toEqual([[1, 3], [3]]);
   });
 
   it('lays relevance on cells, 0 where they were pruned', () => {
     const stats = { media: [image(4, 1, 3), image(2, 0)], retrieved: undefined };
-    const [turn] = looksOf([
+    const [turn] = attendedOf([
       {
         stats,
         relevance: [{ scores: Float32Array.of(0.5, 0.25, 0.125), places: [place(0, 1), place(0, 3), place(1, 0)] }],
@@ -61,9 +61,9 @@ describe('looksOf', () => {
 
   it('refuses a conversation whose beginning is missing', () => {
     const invalid = expect.objectContaining({ code: 'ERR_OPTION_INVALID' });
-    expect(() => looksOf([{ stats: { media: [image(4, 1)], retrieved: rows([1]) } }])).toThrow(invalid);
+    expect(() => attendedOf([{ stats: { media: [image(4, 1)], retrieved: rows([1]) } }])).toThrow(invalid);
     expect(() =>
-      looksOf([
+      attendedOf([
         {
           stats: { media: [], retrieved: undefined },
           relevance: [{ scores: Float32Array.of(1), places: [place(0, 0)] }],

@@ -7,12 +7,12 @@ import type { LayerRelevance } from '../sparsity/observed';
 import type { Grid } from './canvas';
 
 /** The part of a turn's statistics that is looked at. */
-export interface LookedAt {
-  readonly media: readonly LookedAtMedium[];
+export interface TurnReport {
+  readonly media: readonly MediumReport[];
   readonly retrieved: readonly Int32Array[] | undefined;
 }
 
-export interface LookedAtMedium {
+export interface MediumReport {
   readonly layout: {
     readonly grids: readonly {
       readonly t: number;
@@ -46,7 +46,7 @@ export interface Plane {
 }
 
 /** One plane in one turn. */
-export interface Look {
+export interface PlaneAttention {
   /** Number of the plane among all of the conversation. */
   readonly plane: number;
   /** Per layer, the cells attended, ascending; undefined when every layer attends every kept cell. */
@@ -63,7 +63,7 @@ export interface Before {
 }
 
 /** The planes of one medium of a conversation. */
-export function planesOf({ layout, kept, salience }: LookedAtMedium, before: Before): Plane[] {
+export function planesOf({ layout, kept, salience }: MediumReport, before: Before): Plane[] {
   const planes: Plane[] = [];
   let first = 0;
   let row = before.rows;
@@ -95,9 +95,9 @@ export function planesOf({ layout, kept, salience }: LookedAtMedium, before: Bef
  * @param turns all turns of a conversation that was never rewound, in order
  * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were attended that no plane of these turns has
  */
-export function looksOf(
-  turns: readonly { readonly stats: LookedAt; readonly relevance?: readonly LayerRelevance[] | undefined }[],
-): Look[][] {
+export function attendedOf(
+  turns: readonly { readonly stats: TurnReport; readonly relevance?: readonly LayerRelevance[] | undefined }[],
+): PlaneAttention[][] {
   const planes: Plane[] = [];
   let [rows, media] = [0, 0];
   return turns.map(({ stats, relevance }) => {
