@@ -42,14 +42,40 @@ struct Job {
   int64_t stride, head_stride;
   const int32_t* rows;
   int64_t n_rows, tail, visible;
-  float* out;  // null: sums and maxima only
+  const int32_t* spans;  // [t][2], or null; what lies outside [0, visible) is not there
+  float* out;            // null: sums and maxima only
   int64_t out_ld;
   float2* state;   // [chunk, if split][kv_heads][vectors]: maximum and sum; may be null when not split
   float* partial;  // [chunk][kv_heads][vectors][c], if split
   int64_t tiles, first_chunk;
 
-  __device__ int64_t limit(int64_t u) const { return visible + (causal ? u / group : 0); }
+  /** Vector u sees positions [first, limit). */
+  __device__ int64_t first(int64_t u) const {
+    const int64_t from = spans ? spans[u / group * 2] : 0;
+    return from < 0 ? 0 : from;
+  }
+  __device__ int64_t limit(int64_t u) const {
+    if (!spans) return visible + (causal ? u / group : 0);
+    const int64_t to = spans[u / group * 2 + 1];
+    return to < visible ? to : visible;
+  }
 };
+
+/** The positions that any of a tile's vectors [from, to), at most 32, sees lie in [begin, end). Every lane of a warp has to call it. */
+struct Reach {
+  int64_t begin, end;
+};
+__device__ Reach reach_of(const Job& a, int64_t from, int64_t to) {
+  if (!a.spans) return {0, a.limit(to - 1)};
+  const int64_t u = from + (threadIdx.x & 31);
+  int32_t begin = u < to ? (int32_t)a.first(u) : 0x7fffffff, end = u < to ? (int32_t)a.limit(u) : 0;
+  for (int step = 16; step; step /= 2) {
+    const int32_t other_begin = __shfl_xor_sync(kAll, begin, step), other_end = __shfl_xor_sync(kAll, end, step);
+    begin = other_begin < begin ? other_begin : begin;
+    end = other_end > end ? other_end : end;
+  }
+  return {begin, end};
+}
 
 // --- values in memory ------------------------------------------------------------------------------------------------
 
@@ -178,10 +204,11 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
   }
 }
 
-/** How many of a chunk's keys a query with this limit may see: a prefix. */
-__device__ __forceinline__ int seen_of(int64_t limit, int64_t begin) {
-  const int64_t seen = limit - begin;
-  return seen < 0 ? 0 : (seen > kChunk ? kChunk : (int)seen);
+/** How many of a chunk's keys lie before a position. */
+__device__ __forceinline__ int keys_before(int64_t position, int64_t begin) {
+  const int64_t keys = position - begin;
+  return keys < 0 ? 0 : keys > kChunk ? kChunk
+                                      : (int)keys;
 }
 
 /** Running maximum and sum of a query. */
@@ -198,14 +225,15 @@ __device__ __forceinline__ Shares shares_of(float old, float fresh, float top) {
 }
 __device__ __forceinline__ float merged(float old, float fresh, Shares w) { return fmaf(old, w.old, fresh * w.fresh); }
 
-/** Scores of one query -> probabilities against the chunk's own maximum, 0 where unseen. A maximum drops NaN, a sum does not. */
-__device__ __forceinline__ Softmax soften(float (&s)[kGroups], int seen, const int32_t* rows) {
+/** Scores of one query, which sees keys [hidden, seen) -> probabilities against the chunk's own maximum, 0 where unseen. A maximum
+ *  drops NaN, a sum does not. */
+__device__ __forceinline__ Softmax soften(float (&s)[kGroups], int hidden, int seen, const int32_t* rows) {
   const int lane = threadIdx.x & 31;
   Softmax r = {-INFINITY, 0};
   bool sees[kGroups];
   SV_UNROLL
   for (int i = 0; i < kGroups; i++) {
-    sees[i] = 32 * i + lane < seen && rows[32 * i + lane] >= 0;
+    sees[i] = 32 * i + lane >= hidden && 32 * i + lane < seen && rows[32 * i + lane] >= 0;
     if (sees[i]) r.max = fmaxf(r.max, s[i]);
   }
   for (int step = 16; step; step /= 2) r.max = fmaxf(r.max, __shfl_xor_sync(kAll, r.max, step));
@@ -307,10 +335,11 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Job a, int32_t split) 
   const int warp = threadIdx.x >> 5;
   const int64_t head = blockIdx.y, tile = a.tiles - 1 - blockIdx.x % a.tiles, chunk = split ? blockIdx.x / a.tiles : 0;  // longest first
   const int64_t first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
-  const int64_t length = a.limit(last - 1);
-  int64_t begin = split ? (a.first_chunk + chunk) * kChunk : 0;
+  const Reach reach = reach_of(a, first, last);
+  const int64_t length = reach.end;
+  int64_t begin = split ? (a.first_chunk + chunk) * kChunk : reach.begin / kChunk * kChunk;
   const int64_t end = split && begin + kChunk < length ? begin + kChunk : length;
-  if (split && begin >= length) return;
+  if (split && (begin >= length || begin + kChunk <= reach.begin)) return;
   const char *keys = a.k + head * a.head_stride, *values = a.v + head * a.head_stride;
 
   load_queries<T, Q>(a, head, first, q);
@@ -331,8 +360,9 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Job a, int32_t split) 
     Shares shares[Q];
     SV_UNROLL
     for (int j = 0; j < Q; j++) {
-      seen[j] = first + warp * Q + j < a.vectors ? seen_of(a.limit(first + warp * Q + j), begin) : 0;
-      const Softmax fresh = soften(s[j], seen[j], memory.rows);
+      const int64_t u = first + warp * Q + j;
+      seen[j] = u < a.vectors ? keys_before(a.limit(u), begin) : 0;
+      const Softmax fresh = soften(s[j], a.spans && u < a.vectors ? keys_before(a.first(u), begin) : 0, seen[j], memory.rows);
       const float top = fmaxf(state[j].max, fresh.max);
       shares[j] = shares_of(state[j].max, fresh.max, top);
       state[j] = {top, merged(state[j].sum, fresh.sum, shares[j])};
@@ -370,6 +400,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
   const int64_t u = blockIdx.x, head = blockIdx.y, at = head * a.vectors + u, per_chunk = a.kv_heads * a.vectors;
   int64_t end = (a.limit(u) + kChunk - 1) / kChunk - a.first_chunk;  // chunks of this round that the vector sees
   if (end > chunks) end = chunks;
+  int64_t seen_from = a.first(u) / kChunk - a.first_chunk;
+  if (seen_from < 0) seen_from = 0;
   Softmax state = {-INFINITY, 0};
   float o[kColumns] = {};
   if (!first_round) {
@@ -381,7 +413,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
       if (a.out && column < a.c) o[i] = running.o[at * a.c + column];
     }
   }
-  for (int64_t begin = 0; begin < end; begin += kMergeBatch) {
+  for (int64_t begin = seen_from; begin < end; begin += kMergeBatch) {
     const int n = end - begin < kMergeBatch ? (int)(end - begin) : kMergeBatch;
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += kThreads) {
@@ -435,7 +467,8 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(Job a, int64_t length
   float total[kGroups] = {};
   for (int64_t tile = from; tile < to; tile++) {
     const int64_t first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
-    if (a.limit(last - 1) <= begin) continue;
+    const Reach reach = reach_of(a, first, last);
+    if (reach.end <= begin || reach.begin >= begin + kChunk) continue;
     __syncthreads();
     load_queries<T, Q>(a, head, first, q);
     float s[Q][kGroups];
@@ -446,10 +479,10 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(Job a, int64_t length
       if (u >= a.vectors) continue;
       const float2 state = a.state[head * a.vectors + u];
       const float share = state.y == 0 ? 0.f : 1.f / state.y;
-      const int seen = seen_of(a.limit(u), begin);
+      const int hidden = keys_before(a.first(u), begin), seen = keys_before(a.limit(u), begin);
       SV_UNROLL
       for (int i = 0; i < kGroups; i++)
-        if (32 * i + lane < seen && memory.rows[32 * i + lane] >= 0) total[i] = fmaf(expf(s[j][i] - state.x), share, total[i]);
+        if (32 * i + lane >= hidden && 32 * i + lane < seen && memory.rows[32 * i + lane] >= 0) total[i] = fmaf(expf(s[j][i] - state.x), share, total[i]);
     }
   }
   SV_UNROLL
@@ -578,6 +611,7 @@ void attend(GpuStream stream, GpuScratch scratch, const Attention* in) {
   a.n_rows = in->rows.n_rows;
   a.tail = in->rows.tail;
   a.visible = in->visible;
+  a.spans = in->spans;
   a.out = in->out;
   a.out_ld = in->out_ld;
   const int64_t row_bytes = in->c * (in->rows.bf16 ? 2 : 4);

@@ -34,7 +34,7 @@ struct Plan {
   }
   int64_t state_floats() const { return m * (cp + 2); }
   SoftmaxState state(float* p) const { return {p, p + m * cp, p + m * cp + m}; }
-  int64_t strip_floats() const { return m * (a.c + 1) + 2 * state_floats() + 64; }
+  int64_t strip_floats() const { return m * (a.c + 2) + 2 * state_floats() + 64; }
 };
 
 /** Query vectors and limits of one item, in `memory` (strip_floats). Order: query-major, heads of the group inside. */
@@ -45,18 +45,27 @@ AttentionStrip load_strip(const Plan& p, int64_t item, float* memory, float* sco
   AttentionStrip s = {};
   float* q = memory;
   int32_t* limit = (int32_t*)(memory + p.m * a.c);
+  int32_t* seen_from = limit + p.m;
+  int64_t least = a.spans ? p.length : 0, most = 0;
   for (int64_t i = 0; i < n; i++)
     for (int64_t g = 0; g < p.group; g++) {
       const float* from = a.q + (first + i) * a.q_ld + (head * p.group + g) * a.c;
       float* to = q + (i * p.group + g) * a.c;
       for (int64_t c = 0; c < a.c; c++) to[c] = from[c] * a.scale;
-      limit[i * p.group + g] = (int32_t)(a.visible + (a.causal ? first + i : 0));
+      const int32_t* span = a.spans ? a.spans + 2 * (first + i) : nullptr;
+      const int64_t begin = span ? span[0] : 0, end = span ? span[1] : a.visible + (a.causal ? first + i : 0);
+      seen_from[i * p.group + g] = (int32_t)begin;
+      limit[i * p.group + g] = (int32_t)end;
+      least = begin < least ? begin : least;
+      most = end > most ? end : most;
     }
   s.q = q;
   s.limit = limit;
   s.m = n * p.group;
   s.c = a.c;
-  s.length = a.visible + (a.causal ? first + n - 1 : 0);
+  s.first = a.spans ? seen_from : nullptr;
+  s.begin = least / kAttentionChunk * kAttentionChunk;
+  s.length = most;
   s.rows = a.rows;
   s.rows.k += head * a.head_stride;
   s.rows.v += head * a.head_stride;
@@ -81,11 +90,12 @@ void finish(const Plan& p, int64_t item, const AttentionStrip& s, SoftmaxState t
 void run_item(const Plan& p, int64_t item, int thread, float* columns) {
   const Kernels& k = kernels();
   float* memory = thread_scratch(thread, kStripSlot);
-  SoftmaxState total = p.state(memory + p.m * (p.a.c + 1)), partial = p.state(memory + p.m * (p.a.c + 1) + p.state_floats());
+  float* states = memory + p.m * (p.a.c + 2);
+  SoftmaxState total = p.state(states), partial = p.state(states + p.state_floats());
   AttentionStrip s = load_strip(p, item, memory, thread_scratch(thread, kTileSlot));
-  for (int64_t begin = 0; begin < s.length; begin += kAttentionChunk) {
+  for (int64_t begin = s.begin; begin < s.length; begin += kAttentionChunk) {
     (p.a.out ? k.attend_chunk : k.scores_only)(s, begin, partial, thread_scratch(thread, kChunkSlot));
-    k.merge(total, partial, s.m, p.a.out ? p.cp : 0, begin == 0);
+    k.merge(total, partial, s.m, p.a.out ? p.cp : 0, begin == s.begin);
   }
   finish(p, item, s, total, columns);
 }
@@ -102,7 +112,7 @@ void run_split(const Plan& p, float* columns) {
       const int64_t item = i / p.chunks, chunk = i % p.chunks;
       float* own = p.columns ? scores + item * score_floats : thread_scratch(thread, kTileSlot);
       AttentionStrip s = load_strip(p, item, thread_scratch(thread, kStripSlot), own);
-      if (chunk * kAttentionChunk >= s.length) continue;
+      if (chunk * kAttentionChunk >= s.length || chunk * kAttentionChunk < s.begin) continue;
       (p.a.out ? k.attend_chunk : k.scores_only)(s, chunk * kAttentionChunk,
                                                  p.state(memory + item * partial_floats + chunk * p.state_floats()),
                                                  thread_scratch(thread, kChunkSlot));
@@ -111,9 +121,10 @@ void run_split(const Plan& p, float* columns) {
   parallel(p.items, 1, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t item = begin; item < end; item++) {
       AttentionStrip s = load_strip(p, item, thread_scratch(thread, kStripSlot), scores + item * score_floats);
-      SoftmaxState total = p.state(memory + item * partial_floats);
-      for (int64_t c = 1; c * kAttentionChunk < s.length; c++)
-        k.merge(total, p.state(memory + item * partial_floats + c * p.state_floats()), s.m, p.a.out ? p.cp : 0, 0);
+      const auto partial = [&](int64_t c) { return p.state(memory + item * partial_floats + c * p.state_floats()); };
+      const int64_t first = s.begin / kAttentionChunk;
+      const SoftmaxState total = partial(first);
+      for (int64_t c = first + 1; c * kAttentionChunk < s.length; c++) k.merge(total, partial(c), s.m, p.a.out ? p.cp : 0, 0);
       finish(p, item, s, total, columns);
     }
   });

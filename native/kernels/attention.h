@@ -12,13 +12,15 @@ struct Attention {
   int64_t head_stride;  // bytes from one kv head's rows to the next
   int64_t visible;      // rows (listed, then tail) that query 0 sees; the others see one more each when causal
   bool causal;
+  const int32_t* spans = nullptr;  // [t][2], or null: query i sees rows [spans[i][0], spans[i][1]) of the `visible` ones; not causal
   float scale;
   float* out = nullptr;  // [t][out_ld]; null: columns only
   int64_t out_ld = 0;
   float* columns = nullptr;  // [visible + (causal ? t - 1 : 0)]: mean over heads and queries of the softmax, or null
 };
 
-/** out = softmax(scale q k^T) v; query i sees the first visible (+ i when causal) rows of the list-then-tail sequence. */
+/** out = softmax(scale q k^T) v; query i sees the first visible (+ i when causal) rows of the list-then-tail sequence, or its span
+ *  of them. Chunks of rows that no query of a strip sees are skipped. */
 void attend(const Attention&);
 
 /** Writes t rows of keys and values [t][ld], head i at i * c, to cache rows at, at + 1, ... of every kv head. */

@@ -55,6 +55,17 @@ SV_INLINE void pack_values(const AttentionStrip& a, int64_t begin, int64_t n, in
   }
 }
 
+/** Of n rows of a chunk, those that vector i sees end at the returned index. Scores of rows before its first become -inf. */
+SV_INLINE int64_t seen_in_chunk(const AttentionStrip& a, int64_t i, int64_t begin, int64_t n, float* s) {
+  int64_t seen = a.limit[i] - begin;
+  seen = seen < 0 ? 0 : seen > n ? n
+                                 : seen;
+  if (!a.first || a.first[i] <= begin) return seen;
+  const int64_t hidden = a.first[i] - begin < seen ? a.first[i] - begin : seen;
+  for (int64_t j = 0; j < hidden; j++) s[j] = -__builtin_inff();
+  return hidden < seen ? seen : 0;
+}
+
 /** One row of scores -> probabilities against its own maximum; returns through max and sum. Nothing seen: max -inf, sum 0. */
 SV_INLINE void softmax_row(const float* s, int64_t seen, float* p, int64_t width, float* max_out, float* sum_out) {
   vec m = splat(-__builtin_inff());
@@ -90,8 +101,7 @@ SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, f
   pack_keys(a, begin, n, kt);
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {
-    int64_t seen = a.limit[i] - begin;
-    seen = seen < 0 ? 0 : (seen > n ? n : seen);
+    const int64_t seen = seen_in_chunk(a, i, begin, n, s + i * a.score_stride);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }
   if (!kValues) return;
@@ -129,11 +139,13 @@ static void merge(SoftmaxState into, SoftmaxState partial, int64_t m, int64_t cp
 static void column_sum(const AttentionStrip& a, const float* row_max, const float* row_sum, float* columns) {
   for (int64_t i = 0; i < a.m; i++) {
     const int64_t seen = a.limit[i] < a.length ? a.limit[i] : a.length;
-    const float* s = a.scores + i * a.score_stride;
-    vec m = splat(row_max[i]), inv = splat(row_sum[i] == 0 ? 0.f : 1.f / row_sum[i]);
-    SV_EACH_VEC(seen) {
+    if (row_sum[i] == 0) continue;
+    const float* s = a.scores + i * a.score_stride + a.begin;
+    float* sums = columns + a.begin;
+    vec m = splat(row_max[i]), inv = splat(1.f / row_sum[i]);
+    SV_EACH_VEC(seen - a.begin) {
       vec e = first_n(mul(exp(sub(load(s + i), m)), inv), zero(), (int)left);
-      store_part(columns + i, add(load_part(columns + i, left), e), left);
+      store_part(sums + i, add(load_part(sums + i, left), e), left);
     }
   }
 }

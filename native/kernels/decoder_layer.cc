@@ -20,8 +20,9 @@ void attend_sequence(Device& device, const Sequence& s, float* heads, int64_t ld
   a.c = s.kv.c;
   a.rows = {s.kv.k(), s.kv.v(), s.kv.row_stride(), s.kv.bf16, s.rows, s.n_rows, s.tail};
   a.head_stride = s.kv.head_stride();
-  a.visible = s.n_rows + s.length - s.tail + 1;
-  a.causal = true;
+  a.spans = s.spans;
+  a.causal = !s.spans;
+  a.visible = s.n_rows + s.length - s.tail + (a.causal ? 1 : s.t);
   a.scale = 1.f / sqrtf((float)s.kv.c);
   a.out = context;
   a.out_ld = ldc;

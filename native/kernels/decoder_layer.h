@@ -16,6 +16,7 @@ struct Sequence {
   KvCache kv;                    // rows [length, length + t) are written
   const int32_t* rows;           // the turn's view: rows attended besides the tail
   int64_t n_rows, tail, length;  // tail: first row of the contiguous rest; length: rows in the cache before
+  const int32_t* spans;          // [t][2], see attention.h; null: causal
   bool wants_columns;
   float* columns;  // [columns_count()] or null
   int64_t columns_count() const { return wants_columns ? n_rows + length - tail + t : 0; }

@@ -63,12 +63,13 @@ struct AttentionRows {
   int64_t n_rows, tail;  // listed rows, then tail, tail + 1, ...
 };
 
-/** One strip: m query vectors of width c, of which vector i sees the first limit[i] rows. Scratch as attention_scratch says. */
+/** One strip: m query vectors of width c, of which vector i sees rows [first[i], limit[i]). Scratch as attention_scratch says. */
 struct AttentionStrip {
   const float* q;  // [m][c], scaled already
   int64_t m, c;
-  const int32_t* limit;  // [m]
-  int64_t length;        // rows that any of them sees
+  const int32_t* limit;   // [m]
+  const int32_t* first;   // [m], or null: all 0
+  int64_t begin, length;  // rows that any of them sees lie in [begin, length); begin is a chunk's
   AttentionRows rows;
   float* scores;  // [m][score_stride]: all of them when columns are wanted, else one chunk
   int64_t score_stride;

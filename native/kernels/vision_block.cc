@@ -25,6 +25,7 @@ void vision_block(Device& device, const VisionBlock& b) {
   a.head_stride = c * 4;
   a.visible = b.n;
   a.causal = false;
+  a.spans = b.spans;
   a.scale = 1.f / sqrtf((float)c);
   a.columns = b.columns;
   if (b.y) {

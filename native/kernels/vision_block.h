@@ -1,4 +1,4 @@
-// One pre-norm vision transformer block (SigLIP, CLIP) over the n patches of one image, composed of a device's kernels:
+// One pre-norm vision transformer block (SigLIP, CLIP) over n patches, composed of a device's kernels:
 //   h = x + out(attend(qkv(layer_norm(x)))),  y = h + fc2(act(fc1(layer_norm(h)))).
 // It can stop after the attention weights, for the salience of a layer whose features nobody reads.
 #pragma once
@@ -14,8 +14,9 @@ struct VisionBlock {
   Matrix qkv, out, fc1, fc2;
   const float *qkv_bias, *out_bias, *fc1_bias, *fc2_bias;
   int32_t activation;
-  float* y;        // [n][e]; null: columns only
-  float* columns;  // [n]: mean over heads and rows of the softmax, or null
+  const int32_t* spans;  // [n][2]: the patches that each attends; null: all
+  float* y;              // [n][e]; null: columns only
+  float* columns;        // [n]: mean over heads and rows of the softmax, or null
 };
 
 void vision_block(Device&, const VisionBlock&);

@@ -44,4 +44,21 @@ inline void check_rows(Op& op, const View& rows, int64_t tail, int64_t length, i
     if (r[i] < 0 || r[i] >= tail || (i && r[i] <= r[i - 1])) fail("rows: expected ascending indices below the tail");
 }
 
+/** Masks int32 [t, 2]: query i sees rows [from, to) of `rows`. Null when empty. Where the host cannot read them, kernels read no row
+ *  outside. */
+inline void check_spans(Op& op, const int32_t* spans, int64_t t, int64_t rows) {
+  if (!op.device().is_host()) return;
+  for (int64_t i = 0; i < t; i++) {
+    const int32_t from = spans[2 * i], to = spans[2 * i + 1];
+    if (from < 0 || from >= to || to > rows)
+      fail("spans: expected 0 <= from < to <= " + std::to_string(rows) + ", received " + std::to_string(from) + " and " + std::to_string(to));
+  }
+}
+inline const int32_t* read_spans(Op& op, const View& spans, int64_t t, int64_t rows) {
+  if (spans.count() == 0) return nullptr;
+  require(spans.dims.size() == 2 && spans.dim(0) == t && spans.dim(1) == 2, "spans: expected [t, 2]");
+  check_spans(op, spans.i32(), t, rows);
+  return spans.i32();
+}
+
 }  // namespace sv

@@ -7,10 +7,10 @@
 namespace sv {
 namespace {
 
-/** Where the op's inputs lie: x, table, segments, ranges; then the lists kv and rows, of one tensor for each layer and sequence; then
+/** Where the op's inputs lie: x, table, segments, ranges, spans; then the lists kv and rows, of one tensor for each layer and sequence; then
  *  the lists of weights, of one tensor for each layer. */
 struct Inputs {
-  static constexpr int kOwn = 4, kWeights = 9;
+  static constexpr int kOwn = 5, kWeights = 9;
   int layers, sequences;
   int kv(int layer, int sequence) const { return kOwn + layer * sequences + sequence; }
   int rows(int layer, int sequence) const { return kOwn + (layers + layer) * sequences + sequence; }
@@ -24,7 +24,7 @@ Inputs inputs_of(const Op& op, int sequences) {
 }
 
 /** range int32 [tail, length, columns] as in SvGatheredSparseAttention, where length counts the rows before x. */
-Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* range, int64_t t, int64_t c) {
+Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* range, const int32_t* spans, int64_t t, int64_t c) {
   Sequence s = {};
   s.t = t;
   s.kv = kv_cache(kv, c);
@@ -34,11 +34,14 @@ Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* 
   s.length = range[1];
   s.wants_columns = range[2] != 0;
   check_rows(op, rows, s.tail, s.length, t, s.kv.capacity);
+  s.spans = spans;
+  if (spans) check_spans(op, spans, t, s.n_rows + s.length - s.tail + t);
   return s;
 }
 
 /** The sequences and weights of one layer; x and y are the caller's. */
-DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const View& x, const View& table, const View& segments, const View& ranges) {
+DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const View& x, const View& table, const View& segments, const View& ranges,
+                        const View& spans) {
   const auto weight = [&](int i) { return op.input(in.weight(i, layer)); };
   const View input_norm = weight(0), qkv = weight(1), qkv_bias = weight(2), o = weight(3), o_bias = weight(4), post_norm = weight(5);
   const View gate_up = weight(6), down = weight(7), eps = weight(8);
@@ -47,9 +50,11 @@ DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const View& x, cons
   check_size(input_norm, d, "input_norm");
   check_size(post_norm, d, "post_norm");
   DecoderLayer l = {};
+  const int32_t* span = spans.count() ? spans.i32() + 2 * layer * t : nullptr;
   for (int s = 0; s < in.sequences; s++) {
     const int32_t* range = ranges.i32() + 3 * (layer * in.sequences + s);
-    l.sequences.push_back(read_sequence(op, op.input(in.kv(layer, s)), op.input(in.rows(layer, s), 1), range, segments.i32()[s], c));
+    l.sequences.push_back(read_sequence(op, op.input(in.kv(layer, s)), op.input(in.rows(layer, s), 1), range, span, segments.i32()[s], c));
+    if (span) span += 2 * segments.i32()[s];
     require(l.sequences[s].kv.heads == l.sequences[0].kv.heads, "kv: expected as many heads in the caches of all sequences");
   }
   const int64_t heads = l.sequences[0].kv.heads;
@@ -76,16 +81,17 @@ DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const View& x, cons
   return l;
 }
 
-/** x f32 [t, d], table f32 [2, t, c / 2], segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3], kv and
- *  rows and weights -> y f32 [t, d], columns f32 [n]: those of all layers and sequences that want them, in this order. All layers
+/** x f32 [t, d], table f32 [2, t, c / 2], segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3], spans
+ *  int32 [layers, t, 2] or [0], kv and rows and weights -> y f32 [t, d], columns f32 [n]: those of all layers and sequences that want them, in this order. All layers
  *  are checked before the first writes to a cache. One call costs more than a small layer's share of a token. */
 void decoder_layers_op(Op& op) {
-  const View x = op.input(0, 2), table = op.input(1, 3), segments = op.input(2, 1), ranges = op.input(3);
+  const View x = op.input(0, 2), table = op.input(1, 3), segments = op.input(2, 1), ranges = op.input(3), spans = op.input(4);
   const Inputs in = inputs_of(op, (int)segments.count());
   const int64_t t = x.dim(0);
   require(t > 0, "x: expected at least one row");
   require(table.dim(0) == 2 && table.dim(1) == t, "table: expected [2, t, c / 2]");
   check_size(ranges, (int64_t)3 * in.layers * in.sequences, "ranges");
+  require(!spans.count() || spans.count() == 2 * in.layers * t, "spans: expected [layers, t, 2]");
   int64_t sum = 0;
   for (int s = 0; s < in.sequences; s++) {
     require(segments.i32()[s] > 0, "segments: expected at least one row of each sequence");
@@ -95,7 +101,7 @@ void decoder_layers_op(Op& op) {
   std::vector<DecoderLayer> layers;
   int64_t columns = 0;
   for (int i = 0; i < in.layers; i++) {
-    layers.push_back(read_layer(op, in, i, x, table, segments, ranges));
+    layers.push_back(read_layer(op, in, i, x, table, segments, ranges, spans));
     for (const Sequence& s : layers.back().sequences) columns += s.columns_count();
   }
   const View y = op.output(0, x.dims);
@@ -119,7 +125,7 @@ void decoder_layers_op(Op& op) {
 void register_decoder_layer() {
   register_op<decoder_layers_op>(
       "SvDecoderLayers",
-      {"x: float", "table: float", "segments: int32", "ranges: int32", "kv: M * uint8", on_device("rows: M * int32"),
+      {"x: float", "table: float", "segments: int32", "ranges: int32", on_device("spans: int32"), "kv: M * uint8", on_device("rows: M * int32"),
        "input_norm: N * float", "qkv: N * uint8", "qkv_bias: N * float", "o: N * uint8", "o_bias: N * float", "post_norm: N * float",
        "gate_up: N * uint8", "down: N * uint8", "eps: N * float"},
       {"y: float", "columns: float"}, true, {"M", "N"});

@@ -6,11 +6,12 @@
 namespace sv {
 namespace {
 
-/** x f32 [n, e]; config int32 [heads, activation, features, columns] -> y f32 [n, e] or [0, e], columns f32 [n] or [0]. */
+/** x f32 [n, e]; config int32 [heads, activation, features, columns]; spans int32 [n, 2] or [0] -> y f32 [n, e] or [0, e], columns f32 [n] or [0]. */
 void vision_block_op(Op& op) {
   const View x = op.input(0, 2), norm1 = op.input(1), norm1_bias = op.input(2), qkv = op.input(3), qkv_bias = op.input(4);
   const View out = op.input(5), out_bias = op.input(6), norm2 = op.input(7), norm2_bias = op.input(8), fc1 = op.input(9);
   const View fc1_bias = op.input(10), fc2 = op.input(11), fc2_bias = op.input(12), eps = op.input(13), config = op.input(14);
+  const View spans = op.input(15);
   const int64_t n = x.dim(0), e = x.dim(1);
   check_size(config, 4, "config");
   const int32_t* c = config.i32();
@@ -44,6 +45,7 @@ void vision_block_op(Op& op) {
   b.fc1_bias = fc1_bias.optional();
   b.fc2_bias = fc2_bias.optional();
   b.activation = c[1];
+  b.spans = read_spans(op, spans, n, n);
   b.y = op.output(0, {c[2] ? n : 0, e}).optional();
   b.columns = op.output(1, {c[3] ? n : 0}).optional();
   vision_block(op.device(), b);
@@ -56,7 +58,7 @@ void register_vision_block() {
       "SvVisionBlock",
       {"x: float", "norm1: float", "norm1_bias: float", "qkv: uint8", "qkv_bias: float", "out: uint8", "out_bias: float",
        "norm2: float", "norm2_bias: float", "fc1: uint8", "fc1_bias: float", "fc2: uint8", "fc2_bias: float", "eps: float",
-       "config: int32"},
+       "config: int32", on_device("spans: int32")},
       {"y: float", "columns: float"});
 }
 

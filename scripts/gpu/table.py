@@ -28,7 +28,7 @@ class Rows(Structure):
 
 class Attention(Structure):
     _fields_ = [("q", P), ("q_ld", L), ("t", L), ("heads", L), ("kv_heads", L), ("c", L), ("rows", Rows), ("head_stride", L),
-                ("visible", L), ("causal", ctypes.c_bool), ("scale", F), ("out", P), ("out_ld", L), ("columns", P)]
+                ("visible", L), ("causal", ctypes.c_bool), ("spans", P), ("scale", F), ("out", P), ("out_ld", L), ("columns", P)]
 
 
 class Sampling(Structure):

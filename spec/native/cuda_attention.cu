@@ -19,9 +19,9 @@ struct Sizes {
 /** A cache [2][kv_heads][capacity][c] of which only rows in view hold numbers, a query and a list. */
 struct Problem {
   Sizes s;
-  int64_t capacity, tail, length;  // length: rows of the sequence, the last query's included
-  std::vector<int32_t> rows;
-  std::vector<float> q, k, v;  // k, v: [length][kv_heads][c] as stored, in the order of the sequence
+  int64_t capacity, tail, length;    // length: rows of the sequence, the last query's included
+  std::vector<int32_t> rows, spans;  // spans: [t][2], if any
+  std::vector<float> q, k, v;        // k, v: [length][kv_heads][c] as stored, in the order of the sequence
   std::vector<char> cache;
 
   Problem(const Sizes& sizes, uint32_t seed, int64_t spread = 2) : s(sizes) {
@@ -37,6 +37,10 @@ struct Problem {
       for (auto* x : {&k, &v})
         for (float& f : *x) f = from_bf16(bf16(f));
     store();
+  }
+  bool sees(int64_t i, int64_t j) const {
+    if (spans.empty()) return j < s.listed + s.tail_rows + (s.causal ? i : 0);
+    return j >= spans[(size_t)(2 * i)] && j < spans[(size_t)(2 * i + 1)];
   }
   int64_t row_bytes() const { return s.c * (s.bf16 ? 2 : 4); }
   int64_t row_of(int64_t at) const { return at < s.listed ? rows[(size_t)at] : tail + at - s.listed; }
@@ -67,7 +71,8 @@ Result attend(const Problem& p, int64_t from, int64_t t, bool with_out = true) {
   const int64_t length = visible + (s.causal ? t - 1 : 0);
   Device<char> cache(p.cache);
   Device<float> dq(q), out((size_t)(t * ld)), columns((size_t)length);
-  Device<int32_t> rows(p.rows);
+  const bool masked = !p.spans.empty();
+  Device<int32_t> rows(p.rows), spans(std::vector<int32_t>(p.spans.begin() + (masked ? 2 * from : 0), masked ? p.spans.begin() + 2 * (from + t) : p.spans.end()));
   Scratch scratch;
   sv::Attention a = {};
   a.q = dq.data;
@@ -80,6 +85,7 @@ Result attend(const Problem& p, int64_t from, int64_t t, bool with_out = true) {
   a.rows = {cache.data, cache.data + s.kv_heads * a.head_stride, p.row_bytes(), s.bf16, rows.data, s.listed, p.tail};
   a.visible = visible;
   a.causal = s.causal;
+  a.spans = masked ? spans.data : nullptr;
   a.scale = 1 / sqrtf((float)s.c);
   a.out = with_out ? out.data : nullptr;
   a.out_ld = ld;
@@ -102,18 +108,18 @@ void expect_definition(const Problem& p, const Result& r, Sees sees, const std::
   std::vector<double> out((size_t)(s.t * s.heads * s.c)), columns((size_t)p.length);
   for (int64_t i = 0; i < s.t; i++)
     for (int64_t h = 0; h < s.heads; h++) {
-      const int64_t seen = s.listed + s.tail_rows + (s.causal ? i : 0), g = h / (s.heads / s.kv_heads);
-      std::vector<double> score((size_t)seen, -INFINITY);
+      const int64_t g = h / (s.heads / s.kv_heads);
+      std::vector<double> score((size_t)p.length, -INFINITY);
       double top = -INFINITY, sum = 0;
-      for (int64_t j = 0; j < seen; j++) {
-        if (!sees(j)) continue;
+      for (int64_t j = 0; j < p.length; j++) {
+        if (!sees(j) || !p.sees(i, j)) continue;
         double dot = 0;
         for (int64_t e = 0; e < s.c; e++) dot += (double)p.q[(size_t)((i * s.heads + h) * s.c + e)] * p.k[(size_t)((j * s.kv_heads + g) * s.c + e)];
         score[(size_t)j] = dot / sqrt((double)s.c);
         top = fmax(top, score[(size_t)j]);
       }
       for (double& x : score) sum += x = x == -INFINITY ? 0 : exp(x - top);
-      for (int64_t j = 0; j < seen; j++) {
+      for (int64_t j = 0; j < p.length; j++) {
         if (score[(size_t)j] == 0) continue;
         const double share = score[(size_t)j] / sum;
         columns[(size_t)j] += share / (double)(s.heads * s.t);
@@ -187,6 +193,58 @@ void cached_equals_full() {
               s.name() + ": " + std::to_string(n) + " queries from " + std::to_string(split) + " differ from all at once");
       }
   }
+}
+
+/** Spans: a kind of mask each; those of a query alone give the bits that it has among others. */
+void spans() {
+  const auto all = [](int64_t) { return true; };
+  const Sizes cases[] = {
+      {500, 2, 2, 72, 0, 500, false, false, true, true},
+      {333, 2, 2, 80, 0, 333, false, true, true, false},
+      {150, 4, 2, 16, 40, 300, false, true, true, false},
+      {2, 4, 2, 32, 0, 700, false, true, true, false},
+      {1, 7, 1, 64, 0, 900, false, false, true, false},
+      {520, 20, 20, 9, 0, 520, false, false, true, false},
+  };
+  for (const Sizes& s : cases) {
+    Problem p(s, 41);
+    const int64_t before = p.length - s.t;
+    for (int64_t i = 0; i < s.t; i++) {
+      int64_t from = i / 64 * 64, to = from + 64 < p.length ? from + 64 : p.length;  // windows
+      if (s.c == 72) from = i < 131 ? 0 : i < 420 ? 131
+                                                  : 420,
+                     to = i < 131 ? 131 : i < 420 ? 420
+                                                  : 500;                                                           // segments
+      if (before > 0) from = before + i > 129 ? before + i - 129 : 0, to = before + i + 1 - (s.t == 1 ? 200 : 0);  // sliding
+      p.spans.push_back((int32_t)from);
+      p.spans.push_back((int32_t)to);
+    }
+    Result r;
+    in_every_order(s.name() + ", spans", [&] { return joined(r = attend(p, 0, s.t)); });
+    expect_definition(p, r, all, s.name() + ", spans");
+    for (int64_t i = 0; i < s.t; i += 37) {
+      const Result one = attend(p, i, 1);
+      check(!memcmp(one.out.data(), &r.out[(size_t)(i * s.heads * s.c)], one.out.size() * 4), s.name() + ", spans: query " + std::to_string(i) + " alone");
+    }
+  }
+  // What lies outside the rows is not there; nothing to see gives zeros.
+  Problem p({3, 2, 1, 40, 0, 150, false, false, true, false}, 42);
+  p.spans = {-5, 150, 0, 151, 70, 70};
+  const Result outside = attend(p, 0, 3);
+  p.spans = {0, 150, 0, 150, 70, 70};
+  check(same_bits(joined(outside), joined(attend(p, 0, 3))), "spans beyond the rows: other bits than all rows");
+  for (int64_t e = 160; e < 240; e++) check(outside.out[(size_t)e] == 0, "an empty span: expected zeros");
+  for (float x : outside.columns) check(isfinite(x), "an empty span: expected finite columns");
+  // Causal, as spans.
+  Problem causal({150, 4, 2, 32, 20, 31, true, true, true, false}, 43);
+  const Result expected = attend(causal, 0, 150);
+  Problem as_spans({150, 4, 2, 32, 20, 180, false, true, true, false}, 43);
+  as_spans.q = causal.q;
+  as_spans.k = causal.k;
+  as_spans.v = causal.v;
+  as_spans.store();
+  for (int64_t i = 0; i < 150; i++) as_spans.spans.insert(as_spans.spans.end(), {0, (int32_t)(51 + i)});
+  check(same_bits(joined(attend(as_spans, 0, 150)), joined(expected)), "causal as spans: other bits");
 }
 
 void listed_equals_dense() {
@@ -291,6 +349,7 @@ int main() {
   definition_cases();
   many_queries();
   cached_equals_full();
+  spans();
   listed_equals_dense();
   rows_out_of_range();
   special_values();

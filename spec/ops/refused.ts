@@ -41,8 +41,13 @@ const EPS = keep.tensor(float32([1e-6], [1]));
 const KV = keep.tensor(
   filledCache(noise('k', 8 * 2 * 6), noise('v', 8 * 2 * 6), { kvHeads: 2, c: 6, type: 'bf16', spare: 3 }),
 );
-const view = (rows: number[], tail: number, length: number, q = zeros(1, 4, 6)) =>
-  gatheredSparseAttention(q, KV, indices(...rows), { tail, length });
+const view = (rows: number[], tail: number, length: number, q = zeros(1, 4, 6), span?: number[]) =>
+  gatheredSparseAttention(q, KV, indices(...rows), { tail, length }, span && keep.tensor(int32(span, [1, 2])));
+/** Two queries over three keys. */
+const masked = (spans: number[], options: { causal?: boolean } = {}) => {
+  const tensor = keep.tensor(int32(spans, spans.length % 2 ? [3] : [spans.length / 2, 2]));
+  return attention(zeros(2, 2, 6), zeros(3, 2, 6), zeros(3, 2, 6), { ...options, spans: tensor });
+};
 
 const LAYER = { ...SMALL_LAYER, t: 2 };
 const DATA = decoderLayerData(LAYER);
@@ -56,8 +61,9 @@ interface LayerCall {
   readonly rows?: readonly number[];
   readonly range?: readonly number[];
   readonly weights?: Partial<DecoderLayerWeights>;
+  readonly spans?: Tensor;
 }
-const layer = ({ x, table, rows = [], range = [0, 150, 0], weights = {} }: LayerCall) =>
+const layer = ({ x, table, rows = [], range = [0, 150, 0], weights = {}, spans }: LayerCall) =>
   decoderLayer(
     x ?? zeros(2, LAYER.d),
     LAYER_KV,
@@ -65,6 +71,7 @@ const layer = ({ x, table, rows = [], range = [0, 150, 0], weights = {} }: Layer
     indices(...rows),
     indices(...range),
     { ...WEIGHTS, ...weights },
+    spans,
   );
 
 const BLOCK = visionBlockWeights(visionBlockData(SMALL_BLOCK), SMALL_BLOCK, keep);
@@ -119,6 +126,31 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
     'attention: causal with more queries than keys',
     () => attention(zeros(3, 2, 6), zeros(2, 2, 6), zeros(2, 2, 6), { causal: true }),
     /as many keys as queries/,
+  ],
+  ['attention: spans of another shape', () => masked([0, 1, 2]), /spans: expected \[t, 2\]/],
+  ['attention: spans with a causal mask', () => masked([0, 1, 0, 2], { causal: true }), /none with causal attention/],
+  ['attention: a span past the keys', () => masked([0, 1, 1, 4]), /0 <= from < to <= 3, received 1 and 4/],
+  ['attention: a span before the keys', () => masked([-1, 1, 0, 2]), /received -1 and 1/],
+  ['attention: an empty span', () => masked([0, 1, 2, 2]), /received 2 and 2/],
+  [
+    'gathered: a span past the rows',
+    () => view([1, 3], 5, 8, undefined, [0, 6]),
+    /0 <= from < to <= 5, received 0 and 6/,
+  ],
+  [
+    'decoderLayer: spans of another shape',
+    () => layer({ spans: keep.tensor(int32([0, 1], [1, 1, 2])) }),
+    /spans: expected \[layers, t, 2\]/,
+  ],
+  [
+    'decoderLayer: a span past the rows',
+    () => layer({ spans: keep.tensor(int32([0, 9, 9, 153], [1, 2, 2])) }),
+    /received 9 and 153/,
+  ],
+  [
+    'visionBlock: spans of another shape',
+    () => visionBlock(zeros(2, 144), BLOCK, { features: true, columns: false, spans: indices(0, 1, 0, 3) }),
+    /spans: expected \[t, 2\]/,
   ],
   ['gathered: rows not ascending', () => view([3, 2], 5, 8), /ascending/],
   ['gathered: a row twice', () => view([2, 2], 5, 8), /ascending/],
@@ -191,4 +223,5 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
 ];
 
 /** Those that only a look at the rows' values shows, which the host cannot read on a GPU: kernels read no such row. */
-export const HOST_ONLY = /^(gathered: rows not|gathered: a row|gathered: a negative row|decoderLayer: rows not)/;
+export const HOST_ONLY =
+  /^(gathered: rows not|gathered: a row|gathered: a negative row|decoderLayer: rows not|attention: an? (empty )?span|gathered: a span|decoderLayer: a span)/;

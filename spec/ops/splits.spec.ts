@@ -85,6 +85,36 @@ describe.each(levels())('at %s', (level) => {
     );
   });
 
+  test('attention within spans: queries together and one by one; causal as spans', () => {
+    const [t, n, heads, kvHeads, c] = [61, 361, 6, 2, 72];
+    const [k, v] = ['k', 'v'].map((name) =>
+      keep.tensor(float32(noise(`spans ${name}`, n * kvHeads * c), [n, kvHeads, c])),
+    ) as [Tensor, Tensor];
+    const q = noise('spans q', t * heads * c);
+    const call = (from: number, to: number, options: { causal?: boolean; spans?: number[] }) => {
+      const part = float32(q.subarray(from * heads * c, to * heads * c), [to - from, heads, c]);
+      const spans = options.spans && int32(options.spans.slice(2 * from, 2 * to), [to - from, 2]);
+      const { out, columns } = attention(part, k, v, { causal: options.causal ?? false, spans });
+      for (const tensor of [part, columns, ...(spans ? [spans] : [])]) tensor.dispose();
+      return bitsOf([out])[0] ?? new Uint32Array();
+    };
+    const mask = (span: (i: number) => number[]) => Array.from({ length: t }, (_, i) => span(i)).flat();
+    const masks = {
+      sliding: mask((i) => [n - t + i - 100, n - t + i + 1]),
+      windows: mask((i) => [i - (i % 7), i - (i % 7) + 150]),
+      causal: mask((i) => [0, n - t + i + 1]),
+    };
+    atLevel(level, () => {
+      for (const [name, spans] of Object.entries(masks)) {
+        const alone = Array.from({ length: t }, (_, i) => call(i, i + 1, { spans }));
+        const cause = 'chunks that begin elsewhere, or a row outside a span that leaves a trace (attention.cc).';
+        expectSameBits([joined(alone)], [call(0, t, { spans })], name, cause, heads * c);
+      }
+      const causal = call(0, t, { causal: true });
+      expectSameBits([call(0, t, { spans: masks.causal })], [causal], 'causal as spans', 'other limits.', heads * c);
+    });
+  });
+
   test.each([
     { name: 'dense', sizes: { ...SMALL_LAYER, t: 13, length: 120, tail: 0, listed: 0 } },
     { name: 'over a view', sizes: { ...SMALL_LAYER, t: 13 } },

@@ -31,6 +31,11 @@ export interface Segment {
   readonly positions: ArrayLike<Position>;
   /** One per layer; absent: everything. */
   readonly views?: readonly LayerView[] | undefined;
+  /**
+   * One per layer, or absent: int32 [rows of the segment, 2] (from, to): row i attends from .. to - 1 of the layer's rows instead of all up
+   * to its own. They are counted in the order in which it attends: its view's, then the contiguous rest, new ones included.
+   */
+  readonly spans?: readonly (Int32Array | undefined)[] | undefined;
   /** Receives, per layer, the column mean over all rows that the layer attends (mean over heads and rows of the segment). */
   readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
 }
@@ -234,7 +239,28 @@ function runLayers(
       return { kv: cache.tensor(from + at), rows: view?.rows ?? everything };
     }),
   }));
-  return withInt32(values, (ranges) => decoderLayers(x, table, { segments, ranges }, layers));
+  const spans = spansOf(batch, { from, to });
+  try {
+    return withInt32(values, (ranges) => decoderLayers(x, table, { segments, ranges, spans }, layers));
+  } finally {
+    spans?.dispose();
+  }
+}
+
+/** int32 [layers, t, 2]: what each row attends in each layer; absent where all attend everything up to themselves. */
+function spansOf(batch: readonly Segment[], { from, to }: LayerRange): Tensor | undefined {
+  if (!batch.some(({ spans }) => spans?.slice(from, to).some((span) => span !== undefined))) return undefined;
+  const t = batch.reduce((sum, { positions }) => sum + positions.length, 0);
+  const values: number[] = [];
+  for (let layer = from; layer < to; layer++)
+    for (const { cache, positions, views, spans } of batch) {
+      const { rows = undefined, tail = 0 } = views?.[layer] ?? {};
+      const before = (rows?.size ?? 0) + (cache.lengths[layer] as number) - tail;
+      const span = spans?.[layer];
+      for (let i = 0; i < positions.length; i++)
+        values.push(span?.[2 * i] ?? 0, span === undefined ? before + i + 1 : (span[2 * i + 1] as number));
+    }
+  return int32(values, [to - from, t, 2]);
 }
 
 /** Reads the columns of one layer and passes each segment its part. */

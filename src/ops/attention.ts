@@ -3,7 +3,7 @@
 // decoder): mean over heads and queries of P, per key (arXiv 2510.17777, section 3; z-lab/flash-colreduce).
 
 import type { Tensor } from '../runtime/tensor';
-import { runTwo, withInt32 } from './run';
+import { noInt32, runTwo, withInt32 } from './run';
 
 export interface AttentionResult {
   /** f32 [t, h, c] */
@@ -18,15 +18,17 @@ export interface AttentionResult {
  * @param k f32 [n, g, c]
  * @param v f32 [n, g, c]
  * Causal: query i sees keys 0 .. n - t + i.
+ * @param options.spans int32 [t, 2] (from, to): query i sees keys from .. to - 1 and no others; not with `causal`
  */
 export function attention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: { causal?: boolean; columns?: boolean } = {},
+  options: { causal?: boolean; columns?: boolean; spans?: Tensor | undefined } = {},
 ): AttentionResult {
   const flags = [Number(options.causal ?? false), Number(options.columns ?? false)];
-  const [out, columns] = withInt32(flags, (f) => runTwo('SvAttention', [q, k, v, f]));
+  const spans = options.spans ?? noInt32();
+  const [out, columns] = withInt32(flags, (f) => runTwo('SvAttention', [q, k, v, f, spans]));
   return { out, columns };
 }
 
@@ -36,14 +38,16 @@ export function attention(
  * @param q f32 [t, h, c], rotated
  * @param rows int32 [r]
  * @param range tail: first row of the contiguous rest; length: rows in the cache, those of q included
+ * @param spans int32 [t, 2] (from, to): query i sees from .. to - 1 of these rows, in their order, instead of all before it
  */
 export function gatheredSparseAttention(
   q: Tensor,
   kv: Tensor,
   rows: Tensor,
   range: { tail: number; length: number; columns?: boolean },
+  spans = noInt32(),
 ): AttentionResult {
   const values = [range.tail, range.length, Number(range.columns ?? false)];
-  const [out, columns] = withInt32(values, (r) => runTwo('SvGatheredSparseAttention', [q, kv, rows, r]));
+  const [out, columns] = withInt32(values, (r) => runTwo('SvGatheredSparseAttention', [q, kv, rows, r, spans]));
   return { out, columns };
 }

@@ -2,7 +2,7 @@
 // ops bit for bit, because both call the same kernels, and so does a batch its sequences one by one.
 
 import type { Tensor } from '../runtime/tensor';
-import { runLists, withInt32 } from './run';
+import { noInt32, runLists, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 export interface DecoderLayerWeights {
@@ -46,6 +46,11 @@ export interface RaggedRows {
    * the column mean of the softmax over [rows, tail .. length + t - 1] is wanted (t: the sequence's rows of x).
    */
   readonly ranges: Tensor;
+  /**
+   * int32 [layers, t, 2] (from, to): row i of x attends rows from .. to - 1 of its sequence's [rows, tail .. length + t - 1], counted from
+   * 0. Absent: all up to its own.
+   */
+  readonly spans?: Tensor | undefined;
 }
 
 /**
@@ -58,7 +63,7 @@ export interface RaggedRows {
 export function decoderLayers(
   x: Tensor,
   table: Tensor,
-  { segments, ranges }: RaggedRows,
+  { segments, ranges, spans = noInt32() }: RaggedRows,
   layers: readonly CachedLayer[],
 ): [Tensor, Tensor] {
   const cached = layers.flatMap(({ sequences }) => sequences);
@@ -69,6 +74,7 @@ export function decoderLayers(
     table,
     segments,
     ranges,
+    spans,
     ...cached.map(({ kv }) => kv),
     ...cached.map(({ rows }) => rows),
     ...lists,
@@ -79,6 +85,7 @@ export function decoderLayers(
 /**
  * One layer, one sequence.
  * @param range int32 [tail, length, columns]
+ * @param spans int32 [1, t, 2], as `RaggedRows.spans`
  * @returns [y f32 [t, d], columns f32 [r + length - tail + t] or [0]]
  */
 export function decoderLayer(
@@ -88,9 +95,12 @@ export function decoderLayer(
   rows: Tensor,
   range: Tensor,
   weights: DecoderLayerWeights,
+  spans?: Tensor,
 ): [Tensor, Tensor] {
   const layer = { weights, sequences: [{ kv, rows }] };
-  return withInt32([x.shape[0] ?? 0], (segments) => decoderLayers(x, table, { segments, ranges: range }, [layer]));
+  return withInt32([x.shape[0] ?? 0], (segments) =>
+    decoderLayers(x, table, { segments, ranges: range, spans }, [layer]),
+  );
 }
 
 function weightTensors(w: DecoderLayerWeights): Tensor[] {

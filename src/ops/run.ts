@@ -72,6 +72,13 @@ export function float32(values: Float32Array | readonly number[], shape: readonl
   );
 }
 
+let empty: Tensor | undefined;
+/** An empty int32 tensor, made once and kept: an optional input that is absent. */
+export function noInt32(): Tensor {
+  if (empty === undefined || empty.isDisposed) empty = int32([]);
+  return empty;
+}
+
 /** Runs `body` with an int32 tensor that lives as long as the call. */
 export function withInt32<T>(values: readonly number[] | Int32Array, body: (tensor: Tensor) => T): T {
   const tensor = int32(values);

@@ -2,7 +2,7 @@
 
 import type { Tensor } from '../runtime/tensor';
 import { ACTIVATION_CODE, type Activation } from './linear';
-import { runTwo, withInt32 } from './run';
+import { noInt32, runTwo, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 export interface VisionBlockWeights {
@@ -29,12 +29,13 @@ export interface VisionBlockWeights {
  * h = x + out(attend(qkv(norm1(x)))), y = h + fc2(act(fc1(norm2(h)))) for the n patches of one image.
  * @param x f32 [n, e]
  * @param want features: compute y; columns: the column mean of the softmax over heads and rows
+ * @param want.spans int32 [n, 2] (from, to): row i attends rows from .. to - 1; absent: all
  * @returns [y f32 [n, e] or [0, e], columns f32 [n] or [0]]
  */
 export function visionBlock(
   x: Tensor,
   w: VisionBlockWeights,
-  want: { features: boolean; columns: boolean },
+  want: { features: boolean; columns: boolean; spans?: Tensor | undefined },
 ): [Tensor, Tensor] {
   const config = [w.heads, ACTIVATION_CODE[w.activation], Number(want.features), Number(want.columns)];
   return withInt32(config, (c) =>
@@ -54,6 +55,7 @@ export function visionBlock(
       w.fc2Bias,
       w.eps,
       c,
+      want.spans ?? noInt32(),
     ]),
   );
 }

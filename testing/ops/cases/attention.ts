@@ -1,7 +1,7 @@
 // Cases of `attention`: full and causal, with and without the column mean, on plain tensors.
 
 import { attention } from '../../../src/ops/attention';
-import { float32 } from '../../../src/ops/run';
+import { float32, int32 } from '../../../src/ops/run';
 import { type AttentionShape, attentionReference } from '../references/attention';
 import { type Comparison, compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, sample } from './data';
@@ -13,9 +13,43 @@ interface AttentionSizes {
   readonly kvHeads: number;
   readonly c: number;
   readonly causal?: boolean;
+  readonly mask?: Mask;
   readonly columns?: boolean;
   readonly big?: boolean;
 }
+
+/** Intervals of keys, by query. */
+interface Mask {
+  readonly name: string;
+  readonly span: (query: number) => readonly [from: number, to: number];
+}
+
+/** Borders of what attends to itself. */
+function segments(...borders: readonly number[]): Mask {
+  const span = (query: number) => {
+    const at = borders.findIndex((border) => border > query);
+    return [borders[at - 1] as number, borders[at] as number] as const;
+  };
+  return { name: `segments at ${borders.slice(1, -1).join(', ')}`, span };
+}
+
+/** Windows of `size` over n rows. */
+const windows = (size: number, n: number): Mask => ({
+  name: `windows of ${size}`,
+  span: (query) => [Math.floor(query / size) * size, Math.min(n, (Math.floor(query / size) + 1) * size)],
+});
+
+/** Query i is row `before + i` and sees the `size` rows up to itself. */
+const sliding = (size: number, before: number): Mask => ({
+  name: `sliding ${size}`,
+  span: (query) => [Math.max(0, before + query + 1 - size), before + query + 1],
+});
+
+/** Causal, but rows from .. to - 1 see each other. */
+const block = (from: number, to: number): Mask => ({
+  name: `block ${from} to ${to}`,
+  span: (query) => [0, query >= from && query < to ? to : query + 1],
+});
 
 /** What an attention op is compared with: outputs of which the reference computes some. */
 export interface AttentionProblem {
@@ -92,19 +126,19 @@ function headOf(values: ArrayLike<number>, kvHeads: number, c: number, head: num
 }
 
 function attentionCase(sizes: AttentionSizes): OpCase {
-  const { t, n, heads, kvHeads, c, causal = false, columns = false, big = false } = sizes;
-  const kind = `${causal ? 'causal' : 'full'}${columns ? ' columns' : ''}`;
+  const { t, n, heads, kvHeads, c, causal = false, mask, columns = false, big = false } = sizes;
+  const kind = `${mask?.name ?? (causal ? 'causal' : 'full')}${columns ? ' columns' : ''}`;
   return {
     op: 'attention',
     name: `${t} of ${n}, ${heads}/${kvHeads}x${c} ${kind}`,
     dtype: 'f32',
     tolerance: 'f32',
     big,
-    prepare: () => prepare({ ...sizes, causal, columns, big }),
+    prepare: () => prepare({ ...sizes, causal, columns }),
   };
 }
 
-function prepare({ t, n, heads, kvHeads, c, causal, columns }: Required<AttentionSizes>): PreparedCase {
+function prepare({ t, n, heads, kvHeads, c, causal, mask, columns }: AttentionSizes): PreparedCase {
   const keep = keeper();
   const seed = `attention ${t} ${n} ${heads} ${kvHeads} ${c} `;
   const q = noise(`${seed}q`, t * heads * c, 1.5);
@@ -112,11 +146,17 @@ function prepare({ t, n, heads, kvHeads, c, causal, columns }: Required<Attentio
   const qTensor = keep.tensor(float32(q, [t, heads, c]));
   const kTensor = keep.tensor(float32(k, [n, kvHeads, c]));
   const vTensor = keep.tensor(float32(v, [n, kvHeads, c]));
+  const intervals = Array.from({ length: t }, (_, i) => mask?.span(i) ?? [0, causal ? n - t + i + 1 : n]);
+  const spans = mask && keep.tensor(int32(intervals.flat(), [t, 2]));
   const run = () => {
-    const result = attention(qTensor, kTensor, vTensor, { causal, columns });
+    const result = attention(qTensor, kTensor, vTensor, {
+      causal: causal ?? false,
+      columns: columns ?? false,
+      ...(spans && { spans }),
+    });
     return [result.out, result.columns];
   };
-  const sees = (i: number, j: number) => !causal || j <= n - t + i;
+  const sees = (i: number, j: number) => j >= (intervals[i]?.[0] ?? 0) && j < (intervals[i]?.[1] ?? 0);
   const checker = attentionChecker({ q, k, v, shape: { t, heads, kvHeads, c }, sees });
   return {
     run,
@@ -125,7 +165,7 @@ function prepare({ t, n, heads, kvHeads, c, causal, columns }: Required<Attentio
       return checker(out, means);
     },
     bytes: 4 * (2 * q.length + k.length + v.length),
-    flops: 4 * c * heads * (causal ? seenPairs(t, n) : t * n),
+    flops: 4 * c * heads * intervals.reduce((pairs, [from = 0, to = 0]) => pairs + to - from, 0),
     dispose: keep.dispose,
   };
 }
@@ -145,6 +185,15 @@ export const ATTENTION_CASES: readonly OpCase[] = [
   attentionCase({ t: 1, n: 129, heads: 4, kvHeads: 2, c: 5, causal: true, columns: true }),
   attentionCase({ t: 1, n: 1, heads: 1, kvHeads: 1, c: 3, causal: true, columns: true }),
   attentionCase({ t: 1, n: 1027, heads: 14, kvHeads: 2, c: 64, columns: true }),
+  attentionCase({ t: 500, n: 500, heads: 2, kvHeads: 2, c: 72, mask: segments(0, 131, 420, 500), columns: true }),
+  attentionCase({ t: 333, n: 333, heads: 2, kvHeads: 2, c: 80, mask: windows(64, 333), columns: true }),
+  attentionCase({ t: 260, n: 260, heads: 3, kvHeads: 3, c: 40, mask: block(50, 180), columns: true }),
+  // The first row that is seen lies inside a chunk of 128, and, for most queries, chunks before it are not seen at all.
+  attentionCase({ t: 300, n: 700, heads: 4, kvHeads: 2, c: 16, mask: sliding(130, 400), columns: true }),
+  attentionCase({ t: 2, n: 700, heads: 4, kvHeads: 2, c: 32, mask: sliding(200, 697), columns: true }),
+  attentionCase({ t: 1, n: 900, heads: 7, kvHeads: 1, c: 64, mask: sliding(50, 699), columns: true }),
+  attentionCase({ t: 1, n: 900, heads: 7, kvHeads: 1, c: 64, mask: sliding(383, 899) }),
   attentionCase({ t: 1024, n: 1024, heads: 16, kvHeads: 16, c: 64, big: true }),
+  attentionCase({ t: 4096, n: 4096, heads: 16, kvHeads: 16, c: 80, mask: windows(64, 4096), big: true }),
   attentionCase({ t: 1024, n: 1024, heads: 16, kvHeads: 16, c: 64, columns: true, big: true }),
 ];

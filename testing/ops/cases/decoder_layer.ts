@@ -12,7 +12,7 @@ import { ropeReference } from '../references/rope';
 import { seenPairs } from './attention';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { aroundOne, noise, pickAscending, roundToBf16, rowsOf, sample } from './data';
-import { filledCache } from './kv_cache';
+import { filledCache, slidingSpans } from './kv_cache';
 import { inverseFrequencies } from './rope';
 import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';
 
@@ -35,6 +35,8 @@ export interface DecoderLayerSizes {
   readonly dot?: boolean;
   readonly bias?: boolean;
   readonly columns?: boolean;
+  /** How many of the rows up to itself a row attends; absent: all. */
+  readonly window?: number;
   readonly big?: boolean;
 }
 
@@ -122,15 +124,18 @@ export function decoderLayerReference(data: DecoderLayerData, s: DecoderLayerSiz
   const newV = project(normed, queryWidth + keyWidth, queryWidth + 2 * keyWidth);
   const k = store(concat(data.k, newK));
   const v = store(concat(data.v, newV));
-  const listed = new Set(data.rows);
-  const sees = (i: number, j: number) => listed.has(j) || (j >= tail && j <= length + (queries[i] ?? 0));
+  const order = [...data.rows, ...Array.from({ length: length - tail + t }, (_, i) => tail + i)];
+  const places = new Map(order.map((row, place) => [row, place]));
+  const sees = (i: number, j: number) => {
+    const [place = -1, own] = [places.get(j), order.length - t + (queries[i] ?? 0)];
+    return place > own - (s.window ?? Number.POSITIVE_INFINITY) && place >= 0 && place <= own;
+  };
   const attended = attentionReference(q, k, v, { t: queries.length, heads, kvHeads, c }, sees);
   const h = linearReference(attended.out, data.o, queryWidth, s.bias ? data.oBias : undefined);
   const x = rowsOf(data.x, d, queries);
   for (let i = 0; i < h.length; i++) h[i] = (h[i] as number) + (x[i] as number);
   const y = gatedMlpReference(rmsNormReference(h, data.postNorm, Math.fround(EPS)), data.gate, data.up, data.down, d);
   for (let i = 0; i < y.length; i++) y[i] = (y[i] as number) + (h[i] as number);
-  const order = [...data.rows, ...Array.from({ length: length - tail + t }, (_, i) => tail + i)];
   return { y, columns: Float64Array.from(order, (key) => attended.columns[key] as number) };
 }
 
@@ -142,8 +147,26 @@ function concat(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
 }
 
 function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
-  const { t, d, heads, kvHeads, c, ffn, length, listed, tail, type, kvType, dot, bias, columns, big = false } = sizes;
-  const extras = [bias ? 'bias' : '', columns ? 'columns' : '', `kv ${kvType}`].filter((text) => text !== '').join(' ');
+  const {
+    t,
+    d,
+    heads,
+    kvHeads,
+    c,
+    ffn,
+    length,
+    listed,
+    tail,
+    type,
+    kvType,
+    dot,
+    bias,
+    columns,
+    window,
+    big = false,
+  } = sizes;
+  const flags = [bias ? 'bias' : '', columns ? 'columns' : '', window === undefined ? '' : `window ${window}`];
+  const extras = [...flags, `kv ${kvType}`].filter((text) => text !== '').join(' ');
   const view = listed || tail ? `${listed}+${length - tail}` : `${length}`;
   return {
     op: 'decoderLayer',
@@ -180,9 +203,11 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   const table = keep.tensor(ropeTable(data.positions, inverseFrequencies(s.c)));
   const rows = keep.tensor(int32(data.rows));
   const range = keep.tensor(int32([s.tail, s.length, Number(s.columns ?? false)]));
+  const sliding = s.window && slidingSpans(s.t, s.listed + s.length - s.tail + s.t, s.window);
+  const spans = sliding ? keep.tensor(int32(sliding, [1, s.t, 2])) : undefined;
   const run = (): Tensor[] => {
     const { kv, weights } = next();
-    return decoderLayer(x, kv, table, rows, range, weights);
+    return decoderLayer(x, kv, table, rows, range, weights, spans);
   };
   const queries = sample(s.t, s.big ? SAMPLED_ROWS : s.t);
   const reference = once(() => decoderLayerReference(data, s, queries));
@@ -221,6 +246,8 @@ const QWEN2_HALF: DecoderLayerSizes = {
 export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase(SMALL_LAYER),
   decoderLayerCase({ ...SMALL_LAYER, t: 1 }),
+  decoderLayerCase({ ...SMALL_LAYER, window: 20 }),
+  decoderLayerCase({ ...UNGROUPED, t: 1, length: 300, window: 100, columns: true }),
   decoderLayerCase({ ...SMALL_LAYER, t: 1, length: 0, tail: 0, listed: 0 }),
   decoderLayerCase({ ...SMALL_LAYER, t: 37, length: 0, tail: 0, listed: 0, type: 'f16' }),
   decoderLayerCase({ ...SMALL_LAYER, type: 'bf16', kvType: 'bf16' }),

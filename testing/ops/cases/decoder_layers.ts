@@ -10,7 +10,7 @@ import { seenPairs } from './attention';
 import { compare, keeper, type OpCase, type PreparedCase, take } from './case';
 import { noise, pickAscending } from './data';
 import { type DecoderLayerSizes, decoderLayerData, decoderLayerWeights, weightTensors } from './decoder_layer';
-import { filledCache } from './kv_cache';
+import { filledCache, slidingSpans } from './kv_cache';
 import { inverseFrequencies } from './rope';
 import { storedBytes } from './stored';
 
@@ -21,6 +21,8 @@ interface SequenceSizes {
   readonly tail: number;
   readonly listed: number;
   readonly columns?: boolean;
+  /** How many of the rows up to itself a row attends in the second layer; absent: all. */
+  readonly window?: number;
 }
 
 type BatchSizes = Omit<DecoderLayerSizes, 't' | keyof SequenceSizes>;
@@ -32,7 +34,7 @@ function batchCase(s: BatchSizes, sequences: readonly SequenceSizes[]): OpCase {
   const rows = sequences.map(({ t }) => t).join(' + ');
   return {
     op: 'decoderLayers',
-    name: `${rows} rows x${d} ${heads}/${kvHeads}x${c} ffn ${ffn} kv ${kvType}`,
+    name: `${rows} rows${sequences.some(({ window }) => window) ? ', some in windows,' : ''} x${d} ${heads}/${kvHeads}x${c} ffn ${ffn} kv ${kvType}`,
     dtype: dot ? 'bf16 dot' : type,
     tolerance: 'exact',
     big: false,
@@ -55,6 +57,14 @@ function prepare(s: BatchSizes, sequences: readonly SequenceSizes[]): PreparedCa
     table: keep.tensor(ropeTable(positions, inverseFrequencies(s.c))),
     segments: keep.tensor(int32(sequences.map((one) => one.t))),
     ranges: keep.tensor(int32(weights.flatMap(() => parts.flatMap(({ range }) => range)))),
+    spans: sequences.some(({ window }) => window !== undefined)
+      ? keep.tensor(
+          int32(
+            weights.flatMap((_, layer) => sequences.flatMap((one) => spansOf(one, layer))),
+            [LAYERS, t, 2],
+          ),
+        )
+      : undefined,
   };
   const caches = parts.map(({ cache }) => weights.map((_, layer) => keep.tensor(cache(layer))));
   const layers = weights.map((own, layer) => ({
@@ -71,7 +81,8 @@ function prepare(s: BatchSizes, sequences: readonly SequenceSizes[]): PreparedCa
     const columns: Float32Array[] = [];
     const left = weights.map((w, layer) => {
       const kv = inner.tensor(cache(layer));
-      const result = decoderLayer(y, kv, table, rows[layer] as Tensor, inner.tensor(int32(range)), w);
+      const spans = one.window === undefined ? undefined : inner.tensor(int32(spansOf(one, layer), [1, one.t, 2]));
+      const result = decoderLayer(y, kv, table, rows[layer] as Tensor, inner.tensor(int32(range)), w, spans);
       y = inner.tensor(result[0]);
       columns.push(floats(inner.tensor(result[1])).slice());
       return written(kv, one, s.c);
@@ -98,6 +109,12 @@ function prepare(s: BatchSizes, sequences: readonly SequenceSizes[]): PreparedCa
     flops: sequences.reduce((sum, one) => sum + 4 * s.heads * s.c * seenPairs(one.t, one.length + one.t), 0),
     dispose: keep.dispose,
   };
+}
+
+/** Absent in the first layer, where every row attends all up to itself. */
+function spansOf({ t, length, tail, listed, window }: SequenceSizes, layer: number): number[] {
+  const attended = listed + length - tail + t;
+  return slidingSpans(t, attended, layer === 0 || window === undefined ? attended : window);
 }
 
 function sequence(s: BatchSizes, one: SequenceSizes, i: number, kept: (tensor: Tensor) => Tensor) {
@@ -138,15 +155,18 @@ const MIXED: readonly SequenceSizes[] = [
   { t: 1, length: 300, tail: 290, listed: 100, columns: true },
   { t: 23, length: 1, tail: 0, listed: 0 },
 ];
+const WINDOWED: readonly SequenceSizes[] = MIXED.map((one, i) => (i % 2 === 1 ? { ...one, window: 17 } : one));
 const DECODING: readonly SequenceSizes[] = Array.from({ length: 8 }, (_, i) => ({
   ...{ t: 1, length: 20 + 50 * i, tail: 7 * i, listed: 3 * i },
 }));
 
-export const DECODER_LAYERS_CASES: readonly OpCase[] = [MIXED, DECODING].flatMap((sequences) => [
-  batchCase(SIZES, sequences),
-  batchCase({ ...SIZES, type: 'f16', kvType: 'bf16' }, sequences),
-  batchCase({ ...SIZES, type: 'bf16', kvType: 'bf16' }, sequences),
-  batchCase({ ...SIZES, type: 'bf16', kvType: 'bf16', dot: true }, sequences),
-  batchCase({ ...SIZES, type: 'int4', kvType: 'bf16' }, sequences),
-  batchCase({ ...SIZES, type: 'int4 fast', kvType: 'bf16' }, sequences),
-]);
+export const DECODER_LAYERS_CASES: readonly OpCase[] = [MIXED, DECODING]
+  .flatMap((sequences) => [
+    batchCase(SIZES, sequences),
+    batchCase({ ...SIZES, type: 'f16', kvType: 'bf16' }, sequences),
+    batchCase({ ...SIZES, type: 'bf16', kvType: 'bf16' }, sequences),
+    batchCase({ ...SIZES, type: 'bf16', kvType: 'bf16', dot: true }, sequences),
+    batchCase({ ...SIZES, type: 'int4', kvType: 'bf16' }, sequences),
+    batchCase({ ...SIZES, type: 'int4 fast', kvType: 'bf16' }, sequences),
+  ])
+  .concat(batchCase(SIZES, WINDOWED));

@@ -23,21 +23,24 @@ interface GatheredSizes {
   readonly type: KvType;
   readonly view: ViewKind;
   readonly columns?: boolean;
+  /** How many of the rows up to itself a query sees; absent: all. */
+  readonly window?: number;
   /** Share of the rows below the tail that is listed. */
   readonly share?: number;
   readonly big?: boolean;
 }
 
 function gatheredCase(sizes: GatheredSizes): OpCase {
-  const { t, length, heads, kvHeads, c, type, view, columns = false, share = 0.3, big = false } = sizes;
-  const kind = `${view === 'dense' ? '' : `${Math.round(100 * share)} % `}${view}${columns ? ' columns' : ''}`;
+  const { t, length, heads, kvHeads, c, type, view, columns = false, window, share = 0.3, big = false } = sizes;
+  const extras = `${window === undefined ? '' : ` window ${window}`}${columns ? ' columns' : ''}`;
+  const kind = `${view === 'dense' ? '' : `${Math.round(100 * share)} % `}${view}${extras}`;
   return {
     op: 'gatheredSparseAttention',
     name: `${t} of ${length}, ${heads}/${kvHeads}x${c} ${kind}`,
     dtype: type,
     tolerance: 'f32',
     big,
-    prepare: () => prepareGathered({ ...sizes, columns, share, big }),
+    prepare: () => prepareGathered({ ...sizes, columns, share, big, window: window ?? length }),
   };
 }
 
@@ -59,7 +62,7 @@ function disjointLists(seed: string, tail: number, count: number): Int32Array[] 
 }
 
 function prepareGathered(sizes: Required<GatheredSizes>): PreparedCase {
-  const { t, length, heads, kvHeads, c, type, columns, share, big } = sizes;
+  const { t, length, heads, kvHeads, c, type, columns, window, share, big } = sizes;
   const keep = keeper();
   const seed = `gathered ${t} ${length} ${heads} ${kvHeads} ${c} `;
   const q = noise(`${seed}q`, t * heads * c, 1.5);
@@ -73,8 +76,9 @@ function prepareGathered(sizes: Required<GatheredSizes>): PreparedCase {
   const caches = Array.from({ length: copies }, () => keep.tensor(filledCache(k, v, { kvHeads, c, type })));
   const views = caches.flatMap((kv) => lists.map((list) => ({ kv, rows: keep.tensor(int32(list)), list })));
   const qTensor = keep.tensor(float32(q, [t, heads, c]));
+  const spans = window < length ? keep.tensor(int32(slidingSpans(t, attended, window), [t, 2])) : undefined;
   const call = ({ kv, rows }: { kv: Tensor; rows: Tensor }) => {
-    const result = gatheredSparseAttention(qTensor, kv, rows, { tail, length, columns });
+    const result = gatheredSparseAttention(qTensor, kv, rows, { tail, length, columns }, spans);
     return [result.out, result.columns];
   };
   const next = inTurn(views);
@@ -93,19 +97,27 @@ function prepareGathered(sizes: Required<GatheredSizes>): PreparedCase {
 }
 
 function gatheredChecker(
-  { t, length, heads, kvHeads, c, type }: GatheredSizes,
+  { t, length, heads, kvHeads, c, type, window }: Required<GatheredSizes>,
   { q, k, v }: Readonly<Record<'q' | 'k' | 'v', Float32Array>>,
   tail: number,
   list: Int32Array,
 ) {
-  const listed = new Set(list);
-  const sees = (i: number, j: number) => listed.has(j) || (j >= tail && j <= length - t + i);
   const order = [...list, ...Array.from({ length: length - tail }, (_, i) => tail + i)];
+  const places = new Map(order.map((row, place) => [row, place]));
+  const sees = (i: number, j: number) => {
+    const [place = -1, own] = [places.get(j), order.length - t + i];
+    return place >= Math.max(0, own + 1 - window) && place <= own;
+  };
   const problem = { q, k: stored(k, type), v: stored(v, type), shape: { t, heads, kvHeads, c }, sees };
   return attentionChecker(problem, order);
 }
 
 const stored = (values: Float32Array, type: KvType): Float32Array => rounded(values, type);
+
+/** The spans of t queries, the last of `attended` rows, each of which sees `window` rows up to itself. */
+export function slidingSpans(t: number, attended: number, window: number): number[] {
+  return Array.from({ length: t }, (_, i) => attended - t + i + 1).flatMap((to) => [Math.max(0, to - window), to]);
+}
 
 /** A cache that holds k and v, f32 [rows, kv heads, c], and has room for `spare` more rows. */
 export function filledCache(
@@ -206,6 +218,18 @@ export const KV_CACHE_CASES: readonly OpCase[] = [
       ]),
     ),
     gatheredCase({ t: 1, length: 131, heads: 7, kvHeads: 1, c: 33, type, view: 'rows + tail', columns: true }),
+    gatheredCase({ t: 1, length: 301, heads: 14, kvHeads: 2, c: 64, type, view: 'dense', window: 100, columns: true }),
+    gatheredCase({
+      t: 19,
+      length: 403,
+      heads: 6,
+      kvHeads: 2,
+      c: 40,
+      type,
+      view: 'rows + tail',
+      window: 37,
+      columns: true,
+    }),
     gatheredCase({ t: 1, length: 1, heads: 7, kvHeads: 1, c: 8, type, view: 'dense', columns: true }),
     appendCase({ t: 5, at: 2, capacity: 11, kvHeads: 3, c: 33, type }),
     appendCase({ t: 1, at: 130, capacity: 131, kvHeads: 2, c: 72, type }),

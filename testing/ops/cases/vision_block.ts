@@ -1,7 +1,7 @@
 // Cases of `visionBlock`, its parts for specs that compose it, and its definition in double precision.
 
 import type { Activation } from '../../../src/ops/linear';
-import { float32 } from '../../../src/ops/run';
+import { float32, int32 } from '../../../src/ops/run';
 import { type VisionBlockWeights, visionBlock } from '../../../src/ops/vision_block';
 import type { Tensor } from '../../../src/runtime/tensor';
 import { attentionReference } from '../references/attention';
@@ -23,6 +23,8 @@ export interface VisionBlockSizes {
   readonly features: boolean;
   readonly columns: boolean;
   readonly dot?: boolean;
+  /** Rows of a window, within which rows attend each other; absent: all rows. */
+  readonly window?: number;
   readonly big?: boolean;
 }
 
@@ -105,7 +107,10 @@ export function visionBlockReference(data: VisionBlockData, s: VisionBlockSizes,
     );
   const q = project(rowsOf(normed, e, queries), 0);
   const shape = { t: queries.length, heads, kvHeads: heads, c: e / heads };
-  const attended = attentionReference(q, project(normed, 1), project(normed, 2), shape, () => true);
+  const attended = attentionReference(q, project(normed, 1), project(normed, 2), shape, (i, j) => {
+    const { window = s.n } = s;
+    return Math.floor((queries[i] ?? 0) / window) === Math.floor(j / window);
+  });
   const h = linearReference(attended.out, data.out, e, data.outBias);
   const x = rowsOf(data.x, e, queries);
   for (let i = 0; i < h.length; i++) h[i] = (h[i] as number) + (x[i] as number);
@@ -122,11 +127,11 @@ export function visionBlockReference(data: VisionBlockData, s: VisionBlockSizes,
 }
 
 function visionBlockCase(sizes: VisionBlockSizes): OpCase {
-  const { n, e, heads, ffn, type, activation, features, columns, dot, big = false } = sizes;
+  const { n, e, heads, ffn, type, activation, features, columns, dot, window, big = false } = sizes;
   const wants = features ? (columns ? ' columns' : '') : ' columns only';
   return {
     op: 'visionBlock',
-    name: `${n}x${e} ${heads}x${e / heads} ffn ${ffn} ${activation}${wants}`,
+    name: `${n}x${e} ${heads}x${e / heads} ffn ${ffn} ${activation}${window === undefined ? '' : ` windows of ${window}`}${wants}`,
     dtype: dot ? 'bf16 dot' : type,
     tolerance: toleranceOf(type, dot),
     big,
@@ -141,7 +146,11 @@ function prepare(s: VisionBlockSizes): PreparedCase {
   const data = visionBlockData(s);
   const weights = visionBlockWeights(data, s, keep);
   const x = keep.tensor(float32(data.x, [s.n, s.e]));
-  const run = (): Tensor[] => visionBlock(x, weights, s);
+  const { features, columns, window } = s;
+  const borders = Array.from({ length: s.n }, (_, i) => Math.floor(i / (window ?? s.n)) * (window ?? s.n));
+  const intervals = borders.flatMap((from) => [from, Math.min(s.n, from + (window ?? s.n))]);
+  const spans = window === undefined ? undefined : keep.tensor(int32(intervals, [s.n, 2]));
+  const run = (): Tensor[] => visionBlock(x, weights, { features, columns, spans });
   const queries = sample(s.n, s.big ? SAMPLED_ROWS : s.n);
   const reference = once(() => visionBlockReference(data, s, queries));
   const parameters = s.features ? 4 * s.e * s.e + 2 * s.e * s.ffn : 2 * s.e * s.e;
@@ -190,6 +199,8 @@ export const VISION_BLOCK_CASES: readonly OpCase[] = [
   visionBlockCase(NARROW_BLOCK),
   visionBlockCase({ ...NARROW_BLOCK, type: 'int8' }),
   visionBlockCase({ ...NARROW_BLOCK, features: false, columns: true }),
+  visionBlockCase({ ...NARROW_BLOCK, columns: true, window: 29 }),
+  visionBlockCase({ ...SMALL_BLOCK, features: false, window: 16 }),
   visionBlockCase(LARGE_BLOCK),
   visionBlockCase({ ...LARGE_BLOCK, dot: true }),
   visionBlockCase({ ...LARGE_BLOCK, type: 'int8' }),
