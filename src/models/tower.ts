@@ -106,7 +106,7 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
             const first = embed(values(begin, end));
             outputs.push(await runSegment(config, blocks, { first, place }, wanted, pause));
           } finally {
-            place.table?.dispose();
+            for (const tensor of [place.table, place.spans]) tensor?.dispose();
           }
         }
         return joinOutputs(outputs, wanted);

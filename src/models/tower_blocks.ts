@@ -5,7 +5,7 @@ import { attention } from '../ops/attention';
 import { linear } from '../ops/linear';
 import { layerNorm, rmsNorm } from '../ops/norm';
 import { type Position, rope, ropeTable } from '../ops/rope';
-import { floats } from '../ops/run';
+import { floats, int32 } from '../ops/run';
 import { type VisionBlockWeights, visionBlock } from '../ops/vision_block';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -18,8 +18,8 @@ import type { Weights } from './weights';
 export interface SegmentPlace {
   /** cos and sin of the patches' rows and columns, f32 [2, n, c / 2]; undefined without rotary positions. */
   readonly table: Tensor | undefined;
-  /** Borders, from 0 to n, of the windows that some layers attend within; undefined without windows. */
-  readonly windows: Int32Array | undefined;
+  /** The window (from, to) of each row, within which some layers attend, int32 [n, 2]; undefined without windows. */
+  readonly spans: Tensor | undefined;
 }
 
 export interface BlockWants {
@@ -49,22 +49,33 @@ export function readBlock(config: TowerConfig, weights: Weights, i: number): Run
   return isPlain ? fusedBlock(config, weights, i) : composedBlock(config, weights, i);
 }
 
-/** Where the patches begin … end - 1 stand. The caller disposes of the table. */
+/** Where the patches begin … end - 1 stand. The caller disposes of its tensors. */
 export function placeOf(
   { ropeTheta: theta, hiddenSize, heads, patchSize }: TowerConfig,
   { corners, windows }: Patches,
   begin: number,
   end: number,
 ): SegmentPlace {
-  const borders = windows?.filter((border) => border >= begin && border <= end).map((border) => border - begin);
-  if (theta === undefined) return { table: undefined, windows: borders };
+  const spans = windows && int32(windowSpans(windows, begin, end), [end - begin, 2]);
+  if (theta === undefined) return { table: undefined, spans };
   // Half of the frequencies turn with the row, and the same ones with the column. Source: transformers 5.24 `VisionRotaryEmbedding`.
   const half = hiddenSize / heads / 2;
   const frequencies = Float64Array.from({ length: half }, (_, j) => theta ** ((-2 * (j % (half / 2))) / half));
   const axes = Uint8Array.from({ length: half }, (_, j) => (j < half / 2 ? 1 : 2));
   const at = (patch: number, which: number): number => (corners[3 * patch + which] as number) / patchSize;
   const positions = Array.from({ length: end - begin }, (_, i): Position => [0, at(begin + i, 1), at(begin + i, 2)]);
-  return { table: ropeTable(positions, frequencies, axes), windows: borders };
+  return { table: ropeTable(positions, frequencies, axes), spans };
+}
+
+/** First and last index + 1 of the window that holds each of the rows begin … end - 1, counted from `begin`. */
+function windowSpans(windows: Int32Array, begin: number, end: number): Int32Array {
+  const spans = new Int32Array(2 * (end - begin));
+  for (let window = 0; window + 1 < windows.length; window++) {
+    const [from, to] = [windows[window] as number, windows[window + 1] as number];
+    for (let row = Math.max(from, begin); row < Math.min(to, end); row++)
+      spans.set([from - begin, to - begin], 2 * (row - begin));
+  }
+  return spans;
 }
 
 function fusedBlock({ classToken, heads, ...config }: TowerConfig, weights: Weights, i: number): RunBlock {
@@ -143,16 +154,16 @@ function composedBlock(config: TowerConfig, weights: Weights, i: number): RunBlo
   const block = towerBlock(config);
   const ops = loadedOps(config, block, weights, `encoder.layers.${i}`);
   const isWindowed = config.windowed.includes(i);
-  return (x, { table, windows }, want) => {
+  return (x, { table, spans }, want) => {
     const { tf } = start();
     const found: { salience?: Float32Array; keys?: Float32Array } = {};
     const y = tf.tidy(() => {
       const attend: BlockOps['attend'] = (q, k, v) => {
         if (want.keys) found.keys = floats(k).slice();
         const turned = (rows: Tensor): Tensor => (table === undefined ? rows : rope(rows, table));
-        const borders = isWindowed && windows !== undefined ? windows : [0, x.shape[0] as number];
-        const { out, columns } = attendWithin(turned(q), turned(k), v, borders, want.salience);
-        if (want.salience) found.salience = columns;
+        const options = { columns: want.salience, spans: isWindowed ? spans : undefined };
+        const { out, columns } = attention(turned(q), turned(k), v, options);
+        if (want.salience) found.salience = floats(columns).slice();
         return out;
       };
       return block.run({ ...ops, attend }, x);
@@ -161,32 +172,6 @@ function composedBlock(config: TowerConfig, weights: Weights, i: number): RunBlo
     y.dispose();
     return { y: undefined, ...found };
   };
-}
-
-/** Attention of rows to those between the same borders; `columns`: the column mean over all rows. */
-function attendWithin(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  borders: ArrayLike<number>,
-  wantsColumns: boolean,
-): { out: Tensor; columns: Float32Array } {
-  const { tf } = start();
-  const [n, heads, c] = q.shape as [number, number, number];
-  const columns = new Float32Array(wantsColumns ? n : 0);
-  const outs: Tensor[] = [];
-  for (let window = 0; window + 1 < borders.length; window++) {
-    const [from, to] = [borders[window] as number, borders[window + 1] as number];
-    const own = (rows: Tensor): Tensor => tf.slice(rows, [from, 0, 0], [to - from, heads, c]);
-    const result = attention(own(q), own(k), own(v), { columns: wantsColumns });
-    outs.push(result.out);
-    if (wantsColumns)
-      columns.set(
-        floats(result.columns).map((mean) => (mean * (to - from)) / n),
-        from,
-      );
-  }
-  return { out: outs.length === 1 ? (outs[0] as Tensor) : tf.concat(outs), columns };
 }
 
 /** The norms and linear layers of a block over its loaded weights. */
