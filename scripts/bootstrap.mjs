@@ -147,7 +147,7 @@ const PARSE = 'import ast, sys\nfor path in sys.argv[1:]: ast.parse(open(path, e
 
 /** C++ and CUDA sources: every folder that holds any. */
 const nativeSources = () =>
-  ['native', 'spec/native'].flatMap(filesIn).filter((path) => /\.(cc|h|inl|def|cu|cuh)$/.test(path));
+  ['native', 'spec/native', 'testing/cuda'].flatMap(filesIn).filter((path) => /\.(cc|h|inl|def|cu|cuh)$/.test(path));
 
 /** Runs clang-format over the C++ and CUDA sources. The package has a binary for x64 only: elsewhere they stay unchecked. */
 async function clangFormat(...options) {

@@ -7,10 +7,8 @@
 //   fmaf expf ... of <math.h>, __fdividef __expf __fmul_rn, __dp4a __byte_perm; SV_LAUNCH and SV_DYNAMIC_SHARED below; mma.h.
 // Every thread of a block that has not returned must reach each __syncthreads, every lane of a warp each warp function.
 #pragma once
-#if defined(SV_STANDIN)
-#include "../standin/cuda_runtime.h"
-#else
-#include <cuda_runtime.h>
+#include <cuda_runtime.h>  // with SV_STANDIN that of testing/cuda, which has these macros too
+#if !defined(SV_STANDIN)
 /** Dynamic shared memory of a kernel, 16-byte aligned. */
 #define SV_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 /** Enqueues a kernel. Template kernels with commas go in parentheses. */

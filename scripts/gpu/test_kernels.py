@@ -3,7 +3,7 @@
 
     scripts/gpu/test_kernels.py LIBRARY [--bench] [--seed N]     on a GPU; needs torch and numpy
     scripts/gpu/test_kernels.py LIBRARY --standin [--seed N]     on the stand-in for CUDA; needs numpy and a library made by
-        g++ -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -fPIC -shared -x c++ native/cuda/*.cu native/standin/*.cc -o LIBRARY
+        g++ -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared -x c++ native/cuda/*.cu testing/cuda/*.cc -o LIBRARY
     (the one that set-up makes does not show the stand-in's own functions)
 
 One line per entry, then `N passed, N failed`. --bench then measures (bench.py) and ends with a line of JSON. Buffers are

@@ -10,6 +10,7 @@ import { packageFolder } from '../../src/runtime/paths';
 import { requireCompiler } from '../support/standin';
 
 const NATIVE = join(packageFolder(), 'native');
+const STANDIN = join(packageFolder(), 'testing/cuda');
 const PROGRAMS = ['attention', 'elementwise', 'sample'] as const;
 const KERNELS = ['attention', 'cache', 'elementwise', 'errors', 'sample'];
 const folder = mkdtempSync(join(tmpdir(), 'sparsevila-cuda-'));
@@ -17,14 +18,14 @@ const compiler = requireCompiler();
 const run = promisify(execFile);
 
 beforeAll(async () => {
-  const standin = readdirSync(join(NATIVE, 'standin')).filter((name) => name.endsWith('.cc'));
+  const standin = readdirSync(STANDIN).filter((name) => name.endsWith('.cc'));
   const shared = [
-    ...standin.map((name) => join(NATIVE, 'standin', name)),
+    ...standin.map((name) => join(STANDIN, name)),
     ...KERNELS.map((name) => join(NATIVE, 'cuda', `${name}.cu`)),
     join(NATIVE, 'kernels', 'sample.cc'),
   ];
   const programs = PROGRAMS.map((name) => join(packageFolder(), 'spec/native', `cuda_${name}.cu`));
-  const flags = ['-std=c++17', '-O1', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', '-x', 'c++'];
+  const flags = ['-std=c++17', '-O1', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', `-I${STANDIN}`, '-x', 'c++'];
   const objects = await Promise.all(
     [...shared, ...programs].map(async (source, i) => {
       const object = join(folder, `${i}.o`);

@@ -1,4 +1,4 @@
-// Checks of native/standin and cuda/mma.h against the definitions in CUDA's and PTX's manuals. Compiled by standin.spec.ts with
+// Checks of testing/cuda and cuda/mma.h against the definitions in CUDA's and PTX's manuals. Compiled by standin.spec.ts with
 // g++ -x c++ -DSV_STANDIN; what does not ask for the stand-in itself also compiles with nvcc and holds on a GPU. Without an
 // argument it runs every check and prints `ok <name>` for each; with one it does something that must end the process.
 

@@ -1,17 +1,19 @@
 // What a build's name in the cache depends on: what it compiles and includes, and nothing else.
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { deviceKey } from '../../src/runtime/device_library';
 import { nativeKey } from '../../src/runtime/native';
 import { packageFolder } from '../../src/runtime/paths';
 import { sourceHashes, sourceKey } from '../../src/runtime/sources';
 
+let folder: string;
 let native: string;
 beforeEach(() => {
-  native = mkdtempSync(join(tmpdir(), 'sparsevila-sources-'));
+  folder = mkdtempSync(join(tmpdir(), 'sparsevila-sources-'));
+  native = join(folder, 'native');
 });
-afterEach(() => rmSync(native, { recursive: true }));
+afterEach(() => rmSync(folder, { recursive: true }));
 
 function write(name: string, text: string): void {
   mkdirSync(dirname(join(native, name)), { recursive: true });
@@ -19,7 +21,7 @@ function write(name: string, text: string): void {
 }
 
 describe('sourceHashes', () => {
-  const set = { roots: /^ops\/[^/]+\.cc$/, without: /^standin\// };
+  const set = { roots: /^ops\/[^/]+\.cc$/ };
   const names = () => Object.keys(sourceHashes(set, native)).map((path) => path.slice(native.length + 1));
 
   test('follows includes: beside the file, and from native/', () => {
@@ -27,13 +29,26 @@ describe('sourceHashes', () => {
       'ops/a.cc',
       '#include "checks.h"\n  #  include "kernels/rows.inl"\n#include <vector>\n#include "../kernels/b.h"\n',
     );
-    write('ops/checks.h', '#include "../standin/cuda_runtime.h"\n#include "no_such.h"\n#include "ops/a.cc"\n');
+    write('ops/checks.h', '#include "../../outside.h"\n#include "no_such.h"\n#include "ops/a.cc"\n');
     write('kernels/rows.inl', '');
     write('kernels/b.h', '#include "c.h"');
     write('kernels/c.h', '');
     write('kernels/unused.h', '');
-    write('standin/cuda_runtime.h', '');
+    write('../outside.h', '');
     expect(names()).toEqual(['kernels/b.h', 'kernels/c.h', 'kernels/rows.inl', 'ops/a.cc', 'ops/checks.h']);
+  });
+
+  test('takes every file of a folder beside native/, and what they include from native/', () => {
+    write('ops/a.cc', '');
+    write('kernels/b.h', '');
+    write('../testing/cuda/runtime.cc', '#include "kernels/b.h"');
+    const found = Object.keys(sourceHashes({ ...set, beside: '../testing/cuda' }, native));
+    expect(found.map((path) => relative(native, path))).toEqual([
+      '../testing/cuda/runtime.cc',
+      'kernels/b.h',
+      'ops/a.cc',
+    ]);
+    expect(Object.keys(sourceHashes({ ...set, beside: '../nothing' }, native))).toHaveLength(1);
   });
 
   test('a key changes with content and inputs', () => {
@@ -61,7 +76,7 @@ describe('of native/', () => {
     ['device/new.cc', ['gpu', 'standin']],
     ['device/exports.map', ['gpu', 'standin']],
     ['cuda/cuda.h', ['gpu', 'standin']],
-    ['standin/new.cc', ['standin']],
+    ['../testing/cuda/new.cc', ['standin']],
     ['kernels/attention.h', ['gpu', 'native', 'standin']],
     ['kernels/attention.inl', ['native']],
     ['kernels/new.cc', ['native']],
@@ -69,9 +84,16 @@ describe('of native/', () => {
     ['CMakeLists.txt', ['native']],
     ['kernels/unused.h', []],
   ])('%s belongs to %j', (name, builds) => {
-    cpSync(join(packageFolder(), 'native'), native, { recursive: true });
+    for (const name of ['native', 'testing/cuda'])
+      cpSync(join(packageFolder(), name), join(folder, name), { recursive: true });
     write('cuda/table.cu', '#include "cuda.h"\n#include "kernels.h"\n');
-    for (const file of ['cuda/new.cu', 'device/new.cc', 'standin/new.cc', 'kernels/new.cc', 'kernels/unused.h']) {
+    for (const file of [
+      'cuda/new.cu',
+      'device/new.cc',
+      '../testing/cuda/new.cc',
+      'kernels/new.cc',
+      'kernels/unused.h',
+    ]) {
       write(file, '');
     }
     const before = keys();

@@ -37,7 +37,7 @@ export function requireNm(): string {
   return nm;
 }
 
-/** Compiles `sources` (paths in the package) with native/standin into a program. */
+/** Compiles `sources` (paths in the package) with testing/cuda into a program. */
 export async function buildOnStandin(
   sources: readonly string[],
   { include = [], link = [] }: { include?: readonly string[]; link?: readonly string[] } = {},
@@ -45,10 +45,18 @@ export async function buildOnStandin(
   const compiler = requireCompiler();
   const folder = mkdtempSync(join(tmpdir(), 'sparsevila-standin-'));
   const path = (name: string): string => join(packageFolder(), name);
-  const standin = readdirSync(path('native/standin')).filter((name) => name.endsWith('.cc'));
-  const all = [...sources, ...standin.map((name) => `native/standin/${name}`)];
+  const standin = readdirSync(path('testing/cuda')).filter((name) => name.endsWith('.cc'));
+  const all = [...sources, ...standin.map((name) => `testing/cuda/${name}`)];
   // Not optimized: the compiler would take longer than the program gains.
-  const flags = ['-std=c++17', '-O0', '-ffp-contract=off', '-pthread', '-DSV_STANDIN', `-I${path('native')}`];
+  const flags = [
+    '-std=c++17',
+    '-O0',
+    '-ffp-contract=off',
+    '-pthread',
+    '-DSV_STANDIN',
+    `-I${path('native')}`,
+    `-I${path('testing/cuda')}`,
+  ];
   const includes = include.flatMap((name) => ['-isystem', name]);
   const object = (index: number): string => join(folder, `${index}.o`);
   const one = (source: string, index: number): Promise<unknown> =>

@@ -16,10 +16,14 @@ import type { FetchOptions } from './wheel';
 
 export type DeviceKind = 'gpu' | 'standin';
 
-/** native/device/CMakeLists.txt compiles the same sources for both; the stand-in's own are no part of the GPU's. */
+/** CUDA's runtime on a processor, as a path from native/. Only a clone has it. */
+const STANDIN = '../testing/cuda';
+
+/** native/device/CMakeLists.txt compiles the same sources for both. */
+const ROOTS = /^(cuda\/[^/]+\.cu|device\/[^/]+\.(cc|txt|map))$/;
 const SOURCES: Readonly<Record<DeviceKind, SourceSet>> = {
-  gpu: { roots: /^(cuda\/[^/]+\.cu|device\/[^/]+\.(cc|txt|map))$/, without: /^standin\// },
-  standin: { roots: /^(cuda\/[^/]+\.cu|device\/[^/]+\.(cc|txt|map)|standin\/[^/]+)$/ },
+  gpu: { roots: ROOTS },
+  standin: { roots: ROOTS, beside: STANDIN },
 };
 
 const LIBRARY: Readonly<Record<DeviceKind, string>> = { gpu: 'sparsevila_gpu.so', standin: 'sparsevila_standin.so' };
@@ -93,7 +97,8 @@ export async function ensureDeviceLibrary(
 }
 
 function definitions({ lib, include }: Libtensorflow, cuda: CudaCompiler | undefined): Record<string, string> {
-  return { TENSORFLOW_LIB: lib, TENSORFLOW_INCLUDE: include, ...(cuda && { NVCC: cuda.nvcc }) };
+  const device = cuda ? { NVCC: cuda.nvcc } : { STANDIN: join(packageFolder(), 'native', STANDIN) };
+  return { TENSORFLOW_LIB: lib, TENSORFLOW_INCLUDE: include, ...device };
 }
 
 /** Why the GPU's library could not be built from the present sources. */

@@ -9,8 +9,8 @@ import { packageFolder } from './paths';
 export interface SourceSet {
   /** The files that are compiled or configure the build, as paths within native/. */
   readonly roots: RegExp;
-  /** Files that are included but not read by this build. */
-  readonly without?: RegExp;
+  /** A folder outside native/, as a path from there, all of whose files are compiled or included. */
+  readonly beside?: string;
 }
 
 /**
@@ -18,18 +18,19 @@ export interface SourceSet {
  * native/.
  */
 export function sourceHashes(
-  { roots, without }: SourceSet,
+  { roots, beside }: SourceSet,
   native: string = join(packageFolder(), 'native'),
 ): Readonly<Record<string, string>> {
   const all = readdirSync(native, { recursive: true, encoding: 'utf8' });
-  const names = new Set(all.filter((name) => roots.test(name)));
+  const outside = beside !== undefined && existsSync(join(native, beside)) ? readdirSync(join(native, beside)) : [];
+  const names = new Set([...all.filter((name) => roots.test(name)), ...outside.map((name) => `${beside}/${name}`)]);
   const hashes = new Map<string, string>();
   for (const name of names) {
     const content = readFileSync(join(native, name), 'utf8');
-    hashes.set(join(native, name), createHash('sha256').update(content).digest('hex'));
+    hashes.set(`${native}/${name}`, createHash('sha256').update(content).digest('hex'));
     for (const [, included = ''] of content.matchAll(/^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"/gm)) {
       const found = [join(dirname(name), included), normalize(included)].find((path) => existsSync(join(native, path)));
-      if (found !== undefined && !found.startsWith('..') && !without?.test(found)) names.add(found);
+      if (found !== undefined && !found.startsWith('..')) names.add(found);
     }
   }
   return Object.fromEntries([...hashes].sort(([a], [b]) => (a < b ? -1 : 1)));

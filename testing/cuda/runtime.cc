@@ -62,7 +62,7 @@ struct Settings {
     else if (key == "threads" && is_number && number >= 1 && number <= 64) schedule.threads = int(number);
     else if (key == "blocks" && order() >= 0) schedule.blocks = order();
     else if (key == "fibers" && order() >= 0) schedule.fibers = order();
-    else die("SPARSEVILA_STANDIN: '" + pair + "' is not a setting; see native/standin/cuda_runtime.h");
+    else die("SPARSEVILA_STANDIN: '" + pair + "' is not a setting; see testing/cuda/cuda_runtime.h");
   }
 };
 const Settings& settings() {
@@ -630,7 +630,7 @@ SV_EXPORT int64_t sparsevila_standin_check() {
 }
 SV_EXPORT void sparsevila_standin_schedule(int32_t threads, int32_t blocks, int32_t fibers) {
   drain(-1);
-  if (threads < 1 || blocks < 0 || blocks > 2 || fibers < 0 || fibers > 1) die("no such schedule; see native/standin/cuda_runtime.h");
+  if (threads < 1 || blocks < 0 || blocks > 2 || fibers < 0 || fibers > 1) die("no such schedule; see testing/cuda/cuda_runtime.h");
   schedule = {threads, blocks, fibers};
 }
 SV_EXPORT void sparsevila_standin_fail(int32_t error) { sticky = error; }
