@@ -1,6 +1,8 @@
 // The layouts of 4-bit checkpoints: there and back is the identity, and single nibbles lie where the formats' closed forms say.
 
 import { packQuantized, type RawTensor, unpackQuantized } from '../../src/checkpoint/formats';
+import { quantizedModule } from '../../src/checkpoint/quantized';
+import type { QuantizationConfig } from '../../src/checkpoint/quantized_config';
 import { type QuantizedMatrix, quantizeMatrix } from '../../src/ops/quantize';
 import { randomMatrix } from '../quantize/matrices';
 
@@ -11,6 +13,18 @@ const words = (tensors: readonly RawTensor[], name: string): Int32Array => {
   const { bytes } = partsOf(tensors).get(name) as RawTensor;
   return new Int32Array(bytes.slice().buffer);
 };
+
+/** Reads tensors back as a module of these sizes, whose config tells the group. */
+function read(tensors: readonly RawTensor[], { rows, cols, group }: Omit<QuantizedMatrix, 'q' | 'scale' | 'zero'>) {
+  const parts = partsOf(tensors);
+  const find = (name: string) => {
+    const part = parts.get(name.replace(/^x\./, ''));
+    return part && { ...part, name, file: 'x', offset: 0, bytes: part.bytes.length };
+  };
+  const config = { file: 'config.json', groupSizes: [group] } as unknown as QuantizationConfig;
+  const module = quantizedModule(find, 'x', rows, cols, { ...config, symmetric: undefined, activationOrder: false });
+  return unpackQuantized(module, ({ name }) => (parts.get(name.replace(/^x\./, '')) as RawTensor).bytes);
+}
 
 describe.each([
   ['autoawq', 8, 8, 8, false],
@@ -27,9 +41,9 @@ describe.each([
 
   it('read, written and read again is the same', () => {
     const written = packQuantized(matrix, format, symmetric);
-    const read = unpackQuantized(partsOf(written), format, group);
-    expect(read).toEqual(matrix);
-    expect(packQuantized(read, format, symmetric)).toEqual(written);
+    const again = read(written, matrix);
+    expect(again).toEqual(matrix);
+    expect(packQuantized(again, format, symmetric)).toEqual(written);
   });
 });
 
@@ -72,11 +86,10 @@ it('refuses what a layout cannot hold, and parts that do not fit', () => {
   };
   expect(code(() => packQuantized(quantized(12, 16, 8), 'autoawq'))).toBe('ERR_QUANTIZE_SHAPE');
   expect(code(() => packQuantized(quantized(8, 20, 8), 'autoawq'))).toBe('ERR_QUANTIZE_SHAPE');
-  const parts = partsOf(packQuantized(quantized(8, 16, 8), 'autoawq'));
-  parts.delete('qzeros');
-  expect(code(() => unpackQuantized(parts, 'autoawq'))).toBe('ERR_WEIGHT_MISSING');
-  const other = partsOf(packQuantized(quantized(8, 32, 8), 'autoawq'));
-  expect(
-    code(() => unpackQuantized(new Map([...parts, ['qzeros', other.get('qzeros') as RawTensor]]), 'autoawq')),
-  ).toBe('ERR_WEIGHT_SHAPE');
+  const [weight, zeros, scales] = packQuantized(quantized(8, 16, 8), 'autoawq') as [RawTensor, RawTensor, RawTensor];
+  const sizes = { rows: 8, cols: 16, group: 8 };
+  expect(code(() => read([weight, scales], sizes))).toBe('ERR_WEIGHT_MISSING');
+  const [, other] = packQuantized(quantized(8, 32, 8), 'autoawq') as [RawTensor, RawTensor];
+  expect(code(() => read([weight, other, scales], sizes))).toBe('ERR_WEIGHT_SHAPE');
+  expect(code(() => read([weight, zeros, scales], sizes))).toEqual(expect.objectContaining(sizes));
 });

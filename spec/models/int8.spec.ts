@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeFloats, type FloatDtype } from '../../src/checkpoint/half';
+import { int8Module } from '../../src/checkpoint/quantized';
 import { parseQuantization, type QuantizationConfig } from '../../src/checkpoint/quantized_config';
-import { int8Stack } from '../../src/checkpoint/quantized_int8';
 import type { TensorDtype, TensorEntry } from '../../src/checkpoint/safetensors';
 import { type TensorSource, writeSafetensors } from '../../src/checkpoint/safetensors_writer';
 import { SparseVilaError } from '../../src/errors';
@@ -46,23 +46,15 @@ const int8 = (name: string, rows = 64, k = 32): Given => ({
   [`${name}.weight`]: ['I8', rows, k],
   [`${name}.weight_scale`]: ['F32', rows, 1],
 });
-const stack = (given: Given, names = ['x'], more: { gated?: boolean; config?: QuantizationConfig } = {}) =>
-  codeAndMessage(() =>
-    int8Stack(
-      finder(given),
-      names,
-      names.map(() => 64),
-      32,
-      { gated: more.gated ?? false, config: more.config },
-    ),
-  );
+const read = (given: Given, more: { gated?: boolean; config?: QuantizationConfig } = {}) =>
+  codeAndMessage(() => int8Module(finder(given), 'x', 64, 32, { gated: more.gated ?? false, config: more.config }));
 
 describe('a module in 8 bits', () => {
   test.each<readonly [string, Given]>([
     ['scales [out, 1]', int8('x')],
     ['scales [out]', { ...int8('x'), 'x.weight_scale': ['F16', 64] }],
     ['bf16 scales', { ...int8('x'), 'x.weight_scale': ['BF16', 64, 1] }],
-  ])('is read: %s', async (_, given) => expect(await stack(given)).toBe('no error'));
+  ])('is read: %s', async (_, given) => expect(await read(given)).toBe('no error'));
 
   test.each<readonly [string, Given, RegExp]>([
     ['no scales', { 'x.weight': ['I8', 64, 32] }, /^ERR_WEIGHT_MISSING: .*"x\.weight_scale"/],
@@ -72,20 +64,16 @@ describe('a module in 8 bits', () => {
     ['another shape', int8('x', 64, 16), /^ERR_WEIGHT_SHAPE: .*\[64,32\] for "x\.weight", received \[64,16\]/],
     ['zero points', { ...int8('x'), 'x.weight_zero_point': ['I8', 64, 1] }, /FORMAT: .*"x\.weight_zero_point" is not/],
     ['fixed activation scales', { ...int8('x'), 'x.input_scale': ['F32', 1] }, /FORMAT: .*"x\.input_scale" is not/],
-  ])('is refused: %s', async (_, given, message) => expect(await stack(given)).toMatch(message));
+  ])('is refused: %s', async (_, given, message) => expect(await read(given)).toMatch(message));
 
-  test('shares a product only with its like, and none with a gate', async () => {
-    const both = { ...int8('q'), ...int8('k') };
-    expect(await stack(both, ['q', 'k'])).toBe('no error');
-    const mixed = { ...both, 'k.weight': ['BF16', 64, 32] } as const;
-    expect(await stack(mixed, ['q', 'k'])).toMatch(/^ERR_WEIGHT_FORMAT: "k": expected 8-bit weights like.*"q"/);
-    expect(await stack(both, ['q', 'k'], { gated: true })).toMatch(/^ERR_WEIGHT_FORMAT: "q": gated.*not supported/);
+  test('is no gate', async () => {
+    expect(await read(int8('x'), { gated: true })).toMatch(/^ERR_WEIGHT_FORMAT: "x": gated.*not supported/);
   });
 
   test('disagrees with a config of another format', async () => {
     const config = parse(compressed({ format: 'pack-quantized' }, { num_bits: 4 }, null));
-    expect(await stack(int8('x'), ['x'], { config })).toMatch(/^ERR_WEIGHT_FORMAT: .*config\.json says pack-quantized/);
-    expect(await stack(int8('x'), ['x'], { config: parse(compressed()) })).toBe('no error');
+    expect(await read(int8('x'), { config })).toMatch(/^ERR_WEIGHT_FORMAT: .*config\.json says pack-quantized/);
+    expect(await read(int8('x'), { config: parse(compressed()) })).toBe('no error');
   });
 });
 

@@ -1,9 +1,11 @@
-// Which 4-bit format a module of a checkpoint has, by its tensors' names, types and shapes: AutoAWQ gemm, gemv and gemv_fast,
-// compressed-tensors pack-quantized, GPTQ without activation order. Reads no weights; knows no architecture.
+// Which quantized form a module of a checkpoint has, by its tensors' names, types and shapes: 4 bits of AutoAWQ gemm, gemv and gemv_fast,
+// compressed-tensors pack-quantized and GPTQ without activation order; 8 bits of compressed-tensors int-quantized, whose activations are
+// rounded per token as the product runs (W8A8, SmoothQuant, arXiv 2211.10438). Reads no weights; knows no architecture.
 // Source: the packing code of AutoAWQ 0.2, compressed-tensors 0.10 and AutoGPTQ 0.7; see native/kernels/int4_formats.h.
 
 import { type ErrorCode, messageOf, SparseVilaError } from '../errors';
 import { type Int4Format, STORED_GROUPS, type WeightType } from '../ops/weights';
+import { LAYOUTS } from './formats';
 import type { QuantizationConfig } from './quantized_config';
 import { settingsOf } from './quantized_targets';
 import type { TensorDtype, TensorEntry } from './safetensors';
@@ -26,47 +28,22 @@ export interface QuantizedModule {
   readonly k: number;
   /** Inputs per scale in the file; k when a whole row has one scale. */
   readonly group: number;
-  /** Inputs per scale in the kernels' form, where scales of larger groups are repeated. */
-  readonly storedGroup: number;
   readonly scaleType: WeightType;
   readonly tensors: QuantizedTensors;
 }
 
+/** One linear layer [rows, k] in 8 bits: `X.weight` int8 [rows, k] and one `X.weight_scale` per output, [rows] or [rows, 1]. */
+export interface Int8Module {
+  readonly name: string;
+  readonly rows: number;
+  readonly scaleType: WeightType;
+  readonly tensors: Pick<QuantizedTensors, 'weight' | 'scales'>;
+}
+
 type Find = (name: string) => TensorEntry | undefined;
 type Shape = readonly number[];
-interface Layout {
-  readonly weight: Shape;
-  readonly scales: Shape;
-  readonly zeros: Shape;
-}
 
 const SCALE_TYPES: Readonly<Partial<Record<TensorDtype, WeightType>>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
-
-/** Words of zeros per output of AutoAWQ's gemv layouts (`calculate_zeros_width`); they have 8 scales per such word. */
-function zeroWords(k: number, group: number): number {
-  const unit = group >= 128 ? 1 : group === 64 ? 2 : 4;
-  return Math.ceil(Math.ceil(k / group / 8) / unit) * unit;
-}
-
-/** The shapes of a format's tensors. A fraction fits no tensor. */
-const LAYOUTS: Readonly<Record<Int4Format, (rows: number, k: number, group: number) => Layout>> = {
-  'awq-gemm': (rows, k, group) => ({ weight: [k, rows / 8], scales: [k / group, rows], zeros: [k / group, rows / 8] }),
-  'awq-gemv': (rows, k, group) => {
-    const width = zeroWords(k, group);
-    return { weight: [rows, k / 8], scales: [rows, 8 * width], zeros: [rows, width] };
-  },
-  'awq-gemv-fast': (rows, k, group) => {
-    const scales = [8 * zeroWords(k, group), rows];
-    return { weight: [rows / 4, k], scales, zeros: scales };
-  },
-  'pack-quantized': (rows, k, group) => ({
-    weight: [rows, Math.ceil(k / 8)],
-    scales: [rows, k / group],
-    zeros: [Math.ceil(rows / 8), k / group],
-  }),
-  gptq: (rows, k, group) => ({ weight: [k / 8, rows], scales: [k / group, rows], zeros: [k / group, rows / 8] }),
-  'gptq-v2': (rows, k, group) => LAYOUTS.gptq(rows, k, group),
-};
 
 /** What accompanies 4-bit weights only: without a plain weight beside it, it says that the packed one is lost. */
 const COMPANIONS = ['qzeros', 'scales', 'scaled_zeros', 'weight_zero_point', 'weight_shape', 'weight_scale'];
@@ -96,18 +73,62 @@ export function quantizedModule(
   const said = config && settingsOf(config, module);
   const { format, group } = recognise(tensors, module, rows, k, said);
   checkAround(tensors, format, module, said);
-  checkShapes(tensors, LAYOUTS[format](rows, k, group), k, module);
-  const scaleType = SCALE_TYPES[tensors.scales.dtype];
-  if (scaleType === undefined) throw wrongType(tensors.scales, 'F16, BF16 or F32');
-  const storedGroup = STORED_GROUPS.find((size) => group % size === 0) ?? (group === k ? 32 : undefined);
-  if (storedGroup === undefined) {
-    throw wrong(
-      'FORMAT',
-      module,
-      `groups of ${group} inputs are not supported: expected a multiple of 32, or whole rows`,
-    );
+  const { zeros, groupIndex, shape } = tensors;
+  requireShape(zeros, [LAYOUTS[format](rows, k, group).shapes.zeros]);
+  requireShape(groupIndex, [[k]]);
+  requireShape(shape, [[2]]);
+  return { name: module, format, rows, k, group, scaleType: scaleTypeOf(tensors.scales), tensors };
+}
+
+/**
+ * Inputs per scale in the kernels' form, where scales of larger groups are repeated.
+ * @throws SparseVilaError `ERR_WEIGHT_FORMAT` for groups that the kernels do not have
+ */
+export function storedGroup({ name, group, k }: QuantizedModule): number {
+  const found = STORED_GROUPS.find((size) => group % size === 0) ?? (group === k ? 32 : undefined);
+  if (found !== undefined && k % group === 0) return found;
+  const expected = 'expected a multiple of 32 that divides the inputs, or whole rows';
+  throw wrong('FORMAT', name, `groups of ${group} inputs are not supported: ${expected}`);
+}
+
+/** Tensors that would change the result and that nothing here computes: zero points, order, fixed activation scales, outliers. */
+const NOT_COMPUTED = ['weight_zero_point', 'weight_g_idx', 'input_scale', 'input_zero_point', 'output_scale', 'SCB'];
+
+/** Whether the checkpoint holds `module` in 8 bits. */
+export const isInt8 = (find: Find, module: string): boolean => find(`${module}.weight`)?.dtype === 'I8';
+
+/**
+ * The 8-bit form of `module`, a matrix [rows, k] and no gate. The tensors decide; a config has to agree.
+ * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_FORMAT` (zero points, fixed
+ *   activation scales, a config of another format)
+ */
+export function int8Module(
+  find: Find,
+  module: string,
+  rows: number,
+  k: number,
+  { gated, config }: { readonly gated: boolean; readonly config: QuantizationConfig | undefined },
+): Int8Module {
+  if (gated) throw wrong('FORMAT', module, 'gated MLPs (gate_proj, up_proj) in 8 bits are not supported');
+  if (config !== undefined && config.layout !== 'int-quantized')
+    throw wrong('FORMAT', module, `the weight is of 8 bits (I8), but ${config.file} says ${config.layout}`);
+  const [weight, scales] = [find(`${module}.weight`), find(`${module}.weight_scale`)];
+  if (weight === undefined || scales === undefined)
+    throw wrong('MISSING', module, `expected a tensor "${module}.weight_scale" beside the 8-bit weights, found none`);
+  const extra = NOT_COMPUTED.find((name) => find(`${module}.${name}`) !== undefined);
+  if (extra !== undefined) {
+    const expected = 'symmetric weights with one scale per output, and activations rounded per token';
+    throw wrong('FORMAT', module, `"${module}.${extra}" is not supported: of 8 bits we read ${expected}`);
   }
-  return { name: module, format, rows, k, group, storedGroup, scaleType, tensors };
+  requireShape(weight, [[rows, k]]);
+  requireShape(scales, [[rows, 1], [rows]]);
+  return { name: module, rows, scaleType: scaleTypeOf(scales), tensors: { weight, scales } };
+}
+
+function scaleTypeOf(scales: TensorEntry): WeightType {
+  const type = SCALE_TYPES[scales.dtype];
+  if (type === undefined) throw wrongType(scales, 'F16, BF16 or F32');
+  return type;
 }
 
 /** Whether the 4-bit forms of modules can lie in one packed matrix. */
@@ -157,11 +178,11 @@ function recognise(
 ): { format: Int4Format; group: number } {
   const named = (config?.groupSizes ?? []).map((size) => (size === -1 ? k : size));
   const counted = scales.shape.map((count) => k / count);
-  const groups = [...named, 128, 64, 32, k, ...counted].filter((size) => Number.isInteger(size) && k % size === 0);
+  const groups = [...named, ...[128, 64, 32, k, ...counted].filter((size) => k % size === 0)].filter(Number.isInteger);
   for (const format of candidates(weight, config)) {
     for (const group of groups) {
-      const layout = LAYOUTS[format](rows, k, group);
-      if (!same(weight.shape, layout.weight) || !same(scales.shape, layout.scales)) continue;
+      const { shapes } = LAYOUTS[format](rows, k, group);
+      if (!same(weight.shape, shapes.weight) || !same(scales.shape, shapes.scales)) continue;
       if (named.length === 0 || named.includes(group)) return { format, group };
       throw wrong(
         'SHAPE',
@@ -211,20 +232,16 @@ function checkAround(
   if (shape !== undefined && shape.dtype !== 'I64') throw wrongType(shape, 'I64');
 }
 
-/** The shapes that `recognise` has not looked at. */
-function checkShapes({ zeros, groupIndex, shape }: QuantizedTensors, layout: Layout, k: number, module: string): void {
-  const expected = [
-    [zeros, layout.zeros],
-    [groupIndex, [k]],
-    [shape, [2]],
-  ] as const;
-  for (const [entry, size] of expected) {
-    if (entry === undefined || same(entry.shape, size)) continue;
-    throw wrong('SHAPE', module, `expected shape [${size}] for "${entry.name}", received [${entry.shape}]`);
-  }
-}
-
 const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
+
+function requireShape(entry: TensorEntry | undefined, expected: readonly Shape[]): void {
+  if (entry === undefined || expected.some((shape) => same(entry.shape, shape))) return;
+  throw new SparseVilaError(
+    'ERR_WEIGHT_SHAPE',
+    `${entry.file}: expected shape [${expected.join('] or [')}] for "${entry.name}", received [${entry.shape}]. Do the config files belong ` +
+      'to these weights?',
+  );
+}
 
 function wrongType(entry: TensorEntry, expected: string): SparseVilaError {
   return new SparseVilaError(
@@ -245,8 +262,15 @@ const ROLES: Readonly<Record<string, readonly [keyof QuantizedTensors, ErrorCode
 };
 
 /** The packing op's "part i: <role>: element n is …" with the tensor's name and file; any other error as it is. */
-export function nameParts(error: unknown, modules: readonly QuantizedModule[]): unknown {
-  const [, part, role = '', why] = /part (\d+): (\w+): (.*)/s.exec(messageOf(error)) ?? [];
+export function nameParts(
+  error: unknown,
+  modules: readonly { readonly tensors: Partial<QuantizedTensors> }[],
+): unknown {
+  const said = messageOf(error).replace(
+    /scale (\d+) of part (\d+) is not finite/,
+    'part $2: scales: element $1 is NaN or infinite',
+  );
+  const [, part, role = '', why] = /part (\d+): (\w+): (.*)/s.exec(said) ?? [];
   const [key, code] = ROLES[role] ?? [];
   const entry = key && modules[Number(part)]?.tensors[key];
   if (entry === undefined || code === undefined) return error;

@@ -10,6 +10,7 @@ import { copyTree } from '../checkpoint/copy_tree';
 import { isWeightFile, quantizedConfig, writeCheckpoint, writeJson } from '../checkpoint/export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
 import type { FloatDtype } from '../checkpoint/half';
+import type { QuantizedModule } from '../checkpoint/quantized';
 import { readQuantization } from '../checkpoint/quantized_config';
 import type { TensorSource } from '../checkpoint/safetensors_writer';
 import { openTensors, type Tensors, withPrefix } from '../checkpoint/tensors';
@@ -19,7 +20,7 @@ import type { Json } from '../json';
 import { checkOptions, FUNCTION, guardedCallback, invalidOption, NAME, oneOf, SIGNAL } from '../options';
 import { requireSpace, writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
-import { type Module4, type Plan, planFloats, planQuantized, quantizedModules } from './convert_plan';
+import { type Plan, planFloats, planQuantized, quantizedModules, WRITTEN } from './convert_plan';
 import { type Checkpoint, configFiles, LAYOUTS, type Layout, movedFile, openParts, type Part, placeOf } from './layout';
 import { VILA_PARTS } from './vila_parts';
 
@@ -207,22 +208,22 @@ function planParts({ parts }: Checkpoint, { model, format, dtype }: ConvertOptio
 
 function planPart(
   { tensors, name }: Part,
-  modules: readonly Module4[],
+  modules: readonly QuantizedModule[],
   format: TargetFormat | undefined,
   dtype: FloatDtype | undefined,
 ): Plan {
   const [first] = modules;
   if (first === undefined) return planFloats(tensors, dtype);
-  const to = format ?? first.format;
+  const to = format ?? WRITTEN[first.format];
   if (to !== undefined) return planQuantized(tensors, modules, to, dtype, floatLinears(name, tensors, modules));
   throw new SparseVilaError(
     'ERR_WEIGHT_FORMAT',
-    `${tensors.folder}: ${first.layout} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
+    `${tensors.folder}: ${first.format} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
   );
 }
 
 /** Linear layers of a 4-bit part that are in floating point: an output head, a tower's pooling head. */
-function floatLinears(part: Part['name'], tensors: Tensors, modules: readonly Module4[]): string[] {
+function floatLinears(part: Part['name'], tensors: Tensors, modules: readonly QuantizedModule[]): string[] {
   if (part === 'mm_projector') return [];
   if (part === 'vision_tower') return headLinears(tensors);
   return modules.some(({ name }) => name === 'lm_head') ? [] : ['lm_head'];

@@ -1,11 +1,10 @@
 // What a conversion writes for each tensor of one folder, and how it is checked afterwards. Matrices are made when their turn
 // comes, so that only one is in memory. Knows no folders' layout.
 
-import type { QuantizationFacts } from '../checkpoint/export';
-import { foreignModule, readForeign } from '../checkpoint/foreign_formats';
+import { asSource, type QuantizationFacts } from '../checkpoint/export';
 import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from '../checkpoint/formats';
 import { encodeFloats, type FloatDtype } from '../checkpoint/half';
-import type { QuantizedModule } from '../checkpoint/quantized';
+import { type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
 import type { QuantizationConfig } from '../checkpoint/quantized_config';
 import { dequantizeMatrix, type QuantizedMatrix } from '../checkpoint/round';
 import type { TensorEntry } from '../checkpoint/safetensors';
@@ -13,18 +12,7 @@ import type { TensorSource } from '../checkpoint/safetensors_writer';
 import { readBytes, readFloats, type Tensors } from '../checkpoint/tensors';
 import { SparseVilaError } from '../errors';
 import { pacer } from '../models/pacer';
-
-/** A 4-bit matrix of a checkpoint. */
-export interface Module4 {
-  readonly name: string;
-  /** Undefined: one that is read but not written. */
-  readonly format: QuantizedFormat | undefined;
-  /** The layout's name. */
-  readonly layout: string;
-  readonly suffixes: readonly string[];
-  readonly group: number;
-  read(): QuantizedMatrix;
-}
+import type { Int4Format } from '../ops/weights';
 
 /** What is written for one folder. */
 export interface Plan {
@@ -38,57 +26,61 @@ export interface Plan {
   verify(written: Tensors, onBytes: (bytes: number) => void, signal: AbortSignal | undefined): Promise<number>;
 }
 
-const SUFFIXES: Readonly<Record<QuantizedFormat, readonly string[]>> = {
-  autoawq: ['qweight', 'qzeros', 'scales'],
-  'compressed-tensors': ['weight_packed', 'weight_scale', 'weight_shape', 'weight_zero_point'],
+/** The layouts that are written, under the names by which they are asked for. */
+export const WRITTEN: Readonly<Partial<Record<Int4Format, QuantizedFormat>>> = {
+  'awq-gemm': 'autoawq',
+  'pack-quantized': 'compressed-tensors',
 };
 const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16: 2, BF16: 2 };
 const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BYTES, dtype);
 
 /** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for layouts that are not read */
-export function quantizedModules(tensors: Tensors, config: QuantizationConfig | undefined): Module4[] {
-  const modules: Module4[] = [];
-  for (const name of tensors.entries.keys()) {
-    const [, module, suffix] = /^(.*)\.(qweight|weight_packed)$/.exec(name) ?? [];
-    if (module === undefined) continue;
-    if (tensors.has(`${module}.weight_g_idx`)) throw ordered(tensors.folder);
-    const foreign = suffix === 'qweight' ? foreignModule(tensors, module, config) : undefined;
-    const format = suffix === 'qweight' ? 'autoawq' : 'compressed-tensors';
-    const group = config?.groupSizes.find((size) => size > 0);
-    modules.push(foreign === undefined ? moduleOf(tensors, module, format, group) : fromForeign(foreign));
-  }
-  return modules;
+export function quantizedModules({ entries }: Tensors, config: QuantizationConfig | undefined): QuantizedModule[] {
+  const find = (name: string): TensorEntry | undefined => entries.get(name);
+  return [...entries.keys()].flatMap((name) => {
+    const [, module] = /^(.*)\.(?:qweight|weight_packed)$/.exec(name) ?? [];
+    if (module === undefined) return [];
+    const found = quantizedModule(find, module, ...sizeOf(find, module), config);
+    const { groupIndex } = found.tensors;
+    if (groupIndex !== undefined && words(groupIndex).some((group, i) => group !== Math.floor(i / found.group)))
+      throw reordered(groupIndex);
+    return [found];
+  });
 }
 
-function ordered(folder: string): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_WEIGHT_FORMAT',
-    `${folder}: inputs are reordered (actorder), which no other layout can hold. Quantise without it.`,
-  );
+/** Outputs and inputs of a 4-bit matrix, from the tensors that it consists of. */
+function sizeOf(find: (name: string) => TensorEntry | undefined, module: string): readonly [rows: number, k: number] {
+  const size = find(`${module}.weight_shape`);
+  if (size !== undefined) return [words(size)[0] ?? 0, words(size)[2] ?? 0]; // int64
+  const [
+    {
+      dtype,
+      shape: [a = 0, b = 0],
+    },
+    {
+      shape: [c = 0, d = 0],
+    },
+  ] = [find(`${module}.qweight`) ?? NONE, find(`${module}.scales`) ?? NONE];
+  if (dtype === 'I16') return [4 * a, b];
+  if (8 * b === d) return [d, a];
+  // GPTQ with as many rows of words as of scales would have groups of 8.
+  return a === c ? [a, 8 * b] : [b, 8 * a];
 }
 
-function fromForeign(module: QuantizedModule): Module4 {
-  const { name, group, tensors } = module;
-  const entries = [tensors.weight, tensors.scales, tensors.zeros, tensors.groupIndex];
-  const suffixes = entries.flatMap((entry) => (entry === undefined ? [] : [entry.name.slice(name.length + 1)]));
-  return { name, format: undefined, layout: module.format, suffixes, group, read: () => readForeign(module) };
+const NONE = { dtype: undefined, shape: [] as readonly number[] };
+
+function words(entry: TensorEntry): Int32Array {
+  const { buffer } = readBytes(entry);
+  return new Int32Array(buffer);
 }
 
-function moduleOf(tensors: Tensors, name: string, format: QuantizedFormat, groupSize: number | undefined): Module4 {
-  const suffixes = SUFFIXES[format].filter((suffix) => tensors.has(`${name}.${suffix}`));
-  const read = (): QuantizedMatrix => {
-    const parts = suffixes.map((suffix): [string, RawTensor] => [
-      suffix,
-      raw(tensors.entries.get(`${name}.${suffix}`) as TensorEntry),
-    ]);
-    return unpackQuantized(new Map(parts), format, groupSize);
-  };
-  return { name, format, layout: format, suffixes, group: groupSize ?? read().group, read };
+function reordered({ file, name }: TensorEntry): SparseVilaError {
+  const why = 'inputs are reordered (desc_act, actorder), which no other layout can hold. Quantize without it';
+  return new SparseVilaError('ERR_WEIGHT_FORMAT', `${file}: "${name}": ${why}.`);
 }
 
-function raw(entry: TensorEntry): RawTensor {
-  return { name: entry.name, dtype: entry.dtype as RawTensor['dtype'], shape: entry.shape, bytes: readBytes(entry) };
-}
+/** The numbers of a 4-bit matrix. */
+const read = (module: QuantizedModule): QuantizedMatrix => unpackQuantized(module, readBytes);
 
 /** Float tensors in another type; others as they are. */
 export function planFloats(tensors: Tensors, dtype: FloatDtype | undefined): Plan {
@@ -106,20 +98,20 @@ export function planFloats(tensors: Tensors, dtype: FloatDtype | undefined): Pla
  */
 export function planQuantized(
   tensors: Tensors,
-  modules: readonly Module4[],
+  modules: readonly QuantizedModule[],
   format: 'float' | QuantizedFormat,
   dtype: FloatDtype | undefined,
   ignore: readonly string[],
 ): Plan {
-  const partOf = new Map<string, Module4>(
-    modules.flatMap((module) => module.suffixes.map((s) => [`${module.name}.${s}`, module] as const)),
+  const moduleOf = new Map(
+    modules.flatMap((module) => Object.values(module.tensors).map((entry: TensorEntry | undefined) => [entry, module])),
   );
   if (format !== 'float') checkGroups(tensors, modules);
-  const seen = new Set<Module4>();
-  const symmetric = format !== 'float' && modules.every((module) => module.read().zero.every((zero) => zero === 8));
+  const seen = new Set<QuantizedModule>();
+  const symmetric = format !== 'float' && modules.every((module) => read(module).zero.every((zero) => zero === 8));
   const tasks: Task[] = [];
   for (const entry of tensors.entries.values()) {
-    const module = partOf.get(entry.name);
+    const module = moduleOf.get(entry);
     if (module === undefined) tasks.push(castTask(tensors, entry, dtype));
     else if (!seen.has(module)) {
       seen.add(module);
@@ -132,7 +124,7 @@ export function planQuantized(
 }
 
 /** Configs have one group size for all. @throws SparseVilaError `ERR_WEIGHT_FORMAT` */
-function checkGroups({ folder }: Tensors, modules: readonly Module4[]): void {
+function checkGroups({ folder }: Tensors, modules: readonly QuantizedModule[]): void {
   const [first] = modules;
   const other = modules.find(({ group }) => group !== first?.group);
   if (first === undefined || other === undefined) return;
@@ -200,38 +192,38 @@ function castTask(tensors: Tensors, entry: TensorEntry, dtype: FloatDtype | unde
   };
 }
 
-function floatTask(module: Module4, dtype: FloatDtype): Task {
+function floatTask(module: QuantizedModule, dtype: FloatDtype): Task {
+  const { rows, k } = module;
   const name = `${module.name}.weight`;
-  const { rows, cols } = module.read();
-  const bytes = (): Uint8Array => encodeFloats(dequantizeMatrix(module.read()).values, dtype);
-  const source = { name, dtype, shape: [rows, cols], byteLength: rows * cols * ELEMENT_BYTES[dtype], bytes };
+  const bytes = (): Uint8Array => encodeFloats(dequantizeMatrix(read(module)).values, dtype);
+  const source = { name, dtype, shape: [rows, k], byteLength: rows * k * ELEMENT_BYTES[dtype], bytes };
   return { sources: [source], converted: true, check: (written) => sameBytes(bytes(), bytesIn(written, name)) };
 }
 
-function zeroOf16({ name, layout }: Module4): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_WEIGHT_VALUE',
-    `"${name}" has zero points of 16, which ${layout} alone can hold: other layouts have 0 to 15. Use --format float.`,
-  );
-}
-
-function packTask(module: Module4, format: QuantizedFormat, symmetric: boolean): Task {
+function packTask(module: QuantizedModule, format: QuantizedFormat, symmetric: boolean): Task {
+  const { name, rows, k, group } = module;
   const pack = (): RawTensor[] => {
-    const matrix = module.read();
+    const matrix = read(module);
     if (matrix.zero.includes(16)) throw zeroOf16(module);
     return packQuantized(matrix, format, symmetric);
   };
-  const sources = pack().map(
-    ({ name, dtype, shape, bytes }, i): TensorSource => ({
-      ...{ name: `${module.name}.${name}`, dtype, shape, byteLength: bytes.byteLength },
-      bytes: () => (pack()[i] as RawTensor).bytes,
-    }),
-  );
-  const check = (written: Tensors): boolean => {
-    const [before, after] = [module.read(), moduleOf(written, module.name, format, module.group).read()];
+  const sources = pack().map((part, i) => ({
+    ...asSource(part, `${name}.`),
+    bytes: () => (pack()[i] as RawTensor).bytes,
+  }));
+  const check = ({ entries }: Tensors): boolean => {
+    const after = read({ ...quantizedModule((one) => entries.get(one), name, rows, k), group });
+    const before = read(module);
     return (['q', 'zero', 'scale'] as const).every((key) => sameNumbers(before[key], after[key]));
   };
-  return { sources, converted: format !== module.format, check };
+  return { sources, converted: format !== WRITTEN[module.format], check };
+}
+
+function zeroOf16({ name, format }: QuantizedModule): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_VALUE',
+    `"${name}" has zero points of 16, which ${format} alone can hold: other layouts have 0 to 15. Use --format float.`,
+  );
 }
 
 const bytesIn = (written: Tensors, name: string): Uint8Array => readBytes(written.entries.get(name) as TensorEntry);

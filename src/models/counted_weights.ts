@@ -1,6 +1,7 @@
 // Weights that are looked up in headers and counted, but not read: what a model's builders ask for, in which form it lies in the files, and
 // what it would take in memory. Knows no architecture, and starts no engine.
 
+import { storedGroup } from '../checkpoint/quantized';
 import type { TensorEntry } from '../checkpoint/safetensors';
 import { type ErrorCode, SparseVilaError } from '../errors';
 import { type PackedMatrix, packedBytes, type WeightType } from '../ops/weights';
@@ -135,7 +136,7 @@ function addForm(
     for (const [i, part] of form.parts.entries()) addForm(part, { rows: rows.slice(i, i + 1), k }, add);
   else if (form.kind === 'plain') for (const [i, { entry, type }] of form.parts.entries()) add([entry], type, size(i));
   else if (form.kind === 'int8')
-    for (const [i, { weight, scales }] of form.parts.entries()) add([weight, scales], '8 bits (W8A8)', size(i));
+    for (const [i, { tensors }] of form.parts.entries()) add(Object.values(tensors), '8 bits (W8A8)', size(i));
   else
     for (const [i, { tensors, format, group }] of form.parts.entries()) {
       const entries = Object.values(tensors).filter((entry): entry is TensorEntry => entry !== undefined);
@@ -146,7 +147,7 @@ function addForm(
 /** Bytes of the packed matrix. */
 function memoryOf(form: StackForm, stack: Stack, storage: Storage): number {
   const wanted = storage === 'stored' ? undefined : storage;
-  if (form.kind === 'int4') return packedBytes('int4', stack, form.parts[0].storedGroup);
+  if (form.kind === 'int4') return packedBytes('int4', stack, storedGroup(form.parts[0]));
   if (form.kind === 'int8') return packedBytes('int8', stack);
   return packedBytes(wanted ?? (form.kind === 'plain' ? form.parts[0]?.type : undefined) ?? 'f32', stack);
 }

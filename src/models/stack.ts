@@ -1,8 +1,7 @@
 // Packs matrices that share one product (q, k and v; gate and up; or one alone) in the form that the checkpoint has them in: plain,
 // 4-bit or 8-bit. Parts of different forms are dequantized. Knows the tensors of quantized modules, and no architecture.
 
-import { nameParts, type QuantizedModule } from '../checkpoint/quantized';
-import { type Int8Module, nameInt8Parts } from '../checkpoint/quantized_int8';
+import { type Int8Module, nameParts, type QuantizedModule, storedGroup } from '../checkpoint/quantized';
 import type { TensorEntry } from '../checkpoint/safetensors';
 import { floats } from '../ops/run';
 import {
@@ -94,7 +93,7 @@ function packModules(
     };
   });
   try {
-    return packInt4(parts, modules[0], options);
+    return packInt4(parts, { ...modules[0], storedGroup: storedGroup(modules[0]) }, options);
   } catch (error) {
     throw nameParts(error, modules);
   }
@@ -105,13 +104,13 @@ function packInt8Modules(
   k: number,
   rangeOf: (entry: TensorEntry) => ByteRange,
 ): PackedMatrix {
-  const parts = modules.map(({ rows, weight, scales, scaleType }) => ({
+  const parts = modules.map(({ rows, tensors: { weight, scales }, scaleType }) => ({
     ...{ ...rangeOf(weight), type: 'int8' as const, rows },
     scales: { ...rangeOf(scales), type: scaleType },
   }));
   try {
     return packInt8(parts, k);
   } catch (error) {
-    throw nameInt8Parts(error, modules);
+    throw nameParts(error, modules);
   }
 }

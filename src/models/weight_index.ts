@@ -1,9 +1,17 @@
 // The tensors of one checkpoint folder by their canonical names, from safetensors headers alone: which are there, in which form, of which
 // shape, and which nobody asked for. `openWeights` loads through it, `inspect` asks it only. Knows no architecture.
 
-import { isQuantized, isUniform, type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
+import {
+  type Int8Module,
+  int8Module,
+  isInt8,
+  isQuantized,
+  isUniform,
+  type QuantizedModule,
+  quantizedModule,
+  storedGroup,
+} from '../checkpoint/quantized';
 import { type QuantizationConfig, readQuantization } from '../checkpoint/quantized_config';
-import { type Int8Module, int8Stack, isInt8 } from '../checkpoint/quantized_int8';
 import { openCheckpoint, type TensorEntry } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import type { WeightType } from '../ops/weights';
@@ -93,11 +101,16 @@ export function weightIndex(
     const { modules, rows, k, gated } = given;
     const kinds = new Set(modules.map((module) => kindOf(find, module)));
     if (kinds.size > 1) return each(given);
+    const rowsOf = (i: number): number => rows[i] as number;
     if (kinds.has('plain'))
-      return { kind: 'plain', parts: modules.map((module, i) => plain(`${module}.weight`, [rows[i] as number, k])) };
-    if (kinds.has('int8'))
-      return { kind: 'int8', parts: int8Stack(find, modules, rows, k, { gated, config: quantization }) };
-    const parts = modules.map((module, i) => quantizedModule(find, module, rows[i] as number, k, quantization));
+      return { kind: 'plain', parts: modules.map((module, i) => plain(`${module}.weight`, [rowsOf(i), k])) };
+    const config = quantization;
+    if (kinds.has('int8')) {
+      const parts = modules.map((module, i) => int8Module(find, module, rowsOf(i), k, { gated, config }));
+      return { kind: 'int8', parts };
+    }
+    const parts = modules.map((module, i) => quantizedModule(find, module, rowsOf(i), k, config));
+    parts.forEach(storedGroup);
     if (!isUniform(parts)) return each(given);
     const [first] = parts as [QuantizedModule, ...QuantizedModule[]];
     known ??= first;
