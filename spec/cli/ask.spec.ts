@@ -3,8 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { groupsOf, prepareArguments } from '../../src/cli/arguments';
 import { cli, ENDLESS, MAIN, picture, ROOT, startCli } from './run';
 
+/** What yargs declares for `--video` alone. */
+const DECLARED = { key: { video: true }, array: ['video'], boolean: [], number: [], narg: {}, choices: {}, alias: {} };
 const SCENE = ['--image', picture(20)];
 const QUESTIONS = [
   ['Where is the yellow 2?', 'd5'],
@@ -113,6 +116,18 @@ describe('ask --json', () => {
     expect(output.turns.map(({ tokens }) => [tokens.visualSeen, tokens.visualKept, tokens.visualRetrieved])).toEqual([
       [200, 80, 20],
       [0, 80, 20],
+    ]);
+  });
+
+  test('each --video is one video with the frames that follow it', async () => {
+    const videos = ['--video', picture(20), picture(19), '--video', picture(19), picture(20)];
+    const { turns } = await ask(['ask', ...videos, '--question', 'Read row 7.', '--method', 'dense']);
+    const images = ['--image', picture(20), picture(19), picture(19), picture(20)];
+    const { turns: others } = await ask(['ask', ...images, '--question', 'Read row 7.', '--method', 'dense']);
+    expect([turns[0]?.tokens.visualSeen, others[0]?.tokens.visualSeen]).toEqual([400, 400]);
+    expect(groupsOf(prepareArguments(videos, DECLARED, []).map((word) => word.replace('--video=', '')))).toEqual([
+      [picture(20), picture(19)],
+      [picture(19), picture(20)],
     ]);
   });
 

@@ -202,7 +202,7 @@ describe('command line', () => {
     child.kill('SIGINT');
     const { code, stderr } = await ended;
     expect(code).toBe(130);
-    expect(stderr).toContain('The same command continues where it was.');
+    expect(stderr).toContain('The same command continues from here.');
   });
 
   it.each([

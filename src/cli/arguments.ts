@@ -5,7 +5,15 @@
 import { received } from '../errors';
 import { didYouMean, UsageError } from './usage';
 
-/** What yargs' `getOptions()` says of the options that a command has declared. */
+/** Options that take a list of values each time they are given: `--video a.png b.png` is one video. Their values arrive as JSON. */
+const GROUPED: readonly string[] = ['video'];
+
+/** The values of a grouped option, one list for each time it was given. */
+export function groupsOf(given: readonly string[]): string[][] {
+  return given.map((values) => JSON.parse(values) as string[]);
+}
+
+/** The options that a command has declared, as yargs' `getOptions()` returns them. */
 export interface DeclaredOptions {
   readonly key: Readonly<Record<string, unknown>>;
   readonly array: readonly string[];
@@ -58,9 +66,11 @@ export function prepareArguments(
     const first = option.value ?? rest.shift();
     if (first === undefined) throw new UsageError(`Expected a value after --${option.name}, received none.`);
     const values = [first];
-    const isOpen = isList && declared.narg[option.name] !== 1 && positionals.length === 0;
+    const isGrouped = GROUPED.includes(option.name);
+    const isOpen = isList && declared.narg[option.name] !== 1 && (positionals.length === 0 || isGrouped);
     while (isOpen && rest[0] !== undefined && !looksLikeOption(rest[0])) values.push(rest.shift() ?? '');
-    for (const value of values) options.push(`--${option.name}=${checkedValue(option.name, value, declared)}`);
+    const checked = values.map((value) => checkedValue(option.name, value, declared));
+    for (const value of isGrouped ? [JSON.stringify(checked)] : checked) options.push(`--${option.name}=${value}`);
   }
   for (const [i, word] of words.entries()) {
     const name = positionals[i] ?? positionals.at(-1);

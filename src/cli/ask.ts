@@ -4,7 +4,6 @@ import { addAbortSignal } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
-import type { ImageInput } from '../image/decode';
 import type { AskOptions, Session } from '../session/session';
 import { interruptible } from './interrupt';
 import { checkImages, openModel } from './open';
@@ -20,6 +19,7 @@ import {
   OUTPUT_OPTIONS,
   QUESTION_OPTION,
   sessionOptions,
+  videoPaths,
 } from './options';
 import { columns, note, notes, printJson } from './style';
 import { streamAnswer, summaryLines, type TurnRecord, turnRecord } from './turn';
@@ -54,10 +54,10 @@ export const askCommand: CommandModule<object, AskFlags> = {
 export async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
   const [session, asking] = [sessionOptions(args, method), askOptions(args)];
-  const { images, questions } = await inputs(args, signal);
+  const { questions, ...media } = await inputs(args, signal);
   using model = await openModel(args, signal);
   using chat = model.session(session);
-  const turns = conversation(chat, questions, asking, images, signal);
+  const turns = conversation(chat, questions, asking, media, signal);
   if (!args.json) return await printTurns(turns, args.quiet);
   const records: TurnRecord[] = [];
   for await (const { question, answer } of turns) {
@@ -67,16 +67,22 @@ export async function ask(args: AskArguments, signal: AbortSignal): Promise<void
   printJson({ model: modelFolder(args), method: method.name, ...options, turns: records }, 2);
 }
 
-/** The turns of a command, each opened when the one before is over: all images belong to the first. */
+/** Images and videos, as lists of frames, of the first question. */
+interface FirstMedia {
+  readonly images: readonly (string | Buffer)[];
+  readonly videos: readonly { readonly frames: readonly (string | Buffer)[] }[];
+}
+
+/** The turns of a command. Each begins after the one before has ended; all media belong to the first. */
 export async function* conversation(
   session: Session,
   questions: readonly string[],
   options: AskOptions,
-  images: readonly ImageInput[],
+  media: FirstMedia,
   signal: AbortSignal,
 ): AsyncGenerator<{ question: string; answer: ReturnType<Session['ask']> }> {
   for (const [i, question] of questions.entries()) {
-    yield { question, answer: session.ask(question, { ...options, images: i === 0 ? images : [], signal }) };
+    yield { question, answer: session.ask(question, { ...options, ...(i === 0 ? media : {}), signal }) };
   }
 }
 
@@ -89,19 +95,21 @@ async function printTurns(turns: ReturnType<typeof conversation>, quiet: boolean
   }
 }
 
-/** Images and questions, `-` read from stdin, and looked at before the model is loaded. */
+/** The media of the first question, and all questions; `-` is read from stdin. Images are checked before the model is loaded. */
 export async function inputs(
   args: ConversationArguments & { readonly question: readonly string[] },
   signal: AbortSignal,
-): Promise<{ images: (string | Buffer)[]; questions: string[] }> {
+): Promise<FirstMedia & { questions: string[] }> {
   const paths = imagePaths(args);
-  const dashes = [...paths, ...args.question].filter((value) => value === '-').length;
+  const films = videoPaths(args);
+  const dashes = [...paths, ...films.flat(), ...args.question].filter((value) => value === '-').length;
   if (dashes > 1) {
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected stdin (-) to be read once, received it ${dashes} times.`);
   }
-  const images = await Promise.all(
-    paths.map((path) => (path === '-' ? buffer(addAbortSignal(signal, process.stdin)) : path)),
-  );
+  const read = (all: readonly string[]): Promise<(string | Buffer)[]> =>
+    Promise.all(all.map((path) => (path === '-' ? buffer(addAbortSignal(signal, process.stdin)) : path)));
+  const images = await read(paths);
+  const videos = await Promise.all(films.map(async (frames) => ({ frames: await read(frames) })));
   const questions: string[] = [];
   for (const question of args.question) {
     if (question !== '-') questions.push(question);
@@ -113,6 +121,6 @@ export async function inputs(
   if (questions.length === 0 || questions.some((question) => question.trim() === '')) {
     throw new SparseVilaError('ERR_QUESTION', 'Expected a question of at least one character, received an empty one.');
   }
-  await checkImages(images);
-  return { images, questions };
+  await checkImages([...images, ...videos.flatMap(({ frames }) => frames)]);
+  return { images, videos, questions };
 }

@@ -18,6 +18,7 @@ import {
   OUTPUT_OPTIONS,
   packagedPath,
   sessionOptions,
+  videoPaths,
 } from './options';
 import { note, styleFor } from './style';
 import { streamAnswer } from './turn';
@@ -28,7 +29,7 @@ type ChatFlags = ConversationFlags & InferredOptionTypes<{ quiet: typeof quiet }
 
 export const chatCommand: CommandModule<object, ChatFlags> = {
   command: 'chat',
-  describe: 'Talk about images; /help there lists what it can do',
+  describe: 'Hold a conversation about images; /help lists its commands',
   builder: (yargs) =>
     yargs
       .options(CONVERSATION_OPTIONS)
@@ -44,7 +45,8 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
   const { method } = methodOf(args);
   const [session, options] = [sessionOptions(args, method), askOptions(args)];
   const images = (args.image ?? []).map(packagedPath);
-  await checkImages(images);
+  const videos = videoPaths(args);
+  await checkImages([...images, ...videos.flat()]);
   const model = await interruptible((signal) => openModel(args, signal));
   if (model === undefined) return;
   using _model = model;
@@ -53,6 +55,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
     session: opened,
     marks: [],
     images,
+    videos: videos.map((frames) => ({ frames })),
     history: args.history ?? 'keep',
     options,
     isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,
@@ -145,7 +148,7 @@ function say(text: string): void {
 
 /** Asks and streams. Ctrl-C keeps what has been said; before anything has been, it takes the turn back. */
 async function takeQuestion(state: ChatState, question: string): Promise<void> {
-  const { session, images, history, options } = state;
+  const { session, images, videos, history, options } = state;
   const undo = new AbortController();
   const leave = new AbortController();
   let said = false;
@@ -160,16 +163,17 @@ async function takeQuestion(state: ChatState, question: string): Promise<void> {
   const before = session.mark();
   try {
     if (!state.isTerminal && !state.quiet) note(`> ${question}\n`);
-    const answer = session.ask(question, { ...options, images, history, signal: undo.signal });
+    const answer = session.ask(question, { ...options, images, videos, history, signal: undo.signal });
     await streamAnswer(answer, write, leave.signal);
     state.marks.push(before);
     state.images = [];
+    state.videos = [];
     state.stats = answer.stats;
     if (leave.signal.aborted) process.stderr.write('Stopped; what was said is kept.\n');
   } catch (error) {
     if (error !== undo.signal.reason) {
-      // An image that cannot be used must not fail the next question too.
-      if (codeOf(error)?.startsWith('ERR_IMAGE_')) state.images = [];
+      // Media that cannot be used must not fail the next question too.
+      if (/^ERR_(IMAGE|VIDEO)/.test(codeOf(error) ?? '')) [state.images, state.videos] = [[], []];
       throw error;
     }
     process.stderr.write('Stopped; the question is taken back.\n');

@@ -1,6 +1,7 @@
 // What a line of `sparsevila chat` that starts with a slash does. Knows the conversation's state, not the terminal.
 
 import { checkImage } from '../image/source';
+import type { VideoInput } from '../models/media';
 import type { Mark } from '../session/conversation';
 import type { AskOptions, Session, TurnStats } from '../session/session';
 import { splitWords } from './chat_line';
@@ -16,6 +17,8 @@ export interface ChatState {
   readonly marks: Mark[];
   /** Images that the next question adds. */
   images: string[];
+  /** Videos that the next question adds. */
+  videos: VideoInput[];
   history: 'keep' | 'forget';
   /** Of the last complete answer. */
   stats: TurnStats | undefined;

@@ -19,8 +19,8 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
   builder: (yargs) =>
     yargs
       .options(CHECKPOINT_OPTIONS)
-      .option('format', { choices: TARGET_FORMATS, describe: 'Of 4-bit matrices; float undoes them' })
-      .option('dtype', { choices: TARGET_DTYPES, describe: 'Type of float tensors' })
+      .option('format', { choices: TARGET_FORMATS, describe: 'Format of 4-bit matrices; float dequantizes them' })
+      .option('dtype', { choices: TARGET_DTYPES, describe: 'Data type of float tensors' })
       .option('layout', { choices: LAYOUTS, describe: "VILA's folders of parts, or one folder as the NVILA -hf ports" })
       .example('$0 convert -m assets/tiny-nvila --out tiny-f16 --dtype f16', 'Another float type')
       .example('$0 convert -m assets/tiny-nvila --out tiny-hf --layout hf', 'Names and configs of the NVILA -hf ports')

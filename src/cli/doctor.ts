@@ -1,4 +1,4 @@
-// `sparsevila doctor`: says what this machine has and what is missing. Exit code 1 when something needed is.
+// `sparsevila doctor`: reports what is installed on this machine and what is missing. Exit code 1 if something required is missing.
 
 import type { CommandModule } from 'yargs';
 import { diagnose, formatReport } from '../runtime/doctor';
@@ -9,7 +9,7 @@ interface DoctorArguments {
 
 export const doctorCommand: CommandModule<object, DoctorArguments> = {
   command: 'doctor',
-  describe: 'Say what this machine has, what is missing, and what to do',
+  describe: 'Check this machine: what is installed, what is missing, and how to fix it',
   builder: (yargs) =>
     yargs
       .option('json', { type: 'boolean', default: false, describe: 'Print the report as JSON' })

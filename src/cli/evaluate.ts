@@ -33,8 +33,8 @@ const text = { type: 'string', group: 'Methods:' } as const;
 
 const OPTIONS = {
   ...EVALUATE_OPTIONS,
-  methods: { ...text, default: 'all', describe: 'Names with commas between, or all. Dense always runs' },
-  ratios: { ...text, describe: 'PREFILL/DECODE sparsity as shares, with commas between, such as 0.6/0.75' },
+  methods: { ...text, default: 'all', describe: 'Comma-separated names, or all. Dense always runs' },
+  ratios: { ...text, describe: 'Comma-separated PREFILL/DECODE sparsities as shares, such as 0.6/0.75' },
   equal: {
     ...text,
     describe:
@@ -45,18 +45,18 @@ const OPTIONS = {
     ...text,
     choices: [...POSITION_MODES, 'both'] as const,
     default: 'original' as const,
-    describe: 'Where kept tokens stand',
+    describe: 'Positions of kept tokens',
   },
   protocol: {
     ...text,
     choices: [...PROTOCOLS, 'both'] as const,
     default: 'forget' as const,
-    describe: 'forget: each turn forgets the ones before. chat: they stay',
+    describe: 'forget: no turn sees the text of earlier turns; chat: all of them do',
   },
   out: {
     ...text,
     group: 'Output:',
-    describe: 'Folder of results and plots',
+    describe: 'Folder for results and plots',
     defaultDescription: 'evaluations/ and a name made of all options',
   },
   json: {
@@ -101,7 +101,7 @@ export const evaluateCommand: CommandModule<object, Flags> = {
       )
       .example('$0 evaluate --scenes 20 --methods sparsevila --json', 'The rows as JSON, shares from 0 to 1'),
   handler: async (args) => {
-    await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
+    await interruptible((signal) => run(args, signal), 'The same command continues from here.\n');
   },
 };
 

@@ -27,19 +27,24 @@ export const EVALUATE_OPTIONS = {
     describe: 'JSON lines of {"images": [paths], "turns": [{"question", "answer" or "answers", "kind"}]}',
     defaultDescription: 'generated scenes, which the packaged model was made for',
   },
-  scenes: { ...number, ...data, describe: 'Generated scenes, each a conversation', defaultDescription: '100' },
-  turns: { ...number, ...data, describe: 'Questions about each scene', defaultDescription: '6' },
-  frames: { ...number, ...data, describe: 'Pictures of each scene', defaultDescription: '1' },
+  scenes: {
+    ...number,
+    ...data,
+    describe: 'Number of generated scenes, each of which is a conversation',
+    defaultDescription: '100',
+  },
+  turns: { ...number, ...data, describe: 'Number of questions about each scene', defaultDescription: '6' },
+  frames: { ...number, ...data, describe: 'Number of pictures of each scene', defaultDescription: '1' },
   score: {
     ...text,
     ...data,
     choices: SCORE_NAMES,
     default: 'exact' as const,
     describe:
-      'How answers are judged, each from 0 to 1: exact, normalized (case, punctuation, articles), contains, VQA, ANLS',
+      'Score of an answer, from 0 to 1: exact match, normalized (case, punctuation, articles), contains, VQA, ANLS',
   },
-  seed: { ...number, ...data, default: 1, describe: 'Of the scenes, and of methods that draw' },
-  'max-tokens': { ...number, ...data, default: 64, describe: 'Most tokens of an answer' },
+  seed: { ...number, ...data, default: 1, describe: 'Seed of the scenes and of random methods' },
+  'max-tokens': { ...number, ...data, default: 64, describe: 'Maximum number of tokens of an answer' },
 } satisfies Record<string, Options>;
 
 export type EvaluateFlags = InferredOptionTypes<typeof EVALUATE_OPTIONS>;

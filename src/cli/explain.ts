@@ -1,4 +1,4 @@
-// `sparsevila explain`: holds a conversation about images as `ask` does, and draws what it looked at.
+// `sparsevila explain`: holds a conversation about images as `ask` does, and draws the visual tokens that it attended.
 
 import { access, constants, writeFile } from 'node:fs/promises';
 import { basename, dirname, extname, resolve } from 'node:path';
@@ -32,7 +32,7 @@ const OUT_OPTION = {
     type: 'string',
     demandOption: true,
     group: 'Conversation:',
-    describe: 'New PNG file',
+    describe: 'PNG file to create',
   },
 } as const;
 
@@ -43,7 +43,7 @@ type ExplainArguments = ArgumentsCamelCase<ExplainFlags>;
 
 export const explainCommand: CommandModule<object, ExplainFlags> = {
   command: 'explain',
-  describe: 'Draw what a conversation looked at',
+  describe: 'Draw the visual tokens that a conversation attended',
   builder: (yargs) =>
     yargs
       .options(QUESTION_OPTION)
@@ -70,9 +70,9 @@ export const explainCommand: CommandModule<object, ExplainFlags> = {
 async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
   const asking = askOptions(args);
-  const { images, questions } = await inputs(args, signal);
-  if (images.length === 0)
-    throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image with a picture to explain, received none.');
+  const { questions, ...media } = await inputs(args, signal);
+  if (media.images.length + media.videos.length === 0)
+    throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image or --video to explain, received neither.');
   const out = resolve(args.out);
   await checkOutput(out);
   const watched = observed(method);
@@ -80,12 +80,12 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   using model = await openModel(args, signal);
   using session = model.session(opening);
   const turns: (ExplainedTurn & { readonly stats: TurnStats })[] = [];
-  for await (const { question, answer } of conversation(session, questions, asking, images, signal)) {
+  for await (const { question, answer } of conversation(session, questions, asking, media, signal)) {
     const words = await answer.text();
     const { stats } = answer;
     if (stats === undefined) continue;
-    const asked = turns.length === 0 ? images : [];
-    turns.push({ question, answer: words, images: asked, stats, relevance: watched.takeRelevance() });
+    const asked = turns.length === 0 ? media : {};
+    turns.push({ question, answer: words, ...asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const { allowUrls, maxPixels } = loadOptions(args);

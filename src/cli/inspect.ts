@@ -1,4 +1,4 @@
-// `sparsevila inspect`: what a checkpoint folder is and needs, from its headers. Exit code 1 where it would not load.
+// `sparsevila inspect`: describes a checkpoint folder and what it needs, from its headers. Exit code 1 if it would not load.
 
 import type { CommandModule } from 'yargs';
 import { SparseVilaError } from '../errors';
@@ -16,7 +16,7 @@ interface InspectArguments {
 
 export const inspectCommand: CommandModule<object, InspectArguments> = {
   command: 'inspect',
-  describe: 'Say what a checkpoint folder is, what it needs, and why it would not load; reads configs and headers only',
+  describe: 'Describe a checkpoint folder, what it needs, and why it would not load; reads only configs and headers',
   builder: (yargs) =>
     yargs
       .option('model', { type: 'string', alias: 'm', demandOption: true, describe: 'Folder of the checkpoint' })

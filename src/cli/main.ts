@@ -30,9 +30,12 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     load: async () => (await import('./run.js')).runCommand as Command,
   },
   ask: { describe: 'Ask questions about images', load: async () => (await import('./ask.js')).askCommand as Command },
-  chat: { describe: 'Talk about images', load: async () => (await import('./chat.js')).chatCommand as Command },
+  chat: {
+    describe: 'Hold a conversation about images',
+    load: async () => (await import('./chat.js')).chatCommand as Command,
+  },
   explain: {
-    describe: 'Draw what a conversation looked at',
+    describe: 'Draw the visual tokens that a conversation attended',
     load: async () => (await import('./explain.js')).explainCommand as Command,
   },
   evaluate: {
@@ -44,7 +47,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     load: async () => (await import('./tune.js')).tuneCommand as Command,
   },
   inspect: {
-    describe: 'Say what a checkpoint folder is and needs, from its headers',
+    describe: 'Describe a checkpoint folder and what it needs, from its headers',
     positionals: ['model'],
     load: async () => (await import('./inspect.js')).inspectCommand as Command,
   },
@@ -61,7 +64,7 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     load: async () => (await import('./setup.js')).setupCommand as Command,
   },
   doctor: {
-    describe: 'Say what this machine has, what is missing, and what to do',
+    describe: 'Check this machine: what is installed, what is missing, and how to fix it',
     load: async () => (await import('./doctor.js')).doctorCommand as Command,
   },
 };

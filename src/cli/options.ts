@@ -1,5 +1,5 @@
-// The options that the commands with a conversation share, as one record, and the framework's own options that they stand for.
-// Checks what can be checked before a model is loaded. Knows nothing of conversations.
+// The options that all conversation commands share, and their translation to options of the API. Checks everything that can be checked
+// before a model is loaded. Knows nothing about conversations.
 
 import { existsSync } from 'node:fs';
 import { isAbsolute, join, normalize } from 'node:path';
@@ -10,9 +10,10 @@ import { checkValue, integer } from '../options';
 import { PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
 import { type AskOptions, checkAskOptions, type SessionOptions, samplingOf } from '../session/options';
 import type { SparsityMethod } from '../sparsity/method';
-import { METHODS, type MethodEntry } from '../sparsity/methods';
+import { METHODS, type MethodEntry, type MethodOption, takesOption } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
+import { groupsOf } from './arguments';
 
 const { image: PRESET } = SPARSE_VILA_PRESETS;
 const number = { type: 'number' } as const;
@@ -25,7 +26,13 @@ const sparsity = { group: 'Sparsity:' } as const;
 const sampling = { group: 'Sampling:' } as const;
 const memory = { group: 'Memory:' } as const;
 
-/** What `ask` and `chat` both take. Without a default here, the framework's or the checkpoint's counts. */
+const namesOf = (entries: readonly MethodEntry[]): string => entries.map(({ name }) => name).join(', ');
+const onlyOf = (option: MethodOption): string =>
+  `only of ${namesOf(METHODS.filter((entry) => takesOption(entry, option)))}`;
+const notOf = (option: MethodOption): string =>
+  `not of ${namesOf(METHODS.filter((entry) => !takesOption(entry, option)))}`;
+
+/** The options of `ask`, `chat`, `run` and `explain`. An option without a default here takes the API's or the checkpoint's default. */
 export const CONVERSATION_OPTIONS = {
   model: {
     ...text,
@@ -35,11 +42,18 @@ export const CONVERSATION_OPTIONS = {
     defaultDescription: 'the packaged assets/tiny-nvila',
   },
   image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },
-  'allow-urls': { ...flag, ...conversation, describe: 'Fetch images that are http(s) URLs' },
+  video: {
+    ...text,
+    ...conversation,
+    array: true,
+    coerce: groupsOf,
+    describe: 'Frames of a video of the first question, in order; may be given again for another video',
+  },
+  'allow-urls': { ...flag, ...conversation, describe: 'Allow images that are http(s) URLs' },
   'max-pixels': {
     ...number,
     ...conversation,
-    describe: 'Most pixels of an image',
+    describe: 'Maximum number of pixels of an image',
     defaultDescription: '64 million',
   },
   system: { ...text, ...conversation, describe: 'System message' },
@@ -55,62 +69,62 @@ export const CONVERSATION_OPTIONS = {
     ...sparsity,
     choices: METHODS.map(({ name }) => name),
     default: 'sparsevila',
-    describe: 'How visual tokens are dropped; dense drops none',
+    describe: 'Sparsity method; dense keeps and attends all visual tokens',
   },
   'prefill-sparsity': {
     ...number,
     ...sparsity,
-    describe: 'Share of visual tokens dropped during prefill',
+    describe: `Share of visual tokens that are dropped before or during prefill; ${notOf('prefillSparsity')}`,
     defaultDescription: String(PRESET.prefillSparsity),
   },
   'decode-sparsity': {
     ...number,
     ...sparsity,
-    describe: 'Share of the kept ones that an answer does not attend',
+    describe: `Share of the kept visual tokens that an answer does not attend; ${notOf('decodeSparsity')}`,
     defaultDescription: String(PRESET.decodeSparsity),
   },
   positions: {
     ...text,
     ...sparsity,
     choices: ['original', 'compact'] as const,
-    describe: 'Where kept tokens stand: as in the whole image, or renumbered',
+    describe: `Positions of kept tokens: as in the whole image, or renumbered; ${onlyOf('positions')}`,
     defaultDescription: 'original',
   },
   'salience-layer': {
     ...number,
     ...sparsity,
-    describe: 'Layer of the vision tower whose attention ranks the tokens',
+    describe: `Layer of the vision tower whose attention ranks the tokens; ${onlyOf('salienceLayer')}`,
     defaultDescription: '-1, the last',
   },
   budget: {
     ...text,
     ...sparsity,
     choices: ['plane', 'medium', 'global'] as const,
-    describe: 'Count the prefill budget in each image, tile and frame, in each image or video, or over all of a turn',
+    describe: `Over what the prefill budget is counted: each image, tile and frame; each image or video; or all media of a turn; ${onlyOf('budget')}`,
     defaultDescription: 'plane',
   },
 
-  temperature: { ...number, ...sampling, describe: '0 always takes the likeliest token' },
-  'top-k': { ...number, ...sampling, describe: 'Draw from the k likeliest tokens' },
-  'top-p': { ...number, ...sampling, describe: 'Draw from the fewest tokens with this probability together' },
-  'repetition-penalty': { ...number, ...sampling, describe: 'Above 1, tokens already there become less likely' },
-  seed: { ...number, ...sampling, describe: 'The same seed gives the same answer again' },
-  'max-tokens': { ...number, ...sampling, describe: 'Most tokens of an answer' },
-  stop: { ...list, ...sampling, describe: 'End the answer before this text; may be given again' },
+  temperature: { ...number, ...sampling, describe: 'Sampling temperature; 0 always takes the most likely token' },
+  'top-k': { ...number, ...sampling, describe: 'Sample from the k most likely tokens' },
+  'top-p': { ...number, ...sampling, describe: 'Sample from the fewest tokens whose probabilities add up to this' },
+  'repetition-penalty': { ...number, ...sampling, describe: 'Above 1, tokens that occurred before become less likely' },
+  seed: { ...number, ...sampling, describe: 'Seed of the sampling; equal seeds give equal answers' },
+  'max-tokens': { ...number, ...sampling, describe: 'Maximum number of tokens of an answer' },
+  stop: { ...list, ...sampling, describe: 'Text before which the answer ends; may be given again' },
 
   history: {
     ...text,
     ...memory,
     choices: ['keep', 'forget'] as const,
-    describe: "Keep each turn's text, or forget it and keep its images",
+    describe: "Keep each turn's text for later turns, or forget it and keep only its media",
     defaultDescription: 'keep',
   },
-  kv: { ...text, ...memory, choices: ['bf16', 'f32'] as const, describe: 'Storage of keys and values' },
+  kv: { ...text, ...memory, choices: ['bf16', 'f32'] as const, describe: 'Data type of keys and values in the cache' },
   weights: {
     ...text,
     ...memory,
     choices: ['f32', 'f16', 'bf16'] as const,
-    describe: 'Storage of weights',
+    describe: 'Data type of the weights',
     defaultDescription: 'as in the checkpoint',
   },
   precision: {
@@ -120,7 +134,7 @@ export const CONVERSATION_OPTIONS = {
     describe: 'Rounding of activations in products with 4-bit weights',
     defaultDescription: 'exact',
   },
-  'context-length': { ...number, ...memory, describe: 'Rows that the KV cache may hold' },
+  'context-length': { ...number, ...memory, describe: 'Maximum number of tokens in the KV cache' },
 } satisfies Record<string, Options>;
 
 export const QUESTION_OPTION = {
@@ -129,41 +143,50 @@ export const QUESTION_OPTION = {
 
 export const OUTPUT_OPTIONS = {
   json: { ...flag, default: false, group: 'Output:', describe: 'Print one JSON object at the end' },
-  quiet: { ...flag, default: false, group: 'Output:', describe: 'Print nothing but answers and errors' },
+  quiet: { ...flag, default: false, group: 'Output:', describe: 'Print only answers and errors' },
 } satisfies Record<string, Options>;
 
-/** What help says below the options of a command that takes files. */
+/** The text below the options in the help of commands that take files. */
 export const FILES_EPILOGUE =
-  'A file name - is stdin; --question - asks each of its lines. A path under assets/ that is not in the working folder is one of the package.';
+  'A file name - is stdin; --question - asks each of its lines. A path under assets/ that does not exist in the working folder is looked up in the package.';
 
-/** As yargs takes them from the record, and as it hands them to a command. */
+/** The types of the options, as yargs infers them and as a command receives them. */
 export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>;
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
-/** Those of them that say which model. */
+/** The options that select and configure the model. */
 export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'> &
   Partial<Pick<ConversationArguments, 'template' | 'allowUrls' | 'maxPixels'>>;
 
-/** `path` as it is given; where nothing is there and the package has a file of that name under assets/, the package's. */
+/** `path`; if it does not exist and the package has a file of that name under assets/, the path of that file. */
 export function packagedPath(path: string): string {
   const isAsset = !isAbsolute(path) && normalize(path).startsWith(join('assets', '/'));
   const packaged = join(packageFolder(), path);
   return isAsset && !existsSync(path) && existsSync(packaged) ? packaged : path;
 }
 
-/** The folder to load: the packaged model where none is given. */
+/** The folder to load: by default the packaged model. */
 export function modelFolder({ model }: Pick<ConversationArguments, 'model'>): string {
   return model === undefined ? PACKAGED_MODEL : packagedPath(model);
 }
 
-/** The pictures of the first question. Where neither a model nor a picture is given, the packaged picture goes with the packaged model. */
-export function imagePaths({ model, image }: Pick<ConversationArguments, 'model' | 'image'>): string[] {
+/** The pictures of the first question. Without a model, pictures and videos, the packaged picture is used with the packaged model. */
+export function imagePaths({
+  model,
+  image,
+  video,
+}: Pick<ConversationArguments, 'model' | 'image' | 'video'>): string[] {
   if (image !== undefined) return image.map(packagedPath);
-  return model === undefined ? [PACKAGED_PICTURE] : [];
+  return model === undefined && video === undefined ? [PACKAGED_PICTURE] : [];
+}
+
+/** The videos of the first question, as lists of frames. */
+export function videoPaths({ video = [] }: Pick<ConversationArguments, 'video'>): string[][] {
+  return video.map((frames) => frames.map(packagedPath));
 }
 
 /**
- * The sparsity method and the ratios and positions it was made with; where a ratio is not given, the image preset's.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or an option that the method has no use for
+ * The sparsity method, and the ratios and positions it was made with; a ratio that is not given is that of the `image` preset.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or an option that the method does not take
  */
 export function methodOf(args: ConversationArguments): {
   method: SparsityMethod;
@@ -173,27 +196,19 @@ export function methodOf(args: ConversationArguments): {
   const chosen = given({ prefillSparsity, decodeSparsity, positions, salienceLayer, budget });
   const entry = METHODS.find(({ name }) => name === args.method) as MethodEntry;
   const isOurs = entry.name === 'sparsevila';
-  const hasPlaces = entry.stage.includes('tower');
-  const { uses } = entry;
-  const taken = {
-    prefillSparsity: uses.prefill,
-    decodeSparsity: uses.decode,
-    positions: hasPlaces,
-    salienceLayer: isOurs,
-    budget: isOurs,
-  };
-  const useless = Object.keys(chosen).find((name) => !taken[name as keyof typeof taken]);
-  if (useless !== undefined) {
-    const option = useless.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  const takes = (option: MethodOption): boolean => takesOption(entry, option);
+  const refused = (Object.keys(chosen) as MethodOption[]).find((option) => !takes(option));
+  if (refused !== undefined) {
+    const option = refused.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new SparseVilaError(
       'ERR_OPTION_INVALID',
-      `Expected no --${option} with --method ${entry.name}, which has no use for it. Leave it out, or use --method sparsevila.`,
+      `Expected no --${option} with --method ${entry.name}, which does not take it. Omit it, or use --method sparsevila.`,
     );
   }
   const options = given({
-    prefillSparsity: uses.prefill ? (prefillSparsity ?? PRESET.prefillSparsity) : undefined,
-    decodeSparsity: uses.decode ? (decodeSparsity ?? PRESET.decodeSparsity) : undefined,
-    positions: hasPlaces ? ((positions ?? 'original') as 'original' | 'compact') : undefined,
+    prefillSparsity: takes('prefillSparsity') ? (prefillSparsity ?? PRESET.prefillSparsity) : undefined,
+    decodeSparsity: takes('decodeSparsity') ? (decodeSparsity ?? PRESET.decodeSparsity) : undefined,
+    positions: takes('positions') ? ((positions ?? 'original') as 'original' | 'compact') : undefined,
   });
   return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
 }
@@ -202,7 +217,7 @@ export function loadOptions({ weights, precision, template, allowUrls, maxPixels
   return given({ weights, precision, template, allowUrls, maxPixels });
 }
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
+/** Options for `session`. @throws SparseVilaError `ERR_OPTION_INVALID` for errors that can be found without a model */
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
   const { kv, contextLength, system, history } = args;
   const options: SessionOptions = {
@@ -213,19 +228,19 @@ export function sessionOptions(args: ConversationArguments, method: SparsityMeth
   return options;
 }
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID`, as far as that can be told without a model */
+/** Options for `ask`. @throws SparseVilaError `ERR_OPTION_INVALID` for errors that can be found without a model */
 export function askOptions(args: ConversationArguments): AskOptions {
   const { temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop } = args;
   const options: AskOptions = given({ temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop });
   checkAskOptions(options);
-  // Without a temperature here the checkpoint's counts: only the ranges are known.
+  // The temperature may come from the checkpoint, so only the ranges can be checked here.
   createSampler({ temperature: 1, ...samplingOf(options) });
   return options;
 }
 
 type Given<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
 
-/** Only what was given. */
+/** The options that are not undefined. */
 function given<T extends object>(options: T): Given<T> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Given<T>;
 }

@@ -39,28 +39,39 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
     yargs
       .options(CHECKPOINT_OPTIONS)
       .option('format', { choices: QUANTIZED_FORMATS, default: 'autoawq' as const, describe: 'Layout of the weights' })
-      .option('group-size', { type: 'number', default: 128, describe: 'Inputs that share a scale' })
-      .option('symmetric', { type: 'boolean', default: false, describe: 'No zero points' })
-      .option('method', { choices: METHODS, default: 'awq' as const, describe: 'rtn rounds to nearest' })
-      .option('rounding', { choices: ROUNDINGS, default: 'feedback' as const, describe: 'nearest is plain AWQ' })
+      .option('group-size', { type: 'number', default: 128, describe: 'Number of inputs that share a scale' })
+      .option('symmetric', { type: 'boolean', default: false, describe: 'Quantize without zero points' })
+      .option('method', {
+        choices: METHODS,
+        default: 'awq' as const,
+        describe: 'How scales are found; rtn only rounds to nearest',
+      })
+      .option('rounding', {
+        choices: ROUNDINGS,
+        default: 'feedback' as const,
+        describe: 'How weights are rounded; nearest is plain AWQ',
+      })
       .option('modules', {
         choices: MODULES,
         array: true,
         default: ['decoder'] as Module[],
-        describe: 'What to put into 4 bits',
+        describe: 'Modules to quantize to 4 bits',
       })
-      .option('tower', { choices: TOWER_FORMATS, describe: 'Vision tower in 8 bits instead' })
+      .option('tower', { choices: TOWER_FORMATS, describe: 'Quantize the vision tower to 8 bits instead' })
       .option('calibration', {
         type: 'string',
         describe:
           'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes. Missing answers are asked for, which takes the whole float model in memory',
       })
-      .option('samples', { type: 'number', describe: 'Most conversations of it (128)' })
-      .option('rows', { type: 'number', describe: 'Most rows of its conversations that the search compares (4096)' })
+      .option('samples', { type: 'number', describe: 'Maximum number of calibration conversations (128)' })
+      .option('rows', {
+        type: 'number',
+        describe: 'Maximum number of calibration tokens that the search compares (4096)',
+      })
       .option('report', {
         type: 'boolean',
         default: false,
-        describe: 'Compare float, round-to-nearest and AWQ afterwards',
+        describe: 'Then compare the float, the round-to-nearest and the AWQ model',
       })
       .option('evaluation', { type: 'string', describe: 'Conversations for the report; default the packaged scenes' })
       .example(
@@ -76,7 +87,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
         'As llm-compressor writes it',
       ),
   handler: async (args) => {
-    await interruptible((signal) => run(args, signal), 'The same command continues where it was.\n');
+    await interruptible((signal) => run(args, signal), 'The same command continues from here.\n');
   },
 };
 

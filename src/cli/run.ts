@@ -1,4 +1,4 @@
-// `sparsevila run MODEL "question" a.png…`: one question with everything in its place, as other engines' command lines have it.
+// `sparsevila run MODEL "question" a.png…`: one question by positional arguments, as other engines' command lines have it.
 
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { ask, type OutputFlags } from './ask';
@@ -7,7 +7,7 @@ import { interruptible } from './interrupt';
 import { CONVERSATION_OPTIONS, type ConversationFlags, FILES_EPILOGUE, OUTPUT_OPTIONS } from './options';
 
 const QUESTION = {
-  question: { type: 'string', alias: 'q', group: 'Conversation:', describe: 'What to ask; - is stdin' },
+  question: { type: 'string', alias: 'q', group: 'Conversation:', describe: 'The question; - is stdin' },
 } as const;
 
 type RunFlags = ConversationFlags & OutputFlags & InferredOptionTypes<typeof QUESTION>;
@@ -15,7 +15,7 @@ type RunFlags = ConversationFlags & OutputFlags & InferredOptionTypes<typeof QUE
 export const runCommand: CommandModule<object, RunFlags> = {
   command: 'run',
   describe:
-    'Ask one question about images; without a question, talk about them. The model, the question and the images may stand without the names of their options',
+    'Ask one question about images; without a question, chat about them. Model, question and images may be given without option names',
   builder: (yargs) =>
     yargs
       .options(QUESTION)

@@ -17,9 +17,10 @@ export const setupCommand: CommandModule<object, SetupArguments> = {
     yargs
       .option('gpu', {
         type: 'boolean',
-        describe: 'Build the GPU library: by default where there is an NVIDIA GPU; --no-gpu leaves it out',
+        describe:
+          'Build the GPU library, even without a GPU; by default it is built if there is an NVIDIA GPU; --no-gpu skips it',
       })
-      .option('json', { type: 'boolean', default: false, describe: 'Print what is installed, as JSON' })
+      .option('json', { type: 'boolean', default: false, describe: 'Print what was installed as JSON' })
       .example('$0 setup', 'Set up; does nothing when all is there')
       .example('$0 setup --gpu', 'Build the GPU library on a machine without a GPU too')
       .example(

@@ -26,7 +26,7 @@ const OPTIONS = {
     default: 'sparsevila',
     describe: 'Whose ratios',
   },
-  positions: { ...text, choices: POSITION_MODES, default: 'original' as const, describe: 'Where kept tokens stand' },
+  positions: { ...text, choices: POSITION_MODES, default: 'original' as const, describe: 'Positions of kept tokens' },
   json: { type: 'boolean', default: false, group: 'Goal:', describe: 'Print the result as one JSON line' },
 } satisfies Record<string, Options>;
 

@@ -27,6 +27,9 @@ export interface MethodRatios {
   readonly seed?: number;
 }
 
+/** Options of methods that the command line has. */
+export type MethodOption = 'prefillSparsity' | 'decodeSparsity' | 'positions' | 'salienceLayer' | 'budget';
+
 export interface MethodEntry {
   readonly name: string;
   readonly title: string;
@@ -38,6 +41,8 @@ export interface MethodEntry {
   readonly source: string;
   /** The ratios that the method uses; the other one is ignored. */
   readonly uses: { readonly prefill: boolean; readonly decode: boolean };
+  /** Names of the method's own options that the command line has. */
+  readonly options?: readonly MethodOption[];
   /** Number of the first decoder layers that attend all retained rows regardless of the decode ratio; 0 if not given. */
   readonly denseLayers?: number;
   create(ratios: MethodRatios): SparsityMethod;
@@ -62,6 +67,7 @@ const ROWS: readonly MethodEntry[] = [
     safeForLaterTurns: true,
     source: 'Khaki et al., arXiv 2510.17777',
     uses: { prefill: true, decode: true },
+    options: ['salienceLayer', 'budget'],
     create: ({ seed: _, ...ratios }) => sparseVila(ratios),
   },
   {
@@ -221,6 +227,14 @@ const ROWS: readonly MethodEntry[] = [
 ];
 
 const RATIOS = { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS, seed: SEED };
+
+/** Whether a method takes an option of the command line. */
+export function takesOption(entry: MethodEntry, option: MethodOption): boolean {
+  if (option === 'prefillSparsity') return entry.uses.prefill;
+  if (option === 'decodeSparsity') return entry.uses.decode;
+  if (option === 'positions') return entry.stage.includes('tower');
+  return entry.options?.includes(option) ?? false;
+}
 
 export const METHODS: readonly MethodEntry[] = ROWS.map((row) => ({
   ...row,
