@@ -1,4 +1,5 @@
-// What happens to a finished sum: y = activation(sum + bias) + residual, or silu(gate) up. As kernels/linear.h says.
+// What happens to a finished sum: y = activation(sum + bias) scale + residual, or with activation(gate + bias) (up + bias). As
+// kernels/linear.h says.
 // Knows nothing of how the sum came about.
 #pragma once
 #include "cuda.h"
@@ -17,11 +18,10 @@ __device__ __forceinline__ float activate(float x, int32_t kind) {
   return x;
 }
 
-__device__ __forceinline__ void store(const Product& p, int64_t row, int64_t col, float sum) {
-  if (p.bias) sum += p.bias[col];
-  sum = activate(sum, p.activation);
-  if (p.residual) sum += p.residual[row * p.residual_ld + col];
-  p.y[row * p.ldy + col] = sum;
+__device__ __forceinline__ void store(const Product& p, int64_t row, int64_t col, float y) {
+  if (p.scale) y *= p.scale[col];
+  if (p.residual) y += p.residual[row * p.residual_ld + col];
+  p.y[row * p.ldy + col] = y;
 }
 
 /** Output `out` of S neighbouring strips in one row; of gated matrices the first strip is gate, the second up. */
@@ -30,13 +30,16 @@ __device__ __forceinline__ void store_strips(const Product& p, int64_t row, int6
   if (S % 2 == 0 && p.gated) {
     for (int s = 0; s + 1 < S; s += 2) {
       const int64_t col = (strip + s) / 2 * kLanes + out;
-      if (strip + s < p.strips && col < p.n) p.y[row * p.ldy + col] = activate(sums[s], kSilu) * sums[s + 1];
+      if (strip + s >= p.strips || col >= p.n) continue;
+      float gate = sums[s], up = sums[s + 1];
+      if (p.bias) gate += p.bias[col], up += p.bias[p.n + col];
+      store(p, row, col, activate(gate, p.activation) * up);
     }
     return;
   }
   for (int s = 0; s < S; s++) {
     const int64_t col = (strip + s) * kLanes + out;
-    if (strip + s < p.strips && col < p.n) store(p, row, col, sums[s]);
+    if (strip + s < p.strips && col < p.n) store(p, row, col, activate(p.bias ? sums[s] + p.bias[col] : sums[s], p.activation));
   }
 }
 

@@ -51,7 +51,7 @@ void linear(GpuStream stream, GpuScratch scratch, const float* x, int64_t ldx, i
   p.group = h.group, p.groups = h.type == kInt4 ? int4_groups(h.k, h.group) : 0;
   p.scale_bf16 = h.scale_bf16, p.zero_scaled = h.zero_scaled, p.gated = h.gated;
   p.ldx = ldx, p.n = h.n, p.ldy = ldy;
-  p.bias = e->bias, p.activation = e->activation, p.residual_ld = e->residual_ld;
+  p.bias = e->bias, p.scale = e->scale, p.activation = e->activation, p.residual_ld = e->residual_ld;
   const BlockScratch need = block_scratch(h);
   int64_t chunk = ceil_div(rows, kBlockRows);  // in blocks
   if (need.fragments > 0) {

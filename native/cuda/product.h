@@ -16,7 +16,7 @@ struct Product {
   char* fragments;  // x in the order the tensor cores read it (fragments.cuh)
   float* sums;      // int4: of each group of inputs [ceil(rows / 8)][groups][8]; int8: the scale of each row [rows]
   int64_t n;
-  const float *bias, *residual;
+  const float *bias, *scale, *residual;  // as Epilogue's
   int64_t residual_ld;
   int32_t activation;
   float* y;  // [rows][ldy]

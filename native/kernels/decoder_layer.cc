@@ -59,7 +59,9 @@ void decoder_layer(Device& device, const DecoderLayer& l) {
   residual.residual_ld = l.d;
   device.linear(context, ldc, l.t, l.o, residual, hidden, ld);
   device.rms_norm(hidden, ld, l.post_norm, l.eps, l.t, l.d, normed, ld);
-  device.linear(normed, ld, l.t, l.gate_up, Epilogue{}, mlp, ldm);
+  Epilogue gate;
+  gate.activation = kSilu;
+  device.linear(normed, ld, l.t, l.gate_up, gate, mlp, ldm);
   Epilogue last;
   last.residual = hidden;
   last.residual_ld = ld;

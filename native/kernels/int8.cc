@@ -17,7 +17,12 @@ int64_t total_rows(const Int8Part* parts, int count) {
 
 int64_t strip_bytes(int64_t k) { return int8_padded_k(k) * kLanes + 128; }
 
-/** One row as 8-bit values and its scale; floats are rounded to max|w| / 127, half to even. */
+int64_t strips_of(const Int8Part* parts, int count, bool gated) {
+  const int64_t rows = gated ? parts[0].rows : total_rows(parts, count);
+  return (rows + kLanes - 1) / kLanes * (gated ? 2 : 1);
+}
+
+/** One row of a stack of parts, or zeros beyond it, as 8-bit values and its scale; floats are rounded to max|w| / 127, half to even. */
 float read_row(const Int8Part* parts, int count, int64_t row, int64_t k, float* wide, int8_t* out) {
   int i = 0;
   while (i < count && row >= parts[i].rows) row -= parts[i++].rows;
@@ -40,17 +45,18 @@ float read_row(const Int8Part* parts, int count, int64_t row, int64_t k, float* 
 
 }  // namespace
 
-int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k) {
-  return (int64_t)sizeof(PackedHeader) + (total_rows(parts, count) + kLanes - 1) / kLanes * strip_bytes(k);
+int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k, bool gated) {
+  return (int64_t)sizeof(PackedHeader) + strips_of(parts, count, gated) * strip_bytes(k);
 }
 
-void pack_int8(const Int8Part* parts, int count, int64_t k, void* out) {
+void pack_int8(const Int8Part* parts, int count, int64_t k, bool gated, void* out) {
   PackedHeader h = {};
   h.magic = kPackedMagic;
   h.type = kInt8;
-  h.n = total_rows(parts, count);
+  h.gated = gated;
+  h.n = gated ? parts[0].rows : total_rows(parts, count);
   h.k = k;
-  h.strips = (h.n + kLanes - 1) / kLanes;
+  h.strips = strips_of(parts, count, gated);
   h.strip_bytes = strip_bytes(k);
   memcpy(out, &h, sizeof h);
   const int64_t kp = int8_padded_k(k);
@@ -60,8 +66,9 @@ void pack_int8(const Int8Part* parts, int count, int64_t k, void* out) {
     auto* row = (int8_t*)(wide + k);
     for (int64_t s = begin; s < end; s++) {
       char* to = static_cast<char*>(out) + sizeof h + s * h.strip_bytes;
+      const Int8Part* stack = gated ? parts + s % 2 : parts;
       for (int r = 0; r < kLanes; r++) {
-        const float scale = read_row(parts, count, s * kLanes + r, k, wide, row);
+        const float scale = read_row(stack, gated ? 1 : count, (gated ? s / 2 : s) * kLanes + r, k, wide, row);
         int32_t sum = 0;
         for (int64_t c = 0; c < kp; c++) {
           to[c / 4 * 64 + r * 4 + c % 4] = (char)row[c];

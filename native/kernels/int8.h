@@ -18,8 +18,9 @@ struct Int8Part {
 };
 
 inline int64_t int8_padded_k(int64_t k) { return (k + 3) / 4 * 4; }
-int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k);
-void pack_int8(const Int8Part* parts, int count, int64_t k, void* out);
+/** gated: two parts (gate, up) of equal rows, interleaved strip by strip; else parts are stacked. */
+int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k, bool gated);
+void pack_int8(const Int8Part* parts, int count, int64_t k, bool gated, void* out);
 /** Rows of the dequantised matrix, f32 [rows][k]. */
 void dequantize_int8(const void* packed, int64_t row, int64_t rows, float* out);
 

@@ -90,8 +90,10 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t d, float* y);
   void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t d, float* y);
   void (*activate)(float* x, int64_t n, int32_t kind);
-  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  /** y = activation(gate) up. */
+  void (*gated_mul)(const float* gate, const float* up, int64_t n, int32_t kind, float* y);
   void (*add)(const float* a, const float* b, int64_t n, float* y);
+  void (*mul)(const float* a, const float* b, int64_t n, float* y);
   void (*rope)(float* x, const float* cos, const float* sin, int64_t half);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
   /** bf16 of x - hi; 0 where hi is not finite. */

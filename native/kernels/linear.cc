@@ -72,20 +72,27 @@ void pack_strip(const Source* src, int64_t k, int32_t type, float* wide, char* o
   }
 }
 
-/** One row of a finished tile -> y. */
+/** One row of a finished tile -> y. The outputs of a gated matrix take the places of gate and up, from the first on. */
 void finish_row(const PackedHeader& h, const Epilogue& e, float* tile, int64_t strip, int64_t strips, const float* residual,
                 float* y) {
   const Kernels& k = kernels();
+  const int64_t per = h.gated ? 2 : 1, col = strip / per * kLanes, width = strips / per * kLanes;
+  const int64_t n = h.n - col < width ? h.n - col : width;
   if (h.gated) {
-    for (int64_t s = 0; s < strips; s += 2) {
-      const int64_t col = (strip + s) / 2 * kLanes, n = h.n - col < kLanes ? h.n - col : kLanes;
-      k.silu_mul(tile + s * kLanes, tile + (s + 1) * kLanes, n, y + col);
+    for (int64_t i = 0; i < n; i += kLanes) {
+      float *gate = tile + 2 * i, *up = gate + kLanes;
+      const int64_t left = n - i < kLanes ? n - i : kLanes;
+      if (e.bias) {
+        k.add(gate, e.bias + col + i, left, gate);
+        k.add(up, e.bias + h.n + col + i, left, up);
+      }
+      k.gated_mul(gate, up, left, e.activation, tile + i);
     }
-    return;
+  } else {
+    if (e.bias) k.add(tile, e.bias + col, n, tile);
+    k.activate(tile, n, e.activation);
   }
-  const int64_t col = strip * kLanes, n = h.n - col < strips * kLanes ? h.n - col : strips * kLanes;
-  if (e.bias) k.add(tile, e.bias + col, n, tile);
-  k.activate(tile, n, e.activation);
+  if (e.scale) k.mul(tile, e.scale + col, n, tile);
   if (residual) k.add(tile, residual + col, n, y + col);
   else memcpy(y + col, tile, (size_t)n * 4);
 }

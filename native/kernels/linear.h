@@ -20,14 +20,15 @@ void pack(const WeightPart* parts, int count, int64_t k, int32_t type, bool gate
 const char* check_packed(const void* data, int64_t bytes);
 
 struct Epilogue {
-  const float* bias = nullptr;  // [n]
-  int32_t activation = kNone;
+  const float* bias = nullptr;      // [n]; of a gated matrix [2n], the gate's first
+  int32_t activation = kNone;       // of a gated matrix that of the gate
+  const float* scale = nullptr;     // [n]
   const float* residual = nullptr;  // [rows][ld]; may alias y
   int64_t residual_ld = 0;
 };
 
-/** y[rows][ldy] = activation(x W^T + bias) + residual; for gated weights y = silu(x G^T) * (x U^T). Leading strips only when
- *  strips >= 0. Strides in floats. */
+/** y[rows][ldy] = activation(x W^T + bias) scale + residual; of gated weights activation(x G^T + bias) (x U^T + bias) takes the place of
+ *  the activation. Leading strips only when strips >= 0. Strides in floats. */
 void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const Epilogue&, float* y, int64_t ldy,
             int64_t strips = -1);
 

@@ -67,12 +67,16 @@ static void activate(float* x, int64_t n, int32_t kind) {
   SV_EACH_VEC(n) store_part(x + i, activation(load_part(x + i, left), kind), left);
 }
 
-static void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
-  SV_EACH_VEC(n) store_part(y + i, mul(activation(load_part(gate + i, left), kSilu), load_part(up + i, left)), left);
+static void gated_mul(const float* gate, const float* up, int64_t n, int32_t kind, float* y) {
+  SV_EACH_VEC(n) store_part(y + i, mul(activation(load_part(gate + i, left), kind), load_part(up + i, left)), left);
 }
 
 static void add_rows(const float* a, const float* b, int64_t n, float* y) {
   SV_EACH_VEC(n) store_part(y + i, add(load_part(a + i, left), load_part(b + i, left)), left);
+}
+
+static void mul_rows(const float* a, const float* b, int64_t n, float* y) {
+  SV_EACH_VEC(n) store_part(y + i, mul(load_part(a + i, left), load_part(b + i, left)), left);
 }
 
 /** Half-rotation: (a, b) -> (a cos - b sin, b cos + a sin), a the first half of the head, b the second. */

@@ -1,16 +1,15 @@
-// SvLinear: y = activation(x W^T + bias). SvGatedMlp: y = (silu(x G^T) * (x U^T)) D^T. SvEmbed: rows of a packed table.
+// SvLinear: y = activation(x W^T + bias), or activation(x G^T + bias) (x U^T + bias). SvGatedMlp: y = (silu(x G^T) * (x U^T)) D^T. SvEmbed: rows of a packed table.
 #include "checks.h"
 
 namespace sv {
 namespace {
 
-/** x f32 [t, k], w packed [n, k], bias f32 [n] or [0], activation int32 -> f32 [t, n]. */
+/** x f32 [t, k], w packed [n, k], bias f32 [n] ([2 n] of gated matrices) or [0], activation int32 -> f32 [t, n]. */
 void linear_op(Op& op) {
   const View x = op.input(0, 2), w = op.input(1), bias = op.input(2), activation = op.input(3);
   const Matrix m = packed(op, w, x.dim(1), "weight");
   const PackedHeader& h = m.header;
-  check_size(bias, h.n, "bias", true);
-  require(!h.gated || !bias.count(), "a gated matrix takes no bias");
+  check_size(bias, h.gated ? 2 * h.n : h.n, "bias", true);
   require(activation.count() == 1, "activation: expected one value");
   const View y = op.output(0, {x.dim(0), h.n});
   Epilogue e;
@@ -25,7 +24,9 @@ void gated_mlp_op(Op& op) {
   const int64_t t = x.dim(0), ld = padded_ld(g.header.n);
   const View y = op.output(0, {t, d.header.n});
   float* hidden = op.device().scratch(kMlp, t * ld);
-  op.device().linear(x.f32(), x.dim(1), t, g, {}, hidden, ld);
+  Epilogue gate;
+  gate.activation = kSilu;
+  op.device().linear(x.f32(), x.dim(1), t, g, gate, hidden, ld);
   op.device().linear(hidden, ld, t, d, {}, y.f32(), d.header.n);
 }
 

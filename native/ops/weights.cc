@@ -73,18 +73,19 @@ void load_op(Op& op) {
   source(r[0]).check();
 }
 
-/** recipe: [k, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
+/** recipe: [k, gated, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
  *  8-bit matrix. type 4 (int8) takes its scales [rows] from the file; a float part is rounded here and has no scales (-1). */
 void pack_int8_op(Op& op) {
   const View recipe = op.input(0, 1);
   const int32_t* r = recipe.i32();
-  require(recipe.count() >= 10 && (recipe.count() - 1) % 9 == 0 && r[0] > 0, "recipe: wrong length or k");
+  require(recipe.count() >= 11 && (recipe.count() - 2) % 9 == 0 && r[0] > 0, "recipe: wrong length or k");
   const int64_t k = r[0];
-  const int count = (int)((recipe.count() - 1) / 9);
+  const bool gated = r[1];
+  const int count = (int)((recipe.count() - 2) / 9);
   std::vector<Int8Part> parts;
   std::vector<std::vector<float>> scales((size_t)count);
   for (int i = 0; i < count; i++) {
-    const int32_t* p = r + 1 + 9 * i;
+    const int32_t* p = r + 2 + 9 * i;
     const int64_t rows = p[4];
     require(rows > 0, "recipe: a part without rows");
     parts.push_back({elements(source(p[0]), wide(p + 1), rows * k, p[3] == kInt8 ? 1 : float_bytes(p[3])), p[3], rows, nullptr});
@@ -96,10 +97,11 @@ void pack_int8_op(Op& op) {
       if (!(scales[i][j] - scales[i][j] == 0)) fail("scale " + std::to_string(j) + " of part " + std::to_string(i) + " is not finite");
     parts.back().scales = scales[i].data();
   }
-  const int64_t bytes = packed_int8_bytes(parts.data(), count, k);
+  require(!gated || (count == 2 && parts[0].rows == parts[1].rows), "gated: expected two parts of equal rows");
+  const int64_t bytes = packed_int8_bytes(parts.data(), count, k, gated);
   op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
-                          [&](void* out) { pack_int8(parts.data(), count, k, out); });
-  for (int i = 0; i < count; i++) source(r[1 + 9 * i]).check();
+                          [&](void* out) { pack_int8(parts.data(), count, k, gated, out); });
+  for (int i = 0; i < count; i++) source(r[2 + 9 * i]).check();
 }
 
 }  // namespace

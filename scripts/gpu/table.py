@@ -19,7 +19,7 @@ class GpuMatrix(Structure):
 
 
 class Epilogue(Structure):
-    _fields_ = [("bias", P), ("activation", I), ("residual", P), ("residual_ld", L)]
+    _fields_ = [("bias", P), ("activation", I), ("scale", P), ("residual", P), ("residual_ld", L)]
 
 
 class Rows(Structure):

@@ -122,16 +122,16 @@ def test_linear(gpu):
         for rows, n, k in [(1, 33, 128), (2, 16, 200), (17, 80, 133), (65, 97, 256), (129, 48, 64)]:
             for gated in [False, True] if kind != "int8" else [False]:
                 m = matrix_of(kind, n, k, 2 if gated else 1)
-                x, bias, residual = noise(rows, k), noise(n), noise(rows, n)
-                kind_of = 0 if gated else int(random.choice([0, 4]))
-                epilogue = Epilogue() if gated else Epilogue(gpu.put(bias).pointer, kind_of, gpu.put(strided(residual, n + 1)).pointer, n + 1)
+                x, bias, scale, residual = noise(rows, k), noise(2 if gated else 1, n), 1 + noise(n, scale=0.2), noise(rows, n)
+                kind_of = int(random.choice([0, 4]))
+                epilogue = Epilogue(gpu.put(bias).pointer, kind_of, gpu.put(scale).pointer, gpu.put(strided(residual, n + 1)).pointer, n + 1)
                 y = gpu.empty((rows, n + 3))
                 gpu.call("linear", gpu.scratch, gpu.put(strided(x, k + 2)), k + 2, rows, gpu.matrix(m), epilogue, y, n + 3, -1)
                 product = [xp.einsum("rk,nk->rn", ref(x), ref(w)) for w in m.logical()]
+                expected = ACTIVATIONS[kind_of](product[0] + ref(bias[0]))
                 if gated:
-                    expected = ACTIVATIONS[4](product[0]) * product[1]
-                else:
-                    expected = ACTIVATIONS[kind_of](product[0] + ref(bias)) + ref(residual)
+                    expected = expected * (product[1] + ref(bias[1]))
+                expected = expected * ref(scale) + ref(residual)
                 near(y.get()[:, :n], expected, tolerance * (10 if gated else 1), f"{kind}, {rows} x {n} x {k}{', gated' if gated else ''}")
                 assert np.isnan(y.get()[:, n:]).all(), "wrote between rows"
     m = matrix_of("bf16", 64, 32)

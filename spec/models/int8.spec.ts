@@ -46,8 +46,8 @@ const int8 = (name: string, rows = 64, k = 32): Given => ({
   [`${name}.weight`]: ['I8', rows, k],
   [`${name}.weight_scale`]: ['F32', rows, 1],
 });
-const read = (given: Given, more: { gated?: boolean; config?: QuantizationConfig } = {}) =>
-  codeAndMessage(() => int8Module(finder(given), 'x', 64, 32, { gated: more.gated ?? false, config: more.config }));
+const read = (given: Given, config?: QuantizationConfig) =>
+  codeAndMessage(() => int8Module(finder(given), 'x', 64, 32, config));
 
 describe('a module in 8 bits', () => {
   test.each<readonly [string, Given]>([
@@ -66,14 +66,10 @@ describe('a module in 8 bits', () => {
     ['fixed activation scales', { ...int8('x'), 'x.input_scale': ['F32', 1] }, /FORMAT: .*"x\.input_scale" is not/],
   ])('is refused: %s', async (_, given, message) => expect(await read(given)).toMatch(message));
 
-  test('is no gate', async () => {
-    expect(await read(int8('x'), { gated: true })).toMatch(/^ERR_WEIGHT_FORMAT: "x": gated.*not supported/);
-  });
-
   test('disagrees with a config of another format', async () => {
     const config = parse(compressed({ format: 'pack-quantized' }, { num_bits: 4 }, null));
-    expect(await read(int8('x'), { config })).toMatch(/^ERR_WEIGHT_FORMAT: .*config\.json says pack-quantized/);
-    expect(await read(int8('x'), { config: parse(compressed()) })).toBe('no error');
+    expect(await read(int8('x'), config)).toMatch(/^ERR_WEIGHT_FORMAT: .*config\.json says pack-quantized/);
+    expect(await read(int8('x'), parse(compressed()))).toBe('no error');
   });
 });
 

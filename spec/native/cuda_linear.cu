@@ -186,9 +186,9 @@ struct Matrix {
     } else {
       const Floats w = random_floats(2 * n * k, -0.5f, 0.7f);
       if (kind.type == kInt8) {
-        const Int8Part part = {w.data(), kF32, n, nullptr};
-        packed.resize(packed_int8_bytes(&part, 1, k));
-        pack_int8(&part, 1, k, packed.data());
+        const Int8Part parts[2] = {{w.data(), kF32, n, nullptr}, {w.data() + n * k, kF32, n, nullptr}};
+        packed.resize(packed_int8_bytes(parts, 1 + kind.gated, k, kind.gated));
+        pack_int8(parts, 1 + kind.gated, k, kind.gated, packed.data());
       } else {
         const WeightPart parts[2] = {{w.data(), kF32, n}, {w.data() + n * k, kF32, n}};
         packed.resize(packed_bytes(parts, 1 + kind.gated, k, kind.type, kind.gated));
@@ -221,7 +221,7 @@ double activate(double x, int32_t kind) {
 /** Inputs of a product; all of them random but for what a case says. */
 struct Inputs {
   int64_t rows;
-  Floats x, bias, residual;
+  Floats x, bias, scale, residual;
   int32_t activation;
 };
 
@@ -235,12 +235,11 @@ std::vector<double> expected(const Kind& kind, const Matrix& m, const Inputs& in
       return s;
     };
     for (int64_t c = 0; c < n; c++) {
-      const int64_t gate = c / kLanes * 2 * kLanes + c % kLanes;
-      if (kind.gated) y.push_back(activate(dot(gate), kSilu) * dot(gate + kLanes));
-      else {
-        const double bias = in.bias.empty() ? 0 : in.bias[c], residual = in.residual.empty() ? 0 : in.residual[r * n + c];
-        y.push_back(activate(dot(c) + bias, in.activation) + residual);
-      }
+      const int64_t first = kind.gated ? c / kLanes * 2 * kLanes + c % kLanes : c;
+      const auto at = [](const Floats& values, int64_t i, double absent) { return values.empty() ? absent : values[i]; };
+      double result = activate(dot(first) + at(in.bias, c, 0), in.activation);
+      if (kind.gated) result *= dot(first + kLanes) + at(in.bias, n + c, 0);
+      y.push_back(result * at(in.scale, c, 1) + at(in.residual, r * n + c, 0));
     }
   }
   return y;
@@ -250,7 +249,7 @@ std::vector<double> expected(const Kind& kind, const Matrix& m, const Inputs& in
 Floats product(const Matrix& m, const Inputs& in, int64_t rows, int64_t strips, double* touched) {
   const int64_t n = m.gpu.header.n, k = m.gpu.header.k, ldx = k + 3, ldy = n + 5;
   const Device<float> x(spread(Floats(in.x.begin(), in.x.begin() + rows * k), rows, k, ldx));
-  const Device<float> bias(in.bias);
+  const Device<float> bias(in.bias), scale(in.scale);
   Floats first;  // where there is a residual it is in y
   if (!in.residual.empty()) first = spread(Floats(in.residual.begin(), in.residual.begin() + rows * n), rows, n, ldy);
   first.resize((rows + 1) * ldy, 0);
@@ -259,6 +258,7 @@ Floats product(const Matrix& m, const Inputs& in, int64_t rows, int64_t strips, 
   Epilogue e;
   e.bias = in.bias.empty() ? nullptr : bias.data;
   e.activation = in.activation;
+  e.scale = in.scale.empty() ? nullptr : scale.data;
   if (!in.residual.empty()) e.residual = y.data, e.residual_ld = ldy;
   Scratch scratch;
   gpu::linear(nullptr, scratch.gpu(), x.data, ldx, rows, &m.gpu, &e, y.data, ldy, strips);
@@ -282,10 +282,11 @@ constexpr int64_t kFewer[] = {1, 2, 7, 15, 16, 17, 33};
 void check_product(const Kind& kind, int64_t n, int64_t k, int round) {
   const string name = string(kind.name) + " n=" + std::to_string(n) + " k=" + std::to_string(k);
   const Matrix m(kind, n, k);
-  Inputs in = {kRows, random_floats(kRows * k, -1.5f, 2), {}, {}, kNone};
-  if (!kind.gated && round % 2) in.bias = random_floats(n, -1, 1.5f);
-  if (!kind.gated && round % 3) in.residual = random_floats(kRows * n, -1.5f, 1);
-  if (!kind.gated && kind.type != kInt8) in.activation = round % 5;
+  Inputs in = {kRows, random_floats(kRows * k, -1.5f, 2), {}, {}, {}, kNone};
+  if (round % 2) in.bias = random_floats(kind.gated ? 2 * n : n, -1, 1.5f);
+  if (round % 3) in.residual = random_floats(kRows * n, -1.5f, 1);
+  if (kind.type != kInt8 && round % 4 > 1) in.scale = random_floats(n, 0.5f, 1.5f);
+  if (kind.type != kInt8) in.activation = round % 5;
   if (kind.type == kInt8 && round % 2) {  // steps of 1, and values half-way between them
     for (float& v : in.x) v = (float)((int)(bits32() % 509) - 254) * 0.5f;
     for (int64_t r = 0; r < kRows; r++) in.x[r * k + r % k] = 127;
@@ -346,7 +347,7 @@ void check_special(const Kind& kind) {
   const Matrix m(kind, n, k);
   for (const int64_t rows : {int64_t(5), int64_t(40)}) {
     const string name = string(kind.name) + " rows=" + std::to_string(rows);
-    Inputs in = {rows, random_floats(rows * k, -1, 1.5f), {}, {}, kNone};
+    Inputs in = {rows, random_floats(rows * k, -1, 1.5f), {}, {}, {}, kNone};
     double touched = 0;
     const Floats all = product(m, in, rows, -1, &touched);
     const int64_t some = kind.gated ? 16 : 32;  // two strips
@@ -440,6 +441,7 @@ const Kind kKinds[] = {
     {"int4 group=32 fast", kInt4, false, true, 32, true, false},
     {"int4 group=128 gated fast", kInt4, true, true, 128, false, true},
     {"int8", kInt8, false, false, 0, false, false},
+    {"int8 gated", kInt8, true, false, 0, false, false},
 };
 
 }  // namespace

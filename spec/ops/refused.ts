@@ -93,7 +93,7 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['linear: x of the wrong rank', () => linear(zeros(5), W, NONE), /expected rank 2, received 1/],
   ['linear: other k', () => linear(zeros(2, 6), W, NONE), /expected 6 inputs, the matrix has 5/],
   ['linear: bias of another length', () => linear(zeros(2, 5), W, zeros(6)), /bias: expected 7 elements, received 6/],
-  ['linear: a gated matrix with a bias', () => linear(zeros(2, 5), GATED, zeros(7)), /takes no bias/],
+  ['linear: a gated matrix with half a bias', () => linear(zeros(2, 5), GATED, zeros(7)), /bias: expected 14 elements/],
   [
     'linear: weights that are not packed',
     () => linear(zeros(2, 5), { ...W, tensor: KV }, NONE),

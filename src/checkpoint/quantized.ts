@@ -98,7 +98,7 @@ const NOT_COMPUTED = ['weight_zero_point', 'weight_g_idx', 'input_scale', 'input
 export const isInt8 = (find: Find, module: string): boolean => find(`${module}.weight`)?.dtype === 'I8';
 
 /**
- * The 8-bit form of `module`, a matrix [rows, k] and no gate. The tensors decide; a config has to agree.
+ * The 8-bit form of `module`, a matrix [rows, k]. The tensors decide; a config has to agree.
  * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_FORMAT` (zero points, fixed
  *   activation scales, a config of another format)
  */
@@ -107,9 +107,8 @@ export function int8Module(
   module: string,
   rows: number,
   k: number,
-  { gated, config }: { readonly gated: boolean; readonly config: QuantizationConfig | undefined },
+  config: QuantizationConfig | undefined,
 ): Int8Module {
-  if (gated) throw wrong('FORMAT', module, 'gated MLPs (gate_proj, up_proj) in 8 bits are not supported');
   if (config !== undefined && config.layout !== 'int-quantized')
     throw wrong('FORMAT', module, `the weight is of 8 bits (I8), but ${config.file} says ${config.layout}`);
   const [weight, scales] = [find(`${module}.weight`), find(`${module}.weight_scale`)];

@@ -35,7 +35,7 @@ export function packStack(
 ): PackedMatrix {
   const { type, precision, rangeOf } = options;
   if (form.kind === 'int4') return packModules(form.parts, rangeOf, { gated, precision });
-  if (form.kind === 'int8') return packInt8Modules(form.parts, k, rangeOf);
+  if (form.kind === 'int8') return packInt8Modules(form.parts, k, rangeOf, gated);
   if (form.kind === 'mixed') return packMixed(form.parts, { k, rows, gated }, options);
   const parts = form.parts.map((part, i) => plainPart(part, rows[i] as number, rangeOf));
   return packMatrix(parts, k, { gated, ...(type === undefined ? {} : { type }) });
@@ -103,13 +103,14 @@ function packInt8Modules(
   modules: readonly Int8Module[],
   k: number,
   rangeOf: (entry: TensorEntry) => ByteRange,
+  gated = false,
 ): PackedMatrix {
   const parts = modules.map(({ rows, tensors: { weight, scales }, scaleType }) => ({
     ...{ ...rangeOf(weight), type: 'int8' as const, rows },
     scales: { ...rangeOf(scales), type: scaleType },
   }));
   try {
-    return packInt8(parts, k);
+    return packInt8(parts, k, { gated });
   } catch (error) {
     throw nameParts(error, modules);
   }

@@ -98,7 +98,7 @@ export function weightIndex(
     return { entry, type };
   };
   const stack = (given: Stack): StackForm => {
-    const { modules, rows, k, gated } = given;
+    const { modules, rows, k } = given;
     const kinds = new Set(modules.map((module) => kindOf(find, module)));
     if (kinds.size > 1) return each(given);
     const rowsOf = (i: number): number => rows[i] as number;
@@ -106,7 +106,7 @@ export function weightIndex(
       return { kind: 'plain', parts: modules.map((module, i) => plain(`${module}.weight`, [rowsOf(i), k])) };
     const config = quantization;
     if (kinds.has('int8')) {
-      const parts = modules.map((module, i) => int8Module(find, module, rowsOf(i), k, { gated, config }));
+      const parts = modules.map((module, i) => int8Module(find, module, rowsOf(i), k, config));
       return { kind: 'int8', parts };
     }
     const parts = modules.map((module, i) => quantizedModule(find, module, rowsOf(i), k, config));

@@ -26,9 +26,9 @@ function activationTensor(activation: Activation): Tensor {
 }
 
 /**
- * y = activation(x W^T + bias).
+ * y = activation(x W^T + bias), or, of a matrix packed with `gated`, activation(x G^T + bias) * (x U^T + bias).
  * @param x f32 [t, inputs]
- * @param bias f32 [outputs], or [0] for none
+ * @param bias f32 [outputs], of a gated matrix [2 outputs], the gate's first; or [0] for none
  * @returns f32 [t, outputs]
  */
 export function linear(x: Tensor, w: PackedMatrix, bias: Tensor, activation: Activation = 'none'): Tensor {

@@ -182,17 +182,21 @@ export interface Int8Part extends ByteRange {
 }
 
 /**
- * Packs a matrix [rows, k], parts stacked, with one scale per output; products round activations to 8 bits per row (W8A8,
+ * Packs a matrix [rows, k], parts stacked, or two of equal rows as gate and up, with one scale per output; products round activations to 8 bits per row (W8A8,
  * SmoothQuant, arXiv 2211.10438): NMSE about 5e-5 against f32 on the same weights for Gaussian activations.
  * Throws for parts outside their sources and for scales that are not finite.
  */
-export function packInt8(parts: readonly Int8Part[], k: number): PackedMatrix {
-  const recipe = [k];
+export function packInt8(
+  parts: readonly Int8Part[],
+  k: number,
+  { gated = false }: { readonly gated?: boolean } = {},
+): PackedMatrix {
+  const recipe = [k, Number(gated)];
   for (const { source, offset, rows, type, scales } of parts) {
     recipe.push(source, ...words(offset), type === 'int8' ? 4 : TYPE_CODE[type], rows);
     recipe.push(scales?.source ?? -1, ...words(scales?.offset ?? 0), TYPE_CODE[scales?.type ?? 'f32']);
   }
   const tensor = withInt32(recipe, (r) => run('SvPackInt8', [r]));
-  const outputs = parts.reduce((sum, part) => sum + part.rows, 0);
-  return { tensor, outputs, inputs: k, type: 'int8', gated: false };
+  const outputs = gated ? (parts[0]?.rows ?? 0) : parts.reduce((sum, part) => sum + part.rows, 0);
+  return { tensor, outputs, inputs: k, type: 'int8', gated };
 }

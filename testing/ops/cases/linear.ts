@@ -3,7 +3,7 @@
 import { type Activation, embed, gatedMlp, linear } from '../../../src/ops/linear';
 import { float32 } from '../../../src/ops/run';
 import { packArrays, WEIGHT_BYTES, type WeightType } from '../../../src/ops/weights';
-import { gatedMlpReference, linearReference } from '../references/linear';
+import { gatedLinearReference, gatedMlpReference, linearReference } from '../references/linear';
 import { coldCopies, compare, inTurn, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { elementsOf, noise, rowsOf, sample, weightValues } from './data';
 import {
@@ -31,21 +31,29 @@ export interface LinearSizes {
   readonly dot?: boolean;
   readonly bias?: boolean;
   readonly activation?: Activation;
+  /** Gate and up, [n, k] each. */
+  readonly gated?: boolean;
   readonly big?: boolean;
 }
 
 /** Tolerance and storage follow from `type`. */
 export function linearCase(sizes: LinearSizes): OpCase {
-  const { t, k, n, type, grid = INT4_GRID, dot = false, bias = false, activation = 'none', big = false } = sizes;
-  const texts = [gridName(type, grid), bias ? 'bias' : '', activation === 'none' ? '' : activation];
+  const { t, k, n, type, grid = INT4_GRID, dot = false, bias = false, gated = false, big = false } = sizes;
+  const { activation = 'none' } = sizes;
+  const texts = [
+    gridName(type, grid),
+    gated ? 'gated' : '',
+    bias ? 'bias' : '',
+    activation === 'none' ? '' : activation,
+  ];
   const extras = texts.filter((text) => text !== '').join(' ');
   return {
     op: 'linear',
     name: `${t}x${k}x${n}${extras && ` ${extras}`}`,
     dtype: dot ? 'bf16 dot' : type,
-    tolerance: toleranceOf(type, dot),
+    tolerance: gated && type === 'int4 fast' ? 'int4FastGated' : toleranceOf(type, dot),
     big,
-    prepare: () => prepareLinear({ ...sizes, grid, dot, bias, activation, big }),
+    prepare: () => prepareLinear({ ...sizes, grid, dot, bias, activation, gated, big }),
   };
 }
 
@@ -55,23 +63,27 @@ function gridName(type: StoredType, { group, stored, zeros, scales }: Int4Grid):
   return `group ${group}${group === stored ? '' : ` as ${stored}`} zeros ${zeros} scales ${scales}`;
 }
 
-function prepareLinear({ t, k, n, type, grid, dot, bias, activation, big }: Required<LinearSizes>): PreparedCase {
+function prepareLinear(sizes: Required<LinearSizes>): PreparedCase {
+  const { t, k, n, type, grid, dot, bias, activation, gated, big } = sizes;
   const keep = keeper();
   const seed = `linear ${t} ${k} ${n} ${type} `;
   const x = noise(`${seed}x`, t * k);
-  const w = storedValues(`${seed}w`, n, k, type, grid);
-  const b = noise(`${seed}b`, bias ? n : 0);
-  const weightBytes = storedBytes(type, n, k, grid);
+  const parts = (gated ? ['gate', 'up'] : ['w']).map((name) => storedValues(seed + name, n, k, type, grid));
+  const b = noise(`${seed}b`, bias ? parts.length * n : 0);
+  const weightBytes = parts.length * storedBytes(type, n, k, grid);
   const copies = big && t <= FEW_ROWS ? coldCopies(weightBytes) : 1;
-  const pack = packer([w], k, type, { grid, roundActivations: dot });
+  const pack = packer(parts, k, type, { grid, roundActivations: dot, gated });
   const matrices = Array.from({ length: copies }, () => keep.matrix(pack()));
   const next = inTurn(matrices);
   const [input, biases] = [keep.tensor(float32(x, [t, k])), keep.tensor(float32(b, [b.length]))];
   const run = () => [linear(input, next(), biases, activation)];
   const [rows, outputs] = [sample(t, big ? SAMPLED_ROWS : t), sample(n, big ? SAMPLED_OUTPUTS : n)];
   const expected = once(() => {
-    const some = bias ? elementsOf(b, outputs) : undefined;
-    return linearReference(rowsOf(x, k, rows), rowsOf(w, k, outputs), k, some, activation);
+    const some = bias ? elementsOf(b, [...outputs, ...(gated ? outputs.map((at) => n + at) : [])]) : undefined;
+    const [w, up] = parts.map((part) => rowsOf(part, k, outputs)) as [Float64Array, Float64Array?];
+    const input = rowsOf(x, k, rows);
+    if (up !== undefined) return gatedLinearReference(input, { gate: w, up, bias: some }, k, activation);
+    return linearReference(input, w, k, some, activation);
   });
   return {
     run,
@@ -81,7 +93,7 @@ function prepareLinear({ t, k, n, type, grid, dot, bias, activation, big }: Requ
       return [compare('y', y.length === t * n ? elementsOf(y, places) : y, expected())];
     },
     bytes: weightBytes + 4 * (t * k + t * n + b.length),
-    flops: 2 * t * k * n,
+    flops: 2 * t * k * n * parts.length,
     dispose: keep.dispose,
   };
 }
@@ -189,6 +201,13 @@ export const LINEAR_CASES: readonly OpCase[] = [
   ]),
   ...(['gelu_pytorch_tanh', 'gelu', 'quick_gelu', 'silu'] as const).map((activation) =>
     linearCase({ t: 5, k: 72, n: 203, type: 'f32', bias: true, activation }),
+  ),
+  ...TYPES.flatMap((type) => [
+    linearCase({ t: 1, k: 131, n: 203, ...type, gated: true, bias: true, activation: 'gelu_pytorch_tanh' }),
+    linearCase({ t: 29, k: 72, n: 259, ...type, gated: true, bias: true, activation: 'silu' }),
+  ]),
+  ...(['gelu', 'quick_gelu', 'none'] as const).map((activation) =>
+    linearCase({ t: 5, k: 72, n: 203, type: 'f32', gated: true, activation }),
   ),
   linearCase({ t: 1, k: 4096, n: 11008, type: 'bf16', big: true }),
   linearCase({ t: 1, k: 896, n: 4864, type: 'bf16', big: true }),

@@ -37,11 +37,23 @@ export const INTEGER_CASES: readonly OpCase[] = [
     // More rows than a tile has (96), one output more than a group of strips (128).
     linearCase({ t: 103, k: 256, n: 129, type, grid: BIG, activation: 'gelu' }),
     linearCase({ t: 3, k: 1, n: 5, type, grid: grid('row', 32) }),
+    linearCase({
+      t: 3,
+      k: 131,
+      n: 67,
+      type,
+      grid: grid('row', 32),
+      gated: true,
+      bias: true,
+      activation: 'gelu_pytorch_tanh',
+    }),
+    linearCase({ t: 37, k: 256, n: 129, type, grid: BIG, gated: true, bias: true, activation: 'silu' }),
     mlpCase({ t: 1, d: 131, m: 203, type, grid: grid('row', 128) }),
     mlpCase({ t: 29, d: 96, m: 224, type, grid: grid(32, 32, { zeros: 'none' }) }),
   ]),
   linearCase({ t: 1, k: 131, n: 83, type: 'int8', bias: true }),
   linearCase({ t: 3, k: 1, n: 5, type: 'int8' }),
+  linearCase({ t: 37, k: 131, n: 203, type: 'int8', gated: true, bias: true, activation: 'silu' }),
   linearCase({ t: 37, k: 1027, n: 131, type: 'int8', bias: true, activation: 'gelu_pytorch_tanh' }),
   linearCase({ t: 103, k: 254, n: 129, type: 'int8' }),
 

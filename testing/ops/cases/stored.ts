@@ -84,6 +84,7 @@ export function packer(
       packInt8(
         matrices.map((values, i) => ({ ...rangeOf(sources, i), rows: values.length / k, type: 'f32' as const })),
         k,
+        { gated: options.gated ?? false },
       ),
     );
 }

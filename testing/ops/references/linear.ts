@@ -51,6 +51,19 @@ export function linearReference(
   return y;
 }
 
+/** The definition of `linear` with a gated matrix, in double precision: gate and up [n, k]. */
+export function gatedLinearReference(
+  x: ArrayLike<number>,
+  { gate, up, bias }: { gate: ArrayLike<number>; up: ArrayLike<number>; bias?: ArrayLike<number> | undefined },
+  k: number,
+  activation: Activation,
+): Float64Array {
+  const n = gate.length / k;
+  const half = (which: number) => bias && Array.prototype.slice.call(bias, which * n, (which + 1) * n);
+  const lifted = linearReference(x, up, k, half(1));
+  return linearReference(x, gate, k, half(0), activation).map((value, i) => value * (lifted[i] as number));
+}
+
 /** The definition of `gatedMlp` in double precision: gate, up [m, d], down [d, m]. */
 export function gatedMlpReference(
   x: ArrayLike<number>,
