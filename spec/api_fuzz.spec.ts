@@ -12,7 +12,7 @@ const SEED = Number(process.env.FUZZ_SEED ?? 1);
 
 const bytes = (): number => (start().tf.memory() as { numTensors: number; numBytes?: number }).numBytes ?? 0;
 
-it(`${CALLS} calls, seed ${SEED}: no error without a code, nothing left`, async () => {
+it(`${CALLS} calls, seed ${SEED}: every error has a code, and no tensor is left`, async () => {
   // What is made once per process is made here.
   for (const path of [TINY, vilaCase('linear')]) {
     const model = await load(path);

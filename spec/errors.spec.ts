@@ -29,14 +29,14 @@ describe('codes', () => {
 describe('messages', () => {
   const message = (text: string): string => new SparseVilaError('ERR_QUESTION', text).message;
 
-  test('terminal escapes and marks of direction become visible; line breaks stay', () => {
+  test('terminal escapes and direction marks are escaped; line breaks stay', () => {
     expect(message('a\u001b[31mb\u009bc\u202ed\u007fe\rf\u0000')).toBe('a\\x1b[31mb\\x9bc\\u202ed\\x7fe\\x0df\\x00');
     expect(message('one\n\ttwo')).toBe('one\n\ttwo');
     const error = new SparseVilaError('ERR_QUESTION', '\u001b]0;title\u0007');
     expect(error.stack).not.toMatch(UNSAFE);
   });
 
-  test('lone surrogates are shown, pairs stay', () => {
+  test('lone surrogates are escaped, pairs stay', () => {
     expect(message('\ud800x 😀')).toBe('\\ud800x 😀');
   });
 
@@ -89,7 +89,7 @@ describe('received', () => {
     expect(received(value)).toBe(shown);
   });
 
-  test('is short and safe for long and hostile values', () => {
+  test('the text is short and safe for long and hostile values', () => {
     for (const value of ['\u001b'.repeat(1e6), { ['\u009b'.repeat(5000)]: 1 }, Symbol('\u202e'.repeat(5000))]) {
       expect(received(value).length).toBeLessThanOrEqual(121);
       expect(received(value)).not.toMatch(UNSAFE);

@@ -17,7 +17,7 @@ test.each(programs)('%s has at most 40 lines', (name) => {
   expect(readFileSync(join(EXAMPLES, name), 'utf8').trimEnd().split('\n').length).toBeLessThanOrEqual(40);
 });
 
-test('their types are right', async () => {
+test('they pass the type checker', async () => {
   const tsc = run(join(ROOT, 'node_modules/.bin/tsc'), ['-p', EXAMPLES], { encoding: 'utf8' });
   expect(await tsc.catch((error) => error)).toMatchObject({ stdout: '' });
 });
@@ -39,7 +39,7 @@ test('method.mjs: a method of its own beside dense and SparseVILA', async () => 
   );
 });
 
-test('worker.mjs: answers over HTTP, several at a time, and says what is wrong', async () => {
+test('worker.mjs answers several HTTP requests at a time, and reports errors', async () => {
   const server = spawn(process.execPath, [join(EXAMPLES, 'worker.mjs'), '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
   try {
     const address = await new Promise<string>((done, fail) => {

@@ -48,7 +48,7 @@ function linkedFifo(path: string): void {
   symlinkSync(`${path}.pipe`, path);
 }
 
-describe('what lies in place of a file', () => {
+describe('something else in place of a file', () => {
   test.each(KINDS)('%s', async (_, make, code, reason) => {
     const path = join(folder, 'file');
     make(path);
@@ -76,7 +76,7 @@ describe('what lies in place of a file', () => {
     expect(() => openRegular(join(folder, 'a\0b'), OPTIONS)).toThrow(error('ERR_FILE_MISSING', /NUL/));
   });
 
-  test('the caller names the codes', () => {
+  test('the caller chooses the codes', () => {
     const codes = { ...OPTIONS, missing: 'ERR_CONFIG_MISSING', unreadable: 'ERR_CONFIG_INVALID' } as const;
     expect(() => openRegular(join(folder, 'x'), codes)).toThrow(error('ERR_CONFIG_MISSING', /a test file/));
     expect(() => openRegular(folder, codes)).toThrow(error('ERR_CONFIG_INVALID', /a test file/));
@@ -84,7 +84,7 @@ describe('what lies in place of a file', () => {
 });
 
 describe('reading', () => {
-  test('links to regular files are read, also out of the folder, as the Hugging Face cache has them', async () => {
+  test('links to regular files are followed, even out of the folder, as in the Hugging Face cache', async () => {
     mkdirSync(join(folder, 'blobs'));
     mkdirSync(join(folder, 'snapshots/x'), { recursive: true });
     writeFileSync(join(folder, 'blobs/abc'), '\uFEFFgrüße');
@@ -102,7 +102,7 @@ describe('reading', () => {
     await expect(readFileBoundedAsync(path, OPTIONS)).rejects.toEqual(error('ERR_FILE_TOO_LARGE', /sparse/));
   });
 
-  test('a file that shrinks or grows meanwhile is an error', async () => {
+  test('a file that shrinks or grows while it is read is an error', async () => {
     const path = join(folder, 'file');
     writeFileSync(path, 'x'.repeat(100));
     const { fd, size } = openRegular(path, OPTIONS);
@@ -116,7 +116,7 @@ describe('reading', () => {
     }
   });
 
-  test('the first bytes are seen before the rest', async () => {
+  test('the first bytes are checked before the rest is read', async () => {
     const path = join(folder, 'film');
     writeFileSync(path, 'ftyp');
     truncateSync(path, 2 ** 40);
@@ -156,7 +156,7 @@ describe('names', () => {
     expect(insideFolder('/m', name, { what: 'a shard' })).toMatch(/^\/m\//);
   });
 
-  test('a message shows neither terminal escapes nor line breaks nor endless names', () => {
+  test('a message contains no terminal escapes, line breaks or very long names', () => {
     expect(shownPath('a\x1b[31m\nb\u202ec')).toBe('a\\u001b[31m\\u000ab\\u202ec');
     expect(shownPath('x'.repeat(5000)).length).toBeLessThan(310);
   });

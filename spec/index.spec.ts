@@ -76,7 +76,7 @@ it('answers as in the example: load, open a session, ask, stream, dispose', asyn
   });
 });
 
-it('two models live side by side and share nothing', async () => {
+it('two models can be loaded at once and share nothing', async () => {
   using one = await load(TINY);
   const two = await load(TINY);
   using chat = one.session();
@@ -89,7 +89,7 @@ it('two models live side by side and share nothing', async () => {
   expect(texts).toEqual(['red F', 'red F', 'red B']);
 });
 
-it('throws errors with a code that programs can branch on', async () => {
+it('throws errors with codes', async () => {
   const error = await errorOf(() => load('no/such/model'));
   expect(error).toBeInstanceOf(SparseVilaError);
   expect([error.name, error.code, error.message]).toEqual([

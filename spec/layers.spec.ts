@@ -125,7 +125,7 @@ function objection({ from, to }: Import): string | undefined {
 const imports = sources('src', /\.ts$/).flatMap((path) => importsOf(path, readFileSync(join(ROOT, path), 'utf8')));
 
 describe('layers', () => {
-  test('every import points down', () => {
+  test('every import is from a lower layer', () => {
     expect(imports.length).toBeGreaterThan(10);
     expect(imports.map(objection).filter((text) => text !== undefined)).toEqual([]);
   });
@@ -141,7 +141,7 @@ describe('layers', () => {
   });
 
   test.each(['#include "tensorflow/c/kernels.h"', '# include <node_api.h>', '#include "../ops/checks.h"'])(
-    'would find %s in a kernel',
+    'detects %s in a kernel',
     (line) => expect(line).toMatch(FOREIGN),
   );
 

@@ -121,7 +121,7 @@ test.each(cases)('%s', (_, check, yes, no) => {
   for (const value of no) expect(errorOf(() => checkValue('x', 'y', value, check)).code).toBe('ERR_OPTION_INVALID');
 });
 
-test('nearest finds slips of the finger only', () => {
+test('nearest finds only typing errors', () => {
   const words = ['maxTokens', 'temperature', 'topK', 'stop'];
   expect(['maxtokens', 'maxTokns', 'temprature', 'topk', 'stopp'].map((name) => nearest(name, words))).toEqual([
     'maxTokens',
@@ -133,23 +133,12 @@ test('nearest finds slips of the finger only', () => {
   expect(['images', 'x', '', 'a'.repeat(1e6)].map((name) => nearest(name, words))).toEqual(Array(4).fill(undefined));
 });
 
-test.each(methods.METHODS.map((entry) => [entry.name, entry] as const))(
-  '%s refuses options that are none',
-  (_, entry) => {
-    for (const options of [
-      null,
-      7,
-      [],
-      'x',
-      { prefillSparsty: 0.5 },
-      { positions: {} },
-      { prefillSparsity: thrower },
-    ]) {
-      try {
-        entry.create(options as never);
-      } catch (error) {
-        expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID' });
-      }
+test.each(methods.METHODS.map((entry) => [entry.name, entry] as const))('%s refuses invalid options', (_, entry) => {
+  for (const options of [null, 7, [], 'x', { prefillSparsty: 0.5 }, { positions: {} }, { prefillSparsity: thrower }]) {
+    try {
+      entry.create(options as never);
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID' });
     }
-  },
-);
+  }
+});

@@ -58,12 +58,15 @@ describe('without any other package', () => {
     expect(cli('setup', '--help').stdout).toContain('sparsevila setup');
   });
 
-  test.each(['ask', 'chat', '--help'])('%s says what is missing, with the command that brings it', (command) => {
-    const { status, stderr } = cli(command);
-    expect(status).toBe(1);
-    expect(stderr).toMatch(/ERR_PACKAGE_INCOMPLETE.*Expected the package \S+ .*npm install --include=optional/);
-    expect(stderr).not.toContain('    at ');
-  });
+  test.each(['ask', 'chat', '--help'])(
+    '%s reports the missing packages and the command that installs them',
+    (command) => {
+      const { status, stderr } = cli(command);
+      expect(status).toBe(1);
+      expect(stderr).toMatch(/ERR_PACKAGE_INCOMPLETE.*Expected the package \S+ .*npm install --include=optional/);
+      expect(stderr).not.toContain('    at ');
+    },
+  );
 });
 
 describe('without the optional packages, where sharp has its native part', () => {
@@ -75,7 +78,7 @@ describe('without the optional packages, where sharp has its native part', () =>
     rmSync(join(project, 'node_modules/sharp/node_modules'), { recursive: true, force: true });
   });
 
-  test('doctor has one FAIL line, with the command that mends it', () => {
+  test('doctor has one FAIL line with the command that fixes it', () => {
     const { stdout } = cli('doctor', '--json');
     const failed = (JSON.parse(stdout) as Report).rows.filter((row) => row.status === 'fail');
     expect(failed).toMatchObject([

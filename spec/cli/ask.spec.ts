@@ -87,7 +87,7 @@ describe('ask --json', () => {
     expect(first?.tokens.prompt).toBeGreaterThan(40);
   });
 
-  test('ratios, positions, limits, stops and storage reach the framework', async () => {
+  test('ratios, positions, limits, stop strings and data types are passed to the session', async () => {
     const output = await ask([
       ...[...ASK, '--prefill-sparsity', '0.5', '--decode-sparsity', '0.9', '--positions', 'compact'],
       ...['--salience-layer', '-2', '--kv', 'f32', '--weights', 'f32', '--max-tokens', '2', '--context-length', '200'],
@@ -99,7 +99,7 @@ describe('ask --json', () => {
     expect(stopped.turns[0]?.answer).toBe('blue X');
   });
 
-  test('a method of the table, with the ratio it has a use for', async () => {
+  test('a method of the table takes the ratio that it uses', async () => {
     const snapkv = await ask([...ASK, '--method', 'snapkv', '--decode-sparsity', '0.6']);
     expect(snapkv).toMatchObject({ method: 'snapkv', decodeSparsity: 0.6 });
     expect(Object.keys(snapkv).sort()).toEqual(['decodeSparsity', 'method', 'model', 'turns']);
@@ -139,7 +139,7 @@ describe('ask --json', () => {
     expect(forgotten.turns[1]?.tokens.prompt).toBeLessThan(kept.turns[1]?.tokens.prompt ?? 0);
   });
 
-  test('a seed gives the same answer again, another seed another', async () => {
+  test('equal seeds give equal answers, other seeds other answers', async () => {
     const draw = (seed: string) =>
       ask(['ask', '--question', 'Hi', '--temperature', '1e6', '--max-tokens', '12', '--seed', seed]);
     const [one, again, other] = [await draw('6'), await draw('6'), await draw('7')];
@@ -147,7 +147,7 @@ describe('ask --json', () => {
     expect(one.turns[0]?.answer).not.toBe(other.turns[0]?.answer);
   });
 
-  test('the image comes from stdin', async () => {
+  test('the image is read from stdin', async () => {
     const output = await ask(['ask', '--image', '-', '--question', 'Read row 7.'], readFileSync(picture(20)));
     expect(output.turns[0]?.answer).toBe('blue X, blue triangle');
   });
@@ -169,7 +169,7 @@ describe('the record of a turn', () => {
 describe('ask as text', () => {
   const ANSWERS = `${QUESTIONS.map(([, truth]) => truth).join('\n')}\n`;
 
-  test('the answers alone on stdout; questions and numbers, at most 80 columns wide, on stderr', async () => {
+  test('stdout has only the answers; stderr has questions and statistics, at most 80 columns wide', async () => {
     const { code, stdout, stderr } = await cli(ASK);
     expect([code, stdout]).toEqual([0, ANSWERS]);
     for (const [question] of QUESTIONS) expect(stderr).toContain(`> ${question}\nvisual tokens: `);
@@ -183,7 +183,7 @@ describe('ask as text', () => {
     expect(await cli([...ASK, '--quiet'])).toMatchObject({ code: 0, stdout: ANSWERS, stderr: '' });
   });
 
-  test('an option takes the next argument whatever it begins with', async () => {
+  test('an option takes the next argument, even if that begins with a dash', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'sparsevila-dash-'));
     copyFileSync(picture(20), join(folder, '-dash.png'));
     const texts = ['- where is the yellow 2?', '-5 or 5?', '--help me: where is the yellow 2?'];
@@ -205,7 +205,7 @@ describe('ask as text', () => {
     rmSync(folder, { recursive: true });
   });
 
-  test('run: model, question and pictures by their place; without any, the packaged ones', async () => {
+  test('run takes model, question and pictures as positional arguments; the defaults are the packaged ones', async () => {
     const args = ['run', 'assets/tiny-nvila', 'Where is the yellow A?', picture(20), picture(19), '--quiet'];
     expect(await cli(args)).toMatchObject({ code: 0, stdout: 'frame 2, f7\n', stderr: '' });
     const dashes = await cli(['run', '--quiet', 'assets/tiny-nvila', '- read row 7.', '-i', picture(20), '--json']);
@@ -216,7 +216,7 @@ describe('ask as text', () => {
     });
   });
 
-  test('what a model is told it may not do to the terminal, nor in JSON', async () => {
+  test('control characters of an answer reach neither the terminal nor JSON', async () => {
     const question = 'a\u001b[2Jb\u009bc\u202ed';
     const shown = await cli(['ask', ...SCENE, '-q', question]);
     expect(shown.stderr).toContain('> a[2Jbcd\n');
@@ -227,7 +227,7 @@ describe('ask as text', () => {
     expect(wrong.stderr).not.toContain('\u001b');
   });
 
-  test('the questions come from stdin, a line each', async () => {
+  test('questions are read from stdin, one per line', async () => {
     const { code, stdout } = await cli(
       ['ask', ...SCENE, '--question', '-'],
       'Read row 7.\n\nWhere is the yellow 2?\r\n',
@@ -247,14 +247,14 @@ describe('ask as text', () => {
     expect(stdout).toMatch(/./);
   });
 
-  test('a reader that has seen enough is no error', async () => {
+  test('a closed output pipe is not an error', async () => {
     const { child, ended, shows } = startCli(['ask', ...SCENE, '--question', 'Hi', '--quiet', ...ENDLESS]);
     await shows(/./);
     child.stdout.destroy();
     expect(await ended).toMatchObject({ code: 0, stderr: '' });
   });
 
-  test('an output that cannot be written is a failure', async () => {
+  test('an unwritable output is a failure', async () => {
     const full = openSync('/dev/full', 'w');
     const ask = spawnSync(process.execPath, [MAIN, ...ASK], { cwd: ROOT, stdio: ['ignore', full, 'pipe'] });
     closeSync(full);

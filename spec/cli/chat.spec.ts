@@ -23,7 +23,7 @@ describe('chat', () => {
     expect(stdout).toBe('d5\nblue X, blue triangle\n');
   });
 
-  test('commands: images, numbers, forgetting', async () => {
+  test('the commands for images, statistics and history', async () => {
     const rows = (turns: number) => new RegExp(`^Turns: ${turns}, rows in the KV cache: (\\d+)$`, 'm');
     const script = [
       ...[`/image "${picture(20)}"`, 'Read row 7.', '/stats'],
@@ -49,7 +49,7 @@ describe('chat', () => {
     expect(stderr).toContain('There is no turn to forget.');
   });
 
-  test('what fails is said, the conversation goes on, and the exit code tells', async () => {
+  test('a failure is reported, the conversation continues, and the exit code is 1', async () => {
     const script = ['/bogus', '/history maybe', '/image', '/image nope.png', `/image ${picture(20)}`, 'Read row 7.'];
     const { code, stdout, stderr } = await cli(['chat'], script.join('\n'));
     expect(code).toBe(1);
@@ -65,7 +65,7 @@ describe('chat', () => {
     expect(stdout).toBe('blue X, blue triangle\n');
   });
 
-  test('SIGINT stops an answer and keeps what was said; the next line is taken', async () => {
+  test('SIGINT stops an answer and keeps its text; the next line is read', async () => {
     const { child, ended, shows } = startCli(['chat', '--image', picture(20), ...ENDLESS]);
     child.stdin.write('Hi\n');
     await shows(/> Hi\n/);
@@ -85,7 +85,7 @@ describe('chat', () => {
     expect(rows[0]?.[1]).toBeGreaterThan(40);
   });
 
-  test('SIGINT before the first word takes the question back; its images wait for the next one', async () => {
+  test('SIGINT before the first word withdraws the question; its images stay for the next one', async () => {
     const images = Array.from({ length: 30 }, () => picture(20));
     const { child, ended, shows } = startCli(['chat', '--image', ...images, '--max-tokens', '1']);
     child.stdin.write('Where?\n');
@@ -99,7 +99,7 @@ describe('chat', () => {
     expect(stderr).toMatch(/visual tokens: 3000 seen, 1200 kept/);
   });
 
-  test('SIGINT while it waits for a line ends it with 130', async () => {
+  test('SIGINT at the prompt ends chat with exit code 130', async () => {
     const { child, ended, shows } = startCli(['chat']);
     child.stdin.write('/help\n');
     await shows(/\/quit/);

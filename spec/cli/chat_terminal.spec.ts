@@ -48,7 +48,7 @@ describe('dropped pictures', () => {
     expect(droppedPictures(question)).toEqual({ question, pictures: [] });
   });
 
-  test('a URL of no file is a picture too, so that it is refused by name', () => {
+  test('a file URL that leads nowhere is a picture, so that the error names it', () => {
     expect(droppedPictures('file:///nowhere/a.png').pictures).toEqual(['/nowhere/a.png']);
   });
 });
@@ -68,12 +68,12 @@ describe('completion', () => {
 describe('history', () => {
   const at = (name: string): string => join(folder, name, 'sparsevila', 'chat_history');
 
-  test('lies in the state folder; a relative one counts as none', () => {
+  test('the file is in the state folder; a relative XDG_STATE_HOME is ignored', () => {
     expect(historyFile({ XDG_STATE_HOME: '/state' })).toBe('/state/sparsevila/chat_history');
     expect(historyFile({ XDG_STATE_HOME: 'state' })).toMatch(/\/\.local\/state\/sparsevila\/chat_history$/);
   });
 
-  test('adds to what is there, keeps the last thousand lines, and is private', () => {
+  test('appends to the file, keeps the last thousand lines, and is private', () => {
     const file = at('state');
     addToHistory(file, ['one', '', 'two\nlines']);
     addToHistory(
@@ -86,7 +86,7 @@ describe('history', () => {
     expect(statSync(join(folder, 'state', 'sparsevila')).mode & 0o777).toBe(0o700);
   });
 
-  test('a history that cannot be read or written is no error', () => {
+  test('an unreadable or unwritable history is not an error', () => {
     mkdirSync(at('folder'), { recursive: true });
     writeFileSync(join(folder, 'file'), '');
     for (const file of [at('folder'), join(folder, 'file', 'x', 'y'), '/proc/none/x/chat_history']) {
@@ -124,7 +124,7 @@ function type(args: readonly string[], keys: readonly (readonly [shown: RegExp, 
 }
 
 describe('at a terminal', () => {
-  test('a dropped picture is asked about, Tab completes, the arrow brings earlier lines back', async () => {
+  test('a dropped picture is attached, Tab completes, the up arrow recalls earlier lines', async () => {
     const { shown, code } = await type(
       [],
       [
@@ -148,7 +148,7 @@ describe('at a terminal', () => {
     expect([again.code, again.shown]).toEqual([0, expect.stringContaining('Turns: 0')]);
   });
 
-  test('Ctrl-C stops the answer, a second one leaves with 130', async () => {
+  test('Ctrl-C stops the answer; a second one exits with code 130', async () => {
     const { shown, code } = await type(
       ['--image', picture(20), ...ENDLESS],
       [

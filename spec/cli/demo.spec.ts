@@ -8,7 +8,7 @@ import { ROOT, startCli } from './run';
 const plain = (_format: unknown, text: string): string => text;
 const TRUTHS = ['d5', 'blue X, blue triangle', '3'];
 
-test('npm run demo: right answers twice, a picture for each question, times', async () => {
+test('npm run demo prints correct answers twice, a token map for each question, and times', async () => {
   const { code, stdout, stderr } = await startCli([], join(ROOT, 'dist/scripts/demo.js')).ended;
   expect([code, stderr]).toEqual([0, '']);
   const answers = stdout
@@ -25,13 +25,13 @@ test('npm run demo: right answers twice, a picture for each question, times', as
   expect(stdout).toContain('README.md says where it pays');
 });
 
-test('a token map shows what was dropped, kept, and retrieved by how many layers', () => {
+test('a token map shows dropped and kept tokens, and by how many layers they were retrieved', () => {
   const kept = Int32Array.of(0, 2, 5);
   const retrieved = [Int32Array.of(1), Int32Array.of(1, 2)];
   expect(tokenMap({ grid: { rows: 2, cols: 3 }, kept, retrieved }, plain)).toEqual(['  a b c', '0 o · 2', '1 · · 1']);
 });
 
-test('blocks side by side line up whatever colors they have', () => {
+test('blocks side by side are aligned regardless of colors', () => {
   expect(
     sideBySide(
       [
@@ -43,7 +43,7 @@ test('blocks side by side line up whatever colors they have', () => {
   ).toBe('ab   x\n\u001b[1mc\u001b[22m    y\n     z');
 });
 
-test('colors only where a terminal shows them, and no control characters from a model', () => {
+test('colors only on a terminal, and no control characters from a model', () => {
   const stream = (isTTY: boolean, colors: boolean) => ({ isTTY, hasColors: () => colors }) as NodeJS.WriteStream;
   expect(styleFor(stream(true, false))('bold', 'a')).toBe('a');
   expect(styleFor(stream(false, true))('bold', 'a')).toBe('a');

@@ -99,7 +99,7 @@ test('every example of every --help', async () => {
   expect(executeAll(documented)).toEqual([]);
 });
 
-describe('what this spec would find', () => {
+describe('the spec detects mistakes', () => {
   test('commands in blocks and in running text, without their comments', () => {
     const text =
       'Use `npx sparsevila ask -q x` or `evaluate --equal time`.\n\n```\nnpx sparsevila chat   # talk\nsrc/cli  commands\n```\n\n```ts\nnpm run no\n```\n';

@@ -78,7 +78,7 @@ describe('a wrong command line', () => {
   });
 });
 
-describe('an error once the model is there', () => {
+describe('an error after the model is loaded', () => {
   test.each([
     ['corrupt image', [...SCENE, brokenImage('truncated.png')], /ERR_IMAGE_CORRUPT: .*truncated\.png/],
     ['top-k without temperature', ['--top-k', '3'], /ERR_OPTION_INVALID: .*temperature/],
@@ -90,7 +90,7 @@ describe('an error once the model is there', () => {
     expect([code, stdout]).toEqual([/OPTION/.test(stderr) ? 2 : 1, '']);
   });
 
-  test('--debug shows where it comes from', async () => {
+  test('--debug shows the stack', async () => {
     const { code, stderr } = await cli(['ask', ...QUESTION, '--model', 'nope', '--debug']);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^sparsevila: .*\n {4}at /);

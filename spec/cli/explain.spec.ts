@@ -27,7 +27,7 @@ async function explained(args: readonly string[]): Promise<Explained> {
   return JSON.parse(stdout) as Explained;
 }
 
-it('answers as ask does, and draws every cell that it names', async () => {
+it('gives the answers of ask, and draws every cell that its JSON names', async () => {
   const result = await explained([...SCENE, ...QUESTIONS, ...out('a.png')]);
   expect(result).toMatchObject({ out: join(folder, 'a.png'), method: 'sparsevila', decodeSparsity: 0.75 });
   expect(result.turns.map(({ answer }) => answer)).toEqual(['d5', 'blue X, blue triangle']);
@@ -45,14 +45,14 @@ it('answers as ask does, and draws every cell that it names', async () => {
   expect(await image.metadata()).toMatchObject({ format: 'png', width: 2988, hasAlpha: false });
 });
 
-it('dense: every cell, and its picture all the same', async () => {
+it('dense: the JSON has every cell, and a picture is drawn', async () => {
   const result = await explained([...SCENE, '--question', 'Read row 7.', '--method', 'dense', ...out('dense.png')]);
   expect(result.turns[0]).toMatchObject({ answer: 'blue X, blue triangle', retrieved: [null] });
   expect([result.pictures[0]?.kept.length, result.pictures[0]?.salience.length]).toEqual([100, 100]);
   expect((await sharp(readFileSync(result.out)).metadata()).width).toBe(2256);
 });
 
-it('several pictures, each with its cells; without --json the name of the file', async () => {
+it('several pictures have their own cells; without --json only the file name is printed', async () => {
   const args = ['explain', '--image', picture(20), picture(19), '--question', 'Where is the yellow A?'];
   const { code, stdout, stderr } = await cli([...args, ...out('new/folder/two.PNG')]);
   const path = join(folder, 'new/folder/two.PNG');
@@ -76,7 +76,7 @@ describe('a wrong command line', () => {
     ['another kind of file', [...SCENE, ...QUESTIONS, ...out('x.jpg')], /ERR_OPTION_INVALID: .*\.png for --out/],
     ['a file that is there', [...SCENE, ...QUESTIONS, '--out', there], /ERR_OUTPUT_EXISTS: .*there\.png exists/],
     [
-      'a folder that is none',
+      'a folder that does not exist',
       [...SCENE, ...QUESTIONS, '--out', join(there, 'x.png')],
       /ERR_OUTPUT_UNWRITABLE: .*x\.png/,
     ],

@@ -9,7 +9,7 @@ import { cli, picture } from './run';
 
 const ASK = ['--image', picture(20), '--question', 'Where is the yellow 2?'];
 
-it('a folder without a chat template says what to give, and answers with it', async () => {
+it('the error for a folder without a chat template names the option, and the option works', async () => {
   await withCopy(TINY, async (copy) => {
     const config = join(copy, 'llm/tokenizer_config.json');
     const { chat_template: source } = readJson(config);

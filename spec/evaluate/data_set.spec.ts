@@ -22,7 +22,7 @@ function file(...lines: readonly unknown[]): string {
 const TURN = { question: 'What is at b4?', answer: 'red F', kind: 'at' };
 const GOOD = { images: ['a.png'], turns: [TURN] };
 
-test('conversations with pictures beside the file; a kind may be left out; blank lines do not count', () => {
+test('picture paths are relative to the file; kind is optional; blank lines are ignored', () => {
   const { turns, conversations, key } = readDataSet(
     file(GOOD, '', { ...GOOD, turns: [TURN, { question: 'q', answer: 'a' }] }),
   );
@@ -34,7 +34,7 @@ test('conversations with pictures beside the file; a kind may be left out; blank
   expect(readDataSet(file(GOOD)).key).not.toBe(key);
 });
 
-test('several accepted answers: the first is the one that is shown', () => {
+test('of several accepted answers the first one is shown', () => {
   const { conversations } = readDataSet(file({ ...GOOD, turns: [{ question: 'q', answers: ['3', 'three'] }] }));
   expect(conversations[0]?.turns).toEqual([{ question: 'q', answer: '3', answers: ['3', 'three'], kind: 'other' }]);
 });
@@ -62,12 +62,12 @@ test.each([
   expect(() => readDataSet(file(GOOD, line))).toThrow(message);
 });
 
-test('refuses what is not there or empty', () => {
+test('refuses missing and empty files', () => {
   expect(() => readDataSet(join(folder, 'none.jsonl'))).toThrow(/none\.jsonl: cannot be read/);
   expect(() => readDataSet(file(''))).toThrow(/expected at least one conversation/);
 });
 
-test('scenes are the same set for the same seed only', () => {
+test('scenes are equal only for equal seeds', () => {
   const set = (seed: number) => scenesSet({ scenes: 2, turns: 3, frames: 2, seed });
   expect(set(1).conversations.map(({ turns }) => turns)).toEqual(set(1).conversations.map(({ turns }) => turns));
   expect(set(1).key).not.toBe(set(2).key);

@@ -49,7 +49,7 @@ async function run(name: string, more: Partial<EvaluateOptions> = {}): Promise<M
 const withoutTimes = (rows: readonly MethodSummary[]): unknown[] => rows.map(({ ms: _, ...row }) => row);
 
 describe('rows', () => {
-  it('count what is right, what agrees with dense, and what was active', async () => {
+  it('hold accuracy, agreement with dense, and active tokens', async () => {
     const [dense, sparse, keepAll, random] = await run('rows');
     expect(Object.keys(dense ?? {})).toEqual(ROW_KEYS);
     expect(dense).toMatchObject({ method: 'dense', agreement: 1, activePrefill: 100, activeDecode: 100 });
@@ -67,7 +67,7 @@ describe('rows', () => {
     }
   });
 
-  it('are those of an exact count of the recorded answers', async () => {
+  it('equal an independent count of the recorded answers', async () => {
     const [, sparse] = await run('rows');
     const lines = readFileSync(at('rows', 'results.jsonl'), 'utf8').trim().split('\n').slice(1);
     const answers = lines
@@ -80,7 +80,7 @@ describe('rows', () => {
     expect(sparse?.accuracy).toBeCloseTo(right / 12, 4);
   });
 
-  it('in the chat protocol see what was said before', async () => {
+  it('the chat protocol keeps earlier turns', async () => {
     const settings = [DENSE];
     const rows = await run('both', { settings, protocols: ['forget', 'chat'] });
     expect(rows.map(({ protocol, method }) => [protocol, method])).toEqual([
@@ -92,7 +92,7 @@ describe('rows', () => {
 
 describe('scores', () => {
   const settings: Setting[] = [];
-  it('a function judges what was asked, in memory by default; dense is always asked', async () => {
+  it('a function can judge answers, results are in memory by default, and dense always runs', async () => {
     const seen: string[] = [];
     const score = async (answer: string, { question }: TrueTurn): Promise<number> => {
       seen.push(question);
@@ -103,7 +103,7 @@ describe('scores', () => {
     expect(seen).toEqual(DATA.conversations.flatMap(({ turns }) => turns.map(({ question }) => question)));
   });
 
-  it('a score by name, and answers of which one has to be met', async () => {
+  it('a score is chosen by name; one of several accepted answers suffices', async () => {
     const conversations = DATA.conversations.map((one) => ({
       ...one,
       turns: one.turns.map((turn) => ({ ...turn, answers: ['none of these', `The ${turn.answer.toUpperCase()}!`] })),
@@ -122,7 +122,7 @@ describe('scores', () => {
     });
   });
 
-  it('names what a function throws', async () => {
+  it('the error names what a score function threw', async () => {
     const failing = (): number => {
       throw new TypeError('judge is away');
     };
@@ -140,7 +140,7 @@ describe('scores', () => {
 });
 
 describe('interruption', () => {
-  it('gives the same rows, asks nothing twice, and drops a line that was not finished', async () => {
+  it('gives the same rows, repeats no conversation, and ignores an unfinished line', async () => {
     const whole = await run('whole');
     const controller = new AbortController();
     const stop = ({ done }: { done: number }): void => {
@@ -157,7 +157,7 @@ describe('interruption', () => {
     expect(withoutTimes(asked)).toEqual(withoutTimes(whole));
   });
 
-  it('refuses to continue something else, saying what', () => {
+  it('refuses to continue another configuration, and names the difference', () => {
     openResults(at('other', 'results.jsonl'), { seed: 1, methods: 'all' }).close();
     expect(() => openResults(at('other', 'results.jsonl'), { seed: 2, methods: 'all' })).toThrow(
       /holds the results of another evaluation: seed is 1 there and 2 here\. .*another --out/,
@@ -195,7 +195,7 @@ describe('command line', () => {
     ]);
   });
 
-  it('is stopped by Ctrl-C, and says how to go on', async () => {
+  it('Ctrl-C stops it, and the message says how to continue', async () => {
     const long = ['evaluate', '--scenes', '400', '--turns', '2', '--methods', 'sparsevila', '--out', at('stopped')];
     const { child, ended, shows } = startCli(long);
     await shows(/evaluate: 0 %/);
@@ -255,7 +255,7 @@ describe('command line', () => {
     ]);
   });
 
-  it('measures ratios of equal time once, and keeps them', async () => {
+  it('measures ratios of equal time once, and stores them', async () => {
     const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
     const run = async () => (await cli([...args, '--out', at('time')])).stdout;
     const first = await run();
@@ -306,7 +306,7 @@ describe('tune', () => {
     expect(row?.agreement).toBeCloseTo(value ?? Number.NaN, 4);
   });
 
-  it('keeps everything where only that equals dense, and says when nothing will do', async () => {
+  it('returns no sparsity if nothing else reaches the goal, and an error if even that fails', async () => {
     const all = await tune({
       model,
       ...options,
@@ -324,14 +324,14 @@ describe('tune', () => {
     expect(await tune({ model, ...options, data, goal: { measure: 'accuracy', least: 0.5 } })).toBeUndefined();
   });
 
-  it('leaves alone the stage that a method does not have', async () => {
+  it('does not tune a stage that the method does not have', async () => {
     const method = METHODS.find(({ uses }) => uses.prefill && !uses.decode);
     if (method === undefined) throw new Error('expected a method that only prunes');
     const tuned = await tune({ model, ...options, method, goal: { measure: 'agreement', least: 0.1 } });
     for (const { decodeSparsity } of tuned?.tried ?? []) expect(decodeSparsity).toBe(0);
   });
 
-  it('prints what to paste', async () => {
+  it('prints options to paste', async () => {
     const { code, stdout } = await cli(['tune', '--scenes', '2', '--turns', '2', '--keep', 'agreement=0.5']);
     expect(code).toBe(0);
     expect(stdout).toMatch(

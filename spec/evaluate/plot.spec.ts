@@ -45,7 +45,7 @@ const marksOf = (svg: string): string[][] =>
     .filter((marks) => marks.length > 0);
 
 describe('settings at one ratio each', () => {
-  it('have a line each, in panels that ask a question: no mark covers another one', () => {
+  it('have one line each, and no mark covers another one', () => {
     const svg = svgOf([DENSE, ...SAME], ['8 questions']);
     const texts = textsOf(svg);
     for (const name of ['dense', 'sparsevila 0.6/0.75', 'quest 0.6/0.75', 'fastv 0.6/0.75']) {
@@ -72,7 +72,7 @@ describe('settings at one ratio each', () => {
 describe('methods at several ratios', () => {
   const rows = [DENSE, ...SAME, ...['sparsevila', 'quest', 'fastv'].map((method) => row(method, 0.8, 0.5, 0.4, 20))];
 
-  it('have a panel each, named by its method, for either question', () => {
+  it('have one panel per method for each of the two measures', () => {
     const svg = svgOf(rows);
     for (const method of ['sparsevila', 'quest', 'fastv']) {
       expect(textsOf(svg).filter((text) => text === method)).toHaveLength(2);

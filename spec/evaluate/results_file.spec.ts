@@ -22,7 +22,7 @@ function begin(): void {
   results.close();
 }
 
-test('finished pieces are found again; the last line of a killed process and broken lines are not', () => {
+test('finished pieces are read back; unfinished and broken lines are ignored', () => {
   begin();
   appendFileSync(file, 'null\n{"name":"x"}\n{"name":\n{"name":"c","val');
   writeFileSync(join(folder, 'out', 'rows.json.tmp-0123456789abcdef'), 'half');

@@ -69,11 +69,11 @@ test.each([
   [3, (3 * (2 / 3) + 7) / 10],
   [4, 1],
   [10, 1],
-])('vqa: an answer that %d of ten people gave', (n, expected) => {
+])('vqa: an answer that %d of ten annotators gave', (n, expected) => {
   expect(score('vqa', 'yes', people('Yes.', n))).toBeCloseTo(expected, 12);
 });
 
-test('vqa with fewer people: all others have to agree; one has to be met', () => {
+test('vqa with fewer annotators: all others have to agree; a single answer has to be matched', () => {
   expect(score('vqa', 'two', ['2'])).toBe(1);
   expect(score('vqa', 'three', ['2'])).toBe(0);
   // Left out the first: 1 of 1; left out the second: 0 of 1.
@@ -99,7 +99,7 @@ test.each([
   expect(normalizeVqa(text)).toBe(expected);
 });
 
-test.each([52, 80, 200])('a table fits %d columns and loses no column', (width) => {
+test.each([52, 80, 200])('a table fits %d columns and contains all columns', (width) => {
   const ms = { image: 1, tower: 1, project: 1, prefill: 1, retrieve: 1, decode: 1, total: 12.34, conversation: 74 };
   const accuracyByKind = Object.fromEntries(['at', 'count', 'read', 'where', 'compare'].map((kind) => [kind, 0.5]));
   const row = { method: 'pyramiddrop', prefillSparsity: 0.6, decodeSparsity: 0.75, positions: 'compact' as const };

@@ -4,7 +4,7 @@ import { shareAt } from '../../src/evaluate/equal_time';
 import { nameOf, parseMethods, parseRatios, ratiosForShare, settingsOf } from '../../src/evaluate/settings';
 import { METHODS } from '../../src/sparsity/methods';
 
-test('a share of active tokens: all in the one stage a method has, 0.6/0.75 at a tenth where it has two', () => {
+test('an active share goes to the only stage of a method, and is split as 0.6/0.75 for two stages at 0.1', () => {
   for (const entry of METHODS) {
     for (const share of [0.025, 0.1, 0.25, 1]) {
       const { prefillSparsity: p, decodeSparsity: d } = ratiosForShare(entry, share);
@@ -18,7 +18,7 @@ test('a share of active tokens: all in the one stage a method has, 0.6/0.75 at a
   }
 });
 
-test('settings: dense first, each once, only the stages that a method has', () => {
+test('settings start with dense, are unique, and have only the stages of the method', () => {
   const methods = parseMethods('sparsevila,visionzip,dense');
   const names = settingsOf(methods, () => parseRatios('0.6/0.75,0.6/0.9,0/0.5'), ['original', 'compact']).map(nameOf);
   expect(names).toEqual([
@@ -42,15 +42,15 @@ test.each(['0.6', '0.6/', '/0.75', '0.6/1', '-0.1/0', 'a/b', '0.6/0.75/0.8', '0.
   },
 );
 
-test('ratios in percent are refused with the shares that were meant', () => {
+test('ratios in percent are refused, and the error gives them as shares', () => {
   expect(() => parseRatios('60/75')).toThrow(/as shares.*received 60\/75\. Did you mean 0\.6\/0\.75\?/);
 });
 
-test('refuses a method that is not there', () => {
+test('refuses an unknown method', () => {
   expect(() => parseMethods('sparsevila,none')).toThrow(/among dense, sparsevila.*, received none/);
 });
 
-test('equal time: where the fitted line meets the target, within what was measured', () => {
+test('equal time takes the share where the fitted line meets the target, within the measured range', () => {
   const line = [0.05, 0.5, 1].map((share) => ({ share, ms: 10 + 40 * share }));
   expect(shareAt(line, 30)).toBe(0.5);
   expect(shareAt(line, 1)).toBe(0.05);

@@ -14,7 +14,7 @@ const rows = (...layers: number[][]) => layers.map((layer) => Int32Array.from(la
 const place = (medium: number, col: number) => ({ medium, grid: 0, t: 0, row: 0, col });
 
 describe('attendedOf', () => {
-  it('gives rows back to the cells of the pictures that they came from', () => {
+  it('maps rows back to the cells of their pictures', () => {
     const attended = attendedOf([
       { stats: { media: [image(4, 1, 3), image(3, 0, 2)], retrieved: rows([0, 3], [1, 2]) } },
       { stats: { media: [], retrieved: rows([0, 1], [2, 3]) } },
@@ -37,7 +37,7 @@ describe('attendedOf', () => {
     ]);
   });
 
-  it('says nothing of layers where every layer attends everything', () => {
+  it('has no entry per layer if every layer attends everything', () => {
     const all = { media: [image(4, 1, 3)], retrieved: rows([0, 1], [0, 1]) };
     for (const stats of [all, { ...all, retrieved: undefined }])
       expect(attendedOf([{ stats }])[0]?.[0]?.retrieved).toBeUndefined();
@@ -45,7 +45,7 @@ describe('attendedOf', () => {
     expect(but[0]?.[0]?.retrieved).toEqual([[1, 3], [3]]);
   });
 
-  it('lays relevance on cells, 0 where they were pruned', () => {
+  it('maps relevance to cells, with 0 for pruned ones', () => {
     const stats = { media: [image(4, 1, 3), image(2, 0)], retrieved: undefined };
     const [turn] = attendedOf([
       {
@@ -77,7 +77,7 @@ it('counts the layers that retrieved a cell', () => {
   expect([...layerCounts([[0, 2], [2], []], 4)]).toEqual([1, 0, 2, 0]);
 });
 
-it('takes a medium apart into planes: tiles, a thumbnail, frames', () => {
+it('splits a medium into planes: tiles, a thumbnail, frames', () => {
   const cells = evenCells({ width: 4, height: 2 }, 1, 2);
   const medium = {
     layout: {

@@ -63,7 +63,7 @@ function near(actual: readonly number[], expected: readonly number[]): void {
 }
 
 describe('explain', () => {
-  it('shows kept cells as they are and pruned ones dark', async () => {
+  it('shows kept cells unchanged and pruned cells dark', async () => {
     const { width, cell } = await pixelsOf(await explain([turn]));
     expect(width).toBe(2 * MARGIN + 3 * PANEL + 2 * GAP);
     for (let i = 0; i < 16; i++) {
@@ -89,7 +89,7 @@ describe('explain', () => {
       near(cell(0, i), mixed(viridis(value), 0.62, gray));
   });
 
-  it('shows a nearly flat salience as flat, and says how flat', async () => {
+  it('shows a nearly uniform salience as uniform, with its range', async () => {
     const salience = Float32Array.from({ length: 16 }, (_, i) => 1 + 0.05 * Math.sin(i));
     const [image] = turn.stats.media;
     if (image === undefined) throw new Error('no image');
@@ -131,7 +131,7 @@ describe('explain', () => {
     for (const kept of KEPT) near(without(2, kept), [GREY, GREY, GREY]);
   });
 
-  it('puts cells where they lie on a padded picture', async () => {
+  it('places cells correctly on a padded picture', async () => {
     // 400 x 200 on a square: the upper and the lower row of cells are padding.
     const seen = seenAs({ width: 400, height: 200 }, KEPT, SALIENCE, 'pad');
     const padded = { ...turn, images: [plain(400, 200)], stats: { ...turn.stats, media: [seen] } };
@@ -157,7 +157,7 @@ describe('explain', () => {
     ...{ kept: Int32Array.of(1, 6, 8), salience: undefined },
   };
 
-  it('draws the tiles of a picture together, and the whole picture by itself', async () => {
+  it('draws the tiles of a picture on one sheet, and the thumbnail on another', async () => {
     const stats = { media: [tiled], retrieved: [Int32Array.of(1), Int32Array.of(1)] };
     const { at, width, height } = await pixelsOf(await explain([{ ...turn, images: [plain(400, 200)], stats }]));
     // No salience: kept cells and one turn, in a line for the tiles and one for the whole picture, each below a label.
@@ -202,7 +202,7 @@ describe('explain', () => {
     expect((await errorOf(() => explain([missing]))).message).toMatch(/frame 1 of Video 1.*received 1 frames/);
   });
 
-  it('draws a line for each picture, and turns from when it was there', async () => {
+  it('draws a row for each picture, with the turns since it was added', async () => {
     const second: ExplainedTurn = {
       ...turn,
       stats: { ...turn.stats, retrieved: [Int32Array.of(1, 6), Int32Array.of(6), Int32Array.of(6)] },
@@ -217,13 +217,13 @@ describe('explain', () => {
     near(two.at(MARGIN + 3 * (PANEL + GAP) + 100, two.height - 200), [255, 255, 255]);
   });
 
-  it('goes on in another line after five panels', async () => {
+  it('starts a new row after five panels', async () => {
     const later = { ...turn, images: [], stats: { ...turn.stats, media: [] } };
     const { width } = await pixelsOf(await explain([turn, later, later, later, later]));
     expect(width).toBe(2 * MARGIN + 5 * PANEL + 4 * GAP);
   });
 
-  it('is no higher than can be drawn, however many pictures there are', () => {
+  it('limits the height for any number of pictures', () => {
     const size = { width: 400, height: 400 };
     const [sheet] = sheetsOf(planesOf(seenAs(size, KEPT, SALIENCE), { media: 0, planes: 0, rows: 0 }));
     if (sheet === undefined) throw new Error('one sheet');
@@ -246,7 +246,7 @@ describe('explain', () => {
       /at least one image or video/,
     ],
     [
-      'an image that the turn was not asked with',
+      'an image that does not belong to the turn',
       [{ ...turn, images: [] }],
       /the 1 images and videos of each turn.*received 0/,
     ],
@@ -256,14 +256,14 @@ describe('explain', () => {
     expect(error).toMatchObject({ code: 'ERR_OPTION_INVALID', message: expect.stringMatching(message) });
   });
 
-  it('stops when told to', async () => {
+  it('stops on abort', async () => {
     const signal = AbortSignal.abort();
     const stopped = explain([turn], { signal });
     await expect(stopped).rejects.toMatchObject({ name: 'AbortError' });
   });
 });
 
-it('has letters on a machine without fonts, Chinese, Japanese and Korean ones too', () => {
+it('draws text on a machine without fonts, including Chinese, Japanese and Korean', () => {
   const folder = mkdtempSync(join(tmpdir(), 'no-fonts-'));
   const config = join(folder, 'fonts.conf');
   writeFileSync(config, `<fontconfig><dir>${folder}/none</dir><cachedir>${folder}/cache</cachedir></fontconfig>`);

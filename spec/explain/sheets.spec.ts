@@ -24,7 +24,7 @@ const film = (frames: readonly number[]): MediumReport => ({
 });
 
 describe('sheets', () => {
-  it('hold the tiles of a picture, and what overlaps them by itself', () => {
+  it('hold the tiles of a picture; an overlapping plane has its own sheet', () => {
     const [tiles, whole, ...others] = sheetsOf(planesOf(tiled, START));
     expect(others).toEqual([]);
     expect(tiles?.parts.map(({ first, left, top }) => [first, Math.round(left), top])).toEqual([
@@ -53,7 +53,7 @@ describe('sheets', () => {
     expect(one && imageLabel('Image 1', [one], one)).toBe('');
   });
 
-  it('number the cells that a turn looked at through all their planes', () => {
+  it('number the attended cells consecutively over their planes', () => {
     const places = [0, 1, 2, 3].map((i) => ({ medium: 0, grid: i, t: 0, row: 1, col: i % 2 }));
     const stats = { media: [tiled], retrieved: [Int32Array.of(1, 3), Int32Array.of(0, 2)] };
     const [turn = []] = attendedOf([{ stats, relevance: [{ scores: Float32Array.of(1, 2, 3, 4), places }] }]);
@@ -82,7 +82,7 @@ describe('sheets', () => {
     ]);
   });
 
-  it('are at most eight for a video, evenly chosen, which is said', () => {
+  it('are at most eight per video, evenly chosen, with a label that says so', () => {
     const numbers = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
     expect(evenly(numbers(8))).toEqual(numbers(8));
     expect(evenly(numbers(16))).toEqual([1, 3, 5, 7, 9, 11, 13, 15]);

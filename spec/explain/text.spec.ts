@@ -22,7 +22,7 @@ describe('escapeXml', () => {
 });
 
 describe('wrap', () => {
-  it('breaks at blanks, so that no line is wider than asked', () => {
+  it('breaks at blanks, so that no line exceeds the width', () => {
     const text = 'How many orange objects are there in the seventh row of the second picture?';
     const lines = wrap(text, 150, 15, 'bold', 99);
     expect(lines.join(' ')).toBe(text);
@@ -41,19 +41,19 @@ describe('wrap', () => {
     }
   });
 
-  it('fills a line with what may break anywhere', () => {
+  it('fills a line with text that may break anywhere', () => {
     expect(wrap(`1. ${'漢'.repeat(12)}`, 100, 10, 'regular', 99)).toEqual(['1. 漢漢漢漢漢漢漢漢', '漢漢漢漢']);
     expect(wrap('12345678901234567 漢字', 100, 10, 'regular', 99)[1]).toMatch(/漢/);
   });
 
-  it('ends in an ellipsis where there are more lines than asked', () => {
+  it('ends in an ellipsis if there are too many lines', () => {
     const lines = wrap('one two three four five six seven eight nine ten', 60, 12, 'regular', 2);
     expect(lines).toHaveLength(2);
     expect(lines[1]).toMatch(/…$/);
     expect(textWidth(lines[1] ?? '', 12)).toBeLessThanOrEqual(60);
   });
 
-  it('takes line breaks and tabs for blanks', () => {
+  it('treats line breaks and tabs as blanks', () => {
     expect(wrap(' one\n\ttwo  three ', 1000, 12)).toEqual(['one two three']);
     expect(wrap('', 100, 12)).toEqual(['']);
   });

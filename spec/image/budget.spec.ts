@@ -11,7 +11,7 @@ const settled = async (): Promise<void> => {
 };
 
 describe('memoryBudget', () => {
-  it('admits in the order of arrival, what fits beside each other, and a larger one alone', async () => {
+  it('admits in the order of arrival, several at once if they fit, and a larger one alone', async () => {
     const budget = memoryBudget(10);
     const admitted: number[] = [];
     const enter = (bytes: number) =>
@@ -36,7 +36,7 @@ describe('memoryBudget', () => {
     (await e).release();
   });
 
-  it('looks at one image at a time, and not before the last one has been admitted', async () => {
+  it('examines one image at a time, after the previous one has been admitted', async () => {
     const budget = memoryBudget(10);
     const first = await budget.admit(cost(10), undefined);
     const looks = [jest.fn(cost(10)), jest.fn(cost(10))] as const;
@@ -50,7 +50,7 @@ describe('memoryBudget', () => {
     (await third)?.release();
   });
 
-  it('lets the next one in after an abort and after an error', async () => {
+  it('admits the next one after an abort and after an error', async () => {
     const budget = memoryBudget(10);
     const held = await budget.admit(cost(10), undefined);
     const controller = new AbortController();

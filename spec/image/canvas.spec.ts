@@ -53,7 +53,7 @@ describe('padding to a square', () => {
     expect(error.message).toMatch(/1×10000.+10000×10000/);
   });
 
-  it('is not needed for a strip of 1×10,000 that is resized', async () => {
+  it('is not applied to a strip of 1×10,000 in mode resize', async () => {
     const strip = await decodeImage(fixture('strip.png'));
     expect(canvas(strip, resized(shape(9), strip, 'bicubic')).data.length).toBe(9 * 9 * 3);
   });
@@ -61,7 +61,7 @@ describe('padding to a square', () => {
 
 describe('pixel values', () => {
   it.each(cases.flatMap((c) => (c.kind === 'normalize' ? [[c.name, c] as const] : [])))(
-    '%s, every level, to the bit',
+    '%s, every byte value, exactly',
     (_, c) => {
       const data = new Uint8Array(256 * 3).map((_, i) => Math.floor(i / 3));
       const got = planes({ data, width: 16, height: 16 }, { ...HALF, mean: c.mean, std: c.std });
@@ -75,7 +75,7 @@ describe('pixel values', () => {
     expect([...got]).toEqual([1, 4, 1, 2.5, 3, 6]);
   });
 
-  it.each([0, 1])('scene %i gives the reference pixel_values to the bit', async (i) => {
+  it.each([0, 1])('scene %i gives exactly the reference pixel_values', async (i) => {
     const image = await decodeImage(scene(`scene-0${i}.png`));
     const got = planes(canvas(image, resized(shape(280), image, 'bicubic')), HALF);
     expect(difference(got, readTensor(STAGES, `${i}.pixel_values`))).toEqual(EXACT);

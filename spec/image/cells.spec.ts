@@ -57,7 +57,7 @@ describe('cells of a region', () => {
     });
   });
 
-  it('leaves out what fills no patch', () => {
+  it('leaves out a remainder that fills no patch', () => {
     const { cell, covered } = cellGeometry({ width: 768, height: 384 }, { ...resize, size: 384, block: 1 });
     expect(cell).toEqual({ width: 28, height: 14 });
     // 27 patches of 14 are 378 of 384 pixels.
@@ -113,7 +113,7 @@ function brightness(pixels: Float32Array, { size, patch, block }: InputGrid): nu
   });
 }
 
-describe('the pixels of a cell on the picture are those that the model gets in that cell', () => {
+describe('the pixels of a cell on the picture are those that the model sees in that cell', () => {
   it.each([
     ['resize', 112, 14, 1, 300, 500],
     ['resize', 112, 14, 2, 500, 240],

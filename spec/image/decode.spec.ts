@@ -25,7 +25,7 @@ describe('decodeImage equals Pillow', () => {
     else expect(d.largest).toBeLessThanOrEqual(c.tolerance);
   });
 
-  it('tests every orientation with a picture that shows it', () => {
+  it('the fixtures contain every orientation', () => {
     const turned = cases.filter((c) => c.file.startsWith('orientation'));
     expect(turned.map((c) => c.width)).toEqual([37, 37, 37, 37, 23, 23, 23, 23]);
     expect(new Set(turned.map((c) => Buffer.from(array(c)).toString('hex'))).size).toBe(8);
@@ -33,7 +33,7 @@ describe('decodeImage equals Pillow', () => {
 });
 
 describe('decodeImage', () => {
-  it('takes a path, a Buffer, a Uint8Array and a view into a larger buffer alike', async () => {
+  it('gives the same result for a path, a Buffer, a Uint8Array and a view into a larger buffer', async () => {
     const bytes = bytesOf('rgb.png');
     const padded = new Uint8Array(bytes.length + 20).fill(7);
     padded.set(bytes, 10);
@@ -43,7 +43,7 @@ describe('decodeImage', () => {
     }
   });
 
-  it('returns a plain array of its own', async () => {
+  it('returns a new plain array', async () => {
     const data = new Uint8Array([1, 2, 3]);
     const image = await decodeImage({ data, width: 1, height: 1, channels: 3 });
     data[0] = 99;
@@ -89,7 +89,7 @@ describe('decodeImage', () => {
     expect(Math.max(...Object.values(all ?? {}))).toBeLessThan(40);
   });
 
-  it('reads AVIF near what was written', async () => {
+  it('decodes AVIF close to the original', async () => {
     const data = new Uint8Array(32 * 32 * 3).map((_, i) => [200, 40, 90][i % 3] ?? 0);
     const avif = await sharp(data, { raw: { width: 32, height: 32, channels: 3 } })
       .avif({ quality: 90 })
@@ -101,12 +101,12 @@ describe('decodeImage', () => {
 describe('isSrgbProfile', () => {
   const profileOf = async (name: string) => (await sharp(bytesOf(name)).metadata()).icc ?? new Uint8Array();
 
-  it('knows sRGB with parametric and with sampled curves', async () => {
+  it('recognizes sRGB with parametric and with sampled curves', async () => {
     expect(isSrgbProfile(await profileOf('icc-srgb-lcms.png'))).toBe(true);
     expect(isSrgbProfile(await profileOf('icc-srgb-table.png'))).toBe(true);
   });
 
-  it('refuses other colorants, other curves, Display P3, and what cannot be read', async () => {
+  it('rejects other colorants, other curves, Display P3, and unreadable profiles', async () => {
     expect(isSrgbProfile(await profileOf('icc-swapped.png'))).toBe(false);
     const bent = Buffer.from(await profileOf('icc-srgb-table.png'));
     const curve = bent.indexOf('curv');

@@ -80,7 +80,7 @@ describe('bytes', () => {
     ['32-bit float TIFF', bytesOf('float.tif'), /float/],
   ])('unsupported: %s', (_, bytes, received) => expectRefusal(bytes, 'ERR_IMAGE_UNSUPPORTED', received));
 
-  it('random bytes behind every signature are refused, not decoded', async () => {
+  it('random bytes after every signature are refused', async () => {
     const noise = bytesOf('garbage.bin');
     for (const start of [
       '89504e470d0a1a0a',
@@ -171,7 +171,7 @@ describe('options', () => {
 });
 
 describe('abort', () => {
-  it('an aborted signal stops it before anything, whatever the input', async () => {
+  it('an aborted signal prevents any work, for every kind of input', async () => {
     const signal = AbortSignal.abort('enough');
     for (const input of [
       'no/such.png',
@@ -182,7 +182,7 @@ describe('abort', () => {
     }
   });
 
-  it('aborting on the way rejects with the reason at once and leaves no listener', async () => {
+  it('aborting midway rejects at once with the reason and leaves no listener', async () => {
     const controller = new AbortController();
     const removed = jest.spyOn(controller.signal, 'removeEventListener');
     const reason = new Error('client left');

@@ -98,7 +98,7 @@ describe('decodeImage', () => {
     expect((await refused(web)).code).toBe('ERR_IMAGE_UNREADABLE');
   });
 
-  it('gives an endless stream up: by its first bytes, by its size, when it is silent, when told to', async () => {
+  it('abandons an endless stream by its first bytes, by its size, after silence, and on abort', async () => {
     expect((await refused(createReadStream('/dev/zero'))).code).toBe('ERR_IMAGE_UNSUPPORTED');
     let given = 0;
     const endless = Readable.from(
@@ -143,7 +143,7 @@ describe('FIFOs', () => {
     expect(difference((await decoding).data, expected.data)).toEqual(EXACT);
   });
 
-  it('without a writer take no thread: an ordinary picture is decoded beside many of them, and all of them stop when told to', async () => {
+  it('without a writer block no thread: a picture is decoded beside many of them, and all of them stop on abort', async () => {
     const descriptors = () => readdirSync('/proc/self/fd').length;
     const before = descriptors();
     const controller = new AbortController();
@@ -240,14 +240,14 @@ describe('http URLs', () => {
     expect(error.message).not.toContain('secret');
   });
 
-  it('refuses what is no URL, one with a password, and a server that is not there', async () => {
+  it('refuses an invalid URL, one with a password, and a server that does not exist', async () => {
     expect((await refused('http://[', { allowUrls: true })).code).toBe('ERR_IMAGE_INVALID');
     const error = await refused(base.replace('//', '//me:secret@'), { allowUrls: true });
     expect([error.code, error.message]).toEqual(['ERR_IMAGE_INVALID', expect.not.stringContaining('secret')]);
     expect((await refused('http://127.0.0.1:9/a.png', { allowUrls: true })).code).toBe('ERR_IMAGE_FETCH');
   });
 
-  it('stops when told to', async () => {
+  it('stops on abort', async () => {
     const stopped = decodeImage(`${base}/half`, { allowUrls: true, signal: AbortSignal.timeout(50) });
     await expect(stopped).rejects.toMatchObject({ name: 'TimeoutError' });
   });

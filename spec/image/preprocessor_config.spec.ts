@@ -33,13 +33,13 @@ describe('parsePreprocessorConfig', () => {
     });
   });
 
-  it('reads sizes in all forms', () => {
+  it('reads all forms of sizes', () => {
     expect(parse({ size: 384 }).size).toEqual({ height: 384, width: 384 });
     expect(parse({ size: { height: 2, width: 3 } }).size).toEqual({ height: 2, width: 3 });
     expect(parse({ size: { shortest_edge: 336, longest_edge: null } }).size).toEqual({ height: 336, width: 336 });
   });
 
-  it('has the common defaults, and takes a crop that crops nothing', () => {
+  it('has the common defaults, and accepts a crop that has no effect', () => {
     const { image_mean, image_std, resample, size } = JSON_CONFIG;
     const sparse = parsePreprocessorConfig({ image_mean, image_std, resample, size }, 'p.json');
     expect(sparse).toEqual({ ...CONFIG, rescaleFactor: 1 / 255 });

@@ -24,7 +24,7 @@ describe('resize equals Pillow', () => {
     });
   });
 
-  it('covers filters that differ', () => {
+  it('the fixtures distinguish the filters', () => {
     const c = cases[0];
     const outputs = FILTERS.map((f) => (c === undefined ? '' : Buffer.from(array(c.expected[f])).toString('hex')));
     expect(new Set(outputs).size).toBe(3);
@@ -67,7 +67,7 @@ describe('resize', () => {
     }
   });
 
-  it('copies where nothing changes', () => {
+  it('returns a copy if nothing changes', () => {
     const image = noise(5, 4);
     const result = resize(image, 5, 4, 'lanczos');
     expect(difference(result.data, image.data)).toEqual(EXACT);
@@ -75,7 +75,7 @@ describe('resize', () => {
     expect(result.data[0]).not.toBe(image.data[0]);
   });
 
-  it('mirrors with its input', () => {
+  it('commutes with mirroring', () => {
     const mirror = (data: Uint8Array, width: number) =>
       data.map(
         (_, i) =>

@@ -128,7 +128,7 @@ test('sequences that share a cache, have no row, or do not add up to x are refus
   x.dispose();
 });
 
-test('a call that fails leaves caches as they were', async () => {
+test('a failed call does not change the caches', async () => {
   const { decoder } = model;
   const cache = await filled(0, 20);
   const x = decoder.embed([1]);

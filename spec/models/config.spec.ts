@@ -33,7 +33,7 @@ describe('parseDecoderConfig', () => {
     });
   });
 
-  it('takes the class defaults for what a file leaves out', () => {
+  it('uses the class defaults for absent keys', () => {
     const common = {
       hiddenSize: 4096,
       layers: 32,
@@ -80,7 +80,7 @@ describe('parseDecoderConfig', () => {
     expect(decoder({ model_type: 'llama', attention_bias: true }).attentionBias).toEqual({ qkv: true, o: true });
   });
 
-  it('reads rope in the old and in the new form', () => {
+  it('reads both forms of the rope parameters', () => {
     const llama3 = {
       factor: 8,
       low_freq_factor: 1,
@@ -220,7 +220,7 @@ describe('ropeInverseFrequencies', () => {
     expect(ropeInverseFrequencies(linear)[1]).toBeCloseTo(0.025, 15);
   });
 
-  it('leaves dynamic scaling plain until the trained length, and stretches the base beyond', () => {
+  it('dynamic scaling changes the base only beyond the trained length', () => {
     const dynamic = decoder({ ...small, rope_scaling: { type: 'dynamic', factor: 2 } });
     const plain = ropeInverseFrequencies(decoder(small));
     expect(ropeInverseFrequencies(dynamic)).toEqual(plain);
@@ -256,7 +256,7 @@ describe('readJson and configReader', () => {
     expect(read('\ufeff{"a": 1}')()).toEqual({ a: 1 });
   });
 
-  it('takes null for absent, and shortens what it shows', () => {
+  it('treats null as absent, and shortens values in messages', () => {
     const reader = configReader({ a: null, long: 'x'.repeat(500), nested: { b: true } }, 'f.json');
     expect([reader.has('a'), reader.number('a', 7), reader.object('a')]).toEqual([false, 7, undefined]);
     expect(() => reader.number('long')).toThrow(/received "x{79}…$/);

@@ -230,7 +230,7 @@ describe('a damaged checkpoint', () => {
     (await load(vilaCase('linear'))).dispose();
   });
 
-  it('is a whole one before it is damaged', async () => {
+  it('loads before it is damaged', async () => {
     await withoutLeak(() => withCopy(vilaCase('linear'), async (folder) => (await load(folder)).dispose()));
   });
 
@@ -266,7 +266,7 @@ describe('a damaged checkpoint', () => {
     expect(reports).toBe(4);
   });
 
-  it.each(['linear', 'mlp2x-gelu'])('says how far it is, to the last byte: %s', async (name) => {
+  it.each(['linear', 'mlp2x-gelu'])('reports progress to the last byte: %s', async (name) => {
     const seen: { done: number; total: number }[] = [];
     (await load(vilaCase(name), { onProgress: ({ done, total }) => seen.push({ done, total }) })).dispose();
     const total = seen.at(-1)?.total ?? 0;

@@ -38,7 +38,7 @@ async function encode(of: VisionLanguageModel, picture: number): Promise<Encoded
   return of.encode(await prepared(of, scene(picture)), SALIENCE);
 }
 
-test('the tower runs once for a picture and the layers looked at; its numbers are the very same', async () => {
+test('the tower runs once per picture and set of layers; a cached result has the same bits', async () => {
   await withoutLeak(async () => {
     const cached = withImageCache(counting, 1e9);
     const [one, two] = [await encode(cached, 0), await encode(cached, 0)];
@@ -57,7 +57,7 @@ test('the tower runs once for a picture and the layers looked at; its numbers ar
   });
 });
 
-test('what does not fit is forgotten, the longest unused first', async () => {
+test('images that do not fit are evicted, the least recently used first', async () => {
   await withoutLeak(async () => {
     const cached = withImageCache(counting, 2 * PICTURE_BYTES);
     for (const picture of [0, 1, 0, 2]) (await encode(cached, picture)).dispose();
@@ -75,7 +75,7 @@ test('what does not fit is forgotten, the longest unused first', async () => {
   });
 });
 
-test('sessions answer as without it', async () => {
+test('sessions answer as without the cache', async () => {
   const cached = withImageCache(counting, 1e9);
   const answers = async (of: VisionLanguageModel): Promise<string> => {
     const session = createSession(of, { method: sparseVila() });

@@ -113,7 +113,7 @@ it('forms, bytes and sizes of the packaged model', async () => {
   ]);
 });
 
-it('visual tokens and tiles are those of a picture that the model is shown', async () => {
+it('visual tokens and tiles equal those of a loaded picture', async () => {
   const path = join(FIXTURES, 'nvila/tiles');
   const model = await load(path);
   const image = { width: 50, height: 20, channels: 3, data: new Uint8Array(50 * 20 * 3) } as const;
@@ -124,7 +124,7 @@ it('visual tokens and tiles are those of a picture that the model is shown', asy
   expect(images).toEqual([{ width: 50, height: 20, tokens: tokensOf(layout), tiles: canvases.length }]);
 });
 
-it('every tensor that is wrong is listed, once', () =>
+it('every wrong tensor is listed once', () =>
   withCopy(vilaCase('linear'), async (path) => {
     const [k, q] = ['model.layers.1.self_attn.k_proj.weight', 'model.layers.0.self_attn.q_proj.weight'];
     changeTensors(join(path, 'llm/model.safetensors'), (tensors) => {
@@ -149,7 +149,7 @@ it('every tensor that is wrong is listed, once', () =>
     expect(zeroBiases).toEqual(['model.layers.0.self_attn.o_proj.bias']);
   }));
 
-it('reads no tensor, and config files alone say what they can', () =>
+it('reads no tensor, and works with config files alone', () =>
   withCopy(TINY, async (path) => {
     const whole = await inspect(path);
     const nan = encodeFloats(new Float32Array(2).fill(Number.NaN), 'BF16');
@@ -169,7 +169,7 @@ it('reads no tensor, and config files alone say what they can', () =>
     });
   }));
 
-it('settings that are not computed are refused as `load` refuses them', () =>
+it('unsupported settings are refused as by `load`', () =>
   withCopy(vilaCase('linear'), async (path) => {
     changeJson(join(path, 'config.json'), { s2: true });
     await expect(inspect(path)).rejects.toMatchObject({
@@ -194,7 +194,7 @@ describe('the command', () => {
     return { status, stdout, stderr };
   };
 
-  it('works where the engine is not set up, in which `run` does not', () => {
+  it('works without an engine, unlike `run`', () => {
     const { status, stdout } = run(['inspect', '--json']);
     expect(status).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ family: 'llava_llama', problems: [] });

@@ -241,7 +241,7 @@ describe('products', () => {
     expect(text).toMatch(/^ERR_WEIGHT_VALUE: .*model\.safetensors: "k\.weight_scale" \[8,1\]: element 5/);
   });
 
-  test('where floats are needed, 8 bits are refused', async () => {
+  test('8-bit weights are refused where floats are needed', async () => {
     const text = await codeAndMessage(() =>
       withWeights(int8Sources('x', 8, 16, 'F32', false), (weights) => weights.tensor('x.weight', [8, 16])),
     );

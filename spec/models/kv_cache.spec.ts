@@ -65,7 +65,7 @@ test.each(['bf16', 'f32'] as const)(
   },
 );
 
-test('memory is that of the rows and at most half as much again, a step at least', () => {
+test('memory is at most 1.5 times that of the rows, and at least one step', () => {
   const cache = emptyCache();
   for (let rows = 0; rows < 1500; rows += 30) {
     grow(cache, 30, `${rows}`);
@@ -75,7 +75,7 @@ test('memory is that of the rows and at most half as much again, a step at least
   }
 });
 
-test('copies for growth are few', () => {
+test('growing makes few copies', () => {
   const cache = emptyCache();
   const tensors = new Set<unknown>();
   for (let row = 0; row < LIMIT; row++) {
@@ -86,7 +86,7 @@ test('copies for growth are few', () => {
   expect(tensors.size).toBeLessThanOrEqual(7);
 });
 
-test('layers grow by themselves', () => {
+test('layers grow independently', () => {
   const cache = emptyCache();
   cache.reserve(300, { from: 1, to: 2 });
   cache.extend(300, { from: 1, to: 2 });
@@ -94,7 +94,7 @@ test('layers grow by themselves', () => {
   expect(cache.bytes).toBe(512 * ROW);
 });
 
-test('no row beyond the limit', () => {
+test('rows beyond the limit are refused', () => {
   const cache = emptyCache();
   cache.reserve(LIMIT);
   expect(cache.bytes).toBe(LAYERS * LIMIT * ROW);
@@ -102,7 +102,7 @@ test('no row beyond the limit', () => {
   expect(() => cache.reserve(1)).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_OVERFLOW' }));
 });
 
-test('a cache of more than the machine has is refused when it is made', () => {
+test("a cache larger than the machine's memory is refused when it is made", () => {
   expect(() => kvCache({ layers: 1, kvHeads: 8, headDim: 256 }, 'bf16', 2 ** 30)).toThrow(
     expect.objectContaining({ code: 'ERR_OUT_OF_MEMORY' }),
   );
@@ -126,7 +126,7 @@ test('a fork holds the same rows and shares none', () => {
   expect(all(fork, 300)).toEqual(common);
 });
 
-test('a cut forgets rows behind it, and the last row its memory', () => {
+test('truncating removes rows, and without rows the cache takes no memory', () => {
   const cache = emptyCache();
   grow(cache, 50, 'rows');
   const before = all(cache, 20);

@@ -100,7 +100,7 @@ describe.each(['llava-llama', 'llava-mistral'])('%s', (name) => {
     }
   });
 
-  it('keeps everything as dense attention does, bit for bit', async () => {
+  it('equals dense attention bit for bit if everything is kept', async () => {
     const ask = (method?: SparsityMethod) =>
       recordTurn(model, {
         images: [image(0), image(1)],

@@ -45,7 +45,7 @@ describe('LLaVA files', () => {
     expect(plan.tower).toMatchObject({ heads: 16, hiddenSize: 1024, layers: 24, imageSize: 336, patchSize: 14 });
   });
 
-  it('one layer in a list is that layer', async () => {
+  it('a list of one layer is that layer', async () => {
     expect((await planWith(CONFIG, { vision_feature_layer: [-1] })).tower.depth).toBe(3);
   });
 

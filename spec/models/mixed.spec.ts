@@ -85,7 +85,7 @@ describe.each(['checkpoint-gemm', 'checkpoint-pack-quantized'])('%s', (name) => 
     });
   });
 
-  it('leaves nothing in memory', async () => {
+  it('leaves no tensor', async () => {
     const twice = (copy: string) => withoutLeak(async () => (await load(copy)).dispose());
     await withCopy(folder, async (copy) => {
       dequantizeSome(copy, (one) => one.endsWith('v_proj'));
@@ -192,7 +192,7 @@ describe('what a quantization config says', () => {
       'checkpoint-pack-quantized',
       packed({ observer: 'mse', scale_dtype: 'torch.float16' }, { quantization_status: 5 }),
     ],
-  ])('is read however it is spelt: %s %j', async (name, quantization) => {
+  ])('is read in every spelling: %s %j', async (name, quantization) => {
     expect(await said(name, quantization)).toBeUndefined();
     expect(await said(name, quantization, 'config.json')).toBeUndefined();
   });

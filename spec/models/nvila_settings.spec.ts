@@ -40,7 +40,7 @@ describe('settings of tiles, scales and films', () => {
     expect(error.message).toContain(`"${key === 'pool_sizes' ? 'video_encoder.' : ''}${key}"`);
   });
 
-  it('the scale whose size the others take is by default the first', async () => {
+  it('the output scale is by default the first one', async () => {
     const [named, unnamed] = await Promise.all(
       [0, undefined].map((index) => layoutWith('scales', { s2_resize_output_to_scale_idx: index }, 60, 40)),
     );
@@ -48,7 +48,7 @@ describe('settings of tiles, scales and films', () => {
     expect(unnamed?.merge).toEqual(named?.merge);
   });
 
-  it('tiles do not count where pictures are not cut', async () => {
+  it('tile settings are ignored if pictures are not cut', async () => {
     const { canvases } = await layoutWith(
       'tiles',
       { image_aspect_ratio: 'resize', min_tiles: 0, max_tiles: null },

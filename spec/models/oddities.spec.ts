@@ -177,7 +177,7 @@ describe('a checkpoint with a harmless oddity answers as before', () => {
     expected = await answer(TINY);
   });
 
-  it('is about an answer that is right', () => {
+  it('the unchanged checkpoint gives the right answer', () => {
     expect(expected[0]).toBe('d5');
   });
 
@@ -190,7 +190,7 @@ describe('a checkpoint with a harmless oddity answers as before', () => {
   });
 
   it.each([{ top_p: 0 }, { top_k: -1 }, { top_p: 7, top_k: 'x' }, { min_p: 0.5 }])(
-    'sampling by %j is no obstacle to greedy answers',
+    'sampling by %j does not prevent greedy answers',
     async (settings) => {
       await withCopy(TINY, async (folder) => {
         changeJson(join(folder, GENERATION), { do_sample: true, temperature: 0.5, ...settings });

@@ -185,7 +185,7 @@ describe('weights that are no numbers', () => {
     });
   });
 
-  it('are told apart from a storage type that cannot hold them', async () => {
+  it('are distinguished from a data type that cannot hold them', async () => {
     await withCopy(BASE, async (folder) => {
       changeTensors(join(folder, 'mm_projector/model.safetensors'), (all) => {
         const tensor = all.get('layers.weight');
@@ -203,7 +203,7 @@ describe('weights that are no numbers', () => {
     });
   });
 
-  it('may lie in rows of the embedding that no token needs', async () => {
+  it('are allowed in rows of the embedding that no token uses', async () => {
     await withCopy(BASE, async (folder) => {
       changeTensors(join(folder, 'llm/model.safetensors'), (all) => {
         const name = 'model.embed_tokens.weight';

@@ -134,7 +134,7 @@ describe('readSafetensorsHeader', () => {
     expect(() => read(bytes)).toThrow(error(message));
   });
 
-  it('says how many bytes a truncated file lacks', () => {
+  it('reports how many bytes a truncated file lacks', () => {
     const whole = file({ a: tensor('F32', [2], 0, 8) }, 8);
     expect(() => read(whole.subarray(0, whole.length - 3))).toThrow(
       error(new RegExp(`${whole.length} bytes are expected, ${whole.length - 3} are`)),
@@ -213,7 +213,7 @@ describe('openCheckpoint', () => {
     ).toEqual(['x']);
   });
 
-  it('takes shards in a folder below', () => {
+  it('reads shards in a subfolder', () => {
     const found = withFolder(
       { 's.safetensors': one('a'), 'model.safetensors.index.json': index({ a: 'sub/s.safetensors' }) },
       (folder) => {
@@ -262,7 +262,7 @@ describe('openCheckpoint', () => {
     );
   });
 
-  it('says what it found instead of weights', () => {
+  it('reports what it found instead of weights', () => {
     expect(() => open({})).toThrow(error(/found no weights/, 'ERR_CHECKPOINT_MISSING'));
     expect(() => open({ 'pytorch_model.bin': 'x' })).toThrow(
       error(/found pytorch_model\.bin\. Convert/, 'ERR_CHECKPOINT_MISSING'),

@@ -67,7 +67,7 @@ describe('taps of a tower', () => {
     expect(compareBits(named, [e, c, e, a, b])).toBe('identical');
   });
 
-  it('changes no feature, whatever is asked of layers below, at and above them', async () => {
+  it('requesting layers does not change features', async () => {
     const { features } = await run(4, {});
     for (const taps of [{ salience: [0] }, { salience: [-1] }, { keys: [-1] }, { keys: [1, -1], salience: [3] }])
       expect(compareBits([(await run(4, taps)).features], [features])).toBe('identical');

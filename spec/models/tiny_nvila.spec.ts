@@ -98,7 +98,7 @@ describe.each([0, 1])('picture %i', (i) => {
       expect(nmse(values, all.subarray(layer * 100, (layer + 1) * 100))).toBeLessThanOrEqual(F32_NMSE);
   });
 
-  it('with a bf16 cache, logits and relevance within what eight bits cost', async () => {
+  it('with a bf16 cache, logits and relevance are within the error of eight bits', async () => {
     const rounded = await recordTurn(reference, { images: [scene(i)], question, kv: 'bf16', maxTokens: 1 });
     const error = nmse(rounded.promptLogits, f32('logits'));
     expect(error).toBeLessThanOrEqual(BF16_LOGITS_NMSE);
@@ -131,19 +131,19 @@ describe('reference conversations, 24 pictures of 6 turns', () => {
     expect(right).toBe(134);
   });
 
-  it('a bf16 cache costs no answer', async () => {
+  it('a bf16 cache changes no answer', async () => {
     const { asReference, right } = await score({ kv: 'bf16' });
     expect(asReference).toBeGreaterThanOrEqual(144);
     expect(right).toBeGreaterThanOrEqual(134);
   });
 
-  it('the image preset keeps what it kept when this was written', async () => {
+  it('the image preset gives the recorded accuracy', async () => {
     const { asReference, right } = await score({ method: sparseVila() });
     expect(asReference).toBeGreaterThanOrEqual(136);
     expect(right).toBeGreaterThanOrEqual(130);
   });
 
-  it('each turn by itself, dense and sparse', async () => {
+  it('each turn alone, dense and sparse', async () => {
     expect((await score({ history: 'forget' })).right).toBeGreaterThanOrEqual(135);
     expect((await score({ history: 'forget', method: sparseVila() })).right).toBeGreaterThanOrEqual(128);
   });

@@ -59,8 +59,8 @@ describe.each(templates)('$name', ({ template, texts }) => {
 
 const CHATML = templates[0]?.template ?? '';
 
-describe('what people write', () => {
-  it('has no control tokens, wherever a template puts it', () => {
+describe('user text', () => {
+  it('has no control tokens wherever a template prints it', () => {
     const turns: Turn[] = [{ role: 'user', parts: [{ medium: 0 }, ' <image> and <|im_end|> '] }];
     for (const { template } of templates.slice(0, 7)) {
       const { text, plain } = transcript(rendererOf(template), turns, () => `${MARKER}\n${MARKER}`);
@@ -69,7 +69,7 @@ describe('what people write', () => {
     }
   });
 
-  it('is not searched where it spells nothing', () => {
+  it('is not searched if it spells no control token', () => {
     expect(transcript(rendererOf(CHATML), [{ role: 'user', parts: ['Hi'] }], () => '').plain).toEqual([]);
   });
 });

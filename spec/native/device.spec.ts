@@ -63,7 +63,7 @@ test('memory, copies, streams, events, timers, callbacks, and errors that stay',
   });
 });
 
-test('of two GPUs TensorFlow gets the first, the report has both', () => {
+test('of two GPUs TensorFlow uses the first, and the report lists both', () => {
   const found = device('devices=2');
   expect(found.count).toBe(1);
   expect(found.report.devices.map(({ bus }) => bus)).toEqual(['0000:01:00.0', '0000:02:00.0']);

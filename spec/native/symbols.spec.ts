@@ -48,7 +48,7 @@ function flagsOf(level: string): string[] {
   },
 );
 
-test('every file of a level is looked at', () => {
+test('every file of a level is checked', () => {
   expect(FILES.map(({ file }) => file).sort()).toEqual(
     [
       ...['portable', 'avx2', 'avx512', 'avx512bf16', 'avx512amx'].map((level) => `level_${level}`),
@@ -59,7 +59,7 @@ test('every file of a level is looked at', () => {
   );
 });
 
-test('flags are found where CMake has them', () => {
+test('compiler flags are read from CMakeLists.txt', () => {
   expect(flagsOf('avx512bf16')).toEqual(
     expect.arrayContaining(['-ffp-contract=off', '-mavx2', '-mavx512f', '-mavx512bf16']),
   );

@@ -42,7 +42,7 @@ describe('what an op refuses', () => {
   });
 });
 
-describe('1,000 calls leave no tensor behind', () => {
+describe('1,000 calls leave no tensor', () => {
   const small = OP_CASES.filter((item) => !item.big);
   test.each([...new Set(small.map(({ op }) => op))])('%s', (op) => {
     const { tf, backend } = start();

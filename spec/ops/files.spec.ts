@@ -61,7 +61,7 @@ function errorOf(body: () => unknown): { code: string | undefined; message: stri
 }
 
 describe.each(OPS)('%s', (_name, make) => {
-  test('reads a file that stays as it is', () => {
+  test('reads a file that does not change', () => {
     expect(() => withChanged(() => undefined, make).dispose()).not.toThrow();
   });
 
@@ -70,13 +70,13 @@ describe.each(OPS)('%s', (_name, make) => {
     ['cut within the tensor', (file) => truncateSync(file, 5000)],
     ['longer', (file) => appendFileSync(file, 'more')],
     ['of another date', (file) => utimesSync(file, 1, 1)],
-  ])('refuses one that is %s, by its name', (_what, change) => {
+  ])('refuses a file that is %s, and names it', (_what, change) => {
     const error = withChanged(change, (source) => errorOf(() => make(source)));
     expect(error).toEqual({ code: 'ERR_FILE_CHANGED', message: expect.stringContaining(join(folder, 'weights')) });
   });
 });
 
-test('what is no regular file, or is not there, cannot be opened', () => {
+test('a missing file or one that is not regular cannot be opened', () => {
   const { native } = start();
   for (const path of [folder, '/dev/null', join(folder, 'none')]) {
     const error = errorOf(() => native.openFile(path));

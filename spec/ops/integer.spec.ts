@@ -39,7 +39,7 @@ function product(x: Float32Array, k: number, w: PackedMatrix): Float32Array {
   return y;
 }
 
-describe('a matrix holds the values it was made of', () => {
+describe('a packed matrix holds its input values', () => {
   const grids: readonly Partial<Int4Grid>[] = [
     {},
     { group: 32, stored: 32, scales: 'bf16' },
@@ -66,7 +66,7 @@ describe.each(levels())('at %s', (level) => {
     const w = storedValues('sizes w', n, k, type);
     const packed = keep.matrix(packer([w], k, type)());
 
-    test('rows of zeros give zeros, and leave other rows alone', () => {
+    test('rows of zeros give zeros and do not affect other rows', () => {
       const x = noise('zero rows', 5 * k);
       x.fill(0, k, 3 * k);
       x.fill(-0, 4 * k, 4 * k + 64); // one group only

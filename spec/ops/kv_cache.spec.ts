@@ -16,7 +16,7 @@ afterAll(() => keep.dispose());
 const [CAPACITY, KV_HEADS, C] = [37, 3, 41];
 
 describe.each(levels())('at %s', (level) => {
-  test.each(['f32', 'bf16'] as const)('an append to a %s cache leaves all other rows as they are', (type) => {
+  test.each(['f32', 'bf16'] as const)('an append to a %s cache changes no other row', (type) => {
     const old = noise('old rows', CAPACITY * KV_HEADS * C);
     const fresh = (name: string, t: number) => float32(noise(name, t * KV_HEADS * C), [t, KV_HEADS, C]);
     for (const [at, t] of [

@@ -142,7 +142,7 @@ describe.each(levels())('at %s', (level) => {
     }
   });
 
-  test('rows that no query sees leave no trace', () => {
+  test('rows that no query attends have no effect', () => {
     const [t, length, heads, kvHeads, c] = [2, 301, 14, 2, 40];
     const tail = 280;
     const list = Array.from({ length: 90 }, (_, i) => 3 * i + 1);

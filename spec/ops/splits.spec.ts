@@ -192,7 +192,7 @@ describe('attention split by chunk of rows equals attention split by head', () =
   });
 });
 
-test('numbers too small to be normal do not depend on the thread that meets them', () => {
+test('subnormal numbers give equal results on every thread', () => {
   // TensorFlow may flush them to zero on its own thread, where ours would not.
   const [t, k, n] = [7, 131, 259];
   const x = keep.tensor(float32(noise('tiny x', t * k, 1e-20), [t, k]));

@@ -65,7 +65,7 @@ describe.each(levels())('at %s', (level) => {
     );
   });
 
-  test.each(['bf16', 'f16'] as const)('every normal %s pattern is multiplied exactly', (type) => {
+  test.each(['bf16', 'f16'] as const)('every normal %s value is multiplied exactly', (type) => {
     atLevel(level, () =>
       allPatterns((source) => {
         const w = keep.matrix(packMatrix([{ source, offset: 0, type, rows: PATTERNS }], 1));

@@ -54,7 +54,7 @@ describe('installOnce', () => {
     expect(readdirSync(join(folder, 'deep'))).toEqual(['target']);
   });
 
-  test('shows nothing of an unfinished target', async () => {
+  test('an unfinished target is invisible', async () => {
     const target = join(folder, 'target');
     let finish: () => void = () => undefined;
     const running = installOnce(target, writer('a', new Promise((done) => (finish = done))));
@@ -74,14 +74,14 @@ describe('installOnce', () => {
     expect(contents(target)).toEqual(['b', 'b']);
   });
 
-  test('a temporary that a killed process left is in nobody’s way', async () => {
+  test('a temporary of a killed process does not interfere', async () => {
     const target = join(folder, 'target');
     await writer('half')(`${target}.tmp-0123456789abcdef`);
     expect(await installOnce(target, writer('whole'))).toBe(true);
     expect(contents(target)).toEqual(['whole', 'whole']);
   });
 
-  test('two at once both succeed, and one wins whole', async () => {
+  test('two concurrent calls succeed, and one result is installed completely', async () => {
     const target = join(folder, 'target');
     const results = await Promise.all(['a', 'b', 'c'].map((text) => installOnce(target, writer(text))));
     expect(results.filter((installed) => installed)).toHaveLength(1);
@@ -128,7 +128,7 @@ describe('removal', () => {
     expect(await removeStale(folder)).toEqual([]);
   });
 
-  test('removeAtOnce removes a folder, and minds no missing one', async () => {
+  test('removeAtOnce removes a folder, and ignores a missing one', async () => {
     const target = join(folder, 'target');
     await writer('a')(target);
     await removeAtOnce(target);
@@ -213,7 +213,7 @@ describe('errors of writing', () => {
     expect(error).toMatchObject({ message: expect.stringContaining('/a/file\\u001b[1m') });
   });
 
-  test('what is no error of writing stays as it is', () => {
+  test('other errors are returned unchanged', () => {
     for (const other of [new Error('other'), failed('ENOENT', 'spawn pip'), failed('ECONNREFUSED', 'connect')])
       expect(writeError(other, 'x')).toBe(other);
   });
@@ -225,7 +225,7 @@ describe('errors of writing', () => {
     expect(fullDiskIn(['syntax error'], 'x')).toBeUndefined();
   });
 
-  test('space is asked for before it is needed', async () => {
+  test('disk space is checked in advance', async () => {
     await requireSpace(folder, 1);
     const wanted = requireSpace(folder, 2 ** 60, 'Set X.');
     await expect(wanted).rejects.toMatchObject({
@@ -235,7 +235,7 @@ describe('errors of writing', () => {
   });
 });
 
-test('the name of a temporary is known as one', () => {
+test('the name of a temporary is recognized', () => {
   expect(isTemporary(temporaryName('/a/b'))).toBe(true);
   expect(isTemporary('model.safetensors')).toBe(false);
 });

@@ -32,7 +32,7 @@ describe('inBuildTree', () => {
     expect(readdirSync(cache)).toEqual([basename(first.tree)]);
   });
 
-  test('builds elsewhere while another process is at work', async () => {
+  test('builds elsewhere while another process is building', async () => {
     const { tree } = await built('one');
     const lock = takeLock(`${tree}.lock`);
     expect(await built('two')).toEqual({ tree: join(cache, 'temporary'), before: [] });

@@ -46,7 +46,7 @@ describe('findCuda', () => {
     });
   });
 
-  test('passes over what is older than 12.4, and doctor can tell', () => {
+  test('skips compilers older than 12.4, and doctor reports them', () => {
     nvcc('bin/nvcc', '12.3');
     expect(findCuda(env())).toBeUndefined();
     expect(installedCuda(env())).toMatchObject([{ version: '12.3', source: 'PATH' }]);
@@ -55,7 +55,7 @@ describe('findCuda', () => {
     expect(findCuda(env({ CUDA_HOME: join(folder, 'old') }))?.source).toBe('PATH');
   });
 
-  test('passes over an nvcc that does not run', () => {
+  test('skips an nvcc that does not run', () => {
     const path = nvcc('bin/nvcc', '13.0');
     writeFileSync(path, '#!/bin/sh\nexit 1\n');
     expect(nvccVersion(path)).toBeUndefined();
@@ -93,7 +93,7 @@ describe('the pinned packages', () => {
     expect(new Set(wheels.map(({ sha256 }) => sha256)).size).toBe(5);
   });
 
-  test('leave out what compiling does not need', () => {
+  test('omit files that compiling does not need', () => {
     const wanted = (project: string, name: string) =>
       cudaWheels('linux', 'x64')
         .find((wheel) => wheel.project === project)
@@ -107,7 +107,7 @@ describe('the pinned packages', () => {
     expect(wanted('nvidia-nvvm', 'lib/libnvvm.so.4')).toBe(false);
   });
 
-  test('are not there for other machines, which are told what to do', () => {
+  test('do not exist for other machines, and the error says what to do', () => {
     expect(() => cudaWheels('darwin', 'arm64')).toThrow(/darwin-arm64.*CUDA_HOME/);
     expect(() => cudaWheels('linux', 'riscv64')).toThrow(expect.objectContaining({ code: 'ERR_NO_WHEEL' }));
   });

@@ -44,14 +44,14 @@ describe('requestedDevice', () => {
 });
 
 describe('unsupportedReason', () => {
-  test('a recent GPU with a recent driver is fit', () => {
+  test('a recent GPU with a recent driver is supported', () => {
     expect(unsupportedReason(FIT, '13.0')).toBeUndefined();
     expect(unsupportedReason({ ...FIT, version: '581' }, '13.0')).toBeUndefined();
     expect(unsupportedReason({ ...FIT, version: undefined, gpus: [] }, '13.0')).toBeUndefined();
     expect(unsupportedReason({ ...FIT, gpus: [T4, H200] }, '13.0')).toBeUndefined();
   });
 
-  test('a machine without a GPU is told no advice', () => {
+  test('a machine without a GPU gets no advice', () => {
     expect(unsupportedReason(NONE, '13.0')).toEqual({
       why: 'no NVIDIA GPU (/dev/nvidia0) and no NVIDIA driver (libcuda.so.1)',
     });
@@ -75,7 +75,7 @@ describe('unsupportedReason', () => {
     expect(unsupportedReason({ ...FIT, version }, cuda)?.why).toContain(message);
   });
 
-  test('a driver of CUDA 12 may be served by a compiler of CUDA 12', () => {
+  test('a driver for CUDA 12 works with a library built by CUDA 12', () => {
     expect(unsupportedReason({ ...FIT, version: '550.54.15' }, '12.8')).toBeUndefined();
     expect(unsupportedReason({ ...FIT, version: '550.54.15' }, '13.0')?.advice).toMatch(/CUDA_HOME/);
     expect(unsupportedReason({ ...FIT, version: '470.82.01' }, '13.0')?.advice).not.toMatch(/CUDA_HOME/);
@@ -106,7 +106,7 @@ describe('cpuReason', () => {
     expect(cpuReason('auto', facts({ library: LIBRARY }), '').why).toBe('the GPU library found no device');
   });
 
-  test('a failed build is told by its first line, and how to try again', () => {
+  test('a failed build is reported by its first line, with advice', () => {
     const failure = { code: 'ERR_COMPILE', message: 'Expected a to compile but it failed.\nline\nAll of it: /log' };
     const { why, advice } = cpuReason('auto', facts({ failure }), '');
     expect(why).toBe('the GPU library could not be built: Expected a to compile but it failed.');
@@ -119,7 +119,7 @@ describe('cpuReason', () => {
   });
 });
 
-test('noDevice says what was asked for, why not, and what to try', () => {
+test('noDevice names the requested device, the reason, and a remedy', () => {
   const error = noDevice('gpu', { why: 'the GPU library is not built', advice: 'Run `npx sparsevila setup`.' });
   expect(error.code).toBe('ERR_NO_GPU');
   expect(error.message).toBe(
@@ -128,7 +128,7 @@ test('noDevice says what was asked for, why not, and what to try', () => {
   expect(noDevice('gpu', { why: 'no NVIDIA GPU' }).message).toMatch(/Unset SPARSEVILA_DEVICE/);
 });
 
-test('formatDevices has a line per device, and gives back what is no report', () => {
+test('formatDevices has a line per device, and returns other texts unchanged', () => {
   const device = { name: 'NVIDIA H200', memory: 150_754_820_096, free: null, capability: '9.0', multiprocessors: 132 };
   const report = { driver: '13.0', runtime: '13.0', devices: [device, { ...device, name: 'NVIDIA L4' }] };
   expect(formatDevices(JSON.stringify(report))).toBe(

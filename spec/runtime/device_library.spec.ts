@@ -25,7 +25,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-test('a failure is remembered for the present sources, and forgotten', async () => {
+test('a failure is stored for the present sources, and can be cleared', async () => {
   const libtensorflow = { lib: '/l', include: '/i', source: 'given' } as const;
   const env = { SPARSEVILA_CACHE: folder };
   const failure = { code: 'ERR_COMPILE', message: 'line 1\nline 2' };
@@ -55,7 +55,7 @@ describe('with an nvcc that has no runtime beside it', () => {
   const cli = (env: NodeJS.ProcessEnv, ...args: string[]) =>
     spawnSync(process.execPath, [MAIN, ...args], { encoding: 'utf8', env });
 
-  test('set-up of the GPU is an error that says why, doctor repeats it, and the CPU works', () => {
+  test('set-up of the GPU fails with the reason, doctor repeats it, and the CPU works', () => {
     const env = environment();
     const forced = cli(env, 'setup', '--gpu');
     expect(forced.stderr).toMatch(/ERR_COMPILE/);

@@ -30,7 +30,7 @@ describe('doctor', () => {
     expect(printed).toEqual(report);
   });
 
-  test('says what to do on a machine that is not, and exits with 1', () => {
+  test('gives advice on a machine that is not set up, and exits with 1', () => {
     const empty = mkdtempSync(join(tmpdir(), 'sparsevila-doctor-'));
     const env = { PATH: empty, SPARSEVILA_CACHE: join(empty, 'cache') };
     const child = spawnSync(process.execPath, [MAIN, 'doctor', '--json'], { encoding: 'utf8', env });

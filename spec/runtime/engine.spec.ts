@@ -39,7 +39,7 @@ function machine(script: string): Record<string, string> {
 const DESTINATION = 'while [ "$1" != --pack-destination ]; do shift; done; to=$2';
 
 describe('the engine', () => {
-  test('is asked for by name and version, and none of its scripts may run', async () => {
+  test('is fetched by name and version, without running its scripts', async () => {
     const env = machine(`echo "$@" >${join(folder, 'args')}; exit 1`);
     await ensureEngine({ env }).catch(() => undefined);
     const args = readFileSync(join(folder, 'args'), 'utf8');
@@ -47,7 +47,7 @@ describe('the engine', () => {
     expect(args).toContain(' --ignore-scripts ');
   });
 
-  test('what npm says is in the error when it fails, and nothing is left', async () => {
+  test("npm's message is in the error if it fails, and no file is left", async () => {
     const env = machine('echo "npm error code E401" >&2; exit 1');
     const error = await ensureEngine({ env }).catch((caught: unknown) => caught);
     expect(codeOf(error)).toBe('ERR_FETCH');
@@ -56,7 +56,7 @@ describe('the engine', () => {
     expect(findEngine(env)).toBeUndefined();
   });
 
-  test('another archive is refused', async () => {
+  test('an archive with another hash is refused', async () => {
     const env = machine(`${DESTINATION}; printf tampered >"$to/a.tgz"`);
     await expect(ensureEngine({ env })).rejects.toMatchObject({ code: 'ERR_WRONG_HASH' });
     expect(existsSync(engineFolder(env))).toBe(false);
@@ -70,7 +70,7 @@ describe('the engine', () => {
     expect(readdirSync(join(folder, 'cache'))).toEqual([]);
   });
 
-  test('the one in use has the kernels and sources, and no copy of tfjs', () => {
+  test('the installed engine has kernels and sources, and no copy of tfjs', () => {
     const engine = findEngine() ?? '';
     expect(readdirSync(join(engine, 'package')).sort()).toEqual(['README.md', 'binding', 'dist', 'package.json']);
     const json = JSON.parse(readFileSync(join(engine, 'package/package.json'), 'utf8')) as { version: string };
@@ -88,7 +88,7 @@ test('package.json names the engine as an optional peer of any version, so that 
 });
 
 describe('npm', () => {
-  test('of the calling process, in PATH, or missing with a code', () => {
+  test('is that of the calling process or in PATH; otherwise the error has a code', () => {
     const env = machine('exit 0');
     expect(findNpm(env)).toEqual([join(folder, 'bin/npm')]);
     const cli = join(folder, 'npm-cli.js');
@@ -100,7 +100,7 @@ describe('npm', () => {
     );
   });
 
-  test('gets no settings of another package manager', () => {
+  test('does not receive the settings of another package manager', () => {
     const registry = { npm_config_registry: 'theirs', HOME: '/home' };
     expect(npmEnvironment({ ...registry, npm_config_user_agent: 'npm/10' })).toEqual({});
     expect(npmEnvironment({ ...registry, npm_config_user_agent: 'yarn/1.22.22 npm/?' })).toEqual({
@@ -110,7 +110,7 @@ describe('npm', () => {
   });
 });
 
-test('a compiler that is too old, or has no standard library, is told before anything is compiled', () => {
+test('a compiler that is too old or has no standard library is reported before compiling', () => {
   machine('');
   const old = join(folder, 'bin/c++');
   writeFileSync(old, '#!/bin/sh\necho "c++: error: unrecognized command-line option \'-mamx-tile\'" >&2; exit 1\n');
@@ -142,7 +142,7 @@ describe('readTarball', () => {
     ]);
   });
 
-  test('refuses what is no archive', () => {
+  test('refuses a file that is not an archive', () => {
     expect(() => readTarball(Buffer.from('text'))).toThrow(expect.objectContaining({ code: 'ERR_BAD_ZIP' }));
     const { gzipSync } = require('node:zlib') as typeof import('node:zlib');
     expect(() => readTarball(gzipSync(Buffer.alloc(2000, 'x')))).toThrow(

@@ -34,7 +34,7 @@ function rewrite(changes: Record<string, unknown>): void {
   writeFileSync(record, JSON.stringify({ ...JSON.parse(readFileSync(record, 'utf8')), ...changes }));
 }
 
-test('a second holder is refused, the folder goes with the first', () => {
+test("a second holder is refused; the first one's release removes the folder", () => {
   const lock = takeLock(folder);
   expect(lock.wasAbandoned).toBe(false);
   expect(readdirSync(folder).every(isLockFile)).toBe(true);
@@ -44,7 +44,7 @@ test('a second holder is refused, the folder goes with the first', () => {
   takeLock(folder).release();
 });
 
-test('what lies in the folder stays', () => {
+test('other files in the folder stay', () => {
   mkdirSync(folder);
   writeFileSync(join(folder, 'work'), '');
   takeLock(folder).release();
@@ -69,7 +69,7 @@ test('a folder that vanishes once, after many withdrawals, is tried again', () =
   }
 });
 
-test('the lock of a killed process is free, and nothing of it is left', () => {
+test('the lock of a killed process is free, and its files are removed', () => {
   leaveLock(folder);
   expect(readdirSync(folder)).toHaveLength(2);
   const lock = takeLock(folder);
@@ -79,7 +79,7 @@ test('the lock of a killed process is free, and nothing of it is left', () => {
   expect(existsSync(folder)).toBe(false);
 });
 
-test('a process id that another process has now is no owner', () => {
+test('a reused process id is not the owner', () => {
   leaveLock(folder);
   rewrite({ pid: process.pid });
   expect(takeLock(folder).wasAbandoned).toBe(true);
@@ -88,13 +88,13 @@ test('a process id that another process has now is no owner', () => {
 describe('an owner in another container', () => {
   const elsewhere = { pidNamespace: 'pid:[1]', pid: 1 };
 
-  test('is dead when nobody listens', () => {
+  test('is dead if its socket has no listener', () => {
     leaveLock(folder);
     rewrite(elsewhere);
     expect(takeLock(folder).wasAbandoned).toBe(true);
   });
 
-  test('lives as long as it listens, however busy it is', async () => {
+  test('is alive while it listens, even if it is busy', async () => {
     const child = spawn(process.execPath, ['-e', lockScript('console.log(1);for(;;);'), folder]);
     try {
       await once(child.stdout, 'data');
@@ -108,7 +108,7 @@ describe('an owner in another container', () => {
     expect(takeLock(folder).wasAbandoned).toBe(true);
   });
 
-  test('counts as alive where the kernel cannot say, and the error tells what to remove', () => {
+  test('counts as alive if the kernel cannot tell, and the error names the file to remove', () => {
     leaveLock(folder);
     rewrite(elsewhere);
     const record = recordOf();
@@ -119,13 +119,13 @@ describe('an owner in another container', () => {
   });
 });
 
-test('before the last start of the machine nobody lives', () => {
+test('owners from before the last boot are dead', () => {
   leaveLock(folder);
   rewrite({ boot: 'another', pid: process.pid });
   expect(takeLock(folder).wasAbandoned).toBe(true);
 });
 
-test('a record that is no record, as a power cut leaves it, is nobody’s', () => {
+test('a broken record, as after a power cut, has no owner', () => {
   mkdirSync(folder);
   writeFileSync(join(folder, 'lock-0123456789abcdef'), '');
   expect(takeLock(folder).wasAbandoned).toBe(true);
@@ -138,7 +138,7 @@ test('a folder with a path longer than a socket may have', () => {
   lock.release();
 });
 
-test('where no folder can be made: below /proc, and in place of a link to nothing', () => {
+test('a folder that cannot be made: below /proc, and in place of a dangling link', () => {
   symlinkSync('nowhere', folder);
   for (const path of [folder, '/proc/sparsevila', '/proc/sparsevila/deep'])
     expect(() => takeLock(path)).toThrow(expect.objectContaining({ code: 'ERR_OUTPUT_UNWRITABLE' }));
@@ -149,7 +149,7 @@ test('a file in place of the folder', () => {
   expect(() => takeLock(folder)).toThrow(expect.objectContaining({ code: 'ERR_OUTPUT_UNWRITABLE' }));
 });
 
-test('of several processes that take and release it for a while, never two hold it', async () => {
+test('of several processes that repeatedly take and release the lock, never do two hold it', async () => {
   const loop = `
     lock.release();
     const fs = require('node:fs'), { takeLock } = require(${JSON.stringify(join(__dirname, '../../src/runtime/lock.js'))});

@@ -16,14 +16,14 @@ describe('isaLevel', () => {
     expect(isaLevel({ features, vendor: undefined }, {})).toBe(level);
   });
 
-  test('the bf16 dot product is taken by itself on AMD only, and when asked for', () => {
+  test('the bf16 dot product is the default on AMD only, and can be requested', () => {
     const features = [...AVX512, 'avx512_bf16'];
     expect(isaLevel({ features, vendor: 'AuthenticAMD' }, {})).toBe('avx512bf16');
     expect(isaLevel({ features, vendor: 'GenuineIntel' }, {})).toBe('avx512');
     expect(isaLevel({ features, vendor: 'GenuineIntel' }, { SPARSEVILA_ISA: 'avx512bf16' })).toBe('avx512bf16');
   });
 
-  test('SPARSEVILA_ISA may ask for less, not for more or for nonsense', () => {
+  test('SPARSEVILA_ISA can select a lower level, but not a higher or unknown one', () => {
     expect(isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'avx2' })).toBe('avx2');
     expect(() => isaLevel({ features: AVX2, vendor: undefined }, { SPARSEVILA_ISA: 'avx512' })).toThrow(
       'one of portable, avx2 for SPARSEVILA_ISA',

@@ -63,7 +63,7 @@ function codeThrown(body: () => unknown): string | undefined {
   return undefined;
 }
 
-test('whatever is wrong with a call, its error has a code', () => {
+test('every failing call throws an error with a code', () => {
   const { tf, backend, native } = start();
   const x = float32([1, 2], [2]);
   const one = float32([1], [1]);

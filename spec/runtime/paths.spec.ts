@@ -20,7 +20,7 @@ describe('paths', () => {
     expect(folder).toBe(`/c/libtensorflow-${TENSORFLOW_VERSION}-arm64`);
   });
 
-  test('the package is found from its compiled files, and only there', () => {
+  test('the package is found from its compiled files only', () => {
     expect(existsSync(join(packageFolder(), 'native', 'CMakeLists.txt'))).toBe(true);
     expect(() => packageFolder('/')).toThrow(expect.objectContaining({ code: 'ERR_PACKAGE_INCOMPLETE' }));
   });

@@ -26,7 +26,7 @@ describe('run', () => {
     expect(tail).toEqual(Array.from({ length: 40 }, (_, i) => String(60 + i)));
   });
 
-  test('ends the program when it is told to', async () => {
+  test('ends the program on abort', async () => {
     const controller = new AbortController();
     const running = run(process.execPath, node("console.log('ready'); setInterval(() => {}, 1000)"), {
       signal: controller.signal,

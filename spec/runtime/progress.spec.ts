@@ -29,7 +29,7 @@ describe('lineReporter', () => {
     expect(lines).toEqual(['fetch: 0 %\n', 'fetch: 40 %\n', 'fetch: 80 %\n', 'fetch: 100 %\n']);
   });
 
-  test('names each step, and repeats no end', () => {
+  test('names each step, and prints its end once', () => {
     const { lines, report } = reporter();
     for (const step of ['fetch', 'unpack']) {
       for (const done of [0, 1, 1, 1]) report({ step, done, total: 1 });

@@ -22,7 +22,7 @@ describe('start', () => {
   });
 });
 
-test('without set-up it says what to run', () => {
+test('without set-up the error names the command to run', () => {
   const before = process.env.SPARSEVILA_CACHE;
   jest.isolateModules(() => {
     const fresh = require('../../src/runtime/start') as typeof import('../../src/runtime/start');

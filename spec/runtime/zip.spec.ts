@@ -85,7 +85,7 @@ describe('openZip', () => {
     expect(bytes).toBe(LONG.length);
   });
 
-  test('goes on when the file is removed meanwhile', async () => {
+  test('continues if the file is removed meanwhile', async () => {
     const { zip, member } = await opened([{ name: 'x', text: LONG, method: 8 }]);
     rmSync(join(folder, 'a.zip'));
     expect((await zip.read(member('x'))).toString()).toBe(LONG);
@@ -98,7 +98,7 @@ describe('openZip', () => {
     await zip.close();
   });
 
-  test('refuses an unknown method and what is no zip file', async () => {
+  test('refuses an unknown method and a file that is not a zip file', async () => {
     const { zip, member } = await opened([{ name: 'x', text: 'abc', method: 14 }]);
     await expect(zip.read(member('x'))).rejects.toThrow('its method is 14');
     await zip.close();
@@ -106,7 +106,7 @@ describe('openZip', () => {
     await expect(openZip(join(folder, 'no.zip'))).rejects.toMatchObject({ code: 'ERR_BAD_ZIP' });
   });
 
-  test('stops when it is told to', async () => {
+  test('stops on abort', async () => {
     const { zip, member } = await opened([{ name: 'x', text: LONG, method: 8 }]);
     const extracting = zip.extract(member('x'), join(folder, 'x'), { signal: AbortSignal.abort() });
     await expect(extracting).rejects.toMatchObject({ name: 'AbortError' });

@@ -55,7 +55,7 @@ describe('pixels', () => {
     expect(bytesOf(sceneConversation({ seed: c.seed, index: c.index, frames: c.types.length }))).toEqual(c.sha256);
   });
 
-  it('are the same whenever drawn, and however many questions are asked', () => {
+  it('do not depend on the time of drawing or the number of questions', () => {
     const [one, two] = [sceneConversation({ seed: 5, index: 3 }), sceneConversation({ seed: 5, index: 3, turns: 2 })];
     expect(bytesOf(one)).toEqual(bytesOf(two));
     expect(one.turns.slice(0, 2)).toEqual(two.turns);
@@ -75,7 +75,7 @@ describe('distribution', () => {
     expect(share('frame')).toBe(0);
   });
 
-  it('several frames are told apart', () => {
+  it('questions about several frames name the frame', () => {
     const several = Array.from({ length: 50 }, (_, index) => sceneConversation({ seed: 11, index, frames: 3 }).turns);
     const asked = several.flat();
     expect(asked.filter(({ kind }) => kind === 'frame').length).toBeGreaterThan(10);
@@ -86,7 +86,7 @@ describe('distribution', () => {
   });
 });
 
-test('every glyph of the bank is there', () => {
+test('every glyph of the bank occurs', () => {
   const bank = glyphBank();
   for (let glyph = 0; glyph < TYPES.length * VARIANTS; glyph++) {
     const mask = bank.subarray(glyph * CELL * CELL, (glyph + 1) * CELL * CELL);

@@ -124,7 +124,7 @@ describe('an abort', () => {
     chat.dispose();
   });
 
-  it('between two pieces, by the reader', async () => {
+  it('between two pieces, by the consumer', async () => {
     const controller = new AbortController();
     const { chat } = await started();
     const { length } = chat;
@@ -163,7 +163,7 @@ describe('an abort', () => {
 });
 
 describe('the event loop', () => {
-  it('turns while a long question is prefilled and while many images are seen', async () => {
+  it('runs while a long question is prefilled and while many images are encoded', async () => {
     using chat = model.session();
     let turns = 0;
     let running = true;
@@ -180,7 +180,7 @@ describe('the event loop', () => {
     expect(turns - duringText).toBeGreaterThan(4);
   });
 
-  it('and a session frees all it took', async () => {
+  it('a session frees all its memory', async () => {
     const before = countTensors();
     const chat = model.session();
     await chat.ask('Where is the A?', { images: [scene(0)] }).text();

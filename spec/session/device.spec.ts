@@ -12,7 +12,7 @@ beforeAll(async () => {
   ]);
 });
 
-test('each process runs on its device', () => {
+test('each process uses its device', () => {
   expect([standin.device, cpu.device]).toEqual(['GPU', 'CPU']);
 });
 

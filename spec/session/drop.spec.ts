@@ -76,11 +76,11 @@ const without = (kept: ReadonlySet<number>): Set<number> =>
       .map((i) => i + 3),
   );
 
-describe('what is dropped between layers', () => {
+describe('visual rows that are dropped between layers', () => {
   it.each([
     ['a short question', QUESTION],
     ['a question of several chunks', LONG],
-  ])('is as if no later layer saw it, bit for bit: %s', async (_, question) => {
+  ])('do not exist for later layers, bit for bit: %s', async (_, question) => {
     const select: Drop['select'] = ({ stage, scores }) => every(scores.length, stage === 0 ? 3 : 2);
     const dropped = await turn({ name: 'thirds', drop: { layers: [1, 3], select } }, question);
     const third = new Set(every(100, 3));
@@ -93,7 +93,7 @@ describe('what is dropped between layers', () => {
     expect(dropped.stats?.tokens).toMatchObject({ visualKept: 100, activePrefill: 46.25, activeDecode: 46.25 });
   });
 
-  it('is gone for later turns, and what a later turn drops is of its own images', async () => {
+  it('are lost for later turns, which drop only rows of their own images', async () => {
     const method: SparsityMethod = {
       name: 'tenth',
       drop: { layers: [2], select: ({ scores }) => every(scores.length, 10) },
@@ -113,7 +113,7 @@ describe('what is dropped between layers', () => {
     ]);
   });
 
-  it('leaves for retrieval what it leaves', async () => {
+  it('leave the other rows for retrieval', async () => {
     const method = compose(fastV({ prefillSparsity: 0.5 }), sparseVila({ decodeSparsity: 0.5 }));
     const { stats } = await turn(method);
     // (100 + 3 * 33) / 4 is 49.75 of 100.
@@ -121,7 +121,7 @@ describe('what is dropped between layers', () => {
     expect(stats?.tokens).toMatchObject({ activePrefill: 49.75, activeDecode: 24.5 });
   });
 
-  it('may be merged: rows that are given take the place of the kept ones', async () => {
+  it('merged rows replace the kept ones', async () => {
     const select = (rows?: (x: Float32Array) => Float32Array): SparsityMethod => ({
       name: 'merged',
       drop: {
@@ -145,7 +145,7 @@ describe('what is dropped between layers', () => {
   });
 });
 
-describe('the attention that a drop sees', () => {
+describe('the attention that `drop` sees', () => {
   /** Scores of the one stage before `layer`, and the relevance per layer that retrieve sees. */
   async function seen(
     layer: number,
@@ -178,7 +178,7 @@ describe('the attention that a drop sees', () => {
   }
 
   it.each([QUESTION, LONG])(
-    'is that of the last row in the layer that ran, or in the one that comes (%#)',
+    'is that of the last row in the layer that ran, or in the next one (%#)',
     async (question) => {
       const { logits: plain } = await turn(dense(), question);
       for (const layer of [1, 2]) {
@@ -210,10 +210,10 @@ describe('the attention that a drop sees', () => {
   });
 });
 
-describe('what a permanent retrieval leaves out', () => {
+describe('rows that a permanent retrieval leaves out', () => {
   const select = (relevance: Float32Array, layer: number) => every(relevance.length, 2 + layer);
 
-  it('is as if the answer had not attended it, and the cache holds the rest', async () => {
+  it('are not attended, and are removed from the cache', async () => {
     const [removing, viewing] = [
       await turn({ name: 'e', retrieve: { permanent: true, select } }),
       await turn({ name: 'v', retrieve: { select } }),
@@ -245,7 +245,7 @@ describe('what a permanent retrieval leaves out', () => {
     }
   });
 
-  it('is asked about once, and only of the new images of a turn', async () => {
+  it("are selected once, among the rows of a turn's new images", async () => {
     const asked: number[] = [];
     const method: SparsityMethod = {
       name: 'e',
@@ -321,7 +321,7 @@ describe('refused', () => {
     expect([error.code, error.message]).toEqual([code, expect.stringMatching(/wrong|layer/)]);
   });
 
-  it('nothing is dropped without images, and all of them may be', async () => {
+  it('nothing is dropped without images, and all rows may be dropped', async () => {
     const method: SparsityMethod = { name: 'none', drop: { layers: [1], select: () => new Int32Array() } };
     const { layers } = await turn(method);
     expect(layers.map(({ visual }) => visual)).toEqual([100, 0, 0, 0]);

@@ -56,7 +56,7 @@ describe('a method that drops nothing', () => {
     expect(plain.logits.length).toBeGreaterThan(1);
   });
 
-  it('and one that drops something does not', async () => {
+  it('a method that drops something does not equal dense', async () => {
     const plain = await talk({ method: dense() }, [q(0, 0)]);
     const pruned = await talk({ method: sparseVila({ decodeSparsity: 0 }) }, [q(0, 0)]);
     const chosen = await talk({ method: sparseVila({ prefillSparsity: 0 }) }, [q(0, 0)]);

@@ -17,7 +17,7 @@ describe('films', () => {
   afterAll(() => model.dispose());
 
   it.each([undefined, uniform({ prefillSparsity: 0.9 })])(
-    'one that does not fit costs no run of the tower',
+    'a video that does not fit is refused before the tower runs',
     async (method) => {
       let runs = 0;
       const counting = {
@@ -37,7 +37,7 @@ describe('films', () => {
     },
   );
 
-  it('frames are those of the moment of asking', async () => {
+  it('frames are read when the question is asked', async () => {
     const session = model.session();
     const list = frames(4);
     const answer = session.ask('What?', { videos: [{ frames: list }], maxTokens: 1 });

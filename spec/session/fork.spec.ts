@@ -20,7 +20,7 @@ describe('a fork', () => {
     ['SparseVILA', sparseVila()],
     ['FastV, which drops rows between layers', fastV()],
     ['SnapKV, whose retrieval is permanent', snapKv({ decodeSparsity: 0.5 })],
-  ])('goes its own way: %s', async (_, method) => {
+  ])('is independent of the first session: %s', async (_, method) => {
     const options = method === undefined ? {} : { method };
     using alone = model.session(options);
     const first = await alone.ask(FIRST, { images: [scene(0)] }).text();

@@ -29,12 +29,12 @@ async function refused(question: unknown, options: unknown, session: SessionOpti
 }
 
 describe('questions', () => {
-  it.each([[''], ['   \n'], [undefined], [null], [42], [[5]], [Array(1)]])('%j is none', async (question) => {
+  it.each([[''], ['   \n'], [undefined], [null], [42], [[5]], [Array(1)]])('%j is refused', async (question) => {
     const error = await refused(question, {});
     expect([error.code, error.message]).toEqual(['ERR_QUESTION', expect.stringMatching(/at least one character/)]);
   });
 
-  it("that look like the template's own markup end no turn early", async () => {
+  it("that contain the template's markup do not end a turn", async () => {
     using chat = model.session();
     const answer = chat.ask('What is at b4?<|im_end|>', { images: [scene(0)] });
     expect(await answer.text()).not.toBe('');
@@ -82,7 +82,7 @@ describe('options', () => {
     expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(message)]);
   });
 
-  it('undefined is as good as absent', async () => {
+  it('undefined counts as absent', async () => {
     const nothing = {
       method: undefined,
       kv: undefined,
@@ -128,7 +128,7 @@ describe('images', () => {
     expect([error.code, error.message]).toEqual([code, expect.stringMatching(message)]);
   });
 
-  it('1 by 10,000 and a single pixel are images', async () => {
+  it('a strip of 1 by 10,000 and a single pixel are images', async () => {
     using chat = model.session();
     const strip = { data: new Uint8Array(30_000).fill(9), width: 1, height: 10_000, channels: 3 } as const;
     const dot = { data: new Uint8Array([200]), width: 1, height: 1, channels: 1 } as const;
@@ -142,7 +142,7 @@ describe('context', () => {
   /** Rows of a prompt about picture 0. */
   const PROMPT = 104 + 15 - 4;
 
-  it('an overflow says what is needed and what there is', async () => {
+  it('the error of an overflow gives the required and the available length', async () => {
     using chat = createSession(model, { contextLength: 110 });
     const error = await withoutLeak(() => errorOf(() => chat.ask('What is at b4?', { images: [scene(0)] }).text()));
     expect(error.code).toBe('ERR_CONTEXT_OVERFLOW');
@@ -161,7 +161,7 @@ describe('context', () => {
     expect(error.message).toMatch(new RegExp(`needs ${PROMPT + 1} tokens.*has ${PROMPT}`));
   });
 
-  it('positions count: pruned tokens take none where positions are compact', async () => {
+  it('positions are limited too: pruned tokens take none if positions are compact', async () => {
     const compact = sparseVila({ positions: 'compact' });
     using chat = createSession(model, { method: compact, contextLength: 110 });
     await chat.ask('What is at b4?', { images: [scene(0)] }).text();
@@ -171,7 +171,7 @@ describe('context', () => {
     expect(error.code).toBe('ERR_CONTEXT_OVERFLOW');
   });
 
-  it('in a later turn the conversation so far counts, and forgetting makes room', async () => {
+  it('in a later turn the conversation so far counts, and forgetting frees room', async () => {
     using kept = createSession(model, { contextLength: 140 });
     await kept.ask('What is at b4?', { images: [scene(0)] }).text();
     const error = await errorOf(() => kept.ask(`${QUESTION} ${QUESTION} ${QUESTION} ${QUESTION}`).text());
@@ -183,7 +183,7 @@ describe('context', () => {
 });
 
 describe('one at a time', () => {
-  it('a second question, a mark, a rewind and dispose wait for the answer that runs', async () => {
+  it('a second question, a mark, a rewind and dispose are refused while an answer runs', async () => {
     const chat = model.session();
     const point = chat.mark();
     const waiting = chat.ask('What is at i7?');
@@ -211,7 +211,7 @@ describe('one at a time', () => {
     for (const chat of sessions) chat.dispose();
   });
 
-  it('a disposed session answers nothing', async () => {
+  it('a disposed session refuses questions', async () => {
     const chat = model.session();
     const early = chat.ask('What is at b4?');
     chat.dispose();
@@ -247,7 +247,7 @@ describe('methods of others', () => {
         },
       },
     ],
-  ])('an error in %s is the cause of one with a code, and costs nothing', async (_, method) => {
+  ])('an error in %s becomes the cause of a coded error, and the session stays usable', async (_, method) => {
     using chat = createSession(model, { method });
     const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, { images: [scene(0)] }).text()));
     expect([error.code, error.cause]).toEqual(['ERR_METHOD', failing]);
@@ -269,7 +269,7 @@ describe('methods of others', () => {
     expect(chat.length).toBe(0);
   });
 
-  it('nothing kept of an image, and nothing retrieved, are selections', async () => {
+  it('empty selections are valid in prune and retrieve', async () => {
     const none: SparsityMethod = {
       name: 'none',
       prune: { select: (all) => all.map(() => new Int32Array()) },

@@ -27,7 +27,7 @@ afterAll(() => {
 });
 
 describe('a model', () => {
-  it('refuses to be disposed of while an answer runs, and afterwards nothing uses it', async () => {
+  it('cannot be disposed of while an answer runs, nor used afterwards', async () => {
     const own = await load(TINY);
     const chat = own.session();
     const late = chat.ask(QUESTION);
@@ -51,7 +51,7 @@ describe('a model', () => {
     chat.dispose();
   });
 
-  it('refuses between two pieces too, and not once the loop is left', async () => {
+  it('cannot be disposed of between two pieces, but after the loop is left', async () => {
     const own = await load(TINY);
     using chat = own.session();
     for await (const _ of chat.ask('List the red objects.', IMAGES)) {
@@ -63,7 +63,7 @@ describe('a model', () => {
 });
 
 describe('an answer', () => {
-  it('asks once, however often and by however many it is read', async () => {
+  it('asks once, for any number of readers', async () => {
     const watched = watch(model);
     using chat = createSession(watched.model);
     const answer = chat.ask('List the red objects.', IMAGES);
@@ -88,14 +88,14 @@ describe('an answer', () => {
     expect(stats?.tokens.generated).toBeGreaterThan(1);
   });
 
-  it('that is never read asks nothing', async () => {
+  it('that is never read runs nothing', async () => {
     using chat = model.session();
     await withoutLeak(() => void chat.ask(QUESTION, IMAGES));
     expect(chat.length).toBe(0);
     expect(await chat.ask(QUESTION, IMAGES)).toBe('red F');
   });
 
-  it('left early keeps its text so far, and is that text from then on', async () => {
+  it('that is left early keeps its text so far', async () => {
     using chat = model.session();
     const answer = chat.ask('List the red objects.', IMAGES);
     let first = '';
@@ -108,7 +108,7 @@ describe('an answer', () => {
     expect(chat.length).toBe(length);
   });
 
-  it('left early by one reader goes on for the other', async () => {
+  it('that is left early by one reader continues for the other', async () => {
     using chat = model.session();
     const whole = await (async () => {
       using other = model.session();
@@ -120,7 +120,7 @@ describe('an answer', () => {
     expect(await text).toBe(whole);
   });
 
-  it('throws its error again', async () => {
+  it('throws the same error at every read', async () => {
     using chat = model.session();
     const answer = chat.ask(QUESTION, { images: ['nowhere.png'] });
     const first = await errorOf(() => answer.text());
@@ -227,7 +227,7 @@ describe('methods of others', () => {
     ['drop without layers', 'ERR_METHOD', { drop: { select: () => all(1) } }],
     ['empty name', 'ERR_METHOD', { name: '' }],
     ['layers out of order', 'ERR_OPTION_INVALID', { drop: { layers: [3, 2], select: () => all(1) } }],
-  ])('a session is refused a method with a %s', async (_, code, parts) => {
+  ])('a session refuses a method with a %s', async (_, code, parts) => {
     const method = Object.defineProperties({ name: 'm' }, Object.getOwnPropertyDescriptors(parts)) as SparsityMethod;
     expect(await codeOf(() => model.session({ method }))).toBe(code);
   });
@@ -243,7 +243,7 @@ describe('methods of others', () => {
     ['prune', () => [all(1)], 'prune.select'],
     ['drop', () => all(1), 'drop.select'],
     ['retrieve', () => all(1), 'retrieve.select'],
-  ])('the former member %s is refused, and the error names its new place', async (member, value, place) => {
+  ])('the former member %s is refused, and the error names the new member', async (member, value, place) => {
     const method = { name: 'm', [member]: value } as unknown as SparsityMethod;
     const error = await errorOf(() => model.session({ method }));
     expect([error.code, error.message]).toEqual(['ERR_METHOD', expect.stringContaining(place)]);
@@ -271,7 +271,7 @@ describe('methods of others', () => {
         },
       },
     ],
-  ])('%s is told from broken weights', async (_, code, parts) => {
+  ])('%s is distinguished from broken weights', async (_, code, parts) => {
     using chat = model.session({ method: { name: 'm', ...parts } });
     const error = await withoutLeak(() => errorOf(() => chat.ask(QUESTION, IMAGES).text()));
     expect([error.code, error.message]).toEqual([code, expect.stringMatching(/"m"/)]);
@@ -308,7 +308,7 @@ describe('methods of others', () => {
   });
 });
 
-it('an option that takes logits out of f32 is not broken weights', async () => {
+it('logits that overflow because of an option are not reported as broken weights', async () => {
   using chat = model.session();
   const error = await errorOf(() => chat.ask(QUESTION, { repetitionPenalty: 1e-40 }).text());
   expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(/repetitionPenalty/)]);
@@ -346,7 +346,7 @@ describe.each(['embed', 'forward', 'scores', 'project'] as const)('an op that fa
   });
 });
 
-describe('what is dropped without dispose', () => {
+describe('objects that are dropped without dispose', () => {
   setFlagsFromString('--expose-gc');
   const gc = runInNewContext('gc') as () => void;
   const collected = async (): Promise<void> => {
@@ -356,7 +356,7 @@ describe('what is dropped without dispose', () => {
     }
   };
 
-  it('is freed: sessions, sessions after a turn, and answers between two pieces; one warning', async () => {
+  it('are freed, with one warning: sessions, sessions after a turn, and answers between two pieces', async () => {
     const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     await collected();
     const before = countTensors();
@@ -375,7 +375,7 @@ describe('what is dropped without dispose', () => {
     warn.mockRestore();
   });
 
-  it('an iteration that is dropped ends, and the session answers again', async () => {
+  it('a dropped iteration ends, and the session can be used again', async () => {
     using chat = model.session();
     await (async () => {
       await chat.ask('List the red objects.', IMAGES)[Symbol.asyncIterator]().next();
@@ -385,7 +385,7 @@ describe('what is dropped without dispose', () => {
     expect(await chat.ask(QUESTION)).toBe('red F');
   });
 
-  it('a session lives as long as an answer or an iteration of it can be reached', async () => {
+  it('a session is kept while one of its answers or iterations is reachable', async () => {
     const text = (() => model.session().ask('List the red objects.', IMAGES).text())();
     const iterator = (() => model.session().ask('List the red objects.', IMAGES)[Symbol.asyncIterator]())();
     let pieces = (await iterator.next()).value as string;

@@ -22,7 +22,7 @@ describe('messages of another session', () => {
   it.each([
     ['dense', {}],
     ['SparseVILA', { method: sparseVila() }],
-  ])('go on as there: %s', async (_, options) => {
+  ])('continue as in that session: %s', async (_, options) => {
     const system = 'Answer briefly.';
     using there = model.session({ ...options, system });
     const first = await there.ask('What is at b4?', { images: [scene(0)] }).text();
@@ -47,7 +47,7 @@ describe('messages of another session', () => {
     expect(own.length).toBe(there.length);
   });
 
-  it('replace what was said here, and a mark goes back to it', async () => {
+  it('replace the conversation, and a mark returns to it', async () => {
     using here = model.session();
     await here.ask('What is at b4?', { images: [scene(0)] });
     const next = 'How many shapes are there?';
@@ -120,7 +120,7 @@ describe('open refuses', () => {
       [{ role: 'user', content: [{ kind: 'image', image: '/nowhere.png' }, 'x'] }, answer],
       /nowhere/,
     ],
-  ])('%s, and holds what it held', async (_, messages, message) => {
+  ])('%s, and does not change the session', async (_, messages, message) => {
     using here = model.session();
     await here.ask('What is at b4?', { images: [scene(0)], maxTokens: 2 });
     const { length } = here;

@@ -42,7 +42,7 @@ describe('markup', () => {
     ['the question, with images', SPELLED, { images: 2 }],
     ['the system text', 'Where?', { system: SPELLED }],
     ['both', SPELLED, { images: 1, system: SPELLED }],
-  ])('that %s spells is text', (_, words, options) => {
+  ])('that %s contains is plain text', (_, words, options) => {
     const given = ids(words, options);
     const plain = ids('Where?', { ...options, ...('system' in options && { system: 'Be brief.' }) });
     expect(markup(given)).toBe(markup(plain));
@@ -57,7 +57,7 @@ describe('markup', () => {
     }
   });
 
-  it('is answered as the other words are: a forged exchange changes nothing of who speaks', async () => {
+  it('has no effect: a forged exchange does not change the roles', async () => {
     using chat = model.session({ system: 'Pictures appear as <image> in the text.' });
     const answer = chat.ask(`${SPELLED} What is at b4?`, { images: [scene(0)], maxTokens: 8 });
     await answer.text();
@@ -99,7 +99,7 @@ describe('older VILA folders', () => {
     changeJson(join(copy, 'config.json'), { image_token_id: undefined, image_encoder: undefined });
   };
 
-  it('without the marker get it, as VILA adds it when it loads', async () => {
+  it('without the marker token get it, as in VILA', async () => {
     using chat = model.session();
     const expected = await chat.ask('What is at b4?', { images: [scene(0)] }).text();
     await withCopy(TINY, async (copy) => {

@@ -27,7 +27,7 @@ async function talk(model: Model, first?: number) {
 it.each([
   ['at once', 1],
   ['after the next turn, with its picture', 3],
-])('answers as if only that had been said which the template prints: rewritten %s', async (_, recent) => {
+])('answers as if the conversation were what the template prints: rewritten %s', async (_, recent) => {
   const model = await load(TINY, { template: terse(recent) });
   const whole = await talk(model);
   const word = await talk(model, 1);

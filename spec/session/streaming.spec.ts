@@ -35,7 +35,7 @@ const LIST = 'List the red objects.';
 const image = { images: [scene(1)] };
 
 describe('pieces', () => {
-  it('join to what text() gives, and are none of them empty', async () => {
+  it('concatenate to the result of text(), and none is empty', async () => {
     const { text, pieces: got, stats } = await once(LIST, image);
     expect(text).toBe('F, W');
     expect(got.length).toBeGreaterThan(1);
@@ -68,7 +68,7 @@ describe('pieces', () => {
     expect(cut.stats?.finish).toBe('length');
   });
 
-  it('nothing runs before the answer is read, and stats come with its end', async () => {
+  it('nothing runs before the answer is read, and stats are set at its end', async () => {
     using chat = model.session();
     const answer = chat.ask(LIST, image);
     expect([chat.length, answer.stats]).toEqual([0, undefined]);
@@ -90,7 +90,7 @@ describe('ends', () => {
     expect(cut.text.length).toBeLessThan(whole.text.length);
   });
 
-  it('at maxTokens the stop id need not be seen', async () => {
+  it('maxTokens can end the answer before the stop id', async () => {
     const { stats } = await once('Say it.', { maxTokens: 2 }, scripted(model, '12'));
     expect(stats).toMatchObject({ finish: 'length', tokens: { generated: 2 } });
   });
@@ -116,7 +116,7 @@ describe('ends', () => {
     expect(text).not.toBe('');
   });
 
-  it('an answer of nothing', async () => {
+  it('an empty answer', async () => {
     const { text, pieces: got, stats } = await once('Say nothing.', {}, scripted(model, ''));
     expect([text, got, stats?.finish, stats?.tokens.generated]).toEqual(['', [], 'stop', 0]);
   });
@@ -164,7 +164,7 @@ describe('the next turn', () => {
     ['is cut by maxTokens', (chat) => chat.ask(first, { maxTokens: 2 }).text()],
     ['ends by itself', (chat) => chat.ask(first).text()],
   ] as const satisfies readonly (readonly [string, (chat: Session) => Promise<string>])[])(
-    'after an answer that %s is what one prefill of the same ids gives',
+    'after an answer that %s equals one prefill of the same ids',
     async (_, leave) => {
       const { said, ids, positions, compared } = await followUp(leave);
       expect(said).not.toBe('');
@@ -177,7 +177,7 @@ describe('the next turn', () => {
     },
   );
 
-  it('after leaving early nothing is held', async () => {
+  it('after leaving early no memory is held', async () => {
     using chat = model.session();
     await chat.ask(first, image).text();
     await withoutLeak(async () => {
@@ -198,7 +198,7 @@ describe('choosing tokens', () => {
     expect((await once(LIST, { ...hot, topP: 1e-9 })).text).toBe(text);
   });
 
-  it('a seed gives the same answer again, other seeds give others', async () => {
+  it('equal seeds give equal answers, other seeds other answers', async () => {
     const said = async (seed: number): Promise<string> => (await once(LIST, { ...hot, seed })).text;
     const texts = [await said(1), await said(2), await said(3), await said(4)];
     expect(await said(1)).toBe(texts[0]);

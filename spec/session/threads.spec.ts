@@ -33,7 +33,7 @@ describe.each([1, 2])('with %d kernel threads', (threads) => {
     expect(await run('together', threads)).toEqual([same(6), same(6), same(6)]);
   });
 
-  test('workers that are terminated while they load or answer disturb nobody', async () => {
+  test('terminating a worker while it loads or answers does not affect others', async () => {
     expect(await run('terminated', threads)).toEqual([same(4), same(1)]);
   });
 });

@@ -41,7 +41,7 @@ function open(options: SessionOptions = {}) {
 const prompt = ({ calls }: Watched): (readonly Position[])[] => calls.slice(0, 2).map(({ positions }) => positions);
 
 describe('one image', () => {
-  it('stands at its own positions, the text after it where it would stand with all of it', async () => {
+  it('keeps original positions; following text is placed as if nothing were pruned', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     const { stats } = await ask('Where is the A?', [0]);
     const kept = Array.from(stats.media[0]?.kept ?? []);
@@ -54,7 +54,7 @@ describe('one image', () => {
     chat.dispose();
   });
 
-  it('stands without gaps where positions are compact', async () => {
+  it('has positions without gaps if they are compact', async () => {
     const { chat, watched, ask } = open({ method: sparseVila({ positions: 'compact' }) });
     const { stats } = await ask('Where is the A?', [0]);
     const [opening = [], question = []] = prompt(watched);
@@ -63,7 +63,7 @@ describe('one image', () => {
     chat.dispose();
   });
 
-  it('says what the tower and the method gave', async () => {
+  it("reports the tower's and the method's results in stats", async () => {
     const { chat, ask } = open({ method: sparseVila() });
     const { stats } = await ask('Where is the A?', [0]);
     const [image] = stats.media;
@@ -76,7 +76,7 @@ describe('one image', () => {
     chat.dispose();
   });
 
-  it('every step attends all text and only the rows retrieved in its layer', async () => {
+  it('every step attends all text and only the retrieved rows of its layer', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     const { stats } = await ask('List the red objects.', [1]);
     const steps = watched.calls.slice(2);
@@ -115,7 +115,7 @@ describe('several images', () => {
     chat.dispose();
   });
 
-  it('in later turns: they join those of earlier turns', async () => {
+  it('in later turns are added to those of earlier turns', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     const first = await ask('Where is the A?', [0]);
     const end = chat.length;
@@ -174,7 +174,7 @@ describe('several images', () => {
     together.chat.dispose();
   });
 
-  it('one turn may be kept or forgotten against the session', async () => {
+  it("the history option of a turn overrides the session's", async () => {
     const { chat } = open();
     await chat.ask('What is at b4?', { images: [scene(0)], history: 'forget' }).text();
     expect(chat.length).toBe(BEFORE + SEEN + END);
@@ -200,7 +200,7 @@ describe('the system message', () => {
 });
 
 describe('mark and rewind', () => {
-  it('asking again from a mark gives the same answer, counts and cache', async () => {
+  it('asking again after a rewind gives the same answer, counts and cache', async () => {
     const { chat, watched, ask } = open({ method: sparseVila() });
     await ask('What is at b4?', [0]);
     const point = chat.mark();
@@ -216,7 +216,7 @@ describe('mark and rewind', () => {
     chat.dispose();
   });
 
-  it('a mark at the start forgets everything', async () => {
+  it('rewinding to the start removes everything', async () => {
     const { chat, ask } = open();
     const start = chat.mark();
     const first = await ask('What is at b4?', [0]);
@@ -226,7 +226,7 @@ describe('mark and rewind', () => {
     chat.dispose();
   });
 
-  it('a mark that lies ahead is an error, and nothing changes', async () => {
+  it('a mark after the present state is an error, and nothing changes', async () => {
     const { chat, ask } = open();
     const start = chat.mark();
     await ask('What is at b4?', [0]);
@@ -238,7 +238,7 @@ describe('mark and rewind', () => {
     chat.dispose();
   });
 
-  it('a mark that was rewound behind is an error, even when the conversation has grown past it again', async () => {
+  it('a mark after the point of a rewind is an error, even if the conversation has grown beyond it again', async () => {
     const { chat, ask } = open();
     const start = chat.mark();
     await ask('What is at b4?');
@@ -258,7 +258,7 @@ describe('mark and rewind', () => {
     other.chat.dispose();
   });
 
-  it('a disposed session has neither', async () => {
+  it('a disposed session refuses both', async () => {
     const { chat } = open();
     const point = chat.mark();
     chat.dispose();

@@ -49,7 +49,7 @@ describe('VisionZip', () => {
     [0.1, 2],
   ];
 
-  it('merges every other token into the target with the likest keys: h + mean', () => {
+  it('merges every other token into the target with the most similar keys: h + mean', () => {
     const [one] =
       visionZip({ prefillSparsity: 0.5, contextual: 0.5 }).prune?.select([strip(salience, { keys, features })]) ?? [];
     expect(indices(one)).toEqual([0, 1, 4, 5]);
@@ -84,7 +84,7 @@ describe('PruMerge', () => {
     [0, 3],
   ];
 
-  it('adds what each kept token is near to, weighted by attention, and one token for all that is pruned', () => {
+  it('adds its nearest tokens to each kept token, weighted by attention, and one token for all pruned tokens', () => {
     const [one] = pruMerge({ prefillSparsity: 0.4 }).prune?.select([strip(salience, { keys, features })]) ?? [];
     // Salient 0 and 1; pruned 2 3 4, the first of which stands for all. Fewer than 32 others: all are near.
     expect(indices(one)).toEqual([0, 1, 2]);
@@ -94,7 +94,7 @@ describe('PruMerge', () => {
     expect(rows[2]).toBeCloseTo(0.1 * (100 + 1000 + 10000), 3);
   });
 
-  it('takes in no more than the 32 nearest', () => {
+  it('absorbs at most the 32 nearest tokens', () => {
     const n = 40;
     // Token 0 is the salient one. Tokens 1 to 32 point its way, the others away.
     const many = Array.from({ length: n }, (_, i) => (i === 0 ? 1 : 0.5));
@@ -130,7 +130,7 @@ describe('DivPrune', () => {
     Math.cos((degrees * Math.PI) / 180),
     Math.sin((degrees * Math.PI) / 180),
   ];
-  it('starts with the loneliest token and adds the farthest from those it has', () => {
+  it('starts with the most isolated token and adds the one farthest from those selected', () => {
     const view = strip([1, 1, 1, 1, 1], { projected: [0, 10, 20, 100, 160].map(angle) });
     const kept = (n: number) => indices(divPrune({ prefillSparsity: 1 - n / 5 }).prune?.select([view])[0]);
     // Nearest neighbors at 10, 10, 10, 60, 60 degrees: 100 first (index 3); from it 0 is farthest; then 160.
@@ -171,7 +171,7 @@ describe('neighborhoods', () => {
 });
 
 describe('VScan', () => {
-  it('takes half by windows, half by the deep layer, and averages the rest into the likest', () => {
+  it('selects half by windows, half by the deep layer, and averages the rest into the most similar', () => {
     const grid = { t: 1, h: 2, w: 8 };
     // Two windows of 2 x 4. Locally the three best lie in the first, but a window may give one; globally 15 and 14 lead.
     const local = f32(...Array.from({ length: 16 }, (_, i) => [0.9, 0.8, 0.7, 0.1, 0.05, 0.6][i] ?? 0));
@@ -193,7 +193,7 @@ describe('VScan', () => {
     ]);
   });
 
-  it("has the authors' mean by the authors' counts: 96 of 576, then 32 from half of 32 layers on", () => {
+  it("has the authors' counts: 96 of 576, then 32 from half of 32 layers on", () => {
     const method = vScan();
     const view = viewOf({ t: 1, h: 24, w: 24 }, new Float32Array(576), new Float32Array(576));
     const [one] =

@@ -23,7 +23,7 @@ describe('drops between layers', () => {
     expect(stages(sparseVlmPlus(), 576, 32)).toEqual([...counts, ...Array(16).fill(118)]);
   });
 
-  it('scale to the depth, one layer after the other where they would meet', () => {
+  it('scale to the depth, with distinct layers', () => {
     const starts = (method: Parameters<typeof dropThrough>[0], layers: number) =>
       dropThrough(method, 10, layers, 2).drops[0]?.view.starts;
     expect([4, 24, 28, 32, 40, 80].map((layers) => starts(fastV(), layers))).toEqual([[1], [2], [2], [2], [3], [5]]);
@@ -37,7 +37,7 @@ describe('drops between layers', () => {
     expect(starts(fastV({ layer: -1 }), 4)).toEqual([3]);
   });
 
-  it('keep the mean over layers, and one row where that cannot be', () => {
+  it('keep the mean over layers, and one row if that is impossible', () => {
     const view: DropView = {
       stage: 0,
       starts: [1],
@@ -67,7 +67,7 @@ describe('drops between layers', () => {
 });
 
 describe('SparseVLM', () => {
-  it('lets words rate that visual tokens think of more than on average', () => {
+  it('takes as raters the words whose similarity to visual tokens is above average', () => {
     const words = matrixOf([4, 0], [0, 4], [0, 0]);
     expect(Array.from(raters(words, matrixOf([1, 0], [2, 0])))).toEqual([0]);
     expect(Array.from(raters(words, matrixOf([1, 0], [0, 1])))).toEqual([0, 1]);
@@ -104,7 +104,7 @@ describe('retrieval', () => {
     expect(snapKv()).toMatchObject({ retrieve: { window: 32, permanent: true } });
   });
 
-  it('Quest takes whole rows of the grid by their best, the last one in part', () => {
+  it('Quest takes whole rows of the grid by their maximum, the last one partially', () => {
     const places = [0, 0, 0, 1, 1, 1, 1].map((row, i) => ({ medium: i < 5 ? 0 : 1, grid: 0, t: 0, row, col: i }));
     // Pages: 0-2 (best 0.3), 3-4 (best 0.9), 5-6 of another image (best 0.5).
     const relevance = f32(0.3, 0.1, 0.2, 0.9, 0, 0.4, 0.5);

@@ -20,7 +20,7 @@ const scores = Float32Array.of(0.3, 0.1, 0.4, 0.2);
 const places: VisualPlace[] = Array.from(scores, (_, col) => ({ medium: 0, grid: 0, t: 0, row: 0, col }));
 
 describe('observed', () => {
-  it('chooses as the method itself', () => {
+  it('selects as the method itself', () => {
     const inner = sparseVila({ positions: 'compact', salienceLayer: -2 });
     const { method } = observed(inner);
     expect(method).toMatchObject({ name: 'sparsevila', positions: 'compact', prune: { taps: { salience: [-2] } } });
@@ -28,7 +28,7 @@ describe('observed', () => {
     expect(method.retrieve?.select(scores, 2, places)).toEqual(inner.retrieve?.select(scores, 2, places));
   });
 
-  it('asks for salience and retrieves everything where the method does neither', () => {
+  it('requests salience and retrieves everything if the method does neither', () => {
     const retrieving: SparsityMethod = { name: 'retrieving', retrieve: { select: () => Int32Array.of(3) } };
     for (const inner of [dense(), retrieving]) {
       const { method } = observed(inner);
@@ -71,7 +71,7 @@ describe('a watched conversation', () => {
   const QUESTIONS = ['What is at b4?', 'How many cyan objects are there?'];
 
   it.each(METHODS.map((entry) => [entry.name, entry] as const))(
-    'of %s says and attends the same, and can be drawn',
+    'of %s gives the same answers and rows, and can be drawn',
     async (_, entry) => {
       const watched = observed(entry.create(RATIOS));
       using plain = model.session({ method: entry.create(RATIOS) });

@@ -104,7 +104,7 @@ describe('sparseVila', () => {
     expect(counts(SPARSE_VILA_PRESETS.videoReasoning)).toEqual([30, 15]);
   });
 
-  it('takes an option that is undefined for one that is not given', () => {
+  it('treats an undefined option as absent', () => {
     const undefinedRatio = { prefillSparsity: undefined } as unknown as SparseVilaOptions;
     expect(prune(undefinedRatio, image(...all(10)))).toEqual([[6, 7, 8, 9]]);
   });

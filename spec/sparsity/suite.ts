@@ -65,7 +65,7 @@ function said(method: SparsityMethod) {
 /** What every method does with numbers. */
 export function methodSuite(entry: MethodEntry): void {
   describe(`${entry.name}: as every method`, () => {
-    it('has its name and the seams that the table says', () => {
+    it('has the name and parts given in the table', () => {
       const method = entry.create(HALF);
       expect(method.name).toBe(entry.name);
       expect([method.prune !== undefined || method.drop !== undefined, method.retrieve !== undefined]).toEqual([
@@ -80,7 +80,7 @@ export function methodSuite(entry: MethodEntry): void {
     if (drop !== undefined) drops(entry);
     if (retrieve !== undefined) retrieves(entry);
 
-    it('keeps everything, as it is, where nothing is to be dropped', () => {
+    it('keeps everything unchanged at zero sparsity', () => {
       const method = entry.create(KEEP_ALL);
       const all = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);
       const media = grids([pictureOf(49), FILM], 3);
@@ -91,7 +91,7 @@ export function methodSuite(entry: MethodEntry): void {
         expect(method.retrieve?.select(relevanceOf(rows, 3), 0, places(rows)) ?? all(rows)).toEqual(all(rows));
     });
 
-    it('gives the same for the same, from a new instance too, and leaves its input as it is', () => {
+    it('is deterministic, also in a new instance, and does not change its input', () => {
       const method = entry.create(HALF);
       const results = [said(method), said(method), said(entry.create(HALF))];
       expect(results[1]).toEqual(results[0]);
@@ -104,7 +104,7 @@ export function methodSuite(entry: MethodEntry): void {
     });
 
     it.each([{ prefillSparsity: 1 }, { decodeSparsity: -0.1 }, { prefillSparsity: Number.NaN }])(
-      'refuses %j, also where it has no use for it',
+      'refuses %j, even if it ignores that ratio',
       (wrong) => {
         const make = () => entry.create({ ...HALF, ...wrong });
         expect(make).toThrow(expect.objectContaining({ code: 'ERR_OPTION_INVALID' }));
@@ -119,7 +119,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
     method.prune?.select(grids(...media)) ?? [];
 
   describe.each(TURNS)('prunes %s', (_, shapes) => {
-    it.each(RATIOS)('at %j: ascending, each once, as budgeted in every plane', (ratios) => {
+    it.each(RATIOS)('at %j: ascending, unique, as budgeted in every plane', (ratios) => {
       for (const equal of EQUAL) {
         const selections = select(entry.create(ratios), [shapes, 5, equal]);
         expect(selections).toHaveLength(shapes.length);
@@ -164,7 +164,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
     }
   });
 
-  it('selects in a grid whatever other grids there are', () => {
+  it('selects in a grid independently of other grids', () => {
     const shapes = TURNS.at(-1)?.[1] ?? [];
     const method = entry.create(HALF);
     const media = grids(shapes, 4);
@@ -197,7 +197,7 @@ function drops(entry: MethodEntry): void {
 /** What every `retrieve` does. */
 function retrieves(entry: MethodEntry): void {
   it.each([1, 2, 10, 40, 100])(
-    'retrieves of %i rows ascending ones, each once, as many as budgeted, in every layer',
+    'retrieves of %i rows ascending, unique ones, as many as budgeted, in every layer',
     (rows) => {
       for (const ratios of RATIOS) {
         const method = entry.create(ratios);
@@ -278,7 +278,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       alone.chat.dispose();
     });
 
-    it('with several images, and one token left: as many rows as it says', async () => {
+    it('with several images, and with one token left, has the reported number of rows', async () => {
       const { chat, ask } = open(entry.create(ONE_LEFT));
       const turns = [await ask({ ...LOOK, images: [0, 1] }), await ask(WHERE), await ask({ ...COUNT, images: [2] })];
       for (const { tokens, retrieved } of turns) {
@@ -293,7 +293,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       chat.dispose();
     });
 
-    it('stands at original positions, or without gaps, as it is told', async () => {
+    it('has original positions, or positions without gaps, as configured', async () => {
       if (!entry.stage.includes('tower')) return expect(entry.create(HALF).positions).toBeUndefined();
       for (const positions of ['original', 'compact'] as const) {
         const { chat, ask } = open(entry.create({ ...HALF, positions }));
@@ -306,7 +306,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       }
     });
 
-    it('asking again from a mark gives the same answer and cache, whatever came between', async () => {
+    it('asking again after a rewind gives the same answer and cache', async () => {
       const { chat, ask, rows } = open(entry.create({ prefillSparsity: 0.6, decodeSparsity: 0.75 }));
       const start = chat.mark();
       const first = await ask(LOOK);
@@ -325,7 +325,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       chat.dispose();
     });
 
-    it('frees all it took', async () => {
+    it('frees all its memory', async () => {
       await withoutLeak(async () => {
         const { chat, ask } = open(entry.create(HALF), { history: 'forget' });
         await ask({ ...LOOK, images: [0, 1] });

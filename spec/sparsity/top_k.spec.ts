@@ -64,7 +64,7 @@ describe('topK', () => {
     }
   });
 
-  it('leaves the scores as they are', () => {
+  it('does not change the scores', () => {
     const values = scores(3, 1, 2);
     topK(values, 2);
     expect(values).toEqual(scores(3, 1, 2));

@@ -11,7 +11,7 @@ const doubling = (start: string, change: string): string =>
 const nest = (levels: number, body: string): string =>
   levels === 0 ? body : `{% for i in range(1000) %}${nest(levels - 1, body)}{% endfor %}`;
 
-describe('what takes too much', () => {
+describe('templates that take too much', () => {
   it.each([
     ['a list without end', '{% set x = range(1000000000) %}', /range\(\) of 1000000000 elements/],
     ['a list that doubles', doubling('[1, 2]', 'ns.s + ns.s'), /elements of one value/],
@@ -46,7 +46,7 @@ describe('what takes too much', () => {
 });
 
 describe('what a template may call', () => {
-  it('is Python, as far as templates use it', () => {
+  it("behaves like Python's", () => {
     expect(render('{{ range(3) | join(",") }} {{ range(5, 1, -2) | join(",") }} {{ True and none is none }}')).toBe(
       '0,1,2 5,3 true',
     );

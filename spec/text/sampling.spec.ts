@@ -53,7 +53,7 @@ describe('greedy', () => {
     expect(createSampler({ temperature: 0, topK: 5, topP: 0.5 }).sample(f32(0, 0), [])).toBe(0);
   });
 
-  it('heeds the repetition penalty: divides positive logits, multiplies negative ones, once per distinct id', () => {
+  it('applies the repetition penalty: divides positive logits, multiplies negative ones, once per distinct id', () => {
     const sampler = createSampler({ repetitionPenalty: 2 });
     expect(sampler.sample(f32(3, 2, 1), [0])).toBe(1);
     expect(sampler.sample(f32(3, 1.4, 1), [0, 0, 0, 0])).toBe(0);
@@ -63,7 +63,7 @@ describe('greedy', () => {
     expect(logits).toEqual(f32(3, 2));
   });
 
-  it('complains about broken logits, naming the id', () => {
+  it('refuses broken logits, naming the id', () => {
     const fails = (logits: Float32Array, message: RegExp): void => {
       for (const options of [{}, { temperature: 1 }, { temperature: 1, topK: 1, topP: 0.5 }]) {
         expect(() => createSampler(options).sample(logits, [])).toThrow(
@@ -174,7 +174,7 @@ describe('draws', () => {
     }
   });
 
-  it('agree with plain sorting on which ids may come, for many random logits', () => {
+  it('allow the same ids as plain sorting, for many random logits', () => {
     const random = uniform(11);
     for (let trial = 0; trial < 60; trial++) {
       const logits = Float32Array.from({ length: 1 + Math.floor(random() * 40) }, () => Math.round(6 * random()) / 2);
@@ -208,11 +208,11 @@ describe('draws', () => {
     }
   });
 
-  it('need the logits under a repetition penalty', () => {
+  it('require the logits under a repetition penalty', () => {
     expect(createSampler({ temperature: 1, repetitionPenalty: 1.1 }).draw()).toBeUndefined();
   });
 
-  it('repeat with the seed, differ without one, and tell the seed', () => {
+  it('repeat with the seed, differ without one, and report the seed', () => {
     const logits = new Float32Array(1000);
     const run = (options: SamplingOptions): number[] => {
       const sampler = createSampler({ temperature: 1, ...options });

@@ -27,7 +27,7 @@ const refused = (change: Json, code: string, message: RegExp): void => {
 const invalid = (change: Json, message: RegExp): void => refused(change, 'ERR_CONFIG_INVALID', message);
 
 describe('ids', () => {
-  it.each([[1e9], [-1], [1.5], ['7'], [null], [2 ** 33]])('%j is none', (id) => {
+  it.each([[1e9], [-1], [1.5], ['7'], [null], [2 ** 33]])('%j is refused', (id) => {
     invalid({ model: { ...model, vocab: { ...vocab, zzz: id } } }, /an id from 0 to 4194303 for "model\.vocab\.zzz"/);
     invalid({ added_tokens: [{ ...token, id }] }, /an integer from 0 to 4194303 for "added_tokens\.0\.id"/);
   });
