@@ -70,7 +70,7 @@ __global__ void binary_kernel(Box box, const float* a, const float* b, float* y)
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < box.count; i += step) {
     const Offsets at = offsets_of(box, i);
     const float u = a[at.a], v = b[at.b];
-    y[i] = kOp == GpuKernels::kAdd ? u + v : (kOp == GpuKernels::kSub ? u - v : (kOp == GpuKernels::kMul ? u * v : u / v));
+    y[i] = kOp == kAdd ? u + v : (kOp == kSub ? u - v : (kOp == kMul ? u * v : u / v));
   }
 }
 
@@ -173,10 +173,10 @@ void binary(GpuStream stream, int32_t op, int32_t rank, const int64_t* dims, con
   const int blocks = blocks_for(box.count);
   const cudaStream_t s = (cudaStream_t)stream;
   switch (op) {
-    case GpuKernels::kAdd: SV_LAUNCH(binary_kernel<GpuKernels::kAdd>, blocks, kThreads, 0, s, box, a, b, y); break;
-    case GpuKernels::kSub: SV_LAUNCH(binary_kernel<GpuKernels::kSub>, blocks, kThreads, 0, s, box, a, b, y); break;
-    case GpuKernels::kMul: SV_LAUNCH(binary_kernel<GpuKernels::kMul>, blocks, kThreads, 0, s, box, a, b, y); break;
-    case GpuKernels::kDiv: SV_LAUNCH(binary_kernel<GpuKernels::kDiv>, blocks, kThreads, 0, s, box, a, b, y); break;
+    case kAdd: SV_LAUNCH(binary_kernel<kAdd>, blocks, kThreads, 0, s, box, a, b, y); break;
+    case kSub: SV_LAUNCH(binary_kernel<kSub>, blocks, kThreads, 0, s, box, a, b, y); break;
+    case kMul: SV_LAUNCH(binary_kernel<kMul>, blocks, kThreads, 0, s, box, a, b, y); break;
+    case kDiv: SV_LAUNCH(binary_kernel<kDiv>, blocks, kThreads, 0, s, box, a, b, y); break;
     default: refuse("binary: expected add, sub, mul or div");
   }
 }

@@ -1,5 +1,5 @@
-// Choosing among many numbers: the k largest, and a token id from logits. Radix selection in one block of 1024 threads: one
-// multiprocessor reads its input a few times, which is simple, and enough for a row of scores or logits.
+// A token id from logits. Radix selection in one block of 1024 threads: one multiprocessor reads its input a few times, which is
+// simple, and enough for a row of logits.
 #include "cuda.h"
 #include "launchers.h"
 #include "../kernels/sample.h"
@@ -107,25 +107,6 @@ __device__ Threshold select(const float* x, int64_t n, uint64_t need, Sums* sums
   return *found;
 }
 
-__global__ void __launch_bounds__(kThreads) top_k_kernel(const float* x, int64_t n, int64_t k, int32_t* indices) {
-  __shared__ Sums sums;
-  __shared__ Threshold found;
-  __shared__ uint32_t memory[kWarps];
-  const Threshold least = select<true>(x, n, (uint64_t)k, &sums, &found, [](float, uint32_t) { return (uint64_t)1; });
-  int64_t larger = 0, equal = 0;  // before this tile
-  for (int64_t base = 0; base < n; base += kThreads) {
-    const int64_t i = base + threadIdx.x;
-    const uint32_t key = i < n ? sortable(x[i]) : 0;
-    const bool is_larger = i < n && key > least.key, is_equal = i < n && key == least.key;
-    uint32_t here;  // two sums of at most 1024 each
-    const uint32_t before = sum_before((uint32_t)is_larger | (uint32_t)is_equal << 16, memory, &here);
-    const int64_t most = (int64_t)least.need, equal_before = equal + (before >> 16), ties = equal_before < most ? equal_before : most;
-    if (is_larger || (is_equal && equal_before < most)) indices[larger + (before & 0xffff) + ties] = (int32_t)i;
-    larger += here & 0xffff;
-    equal += here >> 16;
-  }
-}
-
 // --- sampling --------------------------------------------------------------------------------------------------------
 
 /** The better of two (key, index) pairs: the larger key, then the lower index. */
@@ -230,12 +211,6 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const float* x, int64_
 __global__ void broken_kernel(int32_t* id) { *id = -1; }
 
 }  // namespace
-
-void top_k(GpuStream stream, GpuScratch, const float* x, int64_t n, int64_t k, int32_t* indices) {
-  if (k > n) return refuse("top_k: expected k of at most n");
-  if (k <= 0) return;
-  SV_LAUNCH(top_k_kernel, 1, kThreads, 0, (cudaStream_t)stream, x, n, k, indices);
-}
 
 void sample(GpuStream stream, GpuScratch scratch, const float* logits, int64_t n, const GpuSampling* sampling, int32_t* id) {
   const cudaStream_t s = (cudaStream_t)stream;

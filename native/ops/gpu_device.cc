@@ -162,7 +162,7 @@ void GpuDevice::sample(const float* logits, int64_t rows, int64_t n, const Sampl
   }
 }
 
-void GpuDevice::binary(GpuKernels::Binary op, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides,
+void GpuDevice::binary(GpuBinary op, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides,
                        const float* b, const std::vector<int64_t>& b_strides, float* y) {
   table_.binary(stream_, op, (int32_t)dims.size(), dims.data(), a, a_strides.data(), b, b_strides.data(), y);
 }

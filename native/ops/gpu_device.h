@@ -43,7 +43,7 @@ class GpuDevice : public Device {
   bool is_host() const override { return false; }
 
   // What TensorFlow's own ops take besides: see GpuKernels.
-  void binary(GpuKernels::Binary, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides, const float* b,
+  void binary(GpuBinary, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides, const float* b,
               const std::vector<int64_t>& b_strides, float* y);
   void copy(const std::vector<int64_t>& dims, const void* x, const std::vector<int64_t>& x_strides, void* y,
             const std::vector<int64_t>& y_strides);

@@ -39,7 +39,7 @@ size_t axis_of(const View& axis, size_t rank) {
 }
 
 /** x and y, broadcast against each other from the last dimension on. */
-template <GpuKernels::Binary kind>
+template <GpuBinary kind>
 void binary_op(Op& op) {
   const View a = op.input(0), b = op.input(1);
   const size_t rank = a.dims.size() > b.dims.size() ? a.dims.size() : b.dims.size();
@@ -162,11 +162,11 @@ void register_stock(const char* name, std::initializer_list<const char*> floats,
 }  // namespace
 
 void register_stock_ops() {
-  register_stock<binary_op<GpuKernels::kAdd>>("Add", {"T"}, {});
-  register_stock<binary_op<GpuKernels::kAdd>>("AddV2", {"T"}, {});
-  register_stock<binary_op<GpuKernels::kSub>>("Sub", {"T"}, {});
-  register_stock<binary_op<GpuKernels::kMul>>("Mul", {"T"}, {});
-  register_stock<binary_op<GpuKernels::kDiv>>("RealDiv", {"T"}, {});
+  register_stock<binary_op<kAdd>>("Add", {"T"}, {});
+  register_stock<binary_op<kAdd>>("AddV2", {"T"}, {});
+  register_stock<binary_op<kSub>>("Sub", {"T"}, {});
+  register_stock<binary_op<kMul>>("Mul", {"T"}, {});
+  register_stock<binary_op<kDiv>>("RealDiv", {"T"}, {});
   register_stock<concat_op>("ConcatV2", {"T"}, {"axis"});
   register_stock<slice_op>("Slice", {"T"}, {"begin", "size"});
   register_stock<transpose_op>("Transpose", {"T"}, {"perm"});

@@ -1,8 +1,10 @@
-"""native/cuda/kernels.h's table through ctypes, and device memory with canaries around it: on a GPU through torch, or on the
+"""The table of native/cuda/kernels.h through ctypes, and device memory with canaries around it: on a GPU through torch, or on the
 stand-in for CUDA through the runtime that its library is made of. Knows no kernel."""
 
 import ctypes
+import re
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
+from pathlib import Path
 
 import numpy as np
 
@@ -35,28 +37,30 @@ class Sampling(Structure):
     _fields_ = [("temperature", F), ("top_k", I), ("top_p", F), ("uniform", F)]
 
 
-ENTRIES = [  # in the table's order; the stream comes first in each
-    ("rms_norm", [P, L, P, P, L, L, P, L]),
-    ("layer_norm", [P, L, P, P, P, L, L, P, L]),
-    ("rope", [P, L, P, P, L, L, L, P, L]),
-    ("linear", [Scratch, P, L, L, POINTER(GpuMatrix), POINTER(Epilogue), P, L, L]),
-    ("gather_rows", [POINTER(GpuMatrix), P, L, P]),
-    ("dequantize", [POINTER(GpuMatrix), L, L, P]),
-    ("attend", [Scratch, POINTER(Attention)]),
-    ("kv_write", [P, P, I, L, L, L, P, P, L, L, L, L]),
-    ("kv_read", [P, I, L, L, L, L, L, L, P]),
-    ("sample", [Scratch, P, L, POINTER(Sampling), P]),
-    ("top_k", [Scratch, P, L, L, P]),
-    ("binary", [I, I, POINTER(L), P, POINTER(L), P, POINTER(L), P]),
-    ("copy", [I, POINTER(L), P, POINTER(L), P, POINTER(L), I]),
-    ("gather", [P, P, L, L, L, L, I, P]),
-    ("upload", [P, P, L]),
-    ("move", [P, P, L]),
-]
+TYPES = {"int32_t": I, "int64_t": L, "float": F, "GpuScratch": Scratch}
+POINTERS = {"GpuMatrix": GpuMatrix, "Epilogue": Epilogue, "Attention": Attention, "GpuSampling": Sampling, "int64_t": L}
+
+
+def _type(parameter):
+    """The ctypes type of a C parameter, such as `const float* x`. What a pointer points to counts for the host's structures only."""
+    name = re.match(r"(?:const )?(\w+)", parameter)[1]
+    if "*" not in parameter:
+        return TYPES[name]
+    return POINTER(POINTERS[name]) if name in POINTERS else P
+
+
+def _read_entries():
+    """(name, types of the parameters after the stream) of every device function, in the table's order."""
+    text = (Path(__file__).parents[2] / "native/cuda/kernels.def").read_text()
+    for name, parameters in re.findall(r"^SV_KERNEL\((\w+), (.*)\)$", text, re.MULTILINE):
+        yield name, [_type(parameter) for parameter in parameters.split(", ")]
+
+
+ENTRIES = list(_read_entries())
 
 
 class _Table(Structure):
-    _fields_ = [("bytes", L)] + [(n, ctypes.CFUNCTYPE(None, P, *a)) for n, a in ENTRIES] + [("last_error", ctypes.CFUNCTYPE(c_char_p))]
+    _fields_ = [("bytes", L), ("last_error", ctypes.CFUNCTYPE(c_char_p))] + [(n, ctypes.CFUNCTYPE(None, P, *a)) for n, a in ENTRIES]
 
 
 class TorchMemory:

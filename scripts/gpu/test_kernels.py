@@ -275,19 +275,6 @@ def test_sample(gpu):
         assert id_.get()[0] == -1, f"{bad} among logits: expected -1"
 
 
-def test_top_k(gpu):
-    for n in [1, 33, 1025] + ([131072] if xp is not np else []):
-        special = noise(n)
-        special[random.integers(0, n, n // 2)] = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], n // 2)
-        for x in [noise(n), np.round(noise(n)), np.ones(n, np.float32), special]:
-            for k in sorted({0, 1, n // 3, n}):
-                out = gpu.empty(k, np.int32)
-                gpu.call("top_k", gpu.scratch, gpu.put(x), n, k, out)
-                keys = np.where(np.isnan(x), -np.inf, x.astype(np.float64))
-                order = np.lexsort((np.arange(n), -keys, np.isnan(x)))
-                equal(out.get(), np.sort(order[:k]), f"{k} of {n}")
-
-
 # --- elementwise and transfers ---------------------------------------------------------------------------------------
 
 

@@ -1,57 +1,10 @@
-// Choosing on the GPU: top-k against a sort, sampling against the processor's.
-#include <algorithm>
-
+// Sampling on the GPU against the processor's.
 #include "../../native/kernels/sample.h"
 #include "cuda_testing.h"
 
 using namespace testing;
 
 namespace {
-
-std::vector<int32_t> top_k_by_sorting(const std::vector<float>& x, int64_t k) {
-  std::vector<int32_t> order(x.size());
-  for (size_t i = 0; i < x.size(); i++) order[i] = (int32_t)i;
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    const float u = x[(size_t)a], v = x[(size_t)b];
-    return isnan(v) ? !isnan(u) : u > v;
-  });
-  order.resize((size_t)k);
-  std::sort(order.begin(), order.end());
-  return order;
-}
-
-void top_k_case(const std::vector<float>& x, int64_t k, const std::string& what) {
-  const std::string name = what + ", " + std::to_string(k) + " of " + std::to_string(x.size());
-  Device<float> dx(x);
-  Scratch scratch;
-  const std::vector<int32_t> got = in_every_order(name, [&] {
-    Device<int32_t> out((size_t)k + 4);
-    sv::gpu::top_k(nullptr, scratch.gpu(), dx.data, (int64_t)x.size(), k, out.data);
-    return out.host();
-  });
-  std::vector<int32_t> expected = top_k_by_sorting(x, k);
-  expected.insert(expected.end(), 4, -1);  // not written
-  check(got == expected, name);
-}
-
-void top_k_cases() {
-  Random random(3);
-  for (int64_t n : {1, 33, 1024, 2100}) {
-    const std::vector<float> noise = random.noises(n);
-    std::vector<float> steps = noise, same((size_t)n, 0.25f), odd = noise;
-    for (float& x : steps) x = roundf(2 * x);
-    const float special[] = {NAN, INFINITY, -INFINITY, 0.f, -0.f, 1e-41f, -1e-41f};
-    for (float& x : odd)
-      if (random.uniform() < 0.5f) x = special[random.below(7)];
-    for (int64_t k : {(int64_t)0, (int64_t)1, n / 3, n - 1, n}) {
-      top_k_case(noise, k, "top-k of noise");
-      top_k_case(steps, k, "top-k with ties");
-      top_k_case(same, k, "top-k of equals");
-      top_k_case(odd, k, "top-k of odd numbers");
-    }
-  }
-  top_k_case(std::vector<float>(100, NAN), 7, "top-k of NaN");
-}
 
 int32_t sample(const std::vector<float>& logits, const sv::Sampling& s) {
   Device<float> x(logits);
@@ -119,7 +72,6 @@ void broken_logits() {
 }  // namespace
 
 int main() {
-  top_k_cases();
   sample_cases();
   broken_logits();
   return finish();
