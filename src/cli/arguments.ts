@@ -1,6 +1,6 @@
-// Reads a command line by the options of its command, before yargs does: an option takes exactly one value, whatever that value
-// begins with (`--question '- where?'`), lists continue up to the next option, and every mistake is named with its likely cause.
-// What comes out is the form that yargs cannot misunderstand: `--name=value`, positional arguments included.
+// Normalizes a command line by the options of its command before yargs parses it: an option takes exactly one value, even if that value
+// begins with a dash (`--question '- where?'`), lists continue up to the next option, and every mistake is reported with its likely cause.
+// The result is in the unambiguous form `--name=value`, positional arguments included.
 
 import { received } from '../errors';
 import { didYouMean, UsageError } from './usage';
@@ -24,18 +24,18 @@ export interface DeclaredOptions {
   readonly alias: Readonly<Record<string, readonly string[]>>;
 }
 
-/** One token of the command line: an option by its full name and, where given with `=`, its value. */
+/** One token of the command line: an option by its full name and, if given with `=`, its value. */
 interface Option {
   readonly name: string;
   readonly value: string | undefined;
-  /** `--no-name`. */
+  /** Whether it was written `--no-name`. */
   readonly isNegated: boolean;
 }
 
 /**
- * The arguments after the command's name as yargs is to read them. `positionals` are the options that words without a name stand for,
- * in order; the last one takes all that remain.
- * @throws UsageError for an unknown option, a missing value, a number that is none, a word that is no choice, an option given twice
+ * The arguments after the command's name in the form for yargs. `positionals` are the options that positional arguments stand for, in order;
+ * the last one takes all that remain.
+ * @throws UsageError for an unknown option, a missing value, an invalid number or choice, or an option given twice
  */
 export function prepareArguments(
   args: readonly string[],
@@ -82,7 +82,7 @@ export function prepareArguments(
   return options;
 }
 
-/** Text such as `- where?` and `-5` is a value; a lone dash stands for stdin. */
+/** Whether a token is an option: texts such as `- where?` and `-5` are values, and a single dash stands for stdin. */
 function looksLikeOption(token: string): boolean {
   return /^--?[^\s\d-][^\s=]*(=|$)/.test(token);
 }
@@ -103,7 +103,7 @@ function readOption(token: string, declared: DeclaredOptions): Option {
   throw new UsageError(`Unknown option ${token.split('=')[0]}.${didYouMean(written, names, '--')}`);
 }
 
-/** Of a name and its aliases the longest is the one that help lists and programs read. */
+/** The main name of an option, which is its longest name, and the one that help and programs use. */
 function longNameOf(name: string, declared: DeclaredOptions): string {
   const [main = name] = Object.entries(declared.alias).find(([key, others]) => [key, ...others].includes(name)) ?? [];
   return main;
@@ -116,7 +116,7 @@ function flagOf({ name, value, isNegated }: Option): string {
 }
 
 function checkedValue(name: string, value: string, { array, number, choices }: DeclaredOptions): string {
-  // No list has a use for an empty text, and yargs drops it.
+  // An empty text is useless in every list, and yargs would drop it.
   if (array.includes(name) && value.trim() === '')
     throw new UsageError(`Expected at least one character for --${name}, received an empty text.`);
   if (number.includes(name) && (value.trim() === '' || !Number.isFinite(Number(value))))

@@ -50,7 +50,7 @@ export const askCommand: CommandModule<object, AskFlags> = {
   },
 };
 
-/** Asks all questions; output and errors as the command line wants them. */
+/** Asks all questions and prints the answers. */
 export async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
   const [session, asking] = [sessionOptions(args, method), askOptions(args)];
@@ -86,7 +86,7 @@ export async function* conversation(
   }
 }
 
-/** Answers go to stdout; the questions and numbers between them are notes. */
+/** Prints answers to stdout; questions and statistics are notes. */
 async function printTurns(turns: ReturnType<typeof conversation>, quiet: boolean): Promise<void> {
   for await (const { question, answer } of turns) {
     if (!quiet) note(`> ${question}\n`, 'bold');

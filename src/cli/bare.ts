@@ -1,4 +1,4 @@
-// The commands that mend an installation, `doctor` and `setup`, and --version, without yargs: they run where packages are missing, and say so.
+// The commands that repair an installation, `doctor` and `setup`, and --version, without yargs: they also run where packages are missing.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ const HELP: Readonly<Record<string, string>> = {
   setup: 'sparsevila setup [--gpu | --no-gpu] [--json]\n\nFetch the engine and compile the native modules.\n',
 };
 
-/** yargs, an ES module, which a CommonJS module can only load like this; the error where it cannot be loaded. */
+/** yargs, an ES module, which a CommonJS module can load only by `import()`; or the error if it cannot be loaded. */
 export async function loadYargs(): Promise<
   typeof import('yargs', { with: { 'resolution-mode': 'import' }}).default | Error
 > {
@@ -55,7 +55,7 @@ function parse(
   }
 }
 
-/** An error of Node's about a package that is not there, as one that says what brings it; other errors as they are. */
+/** Turns Node's error about a missing package into one that names the command to install it; returns other errors unchanged. */
 export function asPackageError(error: unknown): unknown {
   const code = codeOf(error);
   if (code !== 'MODULE_NOT_FOUND' && code !== 'ERR_MODULE_NOT_FOUND') return error;

@@ -40,7 +40,7 @@ export const chatCommand: CommandModule<object, ChatFlags> = {
   handler: chat,
 };
 
-/** Holds the conversation. */
+/** Runs the conversation. */
 export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
   const { method } = methodOf(args);
   const [session, options] = [sessionOptions(args, method), askOptions(args)];
@@ -89,7 +89,7 @@ async function talk(state: ChatState): Promise<void> {
     }
     warned = isTerminal;
   };
-  // A terminal's Ctrl-C is a key to readline; a signal comes from elsewhere, or once readline is closed.
+  // On a terminal, Ctrl-C is a key for readline; a signal comes from elsewhere, or after readline was closed.
   lines.on('SIGINT', interrupt);
   process.on('SIGINT', interrupt).on('SIGTERM', leave).on('SIGHUP', leave);
   const queue = on(lines, 'line', { close: ['close'] });
@@ -121,7 +121,7 @@ function openLines({ isTerminal }: ChatState, earlier: readonly string[]): Inter
   });
 }
 
-/** A command or a question. What goes wrong is said and the conversation goes on; over a pipe the exit code tells as well. */
+/** Handles a command or a question. Errors are printed and the conversation continues; over a pipe the exit code reports them. */
 async function takeLine(state: ChatState, line: string): Promise<void> {
   if (line === '') return;
   try {
@@ -146,7 +146,7 @@ function say(text: string): void {
   if (text !== '') note(`${text}\n`);
 }
 
-/** Asks and streams. Ctrl-C keeps what has been said; before anything has been, it takes the turn back. */
+/** Asks and streams. Ctrl-C keeps the text so far; before the first piece of text it withdraws the question. */
 async function takeQuestion(state: ChatState, question: string): Promise<void> {
   const { session, images, videos, history, options } = state;
   const undo = new AbortController();

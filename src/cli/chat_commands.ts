@@ -1,4 +1,4 @@
-// What a line of `sparsevila chat` that starts with a slash does. Knows the conversation's state, not the terminal.
+// The slash commands of `sparsevila chat`. Knows the conversation's state, not the terminal.
 
 import { checkImage } from '../image/source';
 import type { VideoInput } from '../models/media';
@@ -10,24 +10,24 @@ import { columns, notes } from './style';
 import { summaryLines } from './turn';
 import { didYouMean } from './usage';
 
-/** The conversation as chat sees it. */
+/** The state of a chat. */
 export interface ChatState {
   readonly session: Session;
-  /** Where each turn began, the last one's last. */
+  /** A mark of the start of each turn. */
   readonly marks: Mark[];
   /** Images that the next question adds. */
   images: string[];
   /** Videos that the next question adds. */
   videos: VideoInput[];
   history: 'keep' | 'forget';
-  /** Of the last complete answer. */
+  /** The statistics of the last complete answer. */
   stats: TurnStats | undefined;
-  /** Of each question: sampling, limits. */
+  /** Options of each question: sampling, limits. */
   readonly options: AskOptions;
   readonly isTerminal: boolean;
-  /** Nothing but answers and errors is printed. */
+  /** Whether only answers and errors are printed. */
   readonly quiet: boolean;
-  /** Stops the answer that is being given. */
+  /** Stops the running answer. */
   stop: (() => void) | undefined;
   over: boolean;
 }
@@ -35,7 +35,7 @@ export interface ChatState {
 interface ChatCommand {
   readonly usage: string;
   readonly describe: string;
-  /** Returns what to print. */
+  /** Returns the text to print. */
   run(state: ChatState, words: readonly string[]): string | Promise<string>;
 }
 
@@ -67,8 +67,8 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
 export const COMMAND_WORDS: readonly string[] = Object.keys(COMMANDS).map((name) => `/${name}`);
 
 /**
- * Runs a line such as `/image a.png "my photo.jpg"` and returns what to print.
- * @throws Error for an unknown command or wrong words; SparseVilaError for images that cannot be read
+ * Runs a line such as `/image a.png "my photo.jpg"` and returns the text to print.
+ * @throws Error for an unknown command or invalid arguments; SparseVilaError for images that cannot be read
  */
 export async function runCommand(state: ChatState, line: string): Promise<string> {
   const [name = '', ...words] = splitWords(line.slice(1));
@@ -79,7 +79,7 @@ export async function runCommand(state: ChatState, line: string): Promise<string
 }
 
 /**
- * Adds images to the next question and says which it has then.
+ * Adds images to the next question and returns a message that lists them.
  * @throws SparseVilaError for images that cannot be read
  */
 export async function addImages(state: ChatState, paths: readonly string[]): Promise<string> {

@@ -1,19 +1,19 @@
-// A line of `sparsevila chat` as a terminal gives it: words with quotation marks and backslashes, pictures that were dropped on the
-// terminal (it pastes their paths, quoted, escaped or as file:// URLs), and what the Tab key completes. Prints nothing.
+// Parses a line of `sparsevila chat`: words with quotation marks and backslashes, pictures that were dropped on the terminal (which pastes
+// their paths, quoted, escaped or as file:// URLs), and completions for the Tab key. Prints nothing.
 
 import { readdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** Quoted parts and escaped characters, as a shell would read them; used for words that are paths. */
+/** Quoted parts and escaped characters as in a shell, for words that are paths. */
 const WORD = /(?:"[^"]*"|'[^']*'|\\.|[^\s\\"'])+/g;
 const PART = /"([^"]*)"|'([^']*)'|\\(.)|([^\\"']+)/g;
-/** How a path begins that a terminal pastes. */
+/** Beginnings of paths that a terminal pastes. */
 const PATH_BEGIN = /^["']?(?:\/|~\/|\.\.?\/|file:\/\/)/;
 const PICTURE_NAME = /\.(?:avif|gif|jpe?g|png|tiff?|webp)["']?$/i;
 
-/** Words between spaces; quotation marks and backslashes hold a path together, as a terminal writes one that is dropped on it. */
+/** Words between spaces; quotation marks and backslashes keep a path together, as in paths that a terminal pastes. */
 export function splitWords(line: string): string[] {
   return (line.match(WORD) ?? []).map(unquoted);
 }
@@ -25,8 +25,8 @@ function unquoted(word: string): string {
 }
 
 /**
- * The pictures that are named in `line`, and the rest of it. A picture is a word that begins like a path or ends like the name of a
- * picture, and that is a file; every other word belongs to the question, apostrophes and all. A `file://` URL is always a picture.
+ * The pictures that `line` names, and the rest of it. A picture is a word that begins like a path or ends like the name of a picture, and
+ * that is an existing file; all other words, apostrophes included, belong to the question. A `file://` URL is always a picture.
  */
 export function droppedPictures(line: string): { readonly question: string; readonly pictures: string[] } {
   const pictures: string[] = [];
@@ -43,7 +43,7 @@ export function droppedPictures(line: string): { readonly question: string; read
   return { question: question.trim(), pictures };
 }
 
-/** The word that `text` begins with: by a shell's rules where that gives a picture, else up to the next space. */
+/** The word at the beginning of `text`: by a shell's rules if that gives a picture, else up to the next space. */
 function wordAt(text: string): string {
   const [url] = /^file:\/\/\S*/.exec(text) ?? [];
   if (url !== undefined) return url;
@@ -53,17 +53,17 @@ function wordAt(text: string): string {
   return /^\S*/.exec(text)?.[0] ?? '';
 }
 
-/** The file that a word names, where it is a picture. */
+/** The path that a word names, if it is a picture. */
 function pathOf(word: string): string | undefined {
   if (!PATH_BEGIN.test(word) && !PICTURE_NAME.test(word)) return undefined;
-  // A URL has escapes of its own: an apostrophe in it quotes nothing.
+  // Escapes in a URL are the URL's own: an apostrophe in it does not quote.
   const url = /^(["']?)(file:\/\/.*)\1$/.exec(word)?.[2];
   if (url !== undefined) return expanded(url);
   const path = expanded(unquoted(word));
   return isFile(path) ? path : undefined;
 }
 
-/** `file://` URLs and `~/` as paths. A URL that is malformed stays as it is, so that reading it names it. */
+/** Converts `file://` URLs and `~/` to paths. A malformed URL is returned unchanged, so that the error of reading it names it. */
 function expanded(path: string): string {
   if (path.startsWith('~/')) return join(homedir(), path.slice(2));
   if (!path.startsWith('file://')) return path;
@@ -82,7 +82,7 @@ function isFile(path: string): boolean {
   }
 }
 
-/** What Tab offers: the commands that begin like the line; after `/image`, files. As readline wants it: candidates and what they complete. */
+/** Completions in readline's form (candidates and the completed text): commands that begin like the line; after `/image`, files. */
 export function complete(line: string, commands: readonly string[]): [string[], string] {
   if (!line.startsWith('/')) return [[], line];
   const [, typed = ''] = /^\/image\s+(?:.*\s)?(\S*)$/.exec(line) ?? [];

@@ -1,5 +1,5 @@
-// What the commands that write checkpoints have in common: the options of input and output, and a progress bar that is gone before
-// anything is printed.
+// Shared by the commands that write checkpoints: the options of input and output, and a progress bar that is removed before anything is
+// printed.
 
 import type { Options } from 'yargs';
 import { type ProgressReporter, progressReporter } from '../runtime/progress';
@@ -17,7 +17,7 @@ export interface CheckpointArguments {
   readonly json: boolean;
 }
 
-/** Prints what `work` gives, `text` of it or JSON. */
+/** Prints the result of `work`, as `text` of it or as JSON. */
 export async function printResult<T>(
   json: boolean,
   work: (reporter: ProgressReporter) => Promise<T>,

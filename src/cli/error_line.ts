@@ -1,4 +1,4 @@
-// An error as the one line that people see: its code, where it has one, and its message.
+// Formats an error as one line for people: its code, if it has one, and its message.
 
 import { codeOf, messageOf } from '../errors';
 

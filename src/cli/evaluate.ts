@@ -1,5 +1,5 @@
-// `sparsevila evaluate`: methods side by side on questions with known answers. A table or JSON, and two plots. Progress goes to stderr,
-// Ctrl-C stops, the same command continues.
+// `sparsevila evaluate`: compares methods on questions with known answers. Prints a table or JSON, and writes two plots. Progress goes to
+// stderr; Ctrl-C stops, and the same command continues.
 
 import { createHash } from 'node:crypto';
 import { basename, join, relative } from 'node:path';
@@ -142,7 +142,7 @@ interface Request {
   readonly positions: readonly Positions[];
 }
 
-/** What points are asked for. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Parses --equal. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function requestOf({ ratios, equal, positions }: Arguments): Request {
   const modes = positions === 'both' ? POSITION_MODES : [positions];
   const given = ratios === undefined ? [] : parseRatios(ratios);
@@ -160,7 +160,7 @@ function requestOf({ ratios, equal, positions }: Arguments): Request {
   return { ratios: given, shares, time: false, positions: modes };
 }
 
-/** For each method the ratios it runs at. Those measured for equal time are kept, so that a continued run has the same. */
+/** The ratios of each method. Those measured for equal time are stored, so that a continued run uses the same ones. */
 async function pointsOf(
   methods: readonly MethodEntry[],
   { ratios, shares, time, positions }: Request,
@@ -181,13 +181,13 @@ async function pointsOf(
   ];
 }
 
-/** Of what the results depend on. */
+/** The inputs that the results depend on. */
 function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
   const { methods, ratios, equal, positions, protocol, seed, maxTokens } = args;
   return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens };
 }
 
-/** What the plots say below their titles. */
+/** The subtitles of the plots. */
 function subtitleOf(args: Arguments, { conversations }: DataSet): string[] {
   const questions = conversations.reduce((sum, { turns }) => sum + turns.length, 0);
   const set = args.data === undefined ? `generated scenes, seed ${args.seed}` : basename(args.data);

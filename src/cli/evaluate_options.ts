@@ -1,4 +1,4 @@
-// The options that `evaluate` and `tune` share, and the objects that they name.
+// The options that `evaluate` and `tune` share, and the objects that they describe.
 
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync } from 'node:fs';
@@ -50,10 +50,10 @@ export const EVALUATE_OPTIONS = {
 export type EvaluateFlags = InferredOptionTypes<typeof EVALUATE_OPTIONS>;
 export type EvaluateArguments = ArgumentsCamelCase<EvaluateFlags>;
 
-/** Every method looks at the same pictures: what the tower made of them is remembered, up to so many bytes. */
+/** Bytes of the image cache: all methods are asked about the same pictures. */
 export const IMAGE_CACHE = 512e6;
 
-/** The set that is asked: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
+/** The set of questions: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
 export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   const { scenes, turns, frames, seed } = args;
   checkValue('evaluate', '--max-tokens', args.maxTokens, COUNT);
@@ -72,7 +72,7 @@ export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   );
 }
 
-/** Sees that all pictures look like pictures, so that a wrong one does not wait for the model. @throws SparseVilaError `ERR_DATA_SET` */
+/** Checks that all pictures exist and start like pictures, before the model is loaded. @throws SparseVilaError `ERR_DATA_SET` */
 async function checkPictures({ conversations }: DataSet): Promise<void> {
   for (const { place, images } of conversations) {
     try {
@@ -84,7 +84,7 @@ async function checkPictures({ conversations }: DataSet): Promise<void> {
 }
 
 /**
- * What tells one checkpoint from another: the names, sizes and times of its weights, and its configs.
+ * Identifies a checkpoint by the names, sizes and times of its weight files, and by its configs.
  * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_FILE_…` for a file that cannot be read
  */
 export function modelKey(args: EvaluateArguments): string {

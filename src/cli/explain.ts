@@ -111,7 +111,7 @@ function titleOf(model: string, method: string, ratios: { prefillSparsity?: numb
   return words.filter((word) => word !== '').join(' · ');
 }
 
-/** For programs: each picture's cells, and each turn's per picture and layer; null: every kept one. */
+/** The cells for programs: those of each picture, and for each turn those per picture and layer; null: every kept cell. */
 function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })[]) {
   const attended = attendedOf(turns);
   return {
@@ -128,7 +128,7 @@ function cellsOf(turns: readonly (ExplainedTurn & { readonly stats: TurnStats })
   };
 }
 
-/** Before the model is loaded: a new name, in a folder that can be written. */
+/** Checks, before the model is loaded, that the name is new and the folder writable. */
 async function checkOutput(out: string): Promise<void> {
   if (extname(out).toLowerCase() !== '.png')
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected a name that ends in .png for --out, received ${out}.`);

@@ -37,7 +37,7 @@ export const inspectCommand: CommandModule<object, InspectArguments> = {
   },
 };
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Parses --image. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function sizeOf(given: string): Size {
   const [, width, height] = /^([1-9]\d{0,6})x([1-9]\d{0,6})$/.exec(given) ?? [];
   if (width !== undefined && height !== undefined) return { width: Number(width), height: Number(height) };
@@ -90,7 +90,7 @@ function text(found: Inspection): string {
 const row = (name: string, value: string): string => `  ${name.padEnd(10)} ${value}`;
 const percent = (part: number, whole: number): string => `${((100 * part) / whole).toFixed(1)} %`;
 
-/** A count in thousands, millions or billions. */
+/** Formats a count in thousands, millions or billions. */
 function amount(count: number): string {
   const [scale, unit] = count >= 1e9 ? [1e9, ' B'] : count >= 1e6 ? [1e6, ' M'] : count >= 1e3 ? [1e3, ' k'] : [1, ''];
   return `${(count / scale).toFixed(scale === 1 ? 0 : 2)}${unit}`;

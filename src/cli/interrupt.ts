@@ -1,16 +1,16 @@
-// Ctrl-C (SIGINT), SIGTERM and SIGHUP as an AbortSignal. The first stops the work where it can be stopped; the second, or a second of
-// patience, ends the process.
+// Ctrl-C (SIGINT), SIGTERM and SIGHUP as an AbortSignal. The first one aborts the work; the second one, or one second later, ends the
+// process.
 
 import { signalExit } from './usage';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** How long work may take to stop. Whatever is promised to be kept is on the disk already, as after a `kill -9`. */
+/** Milliseconds that work may take to stop. Everything that must persist is on disk by then, as after `kill -9`. */
 export const PATIENCE_MS = 800;
 
 /**
- * Runs `work` until it ends or a signal stops it. Once stopped: a line on stderr, exit code 128 + signal, and undefined.
- * Other errors pass through. `last` is said as well where the work had to be given up.
+ * Runs `work` until it ends or a signal stops it. After a signal: prints a line on stderr, sets the exit code 128 + signal, returns undefined.
+ * Other errors are rethrown. `last` is printed if the process is ended before the work has stopped.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>, last = ''): Promise<T | undefined> {
   const controller = new AbortController();

@@ -17,12 +17,12 @@ const ABOUT = "Vision-language models in Node on TensorFlow.js, with SparseVILA'
 type Command = CommandModule<object, never>;
 interface Entry {
   readonly describe: string;
-  /** The options that arguments without a name stand for, in order; the last one takes all that remain. */
+  /** The options that positional arguments stand for, in order; the last one takes all that remain. */
   readonly positionals?: readonly string[];
   load(): Promise<Command>;
 }
 
-/** The commands in the order in which help lists them. */
+/** The commands in the order of help. */
 const COMMANDS: Readonly<Record<string, Entry>> = {
   run: {
     describe: 'Ask one question: run MODEL "question" a.png',
@@ -78,7 +78,7 @@ const FIRST_EXAMPLES: readonly Example[] = [
   ['$0 doctor', 'What this machine has, and what is missing'],
 ];
 
-/** Runs the command line `args` and returns its exit code; what it prints goes to stdout and stderr. */
+/** Runs the command line `args` and returns its exit code; prints to stdout and stderr. */
 export async function main(args: readonly string[]): Promise<number> {
   const words = args[0] === 'help' ? [...args.slice(1), '--help'] : [...args];
   const position = words.findIndex((word) => !word.startsWith('-'));
@@ -122,7 +122,7 @@ async function run(name: string | undefined, rest: readonly string[]): Promise<v
   if (!prepared.includes('--version')) await command.handler(parsed as never);
 }
 
-/** What every command line has in common. */
+/** The options that all command lines have. */
 function base(yargs: Argv): Argv {
   return yargs
     .scriptName('sparsevila')
@@ -134,14 +134,14 @@ function base(yargs: Argv): Argv {
     .wrap(Math.min(100, columns()))
     .exitProcess(false)
     .fail((message, error) => {
-      // A YError is yargs' own: its message is the command line's fault too.
+      // A YError is thrown by yargs itself, and also means a wrong command line.
       throw error && error.name !== 'YError' ? error : new UsageError(message ?? error.message);
     });
 }
 
 type Example = readonly [command: string, describe: string];
 
-/** Keeps the examples that a command declares out of yargs' help, whose columns would break them: they are to be copied. */
+/** Collects the examples of a command. yargs' help would break them into columns, but they have to be copied whole. */
 function collectExamples(yargs: Argv): readonly Example[] {
   const examples: Example[] = [];
   const take = (command: string, describe: string): Argv => {
@@ -152,9 +152,9 @@ function collectExamples(yargs: Argv): readonly Example[] {
   return examples;
 }
 
-/** Help, then a line that says what each example does, and the example itself, which is never broken. */
+/** Prints help, then for each example a line that describes it and the unbroken command. */
 async function printHelp(yargs: Argv, examples: readonly Example[]): Promise<void> {
-  // Written for the package's folder; elsewhere its files have another path.
+  // Paths are relative to the package's folder; elsewhere they are rewritten.
   const assets = relative('', join(packageFolder(), 'assets'));
   const here = (command: string): string =>
     command.replaceAll('$0', 'sparsevila').replaceAll(' assets/', ` ${assets}/`);
@@ -162,7 +162,7 @@ async function printHelp(yargs: Argv, examples: readonly Example[]): Promise<voi
   process.stdout.write(`${await yargs.getHelp()}\n\nExamples:\n${lines.join('\n')}`);
 }
 
-/** yargs knows what was declared; its types do not say so. */
+/** The declared options; yargs' types do not have `getOptions`. */
 function declaredBy(yargs: Argv): DeclaredOptions {
   return (yargs as unknown as { getOptions(): DeclaredOptions }).getOptions();
 }
@@ -175,7 +175,7 @@ function describe(error: unknown, debug: boolean, command: string | undefined): 
   if (debug && error instanceof Error) return errorLine(error.stack ?? error);
   if (isAbort(error)) return 'sparsevila: stopped; the same command continues.';
   if (!isUsageError(error)) return errorLine(error);
-  // yargs lists wrong values on lines of their own.
+  // yargs lists wrong values on separate lines.
   const line = errorLine(error)
     .replace(/\s*\n\s*/g, ' ')
     .replace(/[.?]?$/, (end) => end || '.');
@@ -183,7 +183,7 @@ function describe(error: unknown, debug: boolean, command: string | undefined): 
   return `${line} See \`sparsevila ${known ? `${command} ` : ''}--help\`.`;
 }
 
-/** A reader that has seen enough, `sparsevila ask … | head -1`, is no error; a full disk behind `>` is one. */
+/** Ignores a closed output pipe, as in `sparsevila ask … | head -1`; a full disk is an error. */
 function onOutputError(error: Error): void {
   if (codeOf(error) === 'EPIPE') process.exit(0);
   try {

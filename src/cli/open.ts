@@ -1,4 +1,4 @@
-// Loads the model of a command, with a progress bar when that takes long, and looks at images before it.
+// Loads the model of a command, with a progress bar if that takes long, and checks images before it.
 
 import { checkImage } from '../image/source';
 import type { Model } from '../index';
@@ -6,10 +6,10 @@ import type { LoadOptions } from '../models/model';
 import { progressReporter } from '../runtime/progress';
 import { loadOptions, type ModelArguments, modelFolder } from './options';
 
-/** Loading shorter than this shows nothing, and none does without a terminal: there stderr is for errors. */
+/** Milliseconds of loading before a progress bar is shown. Without a terminal none is shown, because stderr is for errors. */
 const QUIET_MS = 2000;
 
-/** Loads the model that `args` name. The framework is only imported here: `--help` needs none of it. */
+/** Loads the model that `args` select. The engine is imported here, because `--help` does not need it. */
 export async function openModel(
   args: ModelArguments & { readonly quiet?: boolean | undefined },
   signal: AbortSignal,
@@ -34,7 +34,7 @@ export async function openModel(
   }
 }
 
-/** Sees that images are there and look like images, so that a wrong path does not wait for the model. */
+/** Checks that images exist and start like images, before the model is loaded. */
 export async function checkImages(images: readonly (string | Buffer)[]): Promise<void> {
   for (const image of images) await checkImage(image);
 }

@@ -1,4 +1,4 @@
-// `sparsevila setup`: fetches the engine and libtensorflow and compiles the native modules and the GPU's library. Shows progress on stderr.
+// `sparsevila setup`: fetches the engine and libtensorflow and compiles the native modules and the GPU library. Shows progress on stderr.
 
 import type { CommandModule } from 'yargs';
 import { progressReporter } from '../runtime/progress';

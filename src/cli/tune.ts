@@ -73,7 +73,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Checks --keep. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function goalOf(keep: string): Goal {
   const [measure, value = '', ...more] = keep.split('=');
   const least = value.trim() === '' ? Number.NaN : Number(value);

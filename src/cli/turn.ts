@@ -1,4 +1,4 @@
-// How a turn is shown: streamed, as a few lines of numbers, or as a record for programs.
+// Output of a turn: streamed text, a few lines of statistics, or a record for programs.
 
 import type { Answer, TurnStats } from '../session/session';
 import { printable, wrapped } from './style';
@@ -7,17 +7,17 @@ import { printable, wrapped } from './style';
 export interface TurnRecord {
   readonly question: string;
   readonly answer: string;
-  /** Why the answer ended: 'stop' (the model ended it), 'length' (a limit cut it off) or 'stopString'. */
+  /** Why the answer ended: 'stop' (a stop token), 'length' (a limit) or 'stopString'. */
   readonly finish: TurnStats['finish'];
   readonly tokens: TurnStats['tokens'];
-  /** Milliseconds, to the microsecond. */
+  /** Milliseconds, rounded to microseconds. */
   readonly ms: TurnStats['ms'];
-  /** Decoded tokens per second, to a tenth; null where no token was decoded after the prefill. */
+  /** Decoded tokens per second, rounded to a tenth; null if no token was decoded after the prefill. */
   readonly tokensPerSecond: number | null;
 }
 
 /**
- * Writes an answer as it comes, and a line break, also when it fails midway. Once `leave` is aborted it leaves after the next
+ * Writes an answer while it is generated, and a line break at its end, even if it fails midway. After `leave` is aborted, stops at the next
  * piece; the conversation keeps the text so far.
  */
 export async function streamAnswer(answer: Answer, write: (text: string) => void, leave?: AbortSignal): Promise<void> {
@@ -49,7 +49,7 @@ function tokensPerSecond({ ms: { perToken } }: TurnStats): number | undefined {
   return perToken > 0 ? 1000 / perToken : undefined;
 }
 
-/** What a turn took, in lines of at most `width` columns. */
+/** The statistics of a turn, in lines of at most `width` columns. */
 export function summaryLines(stats: TurnStats, width: number): string {
   const { tokens, ms, finish } = stats;
   const speed = tokensPerSecond(stats);

@@ -1,4 +1,4 @@
-// One conversation with one setting: the answers, what was attended, and what it took. Judges nothing.
+// Holds one conversation with one setting: returns answers, attended tokens and times. Does not judge answers.
 
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
@@ -8,17 +8,17 @@ import type { TurnStats } from '../session/turn';
 import type { TrueConversation } from './data_set';
 import { createMethod, type Setting } from './settings';
 
-/** forget: every turn sees the pictures and nothing of earlier turns. chat: earlier questions and answers stay. */
+/** forget: each turn sees the pictures and no text of earlier turns. chat: earlier questions and answers stay. */
 export const PROTOCOLS = ['forget', 'chat'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 export const STAGES = ['image', 'tower', 'project', 'prefill', 'retrieve', 'decode', 'total'] as const;
-/** Milliseconds. `prefill` contains what a method does inside it; `retrieve` holds the selections outside. */
+/** Milliseconds. `prefill` includes what a method does inside it; `retrieve` is the time of the selections outside. */
 export type Times = Readonly<Record<(typeof STAGES)[number], number>>;
 
 export interface TurnResult {
   readonly answer: string;
-  /** Visual tokens that the question's prefill and the decoding attend: means over the layers. */
+  /** Numbers of visual tokens that the question's prefill and the decoding attend: means over the layers. */
   readonly activePrefill: number;
   readonly activeDecode: number;
   readonly ms: Times;
@@ -31,14 +31,14 @@ export interface ConverseOptions {
   readonly setting: Setting;
   readonly protocol: Protocol;
   readonly seed: number;
-  /** Most tokens of an answer. */
+  /** Maximum number of tokens of an answer. */
   readonly maxTokens: number;
   readonly signal: AbortSignal | undefined;
 }
 
 /**
- * Asks all questions, greedily.
- * @throws SparseVilaError `ERR_DATA_SET` for a picture that cannot be decoded; other errors as they are; `signal.reason`
+ * Asks all questions greedily.
+ * @throws SparseVilaError `ERR_DATA_SET` for a picture that cannot be decoded; other errors unchanged; `signal.reason`
  */
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
   const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
@@ -62,8 +62,8 @@ export async function converse(options: ConverseOptions): Promise<TurnResult[]> 
 }
 
 /**
- * For models that remember images: where a conversation found its pictures encoded already, its first turn is given the tower's time of
- * the conversation that had them encoded, with the same layers looked at. A new one for every set of pictures.
+ * For models with an image cache: if a conversation found its pictures encoded, its first turn is charged the tower's time of the
+ * conversation that encoded them, with the same taps. Make a new one for every set of pictures.
  */
 export function sharedTowerTimes(): (setting: Setting, results: readonly TurnResult[]) => TurnResult[] {
   const times = new Map<string, number>();
@@ -90,7 +90,7 @@ function resultOf(answer: string, { tokens, ms }: TurnStats): TurnResult {
   };
 }
 
-/** To the microsecond. */
+/** Rounds to microseconds. */
 function rounded(times: Times): Times {
   return Object.fromEntries(Object.entries(times).map(([stage, ms]) => [stage, Math.round(ms * 1000) / 1000])) as Times;
 }

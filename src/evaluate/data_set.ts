@@ -1,4 +1,4 @@
-// What is asked: conversations about pictures with true answers, out of packaged scenes or a user's own file. Knows no model.
+// Sets of questions: conversations about pictures with true answers, from packaged scenes or a user's file. Knows no model.
 
 import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
@@ -12,24 +12,24 @@ import { sceneConversation } from '../scenes/conversation';
 export interface TrueTurn {
   readonly question: string;
   readonly answer: string;
-  /** All answers that are accepted, `answer` the first, where there are several: other spellings, or what several people said. */
+  /** All accepted answers, `answer` first, if there are several: other spellings, or answers of several annotators. */
   readonly answers?: readonly string[];
-  /** What sort of question it is: accuracy is told for each. */
+  /** The kind of the question: accuracy is reported for each kind. */
   readonly kind: string;
 }
 
 export interface TrueConversation {
-  /** Where it comes from, for errors. */
+  /** Its origin, for errors. */
   readonly place: string;
   readonly turns: readonly TrueTurn[];
-  /** Paths, or pixels drawn at each call. */
+  /** Paths, or pixels that are drawn at each call. */
   images(): readonly ImageInput[];
 }
 
 export interface DataSet {
-  /** Of what it consists: equal keys are equal sets. */
+  /** Identifies the content: equal keys mean equal sets. */
   readonly key: string;
-  /** Turns of the longest conversation. */
+  /** Number of turns of the longest conversation. */
   readonly turns: number;
   readonly conversations: readonly TrueConversation[];
 }
@@ -41,7 +41,7 @@ export interface ScenesOptions {
   readonly seed: number;
 }
 
-/** All are drawn before the first is asked about. */
+/** All scenes are drawn before the first question is asked. */
 const MOST_SCENES = 100_000;
 const MOST_BYTES = 256e6;
 
@@ -63,8 +63,8 @@ export function scenesSet(options: ScenesOptions): DataSet {
 }
 
 /**
- * Reads JSON lines `{"images": [paths], "turns": [{"question", "answer", "kind"}]}`; paths are relative to the file, `kind` may be
- * left out, and `"answers": [texts]` stands in place of `answer` where several are accepted.
+ * Reads JSON lines `{"images": [paths], "turns": [{"question", "answer", "kind"}]}`. Paths are relative to the file, `kind` is optional, and
+ * `"answers": [texts]` replaces `answer` if several are accepted.
  * @throws SparseVilaError `ERR_DATA_SET`, naming the line
  */
 export function readDataSet(file: string): DataSet {
@@ -102,7 +102,7 @@ function parseLine(line: string, place: string, folder: string): TrueConversatio
   return { place, turns: turns.map((turn, i) => parseTurn(turn, i, wrong)), images: () => paths };
 }
 
-/** Sees that a picture is a file that can be opened, so that a wrong path does not wait for the conversations before it. */
+/** Checks that a picture is a file that can be opened, so that a wrong path is reported before any conversation. */
 function requirePicture(path: string, place: string): void {
   try {
     closeSync(openRegular(path, { what: 'a picture (paths are relative to the file)' }).fd);
@@ -136,7 +136,7 @@ function checkedObject(json: unknown, what: string, keys: readonly string[], wro
   return json as Record<string, unknown>;
 }
 
-/** Begins of long values are enough to find them in their line. */
+/** Cuts long values: their beginning is enough to find them in the line. */
 function show(value: unknown): string {
   if (value === undefined) return 'nothing';
   return typeof value === 'object' ? (JSON.stringify(value) ?? '').slice(0, 80) : received(value);

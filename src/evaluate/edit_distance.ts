@@ -1,4 +1,4 @@
-// Levenshtein's distance between two texts, in characters (code points). Used by the ANLS score and by "did you mean".
+// The Levenshtein distance between two texts, in characters (code points). Used by the ANLS score and by "did you mean".
 
 /** The fewest insertions, deletions and substitutions of one character that turn `a` into `b`. O(|a| |b|) time, O(|b|) memory. */
 export function editDistance(a: string, b: string): number {

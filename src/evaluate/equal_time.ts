@@ -1,5 +1,5 @@
-// Ratios at which methods take equally long, measured on this machine: each method's time is fitted as a line in the share of visual
-// tokens it leaves active, and the line says at which share the method is as fast as the reference.
+// Finds ratios at which methods take equal time on this machine: each method's time is fitted as a line in the share of active visual tokens,
+// and the line gives the share at which the method is as fast as the reference.
 
 import type { OnProgress } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
@@ -19,7 +19,7 @@ export interface EqualTimeOptions extends Omit<ConverseOptions, 'conversation' |
   readonly onProgress?: OnProgress;
 }
 
-/** Per method, the ratios whose conversations take as long as SparseVILA's at 0.6/0.75, as near as its own range allows. */
+/** Per method, the ratios whose conversations take as long as SparseVILA's at 0.6/0.75, or the nearest ratios in the method's range. */
 export async function equalTimeRatios(
   methods: readonly MethodEntry[],
   options: EqualTimeOptions,
@@ -54,7 +54,7 @@ export async function equalTimeRatios(
   );
 }
 
-/** Median milliseconds of a conversation with each setting, all settings in turn on each conversation. */
+/** Median milliseconds of a conversation with each setting; the settings alternate on each conversation. */
 async function measure(settings: readonly Setting[], options: EqualTimeOptions): Promise<number[]> {
   const { data, onProgress = () => undefined } = options;
   const conversations = data.conversations.slice(0, CONVERSATIONS);
@@ -65,7 +65,7 @@ async function measure(settings: readonly Setting[], options: EqualTimeOptions):
     const withTower = sharedTowerTimes();
     for (const [j, setting] of settings.entries()) {
       const results = withTower(setting, await converse({ ...options, conversation, images, setting }));
-      // The first conversation only warms up, where there are others.
+      // The first conversation only warms up, unless it is the only one.
       if (i > 0 || conversations.length === 1) times[j]?.push(results.reduce((sum, { ms }) => sum + ms.total, 0));
     }
   }
@@ -74,8 +74,8 @@ async function measure(settings: readonly Setting[], options: EqualTimeOptions):
 }
 
 /**
- * The share at which the least-squares line through the points takes `target`; the nearest end of the measured range where that lies
- * outside it. A line that does not rise says that sparsity saves nothing: then nothing need be left out.
+ * The share at which the least-squares line through the points equals `target`, clamped to the measured range. If the line does not rise,
+ * sparsity saves no time, and the share is 1.
  */
 export function shareAt(points: readonly { readonly share: number; readonly ms: number }[], target: number): number {
   if (points.length === 0) return 1;

@@ -1,4 +1,4 @@
-// Methods side by side: every conversation with every setting, in the multi-turn protocol, resumable after each.
+// Compares methods: runs every conversation with every setting, in the multi-turn protocol, and can resume after each one.
 
 import { coded } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
@@ -14,17 +14,17 @@ import { type Answered, type MethodSummary, summarize } from './summary';
 export interface EvaluateOptions {
   readonly model: VisionLanguageModel;
   readonly data: DataSet;
-  /** What is compared. Dense is asked first, whether it is among them or not. */
+  /** The settings to compare. Dense runs first, even if it is not among them. */
   readonly settings: readonly Setting[];
   /** Default: forget. */
   readonly protocols?: readonly Protocol[];
-  /** How answers are judged: the name of a score, or a function that gives a share. Default: exact. */
+  /** The score of answers: its name, or a function that returns a share. Default: exact. */
   readonly score?: ScoreName | Score;
-  /** Of methods that draw. Default 1. */
+  /** Seed of random methods. Default 1. */
   readonly seed?: number;
   /** Default 64. */
   readonly maxTokens?: number;
-  /** Where answers are kept, so that a stopped evaluation continues. Default: in memory. */
+  /** The store of answers, so that a stopped evaluation continues. Default: in memory. */
   readonly results?: ResultsFile;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
@@ -47,8 +47,8 @@ const CHECKS: Checks<EvaluateOptions> = {
 };
 
 /**
- * Asks whatever `results` does not hold yet, judges all answers, and returns a row per protocol and setting.
- * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; what `converse` throws
+ * Runs the conversations that are not in `results`, scores all answers, and returns a summary per protocol and setting.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; errors of `converse`
  */
 export async function evaluate(options: EvaluateOptions): Promise<MethodSummary[]> {
   checkOptions('evaluate', options, CHECKS);
@@ -74,7 +74,7 @@ async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
     const withTower = sharedTowerTimes();
     for (const part of open) {
       const ask = { model, seed, maxTokens, ...part, conversation, images, signal };
-      // The first conversation of a process pays for what every other one finds ready: it is held twice.
+      // The first conversation of a process includes one-time costs, so it is held twice.
       if (cold) withTower(part.setting, await converse(ask));
       cold = false;
       const turns = withTower(part.setting, await converse(ask));

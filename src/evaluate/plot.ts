@@ -1,5 +1,5 @@
-// The pictures of an evaluation: how good each setting is at what cost in visual tokens, and how good it is turn by turn. Vega-Lite draws
-// SVG, sharp makes PNG of it at twice the resolution.
+// The plots of an evaluation: accuracy against visual tokens for each setting, and accuracy by turn. Vega-Lite draws SVG, sharp converts it
+// to PNG at twice the resolution.
 
 import { join } from 'node:path';
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
@@ -43,7 +43,7 @@ export async function writePlots(
   return files;
 }
 
-/** A row of the picture for each setting; a panel for each method where one was run at several ratios. */
+/** A row for each setting; or a panel for each method if one of them was run at several ratios. */
 export function tokensPlot(rows: readonly MethodSummary[], subtitle: readonly string[]): TopLevelSpec {
   const lines = rows.filter(({ method }) => method !== 'dense').map(lineOf);
   const hasCurves = new Set(lines).size < lines.length;
@@ -51,7 +51,7 @@ export function tokensPlot(rows: readonly MethodSummary[], subtitle: readonly st
 }
 
 export async function renderSvg(spec: TopLevelSpec): Promise<string> {
-  // ES modules, which a CommonJS module can only load like this.
+  // ES modules, which a CommonJS module can load only by `import()`.
   const [{ compile }, { parse, View }] = await Promise.all([import('vega-lite'), import('vega')]);
   const view = new View(parse(compile(spec).spec), { renderer: 'none' });
   try {

@@ -1,4 +1,4 @@
-// Methods at several ratios: a small panel per method, its curve named by the panel's title, all others in gray behind it; once for the tokens attended while the answer is written, once while the question is read.
+// The plot of methods at several ratios: a panel per method with its curve, all others in gray; one for tokens attended at decode, one at prefill.
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FAINT, HIGHLIGHT, INK, isHighlighted, lineOf } from './plot_labels';

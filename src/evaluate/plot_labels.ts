@@ -1,4 +1,4 @@
-// What the pictures of an evaluation share: the names of settings, the colors, and the type.
+// Shared by all plots of an evaluation: the names of settings, the colors, and the fonts.
 
 import { FONT_FAMILIES } from '../image/fonts';
 import { ratiosText } from './settings';
@@ -7,7 +7,7 @@ import type { MethodSummary } from './summary';
 export const FONT = FONT_FAMILIES;
 export const INK = '#222222';
 export const FAINT = '#6b7280';
-/** SparseVILA's marks; darker than the others', so that they stand out in gray too. */
+/** SparseVILA's marks; darker than the others, so that they also stand out in gray. */
 export const HIGHLIGHT = '#c2410c';
 export const PLAIN = '#7aa0c4';
 
@@ -35,13 +35,13 @@ export const CONFIG = {
   view: { stroke: null },
 } as const;
 
-/** What the two numbers behind a method's name mean. */
+/** The note that explains the two numbers after a method's name. */
 export const RATIOS_NOTE = [
   '0.6/0.75: a share of 0.6 of the visual tokens is pruned before the decoder,',
   'and 0.75 of the rest are skipped while an answer is written',
 ];
 
-/** What tells the curves of a picture apart: the method, and how positions and history were treated where that differs. */
+/** The label of a curve: the method, and its positions and history if they differ between curves. */
 export function lineOf({ method, positions, protocol }: MethodSummary): string {
   return `${method}${positions === 'compact' ? ', compact' : ''}${protocol === undefined ? '' : `, ${protocol}`}`;
 }
@@ -51,7 +51,7 @@ function ratiosOf(row: MethodSummary): string {
   return row.method === 'dense' ? '' : ratiosText(row);
 }
 
-/** `sparsevila 0.6/0.75`, with what else tells settings apart. */
+/** `sparsevila 0.6/0.75`, followed by whatever else distinguishes settings. */
 export function settingOf(row: MethodSummary): string {
   const { positions, protocol } = row;
   const ratios = ratiosOf(row);

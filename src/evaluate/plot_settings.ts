@@ -1,12 +1,12 @@
-// Settings of methods, one per line: a panel for how many answers are right, and one each for the visual tokens that are attended while the
-// question is read and while the answer is written. Every line is named and every mark has its number, so no two cover each other.
+// The plot of settings, one per line: a panel for accuracy, and one each for the visual tokens attended at prefill and at decode. Every line
+// is named and every mark has its number, so that no mark covers another.
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FAINT, FONT, HIGHLIGHT, INK, isHighlighted, PLAIN, RATIOS_NOTE, settingOf } from './plot_labels';
 import type { MethodSummary } from './summary';
 import { byAccuracy } from './table';
 
-/** Pixels. */
+/** Lengths in pixels. */
 const STEP = 24;
 const WIDTH = { accuracy: 300, tokens: 230 };
 
@@ -78,7 +78,7 @@ function panelSpec(
     field,
     type: 'quantitative',
     title: axis,
-    // Room for the number behind the last mark.
+    // Room for the number after the last mark.
     scale: { domain: [0, most * 1.14], nice: false },
     axis: { values: ticksTo(most), titleColor: FAINT },
   };

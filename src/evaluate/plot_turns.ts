@@ -1,4 +1,4 @@
-// A table of colors: a line per setting, a column per turn and one for all, the number in each cell.
+// The plot by turn: a colored table with a line per setting, a column per turn and one for all turns, and the number in each cell.
 
 import type { TopLevelSpec } from 'vega-lite' with { 'resolution-mode': 'import' };
 import { CONFIG, FONT, INK, RATIOS_NOTE, settingOf } from './plot_labels';
@@ -45,7 +45,7 @@ export function turnsPlot(rows: readonly MethodSummary[], subtitle: readonly str
             field: 'accuracy',
             type: 'quantitative',
             legend: null,
-            // The same colors in every picture: darker is better, from 0 to 100 %.
+            // The same scale in every plot: darker is better, from 0 to 100 %.
             scale: { scheme: 'blues', domain: [-5, 110] },
           },
         },

@@ -1,5 +1,5 @@
-// What an evaluation has found so far, as a file that a killed run continues: its first line says of what, every further line is one
-// finished piece. Knows nothing of what is evaluated.
+// The results of an evaluation so far, in a file with which a killed run continues: the first line is the configuration, each further line is
+// one finished piece. Does not know what is evaluated.
 
 import { appendFileSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,26 +9,26 @@ import { isTemporary, replaceFile, writeError } from '../runtime/atomic';
 import { takeLock } from '../runtime/lock';
 
 export interface ResultsFile {
-  /** Pieces by name; of two with one name the later counts. */
+  /** Finished pieces by name; of two with the same name the later one counts. */
   readonly pieces: ReadonlyMap<string, unknown>;
-  /** Records a finished piece. */
+  /** Appends a finished piece. */
   append(name: string, value: unknown): void;
-  /** Lets other processes write to the folder. */
+  /** Releases the folder's lock. */
   close(): void;
 }
 
-/** Results that end with the process. */
+/** Results in memory, which end with the process. */
 export function inMemory(): ResultsFile {
   const pieces = new Map<string, unknown>();
   return { pieces, append: (name, value) => void pieces.set(name, value), close: () => undefined };
 }
 
-/** The most bytes of an unfinished evaluation: more than a month of answers. */
+/** Maximum bytes of the file: more than a month of answers. */
 const LIMIT = 512 * 2 ** 20;
 
 /**
- * Opens `file`, continuing it where its first line equals `configuration`. Its folder is this process's until `close`.
- * @throws SparseVilaError `ERR_RESUME_MISMATCH` saying what differs; `ERR_BUSY`; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, also of
+ * Opens `file`, and continues it if its first line equals `configuration`. Locks its folder until `close`.
+ * @throws SparseVilaError `ERR_RESUME_MISMATCH` naming the difference; `ERR_BUSY`; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, also from
  *   `append`; `ERR_FILE_UNREADABLE`
  */
 export function openResults(file: string, configuration: Readonly<Record<string, unknown>>): ResultsFile {
@@ -64,7 +64,7 @@ function append(file: string, line: string): void {
   }
 }
 
-/** The finished pieces of a file. A line that is cut (a killed process, a full disk) is left out: its piece is found again. */
+/** The finished pieces of a file. An incomplete line (a killed process, a full disk) is ignored, and its piece is computed again. */
 function readPieces(file: string, configuration: Readonly<Record<string, unknown>>): Map<string, unknown> {
   const text = readTextFile(file, { what: 'the results of an evaluation', limit: LIMIT });
   const lines = text.split('\n').slice(0, -1);
@@ -91,7 +91,7 @@ function checkConfiguration(file: string, line: string | undefined, wanted: Read
   );
 }
 
-/** The object of a line; an empty one where it holds none. */
+/** The object in a line; an empty one if there is none. */
 function parsed(line: string): Record<string, unknown> {
   try {
     return Object(JSON.parse(line)) as Record<string, unknown>;

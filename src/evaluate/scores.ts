@@ -1,11 +1,11 @@
-// How good an answer is beside the accepted ones: the scores of the usual benchmarks, as shares from 0 to 1. Knows no model.
+// Scores of an answer against the accepted ones, as in the usual benchmarks, from 0 to 1. Knows no model.
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import type { TrueTurn } from './data_set';
 import { editDistance } from './edit_distance';
 import { vqaAccuracy } from './vqa';
 
-/** A share from 0 (wrong) to 1 (right). A score of one's own may take its time, to ask another model for instance. */
+/** A score from 0 (wrong) to 1 (right). A function of the caller may be asynchronous, to ask another model for instance. */
 export type Score = (answer: string, turn: TrueTurn) => number | Promise<number>;
 
 /** The accepted answers of a turn. */
@@ -13,23 +13,23 @@ function truths({ answer, answers }: TrueTurn): readonly string[] {
   return answers ?? [answer];
 }
 
-/** 1 where the answer equals an accepted one, blanks around either aside. */
+/** 1 if the answer equals an accepted one, ignoring surrounding blanks. */
 function exact(answer: string, turn: TrueTurn): number {
   return Number(truths(turn).some((truth) => truth.trim() === answer.trim()));
 }
 
 /**
- * 1 where answer and an accepted answer are equal in lower case, without punctuation, articles and superfluous blanks: exact match
- * of SQuAD 1.1 (Rajpurkar et al. 2016, `normalize_answer` of its evaluation script), after Unicode's NFKC. A text of which nothing
- * would be left, such as "A", keeps its articles; one of punctuation only stays as it is.
+ * 1 if the answer and an accepted one are equal in lower case, without punctuation, articles and superfluous blanks: exact match of SQuAD 1.1
+ * (Rajpurkar et al. 2016, `normalize_answer` of its evaluation script), after Unicode's NFKC. A text that would become empty, such as "A",
+ * keeps its articles; a text of punctuation alone stays unchanged.
  */
 function normalized(answer: string, turn: TrueTurn): number {
   return Number(truths(turn).some((truth) => withoutArticles(truth) === withoutArticles(answer)));
 }
 
 /**
- * 1 where an accepted answer stands in the answer as whole words, in lower case and without punctuation. OCRBench (Liu et al. 2023)
- * asks for a substring; whole words keep "no" from being found in "none". Scripts without blanks between words have no such bounds.
+ * 1 if an accepted answer occurs in the answer as whole words, in lower case and without punctuation. OCRBench (Liu et al. 2023) searches for
+ * a substring; whole words prevent finding "no" in "none". Scripts without blanks between words have no word boundaries.
  */
 function contains(answer: string, turn: TrueTurn): number {
   return Number(truths(turn).some((truth) => containsWords(plain(answer), plain(truth))));
@@ -51,7 +51,7 @@ function anls(answer: string, turn: TrueTurn): number {
   return Math.max(...similarities);
 }
 
-/** The scores by name. `vqa` is the accuracy of VQAv2 (see vqa.ts). */
+/** The scores by name. `vqa` is the accuracy of VQAv2 (vqa.ts). */
 export const SCORES = {
   exact,
   normalized,
@@ -65,7 +65,7 @@ export const SCORE_NAMES = Object.keys(SCORES) as readonly ScoreName[];
 
 /**
  * The score of one answer.
- * @throws SparseVilaError `ERR_OPTION_INVALID` when a score of the caller's gives no share, `ERR_CALLBACK` when it throws
+ * @throws SparseVilaError `ERR_OPTION_INVALID` if a function of the caller does not return a share, `ERR_CALLBACK` if it throws
  */
 export async function scoreOf(score: ScoreName | Score, answer: string, turn: TrueTurn): Promise<number> {
   const value = typeof score === 'function' ? await called(score, answer, turn) : SCORES[score](answer, turn);
@@ -88,7 +88,7 @@ function blanks(text: string): string {
   return text.trim().replace(/\s+/gu, ' ');
 }
 
-/** Lower case, without punctuation, with single blanks; a text of nothing but punctuation keeps it. */
+/** Lower case, without punctuation, with single blanks; a text of punctuation alone stays unchanged. */
 function plain(text: string): string {
   const lower = blanks(text.normalize('NFKC').toLowerCase());
   return blanks(lower.replace(/[\p{P}\p{S}]/gu, '')) || lower;
@@ -99,7 +99,7 @@ function withoutArticles(text: string): string {
   return blanks(words.replace(/\b(?:a|an|the)\b/gu, ' ')) || words;
 }
 
-/** Letters and digits of scripts that put blanks between words. */
+/** Letters and digits of scripts that separate words by blanks. */
 const SPACED = /(?![\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmr}\p{sc=Mymr}])[\p{L}\p{M}\p{N}]/u;
 
 function containsWords(text: string, words: string): boolean {

@@ -1,4 +1,4 @@
-// Which methods run at which ratios: from what a user names to a list of settings. Knows no model.
+// Settings of an evaluation: turns names and ratios given by a user into a list of settings. Knows no model.
 
 import { SparseVilaError } from '../errors';
 import type { SparsityMethod } from '../sparsity/method';
@@ -12,7 +12,7 @@ export interface Ratios {
   readonly decodeSparsity: number;
 }
 
-/** A method at one point: a row of the table. */
+/** A method with its ratios: a row of the table. */
 export interface Setting extends Ratios {
   readonly method: string;
   readonly positions: Positions;
@@ -20,10 +20,10 @@ export interface Setting extends Ratios {
 
 export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };
 
-/** What SparseVILA's image preset, 0.6/0.75, keeps at prefill: 0.4 is this power of the 0.1 that it attends at decode. */
+/** 0.4, the share that SparseVILA's image preset (0.6/0.75) keeps at prefill, is this power of 0.1, the share that it attends at decode. */
 const PREFILL_POWER = Math.log(0.4) / Math.log(0.1);
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` for a name that is in no row of METHODS */
+/** Checks a name. @throws SparseVilaError `ERR_OPTION_INVALID` for a name that is not in METHODS */
 export function methodEntry(name: string): MethodEntry {
   const entry = METHODS.find((method) => method.name === name);
   if (entry !== undefined) return entry;
@@ -50,7 +50,7 @@ export function parseRatios(list: string): Ratios[] {
   });
 }
 
-/** A hint for ratios that are given in percent. */
+/** A hint for ratios given in percent. */
 function inPercent(pair: string): string {
   const [prefill = -1, decode = -1, ...more] = pair.split('/').map(Number);
   const isPercent = more.length === 0 && [prefill, decode].every((value) => value >= 0 && value < 100);
@@ -58,8 +58,8 @@ function inPercent(pair: string): string {
 }
 
 /**
- * Ratios at which `share` of the visual tokens is active at decode. A method with one stage gets it all there; one with two keeps
- * share^0.398 at prefill and the rest of the way at decode, which is SparseVILA's 0.6/0.75 at 0.1.
+ * Ratios at which `share` of the visual tokens is active at decode. A method with one stage drops all there; one with two keeps share^0.398
+ * at prefill and drops the rest at decode, which gives SparseVILA's 0.6/0.75 at 0.1.
  */
 export function ratiosForShare({ uses }: MethodEntry, share: number): Ratios {
   const rounded = (x: number): number => Math.round(x * 1000) / 1000;
@@ -68,7 +68,7 @@ export function ratiosForShare({ uses }: MethodEntry, share: number): Ratios {
   return { prefillSparsity, decodeSparsity: uses.decode ? rounded(1 - share / (1 - prefillSparsity)) : 0 };
 }
 
-/** The ratios that count for a method: those of stages that it does not have are 0. */
+/** The ratios that a method uses: those of stages that it does not have are 0. */
 export function effectiveRatios({ uses }: MethodEntry, { prefillSparsity, decodeSparsity }: Ratios): Ratios {
   return {
     prefillSparsity: uses.prefill ? prefillSparsity : 0,
@@ -76,7 +76,7 @@ export function effectiveRatios({ uses }: MethodEntry, { prefillSparsity, decode
   };
 }
 
-/** Dense first, then every method at its points in every position mode, each once. */
+/** Dense first, then every method with its ratios and position modes, each once. */
 export function settingsOf(
   methods: readonly MethodEntry[],
   pointsOf: (entry: MethodEntry) => readonly Ratios[],
@@ -86,7 +86,7 @@ export function settingsOf(
     pointsOf(entry).flatMap((ratios) =>
       positions.map((mode) => {
         const effective = effectiveRatios(entry, ratios);
-        // Renumbering changes nothing where nothing is dropped.
+        // Renumbering has no effect if nothing is dropped.
         return { method: entry.name, ...effective, positions: effective.prefillSparsity === 0 ? 'original' : mode };
       }),
     ),
@@ -94,12 +94,12 @@ export function settingsOf(
   return [...new Map([DENSE, ...settings].map((setting) => [nameOf(setting), setting])).values()] as Setting[];
 }
 
-/** The setting as a method for a session. */
+/** The sparsity method of a setting. */
 export function createMethod({ method, ...ratios }: Setting, seed: number): SparsityMethod {
   return methodEntry(method).create({ ...ratios, seed });
 }
 
-/** One line that tells settings apart: `sparsevila 0.6/0.75 original`. */
+/** Identifies a setting in one line: `sparsevila 0.6/0.75 original`. */
 export function nameOf(setting: Setting): string {
   return `${setting.method} ${ratiosText(setting)} ${setting.positions}`;
 }

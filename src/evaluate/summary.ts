@@ -1,31 +1,30 @@
-// From scored answers to the rows of the table: mean scores overall, by turn and by kind; agreement with dense; medians of times.
-// Knows no model.
+// Summarizes scored answers per setting: mean scores overall, by turn and by kind; agreement with dense; medians of times. Knows no model.
 
 import { type Protocol, STAGES, type Times, type TurnResult } from './converse';
 import type { TrueTurn } from './data_set';
 import type { Setting } from './settings';
 
 export interface MethodSummary extends Setting {
-  /** Only where several protocols were asked for. */
+  /** Present only if several protocols were compared. */
   readonly protocol?: Protocol;
-  /** Mean score of the answers: with exact match the share of them that equal the truth. */
+  /** Mean score of the answers; with exact match the share of correct answers. */
   readonly accuracy: number;
   readonly accuracyByTurn: readonly number[];
   readonly accuracyByKind: Readonly<Record<string, number>>;
-  /** Share of answers that equal dense's. */
+  /** Share of answers that equal those of dense. */
   readonly agreement: number;
-  /** Visual tokens attended while the question is read, and while the answer is written: means over layers and turns. */
+  /** Mean numbers of visual tokens attended at prefill and at decode, over layers and turns. */
   readonly activePrefill: number;
   readonly activeDecode: number;
-  /** Milliseconds of a turn: of each stage the median over conversations of the mean over turns. `conversation`: all turns. */
+  /** Milliseconds per turn: for each stage, the median over conversations of the mean over turns. `conversation`: all turns together. */
   readonly ms: Times & { readonly conversation: number };
 }
 
-/** One answered conversation, beside the truth and dense's answers. */
+/** One answered conversation, with the truth and the answers of dense. */
 export interface Answered {
   readonly turns: readonly TrueTurn[];
   readonly results: readonly TurnResult[];
-  /** Of each turn, from 0 to 1. */
+  /** The score of each turn, from 0 to 1. */
   readonly scores: readonly number[];
   readonly dense: readonly TurnResult[];
 }

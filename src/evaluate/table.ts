@@ -1,4 +1,4 @@
-// The rows as a table for people: fixed columns, in blocks where the terminal is narrower than all of them. Knows no colors.
+// Formats summaries as a table: fixed columns, split into blocks if the terminal is narrower. Knows no colors.
 
 import { ratiosText } from './settings';
 import type { MethodSummary } from './summary';
@@ -6,13 +6,13 @@ import type { MethodSummary } from './summary';
 interface Column {
   readonly title: string;
   readonly cell: (row: MethodSummary) => string;
-  /** What tells rows apart: at the left of every block. */
+  /** Whether the column identifies a row, and is repeated at the left of every block. */
   readonly isKey?: true;
 }
 
 /**
- * Rows by accuracy, dense first: accuracy overall, in turn 1 and in later turns, by kind, agreement, active tokens, times. Columns that
- * do not fit into `width` continue in a further block below, which repeats what tells rows apart.
+ * The summaries by accuracy, dense first: accuracy overall, in turn 1 and in later turns, by kind, agreement, active tokens, times. Columns that
+ * do not fit into `width` continue in another block below, which repeats the identifying columns.
  */
 export function formatTable(rows: readonly MethodSummary[], width = 80): string {
   const ordered = byAccuracy(rows);
@@ -84,14 +84,14 @@ function wrapped(text: string, width: number): string {
   });
 }
 
-/** The best first, dense before all. */
+/** Dense first, then by descending accuracy. */
 export function byAccuracy(rows: readonly MethodSummary[]): MethodSummary[] {
   return [...rows].sort(
     (a, b) => Number(b.method === 'dense') - Number(a.method === 'dense') || b.accuracy - a.accuracy,
   );
 }
 
-/** Mean accuracy of all turns but the first; of the first where it is the only one. */
+/** Mean accuracy of all turns but the first; of the first if it is the only one. */
 export function laterTurns(accuracyByTurn: readonly number[]): number | undefined {
   const later = accuracyByTurn.length > 1 ? accuracyByTurn.slice(1) : accuracyByTurn;
   return later.reduce((sum, accuracy) => sum + accuracy, 0) / later.length;

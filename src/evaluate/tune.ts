@@ -1,5 +1,5 @@
-// The most aggressive ratios of a method that keep a given quality on a small set: a walk along the border of the grid of ratios, which
-// asks far fewer settings than the grid has, because quality falls where either ratio grows.
+// Finds the most aggressive ratios of a method that keep a given quality on a small set, by walking along the border in the grid of ratios.
+// Because quality falls as either ratio grows, this tries far fewer settings than the grid has.
 
 import type { VisionLanguageModel } from '../models/model';
 import type { OnProgress } from '../runtime/progress';
@@ -10,7 +10,7 @@ import { scoresOf } from './evaluate';
 import type { Score, ScoreName } from './scores';
 import { DENSE, type Positions, type Ratios, type Setting } from './settings';
 
-/** What must be kept: agreement with dense's answers, or accuracy by the score; a share. */
+/** The goal: a minimum of agreement with dense, or of accuracy by the score; a share. */
 export interface Goal {
   readonly measure: 'agreement' | 'accuracy';
   readonly least: number;
@@ -25,7 +25,7 @@ export interface TuneOptions {
   readonly method: MethodEntry;
   readonly positions: Positions;
   readonly goal: Goal;
-  /** How answers are judged for accuracy. Default: exact. */
+  /** The score for accuracy. Default: exact. */
   readonly score?: ScoreName | Score;
   readonly seed: number;
   readonly maxTokens: number;
@@ -35,20 +35,20 @@ export interface TuneOptions {
   readonly onProgress?: OnProgress;
 }
 
-/** Ratios that were asked; `value` is undefined where it was given up as soon as the goal was out of reach. */
+/** Ratios that were tried; `value` is undefined if they were abandoned because the goal was out of reach. */
 export interface Tried extends Ratios {
   readonly value: number | undefined;
 }
 
 export interface Tuned {
-  /** Of the ratios that keep the goal those with the least sum of the shares of visual tokens active at prefill and at decode. */
+  /** Of the ratios that reach the goal, those with the smallest sum of active shares at prefill and at decode. */
   readonly best: Ratios & { readonly value: number };
   readonly tried: readonly Tried[];
 }
 
 /**
- * Tunes. Undefined when not even sparsity 0 keeps the goal, which only happens for accuracy that dense itself does not have.
- * @throws what `converse` throws
+ * Tunes a method. Returns undefined if not even sparsity 0 reaches the goal, which happens only for an accuracy that dense does not have.
+ * @throws errors of `converse`
  */
 export async function tune(options: TuneOptions): Promise<Tuned | undefined> {
   const { method, data, grid = { prefill: PREFILL_GRID, decode: DECODE_GRID }, onProgress = () => undefined } = options;
@@ -63,7 +63,7 @@ export async function tune(options: TuneOptions): Promise<Tuned | undefined> {
   }
   onProgress({ step: 'ask the dense model', done: images.length, total: images.length, unit: 'conversations' });
   const tried: Tried[] = [];
-  // From no pruning and all retrieved to the border, then along it: once a decode ratio fails at one prefill ratio it fails at all higher ones.
+  // From no sparsity to the border, then along it: a decode ratio that fails at one prefill ratio fails at all higher ones.
   for (let p = 0, d = decode.length - 1; p < prefill.length && d >= 0; ) {
     onProgress({ step: 'try ratios', done: tried.length, total: steps, unit: 'ratios' });
     const ratios = { prefillSparsity: prefill[p] as number, decodeSparsity: decode[d] as number };
@@ -92,7 +92,7 @@ function answersOf(
   return converse({ model, conversation, images, setting, protocol: 'forget', seed, maxTokens, signal });
 }
 
-/** The share of answers that are as wanted, undefined once too many are not. */
+/** The share of answers that meet the goal; undefined as soon as too many do not. */
 async function quality(
   { data, goal, score = 'exact' }: TuneOptions,
   setting: Setting,

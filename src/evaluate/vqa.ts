@@ -1,12 +1,12 @@
 // The accuracy of VQAv2 (Goyal et al. 2017, https://visualqa.org/evaluation.html) with the normalization of its official evaluation:
 // punctuation, case, numbers in words, articles, contractions without their apostrophes.
 
-/** Removed where it stands beside a blank or where the text has a number such as 1,000; otherwise it becomes a blank. */
+/** Removed beside a blank, or if the text has a number such as 1,000; otherwise replaced with a blank. */
 const PUNCTUATION = [...';/[]"{}()=+\\_-><@`,?!'];
 const ARTICLES = ['a', 'an', 'the'];
 const NUMBERS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'];
 
-/** What people write without one of its apostrophes. */
+/** Contractions that people write with an apostrophe missing. */
 const CONTRACTIONS = `
   ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd how'll
   how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't
@@ -15,7 +15,7 @@ const CONTRACTIONS = `
   wasn't we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll
   why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've`;
 
-/** From a contraction that lacks exactly one apostrophe to the whole one. */
+/** Maps a contraction that lacks one apostrophe to its correct form. */
 const WHOLE = new Map(
   CONTRACTIONS.trim()
     .split(/\s+/)
@@ -25,10 +25,9 @@ const WHOLE = new Map(
 );
 
 /**
- * Each person's answer is left out in turn; an answer that at least three of the others gave is right, one that fewer gave counts a
- * third for each: mean over i of min(1, matches among the others / 3). With fewer than four answers, where three others cannot agree,
- * all of the others have to; a single accepted answer has to be met. Normalizes always, where the official script leaves answers that
- * all people agree on as they are.
+ * Leaves out each annotator's answer in turn; an answer that at least three others gave is right, and one that fewer gave counts a third for
+ * each: mean over i of min(1, matches among the others / 3). With fewer than four answers all others have to agree; a single accepted answer
+ * has to be matched. Always normalizes, whereas the official script does not if all annotators agree.
  */
 export function vqaAccuracy(answer: string, answers: readonly string[]): number {
   const given = normalizeVqa(answer);

@@ -1,12 +1,12 @@
-// From what a conversation's turns report to what can be drawn: for each plane of a grid its kept cells and salience, for each turn
-// and plane the cells that each layer attended. A plane is an image, a tile, a thumbnail or a frame. Knows numbers only.
+// Turns the statistics of a conversation into cells to draw: for each plane of a grid its kept cells and salience, for each turn and plane the
+// cells that each layer attended. A plane is an image, a tile, a thumbnail or a frame. Works on numbers only.
 
 import { SparseVilaError } from '../errors';
 import type { CellGeometry } from '../image/cells';
 import type { LayerRelevance } from '../sparsity/observed';
 import type { Grid } from './canvas';
 
-/** The part of a turn's statistics that is looked at. */
+/** The part of a turn's statistics that is used. */
 export interface TurnReport {
   readonly media: readonly MediumReport[];
   readonly retrieved: readonly Int32Array[] | undefined;
@@ -28,11 +28,11 @@ export interface MediumReport {
 
 /** One plane of a grid of a medium, with its cells as raster indices. */
 export interface Plane {
-  /** Among all planes of the conversation. */
+  /** Index among all planes of the conversation. */
   readonly index: number;
-  /** Among all media of the conversation. */
+  /** Index of the medium in the conversation. */
   readonly medium: number;
-  /** Number of the grid in its medium, and of the plane in its grid. */
+  /** Index of the grid in its medium, and of the plane in its grid. */
   readonly gridIndex: number;
   readonly plane: number;
   readonly grid: Grid;
@@ -41,21 +41,21 @@ export interface Plane {
   readonly frame: number;
   readonly kept: Int32Array;
   readonly salience: Float32Array | undefined;
-  /** Its kept tokens among all kept tokens of the conversation: from … to - 1. */
+  /** Range of its kept tokens among all kept tokens of the conversation: from … to - 1. */
   readonly rows: { readonly from: number; readonly to: number };
 }
 
 /** One plane in one turn. */
 export interface PlaneAttention {
-  /** Number of the plane among all of the conversation. */
+  /** Index of the plane among all planes of the conversation. */
   readonly plane: number;
-  /** Per layer, the cells attended, ascending; undefined when every layer attends every kept cell. */
+  /** Per layer, the attended cells, ascending; undefined if every layer attends every kept cell. */
   readonly retrieved: readonly (readonly number[])[] | undefined;
-  /** Per layer, the relevance of each cell; 0 where it was pruned. Undefined when it was not recorded. */
+  /** Per layer, the relevance of each cell; 0 if it was pruned. Undefined if it was not recorded. */
   readonly relevance: readonly Float32Array[] | undefined;
 }
 
-/** How many media, planes and kept tokens there were in a conversation before a medium. */
+/** Numbers of media, planes and kept tokens in a conversation before a medium. */
 export interface Before {
   readonly media: number;
   readonly planes: number;
@@ -91,9 +91,9 @@ export function planesOf({ layout, kept, salience }: MediumReport, before: Befor
 }
 
 /**
- * What each turn looked at, of every picture that was there by then.
+ * The attention of each turn to every plane that existed by then.
  * @param turns all turns of a conversation that was never rewound, in order
- * @throws SparseVilaError `ERR_OPTION_INVALID` when rows were attended that no plane of these turns has
+ * @throws SparseVilaError `ERR_OPTION_INVALID` if a turn attended rows that belong to no plane of these turns
  */
 export function attendedOf(
   turns: readonly { readonly stats: TurnReport; readonly relevance?: readonly LayerRelevance[] | undefined }[],
@@ -125,7 +125,7 @@ function relevanceOf({ scores, places }: LayerRelevance, { medium, gridIndex, pl
   return cells;
 }
 
-/** How many layers retrieved each of `tokens` cells. */
+/** For each of `tokens` cells, the number of layers that retrieved it. */
 export function layerCounts(retrieved: readonly (readonly number[])[], tokens: number): Int32Array {
   const counts = new Int32Array(tokens);
   for (const layer of retrieved) for (const cell of layer) counts[cell] = (counts[cell] ?? 0) + 1;

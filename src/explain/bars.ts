@@ -1,16 +1,16 @@
-// The color bars below pictures: what a color stands for. Knows nothing of pictures.
+// The color bars below pictures, which explain the colors. Does not know the pictures.
 
 import { type ColorMap, plasma } from './color';
 import { FAINT, textAt } from './text';
 
 export const BAR = { gap: 12, height: 10 };
-/** From the picture's lower edge to below the labels. */
+/** Distance from the picture's lower edge to the bottom of the labels. */
 export const BAR_HEIGHT = BAR.gap + BAR.height + 22;
 const BAR_LABEL = { size: 11, fill: FAINT };
 
 export type Bar = (x: number, y: number, width: number) => string;
 
-/** The map from 1/range to range times the average, which stands in the middle. */
+/** A bar of the map from 1/range to range times the average, which is in the middle. */
 export function gradientBar(map: ColorMap, range: number): Bar {
   const steps = 64;
   return (x, y, width) => {
@@ -39,6 +39,6 @@ function barLabels(x: number, y: number, width: number, low: string, high: strin
   return textAt(x, below, low, BAR_LABEL) + textAt(x + width, below, high, { ...BAR_LABEL, anchor: 'end' });
 }
 
-/** From a purple that is still told from the veils to yellow. */
+/** From a purple that is distinguishable from the veils to yellow. */
 export const countColor = (count: number, layers: number): string =>
   plasma(layers === 1 ? 0.8 : 0.3 + (0.7 * (count - 1)) / (layers - 1));

@@ -1,6 +1,5 @@
-// One picture with its token cells drawn over it, at any size: which pixels a cell covers, and cells filled with a color. The cells are
-// those of one plane, or of several that lie side by side.
-// Knows nothing of what the cells mean.
+// One picture with its token cells drawn over it, at any size: the pixels of each cell, and cells filled with a color. The cells belong to one
+// plane, or to several side by side. Does not know what the cells mean.
 
 import type { CellGeometry, Size } from '../image/cells';
 
@@ -13,10 +12,10 @@ export interface Grid {
 export interface CanvasPart {
   readonly grid: Grid;
   readonly cells: CellGeometry;
-  /** Where its own canvas lies. */
+  /** The top left corner of the plane's own canvas. */
   readonly left: number;
   readonly top: number;
-  /** Its first cell; the others follow in raster order. */
+  /** Index of its first cell; the others follow in raster order. */
   readonly first: number;
 }
 
@@ -25,11 +24,11 @@ export interface CanvasPicture {
   readonly id: string;
   readonly width: number;
   readonly height: number;
-  /** What is drawn: the picture and what is around it, or the part of it that the model saw. */
+  /** The drawn region: the picture with its surroundings, or the part of it that the model saw. */
   readonly canvas: Size;
-  /** Where the picture's top left corner lies on the canvas. */
+  /** The picture's top left corner on the canvas. */
   readonly origin: { readonly left: number; readonly top: number };
-  /** One, or several that lie side by side. */
+  /** One plane, or several side by side. */
   readonly parts: readonly CanvasPart[];
 }
 
@@ -41,7 +40,7 @@ export interface Fill {
   readonly cells: readonly number[];
   readonly color: string;
   readonly opacity: number;
-  /** Whether each cell also has an edge of the full color. */
+  /** Whether each cell also has an edge of the unblended color. */
   readonly framed?: boolean;
 }
 
@@ -57,7 +56,7 @@ export function scaleInto({ canvas }: Pick<CanvasPicture, 'canvas'>, width: numb
   return Math.min(width / canvas.width, height / canvas.height);
 }
 
-/** The pixels that a cell covers at a scale: whole ones, so that neighbors share an edge and leave no seam. */
+/** The pixels of a cell at a scale, rounded to whole ones so that neighbors share an edge without a seam. */
 export function cellBox({ parts }: Pick<CanvasPicture, 'parts'>, index: number, scale: number): Box {
   const part = parts.findLast(({ first }) => first <= index) as CanvasPart;
   const { grid, cells, left, top } = part;
@@ -83,16 +82,16 @@ export function drawCanvas(
   const pixels = (length: number): number => Math.round(length * scale);
   const [width, height] = [pixels(canvas.width), pixels(canvas.height)];
   return [
-    // Cut off at the edges: a tile or a crop shows a part of the picture only.
+    // Clipped at the edges: a tile or a crop shows only a part of the picture.
     `<svg x="${x}" y="${y}" width="${width}" height="${height}">`,
     `<rect width="${width}" height="${height}" fill="${PADDING}"/>`,
-    // The picture is held at some size of its own in a unit square.
+    // The picture is embedded in a unit square, at any size.
     `<use href="#${picture.id}-${look}" transform="translate(${pixels(origin.left)} ${pixels(origin.top)}) ` +
       `scale(${pixels(picture.width)} ${pixels(picture.height)})"/>`,
     ...visible.filter(({ framed }) => !framed).map((fill) => fillPath(picture, fill, scale)),
     ...picture.parts.map((part) => unseen(part, scale)),
     borders(picture, scale),
-    // Over the borders, so that a frame is seen whole.
+    // Drawn over the borders, so that a frame is fully visible.
     ...visible.filter(({ framed }) => framed).map((fill) => fillPath(picture, fill, scale)),
     '</svg>',
   ].join('');
@@ -100,7 +99,7 @@ export function drawCanvas(
 
 export const PADDING = '#9a9a9a';
 
-/** What lies right of and below all cells of a plane is seen by none: faded. */
+/** Fades the region right of and below all cells of a plane, which belongs to no cell. */
 function unseen({ cells: { canvas, covered }, left, top }: CanvasPart, scale: number): string {
   const pixels = (length: number): number => Math.round(length * scale);
   const [width, height] = [pixels(left + canvas.width), pixels(top + canvas.height)];
@@ -136,7 +135,7 @@ function fillPath(picture: CanvasPicture, { cells, color, opacity, framed = fals
 
 const outline = ({ x, y, width, height }: Box): string => `M${x} ${y}h${width}v${height}h${-width}z`;
 
-/** The box inside an edge of a fifteenth of it, one to three pixels: what is framed stays visible. */
+/** The box inside an edge of 1/15 of its size, one to three pixels, so that a framed cell stays visible. */
 function shrunk({ x, y, width, height }: Box): Box {
   const edge = Math.min(3, Math.max(1, Math.round(Math.min(width, height) / 15)));
   return { x: x + edge, y: y + edge, width: Math.max(0, width - 2 * edge), height: Math.max(0, height - 2 * edge) };

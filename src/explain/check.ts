@@ -1,4 +1,4 @@
-// What `explain` may be given, checked before any picture is decoded.
+// Validates the arguments of `explain` before any picture is decoded.
 
 import { types } from 'node:util';
 import { received } from '../errors';

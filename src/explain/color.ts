@@ -1,7 +1,7 @@
-// Perceptually uniform color maps that survive color blindness and gray printing: lightness rises evenly with the value.
-// Knows nothing of what is colored. Source: matplotlib's viridis and plasma (Smith & van der Walt, CC0), every tenth of each.
+// Perceptually uniform color maps, readable with color blindness and in gray print: lightness rises evenly with the value.
+// Source: matplotlib's viridis and plasma (Smith & van der Walt, CC0), every tenth of each.
 
-/** A color `#rrggbb` for a value from 0 to 1; values beyond take the end's color. */
+/** A color `#rrggbb` for a value from 0 to 1; values outside are clamped. */
 export type ColorMap = (value: number) => string;
 
 export const viridis = colorMap('440154 482475 414487 355f8d 2a788e 21918c 22a884 44bf70 7ad151 bddf26 fde725');

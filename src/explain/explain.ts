@@ -1,5 +1,5 @@
-// What a conversation looked at, as a picture: for each image, and for up to eight frames of each video, its salience and what was kept
-// of it; for each turn the cells that it attended, per layer and combined. The tiles of a picture are drawn together. Knows no tensors and no models: statistics and pictures in, PNG bytes out.
+// Draws the visual tokens of a conversation: for each image, and for up to eight frames of each video, its salience and kept cells; for each
+// turn the attended cells, per layer and combined. The tiles of a picture are drawn together. Takes statistics and pictures; knows no models.
 
 import { coded, SparseVilaError } from '../errors';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
@@ -14,24 +14,24 @@ import { evenly, type Sheet, sheetAttention, sheetsOf } from './sheets';
 
 export type { TurnReport } from './attended';
 
-/** A turn as it was asked and answered. */
+/** A turn with its question, answer and media. */
 export interface ExplainedTurn {
   readonly question: string;
   readonly answer: string;
-  /** The images that it was asked with. */
+  /** The images of the question. */
   readonly images?: readonly ImageInput[];
-  /** The videos that it was asked with, as lists of frames. */
+  /** The videos of the question, as lists of frames. */
   readonly videos?: readonly { readonly frames: readonly ImageInput[] }[];
   /** `stats` of its answer. */
   readonly stats: TurnReport;
-  /** Per layer, shown where all is attended: what `observed(method).takeRelevance()` gives after the turn. */
+  /** Per layer, drawn if all visual tokens are attended: the result of `observed(method).takeRelevance()` after the turn. */
   readonly relevance?: readonly LayerRelevance[] | undefined;
 }
 
 export interface ExplainOptions {
   /** A line above the panels. */
   readonly title?: string;
-  /** As of `load`: the images and frames are decoded once more. */
+  /** As for `load`: the images and frames are decoded again. */
   readonly maxPixels?: number;
   readonly allowUrls?: AllowUrls;
   readonly signal?: AbortSignal;
@@ -112,7 +112,7 @@ function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
   return media;
 }
 
-/** The sheets of a medium that are drawn, each with its picture; of an image all, of a video at most eight. */
+/** The sheets of a medium to draw, each with its picture: all of an image, at most eight of a video. */
 async function shownOf(
   { index, name, isVideo, frames, sheets }: Medium,
   options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>,

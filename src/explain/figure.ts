@@ -1,5 +1,4 @@
-// The figure: panels of each picture in lines, headings aligned, one legend for all. Pure: numbers and words in, SVG out; the
-// pictures themselves come in as data URIs.
+// The figure: rows of panels for each picture, with aligned headings and one legend. A pure function of numbers, texts and data URIs to SVG.
 
 import { FONT_FAMILIES } from '../image/fonts';
 import {
@@ -18,22 +17,22 @@ import { FAINT, INK, textAt, wrap } from './text';
 export interface FigureTurn {
   readonly question: string;
   readonly answer: string;
-  /** What it looked at on each picture; undefined before the picture was there. */
+  /** The attention to each picture; undefined before the picture was added. */
   readonly attended: readonly (SheetAttention | undefined)[];
 }
 
-/** A picture as it is embedded, in color and in gray. */
+/** An embedded picture, in color and in gray. */
 export interface Embedded extends FigurePicture {
   readonly color: string;
   readonly gray: string;
-  /** Which part of which medium it is, above its panels; '' where that is plain. */
+  /** The part of the medium that it shows, printed above its panels; '' if that is obvious. */
   readonly label: string;
 }
 
 const MARGIN = 28;
 const GAP = 26;
 const MOST_COLUMNS = 5;
-/** Pixels that an SVG can be drawn with, at twice its size; what would be higher, as of a long video, is drawn smaller. */
+/** Maximum pixels of the SVG at twice its size; a higher figure, as of a long video, is scaled down. */
 const LARGEST = 16_000;
 const LINE = { heading: 20, answer: 19, note: 17 };
 const FONT = { title: 16, heading: 15, answer: 14, note: 12 };
@@ -71,7 +70,7 @@ export function figure(title: string, pictures: readonly Embedded[], turns: read
   return document(width, height, pictures, parts);
 }
 
-/** The panels of one picture: its salience, what was kept of it, and the turns since it was there. */
+/** The panels of one picture: its salience, its kept cells, and the turns since it was added. */
 function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureTurn[]): Panel[] {
   const seen = turns.flatMap(({ question, answer, attended }, turn) => {
     const look = attended[index];
@@ -80,7 +79,7 @@ function panelsOf(picture: FigurePicture, index: number, turns: readonly FigureT
   return [saliencePanel(picture), keptPanel(picture), ...seen].filter((panel) => panel !== undefined);
 }
 
-/** Panels side by side: their words end at one height, where their pictures begin. */
+/** Panels side by side: all texts end at the same height, where the pictures begin. */
 function drawLine(panels: readonly Panel[], y: number, column: number): { svg: string; height: number } {
   const texts = panels.map(({ heading, answer, note }) => ({
     heading: wrap(heading, column, FONT.heading, 'bold'),

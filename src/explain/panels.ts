@@ -1,5 +1,5 @@
-// The panels of a figure: a heading, a picture with its cells, and what explains its colors. Knows what the cells mean, and
-// nothing about where a panel stands.
+// The panels of a figure: a heading, a picture with its cells, and the explanation of its colors. Knows the meaning of the cells, but not the
+// location of a panel.
 
 import { layerCounts } from './attended';
 import { BAR, BAR_HEIGHT, countBar, countColor, gradientBar } from './bars';
@@ -8,7 +8,7 @@ import { type ColorMap, plasma, viridis } from './color';
 import type { SheetAttention } from './sheets';
 import { FAINT, textAt, textWidth } from './text';
 
-/** What is known of a picture. */
+/** The data of a picture. */
 export interface FigurePicture extends CanvasPicture {
   readonly kept: Int32Array;
   readonly salience: Float32Array | undefined;
@@ -16,7 +16,7 @@ export interface FigurePicture extends CanvasPicture {
 
 export interface Panel {
   readonly heading: string;
-  /** What the model said, under the heading. */
+  /** The model's answer, below the heading. */
   readonly answer?: string;
   readonly note: string;
   /** SVG below the text, its top left corner at (x, y), and its height. */
@@ -30,7 +30,7 @@ export const PANEL = { width: 340, height: 440, least: 250 };
 /** Veils over gray or color: a cell that was pruned, and one that was kept and not retrieved. */
 const PRUNED = { color: '#0b0d12', opacity: 0.78 };
 const IDLE = { color: '#0b0d12', opacity: 0.5 };
-/** How much of a cell is its color; the rest is the picture. */
+/** Opacity of a cell's color over the picture. */
 const HEAT = 0.62;
 
 export function saliencePanel(picture: FigurePicture): Panel | undefined {
@@ -55,7 +55,7 @@ export function keptPanel(picture: FigurePicture): Panel {
   };
 }
 
-/** One turn on one picture: which cells its layers attended, or how relevant they were where all are attended. */
+/** One turn on one picture: the cells that its layers retrieved, or their relevance if all are attended. */
 export function turnPanel(
   picture: FigurePicture,
   number: number,
@@ -124,7 +124,7 @@ function retrievedBody(
   };
 }
 
-/** Dark where nothing was retrieved, darker where it was pruned, `paint` of the count elsewhere. */
+/** Dark where nothing was retrieved, darker where the cell was pruned, otherwise `paint` of the count. */
 function retrievedFills(
   picture: FigurePicture,
   counts: Int32Array,
@@ -147,8 +147,8 @@ function groupBy<Key>(cells: readonly number[], keyOf: (cell: number) => Key): M
 }
 
 /**
- * Every cell colored by its value in multiples of the average, on a scale that is the same in every picture: where all cells are nearly
- * alike, all have nearly the color of the average.
+ * Every cell colored by its value in multiples of the average, on the same scale in every picture: if all cells are nearly equal, all have
+ * nearly the color of the average.
  */
 function heatBody(
   picture: FigurePicture,
@@ -172,10 +172,10 @@ function heatFills(picture: FigurePicture, values: Float32Array, cells: readonly
   return cells.length === values.length ? fills : [{ ...PRUNED, cells: prunedCells(picture) }, ...fills];
 }
 
-/** The colors reach from 1/RANGE of the average to RANGE times the average; what lies beyond has the color of the end. */
+/** The colors range from 1/RANGE to RANGE times the average; values outside are clamped. */
 const RANGE = 8;
 
-/** The place of `times` the average on the scale, 0 to 1: logarithmic, the average in the middle. */
+/** Maps `times` the average to the scale from 0 to 1: logarithmic, with the average in the middle. */
 function heat(times: number): number {
   if (times <= 1 / RANGE) return 0;
   return Math.min(1, 0.5 + Math.log(times) / Math.log(RANGE) / 2);
@@ -185,7 +185,7 @@ function meanOf(values: Float32Array, cells: readonly number[]): number {
   return cells.reduce((sum, cell) => sum + (values[cell] ?? 0), 0) / Math.max(1, cells.length);
 }
 
-/** From the weakest to the strongest cell, in multiples of the average. */
+/** The range from the weakest to the strongest cell, in multiples of the average. */
 function spread(values: Float32Array, cells: readonly number[]): string {
   const mean = meanOf(values, cells);
   if (mean === 0) return 'none';
@@ -249,7 +249,7 @@ function draw(picture: FigurePicture, x: number, y: number, look: 'color' | 'gra
   return drawCanvas(picture, { x, y, scale: panelScale(picture), look, fills });
 }
 
-/** What the dark cells of turns mean, in one line; nothing where there are none. */
+/** One line that explains the dark cells of turns; empty if there are none. */
 export function legend(
   pictures: readonly FigurePicture[],
   turns: readonly { readonly attended: readonly (SheetAttention | undefined)[] }[],
@@ -258,7 +258,7 @@ export function legend(
 ): string {
   const pruned = pictures.some((picture) => prunedCells(picture).length > 0);
   const padded = pictures.some(
-    // More than what rounding adds to the tiles of a picture.
+    // More than the rounding of tile sizes accounts for.
     ({ width, height, canvas }) => canvas.width > width + 0.5 || canvas.height > height + 0.5,
   );
   const idle = turns.some(({ attended }) => attended.some((look) => look?.retrieved !== undefined));

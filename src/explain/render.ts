@@ -1,12 +1,12 @@
-// Pictures into the figure and the figure into PNG bytes, by sharp. Text is drawn with the packaged fonts, so that it is there
-// on machines that have none.
+// Embeds pictures into the figure and renders the figure to PNG bytes, by sharp. Text uses the packaged fonts, because a machine may have
+// none.
 
 import type { RgbImage } from '../image/decode';
 import { loadFonts } from '../image/fonts';
 import { sharp } from '../image/sharp';
 import { packageFolder } from '../runtime/paths';
 
-/** Pixels per side that a picture is embedded with at most: twice those of its panel. */
+/** Maximum pixels per side of an embedded picture: twice those of its panel. */
 const EMBEDDED = 880;
 
 /** Data URIs of a picture in color and in gray, no larger than needed. */
@@ -16,7 +16,7 @@ export async function embed({ data, width, height }: RgbImage): Promise<{ color:
     .resize({ width: EMBEDDED, height: EMBEDDED, fit: 'inside', withoutEnlargement: true })
     .png()
     .toBuffer();
-  // Stretched and lifted, so that shapes show through veils and colors, whatever the picture's exposure.
+  // Contrast is stretched and lifted, so that shapes show through veils and colors at any exposure.
   const gray = await sharp(png).grayscale().normalize().linear(0.8, 51).toColorspace('srgb').png().toBuffer();
   const uri = (bytes: Buffer): string => `data:image/png;base64,${bytes.toString('base64')}`;
   return { color: uri(png), gray: uri(gray) };

@@ -1,28 +1,28 @@
-// Planes that are drawn together. The tiles of a picture lie side by side on one sheet; what overlaps them, as a thumbnail does, has a
-// sheet of its own, and so has each plane of a video. Knows numbers only.
+// Sheets: planes that are drawn together. The tiles of a picture are side by side on one sheet; an overlapping plane such as a thumbnail has a
+// sheet of its own, and so has each plane of a video. Works on numbers only.
 
 import type { Size } from '../image/cells';
 import type { Plane, PlaneAttention } from './attended';
 import type { CanvasPart } from './canvas';
 
-/** Planes of one medium and one frame that do not overlap. Cells are numbered through, plane after plane. */
+/** Planes of one medium and one frame that do not overlap. Cells are numbered consecutively, plane after plane. */
 export interface Sheet {
   readonly planes: readonly Plane[];
   /** The frame that it shows. */
   readonly frame: number;
-  /** What the model was shown: the union of the planes' regions, in pixels of the picture. */
+  /** The region that the model saw: the union of the planes' regions, in pixels of the picture. */
   readonly canvas: Size;
-  /** Where the picture's top left corner lies on the canvas. */
+  /** The picture's top left corner on the canvas. */
   readonly origin: { readonly left: number; readonly top: number };
   readonly parts: readonly CanvasPart[];
   readonly kept: Int32Array;
   readonly salience: Float32Array | undefined;
 }
 
-/** One sheet in one turn: as of a plane, with the sheet's cells. */
+/** The attention of one turn to one sheet, with the sheet's cell indices. */
 export type SheetAttention = Pick<PlaneAttention, 'retrieved' | 'relevance'>;
 
-/** Pixels by which neighbors may overlap where a picture's size is no multiple of theirs. */
+/** Pixels by which neighboring planes may overlap if the picture's size is not a multiple of theirs. */
 const TOUCHING = 0.01;
 
 interface Bounds {
@@ -82,7 +82,7 @@ function sheetOf(planes: readonly Plane[]): Sheet {
   };
 }
 
-/** What a turn looked at on a sheet, from its attended at all planes; undefined before the sheet was there. */
+/** The attention of a turn to a sheet, joined from its planes; undefined before the sheet was added. */
 export function sheetAttention({ planes }: Sheet, attended: readonly PlaneAttention[]): SheetAttention | undefined {
   const own = planes.map(({ index }) => attended[index]);
   const firsts = firstCells(planes);
@@ -109,10 +109,10 @@ function firstCells(planes: readonly Plane[]): number[] {
   });
 }
 
-/** The most sheets of one video that are drawn. */
+/** Maximum number of sheets of one video that are drawn. */
 const MOST_FRAMES = 8;
 
-/** At most eight of a video's sheets, evenly chosen: each in the middle of its part. */
+/** At most eight of a video's sheets, evenly chosen: each in the middle of its interval. */
 export function evenly<T>(sheets: readonly T[]): T[] {
   if (sheets.length <= MOST_FRAMES) return [...sheets];
   return Array.from(

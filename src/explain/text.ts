@@ -1,5 +1,5 @@
-// Text in an SVG: escaped, measured, wrapped. Measures by the advance widths of DejaVu Sans, the font that the pictures are
-// drawn with and one of the widest there are, so that lines fit in any that may take its place.
+// Text in an SVG: escaped, measured, wrapped. Measured by the advance widths of DejaVu Sans, the packaged font and one of the widest, so that
+// lines also fit in a substitute font.
 
 /** Advance widths of U+0020 to U+007E in thousandths of the size: regular, bold. */
 const REGULAR =
@@ -8,14 +8,14 @@ const BOLD =
   '348 456 521 838 696 1002 872 306 457 457 523 838 380 415 380 365 696 696 696 696 696 696 696 696 696 696 400 400 838 838 838 580 1000 774 762 734 830 683 683 821 837 372 372 775 637 995 837 850 733 850 770 720 682 812 774 1103 771 724 725 457 365 457 838 500 500 675 716 593 716 678 435 716 712 343 343 665 343 1042 712 687 716 716 493 595 478 712 652 924 645 652 582 712 365 712 838';
 const WIDTHS = { regular: REGULAR.split(' ').map(Number), bold: BOLD.split(' ').map(Number) };
 const OTHER = 700;
-/** East Asian scripts and pictographs take a whole square. */
+/** East Asian scripts and pictographs are a full em wide. */
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\u{1f000}-\u{3ffff}]/u;
-/** XML has no place for control characters, halves of surrogate pairs and the two non-characters. */
+/** XML allows no control characters, lone surrogates and the two noncharacters. */
 const FORBIDDEN = /[\p{Cc}\p{Cs}\ufffe\uffff]/gu;
 
 export type Weight = 'regular' | 'bold';
 
-/** What can stand in a line: white space of any kind is one blank. */
+/** Normalizes a line: any run of white space becomes one blank. */
 function clean(text: string): string {
   return text.replace(/\s+/g, ' ').replace(FORBIDDEN, '').trim();
 }
@@ -42,8 +42,8 @@ export function textWidth(text: string, size: number, weight: Weight = 'regular'
 }
 
 /**
- * Lines of at most `width` pixels, broken at blanks, and inside a word that is longer than a line. Where there are more than
- * `most`, the last of them ends in an ellipsis.
+ * Lines of at most `width` pixels, broken at blanks, and inside a word that is longer than a line. If there are more than `most`, the last
+ * one ends in an ellipsis.
  */
 export function wrap(text: string, width: number, size: number, weight: Weight = 'regular', most = 6): string[] {
   const lines: string[] = [];
@@ -54,7 +54,7 @@ export function wrap(text: string, width: number, size: number, weight: Weight =
       line += ` ${word}`;
       continue;
     }
-    // Chinese, Japanese and Korean break between any two characters, so such a word fills the line.
+    // Chinese, Japanese and Korean text may break between any two characters, so such a word fills the line.
     const breaksAnywhere = WIDE.test(word.slice(0, 2)) && fits(`${line} ${word[0]}`);
     if (line !== '' && !breaksAnywhere) lines.push(line);
     line = line !== '' && breaksAnywhere ? `${line} ` : '';
