@@ -255,7 +255,7 @@ describe('a config', () => {
     ['quantized activations', compressed({}, { input_activations: { num_bits: 8 } }), 'input_activations'],
     ['a quantized cache', compressed({ kv_cache_scheme: { num_bits: 8 } }), 'kv_cache_scheme'],
     ['rotations', compressed({ transform_config: { config_groups: {} } }), 'transform_config'],
-    ['sparse weights', compressed({ sparsity_config: { format: 'sparse-24-bitmask' } }), 'sparsity_config'],
+    ['sparse weights', compressed({ sparsity_config: { format: 'sparse-24-bitmask' } }), 'sparsity_config.format'],
     ['one scale per tensor', compressed({}, {}, { strategy: 'tensor' }), 'strategy'],
   ])('of %s is refused by name', (_, json, key) => {
     const text = codeAndMessage(() => parse(json));

@@ -182,7 +182,9 @@ describe('readTensor', () => {
   });
 
   it('refuses integers', () => {
-    expect(() => values('I32', new Uint8Array(4), 1)).toThrow(error(/BF16, F16 or F32 for tensor "a", received I32/));
+    expect(() => values('I32', new Uint8Array(4), 1)).toThrow(
+      error(/BF16, F16 or F32 for "a", received I32/, 'ERR_WEIGHT_DTYPE'),
+    );
   });
 });
 

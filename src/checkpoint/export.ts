@@ -63,7 +63,7 @@ function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource
 export function mergedTensors(tensors: Tensors, replaced: ReadonlyMap<string, TensorSource>): TensorSource[] {
   const partsOf = new Map<string, TensorSource[]>();
   for (const source of replaced.values()) {
-    if (tensors.has(source.name)) continue;
+    if (tensors.entries.has(source.name)) continue;
     const weight = source.name.replace(/\.[^.]*$/, '.weight');
     partsOf.set(weight, [...(partsOf.get(weight) ?? []), source]);
   }
@@ -100,42 +100,22 @@ export function quantizationOf({ format, groupSize, symmetric, ignore }: Quantiz
     return { ...common, modules_to_not_convert: ignore };
   }
   const weights = { num_bits: 4, type: 'int', strategy: 'group', group_size: groupSize, symmetric };
-  return {
-    quant_method: 'compressed-tensors',
-    format: 'pack-quantized',
-    quantization_status: 'compressed',
-    config_groups: {
-      group_0: {
-        targets: ['Linear'],
-        weights: { ...weights, actorder: null, dynamic: false },
-        input_activations: null,
-        output_activations: null,
-      },
-    },
-    ignore,
-    kv_cache_scheme: null,
-  };
+  return compressedTensors('pack-quantized', { ...weights, actorder: null, dynamic: false }, null, ignore);
 }
 
 /** A config with the `quantization_config` of compressed-tensors' int-quantized, 8-bit weights and dynamic 8-bit activations. */
 export function eightBitConfig(config: Json, ignore: readonly string[]): Json {
   const common = { num_bits: 8, type: 'int', symmetric: true, group_size: null };
+  const weights = { ...common, strategy: 'channel', dynamic: false, actorder: null };
+  const inputs = { ...common, strategy: 'token', dynamic: true };
+  return { ...config, quantization_config: compressedTensors('int-quantized', weights, inputs, ignore) };
+}
+
+function compressedTensors(format: string, weights: Json, inputs: Json | null, ignore: readonly string[]): Json {
+  const group = { targets: ['Linear'], weights, input_activations: inputs, output_activations: null };
   return {
-    ...config,
-    quantization_config: {
-      quant_method: 'compressed-tensors',
-      format: 'int-quantized',
-      quantization_status: 'compressed',
-      config_groups: {
-        group_0: {
-          targets: ['Linear'],
-          weights: { ...common, strategy: 'channel', dynamic: false, actorder: null },
-          input_activations: { ...common, strategy: 'token', dynamic: true },
-          output_activations: null,
-        },
-      },
-      ignore,
-      kv_cache_scheme: null,
-    },
+    ...{ quant_method: 'compressed-tensors', format, quantization_status: 'compressed' },
+    config_groups: { group_0: group },
+    ...{ ignore, kv_cache_scheme: null },
   };
 }

@@ -81,29 +81,42 @@ export const LAYOUTS: Readonly<Record<Int4Format, (rows: number, k: number, grou
   'gptq-v2': (rows, k, group) => LAYOUTS.gptq(rows, k, group),
 };
 
-/** Outputs at a time: layouts that have outputs innermost, and those that have inputs innermost, then touch whole cache lines. */
-const BLOCK = 64;
+/** Outputs and inputs at a time: whichever of them a layout has innermost, whole cache lines are touched. */
+const TILE = { rows: 16, cols: 64 } as const;
 
-function eachPlace(rows: number, cols: number, visit: (row: number, col: number) => void): void {
-  for (let first = 0; first < rows; first += BLOCK)
-    for (let col = 0; col < cols; col++)
-      for (let row = first; row < Math.min(rows, first + BLOCK); row++) visit(row, col);
+/** Visits the rows of tiles: the number of the row, columns begin .. end - 1. */
+function eachStretch(rows: number, cols: number, visit: (row: number, begin: number, end: number) => void): void {
+  for (let first = 0; first < rows; first += TILE.rows)
+    for (let begin = 0; begin < cols; begin += TILE.cols)
+      for (let row = first; row < Math.min(rows, first + TILE.rows); row++)
+        visit(row, begin, Math.min(cols, begin + TILE.cols));
 }
+
+/** Where each column of row 0 lies: an index is a sum of one term of the row, and one of the column. */
+const ofColumns = (cols: number, at: At): Int32Array => Int32Array.from({ length: cols }, (_, col) => at(0, col));
 
 function unpack(packed: Uint8Array, rows: number, cols: number, at: At): Uint8Array {
   const values = new Uint8Array(rows * cols);
-  eachPlace(rows, cols, (row, col) => {
-    const i = at(row, col);
-    values[row * cols + col] = ((packed[i >> 1] as number) >> (4 * (i & 1))) & 15;
+  const columns = ofColumns(cols, at);
+  eachStretch(rows, cols, (row, begin, end) => {
+    const start = at(row, 0);
+    for (let col = begin; col < end; col++) {
+      const i = start + (columns[col] as number);
+      values[row * cols + col] = ((packed[i >> 1] as number) >> (4 * (i & 1))) & 15;
+    }
   });
   return values;
 }
 
 function pack(values: Uint8Array, rows: number, cols: number, { at, shape }: { at: At; shape: Shape }): Uint8Array {
   const packed = new Uint8Array(shape.reduce((size, length) => size * length, 4));
-  eachPlace(rows, cols, (row, col) => {
-    const i = at(row, col);
-    packed[i >> 1] = (packed[i >> 1] as number) | ((values[row * cols + col] as number) << (4 * (i & 1)));
+  const columns = ofColumns(cols, at);
+  eachStretch(rows, cols, (row, begin, end) => {
+    const start = at(row, 0);
+    for (let col = begin; col < end; col++) {
+      const i = start + (columns[col] as number);
+      packed[i >> 1] = (packed[i >> 1] as number) | ((values[row * cols + col] as number) << (4 * (i & 1)));
+    }
   });
   return packed;
 }
@@ -119,9 +132,8 @@ export function unpackQuantized(module: QuantizedModule, bytesOf: (entry: Tensor
   const layout = LAYOUTS[format](rows, cols, group);
   const groups = Math.ceil(cols / group);
   const stored = decodeFloats(bytesOf(scales), scales.dtype as FloatDtype);
-  const scale = new Float32Array(rows * groups);
-  eachPlace(rows, groups, (n, g) => {
-    scale[n * groups + g] = stored[layout.scale(n, g)] as number;
+  const scale = Float32Array.from({ length: rows * groups }, (_, i) => {
+    return stored[layout.scale(Math.floor(i / groups), i % groups)] as number;
   });
   const q = unpack(bytesOf(weight), rows, cols, layout.weight);
   if (zeros === undefined) return { rows, cols, group, q, scale, zero: new Uint8Array(rows * groups).fill(8) };
@@ -161,9 +173,7 @@ export function packQuantized(matrix: QuantizedMatrix, format: QuantizedFormat, 
   if (isAwq && (rows % 8 !== 0 || cols % group !== 0)) throw awqShape(matrix);
   const { shapes, ...at } = LAYOUTS[isAwq ? 'awq-gemm' : 'pack-quantized'](rows, cols, group);
   const placed = new Float32Array(scale.length);
-  eachPlace(rows, groups, (n, g) => {
-    placed[at.scale(n, g)] = scale[n * groups + g] as number;
-  });
+  for (const [i, value] of scale.entries()) placed[at.scale(Math.floor(i / groups), i % groups)] = value;
   const weight = pack(q, rows, cols, { at: at.weight, shape: shapes.weight });
   const words = (name: string, shape: Shape, bytes: Uint8Array): RawTensor => ({ name, dtype: 'I32', shape, bytes });
   const zeros = (name: string): RawTensor =>

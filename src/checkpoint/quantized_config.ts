@@ -83,37 +83,38 @@ export function parseQuantization(config: ConfigReader): QuantizationConfig {
 const tag = (name: string): string => name.trim().toLowerCase().replaceAll('_', '-');
 
 function parseAwq(config: ConfigReader): QuantizationConfig {
-  requireFour(config, config.has('w_bit') ? 'w_bit' : 'bits', 4);
-  const version = tag(config.string('version', 'gemm'));
-  const layout = (['gemm', 'gemv', 'gemv_fast'] as const).find((name) => tag(name) === version);
-  if (layout === undefined) throw unsupported(config, 'version', 'gemm, gemv or gemv_fast');
-  if (!config.boolean('zero_point', true)) throw unsupported(config, 'zero_point', 'true');
+  requireValues(config, { [config.has('w_bit') ? 'w_bit' : 'bits']: [4], zero_point: [true] });
+  const layout = layoutOf(config, 'version', ['gemm', 'gemv', 'gemv_fast']);
   const groupSizes = groupSizesOf(config, config.has('q_group_size') ? 'q_group_size' : 'group_size');
   return { file: config.file, method: 'awq', layout, groupSizes, symmetric: false, activationOrder: false };
 }
 
 function parseGptq(config: ConfigReader): QuantizationConfig {
-  requireFour(config, 'bits');
-  const format = tag(config.string('checkpoint_format', 'gptq'));
-  const layout = (['gptq', 'gptq_v2'] as const).find((name) => tag(name) === format);
-  if (layout === undefined) throw unsupported(config, 'checkpoint_format', 'gptq or gptq_v2');
+  requireValues(config, { bits: [4, undefined] });
   return {
     file: config.file,
     method: 'gptq',
-    layout,
+    layout: layoutOf(config, 'checkpoint_format', ['gptq', 'gptq_v2']),
     groupSizes: groupSizesOf(config, 'group_size'),
     symmetric: config.has('sym') ? config.boolean('sym') : undefined,
     activationOrder: config.boolean('desc_act', false),
   };
 }
 
+/** One of the layouts that are read, by its descriptive name; the first where none is named. */
+function layoutOf<T extends string>(config: ConfigReader, key: string, layouts: readonly [T, ...T[]]): T {
+  const given = tag(config.string(key, layouts[0]));
+  const layout = layouts.find((name) => tag(name) === given);
+  if (layout === undefined) throw unsupported(config, key, `one of ${layouts.join(', ')}`);
+  return layout;
+}
+
 function parseCompressed(config: ConfigReader): QuantizationConfig {
-  if (config.has('kv_cache_scheme')) throw unsupported(config, 'kv_cache_scheme', 'null: caches are not quantised');
-  const transforms = config.object('transform_config');
-  if (transforms !== undefined && Object.keys(transforms.json).length > 0)
+  requireValues(config, { kv_cache_scheme: [null] });
+  if (Object.keys(config.object('transform_config')?.json ?? {}).length > 0)
     throw unsupported(config, 'transform_config', 'none: rotated weights are not supported');
-  const sparsity = config.object('sparsity_config')?.string('format', 'dense');
-  if (sparsity !== undefined && sparsity !== 'dense') throw unsupported(config, 'sparsity_config', 'format dense');
+  const sparsity = config.object('sparsity_config');
+  if (sparsity !== undefined) requireValues(sparsity, { format: ['dense'] });
   const groups = config.object('config_groups');
   const parsed = Object.keys(groups?.json ?? {}).map((name) => parseGroup(config, groups?.object(name)));
   if (parsed.length === 0) throw config.wrong('config_groups', 'an object of at least one group');
@@ -131,32 +132,37 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
   };
 }
 
-/** One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. */
+/**
+ * One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. 4 bits: weights alone. 8 bits (W8A8):
+ * symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs.
+ */
 function parseGroup(config: ConfigReader, group: ConfigReader | undefined): QuantizationGroup {
   const weights = group?.object('weights');
   if (group === undefined || weights === undefined) throw config.wrong('config_groups', 'groups with weights');
-  const layout = group.has('format') ? group : config;
-  const format = tag(layout.string('format', 'pack-quantized'));
-  if (format === 'int-quantized' && weights.number('num_bits', 8) === 8) return parseInt8Group(group, weights);
-  if (format !== 'pack-quantized')
-    throw unsupported(layout, 'format', 'pack-quantized of 4 bits or int-quantized of 8 bits');
-  if (tag(weights.string('type', 'int')) !== 'int') throw unsupported(weights, 'type', 'int');
-  requireFour(weights, 'num_bits', 8);
-  for (const key of ['input_activations', 'output_activations'])
-    if (group.has(key)) throw unsupported(group, key, 'null: activations are not quantised in the file');
-  // 'local' is a third value there: a string.
-  if ((weights.json.dynamic ?? false) !== false) throw unsupported(weights, 'dynamic', 'false');
-  const groupSize = weights.number('group_size', -1);
-  const strategy = tag(weights.string('strategy', groupSize > 0 ? 'group' : 'channel'));
-  if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
+  const format = group.has('format') ? group : config;
+  const layout = tag(format.string('format', 'pack-quantized'));
+  const targets: unknown = group.json.targets ?? [];
+  if (!Array.isArray(targets) || !targets.every((target) => typeof target === 'string'))
+    throw group.wrong('targets', 'a list of names');
+  if (layout === 'int-quantized' && weights.number('num_bits', 8) === 8) {
+    const inputs = group.object('input_activations');
+    if (inputs === undefined) throw unsupported(group, 'input_activations', '8 bits per token');
+    const common = { type: ['int'], num_bits: [8], symmetric: [true] } as const;
+    requireValues(weights, { ...common, strategy: ['channel', 'tensor'], dynamic: [false] });
+    requireValues(inputs, { ...common, strategy: ['token', 'tensor'], dynamic: [true, false] });
+    requireValues(group, { output_activations: [null] });
+    return { layout, targets, groupSize: -1, symmetric: true, activationOrder: false };
+  }
+  if (layout !== 'pack-quantized')
+    throw unsupported(format, 'format', 'pack-quantized of 4 bits or int-quantized of 8 bits');
+  requireValues(weights, { type: ['int'], num_bits: [4, 8], dynamic: [false] });
+  requireValues(group, { input_activations: [null], output_activations: [null] });
   const [size = -1] = groupSizesOf(weights, 'group_size');
-  return {
-    layout: 'pack-quantized',
-    targets: targetsOf(group),
-    groupSize: strategy === 'channel' ? -1 : size,
-    symmetric: weights.boolean('symmetric', true),
-    activationOrder: isOrdered(weights),
-  };
+  const strategy = tag(weights.string('strategy', size > 0 ? 'group' : 'channel'));
+  if (strategy !== 'group' && strategy !== 'channel') throw unsupported(weights, 'strategy', 'group or channel');
+  const groupSize = strategy === 'channel' ? -1 : size;
+  const symmetric = weights.boolean('symmetric', true);
+  return { layout, targets, groupSize, symmetric, activationOrder: isOrdered(weights) };
 }
 
 /** `actorder`: 'weight' and 'static' order the rounding only; 'group' and 'dynamic' the groups themselves. */
@@ -169,37 +175,6 @@ function isOrdered(weights: ConfigReader): boolean {
   return found[1];
 }
 
-function targetsOf(group: ConfigReader): string[] {
-  const targets: unknown = group.json.targets ?? [];
-  if (Array.isArray(targets) && targets.every((target) => typeof target === 'string')) return targets;
-  throw group.wrong('targets', 'a list of names');
-}
-
-/** W8A8: symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs. */
-function parseInt8Group(group: ConfigReader, weights: ConfigReader): QuantizationGroup {
-  const inputs = group.object('input_activations');
-  if (inputs === undefined) throw unsupported(group, 'input_activations', '8 bits per token');
-  for (const [part, strategy, dynamic] of [
-    [weights, 'channel', false],
-    [inputs, 'token', true],
-  ] as const) {
-    if (tag(part.string('type', 'int')) !== 'int') throw unsupported(part, 'type', 'int');
-    if (part.number('num_bits', 8) !== 8) throw unsupported(part, 'num_bits', '8');
-    if (tag(part.string('strategy', 'tensor')) !== strategy) throw unsupported(part, 'strategy', strategy);
-    if (!part.boolean('symmetric', true)) throw unsupported(part, 'symmetric', 'true');
-    // 'local' is a third value there: a string.
-    if ((part.json.dynamic ?? false) !== dynamic) throw unsupported(part, 'dynamic', String(dynamic));
-  }
-  if (group.has('output_activations')) throw unsupported(group, 'output_activations', 'null');
-  return {
-    layout: 'int-quantized',
-    targets: targetsOf(group),
-    groupSize: -1,
-    symmetric: true,
-    activationOrder: false,
-  };
-}
-
 function groupSizesOf(config: ConfigReader, key: string): number[] {
   if (!config.has(key)) return [];
   const size = config.number(key);
@@ -208,11 +183,26 @@ function groupSizesOf(config: ConfigReader, key: string): number[] {
   return [size];
 }
 
-function requireFour(config: ConfigReader, key: string, fallback?: number): void {
-  if (config.number(key, fallback) !== 4) throw unsupported(config, key, '4');
+type Value = string | number | boolean | null;
+
+/**
+ * Requires the one value that is read of each key; a second one is what an absent key means, where that is another.
+ * @throws SparseVilaError `ERR_QUANTIZATION_UNSUPPORTED`
+ */
+function requireValues(
+  config: ConfigReader,
+  values: Readonly<Record<string, readonly [read: Value, absent?: Value | undefined]>>,
+): void {
+  for (const [key, allowed] of Object.entries(values)) {
+    const [read] = allowed;
+    const given: unknown = config.json[key] ?? (allowed.length > 1 ? allowed[1] : read);
+    // 1 and 0 are true and false in Python.
+    const isRead = typeof read === 'boolean' ? Number(given) === Number(read) : given === read;
+    if (!isRead && !(typeof given === 'string' && tag(given) === read)) throw unsupported(config, key, `${read}`);
+  }
 }
 
 function unsupported(config: ConfigReader, key: string, expected: string): SparseVilaError {
   const { message } = config.wrong(key, expected);
-  return new SparseVilaError('ERR_QUANTIZATION_UNSUPPORTED', `${message}. This quantisation is not supported.`);
+  return new SparseVilaError('ERR_QUANTIZATION_UNSUPPORTED', `${message}. This quantization is not supported.`);
 }

@@ -6,30 +6,19 @@ import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { insideFolder, isFolder, isPresent, openRegular, readRange } from '../files';
 import { configReader, parseJson, readJson } from '../json';
+import { decodeFloats } from './half';
 
 /** Every type of the format; most are never read, but a tensor that nobody asks for may have any. */
-const BITS_PER_ELEMENT = {
-  ...{
-    F64: 64,
-    F32: 32,
-    F16: 16,
-    BF16: 16,
-    C64: 64,
-    I64: 64,
-    I32: 32,
-    I16: 16,
-    I8: 8,
-    U64: 64,
-    U32: 32,
-    U16: 16,
-    U8: 8,
-  },
-  ...{ BOOL: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, F6_E2M3: 6, F6_E3M2: 6, F4: 4 },
-} as const;
+const DTYPES = [
+  ...(['F64', 'F32', 'F16', 'BF16', 'C64', 'I64', 'I32', 'I16', 'I8', 'U64', 'U32', 'U16', 'U8', 'BOOL'] as const),
+  ...(['F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ', 'F6_E2M3', 'F6_E3M2', 'F4'] as const),
+] as const;
+export type TensorDtype = (typeof DTYPES)[number];
+
+/** The first number in a type's name. */
+const bitsOf = (dtype: TensorDtype): number => Number(/\d+/.exec(dtype)?.[0] ?? 8);
 const MAX_HEADER_BYTES = 100_000_000;
 const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
-
-export type TensorDtype = keyof typeof BITS_PER_ELEMENT;
 
 /** One tensor of a checkpoint: row-major, little-endian. */
 export interface TensorEntry {
@@ -71,34 +60,29 @@ export function openCheckpoint(folder: string): Map<string, TensorEntry> {
   return isPresent(index) ? openShards(folder, index) : collect([onlySafetensors(folder)]);
 }
 
-/**
- * One tensor widened to f32, flat [product of shape]. For tests and small tensors: it opens the file for each call and is not the load path.
- * @throws SparseVilaError `ERR_CHECKPOINT_INVALID` for a dtype other than BF16, F16, F32, or a file that shrank since the header was read.
- */
-export function readTensor(entry: TensorEntry): Float32Array {
-  if (entry.dtype !== 'BF16' && entry.dtype !== 'F16' && entry.dtype !== 'F32') {
-    throw invalid(
-      entry.file,
-      `expected dtype BF16, F16 or F32 for tensor ${shown(entry.name)}, received ${entry.dtype}`,
-    );
-  }
-  const bytes = Buffer.alloc(entry.bytes);
-  const { fd } = openRegular(entry.file, WEIGHTS);
+/** Bytes of a tensor, whole or `length` from `begin`. @throws SparseVilaError `ERR_FILE_CHANGED` for a file that shrank since its header was read */
+export function readBytes({ file, offset, bytes }: TensorEntry, begin = 0, length = bytes - begin): Uint8Array {
+  const read = new Uint8Array(length);
+  const { fd } = openRegular(file, WEIGHTS);
   try {
-    readRange(fd, bytes, entry.offset, entry.file);
+    readRange(fd, read, offset + begin, file);
   } finally {
     closeSync(fd);
   }
-  const values = new Float32Array((8 * entry.bytes) / BITS_PER_ELEMENT[entry.dtype]);
-  if (entry.dtype === 'F32') {
-    for (let i = 0; i < values.length; i++) values[i] = bytes.readFloatLE(4 * i);
-  } else if (entry.dtype === 'F16') {
-    for (let i = 0; i < values.length; i++) values[i] = halfToFloat(bytes.readUInt16LE(2 * i));
-  } else {
-    const bits = new Uint32Array(values.buffer);
-    for (let i = 0; i < bits.length; i++) bits[i] = bytes.readUInt16LE(2 * i) << 16;
-  }
-  return values;
+  return read;
+}
+
+/**
+ * One tensor widened to f32, flat [product of shape]; it opens the file for each call.
+ * @throws SparseVilaError `ERR_WEIGHT_DTYPE` for a type other than BF16, F16, F32; what `readBytes` throws
+ */
+export function readTensor(entry: TensorEntry): Float32Array {
+  const { dtype, name, file } = entry;
+  if (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16') return decodeFloats(readBytes(entry), dtype);
+  throw new SparseVilaError(
+    'ERR_WEIGHT_DTYPE',
+    `${file}: expected BF16, F16 or F32 for ${shown(name)}, received ${dtype}.`,
+  );
 }
 
 function readHeader(file: string): { json: Record<string, unknown>; dataStart: number; fileBytes: number } {
@@ -148,9 +132,9 @@ function parseEntry(file: string, name: string, value: unknown, dataStart: numbe
     invalid(file, `expected ${expected} for tensor ${shown(name)}, received ${shown(received)}`);
   if (!isObject(value)) throw wrong('an object with dtype, shape and data_offsets', value);
   const { dtype, shape, data_offsets: span } = value;
-  if (!isDtype(dtype)) throw wrong(`a dtype of ${Object.keys(BITS_PER_ELEMENT).join(', ')}`, dtype);
+  if (!isDtype(dtype)) throw wrong(`a dtype of ${DTYPES.join(', ')}`, dtype);
   if (!isCounts(shape)) throw wrong('a shape of non-negative integers', shape);
-  const bytes = shape.reduce((product, size) => product * size, BITS_PER_ELEMENT[dtype]) / 8;
+  const bytes = shape.reduce((product, size) => product * size, bitsOf(dtype)) / 8;
   if (!Number.isSafeInteger(bytes)) throw wrong('a shape of at most 2^53 bytes', shape);
   if (!isCounts(span)) throw wrong('data_offsets [begin, end] of non-negative integers', span);
   const [begin, end] = span;
@@ -244,15 +228,6 @@ function onlySafetensors(folder: string): string {
   );
 }
 
-/** IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 mantissa bits. */
-function halfToFloat(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return exponent === 0 ? sign * mantissa * 2 ** -24 : sign * (1024 + mantissa) * 2 ** (exponent - 25);
-}
-
 function invalid(file: string, what: string): SparseVilaError {
   return new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: ${what}`);
 }
@@ -263,8 +238,7 @@ const shown = (value: unknown): string => {
   return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 };
 
-const isDtype = (value: unknown): value is TensorDtype =>
-  typeof value === 'string' && Object.hasOwn(BITS_PER_ELEMENT, value);
+const isDtype = (value: unknown): value is TensorDtype => DTYPES.some((dtype) => dtype === value);
 const isCounts = (value: unknown): value is number[] =>
   Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
 const isObject = (value: unknown): value is Record<string, unknown> =>

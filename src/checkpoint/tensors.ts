@@ -1,26 +1,21 @@
 // The tensors of a checkpoint folder, read one at a time: raw bytes, or widened to f32 and checked to be finite. Knows names
 // only as strings.
 
-import { closeSync, readSync } from 'node:fs';
 import { SparseVilaError } from '../errors';
-import { openRegular } from '../files';
-import { decodeFloats } from './half';
-import type { Matrix } from './round';
-import { openCheckpoint, type TensorEntry } from './safetensors';
+import { openCheckpoint, readBytes, readTensor, type TensorEntry } from './safetensors';
 import type { TensorSource } from './safetensors_writer';
+
+export { readBytes } from './safetensors';
 
 export interface Tensors {
   readonly folder: string;
   readonly entries: ReadonlyMap<string, TensorEntry>;
-  has(name: string): boolean;
   /** f32 values. @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_NOT_FINITE` */
   floats(name: string, shape: readonly number[]): Float32Array;
-  matrix(name: string, rows: number, cols: number): Matrix;
   /** The tensor as it is, for writing elsewhere. */
   copy(name: string, as?: string): TensorSource;
 }
 
-const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
 const PIECE_BYTES = 64 * 2 ** 20;
 
 /** Opens the safetensors of `folder`. Reads headers only. */
@@ -55,16 +50,9 @@ function tensorsOf(folder: string, entries: ReadonlyMap<string, TensorEntry>): T
   return {
     folder,
     entries,
-    has: (name) => entries.has(name),
     floats,
-    matrix: (name, rows, cols) => ({ rows, cols, values: floats(name, [rows, cols]) }),
     copy: (name, as = name) => copyOf(find(name), as),
   };
-}
-
-/** A tensor's bytes, whole. */
-export function readBytes(entry: TensorEntry): Uint8Array {
-  return withFile(entry.file, (handle) => readAt(handle, entry.offset, entry.bytes, entry));
 }
 
 /** A plain loop: `findIndex` takes ten times as long. */
@@ -75,51 +63,20 @@ function firstNotFinite(values: Float32Array): number | undefined {
 
 /** A tensor widened to f32. @throws SparseVilaError `ERR_WEIGHT_DTYPE`, `ERR_NOT_FINITE` */
 export function readFloats(entry: TensorEntry): Float32Array {
-  const { dtype, name, file } = entry;
-  if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
-    throw new SparseVilaError(
-      'ERR_WEIGHT_DTYPE',
-      `${file}: expected BF16, F16 or F32 for "${name}", received ${dtype}.`,
-    );
-  }
-  const values = decodeFloats(readBytes(entry), dtype);
+  const { name, file } = entry;
+  const values = readTensor(entry);
   const bad = firstNotFinite(values);
   if (bad === undefined) return values;
   throw new SparseVilaError(
     'ERR_NOT_FINITE',
-    `${file}: "${name}" holds ${values[bad]} at element ${bad}. A checkpoint with such weights cannot be quantised; download it again.`,
+    `${file}: "${name}" holds ${values[bad]} at element ${bad}. A checkpoint with such weights cannot be quantized; download it again.`,
   );
 }
 
 function copyOf(entry: TensorEntry, name: string): TensorSource {
   async function* pieces(): AsyncGenerator<Uint8Array> {
-    const { fd: handle } = openRegular(entry.file, WEIGHTS);
-    try {
-      for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
-        yield readAt(handle, entry.offset + at, Math.min(PIECE_BYTES, entry.bytes - at), entry);
-    } finally {
-      closeSync(handle);
-    }
+    for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
+      yield readBytes(entry, at, Math.min(PIECE_BYTES, entry.bytes - at));
   }
   return { name, dtype: entry.dtype, shape: entry.shape, byteLength: entry.bytes, bytes: pieces };
-}
-
-function withFile<T>(file: string, body: (handle: number) => T): T {
-  const { fd: handle } = openRegular(file, WEIGHTS);
-  try {
-    return body(handle);
-  } finally {
-    closeSync(handle);
-  }
-}
-
-function readAt(handle: number, offset: number, length: number, { file, name }: TensorEntry): Uint8Array {
-  const bytes = new Uint8Array(length);
-  for (let done = 0; done < length; ) {
-    const count = readSync(handle, bytes, done, Math.min(length - done, 2 ** 30), offset + done);
-    if (count === 0)
-      throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `${file}: the file ends inside tensor "${name}".`);
-    done += count;
-  }
-  return bytes;
 }
