@@ -23,7 +23,6 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
-  // Of `convert` what a copy of a VILA checkpoint needs.
   quantize: [
     'errors',
     'options',
@@ -36,7 +35,6 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'models',
     'sparsity',
     'session',
-    'convert',
   ],
   evaluate: ['errors', 'options', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
   cli: [

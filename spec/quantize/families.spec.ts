@@ -125,6 +125,14 @@ describe.each(CASES)('$modules, $format', ({ modules, format }) => {
     for (const module of ignored) expect(names(at(out))).toContain(`${module}.weight`);
   });
 
+  it('keeps its list of what stays in floating point in another layout', async () => {
+    const other = `${out}-again`;
+    await convert({ model: at(out), out: at(other), format: 'compressed-tensors' });
+    const { quantization_config: before = {} } = configOf(at(out));
+    const { quantization_config: after = {} } = configOf(at(other));
+    expect(after.ignore).toEqual(before.ignore ?? before.modules_to_not_convert);
+  });
+
   it('loads, and its logits are those of the float weights that it stands for', async () => {
     await convert({ model: at(out), out: at(`${out}-f32`), format: 'float', dtype: 'f32' });
     const [packed, plain, float] = [await logits(at(out)), await logits(at(`${out}-f32`)), await logits(at('float'))];

@@ -73,7 +73,8 @@ export function readFloats(entry: TensorEntry): Float32Array {
   );
 }
 
-function copyOf(entry: TensorEntry, name: string): TensorSource {
+/** A tensor as it is, for writing elsewhere. */
+export function copyOf(entry: TensorEntry, name: string): TensorSource {
   async function* pieces(): AsyncGenerator<Uint8Array> {
     for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
       yield readBytes(entry, at, Math.min(PIECE_BYTES, entry.bytes - at));

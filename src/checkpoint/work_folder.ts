@@ -1,7 +1,8 @@
 // Where an unfinished checkpoint is made: a folder beside the final name, with a file of what is finished, so that a killed run
 // continues and nothing half-written ever has the final name. Knows nothing of what is made.
 
-import { mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { SparseVilaError } from '../errors';
@@ -9,6 +10,7 @@ import { isPresent, shownPath } from '../files';
 import { readJson } from '../json';
 import { replaceFile, syncFolder, writeError } from '../runtime/atomic';
 import { isLockFile, type Lock, takeLock } from '../runtime/lock';
+import type { Tensors } from './tensors';
 
 export interface WorkFolder {
   /** Where finished steps' files go. */
@@ -23,6 +25,18 @@ export interface WorkFolder {
   installMade(made: string): Promise<void>;
   /** Releases the lock. What is finished stays; removes the folder if no step finished. */
   close(): void;
+}
+
+/** What a run depends on, as one text: its options, and names, sizes and times of the tensors and files that it reads. */
+export function runKey(options: unknown, tensors: readonly Tensors[]): string {
+  const entries = tensors.flatMap((one) => [...one.entries.values()]);
+  const hash = createHash('sha256').update(JSON.stringify(options));
+  for (const { name, dtype, shape, offset } of entries) hash.update(JSON.stringify([name, dtype, shape, offset]));
+  for (const file of new Set(entries.map((entry) => entry.file))) {
+    const { size, mtimeMs } = statSync(file);
+    hash.update(JSON.stringify([size, mtimeMs]));
+  }
+  return hash.digest('hex');
 }
 
 const RECORD = 'resume.json';

@@ -1,8 +1,9 @@
 // `sparsevila convert`: writes a checkpoint in another 4-bit format, float type or layout, verified tensor by tensor.
 
 import type { CommandModule } from 'yargs';
-import { convert, TARGET_DTYPES, TARGET_FORMATS } from '../convert/convert';
+import { convert } from '../convert/convert';
 import { LAYOUTS, type Layout } from '../convert/layout';
+import { TARGET_DTYPES, TARGET_FORMATS } from '../convert/part_plan';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
 import { packagedPath } from './options';

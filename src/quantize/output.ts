@@ -18,13 +18,13 @@ import { encodeFloats } from '../checkpoint/half';
 import { type TensorSource, writeSafetensors } from '../checkpoint/safetensors_writer';
 import { openTensors } from '../checkpoint/tensors';
 import type { WorkFolder } from '../checkpoint/work_folder';
-import { keepTemplate } from '../convert/layout';
 import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
 import { PARTS, type PartName, type Plan } from '../models/plan';
 import { type QuantizedMatrix, quantizeMatrix } from '../ops/quantize';
 import { requireSpace } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
+import { withImpliedTemplate } from '../text/template_file';
 import type { CheckedOptions } from './options';
 import { moduleOf, openPartFiles, type PartFiles } from './part_files';
 import type { Part } from './parts';
@@ -115,7 +115,8 @@ export async function writeOutput(
     await requireSpace(out, total, KEPT);
     const parts = Object.values(plan.sources).map(({ folder }) => folder);
     await copyTree(plan.folder, out, { skip, parts, signal });
-    keepTemplate(plan.folder, out);
+    const root = withImpliedTemplate(plan.root.json, plan.text.folder, plan.folder);
+    if (root !== plan.root.json) writeJson(join(out, 'config.json'), root);
     for (const { folder, tensors, config } of targets) {
       const file = join(out, folder, 'config.json');
       writeJson(file, config(readJson(file)));

@@ -6,10 +6,9 @@
 // 3.9 GB were resident.
 
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { readQuantization } from '../checkpoint/quantized_config';
-import { openWorkFolder, type WorkFolder } from '../checkpoint/work_folder';
+import { openWorkFolder, runKey, type WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
 import { planOf } from '../models/load';
 import { pacer } from '../models/pacer';
@@ -144,23 +143,13 @@ function conversationsOf({ calibration, method, tower, modules }: CheckedOptions
   return calibration === undefined ? packagedScenes('calibration') : readCalibration(calibration);
 }
 
-/** Of what a run depends on: a resumed run must have the same. */
-function keyOf(options: CheckedOptions, changed: readonly ChangedPart[]): string {
-  const { out: _, model: __, calibration, ...rest } = options;
-  const hash = createHash('sha256').update(JSON.stringify(rest));
-  if (calibration !== undefined) hash.update(readCalibrationBytes(calibration));
-  const files = new Set<string>();
-  for (const { name, dtype, shape, offset, file } of changed.flatMap((one) => [
-    ...one.files.tensors.entries.values(),
-  ])) {
-    hash.update(JSON.stringify([name, dtype, shape, offset]));
-    files.add(file);
-  }
-  for (const file of [...files].sort()) {
-    const { size, mtimeMs } = statSync(file);
-    hash.update(JSON.stringify([size, mtimeMs]));
-  }
-  return hash.digest('hex');
+/** A resumed run must have the same. */
+function keyOf({ out: _, model: __, calibration, ...rest }: CheckedOptions, changed: readonly ChangedPart[]): string {
+  const set = calibration && createHash('sha256').update(readCalibrationBytes(calibration)).digest('hex');
+  return runKey(
+    [rest, set],
+    changed.map(({ files }) => files.tensors),
+  );
 }
 
 function resultsOf(

@@ -102,6 +102,12 @@ export function impliedTemplate(folder: string, path: string): TemplateName | un
   return mode.certain || fromJson(folder) === undefined ? mode.name : undefined;
 }
 
+/** The root config of the checkpoint at `path`, for a copy of it: with the mode in it that only the path implies. `folder` as above. */
+export function withImpliedTemplate(root: Json, folder: string, path: string): Json {
+  const name = (root.chat_template ?? undefined) === undefined ? impliedTemplate(folder, path) : undefined;
+  return name === undefined ? root : { ...root, chat_template: name };
+}
+
 function readTemplate(file: string): string {
   // UTF-8 takes at most four bytes per character; the characters are counted when the template is parsed.
   const what = 'a chat template';

@@ -28,10 +28,13 @@ import {
 } from './vila_settings';
 
 /** `model_type`s of the `-hf` ports. Each implies a projector and a way of cutting pictures, which the files do not state. */
-const HF_TYPES: Readonly<Record<string, { readonly projector: ProjectorType; readonly pictures: Pictures }>> = {
+export const HF_TYPES: Readonly<Record<string, { readonly projector: ProjectorType; readonly pictures: Pictures }>> = {
   nvila: { projector: 'mlp_downsample_2x2_fix', pictures: 'dynamic_s2' },
   nvila_lite: { projector: 'mlp_downsample_3x3_fix', pictures: 'dynamic' },
 };
+
+/** The folders of the parts. */
+export const VILA_FOLDERS = { decoder: 'llm', tower: 'vision_tower', projector: 'mm_projector' } as const;
 
 const PROJECTORS = [
   'linear',
@@ -64,7 +67,7 @@ function plan(files: CheckpointFiles): Plan {
   const port = HF_TYPES[family];
   const { config, sources, textFolder, preprocessorFile } = port === undefined ? folders(files) : oneFolder(files);
   const tower = siglipTower(config.tower);
-  checkVilaSettings(root, tower.imageSize, port === undefined ? Object.values(FOLDERS) : []);
+  checkVilaSettings(root, tower.imageSize, port === undefined ? Object.values(VILA_FOLDERS) : []);
   const decoder = parseDecoderConfig(config.decoder.json, config.decoder.file);
   const type = config.projector.oneOf('mm_projector_type', PROJECTORS, port?.projector);
   const pictures = picturesOf(root, port?.pictures);
@@ -123,10 +126,8 @@ function normalization({ doRescale, rescaleFactor, doNormalize, mean, std }: Pre
   };
 }
 
-const FOLDERS = { decoder: 'llm', tower: 'vision_tower', projector: 'mm_projector' } as const;
-
 function folders({ folder, root }: CheckpointFiles): Parts {
-  const own = FOLDERS;
+  const own = VILA_FOLDERS;
   const config = (part: PartName): ConfigReader => {
     const file = join(folder, own[part], 'config.json');
     return configReader(readJson(file), file);

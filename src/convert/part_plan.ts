@@ -1,0 +1,122 @@
+// What a conversion makes of each part of a checkpoint: the form of its tensors, and what its config then says.
+
+import { type QuantizationFacts, quantizedConfig } from '../checkpoint/export';
+import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
+import type { FloatDtype } from '../checkpoint/half';
+import type { QuantizedModule } from '../checkpoint/quantized';
+import { readQuantization } from '../checkpoint/quantized_config';
+import type { Tensors } from '../checkpoint/tensors';
+import { SparseVilaError } from '../errors';
+import type { Json } from '../json';
+import type { ConvertOptions } from './convert';
+import { type Checkpoint, type Layout, type Part, placeOf } from './layout';
+import { quantizedModules, readMatrix, type Task, tasksOf, WRITTEN } from './tasks';
+
+export const TARGET_FORMATS = ['float', ...QUANTIZED_FORMATS] as const;
+export type TargetFormat = (typeof TARGET_FORMATS)[number];
+export const TARGET_DTYPES = ['bf16', 'f16', 'f32'] as const;
+const DTYPE: Readonly<Record<(typeof TARGET_DTYPES)[number], FloatDtype>> = { bf16: 'BF16', f16: 'F16', f32: 'F32' };
+const TORCH_DTYPE: Readonly<Record<FloatDtype, string>> = { BF16: 'bfloat16', F16: 'float16', F32: 'float32' };
+
+/** A part and what is written for it; the type of what is float now, and the quantization that is left, are for its config. */
+export interface PartPlan {
+  readonly part: Part;
+  readonly tasks: readonly Task[];
+  readonly dtype: FloatDtype | undefined;
+  readonly quantization: QuantizationFacts | undefined;
+}
+
+export function planParts(
+  { parts }: Checkpoint,
+  { model, format, dtype }: ConvertOptions,
+  layout: Layout | undefined,
+): PartPlan[] {
+  const found = parts.map((part) => ({
+    part,
+    modules: quantizedModules(part.tensors, readQuantization(part.tensors.folder)),
+  }));
+  // Of a 4-bit checkpoint some parts are float.
+  if (format !== undefined && format !== 'float' && found.every(({ modules }) => modules.length === 0))
+    throw notQuantized(model, format);
+  return found.map(({ part, modules }) => {
+    return planPart(part, modules, { format, dtype: dtype && DTYPE[dtype], prefix: placeOf(part.name, layout).prefix });
+  });
+}
+
+function planPart(
+  part: Part,
+  modules: readonly QuantizedModule[],
+  { format, dtype, prefix }: { format: TargetFormat | undefined; dtype: FloatDtype | undefined; prefix: string },
+): PartPlan {
+  const { tensors } = part;
+  const [first] = modules;
+  const to = format ?? (first === undefined ? 'float' : WRITTEN[first.format]);
+  if (to === undefined) {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_FORMAT',
+      `${tensors.folder}: ${first?.format} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
+    );
+  }
+  const symmetric = to !== 'float' && modules.every((module) => readMatrix(module).zero.every((zero) => zero === 8));
+  if (to === 'float' || first === undefined) {
+    const tasks = tasksOf(tensors, modules, { format: 'float', dtype, symmetric, prefix });
+    return { part, tasks, dtype: dtype ?? (first && 'F16'), quantization: undefined };
+  }
+  // Configs have one group size for all.
+  const other = modules.find(({ group }) => group !== first.group);
+  if (other !== undefined) {
+    throw new SparseVilaError(
+      'ERR_WEIGHT_FORMAT',
+      `${tensors.folder}: expected one group size, received groups of ${first.group} for "${first.name}" and of ${other.group} for ` +
+        `"${other.name}". Only --format float takes both.`,
+    );
+  }
+  const tasks = tasksOf(tensors, modules, { format: to, dtype, symmetric, prefix });
+  const ignore = floatLinears(part, to, modules);
+  return { part, tasks, dtype, quantization: { format: to, groupSize: first.group, symmetric, ignore } };
+}
+
+/** Linear layers of a 4-bit part that are in floating point: those that its config lists; without one, an output head and a tower's pooling head. */
+function floatLinears(
+  { name, config, tensors }: Part,
+  to: QuantizedFormat,
+  modules: readonly QuantizedModule[],
+): string[] {
+  const { modules_to_not_convert: older, ignore = older } = (config?.quantization_config ?? {}) as Json;
+  // AutoAWQ has no regular expressions.
+  const isListed = Array.isArray(ignore) && (to !== 'autoawq' || ignore.every((one) => !String(one).startsWith('re:')));
+  if (isListed) return ignore;
+  const isPooling = (one: string): boolean => /^(vision_tower\.)?(vision_model\.)?head\..*\.weight$/.test(one);
+  const heads = [...tensors.entries.values()].filter((entry) => isPooling(entry.name) && entry.shape.length === 2);
+  const hasHead = name === 'llm' || name === '.';
+  const head = hasHead && modules.every((module) => module.name !== 'lm_head') ? ['lm_head'] : [];
+  return [...head, ...heads.map((entry) => entry.name.replace(/\.weight$/, ''))];
+}
+
+function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_NOT_QUANTIZED',
+    `${folder}: expected 4-bit weights to write as ${format}, found float ones. \`sparsevila quantize\` makes 4-bit weights.`,
+  );
+}
+
+/** The config of a converted part: its type, and how it is quantised. */
+export function configOf(
+  config: Json,
+  { dtype, quantization }: Omit<PartPlan, 'part' | 'tasks'>,
+  { entries }: Tensors,
+): Json {
+  if (quantization !== undefined) return quantizedConfig(config, quantization);
+  const { quantization_config: settings, compression_config: older, ...rest } = config;
+  // 8-bit weights stay what they are.
+  const bytes = [...entries.values()].some((entry) => entry.dtype === 'I8');
+  const kept = bytes
+    ? {
+        ...(settings != null && { quantization_config: settings }),
+        ...(older != null && { compression_config: older }),
+      }
+    : {};
+  if (dtype === undefined) return { ...rest, ...kept };
+  const key = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
+  return { ...rest, [key]: TORCH_DTYPE[dtype], ...kept };
+}

@@ -1,0 +1,149 @@
+// What a conversion writes for each tensor or 4-bit matrix of a part, and how it is checked afterwards. Matrices are made when their turn
+// comes, so that only one is in memory. Knows no folders' layout.
+
+import { asSource } from '../checkpoint/export';
+import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from '../checkpoint/formats';
+import { encodeFloats, type FloatDtype } from '../checkpoint/half';
+import { type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
+import type { QuantizationConfig } from '../checkpoint/quantized_config';
+import { dequantizeMatrix, type QuantizedMatrix } from '../checkpoint/round';
+import type { TensorEntry } from '../checkpoint/safetensors';
+import type { TensorSource } from '../checkpoint/safetensors_writer';
+import { copyOf, readBytes, readFloats, type Tensors } from '../checkpoint/tensors';
+import { SparseVilaError } from '../errors';
+import type { Int4Format } from '../ops/weights';
+
+/** The layouts that are written, under the names by which they are asked for. */
+export const WRITTEN: Readonly<Partial<Record<Int4Format, QuantizedFormat>>> = {
+  'awq-gemm': 'autoawq',
+  'pack-quantized': 'compressed-tensors',
+};
+const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16: 2, BF16: 2 };
+const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BYTES, dtype);
+
+/** One tensor or matrix: what to write, and whether what was written is right. */
+export interface Task {
+  readonly sources: readonly TensorSource[];
+  readonly converted: boolean;
+  check(written: Tensors): boolean;
+}
+
+/** What becomes of a part's tensors, and how they are named. */
+export interface Target {
+  /** Of 4-bit matrices. */
+  readonly format: 'float' | QuantizedFormat;
+  /** Of float tensors; undefined: as they are, and f16 for what was 4-bit. */
+  readonly dtype: FloatDtype | undefined;
+  readonly symmetric: boolean;
+  /** Precedes the names. */
+  readonly prefix: string;
+}
+
+/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for layouts that are not read */
+export function quantizedModules({ entries }: Tensors, config: QuantizationConfig | undefined): QuantizedModule[] {
+  const find = (name: string): TensorEntry | undefined => entries.get(name);
+  return [...entries.keys()].flatMap((name) => {
+    const [, module] = /^(.*)\.(?:qweight|weight_packed)$/.exec(name) ?? [];
+    if (module === undefined) return [];
+    const found = quantizedModule(find, module, ...sizeOf(find, module), config);
+    const { groupIndex } = found.tensors;
+    if (groupIndex !== undefined && words(groupIndex).some((group, i) => group !== Math.floor(i / found.group)))
+      throw reordered(groupIndex);
+    return [found];
+  });
+}
+
+/** Outputs and inputs of a 4-bit matrix, from the tensors that it consists of. */
+function sizeOf(find: (name: string) => TensorEntry | undefined, module: string): readonly [rows: number, k: number] {
+  const [size, weight, scales] = ['weight_shape', 'qweight', 'scales'].map((name) => find(`${module}.${name}`));
+  if (size !== undefined) return [words(size)[0] ?? 0, words(size)[2] ?? 0]; // int64
+  const [a = 0, b = 0] = weight?.shape ?? [];
+  const [c = 0, d = 0] = scales?.shape ?? [];
+  if (weight?.dtype === 'I16') return [4 * a, b];
+  if (8 * b === d) return [d, a];
+  // GPTQ with as many rows of words as of scales would have groups of 8.
+  return a === c ? [a, 8 * b] : [b, 8 * a];
+}
+
+const words = (entry: TensorEntry): Int32Array => new Int32Array(readBytes(entry).buffer);
+
+/** The numbers of a 4-bit matrix. */
+export const readMatrix = (module: QuantizedModule): QuantizedMatrix => unpackQuantized(module, readBytes);
+
+/** What is written for a part. */
+export function tasksOf({ entries }: Tensors, modules: readonly QuantizedModule[], target: Target): Task[] {
+  const moduleOf = new Map(
+    modules.flatMap((module) => Object.values(module.tensors).map((entry: TensorEntry | undefined) => [entry, module])),
+  );
+  const seen = new Set<QuantizedModule>();
+  return [...entries.values()].flatMap((entry) => {
+    const module = moduleOf.get(entry);
+    if (module === undefined) return [castTask(entry, target)];
+    if (seen.has(module)) return [];
+    seen.add(module);
+    return [target.format === 'float' ? floatTask(module, target) : packTask(module, target.format, target)];
+  });
+}
+
+function castTask(entry: TensorEntry, { dtype, prefix }: Target): Task {
+  const name = prefix + entry.name;
+  if (dtype === undefined || entry.dtype === dtype || !isFloat(entry.dtype)) {
+    const check = (written: Tensors): boolean => sameBytes(readBytes(entry), bytesIn(written, name));
+    return { sources: [copyOf(entry, name)], converted: false, check };
+  }
+  const byteLength = (entry.bytes / ELEMENT_BYTES[entry.dtype]) * ELEMENT_BYTES[dtype];
+  const bytes = (): Uint8Array => encodeFloats(readFloats(entry), dtype);
+  return {
+    sources: [{ name, dtype, shape: entry.shape, byteLength, bytes }],
+    converted: true,
+    check: (written) => {
+      readFloats(written.entries.get(name) as TensorEntry); // throws for what overflowed
+      return sameBytes(bytes(), bytesIn(written, name));
+    },
+  };
+}
+
+function floatTask(module: QuantizedModule, { dtype = 'F16', prefix }: Target): Task {
+  const { rows, k } = module;
+  const name = `${prefix}${module.name}.weight`;
+  const bytes = (): Uint8Array => encodeFloats(dequantizeMatrix(readMatrix(module)).values, dtype);
+  const source = { name, dtype, shape: [rows, k], byteLength: rows * k * ELEMENT_BYTES[dtype], bytes };
+  return { sources: [source], converted: true, check: (written) => sameBytes(bytes(), bytesIn(written, name)) };
+}
+
+function packTask(module: QuantizedModule, format: QuantizedFormat, { symmetric, prefix }: Target): Task {
+  const { rows, k, group } = module;
+  const name = prefix + module.name;
+  const pack = (): RawTensor[] => {
+    const matrix = readMatrix(module);
+    if (matrix.zero.includes(16)) throw zeroOf16(module);
+    return packQuantized(matrix, format, symmetric);
+  };
+  const sources = pack().map((part, i) => ({
+    ...asSource(part, `${name}.`),
+    bytes: () => (pack()[i] as RawTensor).bytes,
+  }));
+  const check = ({ entries }: Tensors): boolean => {
+    const after = readMatrix({ ...quantizedModule((one) => entries.get(one), name, rows, k), group });
+    const before = readMatrix(module);
+    return (['q', 'zero', 'scale'] as const).every((key) => sameNumbers(before[key], after[key]));
+  };
+  return { sources, converted: format !== WRITTEN[module.format], check };
+}
+
+const bytesIn = (written: Tensors, name: string): Uint8Array => readBytes(written.entries.get(name) as TensorEntry);
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
+const sameNumbers = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
+  a.length === b.length && Array.prototype.every.call(a, (value, i) => value === b[i]);
+
+function reordered({ file, name }: TensorEntry): SparseVilaError {
+  const why = 'inputs are reordered (desc_act, actorder), which no other layout can hold. Quantize without it';
+  return new SparseVilaError('ERR_WEIGHT_FORMAT', `${file}: "${name}": ${why}.`);
+}
+
+function zeroOf16({ name, format }: QuantizedModule): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_WEIGHT_VALUE',
+    `"${name}" has zero points of 16, which ${format} alone can hold: other layouts have 0 to 15. Use --format float.`,
+  );
+}
