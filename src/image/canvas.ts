@@ -25,7 +25,8 @@ export function draw(frame: RgbImage, steps: readonly Draw[], maxPixels: number 
 
 function drawStep(image: RgbImage, step: Draw, maxPixels: number): RgbImage {
   const { width, height } = step.to;
-  if (width === image.width && height === image.height) return image;
+  const isMoved = step.step !== 'resize' && (step.left !== 0 || step.top !== 0);
+  if (width === image.width && height === image.height && !isMoved) return image;
   checkCanvas(step.to, image, maxPixels);
   if (step.step === 'resize') return resize(image, width, height, step.filter);
   const color = step.step === 'pad' ? step.color : ([0, 0, 0] as const);

@@ -54,12 +54,16 @@ export function cellsOfRegion({ left, top, width, height }: Region, { size, patc
   };
 }
 
-/** The geometry of rows × cols equal cells that cover a whole picture. */
-export function evenCells({ width, height }: Size, rows: number, cols: number): CellGeometry {
+/** The geometry of rows × cols equal cells that cover a whole picture, or a region of it. */
+export function evenCells(
+  { width, height, left = 0, top = 0 }: Size & Partial<Region>,
+  rows: number,
+  cols: number,
+): CellGeometry {
   const canvas = { width, height };
   return {
     canvas,
-    picture: { left: 0, top: 0 },
+    picture: { left: 0 - left, top: 0 - top },
     cell: { width: width / cols, height: height / rows },
     covered: canvas,
   };
