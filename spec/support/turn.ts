@@ -63,10 +63,10 @@ export async function recordTurn(model: VisionLanguageModel, request: TurnReques
   const visual: number[] = [];
   let row = before.length;
   for (const { kept, layout } of stats.media)
-    for (const { from, to, before: lead, after } of layout.runs) {
+    for (const { from, to, before: lead, after, newlines = 0 } of layout.runs) {
       row += around(lead).length;
       for (const token of kept) if (token >= from && token < to) visual.push(row++);
-      row += around(after).length;
+      row += around(after).length + newlines;
     }
   const leaving = joined([opening.hidden.at(-1), asked.hidden.at(-1)]);
   const width = model.decoder.config.hiddenSize;

@@ -1,10 +1,7 @@
 // Builds a model from a plan and the weights that it names: the one loader of all families.
 
 import { join } from 'node:path';
-import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
-import { type Draw, draw } from '../image/canvas';
-import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
 import { type ConfigReader, readJson } from '../json';
 import type { Tensor } from '../runtime/tensor';
 import { checkEmbedded } from '../text/embedded';
@@ -13,12 +10,13 @@ import { loadChatTemplate } from '../text/template_file';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
 import type { DecoderConfig } from './config';
 import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from './decoder';
-import { type MediaInput, type MediumLayout, type MediumSize, type PreparedMedium, tokensOf } from './media';
+import { type MediaInput, type MediumLayout, type PreparedMedium, tokensOf } from './media';
 import type { EncodedMedium, EncodeOptions, LoadOptions, RowModel, VisionLanguageModel } from './model';
 import { canonicalName } from './names';
 import { pacer } from './pacer';
 import { patchValues, pixelTables } from './patches';
 import type { PartName, Plan } from './plan';
+import { prepareMedia } from './prepare_media';
 import { buildProjector, type Projector } from './projector';
 import { mapRows, mapValues } from './row_maps';
 import { buildTower, type Tower } from './tower';
@@ -43,10 +41,21 @@ export async function buildParts<D>(
   weights: Readonly<Record<PartName, Weights>>,
   build: BuildDecoder<D>,
   loaded: () => Promise<void>,
-): Promise<{ readonly tower: Tower; readonly projector: Projector; readonly decoder: D }> {
+): Promise<{
+  readonly tower: Tower;
+  readonly projector: Projector;
+  readonly newline: Tensor | undefined;
+  readonly decoder: D;
+}> {
   const tower = await buildTower(plan.tower, weights.tower, loaded);
   const projector = buildProjector(plan.projector, weights.projector);
-  return { tower, projector, decoder: await build(plan.decoder, weights.decoder, loaded) };
+  const newline = plan.newline && weights.projector.tensor(plan.newline, [plan.decoder.hiddenSize]);
+  return {
+    tower,
+    projector,
+    newline: newline || undefined,
+    decoder: await build(plan.decoder, weights.decoder, loaded),
+  };
 }
 
 async function assembleWith<D extends EmbeddingTable>(
@@ -71,11 +80,11 @@ async function assembleWith<D extends EmbeddingTable>(
   try {
     const text = textSide(plan, options);
     const parts = { tower: open('tower'), projector: open('projector'), decoder: open('decoder', unread) };
-    const { tower, projector, decoder: llm } = await buildParts(plan, parts, build, report);
+    const { tower, projector, newline, decoder: llm } = await buildParts(plan, parts, build, report);
     for (const weights of opened) weights.close();
     await report();
     return {
-      ...{ family: plan.family, path: plan.folder, plan, decoder: llm },
+      ...{ family: plan.family, path: plan.folder, plan, decoder: llm, newline },
       ...text,
       ...mediaSide(plan, tower, projector, options),
       dispose: () => {
@@ -196,7 +205,7 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
   const { hiddenSize, heads } = plan.tower;
   return {
     prepare: (media: readonly MediaInput[], signal?: AbortSignal) =>
-      prepare(plan, media, { maxPixels, allowUrls, signal }),
+      prepareMedia(plan, media, { maxPixels, allowUrls, signal }),
     async encode({ layout, canvases }: PreparedMedium, { pace, ...taps }: EncodeOptions): Promise<EncodedMedium> {
       const values = (begin: number, end: number) =>
         patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
@@ -230,69 +239,4 @@ function pooled(merged: Tensor, { pool }: MediumLayout, projector: Projector): T
   const features = mapRows(rows, pool);
   rows.dispose();
   return features;
-}
-
-/** Decodes, lays out and draws the media of a turn one after another, and a video frame by frame. */
-async function prepare(plan: Plan, media: readonly MediaInput[], options: DecodeOptions): Promise<PreparedMedium[]> {
-  const prepared: PreparedMedium[] = [];
-  const turn = { media: media.length };
-  for (const medium of media) {
-    if (medium.kind === 'video' && !plan.videos) throw noVideos(plan);
-    prepared.push(await prepareMedium(plan, medium, turn, options));
-  }
-  return prepared;
-}
-
-async function prepareMedium(
-  plan: Plan,
-  medium: MediaInput,
-  turn: { readonly media: number },
-  options: DecodeOptions,
-): Promise<PreparedMedium> {
-  const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
-  const { fps = undefined } = medium.kind === 'video' ? medium.video : {};
-  const canvases: RgbImage[] = [];
-  let layout: MediumLayout | undefined;
-  let size: MediumSize | undefined;
-  for (const [i, frame] of frames.entries()) {
-    await withImage(frame, options, (image) => {
-      const { width, height } = image;
-      size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
-      if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
-      layout ??= plan.layout(size, turn);
-      // All tiles of a picture share their first step.
-      const drawn = new Map<Draw, RgbImage>();
-      for (const canvas of layout.canvases) {
-        options.signal?.throwIfAborted();
-        if (canvas.frame === i) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
-      }
-    });
-  }
-  return { layout: layout as MediumLayout, canvases };
-}
-
-function drawShared(
-  image: RgbImage,
-  [first, ...rest]: readonly Draw[],
-  drawn: Map<Draw, RgbImage>,
-  maxPixels: number | undefined,
-): RgbImage {
-  if (first === undefined) return image;
-  const known = drawn.get(first) ?? draw(image, [first], maxPixels);
-  drawn.set(first, known);
-  return draw(known, rest, maxPixels);
-}
-
-function noVideos({ family }: Plan): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_VIDEO',
-    `Expected images only, since models of type ${family} take no videos, received a video.`,
-  );
-}
-
-function unequalFrames(i: number, { width, height }: RgbImage, first: MediumSize): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_VIDEO',
-    `Expected frames of one size, ${first.width}x${first.height} as the first, received ${width}x${height} for frame ${i}.`,
-  );
 }

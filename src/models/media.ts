@@ -74,6 +74,8 @@ export interface Run {
   /** Texts before and after the rows, each tokenized separately from the prompt's text; absent: none. */
   readonly before?: string;
   readonly after?: string;
+  /** How many times the plan's learned `newline` row follows, after `after`. */
+  readonly newlines?: number;
 }
 
 export interface MediumLayout {

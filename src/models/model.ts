@@ -40,6 +40,8 @@ export interface VisionLanguageModel {
   readonly marker: { readonly text: string; readonly id: number };
   /** What the chat template prints for a video; absent: videos are shown to it as images. */
   readonly videoPlaceholder?: string | undefined;
+  /** The learned row that runs with `newlines` are followed by, f32 [d]. */
+  readonly newline?: Tensor | undefined;
   readonly stopIds: readonly number[];
   /** Defaults from generation_config.json. */
   readonly sampling: SamplingDefaults;

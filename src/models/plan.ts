@@ -45,6 +45,8 @@ export interface Plan {
   readonly tower: TowerConfig;
   /** The steps from a token's features to a row for the decoder. */
   readonly projector: readonly ProjectorStep[];
+  /** Name of a learned row of the decoder's width among the projector's tensors, which runs may be followed by (`image_newline`). */
+  readonly newline?: string;
   readonly sources: Readonly<Record<PartName, PartSource>>;
   readonly names: readonly NameRule[];
   readonly pixels: Normalization;

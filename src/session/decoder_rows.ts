@@ -4,6 +4,7 @@ import { SparseVilaError } from '../errors';
 import { type Grid, planeTokens, type Run } from '../models/media';
 import type { RowModel } from '../models/model';
 import type { Position } from '../ops/rope';
+import { int32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { SparsityMethod, VisualPlace } from '../sparsity/method';
@@ -73,10 +74,12 @@ export function decoderRows(
       places.push({ medium, ...placeOf(pruned, run, token) });
     }
     next += span;
-    const around = [run.before, run.after].reduce((sum, text) => sum + idsAround(model, text).length, 0);
-    items.push({ ...place, kept: end - begin, around, span });
+    items.push({ ...place, kept: end - begin, around: rowsAround(model, run), span });
     if (model.marker.id < model.decoder.config.vocabSize) ids.push(model.marker.id);
     addText(idsAround(model, run.after));
+    const { newlines = 0 } = run;
+    if (newlines > 0) made.push(() => newlineRows(model, newlines));
+    for (let i = 0; i < newlines; i++) positions.push(next++);
   };
   for (const part of parts) {
     if ('medium' in part) addRun(part);
@@ -97,6 +100,17 @@ export function decoderRows(
 /** The ids of a text before or after a run. It is tokenized separately, and so starts as the tokenizer starts every text. */
 export function idsAround({ tokenizer }: RowModel, text: string | undefined): readonly number[] {
   return text === undefined ? [] : [...tokenizer.prefixIds, ...tokenizer.encode(text)];
+}
+
+/** The number of rows around a run that are never pruned. */
+export function rowsAround(model: RowModel, { before, after, newlines = 0 }: Run): number {
+  return idsAround(model, before).length + idsAround(model, after).length + newlines;
+}
+
+/** The learned newline row, f32 [count, d]. */
+function newlineRows({ newline, decoder }: RowModel, count: number): Tensor {
+  const { tf } = start();
+  return tf.gather(tf.reshape(newline as Tensor, [1, decoder.config.hiddenSize]), int32(new Array(count).fill(0)));
 }
 
 /** The range of the kept tokens that belongs to a run. */

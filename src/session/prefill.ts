@@ -8,7 +8,7 @@ import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
-import { type DecoderRows, decoderRows, idsAround, keptIn } from './decoder_rows';
+import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
 import type { MediaContext, PrunedMedium } from './media';
 import { type PositionRule, placeRun, positionRule, spanOf } from './positions';
@@ -47,10 +47,10 @@ export async function prefill(
   const { conversation: c, method, model } = context;
   const all = [...media.values()];
   const kept = all.reduce((sum, medium) => sum + medium.kept.length, 0);
-  const around = all.flatMap(({ layout }) => layout.runs.flatMap(({ before, after }) => [before, after]));
+  const around = all.flatMap(({ layout }) => layout.runs.map((run) => rowsAround(model, run)));
   const texts =
     prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length) +
-    around.reduce((sum, text) => sum + idsAround(model, text).length, 0);
+    around.reduce((sum, rows) => sum + rows, 0);
   const rule = positionRule(model, method);
   const spans = all.flatMap((medium) => medium.layout.runs.map((run) => spanOfKept(medium, run, rule)));
   checkRoom(

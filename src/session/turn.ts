@@ -17,7 +17,7 @@ import {
   rewind,
   type Script,
 } from './conversation';
-import { idsAround } from './decoder_rows';
+import { rowsAround } from './decoder_rows';
 import { type FinishReason, type Generated, generate } from './generate';
 import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
@@ -206,14 +206,8 @@ function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { o
     const run = layout.runs[part.run];
     return run === undefined ? [] : [{ layout, run }];
   });
-  const around = runs.flatMap(({ run: { before, after } }) => [
-    ...idsAround(model, before),
-    ...idsAround(model, after),
-  ]);
-  const texts = opening.reduce(
-    (sum, part) => sum + ('medium' in part ? 0 : part.length),
-    question.length + around.length,
-  );
+  const around = runs.reduce((sum, { run }) => sum + rowsAround(model, run), 0);
+  const texts = opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), question.length + around);
   const all = runs.reduce((sum, { run }) => sum + run.to - run.from, texts);
   const rule = positionRule(model, method);
   const positions = runs.reduce((sum, { layout, run }) => sum + spanOf(layout, run, rule), texts);

@@ -1,0 +1,79 @@
+// The media of a turn before the tower: decoded, laid out by the plan, and drawn as canvases.
+
+import { SparseVilaError } from '../errors';
+import { type Draw, draw } from '../image/canvas';
+import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
+import type { MediaInput, MediumLayout, MediumSize, PreparedMedium } from './media';
+import type { Plan } from './plan';
+
+/**
+ * Decodes, lays out and draws the media of a turn one after another, and a video frame by frame.
+ * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO`
+ */
+export async function prepareMedia(
+  plan: Plan,
+  media: readonly MediaInput[],
+  options: DecodeOptions,
+): Promise<PreparedMedium[]> {
+  const prepared: PreparedMedium[] = [];
+  const turn = { media: media.length };
+  for (const medium of media) {
+    if (medium.kind === 'video' && !plan.videos) throw noVideos(plan);
+    prepared.push(await prepareMedium(plan, medium, turn, options));
+  }
+  return prepared;
+}
+
+async function prepareMedium(
+  plan: Plan,
+  medium: MediaInput,
+  turn: { readonly media: number },
+  options: DecodeOptions,
+): Promise<PreparedMedium> {
+  const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
+  const { fps = undefined } = medium.kind === 'video' ? medium.video : {};
+  const canvases: RgbImage[] = [];
+  let layout: MediumLayout | undefined;
+  let size: MediumSize | undefined;
+  for (const [i, frame] of frames.entries()) {
+    await withImage(frame, options, (image) => {
+      const { width, height } = image;
+      size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
+      if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
+      layout ??= plan.layout(size, turn);
+      // All tiles of a picture share their first step.
+      const drawn = new Map<Draw, RgbImage>();
+      for (const canvas of layout.canvases) {
+        options.signal?.throwIfAborted();
+        if (canvas.frame === i) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
+      }
+    });
+  }
+  return { layout: layout as MediumLayout, canvases };
+}
+
+function drawShared(
+  image: RgbImage,
+  [first, ...rest]: readonly Draw[],
+  drawn: Map<Draw, RgbImage>,
+  maxPixels: number | undefined,
+): RgbImage {
+  if (first === undefined) return image;
+  const known = drawn.get(first) ?? draw(image, [first], maxPixels);
+  drawn.set(first, known);
+  return draw(known, rest, maxPixels);
+}
+
+function noVideos({ family }: Plan): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_VIDEO',
+    `Expected images only, since models of type ${family} take no videos, received a video.`,
+  );
+}
+
+function unequalFrames(i: number, { width, height }: RgbImage, first: MediumSize): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_VIDEO',
+    `Expected frames of one size, ${first.width}x${first.height} as the first, received ${width}x${height} for frame ${i}.`,
+  );
+}
