@@ -2,6 +2,7 @@
 
 import type { Adapter } from './adapter';
 import { llava } from './families/llava';
+import { llavaNext } from './families/llava_next';
 import { vila } from './families/vila';
 
-export const ADAPTERS: readonly Adapter[] = [vila, llava];
+export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext];

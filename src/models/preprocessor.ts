@@ -2,9 +2,65 @@
 // Source: transformers 5.24 `image_processing_utils.py`, `image_transforms.py` (rescale, normalize).
 
 import type { Rgb } from '../image/canvas';
+import type { Size } from '../image/cells';
 import { type Normalization, PIL_FILTERS } from '../image/preprocessor_config';
 import type { ResampleFilter } from '../image/resample';
-import type { ConfigReader } from '../json';
+import { type ConfigReader, configReader, type Json } from '../json';
+
+/** What a family supports of its image processor. */
+export interface ProcessorSpec {
+  /** Names of the classes, without ImageProcessor or FeatureExtractor, which may follow. */
+  readonly classes: readonly string[];
+  /** The defaults of the class; a file holds only the differences. */
+  readonly defaults: Json;
+  /** Steps `do_…` that are done, and those that make no difference here. Any other step is refused. */
+  readonly steps: readonly string[];
+  readonly ignored?: readonly string[];
+}
+
+/** The settings of an image processor over the defaults of its class. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another class or step */
+export function processorSettings(
+  images: ConfigReader,
+  { classes, defaults, steps, ignored }: ProcessorSpec,
+): ConfigReader {
+  const known = new RegExp(`^(${classes.join('|')})(ImageProcessor|FeatureExtractor)(Fast|Pil)?$`);
+  for (const key of ['image_processor_type', 'feature_extractor_type'])
+    if (images.has(key) && !known.test(images.string(key)))
+      throw images.unsupported(key, classes.map((name) => `${name}ImageProcessor`).join(' or '));
+  for (const key of Object.keys(images.json)) {
+    const isStep = steps.includes(key);
+    if (!key.startsWith('do_') || key === 'do_convert_rgb' || ignored?.includes(key)) continue;
+    if (images.boolean(key, isStep) !== isStep) throw images.unsupported(key, `${isStep}`);
+  }
+  const given = Object.entries(images.json).filter(([, value]) => value !== null);
+  return configReader({ ...defaults, ...Object.fromEntries(given) }, images.file);
+}
+
+/** CLIP's mean and deviation of pixels, which many processor classes have by default. */
+export const CLIP_PIXELS = {
+  image_mean: [0.48145466, 0.4578275, 0.40821073],
+  image_std: [0.26862954, 0.26130258, 0.27577711],
+} as const;
+
+/** A size in a processor's settings: a number (old files) or { shortest_edge }; or { height, width }. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+export function parseSize(images: ConfigReader, key: string): Size | { readonly edge: number } {
+  if (typeof images.json[key] === 'number') return { edge: images.size(key) };
+  const given = images.object(key);
+  const keys = Object.keys(given?.json ?? {}).filter((name) => given?.has(name));
+  const isAll = (...names: string[]): boolean =>
+    names.length === keys.length && names.every((one) => keys.includes(one));
+  if (given !== undefined && isAll('shortest_edge')) return { edge: given.size('shortest_edge') };
+  if (given !== undefined && isAll('height', 'width'))
+    return { height: given.size('height'), width: given.size('width') };
+  throw images.unsupported(key, 'a number, {shortest_edge}, or {height, width}');
+}
+
+/** Requires a processor's size to be a square of the tower's. @throws SparseVilaError `ERR_CONFIG_…` */
+export function requireSquare(images: ConfigReader, key: string, side: number): void {
+  const size = parseSize(images, key);
+  const { height, width } = 'edge' in size ? { height: size.edge, width: size.edge } : size;
+  if (height !== side || width !== side) throw images.wrong(key, `a square of the tower's image_size ${side}`);
+}
 
 /** `resample`, a number of PIL.Image.Resampling. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
 export function parseFilter(images: ConfigReader): ResampleFilter {
