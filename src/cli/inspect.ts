@@ -51,7 +51,7 @@ function text(found: Inspection): string {
   const { decoder, tower, projector } = found.config;
   const sizes = {
     decoder: `${decoder.layers} layers of ${decoder.hiddenSize}, ${decoder.heads} heads (${decoder.kvHeads} of keys and values)`,
-    tower: `${tower.layers} layers of ${tower.hiddenSize}, ${tower.heads} heads, ${tower.imageSize} pixels in patches of ${tower.patchSize}`,
+    tower: `${tower.layers} layers of ${tower.hiddenSize}, ${tower.heads} heads, ${tower.imageSize ?? 'any number of'} pixels in patches of ${tower.patchSize}`,
     projector: `${projector.map((step) => (step.kind === 'norm' ? 'norm' : `${step.cols} to ${step.rows}`)).join(', ')}`,
   };
   const parts = PARTS.flatMap((part) => {

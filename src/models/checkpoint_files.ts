@@ -16,6 +16,8 @@ export interface CheckpointFiles {
   text(defaults?: Json): { readonly decoder: DecoderConfig; readonly config: ConfigReader };
   /** preprocessor_config.json over the `image_processor` of processor_config.json. */
   readonly images: ConfigReader;
+  /** The same of videos: video_preprocessor_config.json over the `video_processor` of processor_config.json; where neither is, `images`. */
+  readonly videos: ConfigReader;
 }
 
 /** @throws SparseVilaError `ERR_CONFIG_MISSING`, `ERR_CONFIG_INVALID` */
@@ -33,15 +35,18 @@ export function checkpointFiles(folder: string): CheckpointFiles {
       return { decoder: parseDecoderConfig(json, file), config: configReader(json, file, 'text_config.') };
     },
     get images() {
-      return imageProcessor(folder);
+      return processor(folder, 'preprocessor_config.json', 'image_processor');
+    },
+    get videos() {
+      return processor(folder, 'video_preprocessor_config.json', 'video_processor', () => this.images);
     },
   };
 }
 
-function imageProcessor(folder: string): ConfigReader {
-  const own = join(folder, 'preprocessor_config.json');
-  const shared = join(folder, 'processor_config.json');
-  const nested = existsSync(shared) ? configReader(readJson(shared), shared).object('image_processor') : undefined;
-  if (nested !== undefined && !existsSync(own)) return nested;
-  return configReader({ ...nested?.json, ...readJson(own) }, own);
+/** A processor's own file over its object in processor_config.json. `otherwise` gives one where neither is there. */
+function processor(folder: string, name: string, key: string, otherwise?: () => ConfigReader): ConfigReader {
+  const [own, shared] = [join(folder, name), join(folder, 'processor_config.json')];
+  const nested = existsSync(shared) ? configReader(readJson(shared), shared).object(key) : undefined;
+  if (existsSync(own)) return configReader({ ...nested?.json, ...readJson(own) }, own);
+  return nested ?? otherwise?.() ?? configReader(readJson(own), own);
 }

@@ -102,7 +102,7 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
     contextLength: maxPositions,
     images: images.map(({ width, height }) => {
       const layout = plan.layout({ kind: 'image', width, height, frames: 1 }, { media: 1 });
-      return { width, height, tokens: tokensOf(layout), tiles: layout.canvases.length };
+      return { width, height, tokens: tokensOf(layout), tiles: layout.patches.segments.length - 1 };
     }),
     memory: { stored: sum('stored'), f32: sum('f32'), f16: sum('f16'), bf16: sum('bf16') },
     kvBytesPerToken: {

@@ -54,7 +54,7 @@ export function clipTower(config: ConfigReader): TowerShape {
 }
 
 /** Names of transformers' ACT2FN; names with the same formula map to one. */
-const TOWER_ACTIVATIONS = {
+export const TOWER_ACTIVATIONS = {
   ...{ gelu_pytorch_tanh: 'gelu_pytorch_tanh', gelu_new: 'gelu_pytorch_tanh', gelu_fast: 'gelu_pytorch_tanh' },
   ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
 } as const satisfies Readonly<Record<string, TowerConfig['activation']>>;

@@ -1,0 +1,272 @@
+// Qwen2-VL and Qwen2.5-VL against transformers: two random checkpoints, three turns with two pictures each, and a film of an odd number of
+// frames. Fixtures: scripts/fixtures/qwen_vl.py; the names of tensors are in its README.
+
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { dense, load, METHODS, type Model, type SparsityMethod, uniform } from '../../src';
+import { smartResize } from '../../src/image/smart_resize';
+import { readJson } from '../../src/json';
+import type { PreparedMedium } from '../../src/models/media';
+import { patchValues, pixelTables } from '../../src/models/patches';
+import type { Position } from '../../src/ops/rope';
+import { float32 } from '../../src/ops/run';
+import { createSession } from '../../src/session/session';
+import { errorOf } from '../image/fixtures';
+import { FIXTURES } from '../support/assets';
+import { pause } from '../support/media';
+import { compareBits, F32_NMSE, nmse } from '../support/nmse';
+import { readExpected } from '../support/tensors';
+import { argmax, joined, recordTurn } from '../support/turn';
+import { type Watched, watch } from '../support/watch';
+
+const QWEN = join(FIXTURES, 'qwen_vl');
+const SIZES = [
+  [40, 40],
+  [30, 150],
+  [150, 30],
+  [50, 37],
+  [2000, 1500],
+] as const;
+
+/** The pictures of the fixture script: red 3x + 5y, green xy, blue 7x + y, all modulo 256. */
+function formula(width: number, height: number) {
+  const data = new Uint8Array(width * height * 3);
+  for (let y = 0, at = 0; y < height; y++)
+    for (let x = 0; x < width; x++, at += 3) data.set([3 * x + 5 * y, x * y, 7 * x + y], at);
+  return { data, width, height, channels: 3 as const };
+}
+
+interface Turn {
+  readonly question: string;
+  readonly media: readonly ('image' | 'video')[];
+}
+interface Facts extends Readonly<Record<`${string}.pixel_values`, string>> {
+  readonly turns: readonly Turn[];
+  readonly film: readonly Turn[];
+  readonly fps: number;
+  readonly resized: Readonly<Record<string, { readonly grid: readonly number[]; readonly sha256: string }>>;
+}
+
+const sha = (values: Float32Array | Uint8Array): string =>
+  createHash('sha256')
+    .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+    .digest('hex');
+
+/** The patches of a medium, block after block of its tokens in raster order, as processors order them. */
+function patchesOf({ plan }: Model, { layout, canvases }: PreparedMedium, tables = pixelTables(plan.pixels)) {
+  const n = layout.patches.corners.length / 3;
+  const values = patchValues(canvases, layout.patches, { begin: 0, end: n }, plan.tower, tables);
+  const width = values.length / n;
+  const ordered = new Float32Array(values.length);
+  for (const [to, from] of layout.merge.from.entries())
+    ordered.set(values.subarray(from * width, (from + 1) * width), to * width);
+  return ordered;
+}
+
+const triple = (position: Position): readonly number[] =>
+  typeof position === 'number' ? [position, position, position] : position;
+
+it('sizes are those of smart_resize, and what it refuses is refused', async () => {
+  const { rows } = readJson(join(QWEN, 'smart_resize.json')) as unknown as { rows: number[][] };
+  expect(rows.length).toBeGreaterThan(200);
+  let refused = 0;
+  for (const [width = 0, height = 0, factor = 0, min = 0, max = 0, w, h] of rows) {
+    const resize = async () => smartResize({ width, height }, factor, { min, max });
+    if (w === null) {
+      expect((await errorOf(resize)).code).toBe('ERR_IMAGE_TOO_LARGE');
+      refused++;
+    } else expect([width, height, factor, await resize()]).toEqual([width, height, factor, { width: w, height: h }]);
+  }
+  expect(refused).toBeGreaterThan(3);
+});
+
+describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
+  const folder = join(QWEN, name);
+  const expected = readExpected(join(folder, 'expected.safetensors'));
+  const facts = readJson(join(folder, 'expected.json')) as unknown as Facts;
+  const image = (i: number): string => join(folder, `image${i}.png`);
+  const frames = Array.from({ length: name === 'qwen2-vl' ? 3 : 5 }, (_, i) => join(folder, `frame${i}.png`));
+  const film = { frames, fps: facts.fps };
+  let model: Model;
+  beforeAll(async () => {
+    model = await load(folder);
+  });
+  afterAll(() => model.dispose());
+
+  const media = {
+    image0: () => model.prepare([{ kind: 'image', image: image(0) }]),
+    image1: () => model.prepare([{ kind: 'image', image: image(1) }]),
+    film: () => model.prepare([{ kind: 'video', video: film }]),
+  };
+  const mediumOf = async (of: keyof typeof media): Promise<PreparedMedium> => {
+    const [medium] = await media[of]();
+    if (medium === undefined) throw new Error('a medium');
+    return medium;
+  };
+
+  it.each(SIZES)('a picture of %i x %i is resized as by Pillow, and cut into its patches', async (width, height) => {
+    const [medium] = await model.prepare([{ kind: 'image', image: formula(width, height) }]);
+    if (medium === undefined) throw new Error('a medium');
+    const bytes = Float32Array.from({ length: 256 }, (_, i) => i);
+    const { grid, sha256 } = facts.resized[`${width}x${height}`] ?? { grid: [] };
+    const { t, h, w } = medium.layout.grids[0] ?? { t: 0, h: 0, w: 0 };
+    expect([t, 2 * h, 2 * w]).toEqual(grid);
+    expect(sha(Uint8Array.from(patchesOf(model, medium, [bytes, bytes, bytes])))).toBe(sha256);
+  });
+
+  it.each(['image0', 'image1', 'film'] as const)(
+    'patches, merged tower, salience and projected rows of %s',
+    async (of) => {
+      const medium = await mediumOf(of);
+      const { t, h, w } = medium.layout.grids[0] ?? { t: 0, h: 0, w: 0 };
+      expect([t, 2 * h, 2 * w]).toEqual(expected.ids(`${of}.grid`));
+      expect(sha(patchesOf(model, medium))).toBe(facts[`${of}.pixel_values`]);
+      if (name === 'qwen2.5-vl')
+        expect(Array.from(medium.layout.patches.windows ?? [])).toEqual(expected.ids(`${of}.windows`));
+      const seen = await model.encode(medium, { salience: [-1], keys: [-1], pace: pause });
+      expect(nmse(seen.features.dataSync(), expected.f32(`${of}.merged`))).toBeLessThanOrEqual(F32_NMSE);
+      expect(nmse(seen.salience[0] ?? [], expected.f32(`${of}.salience`))).toBeLessThanOrEqual(F32_NMSE);
+      const rows = model.project(seen.features, seen.layout);
+      expect(nmse(rows.dataSync(), expected.f32(`${of}.projected`))).toBeLessThanOrEqual(F32_NMSE);
+      rows.dispose();
+      seen.dispose();
+    },
+  );
+
+  /** Asks, and compares positions of the prompt, the first logits and the greedy tokens with those of `turn`. */
+  async function checkTurn(ask: (watched: Watched) => Promise<unknown>, turn: string, watched: Watched): Promise<void> {
+    watched.clear();
+    await ask(watched);
+    const want = expected.ids(`${turn}.positions`);
+    const length = want.length / 3;
+    // Eight tokens of an answer, of which the last is not run.
+    const own = watched.calls.flatMap(({ positions }) => positions.map(triple)).slice(0, -7);
+    const begin = length - own.length;
+    expect(own).toEqual(own.map((_, i) => [0, 1, 2].map((axis) => want[axis * length + begin + i])));
+    const tail = expected.f32(`${turn}.logits_tail`).subarray(-model.decoder.config.vocabSize);
+    expect(nmse(watched.logits[0] ?? [], tail)).toBeLessThanOrEqual(F32_NMSE);
+    expect(watched.logits.map(argmax)).toEqual(expected.ids(`${turn}.greedy`));
+  }
+
+  it('answers three turns about two pictures with the tokens of transformers', async () => {
+    const watched = watch({ ...model, stopIds: [] });
+    using session = createSession(watched.model, { kv: 'f32' });
+    for (const [turn, { question, media: kinds }] of facts.turns.entries()) {
+      const options = { images: kinds.length === 1 ? [image(turn)] : [], maxTokens: 8, temperature: 0 };
+      await checkTurn(() => session.ask(question, options).text(), `${turn}`, watched);
+    }
+  });
+
+  it('answers about a film of an odd number of frames, and knows its rate', async () => {
+    const watched = watch({ ...model, stopIds: [] });
+    const [{ question } = { question: '' }] = facts.film;
+    const ask = async (fps: number | undefined): Promise<void> => {
+      using session = createSession(watched.model, { kv: 'f32' });
+      const video = { frames, ...(fps !== undefined && { fps }) };
+      await session.ask(question, { videos: [video], maxTokens: 8, temperature: 0 }).text();
+    };
+    await checkTurn(() => ask(facts.fps), 'film.0', watched);
+    const asGiven = watched.calls.map(({ positions }) => positions);
+    watched.clear();
+    await ask(undefined);
+    // Only Qwen2.5 counts seconds: at 24 frames per second, planes are less than a position apart.
+    const unknown = watched.calls.map(({ positions }) => positions);
+    if (name === 'qwen2-vl') expect(unknown).toEqual(asGiven);
+    else expect(unknown).not.toEqual(asGiven);
+  });
+
+  it('keeps everything as dense attention does, bit for bit', async () => {
+    const ask = (method?: SparsityMethod) =>
+      recordTurn(model, {
+        ...{ images: [image(0), image(1)], videos: [film], question: 'What?', kv: 'bf16', maxTokens: 6 },
+        ...(method && { method }),
+      });
+    const [all, none] = [await ask(), await ask(dense())];
+    expect(compareBits([all.promptLogits], [none.promptLogits])).toBe('identical');
+    expect(all.text).toBe(none.text);
+  });
+
+  it.each(Object.values(METHODS).map((entry) => [entry.name, entry] as const))('runs %s', async (_, entry) => {
+    using session = model.session({ method: entry.create({ prefillSparsity: 0.5, decodeSparsity: 0.5 }) });
+    const first = session.ask('What is in the picture?', { images: [image(0)], maxTokens: 4 });
+    const second = session.ask('And here?', { videos: [film], maxTokens: 4 });
+    await first.text();
+    await second.text();
+    const tokens = (of: string): number => expected.ids(`${of}.grid`).reduce((all, side) => all * side, 1) / 4;
+    expect([first.stats, second.stats].map((stats) => stats?.tokens.visualSeen)).toEqual([
+      tokens('image0'),
+      tokens('film'),
+    ]);
+  });
+
+  it.each(['original', 'compact'] as const)('prunes to one token of each plane, %s positions', async (positions) => {
+    const watched = watch({ ...model, stopIds: [] });
+    const method = uniform({ prefillSparsity: 0.99, positions });
+    using session = createSession(watched.model, { method, kv: 'f32' });
+    const answer = session.ask('What?', { images: [image(0)], maxTokens: 2 });
+    await answer.text();
+    expect(answer.stats?.tokens).toMatchObject({ visualKept: 1 });
+    const placed = watched.calls.flatMap((call) => call.positions);
+    const at = placed.findIndex((position) => typeof position !== 'number');
+    const [token] = answer.stats?.media[0]?.kept ?? [];
+    const [, h = 0, w = 0] = expected.ids('image0.grid').map((side) => side / 2);
+    const begin = Number(placed[at - 1]) + 1;
+    const own = [0, Math.floor((token ?? 0) / w), (token ?? 0) % w];
+    expect(triple(placed[at] ?? 0)).toEqual(own.map((p) => begin + (positions === 'compact' ? 0 : p)));
+    expect(placed[at + 1]).toBe(begin + (positions === 'compact' ? 1 : Math.max(h, w)));
+  });
+
+  it('a prompt in two pieces equals the whole at every split, and a batch its parts', async () => {
+    const request = { images: [image(0)], videos: [film], question: 'What?', kv: 'f32', maxTokens: 1 } as const;
+    const { hidden, positions } = await recordTurn(model, request);
+    const { decoder } = model;
+    const [x = new Float32Array(), d, t] = [hidden[0], decoder.config.hiddenSize, positions.length];
+    const runs = async (pieces: readonly (readonly [from: number, to: number])[], together: boolean) => {
+      const caches = pieces.map(() => decoder.cache('f32', t));
+      const lists = together ? [pieces] : pieces.map((piece) => [piece]);
+      const outputs: Float32Array[] = [];
+      for (const [i, list] of lists.entries()) {
+        const rows = joined(list.map(([from, to]) => x.slice(from * d, to * d)));
+        const input = float32(rows, [rows.length / d, d]);
+        const batch = list.map(([from, to], at) => {
+          const cache = caches[together ? at : i] ?? decoder.cache('f32', t);
+          return { cache, positions: positions.slice(from, to) };
+        });
+        const y = await decoder.forward(input, batch, { pace: pause });
+        outputs.push(decoder.logits(y, true).slice());
+        for (const tensor of [input, y]) tensor.dispose();
+      }
+      for (const cache of caches) cache.dispose();
+      return joined(outputs);
+    };
+    const split = async (at: number) => {
+      const cache = decoder.cache('f32', t);
+      const parts: Float32Array[] = [];
+      for (const [from, to] of [
+        [0, at],
+        [at, t],
+      ] as const) {
+        if (from === to) continue;
+        const input = float32(x.slice(from * d, to * d), [to - from, d]);
+        const y = await decoder.forward(input, [{ cache, positions: positions.slice(from, to) }], { pace: pause });
+        parts.push(decoder.logits(y, true).slice());
+        for (const tensor of [input, y]) tensor.dispose();
+      }
+      cache.dispose();
+      return joined(parts);
+    };
+    const whole = await split(t);
+    const differing: string[] = [];
+    for (let at = 1; at < t; at++) {
+      const compared = compareBits([await split(at)], [whole]);
+      if (compared !== 'identical') differing.push(`split at ${at}: ${compared}`);
+    }
+    expect(differing).toEqual([]);
+    const parts = [
+      [0, t],
+      [3, 40],
+      [t - 9, t],
+    ] as const;
+    expect(compareBits([await runs(parts, true)], [await runs(parts, false)])).toBe('identical');
+  });
+});

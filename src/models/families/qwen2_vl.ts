@@ -1,0 +1,147 @@
+// Qwen2-VL and Qwen2.5-VL (`qwen2_vl`, `qwen2_5_vl`): pictures and films at their own resolution, a tower with rotary positions by row and
+// column, 2 × 2 patches to a token, a Qwen2 decoder with positions in time, row and column. Qwen2.5's tower has RMSNorm, gated MLPs, and
+// windows in most of its layers.
+// Source: transformers 5.24 `modeling_qwen2_vl.py`, `modeling_qwen2_5_vl.py`, `configuration_qwen2_vl.py`, `configuration_qwen2_5_vl.py`.
+
+import type { ConfigReader } from '../../json';
+import type { Adapter } from '../adapter';
+import type { CheckpointFiles } from '../checkpoint_files';
+import { activation } from '../config';
+import type { MediumSize } from '../media';
+import { DECODER_NAMES } from '../names';
+import type { Plan } from '../plan';
+import { parseNormalization } from '../preprocessor';
+import type { ProjectorStep } from '../projector';
+import { QWEN_TOWER_NAMES, type QwenShape, qwenLayout, qwenProcessor, qwenResize } from '../qwen_media';
+import type { TowerConfig } from '../tower';
+import { TOWER_ACTIVATIONS } from '../tower_config';
+
+/** Qwen2VLVisionConfig and Qwen2_5_VLVisionConfig; published files say `in_chans` and `spatial_patch_size`, which are not read. */
+const VISION = {
+  ...{ depth: 32, hidden_size: 3584, num_heads: 16, in_channels: 3, patch_size: 14, spatial_merge_size: 2 },
+  ...{ temporal_patch_size: 2 },
+};
+const DEFAULTS = {
+  qwen2_vl: { ...VISION, embed_dim: 1280, mlp_ratio: 4, hidden_act: 'quick_gelu' },
+  qwen2_5_vl: {
+    ...{ ...VISION, intermediate_size: 3420, hidden_act: 'silu', out_hidden_size: 3584, tokens_per_second: 4 },
+    ...{ window_size: 112, fullatt_block_indexes: [7, 15, 23, 31] },
+  },
+} as const;
+type QwenType = keyof typeof DEFAULTS;
+
+/** Qwen2VLImageProcessor and Qwen2VLVideoProcessor. */
+const CLIP_PIXELS = {
+  image_mean: [0.48145466, 0.4578275, 0.40821073],
+  image_std: [0.26862954, 0.26130258, 0.27577711],
+};
+const IMAGES = { ...CLIP_PIXELS, size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 } };
+const VIDEOS = { ...CLIP_PIXELS, size: { shortest_edge: 128 * 28 * 28, longest_edge: 28 * 28 * 768 } };
+const PROCESSOR = {
+  pattern: /^Qwen2(_5_)?VL(Image|Video)Processor(Fast|Pil)?$/,
+  called: 'Qwen2VLImageProcessor or Qwen2VLVideoProcessor',
+};
+
+/** Frames per second of a film whose rate nobody gives, as transformers has it. */
+const DEFAULT_FPS = 24;
+const ACTIVATIONS = { ...TOWER_ACTIVATIONS, silu: 'silu', swish: 'silu' } as const;
+const NORM_EPS = 1e-6;
+const ROPE_THETA = 1e4;
+
+export const qwen2Vl: Adapter = { types: ['qwen2_vl', 'qwen2_5_vl'], plan };
+
+function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Plan {
+  const type = root.oneOf<QwenType>('model_type', ['qwen2_vl', 'qwen2_5_vl']);
+  const vision = part('vision_config', DEFAULTS[type]);
+  const { decoder, config } = text({ model_type: `${type}_text` });
+  const { tower, shape } = type === 'qwen2_vl' ? plainTower(vision) : windowedTower(vision);
+  const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
+  const films = qwenProcessor(videos, PROCESSOR, VIDEOS);
+  const resize = { image: qwenResize(pictures, shape), video: qwenResize(films, shape) };
+  const width = tower.hiddenSize * shape.merge ** 2;
+  const [outKey, d] = [type === 'qwen2_vl' ? 'hidden_size' : 'out_hidden_size', decoder.hiddenSize];
+  if (vision.size(outKey) !== d) throw vision.wrong(outKey, `the decoder's hidden_size ${d}`);
+  const tokensPerSecond = type === 'qwen2_vl' ? undefined : vision.float('tokens_per_second');
+  const source = { folder, prefix: '' };
+  return {
+    folder,
+    family: type,
+    // Older files say so only inside text_config.
+    decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied(root) },
+    tower,
+    projector: merger(tower, width, d),
+    sources: { decoder: source, tower: source, projector: source },
+    names: [[/^(?:model\.)?visual\.merger\./, 'projector.'], ...QWEN_TOWER_NAMES, ...DECODER_NAMES],
+    pixels: parseNormalization(pictures),
+    root,
+    text: { folder, config },
+    marker: { id: root.number('image_token_id', 151655) },
+    videoPlaceholder: '<|video_pad|>',
+    videos: true,
+    layout: (size) => ({ ...qwenLayout(size, shape, resize[size.kind]), ...planeStep(size, shape, tokensPerSecond) }),
+  };
+}
+
+const isTied = (root: ConfigReader): boolean =>
+  root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
+
+function shapeOf(vision: ConfigReader): QwenShape {
+  if (vision.size('in_channels') !== 3) throw vision.unsupported('in_channels', '3');
+  return {
+    patch: vision.size('patch_size'),
+    frames: vision.size('temporal_patch_size'),
+    merge: vision.size('spatial_merge_size'),
+    window: undefined,
+  };
+}
+
+/** What both towers have in common; e: width. */
+function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) {
+  const [layers, heads] = [vision.size('depth'), vision.size('num_heads')];
+  // Rows and columns turn a quarter of a head's numbers each, twice.
+  if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of the tower's width ${e}`);
+  return {
+    ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
+    ...{ patchBias: false, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA },
+    ...{ fusedQkv: true, depth: layers, activation: activation(vision, ACTIVATIONS, 'silu') },
+  };
+}
+
+function plainTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
+  const shape = shapeOf(vision);
+  const e = vision.size('embed_dim');
+  const intermediateSize = Math.trunc(e * vision.float('mlp_ratio'));
+  const base = towerOf(vision, shape, e);
+  return { tower: { ...base, intermediateSize, norm: 'layer', windowed: [], gated: false }, shape };
+}
+
+function windowedTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
+  const shape = shapeOf(vision);
+  const base = towerOf(vision, shape, vision.size('hidden_size'));
+  const full: unknown = vision.json.fullatt_block_indexes;
+  if (!Array.isArray(full) || !full.every((layer) => Number.isInteger(layer)))
+    throw vision.wrong('fullatt_block_indexes', 'a list of layers');
+  const window = Math.floor(vision.size('window_size') / shape.merge / shape.patch);
+  if (window < 1) throw vision.wrong('window_size', `at least one token, ${shape.merge * shape.patch} pixels`);
+  const windowed = Array.from({ length: base.layers }, (_, i) => i).filter((layer) => !full.includes(layer));
+  const intermediateSize = vision.size('intermediate_size');
+  return {
+    tower: { ...base, intermediateSize, norm: 'rms', windowed, gated: true },
+    shape: { ...shape, window },
+  };
+}
+
+/** A norm of each patch, then two linear layers on the patches of a token. */
+function merger({ hiddenSize: e, norm }: TowerConfig, width: number, d: number): readonly ProjectorStep[] {
+  return [
+    { kind: 'norm', name: 'ln_q', width: e, bias: norm === 'layer', eps: NORM_EPS },
+    { kind: 'linear', name: 'mlp.0', rows: width, cols: width, bias: true, activation: 'gelu' },
+    { kind: 'linear', name: 'mlp.2', rows: d, cols: width, bias: true, activation: 'none' },
+  ];
+}
+
+/** Qwen2.5 counts seconds: positions from a plane to the next, whose frames are `frames / fps` seconds apart, rounded to f32 as in torch. */
+function planeStep({ kind, fps = DEFAULT_FPS }: MediumSize, { frames }: QwenShape, perSecond: number | undefined) {
+  if (kind === 'image' || perSecond === undefined) return {};
+  return { planeStep: Math.fround(perSecond * Math.fround(frames / fps)) };
+}

@@ -1,0 +1,136 @@
+// What Qwen's families share: settings of their processors, and pictures and films as patches over frame pairs in blocks of merged tokens.
+// Source: transformers 5.24 `image_processing_pil_qwen2_vl.py`, `video_processing_qwen2_vl.py`, `vision_utils.py` (get_vision_window_index).
+
+import type { Draw } from '../image/canvas';
+import { evenCells } from '../image/cells';
+import type { ResampleFilter } from '../image/resample';
+import { type AreaLimits, smartResize } from '../image/smart_resize';
+import { type ConfigReader, configReader, type Json } from '../json';
+import type { RowMap } from './media';
+import { MARKER, type MediumLayout, type MediumSize, type Patches } from './media';
+import type { NameRule } from './names';
+import { prefixed } from './names';
+import { parseFilter } from './preprocessor';
+
+/** How a tower is shown media. */
+export interface QwenShape {
+  /** Side of a patch, pixels, and frames that it spans. */
+  readonly patch: number;
+  readonly frames: number;
+  /** Patches per side of the block that becomes one token. */
+  readonly merge: number;
+  /** Tokens per side of a window; undefined: no windows. */
+  readonly window: number | undefined;
+}
+
+/** How the processor of one kind of media resizes. */
+export interface QwenResize {
+  readonly limits: AreaLimits;
+  readonly filter: ResampleFilter;
+}
+
+const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
+
+/**
+ * Settings of a processor with the defaults of its class.
+ * @param accepted the names of the classes that are read, and what to call them
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another processor or step
+ */
+export function qwenProcessor(
+  given: ConfigReader,
+  accepted: { readonly pattern: RegExp; readonly called: string },
+  defaults: Json,
+): ConfigReader {
+  for (const key of ['image_processor_type', 'video_processor_type'])
+    if (given.has(key) && !accepted.pattern.test(given.string(key))) throw given.unsupported(key, accepted.called);
+  for (const key of STEPS) if (!given.boolean(key, true)) throw given.unsupported(key, 'true');
+  if (given.boolean('do_center_crop', false)) throw given.unsupported('do_center_crop', 'false');
+  const own = Object.entries(given.json).filter(([, value]) => value !== null);
+  return configReader({ ...defaults, ...Object.fromEntries(own) }, given.file);
+}
+
+/** Limits and filter of a processor, whose patches must be those of the tower. @throws SparseVilaError `ERR_CONFIG_…` */
+export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenShape): QwenResize {
+  const sizes = { patch_size: patch, merge_size: merge, temporal_patch_size: frames };
+  for (const [key, expected] of Object.entries(sizes))
+    if (config.size(key, expected) !== expected) throw config.wrong(key, `${expected}, as in vision_config`);
+  const size = config.object('size');
+  // Old files have the limits beside or in "size", and those beside count.
+  const limit = (side: string, pixels: string): number => {
+    if (config.has(pixels)) return config.size(pixels);
+    const name = [side, pixels].find((key) => size?.has(key));
+    if (size === undefined || name === undefined)
+      throw config.wrong('size', 'shortest_edge and longest_edge, in pixels');
+    return size.size(name);
+  };
+  const limits = { min: limit('shortest_edge', 'min_pixels'), max: limit('longest_edge', 'max_pixels') };
+  return { limits, filter: parseFilter(config) };
+}
+
+/** The tower of Qwen's families: `visual.` or `model.visual.`, without what its merger is called. */
+export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visual\./, [
+  [/(?:blocks\.\d+\.attn\.)?(?:rotary_pos_emb\.|rotary_emb\.)inv_freq$/, 'unread.inv_freq'],
+  [/patch_embed\.proj\./, 'tower.embeddings.patch_embedding.'],
+  [/blocks\.(\d+)\.norm([12])\./, 'tower.encoder.layers.$1.layer_norm$2.'],
+  [/blocks\.(\d+)\.attn\.qkv\./, 'tower.encoder.layers.$1.self_attn.qkv.'],
+  [/blocks\.(\d+)\.attn\.proj\./, 'tower.encoder.layers.$1.self_attn.out_proj.'],
+  [/blocks\.(\d+)\.mlp\.(?:linear_)?(\w+)\./, 'tower.encoder.layers.$1.mlp.$2.'],
+]);
+
+/**
+ * A picture or film of one size: frames in pairs (a picture is its own second frame, and so is the last of an odd number), patches block
+ * after block of a merged token, in the order of the tower's windows.
+ */
+export function qwenLayout(size: MediumSize, shape: QwenShape, { limits, filter }: QwenResize): MediumLayout {
+  const { patch, frames, merge } = shape;
+  const to = smartResize(size, patch * merge, limits);
+  const [h, w] = [to.height / (patch * merge), to.width / (patch * merge)];
+  const t = Math.ceil(size.frames / frames);
+  const step: Draw = { step: 'resize', to, filter };
+  const { patches, order } = blockPatches({ t, h, w }, shape);
+  return {
+    kind: size.kind,
+    canvases: Array.from({ length: t * frames }, (_, i) => ({ frame: Math.min(i, size.frames - 1), steps: [step] })),
+    patches,
+    merge: unordered(order, merge ** 2),
+    grids: [{ t, h, w, cells: evenCells(size, h, w), frames: Array.from({ length: t }, (_, i) => i * frames) }],
+    runs: [{ grid: 0, from: 0, to: t * h * w }],
+    text: MARKER,
+  };
+}
+
+/** The patches of t planes of h × w tokens, and the raster index of the token that each block of them becomes. */
+function blockPatches(
+  { t, h, w }: { readonly t: number; readonly h: number; readonly w: number },
+  { patch, frames, merge, window }: QwenShape,
+): { patches: Patches; order: number[] } {
+  const span = window ?? Math.max(h, w);
+  const order: number[] = [];
+  const corners: number[] = [];
+  const windows = [0];
+  const block = (plane: number, row: number, col: number): void => {
+    order.push((plane * h + row) * w + col);
+    for (let part = 0; part < merge * merge; part++) {
+      const [y, x] = [row * merge + Math.floor(part / merge), col * merge + (part % merge)];
+      corners.push(plane * frames, y * patch, x * patch);
+    }
+  };
+  for (let plane = 0; plane < t; plane++)
+    for (let top = 0; top < h; top += span)
+      for (let left = 0; left < w; left += span) {
+        for (let row = top; row < Math.min(top + span, h); row++)
+          for (let col = left; col < Math.min(left + span, w); col++) block(plane, row, col);
+        windows.push(corners.length / 3);
+      }
+  const segments = Int32Array.from({ length: t + 1 }, (_, plane) => plane * h * w * merge * merge);
+  const patches = { corners: Int32Array.from(corners), segments };
+  return { patches: window === undefined ? patches : { ...patches, windows: Int32Array.from(windows) }, order };
+}
+
+/** The tokens in raster order, each the `parts` rows of its block side by side, where the tower sees blocks in `order`. */
+function unordered(order: readonly number[], parts: number): RowMap {
+  const from = new Int32Array(order.length * parts);
+  for (const [seen, token] of order.entries())
+    for (let part = 0; part < parts; part++) from[token * parts + part] = seen * parts + part;
+  return { rows: order.length, parts, taps: 1, from };
+}
