@@ -22,6 +22,7 @@ it('exports what the documentation names, and nothing else', () => {
       'dense',
       'diagnose',
       'divPrune',
+      'download',
       'evaluate',
       'explain',
       'fastV',
@@ -29,6 +30,7 @@ it('exports what the documentation names, and nothing else', () => {
       'inspect',
     ],
     ...[
+      'list',
       'load',
       'observed',
       'perPlane',
@@ -39,6 +41,7 @@ it('exports what the documentation names, and nothing else', () => {
       'quest',
       'random',
       'readDataSet',
+      'remove',
       'scenesSet',
       'setup',
       'snapKv',

@@ -63,6 +63,18 @@ export const ERROR_CODES = {
   ERR_LOGITS_INVALID:
     'The model computed no usable scores (NaN, infinite or all equal). Check the weights and the method.',
 
+  // Models by name.
+  ERR_HUB_ACCESS:
+    'The Hub refuses access to the model: it is gated or private. Accept its conditions, and set HF_TOKEN.',
+  ERR_HUB_HASH: 'A file that was downloaded is not the one that the Hub lists. Try again, or use another HF_ENDPOINT.',
+  ERR_HUB_NOT_FOUND: 'The Hub has no such model, revision or file, and no such folder is here. Check the name.',
+  ERR_HUB_OFFLINE: 'The model is not in the cache, and HF_HUB_OFFLINE is set. Unset it, or download the model first.',
+  ERR_HUB_RATE_LIMIT: 'The Hub received too many requests. Wait some minutes, or set HF_TOKEN.',
+  ERR_HUB_RESPONSE: 'The Hub, or what HF_ENDPOINT names, sent something that it should not. Check HF_ENDPOINT.',
+  ERR_HUB_SETTINGS: 'A variable of the environment about the Hub cannot be used. Correct or unset it.',
+  ERR_HUB_UNREACHABLE:
+    'The Hub cannot be reached, or breaks off each time. Check the network; what was downloaded is kept.',
+
   // Files that a user or a checkpoint names.
   ERR_FILE_CHANGED: 'A file changed while it was read. Wait until it is written, then try again.',
   ERR_FILE_ENCODING: 'A text file is not UTF-8. Convert it.',

@@ -2,8 +2,17 @@
 
 import { convert as convertFolder } from './convert/convert';
 import { coded } from './errors';
+import type { Removed, StoredModel } from './hub/stored';
+import {
+  type DownloadOptions,
+  type DownloadResult,
+  download as downloadModel,
+  list as listModels,
+  loadByName,
+  type RemoveOptions,
+  remove as removeModel,
+} from './models/by_name';
 import { type Inspection, type InspectOptions, inspect as inspectFolder } from './models/inspect';
-import { loadModel } from './models/load';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
@@ -18,8 +27,10 @@ export { SCORES, type Score, type ScoreName } from './evaluate/scores';
 export type { Setting } from './evaluate/settings';
 export type { MethodSummary } from './evaluate/summary';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
+export type { Removed, StoredModel, StoredRevision } from './hub/stored';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
+export type { DownloadOptions, DownloadResult, RemoveOptions } from './models/by_name';
 export type { Decoder } from './models/decoder';
 export type { Inspection, InspectOptions, PartInspection, Problem } from './models/inspect';
 export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } from './models/media';
@@ -87,6 +98,23 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
   }
 }
 
+/**
+ * Downloads a model of the Hub by name (`owner/name`, `owner/name@revision`) into the cache of Hugging Face's tools, as `sparsevila download` does:
+ * only the files that are read here, those that are new on the Hub. Stopped, the same call continues.
+ * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `ERR_MODEL_TYPE`, `ERR_CONFIG_…`, `ERR_CHECKPOINT_MISSING` for what
+ *   cannot be loaded, before its weights are fetched; `signal.reason`
+ */
+export const download: (name: string, options?: DownloadOptions) => Promise<DownloadResult> = withCodes(downloadModel);
+
+/** The models in the cache, whoever has downloaded them. @throws SparseVilaError `ERR_HUB_SETTINGS` */
+export const list: () => Promise<StoredModel[]> = withCodes(listModels);
+
+/**
+ * Removes a model from the cache, or one revision of it with the files that no other revision has.
+ * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_BUSY` while it is downloaded; `ERR_OUTPUT_UNWRITABLE`
+ */
+export const remove: (name: string, options?: RemoveOptions) => Promise<Removed> = withCodes(removeModel);
+
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {
   /** Opens a conversation. Sessions share the weights; each has its own KV cache. */
@@ -95,7 +123,8 @@ export interface Model extends VisionLanguageModel {
 }
 
 /**
- * Loads a checkpoint folder.
+ * Loads a checkpoint folder, or a model of the Hub by name (`owner/name`, `owner/name@revision`). A folder that exists comes before a name; a
+ * model that is whole in the cache is loaded without a request.
  * @example
  * const vlm = await load(PACKAGED_MODEL);
  * const chat = vlm.session({ method: sparseVila() });
@@ -103,11 +132,12 @@ export interface Model extends VisionLanguageModel {
  * chat.dispose();
  * vlm.dispose();
  * @throws SparseVilaError `ERR_NOT_SET_UP` before `npx sparsevila setup` has run; `ERR_MODEL_…`, `ERR_CONFIG_…`,
- *   `ERR_CHECKPOINT_…`, `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…` naming the file and what was expected
+ *   `ERR_CHECKPOINT_…`, `ERR_WEIGHT_…`, `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…` naming the file and what was expected;
+ *   for a name `ERR_HUB_…`, `ERR_DISK_FULL` and what `download` throws
  */
 export async function load(path: string, options?: LoadOptions): Promise<Model> {
   try {
-    const model = await loadModel(path, options);
+    const model = await loadByName(path, options);
     return {
       ...model,
       session: (sessionOptions) => createSession(model, sessionOptions),

@@ -142,13 +142,13 @@ export function signalOf(options: unknown): AbortSignal | undefined {
   }
 }
 
-/** A function of the public API that takes options: what leaves it has a code, or is the reason of the options' signal. */
-export function withCodes<O, R>(work: (options: O) => Promise<R>): (options: O) => Promise<R> {
-  return async (options) => {
+/** A function of the public API, whose last argument are options: what leaves it has a code, or is the reason of the options' signal. */
+export function withCodes<A extends unknown[], R>(work: (...given: A) => Promise<R>): (...given: A) => Promise<R> {
+  return async (...given) => {
     try {
-      return await work(options);
+      return await work(...given);
     } catch (error) {
-      throw coded(error, signalOf(options));
+      throw coded(error, signalOf(given.at(-1)));
     }
   };
 }

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { refuseAdapter } from '../checkpoint/safetensors';
 import { received, SparseVilaError } from '../errors';
 import { isFolder, isPresent } from '../files';
+import { REVISION } from '../hub/names';
 import { IMAGE_CHECKS } from '../image/decode';
 import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
 import { ADAPTERS } from './adapters';
@@ -19,7 +20,7 @@ import type { Plan } from './plan';
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_MISSING` (no folder or no config.json); `ERR_MODEL_TYPE` (no family reads it); errors
  *   of its files; `signal.reason` if aborted
  */
-export async function loadModel(path: string, options?: LoadOptions): Promise<VisionLanguageModel> {
+export async function loadModel(path: string, options?: Omit<LoadOptions, 'revision'>): Promise<VisionLanguageModel> {
   const { imageCache = 0, ...given } = checkLoad(path, options);
   given.signal?.throwIfAborted();
   const model = await assemble(planOf(path), given);
@@ -33,7 +34,8 @@ export async function loadRowModel(path: string, options?: Omit<LoadOptions, 'im
   return assembleRows(planOf(path), given);
 }
 
-function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions {
+/** Checks the options of `load`. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions {
   checkValue('load', 'path', path, NAME);
   const { onProgress, ...given } = checkOptions<LoadOptions>('load', options, {
     weights: oneOf('f32', 'f16', 'bf16'),
@@ -41,6 +43,7 @@ function checkLoad(path: string, options: LoadOptions | undefined): LoadOptions 
     imageCache: { ...finite(0), expected: 'a number of bytes, 0 or more,' },
     ...IMAGE_CHECKS,
     template: NAME,
+    revision: REVISION,
     signal: SIGNAL,
     onProgress: FUNCTION,
   });

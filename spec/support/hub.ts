@@ -1,0 +1,199 @@
+// A stand-in of the Hub's HTTP interface on this machine: the API (revision, paged tree), files by HEAD and GET, large ones by a redirect to a
+// second server (the CDN), ranges; and what a spec makes it do wrong.
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { filesBelow } from '../../src/files';
+import type { HubSettings } from '../../src/hub/settings';
+
+/** Files by path. */
+export type Files = Readonly<Record<string, Buffer>>;
+
+export interface Seen {
+  readonly server: 'hub' | 'cdn';
+  readonly method: string;
+  readonly path: string;
+  readonly range: string | undefined;
+  readonly authorization: string | undefined;
+}
+
+/** What a response does wrong. */
+export type Fault =
+  | { readonly status: number; readonly headers?: Readonly<Record<string, string>>; readonly body?: string }
+  /** The connection is cut after so many bytes of the body. */
+  | { readonly breakAfter: number }
+  /** The response ends after so many bytes, as if that were all. */
+  | { readonly endAfter: number }
+  | { readonly bytes: (right: Buffer) => Buffer }
+  /** Pieces of so many bytes with a pause after each. */
+  | { readonly piece: number; readonly pauseMs: number }
+  /** Ranges are not looked at. */
+  | { readonly noRanges: true };
+
+export interface Hub {
+  readonly endpoint: string;
+  readonly requests: readonly Seen[];
+  /** The commit of `main`. */
+  readonly commit: string;
+  /** Decides about each request; undefined: it is answered as it should be. */
+  misbehave(decide: (seen: Seen, count: number) => Fault | undefined): void;
+  /** Another listing than the right one. */
+  list(entries: readonly unknown[]): void;
+  forget(): void;
+  settings(cache: string, more?: Partial<HubSettings>): HubSettings;
+  close(): Promise<void>;
+}
+
+const LARGE = /\.(safetensors|bin|model)$/;
+const PAGE = 5;
+
+/** The files of a folder, and others that no loader needs. */
+export function filesOfFolder(folder: string, more: Readonly<Record<string, string>> = {}): Files {
+  const own = filesBelow(folder).map((path) => [path, readFileSync(join(folder, path))] as const);
+  return Object.fromEntries([
+    ...own,
+    ...Object.entries(more).map(([path, text]) => [path, Buffer.from(text)] as const),
+  ]);
+}
+
+export const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+export const gitSha1 = (bytes: Buffer): string =>
+  createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
+const pointer = (bytes: Buffer): Buffer =>
+  Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${sha256(bytes)}\nsize ${bytes.length}\n`);
+
+/** Serves `files` as the model `name` at every revision that `revisions` names. */
+export async function startHub(name: string, files: Files, revisions: readonly string[] = ['main']): Promise<Hub> {
+  const commit = createHash('sha1')
+    .update(JSON.stringify(Object.keys(files)))
+    .update(name)
+    .digest('hex');
+  const requests: Seen[] = [];
+  let decide: (seen: Seen, count: number) => Fault | undefined = () => undefined;
+  let listing: readonly unknown[] = Object.entries(files).map(([path, bytes]) => entryOf(path, bytes));
+  const handler = (server: Seen['server']) => (request: IncomingMessage, response: ServerResponse) => {
+    const { method = '', url = '', headers } = request;
+    const seen = { server, method, path: url, range: headers.range, authorization: headers.authorization };
+    requests.push(seen);
+    const fault = decide(seen, requests.filter((other) => other.path === url).length);
+    if (fault !== undefined && 'status' in fault) {
+      response.writeHead(fault.status, fault.headers).end(fault.body ?? '');
+      return;
+    }
+    void answer(server, url, request, response, fault).catch(() => response.destroy());
+  };
+  const [hub, cdn] = [createServer(handler('hub')), createServer(handler('cdn'))];
+  const [endpoint, cdnAddress] = [await listen(hub), await listen(cdn)];
+
+  const answer = async (
+    server: Seen['server'],
+    url: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+    fault: Exclude<Fault, { status: number }> | undefined,
+  ): Promise<void> => {
+    const { pathname, searchParams } = new URL(url, endpoint);
+    const path = decodeURIComponent(pathname);
+    const missing = (code: string): void => void response.writeHead(404, { 'x-error-code': code }).end();
+    if (server === 'cdn') {
+      const bytes = Object.values(files).find((one) => path === `/blobs/${sha256(one)}`);
+      return bytes === undefined ? missing('EntryNotFound') : await send(bytes, request, response, {}, fault);
+    }
+    const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/(.+)$/.exec(path);
+    const resolve = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
+    const [, model, , revision = ''] = api ?? [resolve?.[0], resolve?.[1], '', resolve?.[2]];
+    if (model !== name) return missing('RepoNotFound');
+    if (revision !== commit && !revisions.includes(revision)) return missing('RevisionNotFound');
+    if (api?.[2] === 'revision') return json(response, { id: name, sha: commit, private: false });
+    if (api !== null) {
+      const from = Number(searchParams.get('cursor') ?? 0);
+      const link = `<${endpoint}${pathname}?recursive=true&cursor=${from + PAGE}>; rel="next"`;
+      return json(response, listing.slice(from, from + PAGE), from + PAGE < listing.length ? { link } : {});
+    }
+    const file = resolve?.[3] ?? '';
+    const bytes = files[file];
+    if (bytes === undefined) return missing('EntryNotFound');
+    const common = { 'x-repo-commit': commit, etag: `"${gitSha1(bytes)}"` };
+    if (!LARGE.test(file)) return await send(bytes, request, response, common, fault);
+    const linked = { 'x-linked-etag': `"${sha256(bytes)}"`, 'x-linked-size': String(bytes.length) };
+    const location = `${cdnAddress}/blobs/${sha256(bytes)}?signature=secret`;
+    response.writeHead(302, { ...common, ...linked, location }).end();
+  };
+
+  return {
+    ...{ endpoint, requests, commit },
+    misbehave: (next) => {
+      decide = next;
+    },
+    list: (entries) => {
+      listing = entries;
+    },
+    forget: () => {
+      requests.length = 0;
+    },
+    settings: (cache, more = {}) => ({
+      ...{ endpoint, cache, offline: false, stallMs: 5000, pauseMs: 1, token: () => undefined },
+      ...more,
+    }),
+    close: async () => {
+      for (const server of [hub, cdn]) {
+        server.closeAllConnections();
+        await new Promise((done) => server.close(done));
+      }
+    },
+  };
+}
+
+/** A file as the Hub lists it. */
+export function entryOf(path: string, bytes: Buffer): Readonly<Record<string, unknown>> {
+  const plain = { type: 'file', path, size: bytes.length, oid: gitSha1(bytes) };
+  if (!LARGE.test(path)) return plain;
+  const small = pointer(bytes);
+  return { ...plain, oid: gitSha1(small), lfs: { oid: sha256(bytes), size: bytes.length, pointerSize: small.length } };
+}
+
+async function listen(server: Server): Promise<string> {
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+function json(response: ServerResponse, value: unknown, headers: Readonly<Record<string, string>> = {}): void {
+  response.writeHead(200, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value));
+}
+
+async function send(
+  bytes: Buffer,
+  request: IncomingMessage,
+  response: ServerResponse,
+  headers: Readonly<Record<string, string>>,
+  fault: Exclude<Fault, { status: number }> | undefined,
+): Promise<void> {
+  const isRanged = request.headers.range !== undefined && !(fault !== undefined && 'noRanges' in fault);
+  const [, given = '0'] = isRanged ? (/^bytes=(\d+)-/.exec(request.headers.range ?? '') ?? []) : [];
+  const from = Number(given);
+  if (from > 0 && from >= bytes.length) {
+    response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end();
+    return;
+  }
+  const right = bytes.subarray(from);
+  const body = fault !== undefined && 'bytes' in fault ? fault.bytes(right) : right;
+  const ranged = isRanged ? { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {};
+  const length = fault !== undefined && 'endAfter' in fault ? {} : { 'content-length': String(body.length) };
+  response.writeHead(isRanged ? 206 : 200, { ...headers, ...ranged, ...length });
+  if (request.method === 'HEAD') return void response.end();
+  if (fault !== undefined && 'endAfter' in fault) return void response.end(body.subarray(0, fault.endAfter));
+  if (fault !== undefined && 'breakAfter' in fault) {
+    response.write(body.subarray(0, fault.breakAfter), () => setTimeout(() => response.destroy(), 20));
+    return;
+  }
+  if (fault === undefined || !('piece' in fault)) return void response.end(body);
+  for (let at = 0; at < body.length && !response.destroyed; at += fault.piece) {
+    response.write(body.subarray(at, at + fault.piece));
+    await sleep(fault.pauseMs);
+  }
+  response.end();
+}

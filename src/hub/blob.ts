@@ -1,0 +1,175 @@
+// Downloads one file into the cache's `blobs` folder: into a file of another name, from where an earlier attempt or process stopped, with its
+// hash computed on the way; only a file of the right hash gets its name.
+
+import { createHash, type Hash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { syncFolder, writeError } from '../runtime/atomic';
+import { hubError, networkError, responseError } from './errors';
+import type { RemoteFile } from './repository';
+import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from './request';
+
+/** The name beside a blob under which it is downloaded. It ends as those of huggingface_hub, whose clean-up then knows it. */
+export const partialOf = (blob: string): string => `${blob}.sparsevila.incomplete`;
+
+const READ_BYTES = 1 << 20;
+
+/** A file that is being written: how many of its bytes are there, and their hash. */
+interface Partial {
+  readonly handle: FileHandle;
+  hash: Hash;
+  done: number;
+}
+
+/**
+ * Downloads `file` from `url` to `blob`. `onBytes` is told of bytes that are there, and of those that have to be fetched again (negative).
+ * The caller holds the lock of the model.
+ * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`. What was received is kept, unless it is wrong.
+ */
+export async function fetchBlob(
+  call: Call,
+  url: URL,
+  file: RemoteFile,
+  blob: string,
+  onBytes: (count: number) => void,
+): Promise<void> {
+  const partial = partialOf(blob);
+  try {
+    // Twice: what an earlier process has left may have been damaged.
+    for (let attempt = 1; !(await complete(call, url, file, partial, onBytes)); attempt++) {
+      await rm(partial, { force: true });
+      onBytes(-file.size);
+      if (attempt === 2) throw wrongHash(call, file);
+    }
+    await rename(partial, blob);
+    syncFolder(dirname(blob));
+  } catch (error) {
+    throw writeError(error, partial);
+  }
+}
+
+/** Fetches what is missing, and says whether the whole has the hash of `file`. */
+async function complete(
+  call: Call,
+  url: URL,
+  file: RemoteFile,
+  path: string,
+  onBytes: (count: number) => void,
+): Promise<boolean> {
+  // Never through a link that somebody has put there.
+  const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
+  try {
+    const partial: Partial = { handle, hash: newHash(file), done: 0 };
+    await readBack(partial, file, call.signal);
+    onBytes(partial.done);
+    while (partial.done < file.size) {
+      let before = partial.done;
+      const hasAdvanced = (): boolean => partial.done > before;
+      const attempt = (): Promise<Attempt<boolean>> => {
+        before = partial.done;
+        return receive(call, url, file, partial, onBytes);
+      };
+      await repeated(call, attempt, hasAdvanced);
+    }
+    await handle.sync();
+    return partial.hash.digest('hex') === file.hash;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** git hashes a header before the content of a small file. */
+function newHash({ hash, size }: RemoteFile): Hash {
+  return hash.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${size}\0`);
+}
+
+/** Hashes what is there already; a file that is too long begins anew. */
+async function readBack(partial: Partial, file: RemoteFile, signal: AbortSignal | undefined): Promise<void> {
+  const { handle } = partial;
+  const { size } = await handle.stat();
+  if (size > file.size) return await handle.truncate(0);
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  while (partial.done < size) {
+    signal?.throwIfAborted();
+    const { bytesRead } = await handle.read(buffer, 0, Math.min(READ_BYTES, size - partial.done), partial.done);
+    if (bytesRead === 0) return;
+    partial.hash.update(buffer.subarray(0, bytesRead));
+    partial.done += bytesRead;
+  }
+}
+
+/** One request for the rest of a file. The value says that bytes are left to be asked for, or none. */
+async function receive(
+  call: Call,
+  url: URL,
+  file: RemoteFile,
+  partial: Partial,
+  onBytes: (count: number) => void,
+): Promise<Attempt<boolean>> {
+  const watch = watchdog(call);
+  try {
+    // Without compression, so that a byte received is a byte of the file.
+    const headers = { 'accept-encoding': 'identity', ...(partial.done > 0 && { range: `bytes=${partial.done}-` }) };
+    const result = await get(call, url, headers, watch);
+    if (!('value' in result)) return result;
+    const { value: response } = result;
+    if (!continues(response, partial.done)) {
+      if (response.status !== 200) {
+        void response.body?.cancel().catch(() => undefined);
+        if (partial.done === 0) throw responseError(call.subject.name, `${response.status} for ${file.path}`);
+      }
+      onBytes(-partial.done);
+      await partial.handle.truncate(0);
+      Object.assign(partial, { hash: newHash(file), done: 0 });
+      if (response.status !== 200) return { value: true };
+    }
+    for await (const piece of response.body ?? []) {
+      watch.feed();
+      if (partial.done + piece.length > file.size) throw tooLong(call, file);
+      await write(partial.handle, piece, partial.done);
+      partial.hash.update(piece);
+      partial.done += piece.length;
+      onBytes(piece.length);
+    }
+    if (partial.done === file.size) return { value: true };
+    const ended = new Error(`${file.path} ended after ${partial.done} of ${file.size} bytes`);
+    return { failed: networkError(call.subject, url, ended) };
+  } catch (error) {
+    if (writeError(error, '') !== error) throw error;
+    return failedAttempt(call, url, error);
+  } finally {
+    watch.stop();
+  }
+}
+
+/** Whether a response begins with byte `from` of the file. */
+function continues({ status, headers }: Response, from: number): boolean {
+  if (status === 200) return from === 0;
+  const [, begin] = /^bytes (\d+)-/.exec(headers.get('content-range') ?? '') ?? [];
+  return status === 206 && Number(begin) === from;
+}
+
+async function write(handle: FileHandle, piece: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < piece.length; ) {
+    const { bytesWritten } = await handle.write(piece, done, piece.length - done, position + done);
+    done += bytesWritten;
+  }
+}
+
+function tooLong({ subject }: Call, { path, size }: RemoteFile): SparseVilaError {
+  return hubError(
+    'ERR_HUB_HASH',
+    `${subject.name}: expected ${size} bytes for ${path}, received more. Try again later.`,
+  );
+}
+
+function wrongHash({ subject }: Call, { path, hash }: RemoteFile): SparseVilaError {
+  const kind = hash.length === 64 ? 'sha256' : 'git sha1';
+  return new SparseVilaError(
+    'ERR_HUB_HASH',
+    `${subject.name}: expected ${path} with the ${kind} ${hash}, received other bytes twice. Nothing of it was kept; try again, or see ` +
+      'whether HF_ENDPOINT or a proxy alters files.',
+  );
+}

@@ -1,0 +1,134 @@
+// One GET request to the Hub or to where it redirects: the token goes to the endpoint's origin only, redirects are few, a request that stalls
+// is given up, and what may succeed later is repeated.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SparseVilaError } from '../errors';
+import { networkError, responseError, type Subject, shownUrl, statusError } from './errors';
+import type { HubSettings } from './settings';
+
+/** What all requests for one model have in common. */
+export interface Call {
+  readonly subject: Subject;
+  readonly settings: HubSettings;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** The end of one attempt: its value, or an error that the next attempt may not have. */
+export type Attempt<T> = { readonly value: T } | { readonly failed: SparseVilaError; readonly afterMs?: number };
+
+const MOST_REDIRECTS = 8;
+const ATTEMPTS = 5;
+/** A server that asks for a longer pause is not waited for. */
+const LONGEST_WAIT_MS = 60_000;
+
+/**
+ * Calls `attempt` until it has a value, with longer and longer pauses, or those that the server asks for. An attempt that has advanced the
+ * work makes the count begin anew.
+ * @throws the error of the last attempt; what `attempt` throws; `signal.reason`
+ */
+export async function repeated<T>(
+  { settings, signal }: Call,
+  attempt: () => Promise<Attempt<T>>,
+  hasAdvanced: () => boolean = () => false,
+): Promise<T> {
+  for (let failures = 1; ; failures++) {
+    const result = await attempt();
+    if ('value' in result) return result.value;
+    if (hasAdvanced()) failures = 1;
+    const afterMs = result.afterMs ?? settings.pauseMs * 2 ** (failures - 1);
+    if (failures >= ATTEMPTS || afterMs > LONGEST_WAIT_MS) throw result.failed;
+    await sleep(afterMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+    signal?.throwIfAborted();
+  }
+}
+
+/** Aborts its signal when `feed` was not called for some time. */
+export interface Watchdog {
+  readonly signal: AbortSignal;
+  feed(): void;
+  stop(): void;
+}
+
+export function watchdog({ settings, signal }: Call): Watchdog {
+  const controller = new AbortController();
+  const stall = (): void => controller.abort(new Error(`nothing was received for ${settings.stallMs / 1000} s`));
+  let timer = setTimeout(stall, settings.stallMs);
+  return {
+    signal: signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal]),
+    feed: () => {
+      clearTimeout(timer);
+      timer = setTimeout(stall, settings.stallMs);
+    },
+    stop: () => clearTimeout(timer),
+  };
+}
+
+/**
+ * The response to GET, with a status below 400, or 416. Its body is still to be read, under the same `watch`.
+ * @throws SparseVilaError `ERR_HUB_…` for what would be the same again; `signal.reason`
+ */
+export async function get(
+  call: Call,
+  url: URL,
+  headers: Readonly<Record<string, string>>,
+  watch: Watchdog,
+): Promise<Attempt<Response>> {
+  try {
+    return await follow(call, url, headers, watch);
+  } catch (error) {
+    return failedAttempt(call, url, error);
+  }
+}
+
+/** An error of the network as an attempt that failed. @throws errors of ours; `signal.reason` */
+export function failedAttempt(call: Call, url: URL, error: unknown): { readonly failed: SparseVilaError } {
+  call.signal?.throwIfAborted();
+  if (error instanceof SparseVilaError) throw error;
+  return { failed: networkError(call.subject, url, error) };
+}
+
+async function follow(
+  { subject, settings }: Call,
+  start: URL,
+  headers: Readonly<Record<string, string>>,
+  watch: Watchdog,
+): Promise<Attempt<Response>> {
+  const home = new URL(settings.endpoint).origin;
+  let url = start;
+  for (let hop = 0; hop <= MOST_REDIRECTS; hop++) {
+    const token = url.origin === home ? settings.token() : undefined;
+    const sent = { 'user-agent': 'sparsevila', ...headers, ...(token && { authorization: `Bearer ${token}` }) };
+    const response = await fetch(url, { redirect: 'manual', headers: sent, signal: watch.signal });
+    watch.feed();
+    const { status } = response;
+    const location = response.headers.get('location');
+    if (status < 400 && (status < 300 || status === 304 || location === null)) {
+      if (status < 300) return { value: response };
+      throw responseError(subject.name, `${shownUrl(url)} answered ${status}`);
+    }
+    if (status === 416) return { value: response };
+    // The connection is not used again: its body may be endless.
+    void response.body?.cancel().catch(() => undefined);
+    if (status >= 400) {
+      const error = statusError(subject, response, url, token !== undefined);
+      if (status !== 408 && status !== 429 && status < 500) throw error;
+      return { failed: error, ...retryAfter(response.headers) };
+    }
+    url = redirected(subject.name, url, location ?? '');
+  }
+  throw responseError(subject.name, `${shownUrl(start)} redirects more than ${MOST_REDIRECTS} times`);
+}
+
+function redirected(name: string, from: URL, location: string): URL {
+  const url = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
+  const isSafe = url !== undefined && (url.protocol === 'https:' || url.protocol === from.protocol);
+  if (isSafe && url.username === '' && url.password === '') return url;
+  throw responseError(name, `${shownUrl(from)} redirects to what is no ${from.protocol}// address without a user`);
+}
+
+/** `Retry-After` in seconds or as a date. */
+function retryAfter(headers: Headers, now = Date.now()): { readonly afterMs?: number } {
+  const given = headers.get('retry-after') ?? '';
+  const ms = /^\d+$/.test(given) ? Number(given) * 1000 : Date.parse(given) - now;
+  return Number.isFinite(ms) ? { afterMs: Math.max(0, ms) } : {};
+}

@@ -1,0 +1,96 @@
+// A model by name as a folder: the copy in the cache if it is whole, else what is missing is downloaded.
+
+import { codeOf } from '../errors';
+import { filesBelow, isFolder } from '../files';
+import type { OnProgress } from '../runtime/progress';
+import { isFileOf, readListing, readRef, repositoryFolder, snapshotFolder } from './cache';
+import { download } from './download';
+import { offlineError } from './errors';
+import { DEFAULT_REVISION, type HubName, isCommit } from './names';
+import { commitOf, filesOf } from './repository';
+import type { Call } from './request';
+import { type HubSettings, hubSettings } from './settings';
+
+/** Which files of a model are needed; this folder does not know what they contain. */
+export interface Needs {
+  /** Of `paths`, the small files, which are downloaded first. */
+  configs(paths: readonly string[]): readonly string[];
+  /**
+   * The files of weights, by the small files in `folder`. May name paths that are not among `paths`: these are missing.
+   * @throws SparseVilaError for a model that cannot be loaded from these files
+   */
+  weights(folder: string, paths: readonly string[]): readonly string[];
+  /** Whether `paths` have the small files that every model has; asked where nobody has noted what the Hub lists. */
+  suffice(paths: readonly string[]): boolean;
+}
+
+export interface SnapshotOptions {
+  readonly needs: Needs;
+  /** Whether the Hub is asked for the newest commit of a branch, also when a whole copy of an older one is in the cache. */
+  readonly update?: boolean;
+  readonly settings?: HubSettings;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+export interface Snapshot {
+  readonly folder: string;
+  readonly commit: string;
+  /** Bytes that this call has downloaded. */
+  readonly fetched: number;
+}
+
+/** What a snapshot in the cache has of a model; `refused` says why it cannot be loaded from the files that the Hub has. */
+export interface SnapshotState {
+  readonly isWhole: boolean;
+  readonly refused?: unknown;
+}
+
+/** Errors of `Needs.weights` that more files may mend. */
+const MISSING: readonly (string | undefined)[] = [
+  'ERR_MODEL_MISSING',
+  'ERR_CONFIG_MISSING',
+  'ERR_CHECKPOINT_MISSING',
+  'ERR_FILE_MISSING',
+];
+
+/**
+ * The folder of a model. Starts no request when it is whole in the cache, unless `update` says so.
+ * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, `ERR_PATH_OUTSIDE`, `ERR_BUSY`; what `needs.weights` throws;
+ *   `signal.reason`
+ */
+export async function snapshot(wanted: HubName, options: SnapshotOptions): Promise<Snapshot> {
+  const { needs, signal, onProgress, update = false, settings = hubSettings() } = options;
+  signal?.throwIfAborted();
+  const { revision = DEFAULT_REVISION, name } = wanted;
+  const repository = repositoryFolder(settings.cache, name);
+  const known = isCommit(revision) ? revision : readRef(repository, revision);
+  if (known !== undefined && (!update || settings.offline || isCommit(revision))) {
+    const { isWhole, refused } = snapshotState(repository, known, needs);
+    if (refused !== undefined) throw refused;
+    if (isWhole) return { folder: snapshotFolder(repository, known), commit: known, fetched: 0 };
+  }
+  if (settings.offline) throw offlineError(wanted, settings.cache);
+  const call: Call = { subject: { ...wanted, endpoint: settings.endpoint }, settings, signal };
+  const commit = isCommit(revision) ? revision : await commitOf(call);
+  const files = readListing(repository, commit) ?? (await filesOf(call, commit));
+  const fetched = await download(call, { repository, commit, files }, needs, onProgress);
+  return { folder: snapshotFolder(repository, commit), commit, fetched };
+}
+
+/** Whether a snapshot has what is needed, as far as its files and what the Hub has listed tell. */
+export function snapshotState(repository: string, commit: string, needs: Needs): SnapshotState {
+  const folder = snapshotFolder(repository, commit);
+  if (!isFolder(folder)) return { isWhole: false };
+  const listed = readListing(repository, commit);
+  const sizes = new Map(listed?.map(({ path, size }) => [path, size]));
+  const paths = listed === undefined ? filesBelow(folder) : [...sizes.keys()];
+  const has = (path: string): boolean => isFileOf(`${folder}/${path}`, sizes.get(path));
+  if (listed === undefined && !needs.suffice(paths)) return { isWhole: false };
+  if (!needs.configs(paths).every(has)) return { isWhole: false };
+  try {
+    return { isWhole: needs.weights(folder, paths).every(has) };
+  } catch (refused) {
+    return listed === undefined && MISSING.includes(codeOf(refused)) ? { isWhole: false } : { isWhole: false, refused };
+  }
+}

@@ -1,0 +1,165 @@
+// Models by name: which of a model's files this package reads, the folder that a path or a Hub name stands for, and the calls of the public API
+// about models in the cache.
+
+import { join, posix, relative } from 'node:path';
+import { received, SparseVilaError } from '../errors';
+import { insideFolder, isPresent } from '../files';
+import { hubName, REVISION, requireHubName } from '../hub/names';
+import { hubSettings } from '../hub/settings';
+import { type Needs, snapshot } from '../hub/snapshot';
+import { type Removed, removeStored, type StoredModel, storedModels } from '../hub/stored';
+import { configReader, readJson } from '../json';
+import { checkOptions, FUNCTION, guardedCallback, invalidOption, SIGNAL } from '../options';
+import type { OnProgress } from '../runtime/progress';
+import { VILA_FOLDERS } from './families/vila';
+import { checkLoad, loadModel, planOf } from './load';
+import type { LoadOptions, VisionLanguageModel } from './model';
+import { PARTS } from './plan';
+
+const INDEX = 'model.safetensors.index.json';
+const WEIGHTS = 'model.safetensors';
+
+/** Small files that are read where they are there. */
+const CONFIGS: readonly string[] = [
+  ...['config.json', 'generation_config.json', 'preprocessor_config.json', 'processor_config.json'],
+  ...['video_preprocessor_config.json', 'adapter_config.json', 'quantize_config.json', 'quant_config.json'],
+  ...['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'],
+  ...['chat_template.json', 'chat_template.jinja'],
+];
+
+/** Names of the same weights in another form. */
+const VARIANT = /^consolidated|[._-](fp16|fp32|bf16|fp8|int8|ema|non_ema)[._-]/i;
+
+export const NEEDS: Needs = {
+  configs: (paths) => {
+    const all = new Set(paths);
+    return ['', ...Object.values(VILA_FOLDERS)].flatMap((below) => {
+      const names = [...CONFIGS];
+      // Each where there is no other of the kind.
+      if (!all.has(posix.join(below, 'tokenizer.json'))) names.push('tokenizer.model', 'vocab.json', 'merges.txt');
+      if (!all.has(posix.join(below, WEIGHTS))) names.push(INDEX);
+      return names.map((name) => posix.join(below, name)).filter((path) => all.has(path));
+    });
+  },
+  weights: (folder, paths) => {
+    const plan = planOf(folder);
+    const folders = new Set(PARTS.map((part) => relative(folder, plan.sources[part].folder)));
+    return [...folders].flatMap((below) => weightFiles(folder, below, paths));
+  },
+  suffice: (paths) => {
+    const has = (pattern: RegExp): boolean => paths.some((path) => pattern.test(path));
+    return paths.includes('config.json') && has(/(^|\/)tokenizer\.(json|model)$/);
+  },
+};
+
+/** The files that `openCheckpoint` reads in the folder `below` the checkpoint's. @throws SparseVilaError `ERR_CHECKPOINT_…`, `ERR_CONFIG_…` */
+function weightFiles(folder: string, below: string, paths: readonly string[]): string[] {
+  const beside = paths.filter((path) => posix.dirname(path) === (below || '.')).map((path) => posix.basename(path));
+  if (beside.includes(WEIGHTS)) return [posix.join(below, WEIGHTS)];
+  if (beside.includes(INDEX)) return [posix.join(below, INDEX), ...shards(folder, below)];
+  const all = beside.filter((name) => name.endsWith('.safetensors') && !name.startsWith('.'));
+  const [only, ...others] = all.length > 1 ? all.filter((name) => !VARIANT.test(name)) : all;
+  if (only !== undefined && others.length === 0) return [posix.join(below, only)];
+  const pickled = beside.find((name) => /\.(bin|pth|pt|gguf)(\.index\.json)?$/.test(name));
+  throw new SparseVilaError(
+    'ERR_CHECKPOINT_MISSING',
+    `${join(folder, below)}: expected ${WEIGHTS}, ${INDEX} or one *.safetensors among the model's files, found ` +
+      `${all.length > 0 ? `${all.length} *.safetensors files and no index` : (pickled ?? 'no weights')}. Use a repository that has safetensors.`,
+  );
+}
+
+function shards(folder: string, below: string): string[] {
+  const file = join(folder, below, INDEX);
+  const index = configReader(readJson(file), file);
+  const map = index.object('weight_map');
+  if (map === undefined) throw index.wrong('weight_map', 'an object from tensor name to shard');
+  const names = new Set(Object.keys(map.json).map((tensor) => map.string(tensor)));
+  const at = { what: 'a shard', code: 'ERR_CHECKPOINT_INVALID' } as const;
+  return [...names].map((name) => relative(folder, insideFolder(join(folder, below), name, at)));
+}
+
+/**
+ * Loads a checkpoint folder, or the model of this name on the Hub.
+ * @throws SparseVilaError as `loadModel` and `checkpointFolder`
+ */
+export async function loadByName(path: string, options?: LoadOptions): Promise<VisionLanguageModel> {
+  const { revision, signal, onProgress } = checkLoad(path, options);
+  const folder = await checkpointFolder(path, { revision, signal, onProgress });
+  if (options?.revision === undefined) return await loadModel(folder, options);
+  const { revision: _, ...others } = options;
+  return await loadModel(folder, others);
+}
+
+export interface NamedOptions {
+  readonly revision?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/**
+ * The checkpoint folder that `path` stands for: itself, or where nothing lies there and it is a Hub name, the model's folder in the cache, into
+ * which it is downloaded first if it is not whole there.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_HUB_…`, `ERR_DISK_FULL`, …; `signal.reason`
+ */
+export async function checkpointFolder(path: string, options: NamedOptions = {}): Promise<string> {
+  const { revision, ...given } = options;
+  if (isPresent(path) || hubName(path) === undefined) {
+    if (revision === undefined) return path;
+    throw invalidOption('load', 'a revision with a Hub name only', `${received(revision)} for a path`);
+  }
+  return (await snapshot(requireHubName('load', path, revision), { ...given, needs: NEEDS })).folder;
+}
+
+export interface DownloadOptions {
+  /** A branch, tag or commit; default `main`, or what the name says (`owner/name@revision`). */
+  readonly revision?: string;
+  readonly signal?: AbortSignal;
+  /** Called with the bytes that are there and those of all files, under one step. */
+  readonly onProgress?: OnProgress;
+}
+
+export interface DownloadResult {
+  /** `owner/name`. */
+  readonly name: string;
+  readonly commit: string;
+  /** The checkpoint folder. */
+  readonly folder: string;
+  /** Bytes that were downloaded: 0 when all was there. */
+  readonly fetched: number;
+}
+
+/**
+ * Downloads a model of the Hub into the cache, or what has changed of it. Stopped, the same call continues.
+ * @throws SparseVilaError as `checkpointFolder`
+ */
+export async function download(name: string, options?: DownloadOptions): Promise<DownloadResult> {
+  const { revision, signal, onProgress } = checkOptions<DownloadOptions>('download', options, {
+    revision: REVISION,
+    signal: SIGNAL,
+    onProgress: FUNCTION,
+  });
+  const wanted = requireHubName('download', name, revision);
+  const report = onProgress && guardedCallback('onProgress', onProgress);
+  const found = await snapshot(wanted, { needs: NEEDS, update: true, signal, onProgress: report });
+  return { name: wanted.name, ...found };
+}
+
+/** The models in the cache, whoever has downloaded them. @throws SparseVilaError `ERR_HUB_SETTINGS` */
+export async function list(): Promise<StoredModel[]> {
+  return storedModels(hubSettings(), NEEDS);
+}
+
+export interface RemoveOptions {
+  /** A branch, tag or commit; without one, also in the name, all of the model is removed. */
+  readonly revision?: string;
+}
+
+/**
+ * Removes a model from the cache, or one revision of it with the files that no other revision has.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_MODEL_MISSING`; `ERR_BUSY` while it is downloaded; `ERR_OUTPUT_UNWRITABLE`
+ */
+export async function remove(name: string, options?: RemoveOptions): Promise<Removed> {
+  const { revision } = checkOptions<RemoveOptions>('remove', options, { revision: REVISION });
+  const wanted = requireHubName('remove', name, revision);
+  return await removeStored(hubSettings(), wanted.name, wanted.revision);
+}
