@@ -1,11 +1,11 @@
-// One listener per AbortSignal, however much work waits for it: Node warns of a leak from eleven listeners on.
+// One listener per AbortSignal for any amount of waiting work, because Node warns of a leak from eleven listeners on.
 
 const WAITING = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
 
-/** Calls `then` once `signal`, which is not aborted yet, aborts; returns what takes that back. */
+/** Calls `then` when `signal`, which is not aborted yet, aborts; returns a function that cancels this. */
 export function onAbort(signal: AbortSignal, then: () => void): () => void {
   const { callbacks, listener } = WAITING.get(signal) ?? listen(signal);
-  // An entry of its own: the same function may wait twice.
+  // A separate entry, because the same function may wait twice.
   const callback = (): void => then();
   callbacks.add(callback);
   return () => {

@@ -1,9 +1,9 @@
-// The one error class of the framework, its codes and what they mean, and the safe display of values in messages.
+// The error class of the package, its codes with their meaning, and the safe display of values in messages.
 // docs/errors.md is generated from ERROR_CODES: `npm run build && node dist/scripts/errors.js`.
 
 import { inspect, types } from 'node:util';
 
-/** Every code, what it means and what to do. A message may change between versions; a code does not. */
+/** Every code, what it means and what to do. Messages may change between versions; codes do not. */
 export const ERROR_CODES = {
   // Options and their order.
   ERR_OPTION_INVALID:
@@ -122,18 +122,18 @@ export const ERROR_CODES = {
   ERR_WRONG_HASH: 'A download is not the pinned file. Run set-up again, or use another index.',
 } as const satisfies Readonly<Record<`ERR_${string}`, string>>;
 
-/** The codes that a program may branch on. */
+/** The codes, for programs to branch on. */
 export type ErrorCode = keyof typeof ERROR_CODES;
 
-/** Most characters of a message. */
+/** Maximum number of characters of a message. */
 const MESSAGE_LENGTH = 1500;
-/** Most characters of a value in a message. */
+/** Maximum number of characters of a value in a message. */
 const VALUE_LENGTH = 120;
 
 /**
  * An error whose message says what was expected, for which name, what was received and what to try.
- * `code` is one of `ERROR_CODES`; `cause` is the error underneath, where there is one. The message has at most 1,500 characters
- * and no control characters but line breaks and tabs, whatever it quotes.
+ * `code` is one of `ERROR_CODES`; `cause` is the underlying error, if there is one. A message has at most 1,500 characters and no control
+ * characters except line breaks and tabs, whatever it quotes.
  */
 export class SparseVilaError extends Error {
   readonly code: ErrorCode;
@@ -146,15 +146,15 @@ export class SparseVilaError extends Error {
 }
 
 /**
- * What may leave the public API: the error itself where it is ours, or the reason of the caller's own aborted `signal`; anything else
- * becomes the cause of an `ERR_INTERNAL`.
+ * The error that may leave the public API: the error itself if it is ours, the reason of the caller's aborted `signal`, or an `ERR_INTERNAL`
+ * with any other error as its cause.
  */
 export function coded(error: unknown, signal?: AbortSignal): unknown {
   if (error instanceof SparseVilaError || (signal?.aborted && error === signal.reason)) return error;
   return new SparseVilaError('ERR_INTERNAL', `Unexpected: ${messageOf(error)}`, { cause: error });
 }
 
-/** The `code` of any error, ours or Node's (`ENOENT`, …); undefined where there is none. */
+/** The `code` of any error, ours or Node's (`ENOENT`, …); undefined if it has none. */
 export function codeOf(error: unknown): string | undefined {
   try {
     if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
@@ -164,7 +164,7 @@ export function codeOf(error: unknown): string | undefined {
   }
 }
 
-/** The message of whatever was thrown, for one line of output. Never throws. */
+/** The message of any thrown value, in one line. Never throws. */
 export function messageOf(error: unknown): string {
   try {
     if (isError(error) && typeof error.message === 'string') return safeText(error.message, MESSAGE_LENGTH);
@@ -174,10 +174,10 @@ export function messageOf(error: unknown): string {
   return typeof error === 'string' ? safeText(error, MESSAGE_LENGTH) : received(error);
 }
 
-/** Errors of other realms (native modules, worker threads) among them. */
+/** Whether a value is an error, also of another realm (native modules, worker threads). */
 const isError = (value: unknown): value is Error => value instanceof Error || types.isNativeError(value);
 
-/** Any value, shortly and safely: strings quoted and cut, objects without their own code being called. Never throws. */
+/** Displays any value briefly and safely: strings are quoted and cut, no code of objects is called. Never throws. */
 export function received(value: unknown): string {
   try {
     return safeText(display(value), VALUE_LENGTH);
@@ -202,10 +202,10 @@ function display(value: unknown): string {
   return inspect(value, { depth: 0, customInspect: false, maxStringLength: 40, breakLength: Number.POSITIVE_INFINITY });
 }
 
-/** Control characters but line feed and tab, which are harmless; marks that change the direction of text; lone surrogates. */
+/** Control characters except line feed and tab, which are harmless; marks that change the direction of text; lone surrogates. */
 const UNSAFE = /(?![\n\t])\p{Cc}|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu;
 
-/** `text` for a terminal: unsafe characters as `\x1b` or `\u202e`, and no more than `limit` characters, cut in the middle. */
+/** `text` for a terminal: unsafe characters as `\x1b` or `\u202e`, cut in the middle to `limit` characters. */
 function safeText(text: string, limit: number): string {
   const visible = cut(String(text), limit).replace(UNSAFE, (character) => {
     const code = character.charCodeAt(0).toString(16);

@@ -1,6 +1,6 @@
-// The one safe way to open and read files that a user or a checkpoint names. Only regular files (or links to them) are opened,
-// never a FIFO, a device or a folder, so nothing here waits for a writer or reads without end; sizes are bounded before memory is
-// allocated; a file that changes while it is read is an error, not a mixture. Knows nothing of what the files contain.
+// Safe opening and reading of files that a user or a checkpoint names. Only regular files (or links to them) are opened, never a FIFO, a
+// device or a folder, so nothing waits for a writer or reads without end; sizes are bounded before memory is allocated; a file that changes
+// while it is read is an error. Does not know what the files contain.
 import {
   closeSync,
   constants,
@@ -19,31 +19,31 @@ import { dirname, isAbsolute, join, normalize, resolve, sep } from 'node:path';
 import { codeOf, type ErrorCode, messageOf, SparseVilaError } from './errors';
 
 export interface FileOptions {
-  /** What is expected, for messages: 'a JSON file', 'an image'. */
+  /** The expected kind of file, for messages: 'a JSON file', 'an image'. */
   readonly what: string;
-  /** The code when nothing lies at the path. Default `ERR_FILE_MISSING`. */
+  /** The code if nothing exists at the path. Default `ERR_FILE_MISSING`. */
   readonly missing?: ErrorCode;
-  /** The code when something lies there that cannot be read. Default `ERR_FILE_UNREADABLE`. */
+  /** The code if it cannot be read. Default `ERR_FILE_UNREADABLE`. */
   readonly unreadable?: ErrorCode;
 }
 
 export interface ReadOptions extends FileOptions {
-  /** The most bytes that are read: more is an error before anything is allocated. */
+  /** Maximum number of bytes; a larger file is an error before anything is allocated. */
   readonly limit: number;
-  /** The code when there are more. Default `ERR_FILE_TOO_LARGE`. */
+  /** The code for a larger file. Default `ERR_FILE_TOO_LARGE`. */
   readonly tooLarge?: ErrorCode;
 }
 
-/** A regular file that was opened for reading. The caller closes `fd`. */
+/** An open regular file. The caller closes `fd`. */
 export interface OpenFile {
   readonly fd: number;
-  /** Bytes, as `fstat` said after opening. */
+  /** Size in bytes, by `fstat` after opening. */
   readonly size: number;
 }
 
 const LONGEST_PATH = 300;
 
-/** A path for a message: control characters and terminal escapes are written as \u escapes, long paths are cut in the middle. */
+/** A path for a message: control characters and terminal escapes become \u escapes, long paths are cut in the middle. */
 export function shownPath(path: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a terminal would obey
   const escaped = path.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => {
@@ -53,12 +53,12 @@ export function shownPath(path: string): string {
   return `${escaped.slice(0, LONGEST_PATH / 2)}…${escaped.slice(-LONGEST_PATH / 2)}`;
 }
 
-/** Whether anything lies at `path`, a dangling link included: what a caller must not treat as absent. */
+/** Whether anything exists at `path`, including a dangling link, which a caller must not treat as absent. */
 export function isPresent(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch (error) {
-    // A parent that is no folder holds nothing; any other failure is reported by the one who opens the file.
+    // Nothing exists below a parent that is not a folder; any other failure is reported when the file is opened.
     return codeOf(error) !== 'ENOTDIR' && codeOf(error) !== 'ENAMETOOLONG';
   }
 }
@@ -72,7 +72,7 @@ export function isFolder(path: string): boolean {
   }
 }
 
-/** Paths below `folder`, in order, of whatever is no folder. Links to folders are neither followed nor listed. */
+/** Sorted paths of everything below `folder` that is not a folder. Links to folders are neither followed nor listed. */
 export function filesBelow(folder: string, below = ''): string[] {
   return readdirSync(join(folder, below), { withFileTypes: true })
     .sort((a, b) => (a.name < b.name ? -1 : 1))
@@ -84,8 +84,8 @@ export function filesBelow(folder: string, below = ''): string[] {
 }
 
 /**
- * Makes a folder and those above it, in place of Node's recursive `mkdir`: that never returns where the system answers ENOENT below a
- * folder that exists, as under /proc.
+ * Makes a folder and its parents. Node's recursive `mkdir` never returns where the system answers ENOENT below an existing folder, as under
+ * /proc.
  * @throws the system's error
  */
 export function makeFolder(path: string, mode?: number): void {
@@ -102,10 +102,10 @@ export function makeFolder(path: string, mode?: number): void {
 }
 
 /**
- * Opens a regular file for reading, through links. The kind is looked at before the file is opened, since opening a FIFO or a
- * device has effects, and again afterwards on what was opened.
- * @throws SparseVilaError `options.missing` (nothing there) or `options.unreadable` (a folder, FIFO, socket, device, dangling link,
- *   link loop, no permission, too many open files), naming the path and the kind.
+ * Opens a regular file for reading, through links. Checks the kind before opening, because opening a FIFO or a device has side effects, and
+ * again afterwards on the open file.
+ * @throws SparseVilaError `options.missing` (nothing exists) or `options.unreadable` (a folder, FIFO, socket, device, dangling link, link
+ *   loop, no permission, too many open files), naming the path and the kind
  */
 export function openRegular(path: string, options: FileOptions): OpenFile {
   let fd: number | undefined;
@@ -121,7 +121,7 @@ export function openRegular(path: string, options: FileOptions): OpenFile {
   }
 }
 
-/** `openRegular` for asynchronous callers; they close the handle. */
+/** `openRegular` for asynchronous callers, who close the handle. */
 export async function openRegularHandle(path: string, options: FileOptions): Promise<FileHandle> {
   let handle: FileHandle | undefined;
   try {
@@ -156,7 +156,7 @@ export function readFileBounded(path: string, options: ReadOptions): Buffer {
   }
 }
 
-/** `readFileBounded` that leaves the event loop free. `check` sees the first bytes before the rest is read. */
+/** `readFileBounded` without blocking the event loop. `check` receives the first bytes before the rest is read. */
 export async function readFileBoundedAsync(
   path: string,
   options: ReadOptions & { readonly check?: (head: Uint8Array) => void; readonly headBytes?: number },
@@ -203,7 +203,7 @@ export function readTextFile(path: string, options: ReadOptions): string {
   }
 }
 
-/** Fills `into` from `position` on. @throws SparseVilaError `ERR_FILE_CHANGED` when the file ends before that. */
+/** Fills `into` from `position` on. @throws SparseVilaError `ERR_FILE_CHANGED` if the file ends before that. */
 export function readRange(fd: number, into: Uint8Array, position: number, path: string): void {
   for (let done = 0; done < into.byteLength; ) {
     const count = readSync(fd, into, done, into.byteLength - done, position + done);
@@ -213,9 +213,9 @@ export function readRange(fd: number, into: Uint8Array, position: number, path: 
 }
 
 /**
- * The path of `name`, which a checkpoint gives, in `folder`. The name itself has to stay inside; links are followed when the file
- * is opened, because the Hugging Face cache consists of links to `../../blobs`.
- * @throws SparseVilaError with `code` (default `ERR_PATH_OUTSIDE`) for an absolute name, one with `..` that leaves, a NUL or a backslash.
+ * The path of `name`, which a checkpoint specifies, in `folder`. The name itself must stay inside; links are followed when the file is opened,
+ * because the Hugging Face cache consists of links to `../../blobs`.
+ * @throws SparseVilaError with `code` (default `ERR_PATH_OUTSIDE`) for an absolute name, one with `..` that leaves, a NUL or a backslash
  */
 export function insideFolder(
   folder: string,
@@ -231,7 +231,7 @@ export function insideFolder(
   );
 }
 
-/** What a `stat` describes, for messages. */
+/** The kind of file that a `stat` describes, for messages. */
 export function kindOf(stat: Stats): string {
   if (stat.isFile()) return 'a regular file';
   if (stat.isDirectory()) return 'a directory';
@@ -259,7 +259,7 @@ const REASONS: Readonly<Record<string, string>> = {
   ERR_INVALID_ARG_VALUE: 'the name contains a NUL character',
 };
 
-/** The error of reading `path` in words; an error of ours stays as it is. */
+/** The error for a failure to read `path`; an error of ours stays unchanged. */
 export function readError(error: unknown, path: string, options: FileOptions): Error {
   if (error instanceof SparseVilaError) return error;
   const code = codeOf(error) ?? '';

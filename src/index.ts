@@ -1,4 +1,4 @@
-// The package's public face.
+// The public API.
 
 import { convert as convertFolder } from './convert/convert';
 import { coded } from './errors';
@@ -77,13 +77,13 @@ export type { SamplingOptions } from './text/sampling';
 export type { ChatTemplate } from './text/template';
 export type { Tokenizer } from './text/tokenizer';
 
-/** Makes this machine ready to run; does nothing when all is there. See `SetupOptions`. */
+/** Prepares this machine; does nothing if everything is installed. See `SetupOptions`. */
 export const setup: (options?: SetupOptions) => Promise<SetupResult> = withCodes(setUp);
 
-/** Quantizes a checkpoint folder into a new one, as `sparsevila quantize` does. Stopped, the same call continues. */
+/** Quantizes a checkpoint folder into a new one, as `sparsevila quantize` does. After an abort, the same call continues. */
 export const quantize = withCodes(quantizeFolder);
 
-/** Converts a checkpoint folder into a new one, as `sparsevila convert` does. Stopped, the same call continues. */
+/** Converts a checkpoint folder into a new one, as `sparsevila convert` does. After an abort, the same call continues. */
 export const convert = withCodes(convertFolder);
 
 /**

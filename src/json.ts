@@ -1,42 +1,42 @@
-// Typed reading of JSON config files. A key that is absent or null takes its fallback, because published files leave out
-// whatever equals the default of the class that wrote them. Reads what Python's json writes (NaN, Infinity, lone surrogates, a key
-// twice: the last one counts), within bounds on bytes, values and nesting. Knows nothing about what the files configure.
+// Typed reading of JSON config files. A key that is absent or null takes its fallback, because published files omit values that equal the
+// defaults of the class that wrote them. Accepts everything that Python's json writes (NaN, Infinity, lone surrogates, duplicate keys, of
+// which the last one counts), within bounds on bytes, values and nesting. Does not know what the files configure.
 import { messageOf, SparseVilaError } from './errors';
 import { readTextFile } from './files';
 
 export type Json = Record<string, unknown>;
 
-/** The largest JSON file that is read: twice the largest published tokenizer.json. */
+/** Maximum size of a JSON file: twice that of the largest published tokenizer.json. */
 const JSON_BYTES = 64 * 2 ** 20;
-/** Most values of a JSON text: four times those of the largest published tokenizer.json. Each takes 16 bytes of memory or more. */
+/** Maximum number of values in a JSON text: four times those of the largest published tokenizer.json. Each takes at least 16 bytes of memory. */
 const MAX_JSON_VALUES = 8_000_000;
-/** Deepest nesting. Python's json gives up near 1,000; published files nest less than 20 levels. */
+/** Maximum nesting. Python's json fails near 1,000; published files nest less than 20 levels. */
 const MAX_JSON_DEPTH = 500;
-/** Largest size or count: they are used as int32. */
+/** Largest size or count, because these are used as int32. */
 const MAX_SIZE = 2 ** 31 - 1;
 
-/** Typed access to one JSON object of a config file; every complaint names the file and the dotted key. */
+/** Typed access to one JSON object of a config file; every error names the file and the dotted key. */
 export interface ConfigReader {
   readonly json: Json;
   readonly file: string;
-  /** True if the key is there and not null. */
+  /** True if the key is present and not null. */
   has(key: string): boolean;
   /** A finite number. */
   number(key: string, fallback?: number): number;
-  /** A number that is used in f32 and at least 0: finite there, and 0 there only if it is 0. */
+  /** A non-negative number that is used in f32: finite there, and 0 there only if it is 0. */
   float(key: string, fallback?: number): number;
   /** An integer from 1 to 2^31 - 1: a size or a count. */
   size(key: string, fallback?: number): number;
-  /** true or false; 1 and 0 count as such, as in Python. */
+  /** true or false; 1 and 0 are accepted, as in Python. */
   boolean(key: string, fallback?: boolean): boolean;
   string(key: string, fallback?: string): string;
-  /** A string out of a closed list. */
+  /** A string from a closed list. */
   oneOf<T extends string>(key: string, values: readonly T[], fallback?: T): T;
   /** A nested object, or undefined when absent or null. */
   object(key: string): ConfigReader | undefined;
-  /** The error of this file for one key: "<file>: expected <expected> for <key>, received <what is there>". */
+  /** The error of this file for one key: "<file>: expected <expected> for <key>, received <value>". */
   wrong(key: string, expected: string): SparseVilaError;
-  /** The same for a value that is well formed and asks for what is not implemented: `ERR_CONFIG_UNSUPPORTED`. */
+  /** The error for a valid value that is not supported: `ERR_CONFIG_UNSUPPORTED`. */
   unsupported(key: string, expected: string): SparseVilaError;
 }
 
@@ -54,7 +54,7 @@ export function readJson(file: string, limit: number = JSON_BYTES): Json {
   return json;
 }
 
-/** Parses JSON as Python's json does. Throws what `invalid` makes of a reason ("expected JSON, but …"). */
+/** Parses JSON as Python's json does. Throws the error that `invalid` makes from a reason ("expected JSON, but …"). */
 export function parseJson(text: string, invalid: (why: string) => SparseVilaError): unknown {
   const constants = scan(text, invalid);
   try {
@@ -65,11 +65,11 @@ export function parseJson(text: string, invalid: (why: string) => SparseVilaErro
   }
 }
 
-/** No file holds this string, as JSON has no such character unescaped and a file that escapes it is no config. */
+/** A string that no config file contains: JSON cannot hold this character unescaped, and no config escapes it. */
 const NAN_MARK = '\u0000NaN of Python';
 const CONSTANTS: Readonly<Record<string, string>> = { NaN: JSON.stringify(NAN_MARK), Infinity: '1e999' };
 
-/** One pass over a JSON text: its bounds are checked, and the places of NaN and Infinity outside strings are given. */
+/** Checks the bounds of a JSON text in one pass, and returns the positions of NaN and Infinity outside strings. */
 function scan(text: string, invalid: (why: string) => SparseVilaError): number[] {
   const constants: number[] = [];
   let depth = 0;
@@ -90,7 +90,7 @@ function scan(text: string, invalid: (why: string) => SparseVilaError): number[]
   return constants;
 }
 
-/** The place of the quotation mark that ends the string begun at `at`, or the end of the text. */
+/** The position of the quotation mark that ends the string begun at `at`, or the end of the text. */
 function endOfString(text: string, at: number): number {
   for (let end = text.indexOf('"', at + 1); end >= 0; end = text.indexOf('"', end + 1)) {
     let slashes = 0;
@@ -111,7 +111,7 @@ function withConstants(text: string, places: readonly number[]): string {
   return pieces.join('') + text.slice(from);
 }
 
-/** Typed readers over a parsed object. `file` and `path` (the dotted keys above it) only serve messages. */
+/** Typed readers over a parsed object. `file` and `path` (the dotted keys above it) are used in messages only. */
 export function configReader(json: Json, file: string, path = ''): ConfigReader {
   const complaint = (key: string, expected: string): string => {
     const received = Object.hasOwn(json, key) ? show(json[key]) : 'nothing';

@@ -1,12 +1,12 @@
-// The one check of options and arguments: before any work, a value that is not allowed and a name that is unknown are errors.
+// Validates options and arguments: an unknown name or an invalid value is an error before any work begins.
 
 import { coded, messageOf, received, SparseVilaError } from './errors';
 
-/** What an option takes, in words and as a test. */
+/** The accepted values of an option: a description and a test. */
 export interface Check {
   readonly expected: string;
   readonly accepts: (value: unknown) => boolean;
-  /** Whether it must be given. */
+  /** Whether the option is required. */
   readonly required?: true;
 }
 
@@ -48,7 +48,7 @@ export function finite(least: number): Check {
   };
 }
 
-/** One of some words. */
+/** One of several words. */
 export function oneOf(...words: readonly string[]): Check {
   return {
     expected: words.map((word) => `'${word}'`).join(' or '),
@@ -56,7 +56,7 @@ export function oneOf(...words: readonly string[]): Check {
   };
 }
 
-/** A list of at least `least` values, each of which `check` accepts; `of` names them. */
+/** A list of at least `least` values that `check` accepts; `of` describes them. */
 export function listOf(of: string, check: Check, least = 0): Check {
   return {
     expected: `a list of ${least > 0 ? `at least ${least} ` : ''}${of}`,
@@ -66,7 +66,7 @@ export function listOf(of: string, check: Check, least = 0): Check {
   };
 }
 
-/** What is checked where it is used. */
+/** Accepts every value; the value is checked where it is used. */
 export const ANYTHING: Check = { expected: 'anything', accepts: () => true };
 
 /** Any object that is not a list. */
@@ -76,10 +76,10 @@ export const OBJECT: Check = {
 };
 
 /**
- * Checks the options of `what` and returns a copy of those that are given; `undefined` is as good as absent. Each is read once, so
- * that what was checked is what is used.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for options that are no object, one that is not in `checks`, or one that its check
- *   does not accept; `ERR_OPTION_MISSING` for a required one
+ * Checks the options of `what` and returns a copy of those that are given; `undefined` counts as absent. Each option is read once, so that the
+ * checked value is the one that is used.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for options that are not an object, a name that is not in `checks`, or a value that its check
+ *   does not accept; `ERR_OPTION_MISSING` for an absent required one
  */
 export function checkOptions<T extends object>(what: string, options: T | undefined, checks: Checks<T>): T {
   const known = checks as Readonly<Record<string, Check>>;
@@ -101,7 +101,7 @@ export function checkOptions<T extends object>(what: string, options: T | undefi
   return Object.fromEntries(entries) as T;
 }
 
-/** A copy of a list of the caller's, read once; undefined for what is no list or throws when it is read, as a revoked proxy does. */
+/** A copy of a caller's list, read once; undefined if it is not a list or throws when it is read, as a revoked proxy does. */
 export function listIn(value: unknown): unknown[] | undefined {
   try {
     return Array.isArray(value) ? Array.from(value as unknown[]) : undefined;
@@ -116,12 +116,12 @@ export function checkValue(what: string, name: string, value: unknown, check: Ch
   throw invalidOption(what, `${check.expected} for ${name}`, received(value));
 }
 
-/** `ERR_OPTION_INVALID` with the one wording of all of them; `found` is shown as it is. */
+/** An `ERR_OPTION_INVALID` in the common wording; `found` is used verbatim. */
 export function invalidOption(what: string, expected: string, found: string): SparseVilaError {
   return new SparseVilaError('ERR_OPTION_INVALID', `${what}: expected ${expected}, received ${found}.`);
 }
 
-/** A function of the caller's. @throws SparseVilaError `ERR_CALLBACK` with what it throws as the cause */
+/** Calls a function of the caller. @throws SparseVilaError `ERR_CALLBACK` with the function's error as the cause */
 export function guardedCallback<A extends unknown[], R>(name: string, call: (...given: A) => R): (...given: A) => R {
   return (...given) => {
     try {
@@ -132,7 +132,7 @@ export function guardedCallback<A extends unknown[], R>(name: string, call: (...
   };
 }
 
-/** The signal among options that may be anything. */
+/** The signal in options of any form. */
 export function signalOf(options: unknown): AbortSignal | undefined {
   try {
     const { signal } = options as { signal?: unknown };
@@ -153,7 +153,7 @@ export function withCodes<A extends unknown[], R>(work: (...given: A) => Promise
   };
 }
 
-/** The word that `name` was most likely meant to be: one with at most two letters, or a third of them, changed. */
+/** The likely intended word for `name`: one with at most two letters, or a third of them, changed. */
 export function nearest(name: string, words: readonly string[]): string | undefined {
   const ranked = words
     .map((word) => ({ word, edits: distance(name.slice(0, 64).toLowerCase(), word.toLowerCase()) }))
@@ -161,7 +161,7 @@ export function nearest(name: string, words: readonly string[]): string | undefi
   return ranked.sort((a, b) => a.edits - b.edits)[0]?.word;
 }
 
-/** Options by name, as they are now: of own enumerable properties, so that no prototype adds any. */
+/** The current options by name: own enumerable properties only, so that a prototype cannot add any. */
 function readOptions(what: string, options: unknown): Map<string, unknown> {
   if (options === undefined) return new Map();
   try {
@@ -174,8 +174,8 @@ function readOptions(what: string, options: unknown): Map<string, unknown> {
 }
 
 /**
- * An object as `{}` or Object.create(null) makes it, in any realm. Others carry values that are not their own properties: a promise
- * that was not awaited, or a Map, would be taken for no options.
+ * Whether a value is a plain object, `{}` or Object.create(null), in any realm. Other objects have values that are not own properties: a
+ * promise that was not awaited, or a Map, would otherwise count as no options.
  */
 function isPlain(value: unknown): boolean {
   if (!OBJECT.accepts(value)) return false;
@@ -193,7 +193,7 @@ function unknownOption(what: string, name: string, known: readonly string[]): Sp
   );
 }
 
-/** A value whose code throws when it is looked at (a proxy, a getter) is not accepted. */
+/** Whether a check accepts a value. A value whose code throws when it is examined (a proxy, a getter) is not accepted. */
 export function isAccepted(check: Check, value: unknown): boolean {
   try {
     return check.accepts(value);
@@ -202,7 +202,7 @@ export function isAccepted(check: Check, value: unknown): boolean {
   }
 }
 
-/** Letters inserted, left out, replaced, or exchanged with their neighbor between two words (optimal string alignment). */
+/** The number of letters inserted, omitted, replaced, or swapped with a neighbor between two words (optimal string alignment). */
 function distance(a: string, b: string): number {
   let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

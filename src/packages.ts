@@ -1,4 +1,4 @@
-// The packages that this one needs in node_modules, looked for one by one, so that a missing one is named with the command that brings it.
+// Checks the packages that this one needs in node_modules one by one, so that an error names the missing one and the command that installs it.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -7,7 +7,7 @@ import { codeOf, messageOf, SparseVilaError } from './errors';
 /** The folder of this package; this module is in its dist/src. */
 const PACKAGE = dirname(dirname(__dirname));
 
-/** How each package manager installs what a project's lock file names, optional packages included. */
+/** For each package manager, the command that installs all packages of a project's lock file, optional ones included. */
 const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
   ['pnpm-lock.yaml', 'pnpm install --force'],
   ['yarn.lock', 'yarn install --force'],
@@ -16,7 +16,7 @@ const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
 ];
 const NPM_INSTALL = 'npm install --include=optional';
 
-/** The command that brings missing packages, by the lock file of the project that this package is installed in. */
+/** The command that installs missing packages, chosen by the lock file of the project that contains this package. */
 export function installCommand(from: string = PACKAGE): string {
   for (let folder = from; ; folder = dirname(folder)) {
     const found = INSTALL.find(([lockFile]) => existsSync(join(folder, lockFile)));
@@ -28,11 +28,11 @@ export function installCommand(from: string = PACKAGE): string {
 export interface PackageProblem {
   readonly name: string;
   readonly found: string;
-  /** What brings it. */
+  /** The command that installs it. */
   readonly command: string;
 }
 
-/** Those of the `dependencies` in our package.json that are missing or cannot be loaded here. */
+/** The `dependencies` of our package.json that are missing or cannot be loaded. */
 export function packageProblems(): readonly PackageProblem[] {
   const json = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')) as {
     readonly dependencies: Readonly<Record<string, string>>;
@@ -40,13 +40,13 @@ export function packageProblems(): readonly PackageProblem[] {
   const command = installCommand();
   return Object.keys(json.dependencies).flatMap((name) => {
     if (!isThere(name)) return [{ name, found: 'not in node_modules', command }];
-    // The one with a native part, which is in optional packages of its own.
+    // sharp has a native part, which is in separate optional packages.
     const error = name === 'sharp' ? loadError(name) : undefined;
     return error === undefined ? [] : [{ name, found: `does not load: ${error}`, command }];
   });
 }
 
-/** Whether a package is in a node_modules folder that we see. It need not have a main file, or one for `require`. */
+/** Whether a package is in a visible node_modules folder. It need not have a main file, or one for `require`. */
 function isThere(name: string): boolean {
   const folders = require.resolve.paths(name) ?? [];
   if (folders.some((folder) => existsSync(join(folder, name, 'package.json')))) return true;
@@ -75,7 +75,7 @@ export function resolvePackage(request: string): string {
   }
 }
 
-/** A package's exports. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where it is missing or does not load */
+/** A package's exports. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` if it is missing or does not load */
 export function requirePackage<T>(name: string): T {
   try {
     return require(name) as T;
@@ -84,7 +84,7 @@ export function requirePackage<T>(name: string): T {
   }
 }
 
-/** `name` is missing, or `cause` says why it does not load. */
+/** The error for a missing package `name`, or for one that does not load because of `cause`. */
 export function missingPackage(name: string, cause: unknown): SparseVilaError {
   const isMissing = codeOf(cause) === 'MODULE_NOT_FOUND' || codeOf(cause) === 'ERR_MODULE_NOT_FOUND';
   const found = isMissing ? 'it is not there' : `it does not load (${firstLine(messageOf(cause))})`;

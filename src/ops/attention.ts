@@ -8,7 +8,7 @@ import { noInt32, runTwo, withInt32 } from './run';
 export interface AttentionResult {
   /** f32 [t, h, c] */
   readonly out: Tensor;
-  /** f32 [keys], or [0] when not asked for */
+  /** f32 [keys], or [0] if not requested */
   readonly columns: Tensor;
 }
 
@@ -37,7 +37,7 @@ export function attention(
  * causally. Columns are in that order: gathered rows first.
  * @param q f32 [t, h, c], rotated
  * @param rows int32 [r]
- * @param range tail: first row of the contiguous rest; length: rows in the cache, those of q included
+ * @param range tail: first row of the contiguous tail; length: number of rows in the cache, those of q included
  * @param spans int32 [t, 2] (from, to): query i sees from .. to - 1 of these rows, in their order, instead of all before it
  */
 export function gatheredSparseAttention(

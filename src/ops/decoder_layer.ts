@@ -1,5 +1,5 @@
-// Decoder layers of Llama or Qwen2 as a single op over the KV caches of one or more sequences. It equals the composition of the small
-// ops bit for bit, because both call the same kernels, and so does a batch its sequences one by one.
+// Decoder layers of Llama or Qwen2 as a single op over the KV caches of one or more sequences. It equals the composition of the
+// small ops bit for bit, because both call the same kernels, and a batch equals its sequences one by one.
 
 import type { Tensor } from '../runtime/tensor';
 import { noInt32, runLists, withInt32 } from './run';
@@ -23,7 +23,7 @@ export interface DecoderLayerWeights {
   readonly eps: Tensor;
 }
 
-/** What a sequence has in one layer. */
+/** The state of a sequence in one layer. */
 export interface CachedSequence {
   /** Its cache, to which its rows of x are appended. */
   readonly kv: Tensor;
@@ -37,13 +37,13 @@ export interface CachedLayer {
   readonly sequences: readonly CachedSequence[];
 }
 
-/** Which rows of x belong to which sequence, and what these attend. */
+/** The sequence of each row of x, and the rows that it attends. */
 export interface RaggedRows {
-  /** int32 [sequences]: rows of x of each, end to end. */
+  /** int32 [sequences]: number of rows of x of each sequence, in order. */
   readonly segments: Tensor;
   /**
-   * int32 [layers, sequences, 3] (tail, length, columns): first cache row of the contiguous rest, rows in the cache before x, whether
-   * the column mean of the softmax over [rows, tail .. length + t - 1] is wanted (t: the sequence's rows of x).
+   * int32 [layers, sequences, 3] (tail, length, columns): first cache row of the contiguous tail, number of rows in the cache before x, and
+   * whether to return the column mean of the softmax over [rows, tail .. length + t - 1] (t: the sequence's rows of x).
    */
   readonly ranges: Tensor;
   /**
@@ -56,9 +56,9 @@ export interface RaggedRows {
 /**
  * One layer after another: h = x + o(attend(rope(qkv(norm(x))))), y = h + down(silu(gate(n)) up(n)), n = norm(h). The bits of a
  * sequence do not depend on the others, nor on how many layers a call runs.
- * @param x f32 [t, d], the rows of all sequences end to end
+ * @param x f32 [t, d], the concatenated rows of all sequences
  * @param table f32 [2, t, c / 2], of the rows' positions
- * @returns [y f32 [t, d] of the last layer, columns f32 [n]: layer by layer, and in it sequence by sequence, those that are wanted]
+ * @returns [y f32 [t, d] of the last layer, columns f32 [n]: the requested ones, by layer and then by sequence]
  */
 export function decoderLayers(
   x: Tensor,

@@ -1,5 +1,5 @@
-// The KV cache of one layer: made, written and read by ops only, since appends write in place and tfjs keeps host copies
-// of tensors that JavaScript reads.
+// The KV cache of one layer. Only ops make, write and read it, because appends write in place and tfjs keeps host copies of tensors that
+// JavaScript reads.
 
 import { totalmem } from 'node:os';
 import { SparseVilaError } from '../errors';
@@ -11,7 +11,7 @@ export type KvType = 'bf16' | 'f32';
 
 const ELEMENT_BYTES: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
 
-/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` for a layer's cache of more than the machine has: TensorFlow would try for many seconds first */
+/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` for a cache that exceeds the machine's memory, before TensorFlow retries for many seconds */
 export function checkKvMemory(kvHeads: number, capacity: number, c: number, type: KvType): void {
   const bytes = kvBytes(kvHeads, capacity, c, type);
   if (bytes <= totalmem()) return;
@@ -23,7 +23,7 @@ export function checkKvMemory(kvHeads: number, capacity: number, c: number, type
 }
 
 /**
- * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialized, and resident only as far as it is written.
+ * uint8 [2 (keys, values), kvHeads, capacity, c * bytes]: uninitialized; only written pages are resident.
  * @throws SparseVilaError as `checkKvMemory`
  */
 export function allocKv(kvHeads: number, capacity: number, c: number, type: KvType): Tensor {
@@ -53,7 +53,7 @@ export function readKv(kv: Tensor, begin: number, end: number, c: number): Tenso
   return withInt32([begin, end, c], (range) => run('SvKvRead', [kv, range]));
 }
 
-/** Of rows begin .. end - 1, keeps only those at begin + kept[i], ascending, and moves them together; c is the head width. */
+/** Keeps of rows begin .. end - 1 only begin + kept[i], ascending, and moves them together; c is the head width. */
 export function keepKvRows(
   kv: Tensor,
   { begin, end, c }: { begin: number; end: number; c: number },

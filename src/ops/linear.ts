@@ -4,7 +4,7 @@ import type { Tensor } from '../runtime/tensor';
 import { int32, run, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
-/** Pointwise functions that a product can end with. Names as in Hugging Face configs. */
+/** Activations that can follow a product, named as in Hugging Face configs. */
 export type Activation = 'none' | 'gelu_pytorch_tanh' | 'gelu' | 'quick_gelu' | 'silu';
 export const ACTIVATION_CODE: Readonly<Record<Activation, number>> = {
   none: 0,

@@ -1,5 +1,5 @@
 // The ops that make 4-bit matrices: rounding in groups, rounding for a search, ranges, and rounding with feedback. Matrices are
-// JavaScript's arrays, read where they lie. Their definitions in plain TypeScript are spec/quantize/reference.ts.
+// JavaScript arrays, read in place. Their definitions in plain TypeScript are spec/quantize/reference.ts.
 
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -32,7 +32,7 @@ export interface RoundOptions {
   readonly symmetric: boolean;
 }
 
-/** What a matrix is scaled by before it is rounded: w columns[input] / rows[output], each step rounded to f32. */
+/** Factors that scale a matrix before rounding: w columns[input] / rows[output], each step rounded to f32. */
 export interface Scaling {
   readonly columns?: Float32Array | undefined;
   readonly rows?: Float32Array | undefined;
@@ -51,7 +51,7 @@ function withSources<T>(arrays: readonly Bytes[], body: (sources: number[]) => T
   }
 }
 
-/** Runs `body` with vectors as tensors, [0] for those that are absent. */
+/** Runs `body` with vectors as tensors, [0] for absent ones. */
 function withVectors<T>(vectors: readonly (Float32Array | undefined)[], body: (tensors: Tensor[]) => T): T {
   const tensors = vectors.map((vector) => float32(vector ?? [], [vector?.length ?? 0]));
   try {
@@ -84,7 +84,7 @@ function taken(tensor: Tensor): Float32Array {
 }
 
 /**
- * The nearest matrix that 4 bits can hold of `matrix`, scaled and then clamped.
+ * The nearest 4-bit matrix to `matrix`, scaled and then clamped.
  * @param limits f32 [rows, ceil(cols / group)], the largest magnitudes
  */
 export function quantizeMatrix(
@@ -107,7 +107,7 @@ export function quantizeMatrix(
 }
 
 /**
- * Q(W diag(s)) diag(1 / s) of matrices stacked by rows, packed: what takes W's place when its input is not touched. The caller
+ * Q(W diag(s)) diag(1 / s) of matrices stacked by rows, packed: it replaces W if the input is not scaled. The caller
  * disposes of the tensor.
  */
 export function packRounded(matrices: readonly Matrix[], options: RoundOptions, s: Float32Array): PackedMatrix {
@@ -122,8 +122,8 @@ export function packRounded(matrices: readonly Matrix[], options: RoundOptions, 
 }
 
 /**
- * What quantized matrices stacked by rows stand for, packed: (q - zero) scale / columns[input] / rows[output]. The caller disposes
- * of the tensor.
+ * Dequantizes matrices stacked by rows into a packed one: (q - zero) scale / columns[input] / rows[output]. The caller disposes of the
+ * tensor.
  */
 export function packQuantizedMatrices(matrices: readonly QuantizedMatrix[], scaling: Scaling): PackedMatrix {
   const [first] = matrices;
@@ -149,9 +149,9 @@ function packedF32(
 }
 
 /**
- * The limits that round best, f32 [rows, ceil(cols / group)]: of each group's largest magnitude, shrunk in ten steps to 0.55, the
- * one whose clamping and rounding d costs least by d^T H d.
- * @param grams per group its H, f32 [n, n], one after the other
+ * The best clipping limits, f32 [rows, ceil(cols / group)]: of ten limits per group, from its largest magnitude down to 0.55 of it, the one
+ * whose error d after clamping and rounding has the smallest d^T H d.
+ * @param grams the H of each group, f32 [n, n], concatenated
  */
 export function clipLimits(matrix: Matrix, options: RoundOptions, scaling: Scaling, grams: Float32Array): Float32Array {
   return withSources([matrix.values], (sources) =>
@@ -162,10 +162,10 @@ export function clipLimits(matrix: Matrix, options: RoundOptions, scaling: Scali
 }
 
 /**
- * Rounds `matrix`, scaled, to the grid of `grid`: the same scales and zero points, other nibbles. What a weight loses is made up
- * for by the next ones of its row within a block of inputs. (GPTQ, arXiv 2210.17323, sections 3.2 and 3.3.)
- * @param block inputs of a block: whole groups
- * @param grams per block its H, f32 [n, n], one after the other
+ * Rounds `matrix`, scaled, to the grid of `grid`: with its scales and zero points, but other nibbles. The error of a weight is
+ * compensated by the next weights of its row within a block of inputs. (GPTQ, arXiv 2210.17323, sections 3.2 and 3.3.)
+ * @param block number of inputs of a block, a multiple of the group
+ * @param grams the H of each block, f32 [n, n], concatenated
  */
 export function feedbackRound(
   matrix: Matrix,

@@ -3,7 +3,7 @@
 import type { Tensor } from '../runtime/tensor';
 import { float32, run } from './run';
 
-/** Where a row stands: one number on every axis, or one for each of the axes time, row and column (M-RoPE, arXiv 2409.12191, section 2.1). */
+/** The position of a row: one number on every axis, or one for each of the axes time, row and column (M-RoPE, arXiv 2409.12191, section 2.1). */
 export type Position = number | readonly [time: number, row: number, column: number];
 
 /**

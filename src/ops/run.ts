@@ -1,14 +1,14 @@
-// How our ops are called: by name on tfjs-node's backend, with no attributes (TensorFlow caches a kernel per attribute
-// value for ever). Positions, lengths and flags travel as int32 tensors. Knows nothing about what an op computes.
-// Every function throws a SparseVilaError, whatever is wrong: ERR_OP for what the op refuses, ERR_OUT_OF_MEMORY,
-// ERR_DISPOSED, ERR_FILE_CHANGED and ERR_FILE_UNREADABLE.
+// Calls ops by name on tfjs-node's backend, without attributes, because TensorFlow caches a kernel per attribute value permanently. Positions,
+// lengths and flags are int32 tensors. Does not know what an op computes.
+// Every function throws only SparseVilaErrors: ERR_OP for arguments that the op refuses, ERR_OUT_OF_MEMORY, ERR_DISPOSED, ERR_FILE_CHANGED and
+// ERR_FILE_UNREADABLE.
 
 import { SparseVilaError } from '../errors';
 import { guard, opError } from '../runtime/op_error';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 
-/** Runs `body`, which runs an op. A disposed input makes the backend fail in a way that does not say so. */
+/** Runs `body`, which runs an op. Checks for disposed inputs, because the backend's error does not mention them. */
 function guardOp<T>(op: string, inputs: readonly Tensor[], body: () => T): T {
   try {
     return body();
@@ -37,8 +37,8 @@ export function runTwo(op: string, inputs: readonly Tensor[]): [Tensor, Tensor] 
 }
 
 /**
- * Runs an op with two outputs whose inputs include lists. `lengths` names the attributes that hold their lengths: TensorFlow keeps a
- * kernel per value, of which there are as many as sizes of a model and of batches.
+ * Runs an op with two outputs whose inputs include lists. `lengths` names the attributes that hold their lengths: TensorFlow caches
+ * a kernel per value, but there are few values: the sizes of models and of batches.
  */
 export function runLists(
   op: string,
@@ -51,7 +51,7 @@ export function runLists(
   return guardOp(op, inputs, () => backend.executeMultipleOutputs(op, attrs, inputs, 2)) as [Tensor, Tensor];
 }
 
-/** Runs an op that only has an effect. */
+/** Runs an op without outputs. */
 export function runEffect(op: string, inputs: readonly Tensor[]): void {
   runMany(op, inputs, 0);
 }
@@ -79,7 +79,7 @@ export function noInt32(): Tensor {
   return empty;
 }
 
-/** Runs `body` with an int32 tensor that lives as long as the call. */
+/** Runs `body` with an int32 tensor that is disposed of after the call. */
 export function withInt32<T>(values: readonly number[] | Int32Array, body: (tensor: Tensor) => T): T {
   const tensor = int32(values);
   try {

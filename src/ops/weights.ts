@@ -1,12 +1,12 @@
-// Weight tensors made straight from a source (a mapped checkpoint file, or a typed array): packed matrices for the matrix
-// products, 4-bit ones among them, and f32 tensors for norms and biases. Knows nothing about checkpoints' names.
+// Makes weight tensors directly from a source (a mapped checkpoint file, or a typed array): packed matrices for products, including 4-bit
+// ones, and f32 tensors for norms and biases. Knows nothing about the names in checkpoints.
 
 import { SparseVilaError } from '../errors';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { run, withInt32 } from './run';
 
-/** How a matrix is stored. Products accumulate in f32 whatever the storage. */
+/** The data type of a matrix. Products always accumulate in f32. */
 export type WeightType = 'f32' | 'f16' | 'bf16';
 const TYPE_CODE: Readonly<Record<WeightType, number>> = { f32: 0, f16: 1, bf16: 2 };
 export const WEIGHT_BYTES: Readonly<Record<WeightType, number>> = { f32: 4, f16: 2, bf16: 2 };
@@ -32,7 +32,7 @@ export interface PackedMatrix {
 }
 
 export interface PackOptions {
-  /** Storage; default that of the first part. */
+  /** Data type; default that of the first part. */
   readonly type?: WeightType;
   /** Two parts, gate and up, of equal rows. */
   readonly gated?: boolean;
@@ -40,7 +40,7 @@ export interface PackOptions {
   readonly roundActivations?: boolean;
 }
 
-/** Outputs of a strip: packed matrices are stored in strips. */
+/** Number of outputs of a strip; packed matrices are stored in strips. */
 const STRIP = 16;
 const HEADER_BYTES = 64;
 
@@ -66,7 +66,7 @@ const words = (offset: number): [number, number] => [offset | 0, Math.floor(offs
 
 /**
  * Packs parts, stacked along rows, of k inputs each.
- * Throws `ERR_WEIGHT` when a part lies outside its source.
+ * Throws `ERR_WEIGHT` if a part is outside its source.
  */
 export function packMatrix(parts: readonly WeightPart[], k: number, options: PackOptions = {}): PackedMatrix {
   const first = parts[0];
@@ -102,7 +102,7 @@ export function packArrays(matrices: readonly Float32Array[], k: number, options
   }
 }
 
-/** 4-bit file formats, in the order of native/kernels/int4_formats.h, which says where each nibble lies. */
+/** 4-bit file formats, in the order of native/kernels/int4_formats.h, which documents the place of each nibble. */
 const INT4_FORMATS = ['awq-gemm', 'awq-gemv', 'awq-gemv-fast', 'pack-quantized', 'gptq', 'gptq-v2'] as const;
 export type Int4Format = (typeof INT4_FORMATS)[number];
 /** Inputs per scale that the kernels know, largest first. */
@@ -121,19 +121,19 @@ export interface Int4Part {
   readonly scales: ByteRange;
   /** Absent: symmetric `pack-quantized`. */
   readonly zeros?: ByteRange | undefined;
-  /** int32 [k]: has to be i / group for every input i. */
+  /** int32 [k]: must be i / group for every input i. */
   readonly groupIndex?: ByteRange | undefined;
-  /** int64 [2]: has to be [rows, k]. */
+  /** int64 [2]: must be [rows, k]. */
   readonly shape?: ByteRange | undefined;
 }
 
-/** What the parts of a 4-bit matrix have in common. */
+/** The settings that the parts of a 4-bit matrix share. */
 export interface Int4Layout {
   readonly format: Int4Format;
   readonly k: number;
   /** Inputs per scale in the file. */
   readonly group: number;
-  /** Inputs per scale as stored: 32, 64 or 128. Divides `group`; any when one scale serves the whole row. */
+  /** Inputs per scale as stored: 32, 64 or 128. Divides `group`; any of them if one scale serves the whole row. */
   readonly storedGroup: number;
   readonly scaleType: WeightType;
 }
@@ -142,7 +142,7 @@ export interface Int4Layout {
 export type Precision = 'exact' | 'fast';
 
 /**
- * Packs 4-bit matrices, stacked along rows (multiples of 16, but for the last) or gate and up; nothing is rounded.
+ * Packs 4-bit matrices, stacked along rows (multiples of 16, except the last) or as gate and up; nothing is rounded.
  * Throws "part i: <tensor>: …" for scales that are NaN or infinite, f32 scales that neither f16 nor bf16 holds, activation
  * order, another weight_shape, and parts outside their sources.
  */
@@ -166,14 +166,14 @@ export function packInt4(
 
 /**
  * Rows [row, row + rows) of a packed matrix of any type, f32 [rows, inputs]. 4-bit weights are (q - z) s, or q s + sz where
- * the file stores sz = -z s, evaluated in f32. A gated matrix has 16 rows of gate, 16 of up, and so on, the last 16 filled up
+ * the file stores sz = -z s, evaluated in f32. A gated matrix has 16 rows of gate, 16 of up, and so on, the last 16 padded
  * with zeros.
  */
 export function dequantize(matrix: PackedMatrix, row = 0, rows = matrix.outputs): Tensor {
   return withInt32([row, rows], (range) => run('SvDequantize', [matrix.tensor, range]));
 }
 
-/** A matrix to hold in 8 bits: int8 with its scales as a file stores them, or floats that are rounded at max|w| / 127 per row. */
+/** A matrix to store in 8 bits: int8 with the scales of a file, or floats, which are rounded in steps of max|w| / 127 per row. */
 export interface Int8Part extends ByteRange {
   readonly rows: number;
   readonly type: WeightType | 'int8';

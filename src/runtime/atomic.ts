@@ -1,6 +1,6 @@
-// Writes a file, or installs a folder, all at once: the work happens in a temporary sibling, the rename at the end is the only
-// step that others can see. So a target that exists is complete, whoever was killed when. And the one place that puts errors of
-// writing (a full disk, a read-only folder) in words.
+// Writes a file or installs a folder atomically: the work happens in a temporary sibling, and the final rename is the only step that others
+// can see. A target that exists is therefore complete, whichever process was killed. Also turns errors of writing (a full disk, a read-only
+// folder) into messages.
 
 import { randomBytes } from 'node:crypto';
 import {
@@ -34,33 +34,32 @@ export async function installOnce(target: string, build: (temporary: string) => 
   try {
     makeFolder(dirname(target));
     await build(temporary);
-    // rename() silently replaces a file; for a file that is right too, since equal names mean equal content.
+    // rename() replaces a file silently, which is correct too, because equal names mean equal content.
     await rename(temporary, target);
     return true;
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
-    // Whatever went wrong here (a lost race for the rename, a source that the winner has cleared away):
-    // a target that exists is complete.
+    // Whatever went wrong (a lost race for the rename, a source that the winner has removed): an existing target is complete.
     if (existsSync(target)) return false;
     throw writeError(error, target);
   }
 }
 
-/** Removes `path` in one step as far as others can see, so that nobody finds half of it. */
+/** Removes `path` in one visible step, so that nobody finds part of it. */
 export async function removeAtOnce(path: string): Promise<void> {
   const temporary = temporaryName(path);
   const moved = await rename(path, temporary).then(
     () => true,
     () => false,
   );
-  // What a program is still writing to may be removed by a later `removeStale`.
+  // A later `removeStale` removes what a program was still writing to.
   if (moved) await rm(temporary, { recursive: true, force: true, maxRetries: 3 }).catch(() => undefined);
 }
 
 /**
- * Writes `file` aside, brings it to the disk and gives it its name, making its folder. What was there is replaced; a link is kept,
- * and what it points to is replaced.
- * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` (also where a folder, a FIFO or a device lies)
+ * Writes `file` to a temporary, flushes it to disk and renames it, making its folder. An existing file is replaced; of a link, the file that it
+ * points to is replaced.
+ * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` (also for a folder, a FIFO or a device at the path)
  */
 export function replaceFile(file: string, content: string | Uint8Array, mode = 0o666): void {
   let temporary: string | undefined;
@@ -82,7 +81,7 @@ export function replaceFile(file: string, content: string | Uint8Array, mode = 0
   }
 }
 
-/** Brings the names in a folder to the disk. Some file systems cannot; there it does nothing. */
+/** Flushes the entries of a folder to disk. Does nothing on file systems that cannot. */
 export function syncFolder(folder: string): void {
   const fd = openSync(folder, 'r');
   try {
@@ -110,7 +109,7 @@ export function temporaryName(target: string): string {
   return join(dirname(target), `${start}.tmp-${randomBytes(8).toString('hex')}`);
 }
 
-/** Whether a name is one of `temporaryName`: what a killed process leaves. */
+/** Whether a name was made by `temporaryName`, as left by a killed process. */
 export const isTemporary = (name: string): boolean => TEMPORARY.test(name);
 
 const FULL: Readonly<Record<string, string>> = {
@@ -134,13 +133,13 @@ const UNWRITABLE: Readonly<Record<string, string>> = {
   EIO: 'the disk reports an input/output error',
 };
 
-/** Calls on files: the error of a program that cannot be started, or of a connection, is not one of writing. */
+/** System calls on files: other calls, such as starting a program or connecting, do not mean an error of writing. */
 const FILE_CALLS =
   /^(open|access|write|fsync|fdatasync|ftruncate|mkdir|mkdtemp|rename|copyfile|sendfile|link|symlink|unlink|rmdir|scandir|l?stat|statfs|u?time|f?chmod|rm|close)/;
 
 /**
- * The error of writing `file` in words: `ERR_DISK_FULL` or `ERR_OUTPUT_UNWRITABLE`. Errors that do not come from the system (ours,
- * an abort) stay as they are.
+ * The error for a failure to write `file`: `ERR_DISK_FULL` or `ERR_OUTPUT_UNWRITABLE`. Errors that do not come from the system (ours, an
+ * abort) stay unchanged.
  */
 export function writeError(error: unknown, file: string): unknown {
   const code = codeOf(error) ?? '';
@@ -151,13 +150,13 @@ export function writeError(error: unknown, file: string): unknown {
   return diskFull(file, full, error);
 }
 
-/** The error of a program that ended because the disk is full, as its last lines or the disk of `folder` say; else undefined. */
+/** The error of a program that ended because the disk is full, judged by its last lines or the disk of `folder`; else undefined. */
 export function fullDiskIn(lines: readonly string[], folder: string): SparseVilaError | undefined {
   const said = lines.some((line) => /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line));
   return said || isFull(folder) ? diskFull(folder, 'no space is left on this disk') : undefined;
 }
 
-/** Whether less than 64 KiB are left: CMake's own messages do not say it. */
+/** Whether less than 64 KiB are free: CMake's own messages do not report a full disk. */
 function isFull(folder: string): boolean {
   try {
     const { blocks, bavail, bsize } = statfsSync(folder);
@@ -178,12 +177,12 @@ function unwritable(file: string, reason: string, cause?: unknown): SparseVilaEr
 }
 
 /**
- * Makes sure that a folder that exists has room for `bytes` more.
+ * Checks that an existing folder has room for `bytes` more.
  * @throws SparseVilaError `ERR_DISK_FULL` with both numbers; `advice` ends its message
  */
 export async function requireSpace(folder: string, bytes: number, advice = 'Free some.'): Promise<void> {
   const disk = await statfs(folder).catch(() => undefined);
-  if (disk === undefined || disk.blocks === 0) return; // file systems that do not count
+  if (disk === undefined || disk.blocks === 0) return; // a file system that does not report its size
   const free = disk.bavail * disk.bsize;
   if (free >= bytes) return;
   const gb = (count: number): string =>
@@ -196,13 +195,13 @@ export async function requireSpace(folder: string, bytes: number, advice = 'Free
 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-/** What may go, and after how long without use: temporaries of killed processes, and what old sources compiled to. */
+/** What may be removed, and after how long without use: temporaries of killed processes, and builds of old sources. */
 const STALE: readonly (readonly [name: RegExp, afterMs: number])[] = [
   [TEMPORARY, DAY_MS],
   [/^(native|gpu|standin|build)-[0-9a-f-]+(\.log|\.lock|\.failed)?$/, 30 * DAY_MS],
 ];
 
-/** Removes what is stale in `folder`, and returns the names. */
+/** Removes stale entries of `folder`, and returns their names. */
 export async function removeStale(folder: string, now: number = Date.now()): Promise<string[]> {
   const removed: string[] = [];
   for (const name of await readdir(folder).catch(() => [])) {
@@ -210,7 +209,7 @@ export async function removeStale(folder: string, now: number = Date.now()): Pro
     const path = join(folder, name);
     const used = afterMs === undefined ? undefined : await lastUsed(path);
     if (afterMs === undefined || used === undefined || now - used < afterMs) continue;
-    // In a cache that others share or that is read-only it may be theirs to remove.
+    // In a shared or read-only cache only others may be able to remove it.
     const isGone = await rm(path, { recursive: true, force: true }).then(
       () => true,
       () => false,
@@ -220,10 +219,10 @@ export async function removeStale(folder: string, now: number = Date.now()): Pro
   return removed;
 }
 
-/** Notes that `path` is in use, so that `removeStale` keeps it. */
+/** Marks `path` as in use, so that `removeStale` keeps it. */
 export async function markUsed(path: string): Promise<void> {
   const now = new Date();
-  await utimes(path, now, now).catch(() => undefined); // a cache that is read-only is kept by others
+  await utimes(path, now, now).catch(() => undefined); // A read-only cache is maintained by others.
 }
 
 async function lastUsed(path: string): Promise<number | undefined> {

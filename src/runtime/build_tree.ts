@@ -1,5 +1,5 @@
-// The folder that CMake builds in. In a clone it is kept, so that an edit recompiles what it touched; an installed
-// package is compiled once, in a folder that goes away. Knows nothing of what is built.
+// The folder that CMake builds in. In a clone it is kept, so that an edit recompiles only what depends on it; an installed package is compiled
+// once, in a temporary folder. Does not know what is built.
 
 import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
@@ -12,19 +12,19 @@ import { packageFolder } from './paths';
 
 export interface BuildTreeOptions {
   readonly cache: string;
-  /** What the kept folder is for, besides this clone: a change means another folder. */
+  /** The purpose of the kept folder, besides this clone: another value means another folder. */
   readonly inputs: readonly string[];
   /** The files that are compiled, and hashes of their content. */
   readonly sources: Readonly<Record<string, string>>;
-  /** Where to build instead. */
+  /** The folder to build in otherwise. */
   readonly temporary: string;
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Calls `build` with a folder to build in: one kept in `cache` for equal `inputs`, when this is a clone and no other
- * process is building there; else `temporary`. A kept folder is wiped when a build in it did not end by itself, since
- * a killed compiler leaves half an object file with a new date.
+ * Calls `build` with a folder to build in: in a clone, one kept in `cache` for equal `inputs`, unless another process is building there;
+ * otherwise `temporary`. A kept folder is wiped if a build in it was killed, because a killed compiler leaves a partial object file with a new
+ * date.
  */
 export async function inBuildTree(options: BuildTreeOptions, build: (tree: string) => Promise<void>): Promise<void> {
   const isClone = existsSync(join(packageFolder(), 'src'));
@@ -50,8 +50,8 @@ export async function inBuildTree(options: BuildTreeOptions, build: (tree: strin
 }
 
 /**
- * make goes by dates. A source whose content changed while its date did not (`cp -p`, an archive) would keep its old
- * object, so such a tree is wiped.
+ * make compares dates. If a source's content changed while its date did not (`cp -p`, an archive), make would keep its old object, so such a
+ * tree is wiped.
  */
 async function wipeIfMisdated(tree: string, sources: Readonly<Record<string, string>>): Promise<void> {
   const note = join(tree, 'sources.json');
@@ -65,7 +65,7 @@ async function wipeIfMisdated(tree: string, sources: Readonly<Record<string, str
   replaceFile(note, JSON.stringify(sources));
 }
 
-/** What the last build noted; nothing where the note is broken, so that every source counts as changed. */
+/** The hashes of the last build; empty if the record is broken, so that every source counts as changed. */
 async function readNote(note: string): Promise<Record<string, string>> {
   try {
     return JSON.parse(await readFile(note, 'utf8')) as Record<string, string>;
@@ -75,8 +75,8 @@ async function readNote(note: string): Promise<Record<string, string>> {
 }
 
 /**
- * The lock of `tree`, or undefined while another process builds there. When its last owner was killed, the tree is removed, and this
- * build is made elsewhere: compilers that the owner had started may still be writing to paths below the tree.
+ * Locks `tree`; returns undefined while another process builds there. If its last owner was killed, the tree is removed, and this build uses
+ * the temporary folder, because compilers that the owner started may still be writing below the tree.
  */
 async function lockTree(tree: string): Promise<Lock | undefined> {
   try {

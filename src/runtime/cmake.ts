@@ -1,5 +1,4 @@
-// Compiles a folder with CMake into the cache, with progress and a log that stays when it fails. Knows nothing of what
-// is compiled.
+// Compiles a folder with CMake into the cache, with progress and a log that is kept after a failure. Does not know what is compiled.
 
 import { readdirSync, statSync } from 'node:fs';
 import { copyFile, mkdir, rm } from 'node:fs/promises';
@@ -20,21 +19,21 @@ export interface CmakeTools {
 }
 
 export interface CmakeBuild {
-  /** What is compiled, for progress and errors: `native modules`. */
+  /** The name of the build for progress and errors: `native modules`. */
   readonly name: string;
   /** The folder of CMakeLists.txt. */
   readonly folder: string;
   readonly tools: CmakeTools;
-  /** Variables that CMakeLists.txt has to be told. */
+  /** Variables for CMakeLists.txt. */
   readonly definitions: Readonly<Record<string, string>>;
-  /** What a kept build tree is for, besides the clone: the compilers' versions, say. */
+  /** The inputs of a kept build tree, besides the clone, such as the compilers' versions. */
   readonly inputs: readonly string[];
   readonly sources: SourceSet;
   /** The files to keep of what was built. */
   readonly products: readonly string[];
 }
 
-/** What compiling needs. Throws `ERR_NO_COMPILER` saying what to install. */
+/** Checks for the programs that compiling needs. Throws `ERR_NO_COMPILER` naming what to install. */
 export function requireCmake(env: Environment = process.env): CmakeTools {
   const compiler = findCompiler(env);
   const cmake = findProgram(['cmake'], env);
@@ -55,12 +54,12 @@ export function findBuild(name: string, key: string, env: Environment = process.
   const folders = readdirSync(cache)
     .filter((entry) => pattern.test(entry))
     .map((entry) => join(cache, entry));
-  // One that is being removed has no time.
+  // A build that is being removed has no modification time.
   const time = (folder: string): number => statSync(folder, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   return folders.filter(isFolder).sort((a, b) => time(b) - time(a))[0];
 }
 
-/** Where the log of a failed build of `target` is. */
+/** The path of the log of a failed build of `target`. */
 export function buildLog(target: string): string {
   return `${target.replace(/\.tmp-.*$/, '')}.log`;
 }

@@ -1,5 +1,5 @@
-// Loads the engine, tfjs-node-gpu 4.22, in place of its own index.js: on today's Node, which lacks two functions that it calls, with our copy of
-// tfjs-core and the binding that set-up compiled. Works under jest, where every spec file has modules of its own.
+// Loads the engine, tfjs-node-gpu 4.22, instead of its own index.js: on current Node versions, which lack two functions that it calls, with the
+// project's copy of tfjs-core and the binding that set-up compiled. Works under jest, where each spec file has its own module instances.
 
 import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
@@ -17,7 +17,7 @@ export function polyfillUtil(util: Record<string, unknown>, nodeVersion: string 
   util.isArray = Array.isArray;
 }
 
-/** tfjs-core's functions for whoever brings a backend. */
+/** The functions of tfjs-core that register a backend. */
 interface Core extends Tf {
   registerBackend(name: string, make: () => unknown, priority: number): boolean;
   setBackend(name: string): boolean;
@@ -25,7 +25,7 @@ interface Core extends Tf {
 
 const BACKEND = 'tensorflow';
 
-/** Marks our backend: a second copy of this module in the process finds that of the first, since tfjs's engine is global. */
+/** Marks the backend: a second copy of this module in the process recognizes it, because tfjs's engine is global. */
 const OURS = Symbol.for('sparsevila.backend');
 type Marked = { [OURS]?: true };
 

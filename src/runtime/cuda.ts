@@ -1,5 +1,5 @@
-// Finds or fetches nvcc, CUDA's compiler: the machine's own when it is recent enough, else NVIDIA's packages on PyPI, put
-// together in the cache as its installer would lay them out. Knows nothing of what is compiled.
+// Finds or fetches nvcc, CUDA's compiler: the machine's own if it is recent enough, else NVIDIA's packages on PyPI, arranged in the cache as
+// its installer would. Does not know what is compiled.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -24,7 +24,7 @@ export interface CudaCompiler {
 }
 
 interface CudaWheel extends Wheel {
-  /** Of its files, those that compiling and linking statically need; paths within nvidia/cu13/. */
+  /** The files of the wheel that compiling and static linking need, as paths within nvidia/cu13/. */
   readonly files: RegExp;
 }
 
@@ -86,19 +86,19 @@ export function cudaWheels(platform: string = process.platform, arch: string = p
   });
 }
 
-/** The version that an nvcc says it has, like `13.0`; undefined when it does not run. */
+/** The version that an nvcc reports, like `13.0`; undefined if it does not run. */
 export function nvccVersion(nvcc: string): string | undefined {
   const { stdout, status } = spawnSync(nvcc, ['--version'], { encoding: 'utf8', timeout: 60_000 });
   return status === 0 ? /release (\d+\.\d+)/.exec(stdout)?.[1] : undefined;
 }
 
-/** Whether an nvcc of this version knows the GPUs that we compile for, and the C++ that we write. */
+/** Whether an nvcc of this version supports the GPUs and the C++ standard that the kernels need. */
 export function isRecentCuda(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
 }
 
-/** The machine's own compilers, in the order in which they are asked: CUDA_HOME's, then PATH's; too old ones as well. */
+/** The machine's own compilers in the order of preference: those of CUDA_HOME, then of PATH; including outdated ones. */
 export function installedCuda(env: Environment = process.env): CudaCompiler[] {
   const home = env.CUDA_HOME ? findProgram([join(env.CUDA_HOME, 'bin', 'nvcc')], env) : undefined;
   const found = [
@@ -111,7 +111,7 @@ export function installedCuda(env: Environment = process.env): CudaCompiler[] {
   });
 }
 
-/** The compiler to use, without fetching: the machine's first that is recent enough, else the fetched one. */
+/** The compiler to use without fetching: the machine's first one that is recent enough, else the fetched one. */
 export function findCuda(env: Environment = process.env): CudaCompiler | undefined {
   const installed = installedCuda(env).find(({ version }) => isRecentCuda(version));
   return installed ?? (existsSync(cudaFolder(env)) ? fetched(env) : undefined);
@@ -127,7 +127,7 @@ function fetched(env: Environment): CudaCompiler {
   return { nvcc: join(cudaFolder(env), 'bin', 'nvcc'), version, source: 'PyPI' };
 }
 
-/** Like `findCuda`, and fetches the pinned compiler when there is none. What is fetched stays when this is stopped. */
+/** Like `findCuda`, but fetches the pinned compiler if there is none. Files that were fetched stay if this is aborted. */
 export async function ensureCuda(options: FetchOptions = {}): Promise<CudaCompiler> {
   const env = options.env ?? process.env;
   const found = findCuda(env);

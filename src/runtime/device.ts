@@ -1,5 +1,5 @@
-// Which device TensorFlow is to run on, and why not the GPU: rules on facts about the machine, and the request in
-// SPARSEVILA_DEVICE. Changes nothing, loads nothing.
+// Decides which device TensorFlow runs on, and the reason for not using the GPU, from facts about the machine and SPARSEVILA_DEVICE. Changes
+// nothing and loads nothing.
 
 import { SparseVilaError } from '../errors';
 import { CUDA_VERSION, findCuda } from './cuda';
@@ -8,11 +8,11 @@ import type { Libtensorflow } from './libtensorflow';
 import { type Nvidia, nvidia } from './nvidia';
 import type { Environment } from './paths';
 
-/** `auto`: the GPU where it can be used, else the CPU. `standin`: the GPU's stand-in on a processor, for tests. */
+/** `auto`: the GPU if it can be used, else the CPU. `standin`: the GPU's stand-in on a processor, for tests. */
 export const DEVICES = ['auto', 'cpu', 'gpu', 'standin'] as const;
 export type DeviceRequest = (typeof DEVICES)[number];
 
-/** What SPARSEVILA_DEVICE asks for. @throws SparseVilaError `ERR_BAD_DEVICE` */
+/** The value of SPARSEVILA_DEVICE. @throws SparseVilaError `ERR_BAD_DEVICE` */
 export function requestedDevice(env: Environment = process.env): DeviceRequest {
   const asked = env.SPARSEVILA_DEVICE || 'auto';
   const requested = DEVICES.find((name) => name === asked);
@@ -24,22 +24,22 @@ export function requestedDevice(env: Environment = process.env): DeviceRequest {
 }
 
 const SETUP = 'Run `npx sparsevila setup`.';
-/** After a build that failed. */
+/** Advice after a failed build. */
 export const FIX_HINT =
   'Fix what the row `GPU library` of `npx sparsevila doctor` says, then run `npx sparsevila setup --gpu`.';
 
 /** Why the GPU is not used. */
 export interface Reason {
   readonly why: string;
-  /** What to do about it; undefined where there is nothing amiss: a machine without a GPU, or a user who asked for the CPU. */
+  /** Advice; undefined if nothing is wrong: a machine without a GPU, or a user who selected the CPU. */
   readonly advice?: string;
 }
 
-/** The oldest GPU that the library has code for, and the oldest drivers that run what each CUDA has built. */
+/** The oldest GPU that the library has code for, and the oldest driver for each version of CUDA. */
 const OLDEST_CAPABILITY = 8.0;
 const OLDEST_DRIVER: Readonly<Record<number, string>> = { 12: '525.60.13', 13: '580.65.06' };
 
-/** Why this machine's hardware or driver cannot run a library built with a version of CUDA; undefined when they can. */
+/** Why this machine's hardware or driver cannot run a library built with a version of CUDA; undefined if it can. */
 export function unsupportedReason({ devices, driver, version, gpus }: Nvidia, cuda: string): Reason | undefined {
   if (devices.length === 0) {
     return { why: `no NVIDIA GPU (/dev/nvidia0)${driver ? '' : ' and no NVIDIA driver (libcuda.so.1)'}` };
@@ -77,7 +77,7 @@ function isOlder(version: string, than: string): boolean {
   return at >= 0 && (a?.[at] ?? 0) < (b?.[at] ?? 0);
 }
 
-/** What decides whether the GPU can be used. */
+/** The facts that decide whether the GPU can be used. */
 export interface GpuFacts {
   readonly nvidia: Nvidia;
   /** The GPU's library, if it is built. */
@@ -88,7 +88,7 @@ export interface GpuFacts {
   readonly cuda: string;
 }
 
-/** Looks at the machine and the cache. Runs nvidia-smi and nvcc, so not for every start. */
+/** Examines the machine and the cache. Runs nvidia-smi and nvcc, so it is too slow for every start. */
 export function gpuFacts(libtensorflow: Libtensorflow | undefined, env: Environment = process.env): GpuFacts {
   const library = libtensorflow && findDeviceLibrary('gpu', libtensorflow, env);
   return {
@@ -109,7 +109,7 @@ export function requestedLibrary(
   return findDeviceLibrary(requested === 'standin' ? 'standin' : 'gpu', libtensorflow, env);
 }
 
-/** Why TensorFlow is on the CPU. `said` is what the library said when it was loaded; empty when it was not. */
+/** Why TensorFlow is on the CPU. `said` is the library's message when it was loaded; empty if it was not. */
 export function cpuReason(requested: DeviceRequest, facts: GpuFacts, said: string): Reason {
   if (requested === 'cpu') return { why: 'SPARSEVILA_DEVICE=cpu' };
   if (requested === 'standin') {
@@ -129,7 +129,7 @@ export function cpuReason(requested: DeviceRequest, facts: GpuFacts, said: strin
   return { why: 'the GPU library is not built', advice: SETUP };
 }
 
-/** The devices in a library's report, one per line. A report that is not the library's JSON is given back as it is. */
+/** The devices in a library's report, one per line. A text that is not the library's JSON is returned unchanged. */
 export function formatDevices(report: string): string {
   if (!report.startsWith('{')) return report;
   const { devices, runtime } = JSON.parse(report) as { devices: ReportedDevice[]; runtime: string };

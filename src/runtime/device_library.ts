@@ -1,5 +1,5 @@
-// Builds the device libraries into the cache: the GPU's, and its stand-in for tests. Each has a name that says what it
-// was made from, apart from the modules that Node loads. Knows no kernel.
+// Builds the device libraries into the cache: the GPU's, and its stand-in for tests. Their names depend on their sources, apart from the
+// modules that Node loads. Knows no kernel.
 
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -35,11 +35,11 @@ export interface DeviceLibrary {
   readonly kind: DeviceKind;
   readonly folder: string;
   readonly path: string;
-  /** Of the GPU's: the version of CUDA that it was built with, which says what driver it needs. */
+  /** For the GPU library: the version of CUDA with which it was built, which determines the required driver. */
   readonly cuda?: string;
 }
 
-/** A hash of all that determines a device library, except the compilers. `native` is the sources' folder. */
+/** A hash of everything that determines a device library, except the compilers. `native` is the sources' folder. */
 export function deviceKey(
   kind: DeviceKind,
   libtensorflow: Libtensorflow,
@@ -49,7 +49,7 @@ export function deviceKey(
   return sourceKey(SOURCES[kind], inputs, native);
 }
 
-/** The library built from the present sources, whichever compiler made it; undefined when there is none. */
+/** The library built from the present sources, by any compiler; undefined if there is none. */
 export function findDeviceLibrary(
   kind: DeviceKind,
   libtensorflow: Libtensorflow,
@@ -66,7 +66,7 @@ function libraryIn(kind: DeviceKind, folder: string): DeviceLibrary {
   return { ...library, cuda: version };
 }
 
-/** Like `findDeviceLibrary`, and compiles it when there is none; the GPU's with a compiler that is fetched if need be. */
+/** Like `findDeviceLibrary`, but compiles the library if there is none; the GPU's with a compiler that is fetched if necessary. */
 export async function ensureDeviceLibrary(
   kind: DeviceKind,
   libtensorflow: Libtensorflow,
@@ -111,17 +111,17 @@ function failurePath(libtensorflow: Libtensorflow, env: Environment): string {
   return join(cacheFolder(env), `gpu-${deviceKey('gpu', libtensorflow)}.failed`);
 }
 
-/** The last failure to build the GPU's library from the present sources; undefined when it was not tried or was built. */
+/** The last failure to build the GPU library from the present sources; undefined if it was not tried or succeeded. */
 export function gpuFailure(libtensorflow: Libtensorflow, env: Environment = process.env): GpuFailure | undefined {
   const path = failurePath(libtensorflow, env);
   try {
     return JSON.parse(readFileSync(path, 'utf8')) as GpuFailure;
   } catch {
-    return undefined; // there is none, or it is broken
+    return undefined; // The file is missing or broken.
   }
 }
 
-/** Remembers a failure for doctor and for the next set-up, or with undefined forgets it. */
+/** Stores a failure for doctor and for the next set-up; undefined clears it. */
 export async function noteGpuFailure(
   libtensorflow: Libtensorflow,
   failure: GpuFailure | undefined,

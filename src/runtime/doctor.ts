@@ -1,5 +1,5 @@
-// Says what this machine has of all that running needs, what is missing, and what to do about it. Changes nothing.
-// TensorFlow is started in a process of its own, so that a crash is reported and not suffered.
+// Reports everything that this machine has for running, what is missing, and what to do about it. Changes nothing. TensorFlow is started in a
+// separate process, so that a crash becomes a report.
 
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
@@ -34,12 +34,12 @@ export interface DiagnosisRow {
   readonly name: string;
   readonly status: Status;
   readonly value: string;
-  /** What to do; there when `status` is not `ok`. */
+  /** Advice; present if `status` is not `ok`. */
   readonly advice?: string;
 }
 
 export interface Report {
-  /** No row has failed. */
+  /** Whether no row failed. */
   readonly ok: boolean;
   readonly rows: readonly DiagnosisRow[];
 }
@@ -47,7 +47,7 @@ export interface Report {
 const SETUP = 'Run `npx sparsevila setup`.';
 const PROBE_TIMEOUT_MS = 60_000;
 
-/** Looks at the machine and starts TensorFlow once, in another process; takes about a second. */
+/** Examines the machine and starts TensorFlow once, in another process; takes about a second. */
 export async function diagnose(): Promise<Report> {
   const libtensorflow = attempt(() => findLibtensorflow());
   const native = attempt(() => (libtensorflow.value ? findNative(libtensorflow.value) : undefined));
@@ -55,7 +55,7 @@ export async function diagnose(): Promise<Report> {
   const facts = gpuFacts(libtensorflow.value);
   const engine = findEngine();
   const isSetUp = installed && engine !== undefined;
-  // What is missing is listed in the order in which it has to be brought: a row needs only rows above it.
+  // In the order of installation: a row depends only on rows above it.
   const rows = [
     nodeRow(),
     systemRow(libtensorflow.value !== undefined),
@@ -116,14 +116,14 @@ function nodeRow(): DiagnosisRow {
   return row('Node', fits ? 'ok' : 'warn', process.version, 'Tested are Node 20.19, 22.12 and 24, or later of each.');
 }
 
-/** One row when all is there, else one for each package that is not. */
+/** One row if all packages are present, else one for each missing package. */
 function packageRows(): DiagnosisRow[] {
   const problems = packageProblems();
   if (problems.length === 0) return [row('packages', 'ok', 'all that package.json names', '')];
   return problems.map(({ name, found, command }) => row(name, 'fail', found, `Run \`${command}\` in your project.`));
 }
 
-/** A program that set-up calls: not needed any more where its work is done. */
+/** A program that set-up calls; it is not needed any more after set-up. */
 function toolRow(name: string, version: string | undefined, done: boolean, advice: string): DiagnosisRow {
   const missing = done ? 'warn' : 'fail';
   return row(name, version === undefined ? missing : 'ok', version ?? 'not found', advice);
@@ -264,7 +264,7 @@ function cudaRow(): DiagnosisRow {
 function libraryRow({ nvidia, library, failure, cuda }: GpuFacts): DiagnosisRow {
   if (library) return row('GPU library', 'ok', `${library.path} (CUDA ${library.cuda})`, '');
   if (failure) return row('GPU library', 'warn', `could not be built: ${failure.message}`, FIX_HINT);
-  // What keeps the machine from using it is told under `device`.
+  // The row `device` reports what keeps the machine from using it.
   return unsupportedReason(nvidia, cuda)
     ? row('GPU library', 'ok', 'not built', '')
     : row('GPU library', 'warn', 'not built', SETUP);

@@ -1,6 +1,6 @@
-// The engine: the part of @tensorflow/tfjs-node-gpu that runs, fetched from npm by name and kept in the cache, checked against its hash. It is no
-// dependency in node_modules: its install script downloads from a host that many networks refuse, and package managers then drop it without a
-// word; and it names nine tfjs packages of which it needs tfjs-core alone, our own copy of which it is given.
+// The engine: the part of @tensorflow/tfjs-node-gpu that is needed, fetched from npm by name, checked against its hash and kept in the cache. It
+// is not a dependency in node_modules, because its install script downloads from a host that many networks block, after which package managers
+// silently drop it; and because it depends on nine tfjs packages although it needs only tfjs-core, of which it gets this package's copy.
 
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -15,19 +15,19 @@ import type { FetchOptions } from './wheel';
 
 export const ENGINE_PACKAGE = '@tensorflow/tfjs-node-gpu';
 export const ENGINE_VERSION = '4.22.0';
-/** Of the archive in the registry, as lock files have it. */
+/** The integrity hash of the archive in the registry, as in lock files. */
 export const ENGINE_INTEGRITY =
   'sha512-p//NN6DGiN4hInUmIkRffaFVMcdTREUMjPyjW04J7OXvB2zBlQimj61eFKSgRrH3f5TnOfKzb0n56he/B6a4bw==';
 
 const PACKED_BYTES = 223_379;
 
-/** The backend, its kernels and the sources of its binding; not the tests, TensorBoard, file formats and its own loader. */
+/** The files to keep: the backend, its kernels and the sources of its binding; not the tests, TensorBoard, file formats and its loader. */
 const WANTED =
   /^package\/(package\.json|README\.md|binding\/[^/]+|dist\/(\w+_backend|int64_tensors|register_all_kernels|kernels\/\w+)\.js)$/;
 
 const USE_CORE = "const core = '../../../core.js';\nmodule.exports = require(core).tf;\n";
 
-/** Files beside the engine's: what its modules require. `core.js` gets tfjs-core before they are loaded. */
+/** Files added beside the engine's, which its modules require. `core.js` receives tfjs-core before they are loaded. */
 const STAND_INS: Readonly<Record<string, string>> = {
   'core.js': '// The tfjs-core to use; set by sparsevila before anything here is loaded.\nexports.tf = undefined;\n',
   'node_modules/@tensorflow/tfjs/index.js': USE_CORE,
@@ -35,7 +35,7 @@ const STAND_INS: Readonly<Record<string, string>> = {
   'package/dist/proto/api_pb.js': '// TensorBoard summaries are left out.\n',
 };
 
-/** The folder of the engine in the cache; its name changes with the files it is made of. */
+/** The folder of the engine in the cache; its name depends on its content. */
 export function engineFolder(env: Environment = process.env): string {
   const made = createHash('sha256')
     .update(JSON.stringify([ENGINE_INTEGRITY, WANTED.source, STAND_INS]))
@@ -53,8 +53,8 @@ export function findEngine(env: Environment = process.env): string | undefined {
 export const enginePackage = (engine: string): string => join(engine, 'package');
 
 /**
- * Like `findEngine`, and fetches it when it is not there. A copy of the package that the project has installed is not used: it
- * would come with another tfjs-core, and nobody has checked its files.
+ * Like `findEngine`, but fetches the engine if it is missing. A copy of the package in the project is not used: it would bring another
+ * tfjs-core, and its files are unchecked.
  * @throws SparseVilaError `ERR_NO_NPM`, `ERR_FETCH`, `ERR_WRONG_HASH`; `signal.reason`
  */
 export async function ensureEngine(options: FetchOptions = {}): Promise<string> {

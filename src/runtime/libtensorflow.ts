@@ -1,5 +1,5 @@
-// Finds or makes the folder with TensorFlow's C libraries and headers: what native code is built and run on.
-// Knows where the files come from and what must be in there; knows nothing of what is built on them.
+// Finds or makes the folder with TensorFlow's C libraries and headers, on which native code is built and run. Knows the origin and names of the
+// files; does not know what is built on them.
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -20,7 +20,7 @@ export interface Libtensorflow {
 
 export const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
 
-/** What our sources and tfjs-node's include. The headers that these include are found by reading them. */
+/** The headers that our sources and tfjs-node's include. Headers that these include are found by reading them. */
 export const ROOT_HEADERS = [
   'tensorflow/c/c_api.h',
   'tensorflow/c/c_api_experimental.h',
@@ -55,7 +55,7 @@ export async function ensureLibtensorflow(options: FetchOptions = {}): Promise<L
   await installOnce(folder, async (temporary) => {
     await unpackWheel(await fetchWheel(wheel, options), temporary, options);
   });
-  await removeAtOnce(wheelFolder(wheel, env)); // 274 MB that nothing reads again
+  await removeAtOnce(wheelFolder(wheel, env)); // 274 MB that are not needed any more
   return cached(folder);
 }
 
@@ -64,8 +64,8 @@ function cached(folder: string): Libtensorflow {
 }
 
 /**
- * Checks a folder one already has: `lib/` and `include/`, or the `tensorflow/` of an unzipped wheel (whose
- * libraries lie beside `include/`). Throws `ERR_BAD_LIBTENSORFLOW` naming every file that is missing.
+ * Checks a folder given by the user: `lib/` and `include/`, or the `tensorflow/` of an unzipped wheel (whose libraries are beside `include/`).
+ * Throws `ERR_BAD_LIBTENSORFLOW` naming every missing file.
  */
 export function givenLibtensorflow(path: string): Libtensorflow {
   const folder = resolve(path);
@@ -78,7 +78,7 @@ export function givenLibtensorflow(path: string): Libtensorflow {
       `Expected a folder for SPARSEVILA_LIBTENSORFLOW but ${folder} does not exist. ${advice}`,
     );
   }
-  // The folder that a wheel was unzipped to is meant for its tensorflow/.
+  // If the folder of an unzipped wheel is given, its tensorflow/ is meant.
   if (existsSync(join(folder, 'tensorflow', LIBRARIES[0]))) return givenLibtensorflow(join(folder, 'tensorflow'));
   const lib = existsSync(join(folder, 'lib')) ? join(folder, 'lib') : folder;
   const include = join(folder, 'include');
@@ -124,7 +124,7 @@ function memberOf(zip: Zip, name: string): ZipMember {
   throw new SparseVilaError('ERR_BAD_ZIP', `Expected ${name} in the TensorFlow wheel but it is not there.`);
 }
 
-/** The root headers and all that they include with quotes, as far as the wheel has it: 22 files instead of 287 MB. */
+/** The root headers and all headers of the wheel that they include with quotes: 22 files instead of 287 MB. */
 async function headerClosure(zip: Zip): Promise<string[]> {
   const closure = new Set<string>(ROOT_HEADERS);
   for (const name of closure) {

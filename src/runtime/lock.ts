@@ -1,14 +1,14 @@
-// One holder of a folder at a time, among processes, containers and users. Node has no flock(2), so the lock is a record that each
-// contender publishes, and then looks for the others: of two contenders at least one sees the other, and whoever sees a live
-// one withdraws. Records have unique names that nobody uses again, so removing the record of a dead owner can never hit a live one,
-// which a single lock file with a take-over cannot promise.
+// A lock on a folder, among processes, containers and users. Node has no flock(2), so the lock is a record that each contender publishes
+// before it looks for the records of others: of two contenders at least one sees the other, and a contender that sees a live record withdraws.
+// Records have unique names that are never reused, so removing the record of a dead owner cannot affect a live one, which a single lock file
+// with take-over cannot guarantee.
 //
-// A process id alone says little: it repeats at once in a new container. So a record also has the boot id, the pid namespace and the
-// process's start time, which tell whether the owner lives when it is in the same pid namespace. Of an owner in another one (another
-// container, which may be gone) the kernel is asked: each record has a Unix socket beside it on which its owner listens. The kernel closes the socket with the process, however that ends, and finds it by its inode, so the
-// answer is right across pid and network namespaces that share a volume. (An abstract socket is seen in one network namespace only.)
-// An owner on another machine, which exists on network file systems only, cannot be judged: it counts as alive, and the error says
-// which file to remove.
+// A process id alone is not enough, because a new container reuses it at once. A record therefore also has the boot id, the pid namespace and
+// the process's start time, which decide whether an owner in the same pid namespace is alive. For an owner in another namespace (another
+// container, which may be gone) the kernel decides: each record has a Unix socket beside it on which its owner listens. The kernel closes the
+// socket with the process, however that ends, and finds it by its inode, so the result is correct across pid and network namespaces that share
+// a volume. (An abstract socket is visible in one network namespace only.) An owner on another machine, which exists only on network file
+// systems, cannot be checked: it counts as alive, and the error names the file to remove.
 
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -34,16 +34,16 @@ import { isFolder, makeFolder, shownPath } from '../files';
 import { writeError } from './atomic';
 
 export interface Lock {
-  /** True when the last owner died without releasing: what it was writing may be half written. */
+  /** True if the last owner died without releasing the lock, so that its files may be incomplete. */
   readonly wasAbandoned: boolean;
   /** Removes the record, and the folder if nothing else is in it. */
   release(): void;
 }
 
 interface Owner {
-  /** As `/proc` numbers it. */
+  /** The pid namespace, as numbered in `/proc`. */
   readonly pid: number;
-  /** Clock ticks between boot and the start of the process; 0 where there is no `/proc`. */
+  /** Clock ticks between boot and the start of the process; 0 without `/proc`. */
   readonly start: number;
   readonly pidNamespace: string;
   readonly boot: string;
@@ -52,10 +52,10 @@ interface Owner {
 
 const RECORD = /^lock-[0-9a-f]{16}$/;
 const LOCK_FILE = /^lock-[0-9a-f]{16}(\.sock|\.new)?$/;
-/** Two that start at the same moment may both withdraw; they wait for random times and try again. */
+/** Two contenders that start at the same moment may both withdraw; they wait for random times and try again. */
 const ATTEMPTS = 12;
 const LONGEST_WAIT_MS = 30;
-/** A record that is older is a holder's, not that of a contender who is about to withdraw. */
+/** An older record belongs to a holder, not to a contender that may still withdraw. */
 const CONTENDING_MS = 1000;
 const OLD_MS = 60_000;
 
@@ -63,11 +63,11 @@ const OLD_MS = 60_000;
 export const isLockFile = (name: string): boolean => LOCK_FILE.test(name);
 
 /**
- * Takes the lock of `folder`, which is made if it is not there, until `release` or the end of the process.
+ * Locks `folder`, making it if necessary, until `release` or the end of the process.
  * @throws SparseVilaError `ERR_BUSY` naming the owner; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
  */
 export function takeLock(folder: string): Lock {
-  // Counted apart: a folder that vanishes once, after many withdrawals, is no folder that cannot be made.
+  // Counted separately: a folder that vanishes once, after many withdrawals, is not a folder that cannot be made.
   for (let withdrawn = 0, vanished = 0; ; sleep(Math.random() * LONGEST_WAIT_MS)) {
     const taken = contend(folder, `lock-${randomBytes(8).toString('hex')}`);
     if (typeof taken === 'string') {
@@ -80,7 +80,7 @@ export function takeLock(folder: string): Lock {
   }
 }
 
-/** The lock; or the name of a live record in the folder, or an error when the folder was removed meanwhile by the last holder. */
+/** The lock; or the name of a live record in the folder; or an error if the last holder removed the folder meanwhile. */
 function contend(folder: string, name: string): Lock | string | { readonly vanished: unknown } {
   const record = join(folder, name);
   let server: Server | undefined;
@@ -91,7 +91,7 @@ function contend(folder: string, name: string): Lock | string | { readonly vanis
   try {
     makeFolder(folder);
     server = listen(folder, `${name}.sock`);
-    // Written aside first, so that nobody reads half of it.
+    // Written to a temporary first, so that nobody reads a partial record.
     writeFileSync(`${record}.new`, JSON.stringify(self()), { flag: 'wx' });
     renameSync(`${record}.new`, record);
     const others = readdirSync(folder).filter((other) => RECORD.test(other) && other !== name);
@@ -111,7 +111,7 @@ function contend(folder: string, name: string): Lock | string | { readonly vanis
     removeIfEmpty(folder);
     const ours = writeError(error, folder);
     if (!['ENOENT', 'EEXIST'].includes(codeOf(error) ?? '')) throw ours;
-    // Looked at once: the folder comes and goes.
+    // Checked at once, because the folder may vanish.
     const stat = isFolder(dirname(folder)) ? lstatSync(folder, { throwIfNoEntry: false }) : undefined;
     const isRemoved = isFolder(dirname(folder)) && (stat?.isDirectory() ?? true);
     if (isRemoved) return { vanished: ours };
@@ -119,7 +119,7 @@ function contend(folder: string, name: string): Lock | string | { readonly vanis
   }
 }
 
-/** Removes what dead owners left. A file without a record may be of one who is about to publish, unless it is old. */
+/** Removes the files of dead owners. A file without a record may belong to a contender about to publish, unless it is old. */
 function clean(folder: string, name: string, dead: readonly string[]): void {
   for (const other of readdirSync(folder).filter((file) => isLockFile(file) && !file.startsWith(name))) {
     const path = join(folder, other);
@@ -131,29 +131,29 @@ function isHolder(folder: string, name: string): boolean {
   return ageOf(join(folder, name)) > CONTENDING_MS;
 }
 
-/** Milliseconds since a file was written; 0 when it is gone. */
+/** Milliseconds since a file was written; 0 if it does not exist. */
 function ageOf(path: string): number {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   return stat === undefined ? 0 : Date.now() - stat.mtimeMs;
 }
 
-/** A folder that holds something, or a contender who is about to take the lock, stays. */
+/** Removes the folder unless it contains files, or a contender that is about to take the lock. */
 function removeIfEmpty(folder: string): void {
   quietly(() => rmdirSync(folder));
 }
 
-/** What cannot be removed is no obstacle: the owner of a record is found dead when its process has ended. */
+/** Removes a file. A failure does not matter: the record's owner is found dead after its process has ended. */
 function quietly(remove: () => void): void {
   try {
     remove();
   } catch {
-    // see above
+    // See above.
   }
 }
 
 let own: Owner | undefined;
 
-/** This process, as others find it. */
+/** The identity of this process for other processes. */
 function self(): Owner {
   if (own !== undefined) return own;
   const { pid, start } = processAt('self') ?? { pid: process.pid, start: 0 };
@@ -170,22 +170,22 @@ function read(from: () => string): string {
   }
 }
 
-/** Process id and start time (fields 1 and 22 of proc(5) stat); undefined when there is none, or only a zombie. */
+/** Process id and start time (fields 1 and 22 of proc(5) stat); undefined if there is no process, or only a zombie. */
 function processAt(pid: number | 'self'): { pid: number; start: number } | undefined {
   const text = read(() => readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  // The name, in parentheses, may hold spaces and parentheses.
+  // The name is in parentheses and may itself contain spaces and parentheses.
   const [state, ...rest] = text.slice(text.lastIndexOf(')') + 2).split(' ');
   if (text === '' || state === 'Z' || state === 'X') return undefined;
   return { pid: Number.parseInt(text, 10), start: Number(rest[18]) };
 }
 
-/** Whether the owner of a record lives, or cannot be known to be dead. */
+/** Whether the owner of a record is alive, or cannot be known to be dead. */
 function isAlive(folder: string, name: string): boolean {
   const owner = ownerOf(folder, name);
-  if (owner === undefined) return false; // withdrawn meanwhile, or the machine went down before it was on the disk
+  if (owner === undefined) return false; // withdrawn meanwhile, or not yet on disk at a power cut
   const here = self();
   if (owner.boot !== here.boot) return owner.host !== here.host && isNetworkFolder(folder);
-  if (here.start === 0) return exists(owner.pid); // there is no /proc
+  if (here.start === 0) return exists(owner.pid); // without /proc
   if (owner.pidNamespace === here.pidNamespace) return processAt(owner.pid)?.start === owner.start;
   return isListening(folder, `${name}.sock`) ?? true;
 }
@@ -206,16 +206,16 @@ function exists(pid: number): boolean {
   }
 }
 
-/** Listens on a socket in `folder` until it is closed; undefined on file systems without sockets. Keeps no process running. */
+/** Listens on a socket in `folder` until it is closed; undefined on file systems without sockets. Does not keep the process running. */
 function listen(folder: string, name: string): Server | undefined {
   const server = createServer((socket) => socket.destroy());
-  server.on('error', () => undefined); // seen below, before it is emitted
+  server.on('error', () => undefined); // handled below
   server.unref();
   withShortPath(folder, (short) => server.listen({ path: join(short, name), exclusive: true }));
   return server.listening ? server : undefined;
 }
 
-/** A socket's path has at most 107 bytes: the folder is given as an open file of this process. */
+/** A path for a socket, which may have at most 107 bytes: the folder is given as an open file of this process. */
 function withShortPath<T>(folder: string, use: (path: string) => T): T {
   const fd = openSync(folder, 'r');
   try {
@@ -228,14 +228,14 @@ function withShortPath<T>(folder: string, use: (path: string) => T): T {
 const PROBE = `require('node:net').connect(process.argv[1]).on('connect', () => process.exit(0))
   .on('error', ({ code }) => process.exit(code === 'ECONNREFUSED' ? 3 : 4))`;
 
-/** Whether a process listens on a socket; undefined when the kernel cannot say. Asked in a child, since connecting is asynchronous. */
+/** Whether a process listens on a socket; undefined if the kernel cannot tell. Runs in a child process, because connecting is asynchronous. */
 function isListening(folder: string, name: string): boolean | undefined {
   const options = { cwd: folder, timeout: 20_000, stdio: 'ignore', env: { ...process.env, NODE_OPTIONS: '' } } as const;
   const { status } = spawnSync(process.execPath, ['-e', PROBE, name], options);
   return status === 0 ? true : status === 3 ? false : undefined;
 }
 
-/** statfs(2) types of file systems that several machines share: NFS, SMB, CIFS, SMB2, Ceph, FUSE, 9p, Lustre, GPFS, BeeGFS, AFS. */
+/** statfs(2) types of file systems shared by several machines: NFS, SMB, CIFS, SMB2, Ceph, FUSE, 9p, Lustre, GPFS, BeeGFS, AFS. */
 const NETWORK_TYPES = new Set([
   0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x00c36400, 0x65735546, 0x01021997, 0x0bd00bd0, 0x47504653, 0x19830326,
   0x5346414f,

@@ -1,12 +1,12 @@
-// What this machine has: processor and its features, cores and memory we may use.
-// Reads /proc and /sys on Linux; elsewhere says what Node knows. Changes nothing.
+// Properties of this machine: processor and its features, and the cores and memory that the process may use. Reads /proc and /sys on Linux;
+// elsewhere uses what Node reports. Changes nothing.
 
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { received, SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
-/** Instruction sets in the order in which kernels prefer them, the last first. */
+/** Instruction sets in ascending order of preference. */
 export const ISA_LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16', 'avx512amx'] as const;
 export type IsaLevel = (typeof ISA_LEVELS)[number];
 
@@ -18,7 +18,7 @@ function read(path: string): string | undefined {
   }
 }
 
-/** The part of the cores that the container's quota allows, or undefined without a quota. */
+/** The number of cores that the container's quota allows; undefined without a quota. */
 export function cpuQuota(readFile: (path: string) => string | undefined = read): number | undefined {
   const [limit, period] = (readFile('/sys/fs/cgroup/cpu.max') ?? '').split(' ').map(Number);
   if (limit !== undefined && period !== undefined && limit > 0 && period > 0) return limit / period;
@@ -27,7 +27,7 @@ export function cpuQuota(readFile: (path: string) => string | undefined = read):
   return quota > 0 && v1Period > 0 ? quota / v1Period : undefined;
 }
 
-/** How many threads can run at once here: cores we may run on, within the container's quota. At least 1. */
+/** The number of threads that can run at once: cores of the process within the container's quota, at least 1. */
 export function cores(): number {
   return Math.max(1, Math.min(availableParallelism(), Math.ceil(cpuQuota() ?? Number.POSITIVE_INFINITY)));
 }
@@ -38,7 +38,7 @@ export function glibcVersion(): string | undefined {
     .header.glibcVersionRuntime;
 }
 
-/** Bytes of memory we may use: the machine's, or the container's limit if that is less. */
+/** Bytes of memory that the process may use: the machine's, or the container's limit if that is less. */
 export function memoryBytes(): number {
   const limits = ['/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'].map((path) =>
     Number(read(path)),
@@ -46,24 +46,24 @@ export function memoryBytes(): number {
   return Math.min(totalmem(), ...limits.filter((limit) => limit > 0));
 }
 
-/** Variables that TensorFlow reads when its library is loaded, and what we set where the user has set nothing. */
+/** Variables that TensorFlow reads when its library is loaded, and their defaults here. */
 export function tensorflowDefaults(): Readonly<Record<string, string>> {
   return {
     TF_CPP_MIN_LOG_LEVEL: '3',
     TF_NUM_INTRAOP_THREADS: String(cores()),
-    // Ops come one at a time from the JavaScript thread: nothing runs between them.
+    // Ops come one at a time from the JavaScript thread, so none run concurrently.
     TF_NUM_INTEROP_THREADS: '1',
   };
 }
 
-/** Most threads of the kernels' pool, `kMaxThreads` of native/kernels/pool.cc. */
+/** Maximum number of threads of the kernels' pool, `kMaxThreads` of native/kernels/pool.cc. */
 const MOST_KERNEL_THREADS = 256;
-/** TensorFlow makes as many threads as it is told, at once, and ends the process when it cannot. */
+/** TensorFlow creates as many threads as requested, at once, and aborts the process if it cannot. */
 const MOST_TENSORFLOW_THREADS = 1024;
 
 /**
- * Checks the variables that say how many threads to use. An empty one is as good as absent; 0 lets TensorFlow choose.
- * @throws SparseVilaError `ERR_BAD_THREADS`: the native code would take another number, or end the process
+ * Checks the variables for numbers of threads. An empty one counts as absent; 0 lets TensorFlow choose.
+ * @throws SparseVilaError `ERR_BAD_THREADS`: the native code would use another number, or abort the process
  */
 export function checkThreadCounts(env: Environment = process.env): void {
   const ranges: readonly [string, number, number][] = [
@@ -117,9 +117,9 @@ export function processor(cpuinfo: string = read('/proc/cpuinfo') ?? ''): Proces
 }
 
 /**
- * The instruction set that kernels use on a processor: the best it has, or what `SPARSEVILA_ISA` asks for. The bf16 dot
- * product is only taken by itself on AMD's processors, as native/kernels/dispatch.cc says and does.
- * Throws `ERR_BAD_ISA` when the level asked for is none, or one the processor lacks.
+ * The instruction-set level of the kernels: the best of the processor, or `SPARSEVILA_ISA`. The bf16 dot product is the default only on AMD's
+ * processors, as in native/kernels/dispatch.cc.
+ * Throws `ERR_BAD_ISA` for an unknown level, or one that the processor lacks.
  */
 export function isaLevel(
   { features, vendor }: Pick<Processor, 'features' | 'vendor'>,

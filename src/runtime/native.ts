@@ -1,5 +1,5 @@
-// Compiles the modules that Node loads into the cache, under a name that says what they were made from,
-// so equal sources are compiled once per machine. Knows no op and no kernel: it globs.
+// Compiles the modules that Node loads into the cache, under a name that depends on their sources, so that equal sources are compiled once per
+// machine. Knows no op and no kernel: it uses globs.
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -22,7 +22,7 @@ export interface NativeModules {
   readonly tfjsBinding: string;
   /** Our ops and N-API functions. */
   readonly addon: string;
-  /** Loads libtensorflow without its chatter; to be required before the others. */
+  /** Loads libtensorflow without its log output; has to be required before the others. */
   readonly preload: string;
 }
 
@@ -31,7 +31,7 @@ const ADDON = 'sparsevila.node';
 const PRELOAD = 'preload.node';
 const HEADERS = 'node-api-headers/package.json';
 
-/** What native/CMakeLists.txt compiles. Of the device libraries' folders only the headers that these include. */
+/** The inputs of native/CMakeLists.txt. Of the device libraries' folders only the included headers. */
 const SOURCES: SourceSet = { roots: /^(CMakeLists\.txt|[^/]+\.cc|(kernels|ops)\/[^/]+\.cc)$/ };
 
 /**
@@ -70,10 +70,10 @@ function modulesIn(folder: string): NativeModules {
   };
 }
 
-/** What the kernels' files are compiled with; each is used only on processors that have it. */
+/** Compiler flags of the kernel files; each file runs only on processors that support them. */
 const X64_FLAGS = ['-mavx512bf16', '-mavx512vnni', '-mamx-tile', '-mamx-int8', '-mamx-bf16'];
 
-/** Why `compiler` cannot compile the native modules, from an empty program that includes <vector>; undefined when it can. */
+/** Why `compiler` cannot compile the native modules, found by compiling an empty program that includes <vector>; undefined if it can. */
 export function compilerProblem(compiler: string, arch: string = process.arch): string | undefined {
   const flags = [
     '-std=c++17',
@@ -102,7 +102,7 @@ export function requireNativeTools(env: Environment = process.env): CmakeTools {
   );
 }
 
-/** Like `findNative`, and compiles when this compiler has not compiled these sources yet. */
+/** Like `findNative`, but compiles if this compiler has not compiled these sources yet. */
 export async function ensureNative(
   libtensorflow: Libtensorflow,
   engine: string,

@@ -1,5 +1,5 @@
-// Fetches a package's archive by name with the npm that is there, so that the registry, proxy and certificates that npm is configured for are
-// used. No script of the package is run. Works in projects of other package managers too: npm comes with Node.
+// Fetches a package's archive by name with the installed npm, so that its configured registry, proxy and certificates are used. Runs no script of
+// the package. Also works in projects of other package managers, because npm comes with Node.
 
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { fullDiskIn } from './atomic';
 import type { Environment } from './paths';
 import { findProgram, run } from './process';
 
-/** The way to call npm: the one that runs this process, the one in PATH, or the one beside Node; undefined without any. */
+/** The command for npm: the one that runs this process, the one in PATH, or the one beside Node; undefined if there is none. */
 export function findNpm(
   env: Environment = process.env,
   node: string = process.execPath,
@@ -34,8 +34,8 @@ export function requireNpm(env: Environment = process.env, node: string = proces
 }
 
 /**
- * The environment for npm. Another package manager hands its own settings to what it starts as if they were npm's (yarn 1: its registry);
- * without them npm reads the user's .npmrc files by itself.
+ * The environment for npm. Another package manager passes its own settings to child processes as if they were npm's (yarn 1: its registry);
+ * without them npm reads the user's .npmrc files.
  */
 export function npmEnvironment(env: Environment): Environment {
   const agent = env.npm_config_user_agent ?? 'npm/';
@@ -60,7 +60,7 @@ export async function fetchPackage(
   options: PackOptions,
 ): Promise<string> {
   const [program = 'npm', ...args] = requireNpm(options.env);
-  // In the working directory, whose .npmrc counts. Settings of the user's that would change what the command does are set back.
+  // Run in the working directory, whose .npmrc applies. User settings that would change the command's behavior are reset.
   args.push('pack', `${name}@${version}`, '--pack-destination', folder, '--ignore-scripts', '--no-dry-run');
   args.push(
     '--prefer-offline',

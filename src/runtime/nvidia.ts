@@ -1,5 +1,5 @@
-// What NVIDIA hardware and driver this machine has, without TensorFlow and without our library: device files, the driver's
-// library, and what nvidia-smi says. Changes nothing.
+// The NVIDIA hardware and driver of this machine, found without TensorFlow and the GPU library: device files, the driver's library, and the
+// output of nvidia-smi. Changes nothing.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -19,9 +19,9 @@ export interface Nvidia {
   readonly devices: readonly string[];
   /** Path of the driver's libcuda, if found. */
   readonly driver: string | undefined;
-  /** The driver's version, `580.65.06`; undefined when nobody says. */
+  /** The driver's version, `580.65.06`; undefined if it is unknown. */
   readonly version: string | undefined;
-  /** What nvidia-smi lists; empty without nvidia-smi. */
+  /** The GPUs that nvidia-smi lists; empty without nvidia-smi. */
   readonly gpus: readonly Gpu[];
 }
 
@@ -32,7 +32,7 @@ const LIBRARY_FOLDERS = [
 const SMI_FOLDERS = ['/usr/local/nvidia/bin', '/usr/lib/wsl/lib'];
 const SMI_QUERY = ['--query-gpu=name,memory.total,compute_cap,driver_version', '--format=csv,noheader,nounits'];
 
-/** Looks for NVIDIA devices and their driver. Where there are devices, runs nvidia-smi once. */
+/** Looks for NVIDIA devices and their driver. Runs nvidia-smi once if there are devices. */
 export function nvidia(env: Environment = process.env): Nvidia {
   const devices = existsSync('/dev') ? readdirSync('/dev').filter((name) => /^(nvidia\d+|dxg)$/.test(name)) : [];
   const folders = [...(env.LD_LIBRARY_PATH ?? '').split(':').filter((folder) => folder !== ''), ...LIBRARY_FOLDERS];
@@ -52,7 +52,7 @@ function runSmi(env: Environment): string {
   return spawnSync(smi, SMI_QUERY, { encoding: 'utf8', timeout: 30_000 }).stdout ?? '';
 }
 
-/** What nvidia-smi's table says. A line that is no row of it (an error, a field that is not known) is passed over. */
+/** Parses nvidia-smi's table. Lines that are not rows of it (errors, unknown fields) are skipped. */
 export function parseSmi(text: string): Pick<Nvidia, 'gpus' | 'version'> {
   const rows = text
     .split('\n')

@@ -1,5 +1,5 @@
-// Turns what TensorFlow, its binding and our native module throw into a SparseVilaError: every call of native code goes
-// through `guardModule`, so no error of an op reaches a user without a code.
+// Turns errors of TensorFlow, its binding and the native module into SparseVilaErrors: every native call goes through `guardModule`, so that
+// every error of an op has a code.
 
 import { types } from 'node:util';
 import { codeOf, ERROR_CODES, type ErrorCode, messageOf, SparseVilaError } from '../errors';
@@ -14,7 +14,7 @@ const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
 /** How the binding reports the status of an op. */
 const STATUS = /^Invalid TF_Status: (\d+)\s+Message: (.*)$/s;
 
-/** The coded error for what `call`, the name of an op or of a native function, threw; an error that has one of our codes stays. */
+/** The coded error for an error that `call`, the name of an op or native function, threw; an error with one of our codes stays unchanged. */
 export function opError(call: string, cause: unknown): SparseVilaError {
   if (cause instanceof SparseVilaError) return cause;
   const text = messageOf(cause);
@@ -32,7 +32,7 @@ export function opError(call: string, cause: unknown): SparseVilaError {
   return new SparseVilaError('ERR_OP', message, { cause });
 }
 
-/** TensorFlow's message without where it ran the op, which says nothing to a reader: `{{function_node …}} … [Op:SvPack] name: `. */
+/** TensorFlow's message without the location of the op, which is useless to a reader: `{{function_node …}} … [Op:SvPack] name: `. */
 function withoutPlacement(message: string): string {
   return message
     .replace(/^\{\{function_node .*?\}\}\s*/s, '')
@@ -40,7 +40,7 @@ function withoutPlacement(message: string): string {
     .trim();
 }
 
-/** Runs `body`, a call of native code. Throws a SparseVilaError, whatever is wrong. */
+/** Runs `body`, a native call. Throws only SparseVilaErrors. */
 export function guard<T>(call: string, body: () => T): T {
   try {
     return body();

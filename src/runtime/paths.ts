@@ -1,5 +1,5 @@
-// Where things live: the package, its cache folder, and the names of what set-up puts there.
-// Knows names only; reads no file but the package's own package.json on the way up.
+// Paths of the package, of its cache folder, and of what set-up puts there. Reads no file except, to find the package's folder, its
+// package.json.
 
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -8,16 +8,16 @@ import { SparseVilaError } from '../errors';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The version of TensorFlow whose libraries this package is built and tested on. */
+/** The version of TensorFlow with which this package is built and tested. */
 export const TENSORFLOW_VERSION = '2.21.0';
 
 /**
- * The folder that holds what set-up fetched and built: `SPARSEVILA_CACHE`, else
- * `$XDG_CACHE_HOME/sparsevila`, else `~/.cache/sparsevila`. Always absolute; may not exist yet.
+ * The folder for everything that set-up fetches and builds: `SPARSEVILA_CACHE`, else `$XDG_CACHE_HOME/sparsevila`, else
+ * `~/.cache/sparsevila`. Always absolute; may not exist yet.
  */
 export function cacheFolder(env: Environment = process.env): string {
   if (env.SPARSEVILA_CACHE) return resolve(env.SPARSEVILA_CACHE);
-  // The XDG specification says that a relative XDG_CACHE_HOME is to be ignored.
+  // The XDG specification requires that a relative XDG_CACHE_HOME is ignored.
   if (env.XDG_CACHE_HOME?.startsWith('/')) return join(env.XDG_CACHE_HOME, 'sparsevila');
   return join(homedir(), '.cache', 'sparsevila');
 }
@@ -30,7 +30,7 @@ export function libtensorflowFolder(env: Environment = process.env, arch: string
 /** The folder of the model that this package contains, for `load`. */
 export const PACKAGED_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila');
 
-/** A picture of the kind that the packaged model was made for. */
+/** A picture of the kind that the packaged model was trained on. */
 export const PACKAGED_PICTURE: string = join(packageFolder(), 'assets', 'demo', 'scene.png');
 
 /** The folder of this package: the nearest one above that has both package.json and native/. */

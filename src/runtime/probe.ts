@@ -1,5 +1,5 @@
-// A program of its own for doctor: starts TensorFlow, adds two numbers, prints what it found as JSON. A crash
-// in native code ends this process, not the one that asks.
+// A separate program for doctor: starts TensorFlow, adds two numbers, prints its findings as JSON. A crash in native code ends this process
+// and not doctor's.
 
 import { messageOf } from '../errors';
 import { start } from './start';

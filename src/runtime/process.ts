@@ -1,5 +1,4 @@
-// Runs other programs: pip, cmake, the compiler. Their output goes to a log; the caller sees lines.
-// Knows nothing of what they do.
+// Runs other programs: pip, cmake, the compiler. Their output goes to a log; the caller receives lines. Does not know what they do.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, createWriteStream, statSync, type WriteStream } from 'node:fs';
@@ -39,7 +38,7 @@ export async function run(command: string, args: readonly string[], options: Run
     endGroup(child.pid);
   });
   log?.write(`$ ${command} ${args.join(' ')}\n`);
-  // A group of its own, so that aborting ends the compilers that make has started as well.
+  // A process group, so that aborting also ends the compilers that make has started.
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
@@ -109,19 +108,19 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** The first line that `program --version` prints, or undefined when it fails. */
+/** The first line that `program --version` prints; undefined if it fails. */
 export function versionLine(program: string, args: readonly string[] = ['--version']): string | undefined {
   const result = spawnSync(program, args, { encoding: 'utf8', timeout: 60_000 });
   if (result.error !== undefined || result.status !== 0) return undefined;
   return `${result.stdout}\n${result.stderr}`.trim().split('\n')[0];
 }
 
-/** The C++ compiler CMake will be told to use: `CXX`, else c++, g++, clang++. */
+/** The C++ compiler for CMake: `CXX`, else c++, g++, clang++. */
 export function findCompiler(env: Environment = process.env): string | undefined {
   return findProgram([...(env.CXX ? [env.CXX] : []), 'c++', 'g++', 'clang++'], env);
 }
 
-/** The way to call pip: `python3 -m pip`, `python -m pip`, `pip3` or `pip`, the first that answers. */
+/** The command for pip: the first of `python3 -m pip`, `python -m pip`, `pip3` and `pip` that works. */
 export function findPip(env: Environment = process.env): readonly string[] {
   for (const [name, ...args] of [['python3', '-m', 'pip'], ['python', '-m', 'pip'], ['pip3'], ['pip']] as const) {
     const program = findProgram([name], env);

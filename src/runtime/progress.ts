@@ -1,18 +1,18 @@
-// Shows progress: a bar on a terminal, a few plain lines elsewhere (logs, CI). Writes to stderr, so that
-// stdout stays what a program prints. Knows nothing of what progresses.
+// Shows progress: a bar on a terminal, a few plain lines elsewhere (logs, CI). Writes to stderr, because stdout is for results. Does not know
+// what progresses.
 
 export interface Progress {
-  /** What is being done; a new name starts a new line or bar. */
+  /** The name of the step; a new name starts a new line or bar. */
   readonly step: string;
   readonly done: number;
   readonly total: number;
-  /** `B` is shown as kB, MB or GB; others as they are. Without a unit only the share is shown. */
+  /** `B` is shown as kB, MB or GB; others unchanged. Without a unit only the percentage is shown. */
   readonly unit?: string;
 }
 
 export type OnProgress = (progress: Progress) => void;
 
-/** Takes progress; `stop()` leaves the terminal clean and may be called more than once. */
+/** Receives progress; `stop()` cleans up the terminal and may be called more than once. */
 export type ProgressReporter = OnProgress & { stop(): void };
 
 /** What a reporter needs of a stream; `process.stderr` has it. */
@@ -27,7 +27,7 @@ export function progressReporter(stream: NodeJS.WriteStream = process.stderr): P
   try {
     return barReporter(stream);
   } catch {
-    return lineReporter(stream); // cli-progress is missing, which doctor tells
+    return lineReporter(stream); // cli-progress is missing, which doctor reports.
   }
 }
 
@@ -55,7 +55,7 @@ export function lineReporter(stream: ProgressStream, now: () => number = Date.no
 }
 
 function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
-  // Loaded here: most runs have nothing to show.
+  // Loaded here, because most runs show no progress.
   const { SingleBar, Presets } = require('cli-progress') as typeof import('cli-progress');
   let step: string | undefined;
   let bar: InstanceType<typeof SingleBar> | undefined;
@@ -81,13 +81,13 @@ function barReporter(stream: NodeJS.WriteStream): ProgressReporter {
   return Object.assign(report, { stop });
 }
 
-/** Characters of the bar, so that its line fits `columns`: beside it stand the step, ` 100 %  `, the amount and ` 59 min 59 s left`. */
+/** The width of the bar, so that its line fits `columns` with the step, ` 100 %  `, the amount and ` 59 min 59 s left`. */
 export function barSize(progress: Progress, columns: number): number {
   const rest = progress.step.length + amount({ ...progress, done: progress.total }).length + 28;
   return Math.min(40, Math.max(1, columns - rest));
 }
 
-/** `75 s` as `1 min 15 s`. cli-progress gives a word when it cannot tell yet. */
+/** `75 s` as `1 min 15 s`. cli-progress passes a word while the time is unknown. */
 function formatTime(seconds: number | string): string {
   if (typeof seconds !== 'number' || !Number.isFinite(seconds)) return '…';
   return seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`;

@@ -1,5 +1,5 @@
-// Makes this machine ready to run: the engine, libtensorflow, the native modules and, where there is a GPU, its library in the cache.
-// Every step is done when its result is there, so set-up may be stopped anywhere, run again, and run twice at once.
+// Prepares this machine: puts the engine, libtensorflow, the native modules and, if there is a GPU, its library into the cache. Each step is
+// done if its result exists, so set-up can be stopped at any time, repeated, and run concurrently.
 
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { makeFolder } from '../files';
@@ -25,7 +25,7 @@ import { findPip } from './process';
 import type { OnProgress } from './progress';
 import { wheelFor } from './wheel';
 
-/** What `start()` runs on. */
+/** The installation that `start()` uses. */
 export interface Installation {
   readonly cache: string;
   /** The folder of the parts of tfjs-node-gpu that run. */
@@ -34,31 +34,31 @@ export interface Installation {
   readonly native: NativeModules;
 }
 
-/** What set-up made. */
+/** The result of set-up. */
 export interface SetupResult extends Installation {
-  /** The GPU's library, where one was wanted and is there. */
+  /** The GPU library, if it was requested and exists. */
   readonly gpu?: DeviceLibrary;
-  /** Why there is none though one was wanted: all runs on the CPU. */
+  /** Why a requested GPU library could not be built; everything then runs on the CPU. */
   readonly gpuFailure?: string;
 }
 
 export interface SetupOptions {
   /**
-   * Whether to build the GPU's library. By default it is built where there is an NVIDIA GPU that it can run on, unless
-   * SPARSEVILA_DEVICE=cpu, and what goes wrong is told in `gpuFailure`; with true it is built anywhere, or is an error.
+   * Whether to build the GPU library. By default it is built if there is an NVIDIA GPU that can run it, unless SPARSEVILA_DEVICE=cpu, and a
+   * failure is reported in `gpuFailure`. If true, it is built on any machine, and a failure is an error.
    */
   readonly gpu?: boolean | undefined;
   /** Build the GPU's stand-in for the tests as well. */
   readonly standin?: boolean;
-  /** Stops set-up; what is complete stays, the rest is removed. */
+  /** Aborts set-up; complete results stay, the rest is removed. */
   readonly signal?: AbortSignal;
-  /** Called while something is fetched, unpacked or compiled; never when all is there. */
+  /** Called while something is fetched, unpacked or compiled; never if everything exists. */
   readonly onProgress?: OnProgress;
 }
 
 /**
- * Fetches the engine and libtensorflow and compiles the native modules and the GPU's library, as far as they are not there.
- * Throws `SparseVilaError` saying what is missing, or the signal's reason when stopped.
+ * Fetches the engine and libtensorflow and compiles the native modules and the GPU library, as far as they are missing.
+ * Throws `SparseVilaError` naming what is missing, or the signal's reason if aborted.
  */
 export async function setup(given?: SetupOptions): Promise<SetupResult> {
   const { onProgress, ...options } = checkOptions<SetupOptions>('setup', given, {
@@ -82,7 +82,7 @@ async function setUp(options: SetupOptions): Promise<SetupResult> {
     throw writeError(error, cache);
   }
   await removeStale(cache);
-  if (findInstallation() === undefined) checkTools(); // before fetching much for nothing
+  if (findInstallation() === undefined) checkTools(); // before a large download
   const engine = await ensureEngine(options);
   const libtensorflow = await ensureLibtensorflow(options);
   options.signal?.throwIfAborted();
@@ -93,7 +93,7 @@ async function setUp(options: SetupOptions): Promise<SetupResult> {
   return { cache, engine, libtensorflow, native, ...gpu };
 }
 
-/** Throws for the first of the programs and packages that is missing for what is still to be done. */
+/** Throws for the first missing program or package that the remaining steps need. */
 function checkTools(): void {
   if (findEngine() === undefined) requireNpm();
   if (findLibtensorflow() === undefined) {
@@ -104,7 +104,7 @@ function checkTools(): void {
   resolvePackage('node-api-headers/package.json');
 }
 
-/** Builds the GPU's library if it is asked for or can be used here. */
+/** Builds the GPU library if it is requested or usable on this machine. */
 async function setUpGpu(
   libtensorflow: Libtensorflow,
   options: SetupOptions,
@@ -114,7 +114,7 @@ async function setUpGpu(
   if (found === undefined && !forced) {
     if (unsupportedReason(nvidia(), findCuda()?.version ?? CUDA_VERSION) !== undefined) return {};
     const before = gpuFailure(libtensorflow);
-    // The same sources would fail again, minutes later; what could not be fetched may be there now.
+    // Compiling the same sources would fail again after minutes; a failed download may succeed now.
     if (before?.code === 'ERR_COMPILE') return { gpuFailure: before.message };
   }
   try {
@@ -130,7 +130,7 @@ async function setUpGpu(
   }
 }
 
-/** What set-up has made, without making anything; undefined when it has to run (again). */
+/** The installation that set-up made; undefined if set-up has to run (again). */
 export function findInstallation(env: Environment = process.env): Installation | undefined {
   const engine = findEngine(env);
   const libtensorflow = findLibtensorflow(env);
@@ -139,7 +139,7 @@ export function findInstallation(env: Environment = process.env): Installation |
   return { cache: cacheFolder(env), engine, libtensorflow, native };
 }
 
-/** What set-up has made. @throws SparseVilaError `ERR_NOT_SET_UP` naming what is missing */
+/** The installation that set-up made. @throws SparseVilaError `ERR_NOT_SET_UP` naming what is missing */
 export function requireInstallation(env: Environment = process.env): Installation {
   const found = findInstallation(env);
   if (found !== undefined) return found;

@@ -1,5 +1,5 @@
-// Which files of native/ something is made of, and hashes of them: what a build's name in the cache says. Follows
-// includes, so that a build is called for by a change of what it reads, and by nothing else.
+// Finds the files of native/ that a build consists of, and hashes them for the build's name in the cache. Follows includes, so that a build is
+// repeated exactly if a file that it reads has changed.
 
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -14,8 +14,7 @@ export interface SourceSet {
 }
 
 /**
- * The paths of a set's files, sorted, and hashes of their content: the roots, and all that they include with quotes from
- * native/.
+ * Hashes of a set's files by their sorted paths: the roots, and all files of native/ that they include with quotes.
  */
 export function sourceHashes(
   { roots, beside }: SourceSet,

@@ -1,5 +1,5 @@
-// Starts TensorFlow in this process: tfjs-node-gpu on the libtensorflow that set-up installed, and our ops on
-// both. Knows nothing of what the ops are.
+// Starts TensorFlow in this process: tfjs-node-gpu on the libtensorflow that set-up installed, and our ops on both. Does not know what the ops
+// compute.
 
 import nodeUtil from 'node:util';
 import { messageOf, SparseVilaError } from '../errors';
@@ -17,14 +17,14 @@ export interface OpAttr {
   readonly value: string | number | boolean | readonly number[] | readonly boolean[] | null;
 }
 
-/** A tensor as the binding knows it. `dtype` is TensorFlow's number for the type. */
+/** A tensor in the binding's form. `dtype` is TensorFlow's number for the type. */
 export interface TensorMetadata {
   readonly id: number;
   readonly shape: number[];
   readonly dtype: number;
 }
 
-/** The part of tfjs-node's native binding that we call: ops whose outputs tfjs has no dtype for need it. */
+/** The part of tfjs-node's native binding that is called, for ops whose outputs have no dtype in tfjs. */
 export interface Binding {
   executeOp(name: string, attrs: readonly OpAttr[], inputIds: readonly number[], outputs: number): TensorMetadata[];
   deleteTensor(id: number): void;
@@ -41,7 +41,7 @@ export interface Binding {
   readonly TF_ATTR_SHAPE: number;
 }
 
-/** The part of tfjs-node's backend that we call. */
+/** The part of tfjs-node's backend that is called. */
 export interface Backend {
   executeSingleOutput(name: string, attrs: readonly OpAttr[], inputs: readonly Tensor[]): Tensor;
   executeMultipleOutputs(name: string, attrs: readonly OpAttr[], inputs: readonly Tensor[], outputs: number): Tensor[];
@@ -51,7 +51,7 @@ export interface Backend {
   readonly isUsingGpuDevice: boolean;
 }
 
-/** What TensorFlow has asked of the device: copies, their bytes, and memory. */
+/** What TensorFlow has requested from the device: copies, their bytes, and memory. */
 export interface DeviceCounters {
   readonly toDevice: number;
   readonly toDeviceBytes: number;
@@ -64,7 +64,7 @@ export interface DeviceCounters {
   readonly peakBytes: number;
 }
 
-/** What our own module exports to Node. Requiring it registers its ops. */
+/** The exports of our native module. Requiring it registers its ops. */
 export interface NativeAddon {
   cpuFeatures(): Readonly<Record<string, boolean>>;
   /** Opens a file for reading; the id goes into SvPack and SvLoad. */
@@ -77,9 +77,9 @@ export interface NativeAddon {
   /** Threads in use, the calling one included; with a number, changes them first. */
   threads(count?: number): number;
   scratchBytes(): number;
-  /** Loads a device library, before tfjs-node is; once per process. Throws what it says when it cannot be used. */
+  /** Loads a device library, before tfjs-node is loaded; once per process. Throws the library's message if it cannot be used. */
   loadDevice(path: string): void;
-  /** What the loaded device library says of its devices, or why it has none. */
+  /** The loaded device library's report on its devices, or why it has none. */
   deviceReport(): string;
   /** Copies and memory of the loaded device since the process began; undefined when none is loaded. */
   deviceCounters(): DeviceCounters | undefined;
@@ -97,25 +97,23 @@ export interface Runtime {
   readonly tf: Tf;
   readonly backend: Backend;
   readonly native: NativeAddon;
-  /** Where TensorFlow runs what has a kernel there. */
+  /** The device for ops that have a kernel there. */
   readonly device: 'CPU' | 'GPU';
-  /** What the device library said, about its devices or about why there is none; empty when none was loaded. */
+  /** The device library's report on its devices, or why there is none; empty if no library was loaded. */
   readonly deviceReport: string;
 }
 
 let runtime: Runtime | undefined;
 
 /**
- * TensorFlow with our ops, started at the first call; later calls return the same. It runs on the device that
- * SPARSEVILA_DEVICE asks for (`auto`, `cpu`, `gpu`, `standin`): auto is the GPU where set-up has built its library and
- * there is one, else the CPU.
+ * TensorFlow with our ops, started at the first call; later calls return the same object. It runs on the device that SPARSEVILA_DEVICE selects
+ * (`auto`, `cpu`, `gpu`, `standin`): auto is the GPU if set-up has built its library and there is one, else the CPU.
  *
- * Each thread of Node (the main one, and workers of `worker_threads`) has its own backend and tensors. Libraries, device,
- * kernels and their threads belong to the process: the first thread to start decides them, and one of our ops runs at a time.
- * @throws SparseVilaError `ERR_NOT_SET_UP` when set-up has not run for the present sources; `ERR_BAD_DEVICE`;
- *   `ERR_BAD_ISA`, `ERR_BAD_THREADS`;
- *   `ERR_NO_GPU` when a GPU is asked for and cannot be used, saying why; `ERR_BAD_NATIVE` and `ERR_BACKEND` when a library
- *   does not load or TensorFlow does not start
+ * Each thread of Node (the main one, and workers of `worker_threads`) has its own backend and tensors. Libraries, device, kernels and their
+ * threads belong to the process: the first thread to start decides them, and one of our ops runs at a time.
+ * @throws SparseVilaError `ERR_NOT_SET_UP` if set-up has not run for the present sources; `ERR_BAD_DEVICE`; `ERR_BAD_ISA`, `ERR_BAD_THREADS`;
+ *   `ERR_NO_GPU` with the reason if the GPU was selected and cannot be used; `ERR_BAD_NATIVE` and `ERR_BACKEND` if a library does not load or
+ *   TensorFlow does not start
  */
 export function start(): Runtime {
   runtime ??= load();
@@ -137,17 +135,17 @@ function load(): Runtime {
 }
 
 function startWith(installation: Installation): Runtime {
-  isaLevel(processor()); // an impossible SPARSEVILA_ISA is an error here; the native code would take the best level
+  isaLevel(processor()); // Throws for an invalid SPARSEVILA_ISA, which the native code would ignore.
   checkThreadCounts();
   for (const [name, value] of Object.entries(tensorflowDefaults())) process.env[name] ??= value;
   polyfillUtil(nodeUtil as unknown as Record<string, unknown>);
   const { load: loadTensorflow } = loadNative(installation.native.preload) as PreloadModule;
   loadTensorflow(nativeVariables());
-  // Ours before tfjs: its binding picks its device when it is loaded.
+  // Our module comes before tfjs, whose binding selects its device when it is loaded.
   const native = guardModule(loadNative(installation.native.addon) as NativeAddon);
   const deviceReport = loadDevice(native, installation);
   const core = loadEngine(installation.engine, installation.native.tfjsBinding);
-  // What a caller's own work throws inside `tidy` is the caller's.
+  // Errors that a caller's own function throws inside `tidy` are not converted.
   const tf = { ...guardModule(core), tidy: core.tidy };
   const backend = core.findBackend('tensorflow') as Backend;
   // Every op of tfjs and of ours goes through this object.
@@ -166,7 +164,7 @@ function nativeVariables(): string[] {
   return Object.entries(process.env).flatMap(([name, value = '']) => (isNative(name) ? [name, value] : []));
 }
 
-/** Loads the device library that is asked for, and returns what it says; empty when there is none to load. */
+/** Loads the selected device library and returns its report; empty if there is none to load. */
 function loadDevice(native: NativeAddon, { libtensorflow }: Installation): string {
   const requested = requestedDevice();
   const library = requestedLibrary(requested, libtensorflow);
@@ -178,7 +176,7 @@ function loadDevice(native: NativeAddon, { libtensorflow }: Installation): strin
     native.loadDevice(library.path);
     return native.deviceReport();
   } catch (error) {
-    if (requested === 'auto') return messageOf(error); // the CPU does; doctor says why
+    if (requested === 'auto') return messageOf(error); // The CPU is used; doctor reports the reason.
     throw noDevice(requested, {
       why: messageOf(error),
       advice: `Remove ${library.folder} and run \`npx sparsevila setup\`.`,

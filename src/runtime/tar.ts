@@ -1,11 +1,11 @@
-// Reads the files of a gzipped tar archive (an npm package is one) that is small enough to be held in memory.
+// Reads the files of a gzipped tar archive (such as an npm package) that fits into memory.
 // Source: POSIX.1-2017, pax, "ustar Interchange Format". Knows nothing of npm.
 
 import { gunzipSync } from 'node:zlib';
 import { messageOf, SparseVilaError } from '../errors';
 
 const BLOCK = 512;
-/** Bytes of an unpacked archive: 25 times what the largest one that is read has. */
+/** Maximum bytes of an unpacked archive: 25 times the largest one in use. */
 const MOST_BYTES = 50e6;
 
 /** The archive's regular files: names, as they are in it, and contents. @throws SparseVilaError `ERR_BAD_ZIP` */

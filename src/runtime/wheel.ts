@@ -1,5 +1,5 @@
-// Fetches pinned Python wheels that carry native files, with pip, by name: so whatever index, mirror, proxy or certificate
-// pip is configured for is used. No Python code of a wheel is ever run. Knows which wheel has libtensorflow.
+// Fetches pinned Python wheels that contain native files, with pip, by name, so that its configured index, mirror, proxy and certificates are
+// used. Runs no Python code of a wheel. Knows which wheel has libtensorflow.
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
@@ -19,13 +19,13 @@ export interface Wheel {
   readonly platform: string;
   readonly bytes: number;
   readonly sha256: string;
-  /** What to do where it cannot be fetched; ends a sentence. */
+  /** What to do if it cannot be fetched; ends a sentence. */
   readonly alternative: string;
 }
 
 const TENSORFLOW_ALTERNATIVE = 'point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow';
 
-/** One wheel per processor. Any Python's would do; cp311's are pinned. aarch64 has no `tensorflow-cpu` of its own. */
+/** One wheel per processor. The wheels of all Python versions have the same libraries; cp311's are pinned. aarch64 has no `tensorflow-cpu`. */
 const WHEELS: Readonly<Record<string, Wheel>> = {
   'linux-x64': {
     project: 'tensorflow-cpu',
@@ -45,15 +45,15 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
   },
 };
 
-/** Free space that is asked for per byte of a wheel: itself, pip's copy of it, and what is unpacked. */
+/** Free space required per byte of a wheel: itself, pip's copy of it, and its unpacked content. */
 const SPACE_FACTOR = 6.2;
 const MORE_SPACE = 'Free some, or set SPARSEVILA_CACHE to a folder on another disk.';
 const POLL_MS = 200;
 
-/** What the wheels' platform tags ask of the C library: glibc 2.27. */
+/** The C library that the wheels' platform tags require: glibc 2.27. */
 const GLIBC_MINOR = 27;
 
-/** The wheel for this machine. Throws `ERR_NO_WHEEL` where there is none. */
+/** The wheel for this machine. Throws `ERR_NO_WHEEL` if there is none. */
 export function wheelFor(
   platform: string = process.platform,
   arch: string = process.arch,
@@ -70,7 +70,7 @@ export function wheelFor(
   );
 }
 
-/** The folder of the fetched wheel in the cache. It holds one `.whl` file, whose hash has been checked. */
+/** The folder of the fetched wheel in the cache. It contains one `.whl` file with a verified hash. */
 export function wheelFolder(wheel: Wheel, env: Environment = process.env): string {
   return join(cacheFolder(env), `wheel-${wheel.project}-${wheel.version}-${wheel.platform}`);
 }
@@ -81,7 +81,7 @@ export interface FetchOptions {
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Fetches `wheel` into the cache if it is not there, checks its size and hash, and returns its path. */
+/** Fetches `wheel` into the cache if it is missing, checks its size and hash, and returns its path. */
 export async function fetchWheel(wheel: Wheel, options: FetchOptions = {}): Promise<string> {
   const env = options.env ?? process.env;
   const folder = wheelFolder(wheel, env);
@@ -110,7 +110,7 @@ async function download(wheel: Wheel, folder: string, options: FetchOptions): Pr
     largestFile(folder).then((bytes) => report(Math.min(bytes, wheel.bytes - 1)));
   }, POLL_MS);
   try {
-    // pip unpacks into TMPDIR: on the cache's file system there is room for it, and /tmp may be small.
+    // pip unpacks into TMPDIR, which is set to the cache's file system, because /tmp may be too small.
     const log = join(dirname(folder), 'pip.log');
     const result = await run(program, args, { env: { ...options.env, TMPDIR: folder }, signal: options.signal, log });
     if (result.code !== 0) {

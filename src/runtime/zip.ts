@@ -1,5 +1,5 @@
-// Reads members of a zip file (a Python wheel is one) without unpacking the rest: stored or deflated,
-// below 4 GiB, not encrypted. Source: PKWARE's APPNOTE.TXT, §4.3. Knows nothing of wheels.
+// Reads members of a zip file (such as a Python wheel) without unpacking the rest: stored or deflated, below 4 GiB, not encrypted.
+// Source: PKWARE's APPNOTE.TXT, §4.3.
 
 import { createWriteStream } from 'node:fs';
 import { type FileHandle, mkdir, open } from 'node:fs/promises';
@@ -22,7 +22,7 @@ export interface Zip {
   readonly members: ReadonlyMap<string, ZipMember>;
   /** A member's content; for small ones. */
   read(member: ZipMember): Promise<Buffer>;
-  /** Writes a member to a file, making its folder; `onBytes` gets the size of each piece written. */
+  /** Writes a member to a file, making its folder; `onBytes` receives the size of each piece written. */
   extract(member: ZipMember, path: string, options?: ExtractOptions): Promise<void>;
   close(): Promise<void>;
 }
@@ -92,9 +92,9 @@ async function readDirectory(file: FileHandle, path: string): Promise<Map<string
   return members;
 }
 
-/** A member's bytes as they lie in the file; read through the one handle, so the file may be unlinked meanwhile. */
+/** A member's bytes as stored in the file; read through the open handle, so the file may be unlinked meanwhile. */
 async function* packed(file: FileHandle, member: ZipMember): AsyncGenerator<Buffer> {
-  // The local header repeats the name and has extra fields of its own length.
+  // The local header repeats the name and has its own length of extra fields.
   const header = await readAt(file, member.headerOffset, 30);
   let at = member.headerOffset + 30 + header.readUInt16LE(26) + header.readUInt16LE(28);
   const end = at + member.packedSize;

@@ -1,5 +1,4 @@
-// A seeded conversation: scenes as pictures, and turns about them with true answers. What evaluation asks when no one brings
-// a set of their own. Knows no model.
+// A seeded conversation: scenes as pictures, and turns about them with true answers. The default questions of evaluation. Knows no model.
 
 import { SparseVilaError } from '../errors';
 import { type Question, questionsAbout } from './questions';
@@ -10,18 +9,18 @@ import { type Frame, sampleFrame } from './scene';
 export interface SceneOptions {
   /** Integer in [0, 2^31). */
   readonly seed: number;
-  /** Which conversation of that seed, in [0, 2^20). */
+  /** Number of the conversation for that seed, in [0, 2^20). */
   readonly index: number;
-  /** Pictures; default 1. */
+  /** Number of pictures; default 1. */
   readonly frames?: number;
-  /** Questions; default 6. */
+  /** Number of questions; default 6. */
   readonly turns?: number;
 }
 
 export interface SceneConversation {
   readonly frames: readonly Frame[];
   readonly turns: readonly Question[];
-  /** Draws the pictures; equal options give equal pixels, whatever `turns` is. */
+  /** Draws the pictures; equal options give equal pixels, for any value of `turns`. */
   render(): ScenePixels[];
 }
 

@@ -13,7 +13,7 @@ export const VARIANTS = 24;
 const SIZE = TYPES.length * VARIANTS * CELL * CELL;
 let bank: Uint8Array | undefined;
 
-/** uint8 [types, variants, 28, 28], 255 is opaque. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` where the package lacks it */
+/** uint8 [types, variants, 28, 28], 255 is opaque. @throws SparseVilaError `ERR_PACKAGE_INCOMPLETE` if the package lacks it */
 export function glyphBank(): Uint8Array {
   bank ??= read(join(packageFolder(), 'assets', 'scenes', 'glyphs.u8.gz'));
   return bank;

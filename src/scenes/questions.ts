@@ -4,7 +4,7 @@
 import type { Random } from './random';
 import { COLOR_NAMES, cellName, EMPTY, type Frame, GRID, TYPES } from './scene';
 
-/** The kinds in the share they are asked in; `frame` comes with several frames. */
+/** The kinds of questions with their frequencies; `frame` is added for several frames. */
 const KINDS = [
   ...['color', 'color', 'where', 'where', 'at', 'at', 'count', 'row', 'row', 'yesno', 'list'],
 ] as readonly Kind[];
@@ -26,20 +26,20 @@ interface Thing {
   readonly color: number;
 }
 
-/** What a question is made from. */
+/** The input of a question. */
 interface Subject {
   readonly random: Random;
   readonly frames: readonly Frame[];
-  /** The frame that questions about one frame ask for, and how they say so. */
+  /** The frame of questions about one frame, and the words that refer to it. */
   readonly frame: number;
   readonly where: string;
-  /** Things of that frame; things whose glyph, or glyph and color, is there once in all frames. */
+  /** Things of that frame; things whose glyph, or glyph and color, is unique over all frames. */
   readonly here: readonly Thing[];
   readonly uniqueTypes: readonly Thing[];
   readonly unique: readonly Thing[];
 }
 
-/** `count` questions, fewer when the frames give no more in 60 tries; they may repeat. */
+/** `count` questions, or fewer if 60 tries do not give more; they may repeat. */
 export function questionsAbout(random: Random, frames: readonly Frame[], count: number): Question[] {
   const things = frames.flatMap(thingsIn);
   const times = (key: (thing: Thing) => string, thing: Thing): number =>
@@ -69,7 +69,7 @@ function nameOf({ type, color }: Pick<Thing, 'type' | 'color'>): string {
   return `${COLOR_NAMES[color]} ${TYPES[type]}`;
 }
 
-/** Question and answer, or undefined when the draw asks for what is not there. */
+/** Question and answer, or undefined if the drawn thing does not exist. */
 type Maker = (subject: Subject) => readonly [question: string, answer: string] | undefined;
 
 const MAKERS: Readonly<Record<Kind, Maker>> = {
@@ -122,7 +122,7 @@ const MAKERS: Readonly<Record<Kind, Maker>> = {
   },
 };
 
-/** A glyph and a color at random, the glyph often one that is there. */
+/** A random glyph and color; the glyph often exists in the frame. */
 function otherThing(random: Random, here: readonly Thing[]): Pick<Thing, 'type' | 'color'> {
   const [type, color] = [random.below(TYPES.length), random.below(COLOR_NAMES.length)];
   return { type: here.length > 0 && random.next() < 0.6 ? random.choice(here).type : type, color };

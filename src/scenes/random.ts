@@ -1,5 +1,5 @@
-// The draws that scenes are made of, all out of one seeded stream. Each is defined by the number of uniforms it takes, so that
-// scripts/fixtures/scenes.py can repeat them draw by draw.
+// The random draws of scenes, all from one seeded stream. Each has a defined number of uniforms, so that scripts/fixtures/scenes.py can repeat
+// them draw by draw.
 
 import { uniform } from '../text/random';
 
