@@ -2,7 +2,7 @@
 
 import { evenCells } from '../../src/image/cells';
 import type { Grid, Run } from '../../src/models/media';
-import { type PositionRule, placeRun, spanOf } from '../../src/session/positions';
+import { advanceOf, type PositionRule, placeRun } from '../../src/session/positions';
 
 const grid = (t: number, h: number, w: number): Grid => {
   return { t, h, w, cells: evenCells({ width: 8, height: 8 }, h, w), frames: Array.from({ length: t }, (_, i) => i) };
@@ -14,10 +14,10 @@ const run = (from: number, to: number, number = 0): Run => ({ grid: number, from
 describe('positions of a run', () => {
   it('on one axis: pruned tokens keep theirs, unless kept ones are renumbered', () => {
     const layout = { grids: [grid(1, 2, 3), grid(1, 2, 2)] };
-    expect(placeRun(layout, run(6, 10, 1), [7, 9], 100, ONE)).toEqual({ positions: [101, 103], span: 4 });
+    expect(placeRun(layout, run(6, 10, 1), [7, 9], 100, ONE)).toEqual({ positions: [101, 103], advance: 4 });
     const compact = placeRun(layout, run(6, 10, 1), [7, 9], 100, { ...ONE, isCompact: true });
-    expect(compact).toEqual({ positions: [100, 101], span: 2 });
-    expect(spanOf(layout, run(6, 10, 1), ONE)).toBe(4);
+    expect(compact).toEqual({ positions: [100, 101], advance: 2 });
+    expect(advanceOf(layout, run(6, 10, 1), ONE)).toBe(4);
   });
 
   it('of a picture on three axes: what follows stands at 1 + the larger of its sides', () => {
@@ -31,10 +31,10 @@ describe('positions of a run', () => {
       [7, 8, 8],
       [7, 8, 9],
     ]);
-    expect(all.span).toBe(3);
-    expect(placeRun(layout, run(0, 6), [4], 7, THREE)).toEqual({ positions: [[7, 8, 8]], span: 3 });
-    expect(placeRun(layout, run(0, 6), [], 7, THREE).span).toBe(3);
-    expect(spanOf(layout, run(0, 6), THREE)).toBe(3);
+    expect(all.advance).toBe(3);
+    expect(placeRun(layout, run(0, 6), [4], 7, THREE)).toEqual({ positions: [[7, 8, 8]], advance: 3 });
+    expect(placeRun(layout, run(0, 6), [], 7, THREE).advance).toBe(3);
+    expect(advanceOf(layout, run(0, 6), THREE)).toBe(3);
   });
 
   it.each([
@@ -45,11 +45,11 @@ describe('positions of a run', () => {
     // (2 · f32(0.7)) = 1.4 and (3 · 0.7) = 2.1 in f32.
     [0.7, [0, 0, 1, 2], 3],
     [undefined, [0, 1, 2, 3], 4],
-  ])('of a film whose planes are %p apart', (planeStep, times, span) => {
+  ])('of a film whose planes are %p apart', (planeStep, times, advance) => {
     const layout = { grids: [grid(4, 1, 2)], ...(planeStep !== undefined && { planeStep }) };
     const placed = placeRun(layout, run(0, 8), [0, 2, 4, 6], 10, THREE);
     expect(placed.positions).toEqual(times.map((time) => [10 + time, 10, 10]));
-    expect(placed.span).toBe(span);
+    expect(placed.advance).toBe(advance);
   });
 
   it('of one plane of a film in a run of its own begin anew', () => {
@@ -59,7 +59,7 @@ describe('positions of a run', () => {
         [20, 20, 20],
         [20, 20, 21],
       ],
-      span: 2,
+      advance: 2,
     });
   });
 
@@ -72,6 +72,6 @@ describe('positions of a run', () => {
       [51, 50, 50],
       [51, 51, 51],
     ]);
-    expect(placed.span).toBe(2);
+    expect(placed.advance).toBe(2);
   });
 });

@@ -159,7 +159,7 @@ export function decoderBlock(config: DecoderConfig): Block {
   );
 }
 
-/** A block of a tower. Only a product can take up a division: not what an activation gives. */
+/** A block of a tower. Only a linear layer can absorb a division, so not the output of an activation. */
 export function towerBlock(config: TowerConfig): Block {
   const { hiddenSize: e, intermediateSize: m, heads, norm: kind, normEps, activation, fusedQkv, gated } = config;
   const layer = (name: string, rows: number, cols: number): BlockLinear => ({ name, rows, cols, bias: true });
@@ -205,7 +205,7 @@ export function projectorBlock(steps: readonly ProjectorStep[]): Block {
       const before = steps[i - 1];
       if (step.kind === 'norm') return [];
       const site = { name: step.name, linears: [step.name], width: step.cols, mixesRows: false };
-      // A norm of pieces divides the channels of all pieces alike.
+      // A norm of pieces divides the channels of all pieces equally.
       const isWhole = before?.kind === 'norm' && before.width === step.cols;
       return [isWhole ? { ...site, absorbedBy: { norm: before.name } } : site];
     }),

@@ -1,4 +1,4 @@
-// What Qwen's families share: settings of their processors, and pictures and films as patches over frame pairs in blocks of merged tokens.
+// Shared by Qwen's families: settings of their processors, and pictures and videos as patches over frame pairs in blocks of merged tokens.
 // Source: transformers 5.24 `image_processing_pil_qwen2_vl.py`, `video_processing_qwen2_vl.py`, `vision_utils.py` (get_vision_window_index).
 
 import type { Draw } from '../image/canvas';
@@ -12,18 +12,18 @@ import type { NameRule } from './names';
 import { prefixed } from './names';
 import { parseFilter } from './preprocessor';
 
-/** How a tower is shown media. */
+/** The form in which a tower sees media. */
 export interface QwenShape {
-  /** Side of a patch, pixels, and frames that it spans. */
+  /** Side of a patch in pixels, and number of frames that it covers. */
   readonly patch: number;
   readonly frames: number;
-  /** Patches per side of the block that becomes one token. */
+  /** Number of patches per side of the block that becomes one token. */
   readonly merge: number;
-  /** Tokens per side of a window; undefined: no windows. */
+  /** Number of tokens per side of a window; undefined: no windows. */
   readonly window: number | undefined;
 }
 
-/** How the processor of one kind of media resizes. */
+/** The resizing of the processor of one kind of media. */
 export interface QwenResize {
   readonly limits: AreaLimits;
   readonly filter: ResampleFilter;
@@ -33,7 +33,7 @@ const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
 
 /**
  * Settings of a processor with the defaults of its class.
- * @param accepted the names of the classes that are read, and what to call them
+ * @param accepted the names of the accepted classes, and their name in messages
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another processor or step
  */
 export function qwenProcessor(
@@ -49,13 +49,13 @@ export function qwenProcessor(
   return configReader({ ...defaults, ...Object.fromEntries(own) }, given.file);
 }
 
-/** Limits and filter of a processor, whose patches must be those of the tower. @throws SparseVilaError `ERR_CONFIG_…` */
+/** Limits and filter of a processor, whose patches must match the tower's. @throws SparseVilaError `ERR_CONFIG_…` */
 export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenShape): QwenResize {
   const sizes = { patch_size: patch, merge_size: merge, temporal_patch_size: frames };
   for (const [key, expected] of Object.entries(sizes))
     if (config.size(key, expected) !== expected) throw config.wrong(key, `${expected}, as in vision_config`);
   const size = config.object('size');
-  // Old files have the limits beside or in "size", and those beside count.
+  // Old files have the limits beside "size" or in it; those beside it take precedence.
   const limit = (side: string, pixels: string): number => {
     if (config.has(pixels)) return config.size(pixels);
     const name = [side, pixels].find((key) => size?.has(key));
@@ -67,7 +67,7 @@ export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenS
   return { limits, filter: parseFilter(config) };
 }
 
-/** The tower of Qwen's families: `visual.` or `model.visual.`, without what its merger is called. */
+/** The tower of Qwen's families: the names in `visual.` or `model.visual.`, except those of its merger. */
 export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visual\./, [
   [/(?:blocks\.\d+\.attn\.)?(?:rotary_pos_emb\.|rotary_emb\.)inv_freq$/, 'unread.inv_freq'],
   [/patch_embed\.proj\./, 'tower.embeddings.patch_embedding.'],
@@ -78,8 +78,8 @@ export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visu
 ]);
 
 /**
- * A picture or film of one size: frames in pairs (a picture is its own second frame, and so is the last of an odd number), patches block
- * after block of a merged token, in the order of the tower's windows.
+ * The layout of a picture or video of one size: frames in pairs (a picture, and the last of an odd number of frames, is paired with itself),
+ * patches block by block of a merged token, in the order of the tower's windows.
  */
 export function qwenLayout(size: MediumSize, shape: QwenShape, { limits, filter }: QwenResize): MediumLayout {
   const { patch, frames, merge } = shape;
@@ -99,7 +99,7 @@ export function qwenLayout(size: MediumSize, shape: QwenShape, { limits, filter 
   };
 }
 
-/** The patches of t planes of h × w tokens, and the raster index of the token that each block of them becomes. */
+/** The patches of t planes of h × w tokens, and for each block of them the raster index of its token. */
 function blockPatches(
   { t, h, w }: { readonly t: number; readonly h: number; readonly w: number },
   { patch, frames, merge, window }: QwenShape,
@@ -127,7 +127,7 @@ function blockPatches(
   return { patches: window === undefined ? patches : { ...patches, windows: Int32Array.from(windows) }, order };
 }
 
-/** The tokens in raster order, each the `parts` rows of its block side by side, where the tower sees blocks in `order`. */
+/** The row map to tokens in raster order, each the concatenation of the `parts` rows of its block; `order` is the tower's order of blocks. */
 function unordered(order: readonly number[], parts: number): RowMap {
   const from = new Int32Array(order.length * parts);
   for (const [seen, token] of order.entries())

@@ -1,5 +1,5 @@
-// The blocks of a tower: the fused op for plain pre-norm blocks, and compositions of small ops (`blocks.ts`) for the rest: RMSNorm, rotary
-// positions by row and column, windows, gated MLPs. Both give salience and keys of their attention.
+// The blocks of a tower: the fused op for plain pre-norm blocks, and compositions of small ops (`blocks.ts`) for all others: RMSNorm, rotary
+// positions by row and column, windows, gated MLPs. Both return salience and keys of their attention.
 
 import { attention } from '../ops/attention';
 import { linear } from '../ops/linear';
@@ -14,42 +14,42 @@ import type { Patches } from './media';
 import type { TowerConfig } from './tower';
 import type { Weights } from './weights';
 
-/** What attention knows of a segment besides its rows. */
+/** The position data of a segment for attention. */
 export interface SegmentPlace {
   /** cos and sin of the patches' rows and columns, f32 [2, n, c / 2]; undefined without rotary positions. */
   readonly table: Tensor | undefined;
-  /** The window (from, to) of each row, within which some layers attend, int32 [n, 2]; undefined without windows. */
+  /** The span (from, to) of the window of each row, used by some layers, int32 [n, 2]; undefined without windows. */
   readonly spans: Tensor | undefined;
 }
 
 export interface BlockWants {
-  /** Whether the block's output is wanted. */
+  /** Whether to compute the block's output. */
   readonly features: boolean;
   readonly salience: boolean;
   readonly keys: boolean;
 }
 
-/** What a block gives of what is wanted. */
+/** The requested outputs of a block. */
 export interface BlockOutput {
   /** f32 [n, e]; the caller disposes of it. */
   readonly y: Tensor | undefined;
   /** The attention that each row receives, f32 [n]; sums to 1. */
   readonly salience?: Float32Array;
-  /** Keys before rotary embedding, all heads side by side, f32 [n, e]. */
+  /** Keys before rotary embedding, the heads concatenated, f32 [n, e]. */
   readonly keys?: Float32Array;
 }
 
-/** Runs a block over x, f32 [n, e], the rows of one segment; x is not disposed of. */
+/** Runs a block over x, f32 [n, e], the rows of one segment; does not dispose of x. */
 export type RunBlock = (x: Tensor, place: SegmentPlace, want: BlockWants) => BlockOutput;
 
-/** Block `i` from canonically named weights. */
+/** Builds block `i` from canonically named weights. */
 export function readBlock(config: TowerConfig, weights: Weights, i: number): RunBlock {
   const { norm, gated, fusedQkv, ropeTheta, windowed } = config;
   const isPlain = norm === 'layer' && !gated && !fusedQkv && ropeTheta === undefined && windowed.length === 0;
   return isPlain ? fusedBlock(config, weights, i) : composedBlock(config, weights, i);
 }
 
-/** Where the patches begin … end - 1 stand. The caller disposes of its tensors. */
+/** The position data of the patches begin … end - 1. The caller disposes of its tensors. */
 export function placeOf(
   { ropeTheta: theta, hiddenSize, heads, patchSize }: TowerConfig,
   { corners, windows }: Patches,
@@ -58,7 +58,7 @@ export function placeOf(
 ): SegmentPlace {
   const spans = windows && int32(windowSpans(windows, begin, end), [end - begin, 2]);
   if (theta === undefined) return { table: undefined, spans };
-  // Half of the frequencies turn with the row, and the same ones with the column. Source: transformers 5.24 `VisionRotaryEmbedding`.
+  // Half of the frequencies rotate with the row, and the same ones with the column. Source: transformers 5.24 `VisionRotaryEmbedding`.
   const half = hiddenSize / heads / 2;
   const frequencies = Float64Array.from({ length: half }, (_, j) => theta ** ((-2 * (j % (half / 2))) / half));
   const axes = Uint8Array.from({ length: half }, (_, j) => (j < half / 2 ? 1 : 2));
@@ -67,7 +67,7 @@ export function placeOf(
   return { table: ropeTable(positions, frequencies, axes), spans };
 }
 
-/** First and last index + 1 of the window that holds each of the rows begin … end - 1, counted from `begin`. */
+/** The span of the window that contains each of the rows begin … end - 1, counted from `begin`. */
 function windowSpans(windows: Int32Array, begin: number, end: number): Int32Array {
   const spans = new Int32Array(2 * (end - begin));
   for (let window = 0; window + 1 < windows.length; window++) {
@@ -126,8 +126,8 @@ function fusedWeights(config: TowerConfig, weights: Weights, i: number): VisionB
 }
 
 /**
- * What the fused block does not give: the keys of a block that x, f32 [n, e], enters, f32 [n, e]; and the attention of its first row,
- * mean over heads, f32 [n]. Computed as the block computes them.
+ * Outputs that the fused block does not have: the keys of the block that x, f32 [n, e], enters, f32 [n, e]; and the attention of its first
+ * row, mean over heads, f32 [n]. They are computed as the block computes them.
  */
 function lookInto(
   x: Tensor,

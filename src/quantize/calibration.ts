@@ -172,7 +172,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     for (const position of rows.positions) positions.push(position);
     parts.push(floats(rows.x).slice());
     rows.x.dispose();
-    conversation.nextPosition += rows.span;
+    conversation.nextPosition += rows.advance;
     append(conversation.items, rows.items);
   };
   const [end] = model.tokenizer.encode(endOfAnswer(model));

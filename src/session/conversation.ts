@@ -18,7 +18,7 @@ export interface RunItem {
   readonly kept: number;
   readonly around: number;
   /** Number of positions that the visual rows take. */
-  readonly span: number;
+  readonly advance: number;
 }
 
 /** A medium of a conversation. Its canvases are kept, because a template that rewrites history makes a later turn encode it again. */
@@ -201,14 +201,14 @@ export function rewind(c: Conversation, to: Point): void {
 
 /** The point at which the first `count` items of a conversation end. Messages stay, and rows that methods have dropped stay dropped. */
 export function pointBefore(c: Conversation, count: number): Point {
-  let [text, visual, span] = [0, 0, 0];
+  let [text, visual, advance] = [0, 0, 0];
 
   for (const item of c.items.slice(0, count)) {
     if (typeof item === 'number') text++;
     else {
       text += item.around;
       visual += item.kept;
-      span += item.span;
+      advance += item.advance;
     }
   }
   const layers = c.layers.map(({ tokens }) => {
@@ -218,7 +218,7 @@ export function pointBefore(c: Conversation, count: number): Point {
   });
   const length = layers.reduce((most, layer) => Math.max(most, layer.length), 0);
   const { rewinds, script } = c;
-  const counts = { nextPosition: text + span, visual, media: c.media.length, ids: c.ids.length, items: count };
+  const counts = { nextPosition: text + advance, visual, media: c.media.length, ids: c.ids.length, items: count };
   return { of: c, rewinds, length, layers, ...counts, script };
 }
 

@@ -25,7 +25,7 @@ export interface DecoderRows {
   /** What the rows stand for, in their order. */
   readonly items: Item[];
   /** Number of positions that the rows take, those of pruned tokens included. */
-  readonly span: number;
+  readonly advance: number;
 }
 
 export interface DecoderRowsContext {
@@ -67,14 +67,14 @@ export function decoderRows(
     const { begin, end } = keptIn(pruned, run);
     made.push(() => sliceOf(pruned.rows, begin, end));
     const kept = pruned.kept.subarray(begin, end);
-    const { positions: placed, span } = placeRun(pruned.layout, run, kept, next, rule);
+    const { positions: placed, advance } = placeRun(pruned.layout, run, kept, next, rule);
     for (const [i, token] of kept.entries()) {
       visual.push(positions.length);
       positions.push(placed[i] as Position);
       places.push({ medium, ...placeOf(pruned, run, token) });
     }
-    next += span;
-    items.push({ ...place, kept: end - begin, around: rowsAround(model, run), span });
+    next += advance;
+    items.push({ ...place, kept: end - begin, around: rowsAround(model, run), advance });
     if (model.marker.id < model.decoder.config.vocabSize) ids.push(model.marker.id);
     addText(idsAround(model, run.after));
     const { newlines = 0 } = run;
@@ -94,7 +94,7 @@ export function decoderRows(
     const pieces = made.map((make) => make());
     return pieces.length === 1 ? (pieces[0] as Tensor) : tf.concat(pieces);
   });
-  return { x, positions, visual, places, ids, items, span: next - conversation.nextPosition };
+  return { x, positions, visual, places, ids, items, advance: next - conversation.nextPosition };
 }
 
 /** The ids of a text before or after a run. It is tokenized separately, and so starts as the tokenizer starts every text. */

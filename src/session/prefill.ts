@@ -11,7 +11,7 @@ import { append, type CacheLayer, type Conversation, checkRoom } from './convers
 import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
 import type { MediaContext, PrunedMedium } from './media';
-import { type PositionRule, placeRun, positionRule, spanOf } from './positions';
+import { advanceOf, type PositionRule, placeRun, positionRule } from './positions';
 import type { TurnPrompt } from './prompt';
 
 /** Maximum number of rows per op call: bounds scratch memory and the time between calls of `pace`. */
@@ -52,11 +52,11 @@ export async function prefill(
     prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length) +
     around.reduce((sum, rows) => sum + rows, 0);
   const rule = positionRule(model, method);
-  const spans = all.flatMap((medium) => medium.layout.runs.map((run) => spanOfKept(medium, run, rule)));
+  const advances = all.flatMap((medium) => medium.layout.runs.map((run) => advanceOfKept(medium, run, rule)));
   checkRoom(
     c,
     kept + texts,
-    spans.reduce((sum, span) => sum + span, texts),
+    advances.reduce((sum, advance) => sum + advance, texts),
   );
   const rows = decoderRows(context, [...prompt.opening, prompt.question], media);
   try {
@@ -66,7 +66,7 @@ export async function prefill(
     append(c.places, rows.places);
     append(c.items, rows.items.slice(0, -prompt.question.length));
     append(c.ids, rows.ids.slice(0, -prompt.question.length));
-    c.nextPosition += rows.span - prompt.question.length;
+    c.nextPosition += rows.advance - prompt.question.length;
     afterOpening();
     appendRows(c, run, { from: run.question, to: rows.positions.length });
     append(c.ids, prompt.question);
@@ -79,10 +79,10 @@ export async function prefill(
 }
 
 /** The positions that a run takes. */
-function spanOfKept(medium: PrunedMedium, run: MediumRun, rule: PositionRule): number {
-  if (!rule.isCompact) return spanOf(medium.layout, run, rule);
+function advanceOfKept(medium: PrunedMedium, run: MediumRun, rule: PositionRule): number {
+  if (!rule.isCompact) return advanceOf(medium.layout, run, rule);
   const { begin, end } = keptIn(medium, run);
-  return placeRun(medium.layout, run, medium.kept.subarray(begin, end), 0, rule).span;
+  return placeRun(medium.layout, run, medium.kept.subarray(begin, end), 0, rule).advance;
 }
 
 function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, words: number): Run {

@@ -23,7 +23,7 @@ import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
 import { type AskOptions, type History, type Part, samplingOf } from './options';
 import { retrievePermanently } from './permanent';
-import { positionRule, spanOf } from './positions';
+import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { type TurnPrompt, turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
@@ -210,7 +210,7 @@ function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { o
   const texts = opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), question.length + around);
   const all = runs.reduce((sum, { run }) => sum + run.to - run.from, texts);
   const rule = positionRule(model, method);
-  const positions = runs.reduce((sum, { layout, run }) => sum + spanOf(layout, run, rule), texts);
+  const positions = runs.reduce((sum, { layout, run }) => sum + advanceOf(layout, run, rule), texts);
   if (method.prune === undefined) checkRoom(c, all, positions);
   else checkRoom(c, texts, rule.isCompact ? texts : positions, 'at least');
 }

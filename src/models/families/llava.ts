@@ -49,7 +49,7 @@ interface SquareCrop {
   readonly filter: ResampleFilter;
 }
 
-/** CLIPImageProcessor and LlavaImageProcessor. */
+/** Defaults of CLIPImageProcessor and LlavaImageProcessor. */
 const CLIP_PROCESSOR: ProcessorSpec = {
   classes: ['CLIP', 'Llava'],
   defaults: { size: { shortest_edge: 224 }, crop_size: { height: 224, width: 224 }, resample: 3, ...CLIP_PIXELS },

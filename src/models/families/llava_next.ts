@@ -7,7 +7,7 @@ import { CLIP_L_336, llavaPlan } from '../llava_plan';
 import { CLIP_PIXELS, type ProcessorSpec, parseFilter, processorSettings, requireSquare } from '../preprocessor';
 import { clipTower } from '../tower_config';
 
-/** LlavaNextConfig's and LlavaNextImageProcessor's default. */
+/** Default of LlavaNextConfig and LlavaNextImageProcessor. */
 const PINPOINTS = [
   [336, 672],
   [672, 336],
@@ -16,7 +16,7 @@ const PINPOINTS = [
   [336, 1008],
 ];
 
-/** LlavaNextImageProcessor. do_pad fills up batches, which makes no difference to a picture. */
+/** Defaults of LlavaNextImageProcessor. do_pad only pads batches, which does not change a picture. */
 const PROCESSOR: ProcessorSpec = {
   classes: ['LlavaNext'],
   defaults: { size: { shortest_edge: 224 }, crop_size: { height: 224, width: 224 }, resample: 3, ...CLIP_PIXELS },

@@ -1,6 +1,6 @@
-// Qwen2-VL and Qwen2.5-VL (`qwen2_vl`, `qwen2_5_vl`): pictures and films at their own resolution, a tower with rotary positions by row and
-// column, 2 × 2 patches to a token, a Qwen2 decoder with positions in time, row and column. Qwen2.5's tower has RMSNorm, gated MLPs, and
-// windows in most of its layers.
+// Qwen2-VL and Qwen2.5-VL (`qwen2_vl`, `qwen2_5_vl`): pictures and videos at their own resolution, a tower with rotary positions by row and
+// column, 2 × 2 patches per token, a Qwen2 decoder with positions in time, row and column. The tower of Qwen2.5 has RMSNorm, gated MLPs, and
+// windows in most layers.
 // Source: transformers 5.24 `modeling_qwen2_vl.py`, `modeling_qwen2_5_vl.py`, `configuration_qwen2_vl.py`, `configuration_qwen2_5_vl.py`.
 
 import type { ConfigReader } from '../../json';
@@ -16,7 +16,7 @@ import { QWEN_TOWER_NAMES, type QwenShape, qwenLayout, qwenProcessor, qwenResize
 import type { TowerConfig } from '../tower';
 import { TOWER_ACTIVATIONS } from '../tower_config';
 
-/** Qwen2VLVisionConfig and Qwen2_5_VLVisionConfig; published files say `in_chans` and `spatial_patch_size`, which are not read. */
+/** Defaults of Qwen2VLVisionConfig and Qwen2_5_VLVisionConfig. Published files also have `in_chans` and `spatial_patch_size`, which are not read. */
 const VISION = {
   ...{ depth: 32, hidden_size: 3584, num_heads: 16, in_channels: 3, patch_size: 14, spatial_merge_size: 2 },
   ...{ temporal_patch_size: 2 },
@@ -30,7 +30,7 @@ const DEFAULTS = {
 } as const;
 type QwenType = keyof typeof DEFAULTS;
 
-/** Qwen2VLImageProcessor and Qwen2VLVideoProcessor. */
+/** Defaults of Qwen2VLImageProcessor and Qwen2VLVideoProcessor. */
 const CLIP_PIXELS = {
   image_mean: [0.48145466, 0.4578275, 0.40821073],
   image_std: [0.26862954, 0.26130258, 0.27577711],
@@ -42,7 +42,7 @@ const PROCESSOR = {
   called: 'Qwen2VLImageProcessor or Qwen2VLVideoProcessor',
 };
 
-/** Frames per second of a film whose rate nobody gives, as transformers has it. */
+/** Frames per second of a video without a rate, as in transformers. */
 const DEFAULT_FPS = 24;
 const ACTIVATIONS = { ...TOWER_ACTIVATIONS, silu: 'silu', swish: 'silu' } as const;
 const NORM_EPS = 1e-6;
@@ -66,7 +66,7 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
   return {
     folder,
     family: type,
-    // Older files say so only inside text_config.
+    // In older files only text_config says so.
     decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied(root) },
     tower,
     projector: merger(tower, width, d),
@@ -95,10 +95,10 @@ function shapeOf(vision: ConfigReader): QwenShape {
   };
 }
 
-/** What both towers have in common; e: width. */
+/** Settings that both towers share; e: width. */
 function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) {
   const [layers, heads] = [vision.size('depth'), vision.size('num_heads')];
-  // Rows and columns turn a quarter of a head's numbers each, twice.
+  // Rows and columns each rotate a quarter of a head's dimensions, twice.
   if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of the tower's width ${e}`);
   return {
     ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
@@ -140,7 +140,7 @@ function merger({ hiddenSize: e, norm }: TowerConfig, width: number, d: number):
   ];
 }
 
-/** Qwen2.5 counts seconds: positions from a plane to the next, whose frames are `frames / fps` seconds apart, rounded to f32 as in torch. */
+/** Qwen2.5 counts seconds: the distance of positions between planes, whose frames are `frames / fps` seconds apart, rounded to f32 as in torch. */
 function planeStep({ kind, fps = DEFAULT_FPS }: MediumSize, { frames }: QwenShape, perSecond: number | undefined) {
   if (kind === 'image' || perSecond === undefined) return {};
   return { planeStep: Math.fround(perSecond * Math.fround(frames / fps)) };
