@@ -1,5 +1,5 @@
-// Downloads one file into the cache's `blobs` folder: into a file of another name, from where an earlier attempt or process stopped, with its
-// hash computed on the way; only a file of the right hash gets its name.
+// Downloads one file into the cache's `blobs` folder under a temporary name, continuing an earlier attempt, and hashes it on the way; only a
+// file with the correct hash gets its final name.
 
 import { createHash, type Hash } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -11,12 +11,12 @@ import { hubError, networkError, responseError } from './errors';
 import type { RemoteFile } from './repository';
 import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from './request';
 
-/** The name beside a blob under which it is downloaded. It ends as those of huggingface_hub, whose clean-up then knows it. */
+/** The temporary name of a blob during its download. It ends like those of huggingface_hub, whose clean-up recognizes it. */
 export const partialOf = (blob: string): string => `${blob}.sparsevila.incomplete`;
 
 const READ_BYTES = 1 << 20;
 
-/** A file that is being written: how many of its bytes are there, and their hash. */
+/** A file that is being written: the number of its bytes so far, and their hash. */
 interface Partial {
   readonly handle: FileHandle;
   hash: Hash;
@@ -24,9 +24,9 @@ interface Partial {
 }
 
 /**
- * Downloads `file` from `url` to `blob`. `onBytes` is told of bytes that are there, and of those that have to be fetched again (negative).
- * The caller holds the lock of the model.
- * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`. What was received is kept, unless it is wrong.
+ * Downloads `file` from `url` to `blob`. `onBytes` receives numbers of new bytes, negative for bytes that have to be fetched again. The caller
+ * holds the lock of the model.
+ * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`. Received bytes are kept, unless they are wrong.
  */
 export async function fetchBlob(
   call: Call,
@@ -37,7 +37,7 @@ export async function fetchBlob(
 ): Promise<void> {
   const partial = partialOf(blob);
   try {
-    // Twice: what an earlier process has left may have been damaged.
+    // Twice, because the bytes of an earlier process may be damaged.
     for (let attempt = 1; !(await complete(call, url, file, partial, onBytes)); attempt++) {
       await rm(partial, { force: true });
       onBytes(-file.size);
@@ -50,7 +50,7 @@ export async function fetchBlob(
   }
 }
 
-/** Fetches what is missing, and says whether the whole has the hash of `file`. */
+/** Fetches the missing bytes; returns whether the whole file has the hash of `file`. */
 async function complete(
   call: Call,
   url: URL,
@@ -58,7 +58,7 @@ async function complete(
   path: string,
   onBytes: (count: number) => void,
 ): Promise<boolean> {
-  // Never through a link that somebody has put there.
+  // Never follows a link that somebody has put there.
   const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o666);
   try {
     const partial: Partial = { handle, hash: newHash(file), done: 0 };
@@ -85,7 +85,7 @@ function newHash({ hash, size }: RemoteFile): Hash {
   return hash.length === 64 ? createHash('sha256') : createHash('sha1').update(`blob ${size}\0`);
 }
 
-/** Hashes what is there already; a file that is too long begins anew. */
+/** Hashes the existing bytes; a file that is too long starts again. */
 async function readBack(partial: Partial, file: RemoteFile, signal: AbortSignal | undefined): Promise<void> {
   const { handle } = partial;
   const { size } = await handle.stat();
@@ -100,7 +100,7 @@ async function readBack(partial: Partial, file: RemoteFile, signal: AbortSignal 
   }
 }
 
-/** One request for the rest of a file. The value says that bytes are left to be asked for, or none. */
+/** One request for the rest of a file. Returns whether bytes remain. */
 async function receive(
   call: Call,
   url: URL,
@@ -110,7 +110,7 @@ async function receive(
 ): Promise<Attempt<boolean>> {
   const watch = watchdog(call);
   try {
-    // Without compression, so that a byte received is a byte of the file.
+    // Without compression, so that received bytes are bytes of the file.
     const headers = { 'accept-encoding': 'identity', ...(partial.done > 0 && { range: `bytes=${partial.done}-` }) };
     const result = await get(call, url, headers, watch);
     if (!('value' in result)) return result;

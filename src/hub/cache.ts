@@ -22,7 +22,7 @@ export const blobFile = (repository: string, hash: string): string => join(repos
 
 export const snapshotFolder = (repository: string, commit: string): string => join(repository, 'snapshots', commit);
 
-/** The commit that a revision was when it was downloaded last. */
+/** The commit of a revision at its last download. */
 export function readRef(repository: string, revision: string): string | undefined {
   const file = refFile(repository, revision);
   if (!isPresent(file) || isFolder(file)) return undefined;
@@ -52,7 +52,7 @@ export function refsOf(repository: string): Map<string, string[]> {
   return refs;
 }
 
-/** What the Hub has listed for a commit, noted by us or by huggingface_hub (`trees/<commit>.json`); undefined where nobody has. */
+/** The Hub's listing of a commit, stored by this package or by huggingface_hub (`trees/<commit>.json`); undefined if there is none. */
 export function readListing(repository: string, commit: string): RemoteFile[] | undefined {
   for (const file of [listingFile(repository, commit), join(repository, 'trees', `${commit}.json`)]) {
     const files = isPresent(file) ? parseListing(file) : undefined;
@@ -61,7 +61,7 @@ export function readListing(repository: string, commit: string): RemoteFile[] | 
   return undefined;
 }
 
-/** A name of our own: huggingface_hub takes a commit whose listing it knows as complete only if all files of it are there. */
+/** A separate name: huggingface_hub takes a commit with a known listing as complete only if all its files exist. */
 const listingFile = (repository: string, commit: string): string =>
   join(repository, 'trees', `${commit}.sparsevila.json`);
 
@@ -74,7 +74,7 @@ function parseListing(file: string): RemoteFile[] | undefined {
       return remoteFile(file, { type: 'file', path, size, oid: blob_id, ...(lfs && { lfs }) }) ?? [];
     });
   } catch {
-    return undefined; // written by another version, or damaged: the Hub is asked again
+    return undefined; // Written by another version, or damaged: the Hub is asked again.
   }
 }
 
@@ -89,7 +89,7 @@ export function writeListing(repository: string, commit: string, files: readonly
   replaceFile(listingFile(repository, commit), `${JSON.stringify(json, null, 1)}\n`);
 }
 
-/** Whether a regular file lies at `path`, through links, of `size` bytes if that is known. */
+/** Whether `path` is a regular file, through links, of `size` bytes if that is known. */
 export function isFileOf(path: string, size: number | undefined): boolean {
   try {
     const stat = statSync(path);
@@ -100,7 +100,7 @@ export function isFileOf(path: string, size: number | undefined): boolean {
 }
 
 /**
- * Makes a folder below `repository`, and sees that it lies there and not where a link leads.
+ * Makes a folder below `repository`, and checks that no link leads it elsewhere.
  * @throws SparseVilaError `ERR_PATH_OUTSIDE`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
  */
 export function makeInside(repository: string, folder: string): void {
@@ -116,7 +116,7 @@ export function makeInside(repository: string, folder: string): void {
   );
 }
 
-/** Gives a blob its name in a snapshot: a relative link, put there in one step. */
+/** Gives a blob its name in a snapshot: a relative link, created atomically. */
 export function linkBlob(repository: string, commit: string, path: string, hash: string): void {
   const pointer = insideFolder(snapshotFolder(repository, commit), path, { what: 'a file of the model' });
   makeInside(repository, dirname(pointer));

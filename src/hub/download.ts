@@ -1,4 +1,4 @@
-// Downloads the files of a commit that are needed and not in the cache: small files first, then the weights that they call for, several at a
+// Downloads the required files of a commit that are not in the cache: small files first, then the weights that they name, several files at a
 // time, by one process at a time.
 
 import { lstatSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { fileUrl, type RemoteFile } from './repository';
 import type { Call } from './request';
 import type { Needs } from './snapshot';
 
-/** A commit of a model, and where it goes. */
+/** A commit of a model, and its folder. */
 export interface Commit {
   /** `models--owner--name` in the cache. */
   readonly repository: string;
@@ -26,13 +26,13 @@ export interface Commit {
 
 const PARALLEL = 4;
 const POLL_MS = 250;
-/** A holder of the lock that does not get on for this long is reported. */
+/** A lock holder without progress for this long is reported. */
 const PATIENCE_MS = 120_000;
-/** Bytes that stay free on the disk. */
+/** Bytes that are left free on the disk. */
 const SPARE_BYTES = 32 * 2 ** 20;
 
 /**
- * Completes the snapshot of a commit, and returns how many bytes were downloaded.
+ * Completes the snapshot of a commit, and returns the number of downloaded bytes.
  * @throws SparseVilaError as `snapshot`; `signal.reason`
  */
 export async function download(
@@ -47,7 +47,7 @@ export async function download(
     makeRepository(repository);
     const paths = files.map(({ path }) => path);
     const configs = pick(call, files, needs.configs(paths));
-    // Without a bar: how much there is to download in all is known after these.
+    // Without a bar, because the total size is known only afterwards.
     const small = await fetchFiles(call, commit, configs, undefined);
     const weights = pick(call, files, needs.weights(snapshotFolder(repository, id), paths));
     const large = await fetchFiles(call, commit, [...configs, ...weights], onProgress);
@@ -79,7 +79,7 @@ function pick({ subject }: Call, files: readonly RemoteFile[], paths: readonly s
   });
 }
 
-/** Downloads those of `files` that are not there, and returns their bytes. */
+/** Downloads the missing ones of `files`, and returns their number of bytes. */
 async function fetchFiles(
   call: Call,
   commit: Commit,
@@ -112,13 +112,13 @@ const stepOf = ({ subject }: Call): string => `download ${shownName(subject)}`;
 const isThere = ({ repository, commit }: Commit, { path, size }: RemoteFile): boolean =>
   isFileOf(`${snapshotFolder(repository, commit)}/${path}`, size);
 
-/** Bytes of a file that an earlier attempt has left. */
+/** Bytes of a file from an earlier attempt. */
 function partialBytes(repository: string, { hash, size }: RemoteFile): number {
   const found = lstatSync(partialOf(blobFile(repository, hash)), { throwIfNoEntry: false })?.size ?? 0;
   return found <= size ? found : 0;
 }
 
-/** Calls `work` for each file, for a few at a time. The first error stops the others. */
+/** Calls `work` for each file, a few at a time. The first error stops the others. */
 async function inParallel(
   call: Call,
   files: readonly RemoteFile[],
@@ -142,7 +142,7 @@ async function inParallel(
   group.signal.throwIfAborted();
 }
 
-/** The lock of the model. While another process has it, what that one has downloaded is reported. */
+/** The lock of the model. While another process holds it, that process's progress is reported. */
 async function waitForLock(
   call: Call,
   commit: Commit,
@@ -165,7 +165,7 @@ async function waitForLock(
   }
 }
 
-/** Bytes that are there and that are needed, as far as that can be told from the small files. */
+/** Numbers of bytes present and required, as far as the small files tell. */
 function bytesThere(commit: Commit, needs: Needs): { readonly done: number; readonly total: number } {
   const { repository, commit: id, files } = commit;
   const paths = files.map(({ path }) => path);
@@ -175,7 +175,7 @@ function bytesThere(commit: Commit, needs: Needs): { readonly done: number; read
     wanted = new Set([...wanted, ...needs.weights(snapshotFolder(repository, id), paths)]);
     isKnown = true;
   } catch {
-    // The small files are not all there.
+    // Some small files are missing.
   }
   const needed = files.filter(({ path }) => wanted.has(path));
   const sum = (of: (file: RemoteFile) => number): number => needed.reduce((all, file) => all + of(file), 0);

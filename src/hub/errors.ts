@@ -1,5 +1,4 @@
-// Answers of the Hub that are errors, in words that say what to do. The token and the query of a URL, which may be a signature, are never
-// quoted.
+// Errors for failed requests to the Hub, with advice. Tokens and queries of URLs, which may be signatures, are never quoted.
 
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { DEFAULT_REVISION, type HubName } from './names';
@@ -17,7 +16,7 @@ export const shownUrl = ({ origin, pathname }: URL): string => `${origin}${pathn
 
 const TOKEN_ADVICE = 'set HF_TOKEN to a token of an account that may read it (ENDPOINT/settings/tokens)';
 
-/** The error of a response with a status of 400 and more. `hasToken`: whether the request was made with one. */
+/** The error for a response with a status of at least 400. `hasToken`: whether the request had a token. */
 export function statusError(
   subject: Subject,
   response: Pick<Response, 'status' | 'headers'>,
@@ -58,9 +57,9 @@ export function statusError(
   return hubError('ERR_HUB_RESPONSE', `${name}: ${shownUrl(url)} answered ${status}, which is not expected.`);
 }
 
-/** The error of a request that had no answer, or whose answer broke off. */
+/** The error for a request without a response, or with an interrupted one. */
 export function networkError(subject: HubName, url: URL, cause: unknown): SparseVilaError {
-  // `fetch` hides ECONNREFUSED or a certificate's fault in its cause.
+  // `fetch` puts reasons such as ECONNREFUSED or a certificate error into its cause.
   const under = typeof cause === 'object' && cause !== null && 'cause' in cause ? cause.cause : undefined;
   const reason = codeOf(under) ?? codeOf(cause) ?? messageOf(under ?? cause);
   return hubError(
@@ -79,7 +78,7 @@ export function offlineError(name: HubName, cache: string): SparseVilaError {
   );
 }
 
-/** What the Hub does not send. */
+/** The error for a response with unexpected content. */
 export const responseError = (name: string, what: string): SparseVilaError =>
   hubError('ERR_HUB_RESPONSE', `${name}: the Hub's answer cannot be used: ${what}.`);
 

@@ -1,5 +1,5 @@
-// Names of models on the Hub, `owner/name` or `owner/name@revision`, and what may be a revision. Source: huggingface_hub 2.4
-// `utils/_validators.py`; git-check-ref-format(1). A name of one part (`gpt2`) is not taken, since it is more likely a folder's.
+// Names of models on the Hub, `owner/name` or `owner/name@revision`, and valid revisions. Source: huggingface_hub 2.4 `utils/_validators.py`;
+// git-check-ref-format(1). A name of one part (`gpt2`) is not accepted, because it is more likely a folder.
 
 import { received } from '../errors';
 import { type Check, invalidOption } from '../options';
@@ -19,7 +19,7 @@ const LONGEST_REVISION = 200;
 const PART = /^[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?$/;
 const COMMIT = /^[0-9a-f]{40}$/;
 
-/** Whether a revision is a whole commit hash, which never comes to mean another state of the repository. */
+/** Whether a revision is a whole commit hash, which always refers to the same state of the repository. */
 export const isCommit = (revision: string): boolean => COMMIT.test(revision);
 
 /** Each part becomes the name of a folder or file below `refs/`. */
@@ -36,7 +36,7 @@ export const REVISION: Check = {
   accepts: (value) => typeof value === 'string' && isRevision(value),
 };
 
-/** The Hub name that `text` is; undefined for what is a path only (`./x`, `/x`, `a/b/c`, `x`) or no name. */
+/** `text` as a Hub name; undefined if it can only be a path (`./x`, `/x`, `a/b/c`, `x`) or is not a name. */
 export function hubName(text: string): HubName | undefined {
   const at = text.indexOf('@');
   const name = at < 0 ? text : text.slice(0, at);

@@ -1,5 +1,5 @@
-// What the Hub's API says about a model: the commit of a revision, and the files of a commit. Nothing in the answers is believed before it is
-// checked. Source: huggingface_hub 2.4 `hf_api.py` (repo_info, list_repo_tree).
+// Queries the Hub's API about a model: the commit of a revision, and the files of a commit. All answers are validated before use.
+// Source: huggingface_hub 2.4 `hf_api.py` (repo_info, list_repo_tree).
 
 import { SparseVilaError } from '../errors';
 import { type Json, parseJson } from '../json';
@@ -15,7 +15,7 @@ export interface RemoteFile {
   readonly size: number;
   /** sha256 (64 hex digits) of a large file's bytes, or git's sha1 (40) of a small file. */
   readonly hash: string;
-  /** git's sha1 of what git itself stores: the file, or for a large one the pointer to it. */
+  /** git's sha1 of the object that git stores: the file, or for a large file the pointer to it. */
   readonly gitHash: string;
 }
 
@@ -49,7 +49,7 @@ export async function filesOf(call: Call, commit: string): Promise<RemoteFile[]>
     }
     if (files.length > MOST_FILES) throw responseError(name, `it lists more than ${MOST_FILES} files`);
     if (next === undefined) break;
-    // Only the place in the list is taken from the link: whatever host it names is not asked.
+    // Only the cursor is taken from the link; the host that it names is not used.
     url.search = next.search;
   }
   return files;
@@ -61,7 +61,7 @@ export function fileUrl({ subject }: Call, commit: string, path: string): URL {
   return new URL(`${subject.endpoint}/${subject.name}/resolve/${commit}/${encoded}`);
 }
 
-/** A file of a listing; undefined for folders, and for names that are odd and harmless, which no model needs. */
+/** A file of a listing; undefined for folders, and for unusual but harmless names, which no model needs. */
 export function remoteFile(name: string, entry: unknown): RemoteFile | undefined {
   if (!isObject(entry) || entry.type !== 'file') return undefined;
   const { path, oid } = entry;
@@ -77,7 +77,7 @@ export function remoteFile(name: string, entry: unknown): RemoteFile | undefined
   const isSound =
     Number.isSafeInteger(size) && Number(size) >= 0 && isHex(oid, 40) && (lfs === undefined || isHex(hash, 64));
   if (!isSound) throw responseError(name, `expected size and hash of ${JSON.stringify(path.slice(0, 200))}`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a name should not have
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters that a name must not have
   const isOdd = path.length > LONGEST_PATH || /[\\\u0000-\u001f\u007f]|(^|\/)\.?(\/|$)/.test(path);
   return isOdd ? undefined : { path, size: Number(size), hash: String(hash), gitHash: String(oid) };
 }

@@ -1,30 +1,30 @@
-// One GET request to the Hub or to where it redirects: the token goes to the endpoint's origin only, redirects are few, a request that stalls
-// is given up, and what may succeed later is repeated.
+// GET requests to the Hub and its redirects: the token is sent only to the endpoint's origin, redirects are few, a stalled request is aborted,
+// and requests that may succeed later are repeated.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SparseVilaError } from '../errors';
 import { networkError, responseError, type Subject, shownUrl, statusError } from './errors';
 import type { HubSettings } from './settings';
 
-/** What all requests for one model have in common. */
+/** The settings that all requests for one model share. */
 export interface Call {
   readonly subject: Subject;
   readonly settings: HubSettings;
   readonly signal: AbortSignal | undefined;
 }
 
-/** The end of one attempt: its value, or an error that the next attempt may not have. */
+/** The result of one attempt: a value, or an error that the next attempt may not have. */
 export type Attempt<T> = { readonly value: T } | { readonly failed: SparseVilaError; readonly afterMs?: number };
 
 const MOST_REDIRECTS = 8;
 const ATTEMPTS = 5;
-/** A server that asks for a longer pause is not waited for. */
+/** Longest pause that a server may request. */
 const LONGEST_WAIT_MS = 60_000;
 
 /**
- * Calls `attempt` until it has a value, with longer and longer pauses, or those that the server asks for. An attempt that has advanced the
- * work makes the count begin anew.
- * @throws the error of the last attempt; what `attempt` throws; `signal.reason`
+ * Calls `attempt` until it returns a value, with increasing pauses, or those that the server requests. An attempt that made progress resets the
+ * count.
+ * @throws the error of the last attempt; errors of `attempt`; `signal.reason`
  */
 export async function repeated<T>(
   { settings, signal }: Call,
@@ -42,7 +42,7 @@ export async function repeated<T>(
   }
 }
 
-/** Aborts its signal when `feed` was not called for some time. */
+/** Aborts its signal if `feed` is not called for some time. */
 export interface Watchdog {
   readonly signal: AbortSignal;
   feed(): void;
@@ -64,8 +64,8 @@ export function watchdog({ settings, signal }: Call): Watchdog {
 }
 
 /**
- * The response to GET, with a status below 400, or 416. Its body is still to be read, under the same `watch`.
- * @throws SparseVilaError `ERR_HUB_…` for what would be the same again; `signal.reason`
+ * The response to a GET request, with a status below 400, or 416. Its body is read under the same `watch`.
+ * @throws SparseVilaError `ERR_HUB_…` for an error that a repetition would not change; `signal.reason`
  */
 export async function get(
   call: Call,
@@ -80,7 +80,7 @@ export async function get(
   }
 }
 
-/** An error of the network as an attempt that failed. @throws errors of ours; `signal.reason` */
+/** Converts an error of the network to a failed attempt. @throws errors of ours; `signal.reason` */
 export function failedAttempt(call: Call, url: URL, error: unknown): { readonly failed: SparseVilaError } {
   call.signal?.throwIfAborted();
   if (error instanceof SparseVilaError) throw error;
@@ -107,7 +107,7 @@ async function follow(
       throw responseError(subject.name, `${shownUrl(url)} answered ${status}`);
     }
     if (status === 416) return { value: response };
-    // The connection is not used again: its body may be endless.
+    // The connection is not reused, because its body may be endless.
     void response.body?.cancel().catch(() => undefined);
     if (status >= 400) {
       const error = statusError(subject, response, url, token !== undefined);

@@ -1,4 +1,4 @@
-// What the environment says about the Hub: the variables of Hugging Face's Python tools. Source: huggingface_hub 2.4 `constants.py`,
+// Settings of the Hub from the environment variables of Hugging Face's Python tools. Source: huggingface_hub 2.4 `constants.py`,
 // `utils/_auth.py`.
 
 import { homedir } from 'node:os';
@@ -13,16 +13,16 @@ const STALL_MS = 30_000;
 const PAUSE_MS = 500;
 
 export interface HubSettings {
-  /** The Hub's address without a slash at its end; the token is sent to its origin only. */
+  /** The Hub's address without a final slash; the token is sent to its origin only. */
   readonly endpoint: string;
   /** The folder of `models--owner--name`. */
   readonly cache: string;
   readonly offline: boolean;
-  /** Milliseconds without a byte after which a request is given up and repeated. */
+  /** Milliseconds without data after which a request is aborted and repeated. */
   readonly stallMs: number;
   /** Milliseconds before a request is repeated; doubled each time. */
   readonly pauseMs: number;
-  /** Read when a request is made, so that it is held nowhere. @throws SparseVilaError `ERR_HUB_SETTINGS`, `ERR_FILE_…` */
+  /** Reads the token for each request, so that it is stored nowhere. @throws SparseVilaError `ERR_HUB_SETTINGS`, `ERR_FILE_…` */
   token(): string | undefined;
 }
 
@@ -44,7 +44,7 @@ function homeOf(env: Environment): string {
   return resolve(expanded(env.HF_HOME || join(cache, 'huggingface'), env));
 }
 
-/** `~` and `$NAME`, as Python expands them. */
+/** Expands `~` and `$NAME` as Python does. */
 function expanded(path: string, env: Environment): string {
   const home = path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path;
   return home.replace(/\$(?:(\w+)|\{(\w+)\})/g, (whole, plain, braced) => env[plain ?? braced] ?? whole);
@@ -78,7 +78,7 @@ function tokenOf(env: Environment, home: string): string | undefined {
   const inFile = (): string => (isPresent(file) ? readTextFile(file, { what: 'a Hub token', limit: TOKEN_BYTES }) : '');
   const token = (env.HF_TOKEN || env.HUGGING_FACE_HUB_TOKEN || inFile()).trim();
   if (token === '') return undefined;
-  // What cannot be in a header would be quoted by the error of `fetch`.
+  // The error of `fetch` would quote a value that cannot be in a header.
   if (/^[\x21-\x7e]+$/.test(token)) return token;
   throw new SparseVilaError(
     'ERR_HUB_SETTINGS',

@@ -1,4 +1,4 @@
-// A model by name as a folder: the copy in the cache if it is whole, else what is missing is downloaded.
+// The folder of a model by name: the copy in the cache if it is complete; otherwise missing files are downloaded.
 
 import { codeOf } from '../errors';
 import { filesBelow, isFolder } from '../files';
@@ -11,22 +11,22 @@ import { commitOf, filesOf } from './repository';
 import type { Call } from './request';
 import { type HubSettings, hubSettings } from './settings';
 
-/** Which files of a model are needed; this folder does not know what they contain. */
+/** The files of a model that are needed; this folder does not know their content. */
 export interface Needs {
-  /** Of `paths`, the small files, which are downloaded first. */
+  /** The small files among `paths`, which are downloaded first. */
   configs(paths: readonly string[]): readonly string[];
   /**
-   * The files of weights, by the small files in `folder`. May name paths that are not among `paths`: these are missing.
+   * The weight files, determined from the small files in `folder`. May name paths that are not among `paths`, which are then missing.
    * @throws SparseVilaError for a model that cannot be loaded from these files
    */
   weights(folder: string, paths: readonly string[]): readonly string[];
-  /** Whether `paths` have the small files that every model has; asked where nobody has noted what the Hub lists. */
+  /** Whether `paths` contain the small files that every model has; used if no listing of the Hub is stored. */
   suffice(paths: readonly string[]): boolean;
 }
 
 export interface SnapshotOptions {
   readonly needs: Needs;
-  /** Whether the Hub is asked for the newest commit of a branch, also when a whole copy of an older one is in the cache. */
+  /** Whether to ask the Hub for the newest commit of a branch even if a complete copy of an older one is in the cache. */
   readonly update?: boolean;
   readonly settings?: HubSettings;
   readonly signal?: AbortSignal | undefined;
@@ -36,17 +36,17 @@ export interface SnapshotOptions {
 export interface Snapshot {
   readonly folder: string;
   readonly commit: string;
-  /** Bytes that this call has downloaded. */
+  /** Number of bytes that this call downloaded. */
   readonly fetched: number;
 }
 
-/** What a snapshot in the cache has of a model; `refused` says why it cannot be loaded from the files that the Hub has. */
+/** The state of a snapshot in the cache; `refused` is the reason why the model cannot be loaded from the Hub's files. */
 export interface SnapshotState {
   readonly isWhole: boolean;
   readonly refused?: unknown;
 }
 
-/** Errors of `Needs.weights` that more files may mend. */
+/** Errors of `Needs.weights` that further files may resolve. */
 const MISSING: readonly (string | undefined)[] = [
   'ERR_MODEL_MISSING',
   'ERR_CONFIG_MISSING',
@@ -55,8 +55,8 @@ const MISSING: readonly (string | undefined)[] = [
 ];
 
 /**
- * The folder of a model. Starts no request when it is whole in the cache, unless `update` says so.
- * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, `ERR_PATH_OUTSIDE`, `ERR_BUSY`; what `needs.weights` throws;
+ * The folder of a model. Makes no request if it is complete in the cache, unless `update` is set.
+ * @throws SparseVilaError `ERR_HUB_…`, `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, `ERR_PATH_OUTSIDE`, `ERR_BUSY`; errors of `needs.weights`;
  *   `signal.reason`
  */
 export async function snapshot(wanted: HubName, options: SnapshotOptions): Promise<Snapshot> {
@@ -78,7 +78,7 @@ export async function snapshot(wanted: HubName, options: SnapshotOptions): Promi
   return { folder: snapshotFolder(repository, commit), commit, fetched };
 }
 
-/** Whether a snapshot has what is needed, as far as its files and what the Hub has listed tell. */
+/** Whether a snapshot has the needed files, judged by its files and the stored listing. */
 export function snapshotState(repository: string, commit: string, needs: Needs): SnapshotState {
   const folder = snapshotFolder(repository, commit);
   if (!isFolder(folder)) return { isWhole: false };

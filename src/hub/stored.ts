@@ -1,4 +1,4 @@
-// What the cache has of models, and removing it.
+// Lists and removes models in the cache.
 
 import { lstatSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -13,19 +13,19 @@ import { type Needs, snapshotState } from './snapshot';
 
 export interface StoredRevision {
   readonly commit: string;
-  /** Branches and tags that were this commit when they were downloaded. */
+  /** Branches and tags that referred to this commit when they were downloaded. */
   readonly revisions: readonly string[];
   /** The folder that `load` reads. */
   readonly folder: string;
   readonly bytes: number;
-  /** whole: it loads without the network; partial: files are missing; refused: this package does not load it. */
+  /** whole: it loads without the network; partial: files are missing; refused: this package cannot load it. */
   readonly state: 'whole' | 'partial' | 'refused';
 }
 
 export interface StoredModel {
   /** `owner/name`. */
   readonly name: string;
-  /** On the disk, with what interrupted downloads have left; files that revisions share count once. */
+  /** Bytes on disk, including interrupted downloads; files that revisions share count once. */
   readonly bytes: number;
   readonly revisions: readonly StoredRevision[];
 }
@@ -33,11 +33,11 @@ export interface StoredModel {
 export interface Removed {
   readonly name: string;
   readonly commits: readonly string[];
-  /** Bytes that were freed. */
+  /** Number of bytes that were freed. */
   readonly bytes: number;
 }
 
-/** The models in the cache by name, whoever has downloaded them. */
+/** The models in the cache by name, downloaded by any tool. */
 export function storedModels({ cache }: HubSettings, needs: Needs): StoredModel[] {
   const folders = isFolder(cache) ? readdirSync(cache).sort() : [];
   return folders.flatMap((folder) => {
@@ -87,7 +87,7 @@ async function removeCommit(repository: string, commit: string, commits: readonl
   const freed = blobsOf(repository, commit).filter((file) => !kept.has(file));
   const bytes = bytesOf(freed);
   try {
-    // First what says that the revision is there.
+    // The references to the revision are removed first.
     for (const revision of refsOf(repository).get(commit) ?? []) rmSync(refFile(repository, revision));
     await removeFolder(snapshotFolder(repository, commit));
     const blobs = join(repository, 'blobs', '/');
@@ -112,7 +112,7 @@ function commitsOf(repository: string): string[] {
   return isFolder(folder) ? readdirSync(folder).filter((name) => !isTemporary(name) && isCommit(name)) : [];
 }
 
-/** The files that the names in a snapshot lead to, one link further. */
+/** The files to which the names in a snapshot lead, after one link. */
 function blobsOf(repository: string, commit: string): string[] {
   const folder = snapshotFolder(repository, commit);
   const files = isFolder(folder) ? filesBelow(folder).map((path) => join(folder, path)) : [];
@@ -121,7 +121,7 @@ function blobsOf(repository: string, commit: string): string[] {
   return [...new Set(files.map(target))];
 }
 
-/** Everything below a model's folder that is a file itself. */
+/** Everything below a model's folder that is itself a file. */
 function allFiles(repository: string): string[] {
   return filesBelow(repository)
     .map((path) => join(repository, path))

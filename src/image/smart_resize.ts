@@ -1,10 +1,10 @@
-// The size that Qwen's processors resize a picture to: both sides multiples of a factor, the area within limits, the aspect ratio about
-// as it was. Source: transformers 5.24 `image_processing_pil_qwen2_vl.py` (smart_resize).
+// The size to which Qwen's processors resize a picture: both sides multiples of a factor, the area within limits, the aspect ratio
+// approximately kept. Source: transformers 5.24 `image_processing_pil_qwen2_vl.py` (smart_resize).
 
 import { SparseVilaError } from '../errors';
 import type { Size } from './cells';
 
-/** Fewest and most pixels. */
+/** Minimum and maximum number of pixels. */
 export interface AreaLimits {
   readonly min: number;
   readonly max: number;

@@ -1,5 +1,5 @@
-// Pictures of any resolution in tiles (LLaVA-NeXT, LLaVA-OneVision): the whole picture as one square, then the tiles of the resolution that
-// fits best as one map of tokens, without the rows and columns that show only padding; a learned newline row follows each row of the map.
+// Pictures of any resolution in tiles (LLaVA-NeXT, LLaVA-OneVision): the whole picture as one square, then the tiles of the best-fitting
+// resolution as one map of tokens, without rows and columns that show only padding; a learned newline row follows each row of the map.
 // Source: transformers 5.24 `image_processing_utils.py` (select_best_resolution, get_patch_output_size), `modeling_llava_next.py` and
 // `modeling_llava_onevision.py` (unpad_image, pack_image_features).
 
@@ -29,7 +29,7 @@ interface MapPart {
 }
 
 /**
- * `image_grid_pinpoints` of model and processor, [height, width] in pixels, which have to be equal.
+ * `image_grid_pinpoints` of model and processor, [height, width] in pixels, which must be equal.
  * @throws SparseVilaError `ERR_CONFIG_INVALID`, `ERR_CONFIG_UNSUPPORTED`
  */
 export function resolutionsOf(
@@ -51,7 +51,7 @@ export function resolutionsOf(
   return given.map(([height, width]) => ({ height, width }));
 }
 
-/** The layout of a picture; `shrunk` may bring the map to a smaller size, for models that resize it after the projector. */
+/** The layout of a picture; `shrunk` can reduce the map, for models that resize it after the projector. */
 export function anyres(
   picture: Size,
   { tower, resolutions, filter }: Anyres,
@@ -90,14 +90,14 @@ export function rowOfPatch({ classToken }: TowerShape, cells: number): (canvas: 
   return (canvas, patch) => canvas * (cells * cells + first) + first + patch;
 }
 
-/** The grid of a picture that is shown as one square. */
+/** The grid of a picture shown as one square. */
 export function baseGrid(picture: Size, side: number, patch: number): Grid {
   const cells = Math.floor(side / patch);
   const shown = { size: side, patch, block: 1 };
   return { t: 1, h: cells, w: cells, frames: [0], cells: cellsOfRegion(wholePicture(picture), shown) };
 }
 
-/** A run for the base, and one for each row of the map, which newlines follow. Nothing is left of a very long picture's map but newlines, or not even those. */
+/** A run for the base, and one for each row of the map, which newlines follow. For a very long picture only newlines may remain, or not even those. */
 export function rowRuns(base: Grid, map: Grid): Pick<MediumLayout, 'grids' | 'runs' | 'text'> {
   const first = base.h * base.w;
   const isEmpty = map.h * map.w === 0;
@@ -107,7 +107,7 @@ export function rowRuns(base: Grid, map: Grid): Pick<MediumLayout, 'grids' | 'ru
   return { grids: isEmpty ? [base] : [base, map], runs, text: MARKER.repeat(runs.length) };
 }
 
-/** The resolution at which most of the picture's pixels are shown, of equal ones that with the least padding. */
+/** The resolution that preserves most of the picture's pixels; of equal ones the one with the least padding. */
 function bestResolution({ width, height }: Size, resolutions: readonly Size[]): Size {
   let best = resolutions[0] as Size;
   let [most, least] = [0, Number.POSITIVE_INFINITY];
@@ -121,7 +121,7 @@ function bestResolution({ width, height }: Size, resolutions: readonly Size[]): 
   return best;
 }
 
-/** The size that a picture is resized to inside a resolution, its aspect ratio kept. */
+/** The size of a picture resized to fit a resolution with its aspect ratio kept. */
 function fittedSize({ width, height }: Size, to: Size): Size {
   const [x, y] = [to.width / width, to.height / height];
   return x < y
@@ -129,7 +129,7 @@ function fittedSize({ width, height }: Size, to: Size): Size {
     : { width: Math.min(Math.ceil(width * y), to.width), height: to.height };
 }
 
-/** The rows or columns of a map of h × w tokens that show the picture. */
+/** The rows or columns of a map of h × w tokens that show the picture and not padding. */
 function unpadded({ width, height }: Size, h: number, w: number): MapPart {
   // Python's int(round(x, 7)).
   const whole = (x: number): number => Math.trunc(Number(x.toFixed(7)));
@@ -141,7 +141,7 @@ function unpadded({ width, height }: Size, h: number, w: number): MapPart {
   return { top: 0, left, h, w: w - 2 * left };
 }
 
-/** Tiles in raster order of the resized picture at its place; black around it. */
+/** Tiles in raster order of the resized picture at its place, with black around it. */
 function tileCanvases(
   { rows, cols, side }: { readonly rows: number; readonly cols: number; readonly side: number },
   to: Size,
@@ -156,7 +156,7 @@ function tileCanvases(
   });
 }
 
-/** The unpadded map on its picture; `cell`: pixels of the resolution that a token shows. */
+/** The unpadded map on its picture; `cell`: pixels of the resolution per token. */
 function mapGrid(picture: Size, to: Size, { left, top }: Region, map: MapPart, cell: number): Grid {
   const [x, y] = [picture.width / to.width, picture.height / to.height];
   const region = {

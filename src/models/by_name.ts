@@ -1,4 +1,4 @@
-// Models by name: which of a model's files this package reads, the folder that a path or a Hub name stands for, and the calls of the public API
+// Models by name: the files of a model that this package reads, the folder for a path or a Hub name, and the functions of the public API
 // about models in the cache.
 
 import { join, posix, relative } from 'node:path';
@@ -19,7 +19,7 @@ import { PARTS } from './plan';
 const INDEX = 'model.safetensors.index.json';
 const WEIGHTS = 'model.safetensors';
 
-/** Small files that are read where they are there. */
+/** Small files that are read if they exist. */
 const CONFIGS: readonly string[] = [
   ...['config.json', 'generation_config.json', 'preprocessor_config.json', 'processor_config.json'],
   ...['video_preprocessor_config.json', 'adapter_config.json', 'quantize_config.json', 'quant_config.json'],
@@ -27,7 +27,7 @@ const CONFIGS: readonly string[] = [
   ...['chat_template.json', 'chat_template.jinja'],
 ];
 
-/** Names of the same weights in another form. */
+/** Names of the same weights in other forms. */
 const VARIANT = /^consolidated|[._-](fp16|fp32|bf16|fp8|int8|ema|non_ema)[._-]/i;
 
 export const NEEDS: Needs = {
@@ -35,7 +35,7 @@ export const NEEDS: Needs = {
     const all = new Set(paths);
     return ['', ...Object.values(VILA_FOLDERS)].flatMap((below) => {
       const names = [...CONFIGS];
-      // Each where there is no other of the kind.
+      // Used only if there is no other file of its kind.
       if (!all.has(posix.join(below, 'tokenizer.json'))) names.push('tokenizer.model', 'vocab.json', 'merges.txt');
       if (!all.has(posix.join(below, WEIGHTS))) names.push(INDEX);
       return names.map((name) => posix.join(below, name)).filter((path) => all.has(path));
@@ -97,8 +97,8 @@ export interface NamedOptions {
 }
 
 /**
- * The checkpoint folder that `path` stands for: itself, or where nothing lies there and it is a Hub name, the model's folder in the cache, into
- * which it is downloaded first if it is not whole there.
+ * The checkpoint folder for `path`: the path itself if it exists; otherwise, if it is a Hub name, the model's folder in the cache, into which
+ * missing files are downloaded first.
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_HUB_…`, `ERR_DISK_FULL`, …; `signal.reason`
  */
 export async function checkpointFolder(path: string, options: NamedOptions = {}): Promise<string> {
@@ -111,10 +111,10 @@ export async function checkpointFolder(path: string, options: NamedOptions = {})
 }
 
 export interface DownloadOptions {
-  /** A branch, tag or commit; default `main`, or what the name says (`owner/name@revision`). */
+  /** A branch, tag or commit; default `main`, or the revision in the name (`owner/name@revision`). */
   readonly revision?: string;
   readonly signal?: AbortSignal;
-  /** Called with the bytes that are there and those of all files, under one step. */
+  /** Called with the bytes present and the bytes of all files, under one step. */
   readonly onProgress?: OnProgress;
 }
 
@@ -124,12 +124,12 @@ export interface DownloadResult {
   readonly commit: string;
   /** The checkpoint folder. */
   readonly folder: string;
-  /** Bytes that were downloaded: 0 when all was there. */
+  /** Number of bytes that were downloaded; 0 if nothing was missing. */
   readonly fetched: number;
 }
 
 /**
- * Downloads a model of the Hub into the cache, or what has changed of it. Stopped, the same call continues.
+ * Downloads a model from the Hub into the cache, or the files that have changed. After an abort, the same call continues.
  * @throws SparseVilaError as `checkpointFolder`
  */
 export async function download(name: string, options?: DownloadOptions): Promise<DownloadResult> {
@@ -144,13 +144,13 @@ export async function download(name: string, options?: DownloadOptions): Promise
   return { name: wanted.name, ...found };
 }
 
-/** The models in the cache, whoever has downloaded them. @throws SparseVilaError `ERR_HUB_SETTINGS` */
+/** The models in the cache, downloaded by any tool. @throws SparseVilaError `ERR_HUB_SETTINGS` */
 export async function list(): Promise<StoredModel[]> {
   return storedModels(hubSettings(), NEEDS);
 }
 
 export interface RemoveOptions {
-  /** A branch, tag or commit; without one, also in the name, all of the model is removed. */
+  /** A branch, tag or commit. Without one here or in the name, all revisions of the model are removed. */
   readonly revision?: string;
 }
 

@@ -1,5 +1,5 @@
-// Weights that are looked up in headers and counted, but not read: what a model's builders ask for, in which form it lies in the files, and
-// what it would take in memory. Knows no architecture, and starts no engine.
+// Weights that are looked up in headers and counted, but not read: the tensors that a model's builders request, their form in the files, and
+// their size in memory. Knows no architecture, and starts no engine.
 
 import { storedGroup } from '../checkpoint/quantized';
 import type { TensorEntry } from '../checkpoint/safetensors';
@@ -17,11 +17,11 @@ const STORAGES: readonly Storage[] = ['stored', 'f32', 'f16', 'bf16'];
 export interface Problem {
   readonly code: ErrorCode;
   readonly message: string;
-  /** Canonical names of the tensors that it is about. */
+  /** Canonical names of the tensors concerned. */
   readonly tensors: readonly string[];
 }
 
-/** What a part's weights are. */
+/** The weights of a part. */
 export interface Count {
   parameters: number;
   bytes: number;
@@ -38,7 +38,7 @@ export const emptyCount = (): Count => ({
   zeroBiases: [],
 });
 
-/** Runs `work`; an error of the package becomes a problem. */
+/** Runs `work`; converts an error of the package to a problem. */
 export function attempt<T>(problems: Problem[], tensors: readonly string[], work: () => T): T | undefined {
   try {
     return work();
@@ -89,7 +89,7 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
   const occupy = (bytes: (storage: Storage) => number): void => {
     for (const storage of STORAGES) count.memory[storage] += bytes(storage);
   };
-  /** What is there under a name that cannot be used is one problem, not a superfluous tensor as well. */
+  /** An unusable tensor is one problem, and not an extra tensor as well. */
   const settle = (module: string): void => {
     for (const [entry, name] of index.rest())
       if (moduleOf(name) === module || name.startsWith(`${module}.`)) index.take(entry);

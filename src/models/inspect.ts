@@ -1,5 +1,5 @@
-// What a checkpoint folder is, from its config files and safetensors headers: no tensor is read, no engine is needed. The plan is the one
-// that loading uses, and the builders of tower, projector and decoder say themselves which tensors they want.
+// Describes a checkpoint folder from its config files and safetensors headers; reads no tensor and needs no engine. Uses the plan that loading
+// uses; the builders of tower, projector and decoder request the tensors that they need.
 
 import type { Size } from '../image/cells';
 import { type KvType, kvBytes } from '../ops/kv_cache';
@@ -26,15 +26,15 @@ import { extraWeights, isOptionalBias, type WeightIndex, weightIndex } from './w
 export type { Problem, Storage } from './counted_weights';
 
 export interface InspectOptions {
-  /** Pictures whose visual tokens are counted, in pixels; default 448x448 and 1920x1080. */
+  /** Sizes of pictures whose visual tokens are counted, in pixels; default 448x448 and 1920x1080. */
   readonly images?: readonly Size[];
 }
 
 export interface PartInspection {
   readonly parameters: number;
-  /** In the files. */
+  /** Number of bytes in the files. */
   readonly bytes: number;
-  /** Parameters in each form of storage, such as `bf16` or `4 bits (awq-gemm), groups of 128`. */
+  /** Number of parameters per form, such as `bf16` or `4 bits (awq-gemm), groups of 128`. */
   readonly formats: Readonly<Record<string, number>>;
 }
 
@@ -48,19 +48,19 @@ export interface Inspection {
     readonly projector: readonly ProjectorStep[];
   };
   readonly parts: Readonly<Record<PartName, PartInspection>>;
-  /** The most tokens of a conversation. */
+  /** Maximum number of tokens of a conversation. */
   readonly contextLength: number;
-  /** A picture alone in its turn: its visual tokens, and the squares that the tower sees. */
+  /** For one picture in a turn: its visual tokens, and the canvases that the tower sees. */
   readonly images: readonly (Size & { readonly tokens: number; readonly tiles: number })[];
-  /** Bytes of the loaded weights, by the load option `weights`. */
+  /** Bytes of the loaded weights, per value of the load option `weights`. */
   readonly memory: Readonly<Record<Storage, number>>;
-  /** Bytes that the KV cache takes for each token, by the session option `kv`. */
+  /** Bytes of KV cache per token, per value of the session option `kv`. */
   readonly kvBytesPerToken: Readonly<Record<KvType, number>>;
-  /** What `load` would throw, the first one first; empty: it would load, if its tensors hold finite numbers. */
+  /** The errors that `load` would throw, in order; empty if it would load, provided that its tensors are finite. */
   readonly problems: readonly Problem[];
-  /** Biases that the model does not have: they have to be zeros, which only loading sees. */
+  /** Biases that the model does not have. They must be zeros, which only loading can check. */
   readonly zeroBiases: readonly string[];
-  /** What this model cannot do here, and why. */
+  /** Features of the model that are not supported here, with reasons. */
   readonly unsupported: readonly { readonly what: string; readonly why: string }[];
 }
 
@@ -77,8 +77,8 @@ const IMAGE: Check = {
 
 /**
  * Describes the checkpoint folder `path`.
- * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_…` and `ERR_CONFIG_…` as `load`, which say what is not supported. What is wrong with
- *   weights, tokenizer and template is in `problems`.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_MODEL_…` and `ERR_CONFIG_…` for unsupported models, as `load`. Errors of weights, tokenizer
+ *   and template are in `problems`.
  */
 export async function inspect(path: string, options?: InspectOptions): Promise<Inspection> {
   checkValue('inspect', 'path', path, NAME);
@@ -121,11 +121,11 @@ const perPart = <T>(make: (part: PartName) => T): Record<PartName, T> => ({
   projector: make('projector'),
 });
 
-/** Lets the model's own builders ask for its tensors, and counts them. */
+/** Lets the model's own builders request its tensors, and counts them. */
 async function countWeights(plan: Plan, problems: Problem[]): Promise<Record<PartName, Count>> {
   const counts = perPart(emptyCount);
   const opened = new Map<PartName, WeightIndex>();
-  // In the order of `assemble`, so that the first problem is the one that loading meets.
+  // In the order of `assemble`, so that the first problem is the one at which loading fails.
   for (const part of ['tower', 'projector', 'decoder'] as const) {
     const index = attempt(problems, [], () => weightIndex(plan.sources[part].folder, indexOptions(plan, part)));
     if (index !== undefined) opened.set(part, index);
@@ -137,7 +137,7 @@ async function countWeights(plan: Plan, problems: Problem[]): Promise<Record<Par
   await buildParts(plan, weights, decoder, async () => undefined);
   for (const [part, index] of opened) {
     const rest = index.rest().filter(([{ bytes }]) => bytes > 0);
-    // A bias of a layer that is used may be there if it is zero.
+    // A bias of a layer that exists is allowed if it is zero.
     const layers = new Set(rest.filter(([, name]) => !name.endsWith('.bias')).map(([, name]) => layerOf(name)));
     const mayBe = ([entry, name]: (typeof rest)[number]): boolean =>
       isOptionalBias(entry, name) && !layers.has(layerOf(name));

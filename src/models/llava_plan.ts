@@ -1,4 +1,4 @@
-// What LLaVA and its successors have in common: one hidden state of the tower, a two-layer MLP on every patch, and their names of tensors.
+// Shared by LLaVA and its successors: one hidden state of the tower, a two-layer MLP on every patch, and their names of tensors.
 // Source: transformers 5.24 `modeling_llava.py`, `modeling_llava_next.py`, `modeling_llava_onevision.py` and their configurations.
 
 import { type ConfigReader, configReader, type Json } from '../json';
@@ -14,21 +14,21 @@ export const CLIP_L_336 = {
   ...{ image_size: 336, patch_size: 14 },
 };
 
-/** Where the configs of LLaVA's successors differ. */
+/** The settings in which the configs of LLaVA's successors differ. */
 export interface LlavaDefaults {
   readonly tower: TowerShape;
   /** The settings of the image processor. */
   readonly images: ConfigReader;
   /** Defaults of the text config. */
   readonly text: Json;
-  /** `vision_feature_select_strategy`: `default` leaves out the class row, `full` is for towers without one. */
+  /** `vision_feature_select_strategy`: `default` omits the class row, `full` is for towers without one. */
   readonly strategy: 'default' | 'full';
   /** Defaults of `vision_feature_layer` and `image_token_index`. */
   readonly layer: number;
   readonly marker: number;
 }
 
-/** All of a plan that does not depend on how pictures are shown. @throws SparseVilaError `ERR_CONFIG_…` */
+/** The part of a plan that does not depend on the layout of pictures. @throws SparseVilaError `ERR_CONFIG_…` */
 export function llavaPlan(
   { folder, root, text }: CheckpointFiles,
   own: LlavaDefaults,

@@ -1,5 +1,5 @@
-// The tensors of one checkpoint folder by their canonical names, from safetensors headers alone: which are there, in which form, of which
-// shape, and which nobody asked for. `openWeights` loads through it, `inspect` asks it only. Knows no architecture.
+// The tensors of one checkpoint folder by canonical name, from safetensors headers alone: which exist, in which form and shape, and which were
+// never requested. `openWeights` loads through it; `inspect` only queries it. Knows no architecture.
 
 import {
   type Int8Module,
@@ -18,12 +18,12 @@ import type { WeightType } from '../ops/weights';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
-/** Modules, without ".weight", with their rows and the inputs that they have in common. */
+/** Modules, named without ".weight", with their numbers of rows and their common number of inputs. */
 export interface Stack {
   readonly modules: readonly string[];
   readonly rows: readonly number[];
   readonly k: number;
-  /** Gate and up of a gated MLP. */
+  /** Whether the two modules are gate and up of a gated MLP. */
   readonly gated: boolean;
 }
 
@@ -33,7 +33,7 @@ export interface PlainTensor {
   readonly type: WeightType;
 }
 
-/** In which form the modules of a stack lie in the file; mixed: each in its own, as ignore lists and `modules_to_not_convert` leave them. */
+/** The form of a stack's modules in the file; mixed: different forms, which ignore lists and `modules_to_not_convert` produce. */
 export type StackForm =
   | { readonly kind: 'plain'; readonly parts: readonly PlainTensor[] }
   | { readonly kind: 'int4'; readonly parts: readonly [QuantizedModule, ...QuantizedModule[]] }
@@ -41,32 +41,32 @@ export type StackForm =
   | { readonly kind: 'mixed'; readonly parts: readonly StackForm[] };
 
 export interface IndexOptions {
-  /** What a config outside the folder says; that of the folder comes first. */
+  /** The quantization config to use if the folder's config has none. */
   readonly quantization?: QuantizationConfig | undefined;
-  /** Canonical names that may be there and are not read. */
+  /** Canonical names that may exist but are not read. */
   readonly ignore?: readonly RegExp[];
-  /** The canonical name of a name in the file. */
+  /** Maps a name in the file to its canonical name. */
   readonly rename?: (name: string) => string;
 }
 
 export interface WeightIndex {
-  /** Bytes asked for so far, and in all that is to be read. */
+  /** Number of bytes requested so far, and number to be read in all. */
   readonly progress: { readonly done: number; readonly total: number };
   has(name: string): boolean;
   find(name: string): TensorEntry | undefined;
-  /** Counts a tensor as read. */
+  /** Marks a tensor as read. */
   take(entry: TensorEntry): void;
-  /** A tensor of floats of exactly this shape; ranks above two count as [first, the rest] too. @throws SparseVilaError `ERR_WEIGHT_…` */
+  /** A float tensor of exactly this shape; ranks above two may be requested as [first, the rest]. @throws SparseVilaError `ERR_WEIGHT_…` */
   plain(name: string, shape: readonly number[]): PlainTensor;
   /** @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_QUANTIZATION_UNSUPPORTED` */
   stack(stack: Stack): StackForm;
-  /** Tensors that were not taken, with their canonical names. */
+  /** Tensors that were not read, with their canonical names. */
   rest(): readonly (readonly [TensorEntry, string])[];
 }
 
 /**
- * Reads the headers of a folder's safetensors.
- * @throws SparseVilaError `ERR_CHECKPOINT_…`; `ERR_WEIGHT_EXTRA` for two tensors of one canonical name
+ * Reads the headers of a folder's safetensors files.
+ * @throws SparseVilaError `ERR_CHECKPOINT_…`; `ERR_WEIGHT_EXTRA` for two tensors with one canonical name
  */
 export function weightIndex(
   folder: string,
@@ -142,11 +142,11 @@ const kindOf = (find: (name: string) => TensorEntry | undefined, module: string)
 /** A weight's name without `.weight`. */
 export const moduleOf = (name: string): string => name.replace(/\.weight$/, '');
 
-/** Whether a tensor that nobody asked for may be there if its values are zeros: a bias, as AutoGPTQ writes beside every linear layer. */
+/** Whether an extra tensor is allowed if its values are zeros: a bias, which AutoGPTQ writes for every linear layer. */
 export const isOptionalBias = ({ shape, dtype }: TensorEntry, name: string): boolean =>
   name.endsWith('.bias') && shape.length === 1 && dtype in WEIGHT_TYPES;
 
-/** The error for tensors that nobody asked for. */
+/** The error for tensors that were never requested. */
 export function extraWeights(folder: string, names: readonly string[]): SparseVilaError {
   const shown = names.slice(0, 5).join(', ');
   return new SparseVilaError(
@@ -157,7 +157,7 @@ export function extraWeights(folder: string, names: readonly string[]): SparseVi
   );
 }
 
-/** The entry of a name, its shape checked; a rank above two (a convolution) may be asked for as [first, the rest]. */
+/** The entry of a name, its shape checked; a tensor of rank above two (a convolution) may be requested as [first, the rest]. */
 function findEntry(
   entries: ReadonlyMap<string, TensorEntry>,
   name: string,
