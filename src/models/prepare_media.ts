@@ -41,8 +41,8 @@ async function prepareMedium(
       size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
       if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
       layout ??= plan.layout(size, turn);
-      // All tiles of a picture share their first step.
-      const drawn = new Map<Draw, RgbImage>();
+      // The tiles of a picture share their first steps.
+      const drawn: Drawn = new Map();
       for (const canvas of layout.canvases) {
         options.signal?.throwIfAborted();
         if (canvas.frame === i) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
@@ -52,16 +52,17 @@ async function prepareMedium(
   return { layout: layout as MediumLayout, canvases };
 }
 
-function drawShared(
-  image: RgbImage,
-  [first, ...rest]: readonly Draw[],
-  drawn: Map<Draw, RgbImage>,
-  maxPixels: number | undefined,
-): RgbImage {
-  if (first === undefined) return image;
-  const known = drawn.get(first) ?? draw(image, [first], maxPixels);
-  drawn.set(first, known);
-  return draw(known, rest, maxPixels);
+/** What a step made of an image. */
+type Drawn = Map<Draw, { readonly of: RgbImage; readonly made: RgbImage }>;
+
+function drawShared(frame: RgbImage, steps: readonly Draw[], drawn: Drawn, maxPixels: number | undefined): RgbImage {
+  return steps.reduce((image, step) => {
+    const known = drawn.get(step);
+    if (known?.of === image) return known.made;
+    const made = draw(image, [step], maxPixels);
+    drawn.set(step, { of: image, made });
+    return made;
+  }, frame);
 }
 
 function noVideos({ family }: Plan): SparseVilaError {

@@ -1,0 +1,184 @@
+// SmolVLM2 and Idefics3 (`smolvlm`, `idefics3`): SigLIP, blocks of patches through one matrix, a Llama decoder; tiles row by row, each
+// named in the prompt, and the whole picture last.
+// Source: transformers 5.24 `modeling_smolvlm.py`, `processing_smolvlm.py`, `image_processing_pil_smolvlm.py`, and the same of Idefics3.
+
+import type { Draw } from '../../image/canvas';
+import { cellsOfRegion, type Region, type Size, wholePicture } from '../../image/cells';
+import type { ResampleFilter } from '../../image/resample';
+import { type ConfigReader, configReader, type Json } from '../../json';
+import type { Adapter } from '../adapter';
+import type { CheckpointFiles } from '../checkpoint_files';
+import { type Canvas, MARKER, type MediumLayout } from '../media';
+import { CLIP_NAMES, DECODER_NAMES } from '../names';
+import { squarePatches } from '../patches';
+import type { Plan } from '../plan';
+import { parseFilter, parseNormalization } from '../preprocessor';
+import { blockRows, joinMaps } from '../row_maps';
+import type { TileGrid } from '../tile_choice';
+import { siglipTower, type TowerShape } from '../tower_config';
+
+export const smolvlm: Adapter = { types: ['smolvlm', 'idefics3'], plan };
+
+function plan({ folder, root, part, text, images: given }: CheckpointFiles): Plan {
+  const tower = visionTower(part('vision_config', VISION));
+  const { decoder, config: textConfig } = text({ model_type: 'llama' });
+  const images = configReader({ ...IMAGES, ...withoutNulls(given.json) }, given.file);
+  const block = root.size('scale_factor', 2);
+  const [e, d, cells] = [tower.hiddenSize, decoder.hiddenSize, Math.floor(tower.imageSize / tower.patchSize)];
+  if (cells % block !== 0) throw root.wrong('scale_factor', `a divisor of the ${cells} patches per side`);
+  const shape = { ...splitting(images, tower.imageSize), patch: tower.patchSize, block };
+  const source = { folder, prefix: '' };
+  return {
+    folder,
+    family: root.string('model_type'),
+    decoder,
+    tower: { ...tower, depth: tower.layers },
+    projector: [
+      // The tower's last norm, on each patch of a block.
+      { kind: 'norm', name: 'post_layernorm', width: e, bias: true, eps: tower.normEps },
+      { kind: 'linear', name: 'proj', rows: d, cols: e * block * block, bias: false, activation: 'none' },
+    ],
+    sources: { decoder: source, tower: source, projector: source },
+    names: [
+      [/^(?:model\.)?vision_model\.post_layernorm\./, 'projector.post_layernorm.'],
+      [/^(?:model\.)?connector\.modality_projection\./, 'projector.'],
+      ...DECODER_NAMES,
+      ...CLIP_NAMES,
+    ],
+    pixels: parseNormalization(images),
+    root,
+    text: { folder, config: textConfig },
+    marker: { id: root.number('image_token_id', 128257) },
+    videos: false,
+    layout: (size) => layout(size, shape),
+  };
+}
+
+/** Defaults of Idefics3VisionConfig and SmolVLMVisionConfig. */
+const VISION: Json = {
+  ...{ hidden_size: 1152, intermediate_size: 3072, num_hidden_layers: 12, num_attention_heads: 16 },
+  ...{ image_size: 224, patch_size: 32 },
+};
+
+function visionTower(vision: ConfigReader): TowerShape {
+  const types = ['idefics3', 'idefics3_vision', 'smolvlm', 'smolvlm_vision'];
+  if (vision.has('model_type') && !types.includes(vision.string('model_type')))
+    throw vision.unsupported('model_type', `one of ${types.join(', ')}`);
+  return siglipTower(
+    configReader({ ...vision.json, model_type: 'siglip_vision_model' }, vision.file, 'vision_config.'),
+  );
+}
+
+/** Defaults of Idefics3ImageProcessor and SmolVLMImageProcessor. */
+const IMAGES: Json = {
+  ...{ size: { longest_edge: 4 * 364 }, max_image_size: { longest_edge: 364 }, resample: 1, do_image_splitting: true },
+  ...{ image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] },
+};
+
+function withoutNulls(json: Json): Json {
+  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+}
+
+/** How a picture is split: lengths are pixels. */
+interface Splitting {
+  /** The longest edge after the first resizing. */
+  readonly longest: number;
+  /** The side of a tile and of the tower's input. */
+  readonly side: number;
+  readonly isSplit: boolean;
+  readonly filter: ResampleFilter;
+}
+
+/** @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a step that is turned off, `ERR_CONFIG_INVALID` */
+function splitting(images: ConfigReader, imageSize: number): Splitting {
+  const type = 'image_processor_type';
+  if (images.has(type) && !/^(Idefics3|SmolVLM)ImageProcessor(Fast|Pil)?$/.test(images.string(type)))
+    throw images.unsupported(type, 'Idefics3ImageProcessor or SmolVLMImageProcessor');
+  for (const key of ['do_resize', 'do_rescale', 'do_normalize'])
+    if (!images.boolean(key, true)) throw images.unsupported(key, 'true');
+  const edgeOf = (key: string): number => {
+    const given = images.object(key);
+    if (given?.has('longest_edge')) return given.size('longest_edge');
+    throw images.unsupported(key, '{longest_edge}');
+  };
+  const side = edgeOf('max_image_size');
+  if (side !== imageSize) throw images.wrong('max_image_size', `the tower's image_size ${imageSize}`);
+  const isSplit = images.boolean('do_image_splitting');
+  return { longest: edgeOf('size'), side, isSplit, filter: parseFilter(images) };
+}
+
+/** The longest side that a picture ever has. */
+const MAX_SIDE = 4096;
+
+/** The size with the given longest edge; the other side is truncated and made even. Both are then at most MAX_SIDE. */
+function withLongestEdge({ width, height }: Size, longest: number): Size {
+  const ratio = width / height;
+  const even = (side: number): number => Math.max(1, side + (side % 2));
+  const size =
+    width >= height
+      ? { width: longest, height: even(Math.trunc(longest / ratio)) }
+      : { width: even(Math.trunc(longest * ratio)), height: longest };
+  if (Math.max(size.width, size.height) <= MAX_SIDE) return size;
+  const again = size.width / size.height;
+  return size.width >= size.height
+    ? { width: MAX_SIDE, height: Math.max(1, Math.trunc(MAX_SIDE / again)) }
+    : { width: Math.max(1, Math.trunc(MAX_SIDE * again)), height: MAX_SIDE };
+}
+
+/** The grid of tiles that a resized picture is brought to: its longer side rounded up to whole tiles, then the other side. */
+function gridOf({ width, height }: Size, side: number): TileGrid {
+  const ratio = width / height;
+  const tiles = (pixels: number): number => Math.ceil(pixels / side);
+  if (width >= height) {
+    const cols = tiles(width);
+    return { cols, rows: tiles(Math.trunc((cols * side) / ratio)) };
+  }
+  const rows = tiles(height);
+  return { cols: tiles(Math.trunc(rows * side * ratio)), rows };
+}
+
+const FAKE = '<fake_token_around_image>';
+
+interface Shape extends Splitting {
+  readonly patch: number;
+  readonly block: number;
+}
+
+function layout(picture: Size, { longest, side, isSplit, filter, patch, block }: Shape): MediumLayout {
+  const square = { width: side, height: side };
+  const resize = (to: Size): Draw => ({ step: 'resize', to, filter });
+  const to = withLongestEdge(picture, longest);
+  const { cols, rows } = isSplit ? gridOf(to, side) : { cols: 1, rows: 1 };
+  const isOne = cols * rows === 1;
+  const steps = [resize(to), resize({ width: cols * side, height: rows * side })];
+  const tiles = isOne
+    ? []
+    : Array.from({ length: rows * cols }, (_, i) => ({ col: i % cols, row: Math.floor(i / cols) }));
+  const [width, height] = [picture.width / cols, picture.height / rows];
+  const canvases: Canvas[] = tiles.map(({ col, row }) => {
+    return { frame: 0, steps: [...steps, { step: 'crop', to: square, left: col * side, top: row * side }] };
+  });
+  const regions: Region[] = tiles.map(({ col, row }) => ({ left: col * width, top: row * height, width, height }));
+  canvases.push({ frame: 0, steps: isOne ? steps : [...steps, resize(square)] });
+  regions.push(wholePicture(picture));
+  const tags = tiles.map(({ col, row }) => {
+    return `${FAKE}<row_${row + 1}_col_${col + 1}>${MARKER}${col + 1 === cols ? '\n' : ''}`;
+  });
+  const cells = Math.floor(side / patch);
+  const [across, tokens] = [cells / block, (cells / block) ** 2];
+  const blocks = blockRows(cells, cells, block);
+  return {
+    kind: 'image',
+    canvases,
+    patches: squarePatches(canvases.length, cells, patch),
+    merge: joinMaps(
+      canvases.map(() => blocks),
+      canvases.map((_, i) => i * cells * cells),
+    ),
+    grids: regions.map((region) => {
+      return { t: 1, h: across, w: across, frames: [0], cells: cellsOfRegion(region, { size: side, patch, block }) };
+    }),
+    runs: regions.map((_, grid) => ({ grid, from: grid * tokens, to: (grid + 1) * tokens })),
+    text: `${tags.join('')}${isOne ? '' : '\n'}${FAKE}<global-img>${MARKER}${FAKE}`,
+  };
+}
