@@ -9,10 +9,9 @@ import { addToGram, emptyGram, type Gram, gramOf, gramsOf } from '../../src/quan
 import { candidateScale, meanShare, searchScale } from '../../src/quantize/scale_search';
 import type { Rows } from '../../src/quantize/statistics';
 import { start } from '../../src/runtime/start';
-import { levels } from '../ops/levels';
-import { noise, randomMatrix } from './matrices';
 import {
-  clipReference,
+  clamped,
+  clipLimitsReference,
   divideRows,
   feedbackReference,
   inverseFactor,
@@ -20,7 +19,9 @@ import {
   roundMatrix,
   scaleColumns,
   scaled,
-} from './reference';
+} from '../../testing/ops/references/quantize';
+import { levels } from '../ops/levels';
+import { noise, randomMatrix } from './matrices';
 
 const pace = async (): Promise<void> => undefined;
 const round = { group: 16, symmetric: false };
@@ -40,14 +41,6 @@ function rowsOf(rows: number, width: number, seed: number): Rows {
     (x, i) => (x * 0.4 + (shared[Math.floor(i / width)] as number)) * (1 + 4 * Number(i % 7 === 0)),
   );
   return { values, rows, width, weights: new Float32Array(rows).fill(1 / rows) };
-}
-
-/** Values at most as large as their group's limit. */
-function clampedTo({ rows, cols, values }: Matrix, limits: Float32Array, group: number): Matrix {
-  const groups = Math.ceil(cols / group);
-  const limitOf = (i: number): number =>
-    limits[Math.floor(i / cols) * groups + Math.floor((i % cols) / group)] as number;
-  return { rows, cols, values: values.map((w, i) => Math.min(limitOf(i), Math.max(-limitOf(i), w))) };
 }
 
 /** Mean squared output error of replacing `from` by `to`. */
@@ -165,7 +158,7 @@ describe('clipping and feedback', () => {
 
   it('clipping lowers the sum of the groups errors and only shrinks', () => {
     const limits = clipLimits(matrix, round, {}, gramsOf(gramFrom(x), ones, 16));
-    const clipped = clampedTo(matrix, limits, 16);
+    const clipped = clamped(matrix, limits, 16);
     expect(clipped.values.every((w, i) => Math.abs(w) <= Math.abs(matrix.values[i] as number) + 1e-6)).toBe(true);
     const groupwise = (to: Matrix): number =>
       [0, 16, 32].reduce((sum, begin) => {
@@ -240,7 +233,7 @@ describe.each(LEVELS)('the ops have the bits of plain TypeScript: %s', (level) =
     expect(quantizeMatrix(matrix, options, scaling)).toEqual(quantizeReference(applied, options));
     const limits = noise(37 * Math.ceil(cols / options.group), 14).map((x) => Math.abs(x) + 0.1);
     expect(quantizeMatrix(matrix, options, scaling, limits)).toEqual(
-      quantizeReference(clampedTo(applied, limits, options.group), options),
+      quantizeReference(clamped(applied, limits, options.group), options),
     );
   });
 
@@ -269,13 +262,15 @@ describe.each(LEVELS)('the ops have the bits of plain TypeScript: %s', (level) =
     const inputs = emptyGram(cols, options.group);
     const { values, weights } = rowsOf(90, cols, 16);
     addToGram(inputs, values, weights);
-    const limits = clipLimits(matrix, options, scaling, gramsOf(inputs, s, options.group));
-    const clipped = clampedTo(applied, limits, options.group);
-    expect(clipped).toEqual(clipReference(applied, inputs, s, options));
+    const grams = gramsOf(inputs, s, options.group);
+    const limits = clipLimits(matrix, options, scaling, grams);
+    expect(limits).toEqual(clipLimitsReference(applied, grams, options));
+    const clipped = clamped(applied, limits, options.group);
     expect(clipped).not.toEqual(applied);
     const grid = quantizeReference(clipped, options);
-    const found = feedbackRound(matrix, grid, scaling, inputs.block, gramsOf(inputs, s, inputs.block));
-    expect(found).toEqual(feedbackReference(applied, grid, inputs, s));
+    const products = gramsOf(inputs, s, inputs.block);
+    const found = feedbackRound(matrix, grid, scaling, inputs.block, products);
+    expect(found).toEqual(feedbackReference(applied, grid, inputs.block, products));
     expect(found.q).not.toEqual(grid.q);
   });
 });

@@ -1,5 +1,5 @@
 // The ops that make 4-bit matrices: rounding in groups, rounding for a search, ranges, and rounding with feedback. Matrices are
-// JavaScript arrays, read in place. Their definitions in plain TypeScript are spec/quantize/reference.ts.
+// JavaScript arrays, read in place. Their definitions in plain TypeScript are testing/ops/references/quantize.ts.
 
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';

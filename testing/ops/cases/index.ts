@@ -9,6 +9,7 @@ import { KV_CACHE_CASES } from './kv_cache';
 import { LINEAR_CASES } from './linear';
 import { INTEGER_CASES } from './linear_integer';
 import { NORM_CASES } from './norm';
+import { QUANTIZE_CASES } from './quantize';
 import { ROPE_CASES } from './rope';
 import { SAMPLE_CASES } from './sample';
 import { VISION_BLOCK_CASES } from './vision_block';
@@ -24,6 +25,7 @@ export const OP_CASES: readonly OpCase[] = [
   ...DECODER_LAYERS_CASES,
   ...VISION_BLOCK_CASES,
   ...SAMPLE_CASES,
+  ...QUANTIZE_CASES,
 ];
 
 /** `op: name (dtype)`, which no two cases share. */

@@ -2,13 +2,9 @@
 // Sources: AWQ (arXiv 2306.00978), llm-awq `pseudo_quantize_tensor` and `awq/quantize/auto_clip.py`; GPTQ (arXiv 2210.17323, sections
 // 3.2 and 3.3).
 
-import { roundToF16 } from '../../src/checkpoint/half';
-import { eachGroup, roundEven } from '../../src/checkpoint/round';
-import { linear } from '../../src/ops/linear';
-import type { Matrix, QuantizedMatrix, RoundOptions, Scaling } from '../../src/ops/quantize';
-import { float32, floats } from '../../src/ops/run';
-import { type PackedMatrix, packArrays } from '../../src/ops/weights';
-import { type Gram, gramOf } from '../../src/quantize/gram';
+import { roundToF16 } from '../../../src/checkpoint/half';
+import { eachGroup, roundEven } from '../../../src/checkpoint/round';
+import type { Matrix, QuantizedMatrix, RoundOptions, Scaling } from '../../../src/ops/quantize';
 
 const { abs, ceil, floor, fround, max, min, sqrt } = Math;
 
@@ -103,86 +99,74 @@ export function scaled(matrix: Matrix, { columns, rows }: Scaling): Matrix {
   return rows === undefined ? wide : divideRows(wide, rows);
 }
 
+/** Each value at most as large as its group's limit, [rows, groups]. */
+export function clamped({ rows, cols, values }: Matrix, limits: Float32Array, group: number): Matrix {
+  const kept = values.slice();
+  eachGroup(rows, cols, group, (index, begin, end) => {
+    const limit = limits[index] as number;
+    for (let i = begin; i < end; i++) kept[i] = min(limit, max(-limit, values[i] as number));
+  });
+  return { rows, cols, values: kept };
+}
+
 const STEPS = 10;
 const SHRINK_GRID = 20;
 
+/** The squares [n, n] of a row's blocks, one after the other, as `clipLimits` and `feedbackRound` take them: where each begins. */
+function eachBlock(cols: number, size: number, visit: (begin: number, end: number, square: number) => void): void {
+  for (let begin = 0, square = 0; begin < cols; begin += size) {
+    const end = min(cols, begin + size);
+    visit(begin, end, square);
+    square += (end - begin) ** 2;
+  }
+}
+
 /**
- * The matrix with each group's values clamped to the range that rounds best.
+ * The limit of each group that rounds best, [rows, groups].
  * @param matrix already scaled
- * @param inputs of its inputs before scaling, with `s` what they are divided by
+ * @param grams per group its H, [n, n], one after the other
  */
-export function clipReference(matrix: Matrix, inputs: Gram, s: Float32Array, options: RoundOptions): Matrix {
-  const clipped = { ...matrix, values: matrix.values.slice() };
-  for (let begin = 0; begin < matrix.cols; begin += options.group) {
-    const end = min(matrix.cols, begin + options.group);
-    const products = packArrays([gramOf(inputs, s, begin, end)], end - begin);
-    try {
-      clipColumns(clipped, begin, end, products, options);
-    } finally {
-      products.tensor.dispose();
-    }
-  }
-  return clipped;
-}
-
-/** Clamps columns begin .. end - 1 of all rows in place. */
-function clipColumns(matrix: Matrix, begin: number, end: number, products: PackedMatrix, options: RoundOptions): void {
+export function clipLimitsReference(matrix: Matrix, grams: Float32Array, options: RoundOptions): Float32Array {
   const { rows, cols, values } = matrix;
-  const width = end - begin;
-  const part = new Float32Array(rows * width);
-  const tops = new Float32Array(rows);
-  for (let row = 0; row < rows; row++)
-    for (let c = 0; c < width; c++) {
-      const w = values[row * cols + begin + c] as number;
-      part[row * width + c] = w;
-      tops[row] = max(tops[row] as number, abs(w));
+  const groups = ceil(cols / options.group);
+  const limits = new Float32Array(rows * groups);
+  eachBlock(cols, options.group, (begin, end, square) => {
+    const products = grams.subarray(square, square + (end - begin) ** 2);
+    for (let row = 0; row < rows; row++) {
+      const part = values.subarray(row * cols + begin, row * cols + end);
+      limits[row * groups + begin / options.group] = bestLimit(part, products, options);
     }
-  const best = new Float64Array(rows).fill(Number.POSITIVE_INFINITY);
-  const limits = tops.slice();
-  for (let step = 0; step < STEPS; step++) {
-    const keep = 1 - step / SHRINK_GRID;
-    const errors = roundingErrors(clamp(part, width, tops, keep), part, width, products, options);
-    for (let row = 0; row < rows; row++)
-      if ((errors[row] as number) < (best[row] as number)) {
-        best[row] = errors[row] as number;
-        limits[row] = (tops[row] as number) * keep;
-      }
-  }
-  for (let row = 0; row < rows; row++)
-    for (let c = begin; c < end; c++) {
-      const [at, limit] = [row * cols + c, limits[row] as number];
-      values[at] = min(limit, max(-limit, values[at] as number));
-    }
-}
-
-function clamp(part: Float32Array, width: number, tops: Float32Array, keep: number): Float32Array {
-  return part.map((w, i) => {
-    const limit = (tops[floor(i / width)] as number) * keep;
-    return min(limit, max(-limit, w));
   });
+  return limits;
 }
 
-/** d^T H d per row, where d is what rounding `clamped` leaves of `part`. */
-function roundingErrors(
-  clamped: Float32Array,
-  part: Float32Array,
-  width: number,
-  products: PackedMatrix,
-  options: RoundOptions,
-): Float64Array {
-  const rows = part.length / width;
-  const { values } = roundMatrix({ rows, cols: width, values: clamped }, options);
-  for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) - (part[i] as number);
-  const [input, none] = [float32(values, [rows, width]), float32([], [0])];
-  const product = linear(input, products, none);
-  const weighed = floats(product);
-  const errors = new Float64Array(rows);
-  for (let i = 0; i < values.length; i++) {
-    const row = floor(i / width);
-    errors[row] = (errors[row] as number) + (values[i] as number) * (weighed[i] as number);
+/** Of a group's largest magnitude, shrunk in steps, the one whose clamping and rounding d costs least by d^T H d. */
+function bestLimit(part: Float32Array, products: Float32Array, options: RoundOptions): number {
+  const top = part.reduce((most, w) => max(most, abs(w)), 0);
+  let [best, least] = [top, Number.POSITIVE_INFINITY];
+  for (let step = 0; step < STEPS; step++) {
+    const limit = fround(top * (1 - step / SHRINK_GRID));
+    const values = part.map((w) => min(limit, max(-limit, w)));
+    const rounded = roundMatrix({ rows: 1, cols: part.length, values }, options).values;
+    const error = quadratic(
+      rounded.map((w, i) => w - (part[i] as number)),
+      products,
+    );
+    if (error < least) [best, least] = [limit, error];
   }
-  for (const tensor of [input, none, product]) tensor.dispose();
-  return errors;
+  return best;
+}
+
+/** d^T H d. */
+function quadratic(d: Float32Array, products: Float32Array): number {
+  const n = d.length;
+  let sum = 0;
+  for (let i = 0; i < n; i++) {
+    let weighed = 0;
+    for (let j = 0; j < n; j++) weighed += (products[i * n + j] as number) * (d[j] as number);
+    sum += (d[i] as number) * weighed;
+  }
+  return sum;
 }
 
 /** Share of the mean diagonal added to it, so that the inverse exists. */
@@ -190,20 +174,22 @@ const DAMPING = 0.01;
 
 /**
  * Rounds `matrix` to the grid of `grid`: the same scales and zero points, other nibbles.
- * @param inputs of the matrix's inputs before scaling, with `s` what they are divided by
+ * @param matrix already scaled
+ * @param block inputs of a block: whole groups
+ * @param grams per block its H, [n, n], one after the other
  */
 export function feedbackReference(
   matrix: Matrix,
   grid: QuantizedMatrix,
-  inputs: Gram,
-  s: Float32Array,
+  block: number,
+  grams: Float32Array,
 ): QuantizedMatrix {
   const q = new Uint8Array(matrix.values.length);
-  for (let begin = 0; begin < matrix.cols; begin += inputs.block) {
-    const end = min(matrix.cols, begin + inputs.block);
-    const factor = inverseFactor(gramOf(inputs, s, begin, end), end - begin);
+  eachBlock(matrix.cols, block, (begin, end, square) => {
+    const n = end - begin;
+    const factor = inverseFactor(grams.subarray(square, square + n * n), n);
     for (let row = 0; row < matrix.rows; row++) roundRow(matrix, grid, row, begin, end, factor, q);
-  }
+  });
   return { ...grid, q };
 }
 
