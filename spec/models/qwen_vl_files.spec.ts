@@ -138,7 +138,7 @@ describe('Qwen processor files', () => {
     ],
     [CONFIG, { vision_config: { ...vision, out_hidden_size: 32 } }, 'ERR_CONFIG_INVALID', 'out_hidden_size'],
     [CONFIG, { vision_config: { ...vision, in_channels: 1 } }, 'ERR_CONFIG_UNSUPPORTED', 'in_channels'],
-    [CONFIG, { vision_config: { ...vision, num_heads: 4 } }, 'ERR_CONFIG_INVALID', 'num_heads'],
+    [CONFIG, { vision_config: { ...vision, num_heads: 3 } }, 'ERR_CONFIG_INVALID', 'num_heads'],
     [CONFIG, { vision_config: { ...vision, window_size: 13 } }, 'ERR_CONFIG_INVALID', 'window_size'],
     [CONFIG, { vision_config: { ...vision, fullatt_block_indexes: 3 } }, 'ERR_CONFIG_INVALID', 'fullatt_block_indexes'],
     [CONFIG, { vision_config: { ...vision, hidden_act: 'relu' } }, 'ERR_CONFIG_UNSUPPORTED', 'hidden_act'],

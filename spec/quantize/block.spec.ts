@@ -66,7 +66,7 @@ function run(part: Part, weights: BlockWeights, rows: Rows, see?: Parameters<Par
   const ops = floatOps(part.block, weights);
   const t = rows.visual.length;
   const x = float32(rows.x, [t, rows.x.length / t]);
-  const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(rows) }, x, see));
+  const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(rows, 0) }, x, see));
   const values = floats(y).slice();
   for (const tensor of [x, y]) tensor.dispose();
   ops.dispose();
@@ -109,7 +109,7 @@ function rounded(weights: BlockWeights): BlockWeights {
 function search(part: Part, weights: BlockWeights, sequences: readonly Rows[], feedback: boolean) {
   const collector = collectStatistics(sequences, part.sample(sequences, 120), part.block.sites, ROUND.group);
   for (const [s, rows] of sequences.entries()) run(part, weights, rows, (site, input) => collector.see(s, site, input));
-  const attend = (s: number) => part.attend(sequences[s] as Rows);
+  const attend = (s: number) => part.attend(sequences[s] as Rows, 0);
   const { vectors } = part;
   return searchBlock(part.block, weights, collector.finish(), { round: ROUND, feedback, vectors, attend, pace });
 }

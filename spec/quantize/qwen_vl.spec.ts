@@ -1,5 +1,5 @@
-// `quantize` of Qwen2.5-VL, of which it knows nothing but the plan: the decoder in 4 bits, as the published AWQ checkpoints have it, and
-// read as what it says it is.
+// `quantize` of Qwen2.5-VL, of which it knows nothing but the plan: the decoder in 4 bits, as the published AWQ checkpoints have it, or tower
+// and projector; and read as what it says it is.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,11 +7,17 @@ import { join } from 'node:path';
 import { convert, quantize } from '../../src';
 import { openCheckpoint } from '../../src/checkpoint/safetensors';
 import { readJson } from '../../src/json';
-import { loadModel } from '../../src/models/load';
+import { loadModel, planOf } from '../../src/models/load';
+import { float32, floats } from '../../src/ops/run';
+import { floatOps, readBlock } from '../../src/quantize/block_weights';
+import { openPartFiles } from '../../src/quantize/part_files';
+import { partOf, pictureRows } from '../../src/quantize/parts';
+import { start } from '../../src/runtime/start';
 import { TOLERANCES } from '../../testing/ops/tolerance';
 import { FIXTURES } from '../support/assets';
-import { nmse } from '../support/nmse';
-import { recordTurn } from '../support/turn';
+import { encoded } from '../support/media';
+import { F32_NMSE, nmse } from '../support/nmse';
+import { joined, recordTurn } from '../support/turn';
 
 const MODEL = join(FIXTURES, 'qwen_vl', 'qwen2.5-vl');
 const IMAGES = [0, 1].map((i) => join(MODEL, `image${i}.png`));
@@ -62,4 +68,54 @@ it.each(['autoawq', 'compressed-tensors'] as const)('the decoder as %s, there an
   expect(nmse(packed, plain)).toBeLessThanOrEqual(LOGITS_NMSE);
   expect(nmse(packed, float)).toBeGreaterThan(1e-6); // it does run in 4 bits
   expect(nmse(packed, float)).toBeLessThan(0.2);
+});
+
+it('tower and projector, whose attention in a calibration is that of windows and rotary positions', async () => {
+  const out = at('tower');
+  const { tower, projector } = await quantize({
+    ...{ model: MODEL, out, calibration: at('set.jsonl'), groupSize: 32, rows: 200 },
+    ...{ modules: ['tower', 'projector'], format: 'compressed-tensors' },
+  });
+  const errors = [...(tower?.errors ?? []), projector?.errors ?? []];
+  expect(errors.map((block) => block.map(({ group }) => group))).toEqual([
+    ...Array.from({ length: 4 }, () => ['qkv', 'out', 'fc1', 'fc2']),
+    ['mlp.0', 'mlp.2'],
+  ]);
+  for (const { rtn, chosen } of errors.flat()) expect(chosen).toBeLessThanOrEqual(rtn);
+  const { vision_config: vision } = readJson(join(out, 'config.json')) as Record<string, Record<string, unknown>>;
+  expect(vision?.intermediate_size).toBe(64);
+  await convert({ model: out, out: `${out}-f32`, format: 'float', dtype: 'f32' });
+  const [packed, plain, float] = [await logits(out), await logits(`${out}-f32`), await logits(MODEL)];
+  expect(nmse(packed, plain)).toBeLessThanOrEqual(LOGITS_NMSE);
+  expect(nmse(packed, float)).toBeGreaterThan(1e-6);
+  expect(nmse(packed, float)).toBeLessThan(0.3);
+});
+
+it('the rows of a calibration run through the float tower as pictures do', async () => {
+  const samples = [{ images: IMAGES.slice(0, 1), turns: [] }];
+  const plan = planOf(MODEL);
+  const part = partOf(plan, 'tower', 1);
+  const files = openPartFiles(plan, 'tower');
+  const [first] = await pictureRows(part, { model: MODEL, samples });
+  if (first === undefined) throw new Error('rows of a picture');
+  let { x } = first;
+  const e = plan.tower.hiddenSize;
+  for (const [i, name] of part.blocks.entries()) {
+    const ops = floatOps(
+      part.block,
+      readBlock(part.block, (tensor, shape) => files.floats(name + tensor, shape)),
+    );
+    const input = float32(x, [x.length / e, e]);
+    const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(first, i) }, input));
+    x = floats(y).slice();
+    for (const tensor of [input, y, ops]) tensor.dispose();
+  }
+  const model = await loadModel(MODEL);
+  const seen = await encoded(model, IMAGES[0] ?? '');
+  const order = seen.layout.merge.from;
+  const features = seen.features.dataSync<'float32'>();
+  const rows = joined(Array.from(order, (row) => x.subarray(row * e, (row + 1) * e)));
+  expect(nmse(rows, features)).toBeLessThanOrEqual(F32_NMSE);
+  seen.dispose();
+  model.dispose();
 });

@@ -28,7 +28,7 @@ import { withImpliedTemplate } from '../text/template_file';
 import type { CheckedOptions } from './options';
 import { moduleOf, openPartFiles, type PartFiles } from './part_files';
 import type { Part } from './parts';
-import { partOf } from './parts';
+import { partOf, WIDENED_LAYERS } from './parts';
 import type { VectorType } from './search';
 import type { Int8Matrix } from './smooth';
 
@@ -171,7 +171,7 @@ export const isChanged = (name: PartName, { modules, tower }: CheckedOptions): b
 /** A config with the width of the tower's MLP as it is now. */
 function withWidth(json: Json, { block, wide }: Part): Json {
   const widthOf = ({ linears }: Part['block']): number | undefined =>
-    linears.find(({ name }) => name === 'mlp.fc1')?.rows;
+    linears.find(({ name }) => WIDENED_LAYERS.some((one) => one === name))?.rows;
   if (widthOf(block) === widthOf(wide)) return json;
   const width = { intermediate_size: widthOf(wide) };
   const inner = json.vision_config;

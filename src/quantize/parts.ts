@@ -4,16 +4,21 @@
 import { type Block, type BlockOps, decoderBlock, projectorBlock, towerBlock } from '../models/blocks';
 import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
 import type { PartName, Plan } from '../models/plan';
+import type { TowerConfig } from '../models/tower';
+import { placeOf } from '../models/tower_blocks';
 import { attention } from '../ops/attention';
 import { type Position, rope, ropeTable } from '../ops/rope';
+import type { Tensor } from '../runtime/tensor';
 import type { BlockWeights } from './block_weights';
 import type { Sequence } from './calibration';
-import { embeddedPictures, type PictureOptions, pictureFeatures } from './pictures';
+import { embeddedPictures, type PictureOptions, pictureFeatures, type Segment } from './pictures';
 import type { VectorType } from './search';
 import { drawSampling, drawSequences, type Sampling } from './statistics';
 
-/** Rows that run through the blocks together: a conversation, or a picture. */
-export type Rows = Pick<Sequence, 'x' | 'positions' | 'visual'>;
+/** Rows that run through the blocks together: a conversation, or a picture's segment with its place in the picture. */
+export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual'> {
+  readonly segment?: Segment;
+}
 
 export interface Part {
   readonly name: PartName;
@@ -31,7 +36,8 @@ export interface Part {
   readonly vectors: VectorType;
   /** Which rows the search holds, of about `budget`. */
   readonly sample: (sequences: readonly Rows[], budget: number) => Sampling;
-  readonly attend: (rows: Rows) => BlockOps['attend'];
+  /** The attention of rows in a block, by its number. */
+  readonly attend: (rows: Rows, block: number) => BlockOps['attend'];
 }
 
 /** The part of a plan. `group`: inputs that share a scale; 1 where no width has to be a multiple of anything. */
@@ -83,34 +89,53 @@ function towerPart({ tower: config }: Plan, group: number): Part {
     widen: (weights) => (width === config.intermediateSize ? weights : widened(weights, width)),
     vectors: 'F32',
     sample: drawSequences,
-    attend: () => fullAttention,
+    attend: ({ segment }, block) => towerAttention(config, segment, block),
+  };
+}
+
+/** Attention within the patches of a segment; those of the picture itself stand in `segment`. */
+function towerAttention(config: TowerConfig, segment: Segment | undefined, block: number): BlockOps['attend'] {
+  if (segment === undefined) return fullAttention;
+  const { patches, begin, end } = segment;
+  return (q, k, v) => {
+    const { table, spans } = placeOf(config, patches, begin, end);
+    const turned = (rows: Tensor): Tensor => (table === undefined ? rows : rope(rows, table));
+    return attention(turned(q), turned(k), v, { spans: config.windowed.includes(block) ? spans : undefined }).out;
   };
 }
 
 /** The width of the tower's MLP as whole groups need it. */
 export const widenedTower = (width: number, group: number): number => Math.ceil(width / group) * group;
 
-/** A block with units added to its MLP up to `width`: rows of fc1 and its bias that are 0, so that its activation is 0, and columns of fc2 that are 0. */
+/** The layers of a tower's MLP whose outputs are its hidden units, by their names in the block. */
+export const WIDENED_LAYERS = ['mlp.fc1', 'mlp.gate_proj', 'mlp.up_proj'] as const;
+
+/**
+ * A block with units added to its MLP up to `width`: rows and biases that are 0 in the layers that make them, so that they are 0 after the
+ * activation too, and columns that are 0 in the layer that takes them.
+ */
 function widened({ linears, biases, norms }: BlockWeights, width: number): BlockWeights {
-  const [fc1, fc2] = [linears['mlp.fc1'], linears['mlp.fc2']];
-  if (fc1 === undefined || fc2 === undefined) throw new Error('expected an MLP of two layers');
   const long = (values: ArrayLike<number>, length: number): Float32Array => {
     const padded = new Float32Array(length);
     padded.set(values);
     return padded;
   };
-  const wide = new Float32Array(fc2.rows * width);
-  for (let row = 0; row < fc2.rows; row++)
-    wide.set(fc2.values.subarray(row * fc2.cols, (row + 1) * fc2.cols), row * width);
-  return {
-    norms,
-    linears: {
-      ...linears,
-      'mlp.fc1': { ...fc1, rows: width, values: long(fc1.values, width * fc1.cols) },
-      'mlp.fc2': { ...fc2, cols: width, values: wide },
-    },
-    biases: { ...biases, 'mlp.fc1': long(biases['mlp.fc1'] ?? [], width) },
-  };
+  const wider = { linears: { ...linears }, biases: { ...biases } };
+  for (const name of WIDENED_LAYERS) {
+    const layer = linears[name];
+    if (layer === undefined) continue;
+    wider.linears[name] = { ...layer, rows: width, values: long(layer.values, width * layer.cols) };
+    wider.biases[name] = long(biases[name] ?? [], width);
+  }
+  for (const name of ['mlp.fc2', 'mlp.down_proj']) {
+    const layer = linears[name];
+    if (layer === undefined) continue;
+    const { rows, cols } = layer;
+    const values = new Float32Array(rows * width);
+    for (let row = 0; row < rows; row++) values.set(layer.values.subarray(row * cols, (row + 1) * cols), row * width);
+    wider.linears[name] = { ...layer, cols: width, values };
+  }
+  return { norms, ...wider };
 }
 
 function projectorPart({ projector }: Plan): Part {
@@ -139,8 +164,8 @@ function drawEvenly(sequences: readonly Rows[], budget: number): Sampling {
 
 /** What enters the first block for each picture. */
 export async function pictureRows({ name, block }: Part, pictures: PictureOptions): Promise<Rows[]> {
-  const states = await (name === 'tower' ? embeddedPictures(pictures) : pictureFeatures(pictures));
-  const [first] = [...block.norms, ...block.sites];
-  const width = first?.width ?? 1;
-  return states.map((x) => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) }));
+  const width = block.sites[0]?.width ?? 1;
+  const rowsOf = (x: Float32Array): Rows => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) });
+  if (name !== 'tower') return (await pictureFeatures(pictures)).map(rowsOf);
+  return (await embeddedPictures(pictures)).map(({ x, ...segment }) => ({ ...rowsOf(x), segment }));
 }

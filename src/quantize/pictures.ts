@@ -4,7 +4,7 @@
 import { SparseVilaError } from '../errors';
 import { openPart } from '../models/assemble';
 import { loadRowModel, planOf } from '../models/load';
-import type { PreparedMedium } from '../models/media';
+import type { Patches, PreparedMedium } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { patchValues, pixelTables } from '../models/patches';
@@ -67,8 +67,16 @@ export const pictureFeatures = (options: PictureOptions): Promise<Float32Array[]
     }
   });
 
-/** The segments of all pictures (a picture, or each of its tiles) as they enter the first block, f32 [n, e] each. Throws as `pictureFeatures`. */
-export async function embeddedPictures(options: PictureOptions): Promise<Float32Array[]> {
+/** Patches that attend to each other: a picture, or one of its tiles. */
+export interface Segment {
+  readonly patches: Patches;
+  /** Its patches among those of the picture: from … to - 1. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** The segments of all pictures, and what enters the first block of each: x f32 [n, e]. Throws as `pictureFeatures`. */
+export async function embeddedPictures(options: PictureOptions): Promise<(Segment & { readonly x: Float32Array })[]> {
   const { model: folder, signal } = options;
   const media = await fromPictures(options, (model, path) => model.prepare([{ kind: 'image', image: path }], signal));
   const plan = planOf(folder);
@@ -77,15 +85,20 @@ export async function embeddedPictures(options: PictureOptions): Promise<Float32
     const pace = pacer(signal);
     const embedding = await buildTower({ ...plan.tower, layers: 0, depth: 0 }, weights, pace);
     const tables = pixelTables(plan.pixels);
-    const states: Float32Array[] = [];
+    const states: (Segment & { readonly x: Float32Array })[] = [];
     for (const { layout, canvases } of media.flat()) {
       const values = (begin: number, end: number) =>
         patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
       const { features } = await embedding.run(layout.patches, values, {}, pace);
       const all = floats(features).slice();
       features.dispose();
-      const each = all.length / (layout.patches.segments.length - 1);
-      for (let at = 0; at < all.length; at += each) states.push(all.slice(at, at + each));
+      const { patches } = layout;
+      const count = patches.segments.length - 1;
+      const each = all.length / count;
+      for (let s = 0; s < count; s++) {
+        const [begin, end] = [patches.segments[s] as number, patches.segments[s + 1] as number];
+        states.push({ x: all.slice(s * each, (s + 1) * each), patches, begin, end });
+      }
     }
     return states;
   } finally {

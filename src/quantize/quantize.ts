@@ -110,7 +110,7 @@ function checkedPart(plan: Plan, name: PartName, options: CheckedOptions): Chang
   if (isChanged(name, options) && !isEight(name, options)) {
     // An MLP that can be widened fits.
     const fixed =
-      part.wide === part.block ? part.block.linears : part.block.linears.filter((one) => !/fc\d$/.test(one.name));
+      part.wide === part.block ? part.block.linears : part.block.linears.filter((one) => !one.name.startsWith('mlp.'));
     const of = name === 'decoder' ? '' : ` of ${part.called}`;
     const shapes = fixed.map(({ name: linear, rows, cols }) => [
       `${linear.replace(/^(self_attn|mlp)\./, '')}${of}`,

@@ -13,7 +13,7 @@ import { type BlockWeights, floatOps, readBlock } from './block_weights';
 import { type CalibrationSample, calibrationSequences } from './calibration';
 import type { CheckedOptions } from './options';
 import { type ChangedPart, type MadeBlock, stepsOf, writeBlock } from './output';
-import { type Part, pictureRows, type Rows } from './parts';
+import { type Part, pictureRows, type Rows, WIDENED_LAYERS } from './parts';
 import { type GroupError, searchBlock } from './search';
 import { smoothBlock, takeLargest } from './smooth';
 import { collectStatistics, type Sampling } from './statistics';
@@ -70,12 +70,16 @@ export async function quantizePart(
     const float = readBlock(part.block, (name, shape) => files.floats((part.blocks[i] as string) + name, shape));
     const weights = part.widen(float);
     const report = trialReporter((share) => onProgress({ step, done: i + share, total }), pace);
-    const collector = i < first ? undefined : collectorOf(run, part, sequences, sampling);
+    const collector = i < first ? undefined : collectorOf(run, part, i, sequences, sampling);
     if (isCalibrated) await advance(run, part, i, weights, sequences, collector?.see);
     if (collector === undefined) continue;
     const { errors, ...made } = await collector.make(weights, report);
     const vectors = new Map(made.vectors);
-    if (weights !== float) vectors.set('mlp.fc1.bias', weights.biases['mlp.fc1'] as Float32Array);
+    if (weights !== float)
+      for (const name of WIDENED_LAYERS) {
+        const bias = weights.biases[name];
+        if (bias !== undefined && !vectors.has(`${name}.bias`)) vectors.set(`${name}.bias`, bias);
+      }
     await writeBlock(work, changed, i, { ...made, vectors }, options);
     work.finish(stepsOf(part)[i] as string, { errors, sequences: sequences.length } satisfies Finished);
     onProgress({ step, done: i + 1, total });
@@ -118,7 +122,7 @@ async function advance(
   try {
     for (const [s, sequence] of sequences.entries()) {
       const x = float32(sequence.x, [sequence.visual.length, sequence.x.length / sequence.visual.length]);
-      const own = { ...ops, attend: part.attend(sequence) };
+      const own = { ...ops, attend: part.attend(sequence, i) };
       const y = tf.tidy(() => part.wide.run(own, x, see && ((site, input) => see(s, site, input))));
       sequences[s] = { ...sequence, x: floats(y).slice() };
       for (const tensor of [x, y]) tensor.dispose();
@@ -145,7 +149,13 @@ interface Collector {
   ): Promise<MadeBlock & { readonly errors: readonly GroupError[] }>;
 }
 
-function collectorOf({ options }: Run, part: Part, sequences: readonly Rows[], sampling: Sampling): Collector {
+function collectorOf(
+  { options }: Run,
+  part: Part,
+  block: number,
+  sequences: readonly Rows[],
+  sampling: Sampling,
+): Collector {
   const { method, groupSize: group, symmetric, rounding } = options;
   const round = { group, symmetric };
   if (isEight(part.name, options)) return smoothing(part);
@@ -160,7 +170,7 @@ function collectorOf({ options }: Run, part: Part, sequences: readonly Rows[], s
   }
   const { wide, vectors } = part;
   const collector = collectStatistics(sequences, sampling, wide.sites, group);
-  const attend = (s: number) => part.attend(sequences[s] as Rows);
+  const attend = (s: number) => part.attend(sequences[s] as Rows, block);
   const search = { round, feedback: rounding === 'feedback', vectors, attend };
   return {
     see: collector.see,

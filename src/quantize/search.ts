@@ -163,9 +163,9 @@ function scalingOf({ sites }: Block, scales: Scales): (name: string) => Scaling 
   };
 }
 
-/** Of scales per channel, those of the rows that the channels are made of. */
+/** Of scales per channel, those of the rows that the channels are made of; 1 for other rows, as those of queries beside values. */
 function perRow(scale: Float32Array, rowOf: Int32Array): Float32Array {
-  const rows = new Float32Array(rowOf.reduce((most, row) => Math.max(most, row + 1), 0));
+  const rows = new Float32Array(rowOf.reduce((most, row) => Math.max(most, row + 1), 0)).fill(1);
   for (const [c, row] of rowOf.entries()) rows[row] = scale[c] as number;
   return rows;
 }
