@@ -1,4 +1,4 @@
-// The N-API functions: what Node sees of the native code. Registers the ops once per process, loads a device, opens checkpoint
+// The N-API functions of the native code. Registers the ops once per process, loads a device, opens checkpoint
 // files, chooses kernels and threads, measures the machine. Tensors pass through TensorFlow's ops, never through here.
 // Several environments (the main thread and workers) call at the same time. Kernels, threads and the device are the process's;
 // a source belongs to the environment that opened it.
@@ -19,7 +19,7 @@
 namespace sv {
 namespace {
 
-/** A source, and what keeps its memory alive: a reference of the environment that made it. */
+/** A source, and a reference of the environment that made it, which keeps its memory alive. */
 struct Entry {
   std::unique_ptr<Source> source;
   napi_env env;
@@ -38,7 +38,7 @@ int32_t add_source(Entry entry) {
   return id;
 }
 
-/** Removes the sources of which `is_over` holds. */
+/** Removes the sources for which `is_over` is true. */
 template <class F>
 void remove_sources(F&& is_over) {
   const OnlyCaller only;
@@ -96,7 +96,7 @@ struct Call {
     napi_create_string_utf8(env, v, NAPI_AUTO_LENGTH, &out);
     return out;
   }
-  /** `code`: of src/errors.ts, where there is one that says more than ERR_OP. */
+  /** `code`: a code of src/errors.ts, if there is a more specific one than ERR_OP. */
   napi_value error(const std::string& why, const char* code = nullptr) const {
     napi_throw_error(env, code, why.c_str());
     return nullptr;
@@ -114,7 +114,7 @@ napi_value LoadDevice(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-/** deviceReport(): what the loaded device library says of its devices, or why it has none; '' when none is loaded. */
+/** deviceReport(): the loaded device library's report on its devices, or why it has none; '' if none is loaded. */
 napi_value DeviceReport(napi_env env, napi_callback_info info) {
   Call call(env, info);
   const auto reason = (const char* (*)())device_function("sparsevila_gpu_reason");
@@ -126,7 +126,7 @@ napi_value DeviceReport(napi_env env, napi_callback_info info) {
   return call.string(json.c_str());
 }
 
-/** deviceCounters(): what TensorFlow has asked of the loaded device so far; undefined when none is loaded. */
+/** deviceCounters(): what TensorFlow has requested from the loaded device so far; undefined if none is loaded. */
 napi_value DeviceCounters(napi_env env, napi_callback_info) {
   const auto read = (void (*)(int64_t*, int32_t))device_function("sparsevila_gpu_counters");
   if (!read) return nullptr;
@@ -232,7 +232,7 @@ napi_value Measure(napi_env env, napi_callback_info info) {
 }  // namespace
 }  // namespace sv
 
-// Called once per Node environment: the main thread and every worker. Registration guards itself.
+// Called once per Node environment: the main thread and every worker. Registration may be repeated.
 NAPI_MODULE_INIT() {
   sv::register_all_ops();
   const napi_property_descriptor functions[] = {

@@ -1,6 +1,6 @@
-// A Node module of its own that loads libtensorflow_framework before anything else does, silently when
+// A separate Node module that loads libtensorflow_framework before anything else does, silently if
 // TF_CPP_MIN_LOG_LEVEL asks for silence: TensorFlow 2.21 logs while its static objects are made, and reads that
-// variable only afterwards. Knows nothing of tfjs.
+// variable only afterwards. Does not know tfjs.
 
 #include <dlfcn.h>
 #include <fcntl.h>

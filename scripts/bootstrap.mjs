@@ -1,6 +1,6 @@
-// From a fresh clone to a running job: installs packages, compiles TypeScript, sets up the runtime, each only when
+// Prepares a fresh clone and runs a job: installs packages, compiles TypeScript, sets up the runtime, each only if
 // something changed since, then runs the job: node scripts/bootstrap.mjs <demo|test|lint|format|cli|bench|pack-check|build|compile> [args…].
-// Plain JavaScript on Node's own modules, since it runs before there are any others. All it prints goes to stderr.
+// Plain JavaScript with only Node's own modules, because it runs before packages are installed. It prints to stderr.
 
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -15,7 +15,7 @@ const OUTPUT = /(\.d\.ts|\.js|\.js\.map)$/;
 const at = (...names) => join(ROOT, ...names);
 const modules = (...names) => at('node_modules', ...names);
 
-// The command line of each job. `setup: false` for what must work on a machine that is not set up.
+// The command line of each job. `setup: false` for jobs that must work on a machine that is not set up.
 const JOBS = {
   demo: (args) => ({ command: [process.execPath, at('dist/scripts/demo.js'), ...args], setup: true }),
   bench: (args) => ({ command: [process.execPath, at('dist/scripts/bench.js'), ...args], setup: true }),
@@ -25,7 +25,7 @@ const JOBS = {
       ...[process.execPath, modules('jest/bin/jest.js'), '--config', at('jest.config.js'), ...args],
       ...['--reporters=default', `--reporters=${at('scripts/jest_counts.cjs')}`],
     ],
-    // A part of the specs is run without it.
+    // Without lint if only some specs are run.
     lint: args.length === 0,
     setup: true,
     standin: true,
@@ -50,7 +50,7 @@ const hashOf = (...texts) =>
 /** Runs a program to its end and returns its exit code. A signal to us goes to it as well. */
 async function run([program, ...args], stdio) {
   const child = spawn(program, args, { cwd: stdio === 'inherit' ? undefined : ROOT, stdio });
-  // From a terminal the child has SIGINT already and decides what to do; we wait for it.
+  // From a terminal the child receives SIGINT as well and handles it; this program waits for it.
   const ignore = () => undefined;
   const forward = (signal) => child.kill(signal);
   process.on('SIGINT', ignore).on('SIGTERM', forward);
@@ -83,7 +83,7 @@ async function installPackages() {
     say('installing packages (npm ci)');
     // npm's own path where npm has started us, so that the same npm and Node are used.
     const npm = process.env.npm_execpath?.endsWith('.js') ? [process.execPath, process.env.npm_execpath] : ['npm'];
-    // Whatever NODE_ENV and npm's settings are: building needs the development packages, and no package's script may run.
+    // Independent of NODE_ENV and npm's settings: building needs the development packages, and no package's script may run.
     await prepare('npm ci', [
       ...npm,
       'ci',
@@ -97,7 +97,7 @@ async function installPackages() {
   writeFileSync(stamp, wanted);
 }
 
-/** Whether node_modules holds what the lock file asks for: `npm install` may have been run by hand. */
+/** Whether node_modules agrees with the lock file: `npm install` may have been run by hand. */
 function isInstalled(lock) {
   const hidden = readIfThere(modules('.package-lock.json'));
   if (hidden === undefined) return false;
@@ -133,7 +133,7 @@ async function compile() {
   writeFileSync(stamp, wanted);
 }
 
-/** Removes the outputs of sources that are gone, so that no spec of another branch is run. */
+/** Removes the outputs of deleted sources, so that no spec of another branch is run. */
 function removeOrphans() {
   for (const path of SOURCE_FOLDERS.flatMap((folder) => filesIn(join('dist', folder)))) {
     const source = path.replace(at('dist'), ROOT).replace(OUTPUT, '.ts');
@@ -217,10 +217,10 @@ if (job.format) await format();
 if (job.lint) await lint();
 if (job.setup) await setUp(job.standin === true);
 if (job.command !== undefined) {
-  // In the real environment, since jest gives its specs a copy that TensorFlow does not see.
+  // Set in the real environment, because jest gives its specs a copy that TensorFlow does not see.
   const { tensorflowDefaults } = await load('machine.js');
   for (const [variable, value] of Object.entries(tensorflowDefaults())) process.env[variable] ??= value;
-  // Specs are about the processor's kernels, on every machine; those about a device start a process on it.
+  // Specs run the processor's kernels on every machine; specs of a device start a process on it.
   if (name === 'test') process.env.SPARSEVILA_DEVICE ??= 'cpu';
   process.exitCode = await run(job.command, 'inherit');
 }

@@ -1,5 +1,5 @@
 // `npm run demo`: the packaged model answers three questions about the packaged picture, dense and with SparseVILA, and
-// shows which visual tokens each question used and what each stage took. Exit code 0 when it ran, whatever the answers.
+// shows the visual tokens that each question used and the time of each stage. Exit code 0 if it ran, for any answers.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -40,7 +40,7 @@ async function demo(): Promise<void> {
   using model = await load(join(ROOT, MODEL));
   const { prefillSparsity, decodeSparsity } = SPARSE_VILA_PRESETS.image;
   const methods = { dense: dense(), SparseVILA: sparseVila(SPARSE_VILA_PRESETS.image) };
-  // The first conversation of a process pays for what every other one finds ready.
+  // The first conversation of a process includes one-time costs.
   for (const method of Object.values(methods)) await converse(model, method, turns);
 
   say(
@@ -67,7 +67,7 @@ async function converse(model: Model, method: SparsityMethod, turns: readonly De
   });
 }
 
-/** Asks all questions in one conversation, and says for each answer whether it is right. */
+/** Asks all questions in one conversation, and prints for each answer whether it is right. */
 async function show(
   model: Model,
   method: SparsityMethod,
@@ -106,7 +106,7 @@ async function conversation(
   return stats;
 }
 
-/** For each question, where the tokens lie that it used. */
+/** For each question, a map of the tokens that it used. */
 function showTokens(stats: readonly TurnStats[], turns: readonly DemoTurn[], style: Style): void {
   const image = stats[0]?.media[0];
   const grid = image?.layout.grids[0];
@@ -119,7 +119,7 @@ function showTokens(stats: readonly TurnStats[], turns: readonly DemoTurn[], sty
   say(`${sideBySide(maps, 26)}\n\n${style('dim', LEGEND)}\n\n`);
 }
 
-/** Times of both methods, taken in turns so that a slower moment of the machine meets both. */
+/** Times of both methods, interleaved so that a slower moment of the machine affects both. */
 async function showTimes(
   model: Model,
   methods: Readonly<Record<string, SparsityMethod>>,

@@ -6,7 +6,7 @@ const { writeSync } = require('node:fs');
 module.exports = class {
   onRunComplete(_contexts, results) {
     const failed = results.numFailedTests + results.numRuntimeErrorTestSuites;
-    // At exit, since jest runs its own summary after the reporters that it was given.
+    // At exit, because jest prints its own summary after the reporters.
     process.once('exit', () => writeSync(1, `${results.numPassedTests} passed, ${failed} failed\n`));
   }
 };

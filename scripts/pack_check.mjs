@@ -1,4 +1,4 @@
-// What a user of the published package meets: packs it, installs it in empty folders with each package manager and runs set-up, doctor, questions
+// Tests the published package as a user: packs it, installs it in empty folders with each package manager and runs set-up, doctor, questions
 // and programs there. node scripts/pack_check.mjs [npm] [pnpm] [yarn] [bun] [--nodes 20,22,24]; run it through `npm run pack-check --`.
 // libtensorflow and the native modules are the machine's own; the engine is fetched anew by each package manager. Takes about a minute for npm.
 
@@ -26,7 +26,7 @@ const MAIN = `${PACKAGE}/dist/src/cli/main.js`;
 const PICTURE = `${PACKAGE}/assets/demo/scene.png`;
 const QUESTION = 'Where is the yellow 2?';
 
-/** How each package manager is called, by name from the npm registry. */
+/** The command of each package manager, fetched by name from the npm registry. */
 const MANAGERS = {
   npm: { call: ['npm'], add: ['install'], again: ['ci'] },
   pnpm: { call: ['npx', '-y', 'pnpm@10.33.0'], add: ['add'], again: ['install', '--frozen-lockfile'] },
@@ -49,7 +49,7 @@ const FILES = {
 load(PACKAGED_MODEL).then(async (model) => {${PROGRAM}});\n`,
   'module.mjs': `import { load, PACKAGED_MODEL, PACKAGED_PICTURE, sparseVila } from 'sparsevila';
 const model = await load(PACKAGED_MODEL);${PROGRAM}`,
-  // README's own program, as it stands.
+  // README's program, unchanged.
   'readme.mjs':
     /```js\n(.*?)```/s.exec(readFileSync(join(ROOT, 'README.md'), 'utf8'))?.[1] ??
     'throw new Error("README has no program");',
@@ -87,7 +87,7 @@ function run(folder, [program, ...args], env = {}) {
   };
 }
 
-/** Notes whether `result` is as it has to be. */
+/** Records whether `result` is as expected. */
 function check(name, result, isRight, more = '') {
   const right = isRight(result);
   if (!right) failures += 1;
@@ -135,7 +135,7 @@ const ask = (folder, node, env) =>
     ...env,
   });
 
-/** Everything that is the same for all package managers. */
+/** The checks that are equal for all package managers. */
 function checkManager(name, flags, archive, nodes) {
   const { call, add, again } = MANAGERS[name];
   const title = [name, ...flags].join(' ');
@@ -206,7 +206,7 @@ function checkTypes(archive) {
   check('TypeScript: strict, without DOM, every declaration checked', compiled, succeeds);
 }
 
-/** The path of each Node, fetched by name where it is not this one. */
+/** The path of each Node version, fetched by name unless it is the running one. */
 function findNodes(majors) {
   return majors.map((major) => {
     if (process.versions.node.startsWith(`${major}.`)) return { major, path: process.execPath };

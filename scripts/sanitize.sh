@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Kernels and ops under AddressSanitizer and UndefinedBehaviorSanitizer: compiles sparsevila.node with them into a cache of its
 # own, and runs the specs of ops in it (other specs: name them). `npm run sanitize` calls it. Needs gcc's libasan and libubsan.
-# TensorFlow and Node are not instrumented, so leaks are not looked for: specs count tensors themselves.
-# HALT=0 goes on after the first finding of UBSan.
+# TensorFlow and Node are not instrumented, so leak detection is off: specs count tensors themselves.
+# HALT=0 continues after the first finding of UBSan.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 specs=("$@")
 [ ${#specs[@]} -gt 0 ] || specs=(dist/spec/ops/{cases,errors,files,kv_cache,nan,weights}.spec.js dist/spec/native/int4_formats.spec.js)
 
-# What set-up made: the cache, TensorFlow, the engine, and modules that are not instrumented.
+# The results of set-up: the cache, TensorFlow, the engine, and uninstrumented modules.
 read -r cache library include native < <(node -e '
   const { findInstallation } = require("./dist/src/runtime/setup");
   const { cacheFolder } = require("./dist/src/runtime/paths");

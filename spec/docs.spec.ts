@@ -1,4 +1,4 @@
-// README.md and docs/: their links lead somewhere, and what they repeat from the code is what the code says.
+// README.md and docs/: all links resolve, and tables repeated from the code agree with it.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -22,7 +22,7 @@ function anchorsOf(page: string): string[] {
   );
 }
 
-/** The links of a page that lead nowhere. */
+/** The links of a page that do not resolve. */
 function brokenLinks(page: string, text: string): string[] {
   const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link = '']) => link);
   return links.filter((link) => {

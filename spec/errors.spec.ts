@@ -1,4 +1,4 @@
-// The error class, its codes and their page, and how values are shown in messages.
+// The error class, its codes and their page, and the display of values in messages.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

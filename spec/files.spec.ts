@@ -1,4 +1,4 @@
-// Whatever lies where a file is expected: each kind gives a coded error that names the path, at once, and nothing outside is read.
+// Other kinds of files in place of a regular one: each gives a coded error that names the path at once, and nothing outside the folder is read.
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';

@@ -1,4 +1,4 @@
-// The package's public face: what it exports, and the example in its documentation as it is written.
+// The public API: its exports, and the example in its documentation.
 
 import * as sparsevila from '../src';
 import { errorOf } from './image/fixtures';
@@ -59,7 +59,7 @@ it('setup needs no options, as README calls it', () => {
 });
 
 it('answers as in the example: load, open a session, ask, stream, dispose', async () => {
-  // The first turn makes what is made once per process: two constants.
+  // The first turn makes two constants that are kept for the process.
   using first = await load(TINY);
   using warm = first.session();
   await warm.ask('What is at b4?', { images: [scene(0)] }).text();

@@ -1,10 +1,10 @@
-// The arrows between layers point down only: reads the imports of every source and fails on any other.
+// Imports between layers point down only: reads the imports of every source and fails on any other.
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 
-/** What the files of a layer may import, besides those of their own layer. */
+/** The layers that the files of a layer may import, besides their own. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   abort: [],
   errors: [],
@@ -107,10 +107,10 @@ function familyOf(path: string): string | undefined {
   return name?.replace(/_(layouts|settings)$/, '');
 }
 
-/** What no kernel includes: TensorFlow, Node, and the folders that know them. */
+/** Headers that no kernel may include: TensorFlow's, Node's, and those of folders that use them. */
 const FOREIGN = /#\s*include\s*["<](tensorflow|tsl|xla|absl|node_api|(\.\.\/)*(ops|device)\/)/;
 
-/** Why an import is forbidden; undefined when it is not. */
+/** Why an import is forbidden; undefined if it is allowed. */
 function objection({ from, to }: Import): string | undefined {
   const [layer, target] = [layerOf(from), layerOf(to)];
   const allowed = [layer, ...(ALLOWED[layer] ?? [])];

@@ -1,4 +1,4 @@
-// The one check of options: what it accepts, how it refuses, and that hostile objects get the same answer.
+// Validation of options: accepted values, refusals, and hostile objects.
 
 import { runInNewContext } from 'node:vm';
 import { SparseVilaError } from '../src/errors';

@@ -1,4 +1,4 @@
-// Installations that lack something: what the package says then, and what still works. Copies of the package without its node_modules stand
+// Incomplete installations: their errors, and the commands that still work. Copies of the package without its node_modules stand
 // for them.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// What a TypeScript user of the package compiles: the declarations that the public ones lead to import nothing but Node's modules, so that they
+// Declarations that a TypeScript user compiles: those reachable from the public ones import only Node's modules, so that they
 // compile without the DOM's types and with every declaration file checked.
 import { readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';

@@ -31,7 +31,7 @@ constexpr int kMergeBatch = 256;
 constexpr int64_t kMostWidth = 256;
 constexpr uint32_t kAll = 0xffffffffu;
 
-/** What one launch computes. Vector u of a kv head is query u / group, head u % group of the group. */
+/** The arguments of one launch. Vector u of a kv head is query u / group, head u % group of the group. */
 struct Job {
   const float* q;
   int64_t q_ld, vectors;  // vectors per kv head: t * group
@@ -42,7 +42,7 @@ struct Job {
   int64_t stride, head_stride;
   const int32_t* rows;
   int64_t n_rows, tail, visible;
-  const int32_t* spans;  // [t][2], or null; what lies outside [0, visible) is not there
+  const int32_t* spans;  // [t][2], or null; positions outside [0, visible) do not exist
   float* out;            // null: sums and maxima only
   int64_t out_ld;
   float2* state;   // [chunk, if split][kv_heads][vectors]: maximum and sum; may be null when not split
@@ -61,7 +61,7 @@ struct Job {
   }
 };
 
-/** The positions that any of a tile's vectors [from, to), at most 32, sees lie in [begin, end). Every lane of a warp has to call it. */
+/** All positions that a tile's vectors [from, to), at most 32, see are in [begin, end). Every lane of a warp must call it. */
 struct Reach {
   int64_t begin, end;
 };
@@ -79,7 +79,7 @@ __device__ Reach reach_of(const Job& a, int64_t from, int64_t to) {
 
 // --- values in memory ------------------------------------------------------------------------------------------------
 
-/** How many values a 32-bit word of a row holds, and one of them. */
+/** The number of values in a 32-bit word of a row, and one of them. */
 template <typename T> struct Word;
 template <> struct Word<float> {
   static constexpr int kValues = 1;
@@ -98,7 +98,7 @@ template <> struct Word<uint16_t> {  // bf16
 template <typename T>
 __device__ __forceinline__ int words_of(const Job& a) { return (a.c + Word<T>::kValues - 1) / Word<T>::kValues; }
 
-/** Storage rows of the chunk that begins at position `begin`, -1 where there is none to read. */
+/** Storage rows of the chunk that begins at position `begin`; -1 for a row that does not exist. */
 __device__ void find_rows(const Job& a, int64_t begin, int64_t length, int32_t* rows) {
   for (int i = threadIdx.x; i < kChunk; i += kThreads) {
     const int64_t at = begin + i;
@@ -204,7 +204,7 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
   }
 }
 
-/** How many of a chunk's keys lie before a position. */
+/** The number of a chunk's keys before a position. */
 __device__ __forceinline__ int keys_before(int64_t position, int64_t begin) {
   const int64_t keys = position - begin;
   return keys < 0 ? 0 : keys > kChunk ? kChunk
@@ -216,7 +216,7 @@ struct Softmax {
   float max, sum;
 };
 
-/** How much of the running state and of a new partial stays: with e^(max - new max), 1 where both are equal (-inf too). */
+/** The factors of the running state and of a new partial: e^(max - new max), and 1 if both are equal (also -inf). */
 struct Shares {
   float old, fresh;
 };
@@ -302,7 +302,7 @@ struct TileMemory {
   int32_t rows[kChunk];
 };
 
-/** Writes what a warp has: normalised outputs, or the partial of a chunk. */
+/** Writes a warp's results: normalized outputs, or the partial of a chunk. */
 template <typename T, int Q, int S>
 __device__ void store_outputs(const Job& a, int64_t head, int64_t first, int64_t chunk, bool split, const Softmax (&state)[Q],
                               const float (&o)[Q][S * Word<T>::kValues]) {
@@ -509,7 +509,7 @@ __global__ void mean_kernel(const float* columns, int64_t length, int64_t parts,
 /** Slices of rows up to 128 and 256 wide. */
 template <typename T> constexpr int slices_of(int c) { return (c / Word<T>::kValues + kSlice - 1) / kSlice; }
 
-/** Vectors per warp: many queries share a tile, few leave no warp idle; wide heads need the registers. */
+/** Vectors per warp: many queries share a tile; few are spread so that no warp is idle; wide heads need the registers. */
 int vectors_per_warp(const Job& a) { return a.vectors <= 2 * kWarps ? 2 : (a.c <= 128 ? 8 : 4); }
 
 template <typename T>

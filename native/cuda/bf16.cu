@@ -1,6 +1,6 @@
 // Products with 16-bit float matrices on the tensor cores. Activations are one bf16 plane (the matrix says so: dot_bf16) or
-// two, x ~ hi + lo, as good as f32 to 2^-17 of each activation. f16 weights are two planes as well, exactly; of the four
-// products lo times lo is left out (2^-17 again). Sums are f32.
+// two, x ~ hi + lo, accurate to 2^-17 of each activation. f16 weights are exactly two planes as well; of the four
+// products, lo times lo is omitted (2^-17 again). Sums are f32.
 #include "mma.h"
 #include "planes.cuh"
 #include "product.cuh"

@@ -24,7 +24,7 @@ struct Box {
   int64_t count, dims[kMostRank], a[kMostRank], b[kMostRank];
 };
 
-/** Without dimensions of size 1, and with neighbours joined where both operands step evenly over them. */
+/** Without dimensions of size 1, and with neighbors joined where both operands step evenly over them. */
 Box box_of(int32_t rank, const int64_t* dims, const int64_t* a, const int64_t* b) {
   Box box = {};
   box.count = 1;
@@ -142,7 +142,7 @@ class UploadRing {
 
   bool allocate() {
     void* memory = nullptr;
-    if (cudaHostAlloc(&memory, (size_t)(kPartBytes * kParts), cudaHostAllocDefault) != cudaSuccess) return false;  // last_error tells
+    if (cudaHostAlloc(&memory, (size_t)(kPartBytes * kParts), cudaHostAllocDefault) != cudaSuccess) return false;  // see last_error
     for (cudaEvent_t& done : done_)
       if (cudaEventCreateWithFlags(&done, cudaEventDisableTiming) != cudaSuccess) return false;
     memory_ = static_cast<char*>(memory);

@@ -1,6 +1,6 @@
-// What happens to a finished sum: y = activation(sum + bias) scale + residual, or with activation(gate + bias) (up + bias). As
-// kernels/linear.h says.
-// Knows nothing of how the sum came about.
+// The epilogue of a finished sum: y = activation(sum + bias) scale + residual, or with activation(gate + bias) (up + bias). As
+// in kernels/linear.h.
+// Does not know how the sum was computed.
 #pragma once
 #include "cuda.h"
 #include "product.h"
@@ -24,7 +24,7 @@ __device__ __forceinline__ void store(const Product& p, int64_t row, int64_t col
   p.y[row * p.ldy + col] = y;
 }
 
-/** Output `out` of S neighbouring strips in one row; of gated matrices the first strip is gate, the second up. */
+/** Output `out` of S neighboring strips in one row; of gated matrices the first strip is gate, the second up. */
 template <int S>
 __device__ __forceinline__ void store_strips(const Product& p, int64_t row, int64_t strip, int out, const float (&sums)[S]) {
   if (S % 2 == 0 && p.gated) {

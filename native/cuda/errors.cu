@@ -1,4 +1,4 @@
-// What went wrong since somebody last asked: an argument that a kernel refused, else CUDA's own error.
+// The last error since the previous query: an argument that a kernel refused, else CUDA's own error.
 #include "cuda.h"
 #include "launchers.h"
 

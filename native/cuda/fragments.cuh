@@ -1,8 +1,8 @@
-// How a warp holds its share of a product for the tensor cores. The strip of 16 outputs is the mma's left operand, eight rows
-// of activations are its right one, so a packed strip is read as it lies and one row costs as many instructions as eight.
+// The part of a product that each lane of a warp holds for the tensor cores. The strip of 16 outputs is the mma's left operand, eight rows
+// of activations are its right one, so a packed strip is read in its stored order, and one row costs as many instructions as eight.
 // Knows no weight type's arithmetic.
 //
-// Lane 4 g + t stands for outputs 2g and 2g + 1 (the operand's rows g and g + 8: neighbours, so that both are one 8-byte load)
+// Lane 4 g + t stands for outputs 2g and 2g + 1 (the operand's rows g and g + 8: neighbors, so that both are one 8-byte load)
 // and, as the right operand, for row g of a block of eight. A step is 16 inputs, of which a lane holds 4t .. 4t + 3 (the
 // operand's columns 2t, 2t + 1, 2t + 8, 2t + 9: any order will do where both operands keep it); for 8-bit values it is 32
 // inputs, 4t .. 4t + 3 and 16 + 4t .. 16 + 4t + 3.

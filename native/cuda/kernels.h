@@ -1,8 +1,8 @@
-// The kernels of a GPU as a table of functions: what native/ops calls, and what a test without TensorFlow calls through
+// The kernels of a GPU as a table of functions, which native/ops calls, and which a test without TensorFlow calls through
 // ctypes. Pointers, sizes and a stream: knows neither TensorFlow nor Node, and needs no CUDA header to be read.
 //
-// Every function enqueues on `stream` and returns; nothing synchronises, allocates or waits. Pointers are device memory
-// unless said otherwise. A launch that fails is seen by `last_error`. Matrices lie in device memory in the packed form of
+// Every function enqueues on `stream` and returns; nothing synchronizes, allocates or waits. Pointers are device memory
+// unless stated otherwise. `last_error` reports a failed launch. Matrices are in device memory in the packed form of
 // kernels/kernels.h, int4.h and int8.h, byte for byte as on the processor; their headers are read on the host.
 #pragma once
 #include <stdint.h>
@@ -21,7 +21,7 @@ struct GpuMatrix {
   const char* body;
 };
 
-/** Device memory for intermediate results, valid for all that is enqueued on the stream before it is given back. */
+/** Device memory for intermediate results, valid for all work that is enqueued on the stream before it is returned. */
 struct GpuScratch {
   void* (*take)(void* state, int64_t bytes);  // 256-byte aligned; null: out of memory, the function then does nothing
   void* state;
@@ -43,7 +43,7 @@ enum GpuBinary : int32_t {
   kDiv = 3
 };
 
-/** Every function takes the stream, then what kernels.def says. */
+/** Every function takes the stream, then the parameters in kernels.def. */
 struct GpuKernels {
   int64_t bytes;  // sizeof(GpuKernels) of the library: a table of another version is refused
   /** The first error since the last call, as text on the host, or null. Clears it. */

@@ -1,5 +1,5 @@
-// What several kernel files share: block counts, and reductions over a warp or block whose order depends on nothing but the
-// block's size, so that results repeat bit for bit. Knows no kernel.
+// Shared by several kernel files: block counts, and reductions over a warp or block whose order depends only on the
+// block's size, so that results are reproducible bit for bit. Knows no kernel.
 #pragma once
 #include <stdint.h>
 

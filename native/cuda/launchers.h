@@ -10,7 +10,7 @@ namespace gpu {
 
 // errors.cu
 const char* last_error();
-/** What last_error says next: an argument that a kernel cannot take. The text lives for ever. */
+/** Sets the next result of last_error: an argument that a kernel does not accept. The text must never be freed. */
 void refuse(const char* why);
 
 }  // namespace gpu

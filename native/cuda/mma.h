@@ -39,7 +39,7 @@ __host__ __device__ __forceinline__ float bf16_high(uint32_t word) {
 
 #if defined(SV_STANDIN)
 
-/** What one lane brings: words of A and B, and the products that it takes away. */
+/** The data of one lane: words of A and B, and its products. */
 template <class T> struct MmaLane {
   union {
     struct {

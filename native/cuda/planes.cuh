@@ -1,5 +1,5 @@
-// Activations as bf16 planes in the order of fragments.cuh. Knows no weights; for groups of inputs that share a scale it also
-// gives the sum of what the planes hold.
+// Converts activations to bf16 planes in the order of fragments.cuh. Knows no weights; for groups of inputs that share a scale it also
+// returns the sum of the planes' values.
 #pragma once
 #include "fragments.cuh"
 #include "mma.h"

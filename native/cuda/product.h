@@ -1,5 +1,5 @@
 // A product with a packed matrix as its kernels receive it, and the functions that launch them, one per weight type.
-// Knows no CUDA and nothing of how a type is multiplied.
+// Knows neither CUDA nor how a type is multiplied.
 #pragma once
 #include "kernels.h"
 

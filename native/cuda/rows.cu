@@ -1,5 +1,5 @@
 // Norms and rotary embedding. A norm is one block per row, so a row's result does not depend on the others.
-// Knows nothing of matrices.
+// Knows no matrices.
 #include "launch.h"
 #include "launchers.h"
 
@@ -17,7 +17,7 @@ __global__ void rms_norm_rows(const float* x, int64_t ldx, const float* w, const
   for (int64_t i = threadIdx.x; i < d; i += blockDim.x) y[i] = x[i] * inverse * w[i];
 }
 
-/** The variance from centred values. */
+/** The variance from centerd values. */
 __global__ void layer_norm_rows(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t d, float* y,
                                 int64_t ldy) {
   __shared__ float shared[kWarp];

@@ -1,5 +1,5 @@
-// A token id from logits. Radix selection in one block of 1024 threads: one multiprocessor reads its input a few times, which is
-// simple, and enough for a row of logits.
+// Samples a token id from logits. Radix selection in one block of 1024 threads: one multiprocessor reads its input a few times, which is
+// simple, and fast enough for a row of logits.
 #include "cuda.h"
 #include "launchers.h"
 #include "../kernels/sample.h"
@@ -60,7 +60,7 @@ __device__ void count_byte(uint32_t* counts, uint32_t byte, bool wants) {
   else if (wants && byte != common) atomicAdd(&counts[byte], 1u);
 }
 
-/** The largest key that, with all larger ones, reaches `need`, and what it and its equals must bring. */
+/** The largest key that, with all larger ones, reaches `need`, and the weight that it and its equals must contribute. */
 struct Threshold {
   uint32_t key;
   uint64_t need;
@@ -118,7 +118,7 @@ __device__ uint2 best_of_warp(uint2 best) {
   return best;
 }
 
-constexpr uint32_t kBroken = 0xffffffffu;  // above every key: an element that makes the whole row unfit
+constexpr uint32_t kBroken = 0xffffffffu;  // above every key: an element that makes the whole row invalid
 
 /** Each block's best (key, index). NaN and +infinity count as kBroken, so that they win. */
 __global__ void best_kernel(const float* x, int64_t n, uint2* out) {
@@ -141,7 +141,7 @@ __device__ int32_t best_id(const uint2* blocks, int32_t count) {
   return best.x == kBroken || best.x <= sortable(-INFINITY) ? -1 : (int32_t)best.y;
 }
 
-/** Which elements may still be drawn, and how much each weighs. */
+/** The elements that may still be drawn, and their weights. */
 struct Draw {
   float highest, temperature;
   uint32_t floor;   // by top-k: keys below it weigh nothing
@@ -172,7 +172,7 @@ __device__ void draw_id(const Draw& draw, const float* x, int64_t n, double targ
     const bool is_equal = weight > 0 && key == draw.least.key;
     double equals_here, mass_here;
     const double equals_before = equals + sum_before((double)is_equal, memory, &equals_here);
-    if (is_equal && equals_before * weight >= (double)draw.least.need) weight = 0;  // those before it bring enough
+    if (is_equal && equals_before * weight >= (double)draw.least.need) weight = 0;  // those before it suffice
     const double before = mass + sum_before(weight, memory, &mass_here);
     if (before <= target && target < before + weight) *id = (int32_t)i;
     mass += mass_here;

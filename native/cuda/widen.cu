@@ -1,4 +1,4 @@
-// Rows of a packed matrix, widened to f32: what kernels/linear.h's gather_rows and the dequantize functions of int4.h and
+// Widens rows of a packed matrix to f32: equal to kernels/linear.h's gather_rows and the dequantize functions of int4.h and
 // int8.h give, bit for bit. Knows no products.
 #include "../kernels/int4.h"
 #include "../kernels/int8.h"

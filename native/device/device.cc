@@ -6,7 +6,7 @@
 // devices.h), and never gives it back. With SPARSEVILA_GPU_GUARD=1 every tensor is an allocation of its own, so that the stand-in
 // or compute-sanitizer sees its ends; that is slow.
 //
-// A CUDA error becomes a TF_Status that says what failed and what to try. Some cannot be undone: then every later call fails
+// A CUDA error becomes a TF_Status that names the failed call and a remedy. After an unrecoverable error every later call fails
 // with the same error. TensorFlow itself ends the process when a copy fails, so ops report errors of their launches first.
 
 #include <stdio.h>
@@ -37,7 +37,7 @@ struct SP_Timer_st {
 namespace sv {
 namespace {
 
-/** What the process has done so far; see sparsevila_gpu_counters. */
+/** Counters of the process; see sparsevila_gpu_counters. */
 struct Counters {
   std::atomic<int64_t> to_device[2], to_host[2], on_device[2];  // copies, bytes
   std::atomic<int64_t> allocations, bytes, peak, largest;
@@ -75,7 +75,7 @@ std::string message(const Device& device, cudaError_t error, const char* what) {
          cudaGetErrorName(error) + "). " + advice(error);
 }
 
-/** Makes the device current and runs `call`. An error is left nowhere else than in what is returned. */
+/** Makes the device current and runs `call`. An error is only returned, and not left in CUDA's state. */
 template <class F> cudaError_t attempt(Device& device, F call) {
   cudaError_t error = cudaSetDevice(device.gpu.index);
   if (error == cudaSuccess) error = call();
@@ -89,7 +89,7 @@ template <class F> void attempt(const SP_Device* device, TF_Status* status, cons
   else
     TF_SetStatus(status, error == cudaErrorMemoryAllocation ? TF_RESOURCE_EXHAUSTED : TF_INTERNAL, message(of(device), error, what).c_str());
 }
-/** ... for callbacks without: what nobody else can tell is told on stderr. */
+/** ... for callbacks without a status: errors that cannot be returned are printed on stderr. */
 template <class F> bool attempt(const SP_Device* device, const char* what, F call) {
   const cudaError_t error = attempt(of(device), call);
   if (error != cudaSuccess) fprintf(stderr, "sparsevila: %s\n", message(of(device), error, what).c_str());
@@ -169,7 +169,7 @@ TF_Bool get_allocator_stats(const SP_Device* device, SP_AllocatorStats* stats) {
   return 1;
 }
 
-/** What is free and what there is, within the limit: TensorFlow never takes more than is free at its start. */
+/** Free and total memory, within the limit: TensorFlow never takes more than is free at its start. */
 TF_Bool device_memory_usage(const SP_Device* device, int64_t* free, int64_t* total) {
   const Device& d = of(device);
   size_t free_now = 0, all = 0;
@@ -212,7 +212,7 @@ void get_stream_status(const SP_Device* device, SP_Stream stream, TF_Status* sta
 void block_host_until_done(const SP_Device* device, SP_Stream stream, TF_Status* status) {
   attempt(device, status, "waiting for a stream", [&] { return cudaStreamSynchronize(of(stream)); });
 }
-/** TensorFlow passes on that it failed but not why, so it is told on stderr too. */
+/** TensorFlow reports the failure but not the reason, so the reason is also printed on stderr. */
 void synchronize_all_activity(const SP_Device* device, TF_Status* status) {
   attempt(device, status, "waiting for the device", [] { return cudaDeviceSynchronize(); });
   if (TF_GetCode(status) != TF_OK) fprintf(stderr, "sparsevila: %s\n", TF_Message(status));
@@ -334,7 +334,7 @@ void set_bytes(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* a
 void set_zero(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* at, uint64_t size, TF_Status* status) {
   set_bytes(device, stream, at, 0, size, status);
 }
-/** The pattern once, then what is there once more, until it is full. */
+/** Writes the pattern once, then doubles the filled part until it is full. */
 void set_words(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* at, uint32_t pattern, uint64_t size, TF_Status* status) {
   attempt(device, status, "filling memory", [&] {
     char* to = static_cast<char*>(at->opaque);
@@ -348,7 +348,7 @@ void set_words(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase* a
   });
 }
 
-/** TensorFlow's function and what it wants back; it frees that itself, so it is called once. */
+/** TensorFlow's function and its argument, which the function frees, so it is called once. */
 struct HostCallback {
   SE_StatusCallbackFn function;
   void* argument;
@@ -456,7 +456,7 @@ void destroy_platform_fns(SP_PlatformFns*) {}
 
 #define SV_EXPORT extern "C" __attribute__((visibility("default")))
 
-/** TensorFlow's way in. It ends the process when this reports an error, so what is amiss is a reason to have no devices. */
+/** TensorFlow's entry point. TensorFlow aborts the process if this reports an error, so an error becomes a reason to have no devices. */
 SV_EXPORT void SE_InitPlugin(SE_PlatformRegistrationParams* params, TF_Status* status) {
   const char* guard = getenv("SPARSEVILA_GPU_GUARD");
   params->struct_size = SE_PLATFORM_REGISTRATION_PARAMS_STRUCT_SIZE;
@@ -485,7 +485,7 @@ SV_EXPORT void SE_InitPlugin(SE_PlatformRegistrationParams* params, TF_Status* s
   TF_SetStatus(status, TF_OK, "");
 }
 
-/** What TensorFlow has asked of all devices: copies from the host and their bytes, copies to the host and their bytes, copies on the
+/** TensorFlow's requests to all devices: copies from the host and their bytes, copies to the host and their bytes, copies on the
  * device and their bytes, allocations, bytes allocated now, most bytes at once. Writes the first n. */
 SV_EXPORT void sparsevila_gpu_counters(int64_t* out, int32_t n) {
   const sv::Counters& c = sv::counters;

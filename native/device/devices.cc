@@ -1,4 +1,4 @@
-// Which GPUs of this machine can be used, and why none can; for the device, and for `doctor` as text.
+// Finds the usable GPUs of this machine, or why there are none; for the device, and as text for `doctor`.
 
 #include "devices.h"
 

@@ -1,4 +1,4 @@
-// Which GPUs of this machine can be used, and why none can. Knows nothing of TensorFlow.
+// Finds the usable GPUs of this machine, or why there are none. Does not know TensorFlow.
 //
 //   SPARSEVILA_GPU_MEMORY  how much memory of each to use at most: bytes, with K, M, G or T (1024s) after them if you like (40G),
 //                          or up to 1 a share (0.5). Unset: what is free.
@@ -22,7 +22,7 @@ struct Gpus {
   std::string reason;   // why there are none; empty when there are
   int driver, runtime;  // versions as CUDA writes them, 13000 for 13.0; driver 0: no driver
 };
-/** Looked at once per process. */
+/** Determined once per process. */
 const Gpus& gpus();
 
 /** "13.0" of 13000. */

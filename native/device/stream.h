@@ -1,4 +1,4 @@
-// What an op's kernel finds behind TF_GetStream on our device: TensorFlow leaves this type to the device. Needs no CUDA header.
+// The type behind TF_GetStream on our device, which TensorFlow leaves to the device. Needs no CUDA header.
 #pragma once
 #include <stdint.h>
 

@@ -74,7 +74,7 @@ AttentionStrip load_strip(const Plan& p, int64_t item, float* memory, float* sco
   return s;
 }
 
-/** Normalised output of a finished item, and its column sums. */
+/** Normalized output of a finished item, and its column sums. */
 void finish(const Plan& p, int64_t item, const AttentionStrip& s, SoftmaxState total, float* columns) {
   const Attention& a = p.a;
   const int64_t head = item / p.strips, first = item % p.strips * p.queries;

@@ -1,5 +1,5 @@
 // Attention of t queries over keys and values that may be gathered through a row index, on all threads.
-// Knows nothing about where keys come from (a KV cache, or the projections of a vision block).
+// Does not know where keys come from (a KV cache, or the projections of a vision block).
 #pragma once
 #include "kernels.h"
 

@@ -1,4 +1,4 @@
-// The kernels as layers and ops call them, whatever runs them: one interface for the processor (`cpu_device`) and for a GPU
+// The kernels in the form in which layers and ops call them: one interface for the processor (`cpu_device`) and for a GPU
 // (native/ops/gpu_device.h). A composition of kernels is written once over it. Knows neither TensorFlow nor Node.
 //
 // Pointers are to the device's memory unless said otherwise: on a GPU the host can read none of them.
@@ -12,7 +12,7 @@
 
 namespace sv {
 
-/** A packed matrix: a copy of its header, which the host reads, and where it lies, header included. */
+/** A packed matrix: a copy of its header, which the host reads, and its address, header included. */
 struct Matrix {
   PackedHeader header;
   const void* packed;
@@ -71,11 +71,11 @@ class Device {
   virtual float* scratch(SharedSlot, int64_t floats) = 0;
   /** `body` writes `bytes` bytes of host memory, which become those at `to`. */
   virtual void fill(void* to, int64_t bytes, const Fill& body) = 0;
-  /** The same for a packed matrix, which `find_matrix` finds from then on. */
+  /** Writes a packed matrix, which `find_matrix` finds from then on. */
   virtual void fill_matrix(void* to, int64_t bytes, const Fill& body) = 0;
   /** Null, or why the bytes at `packed` are no matrix. */
   virtual const char* find_matrix(const void* packed, int64_t bytes, Matrix* found) = 0;
-  /** The memory from `memory` on is for something else now. */
+  /** The memory from `memory` on is now used for something else. */
   virtual void forget_matrix(const void* memory) = 0;
   /** Whether the host can read the memory: whether values can be checked. */
   virtual bool is_host() const = 0;

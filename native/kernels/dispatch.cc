@@ -1,4 +1,4 @@
-// Chooses the kernel table at run time: what the processor and the operating system offer, capped by SPARSEVILA_ISA.
+// Chooses the kernel table at run time: the best that the processor and the operating system support, capped by SPARSEVILA_ISA.
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-// Group-quantised 4-bit matrices, w = (q - z) s or q s + sz, in the one internal form that every format is repacked to.
+// Group-quantized 4-bit matrices, w = (q - z) s or q s + sz, in the one internal form that every format is repacked to.
 // Knows no file format.
 //
 // A strip of 16 outputs is a row of tiles, one per group of G inputs (G = 32, 64 or 128):
@@ -37,10 +37,10 @@ int64_t packed_int4_bytes(const Int4Part* parts, int count, int64_t k, int64_t g
 void pack_int4(const Int4Part* parts, int count, int64_t k, int64_t group, bool gated, bool scale_bf16, bool zero_scaled,
                int planes, void* out);
 
-/** Rows of the dequantised matrix as f32 [rows][k], exactly (q - z) s or q s + sz evaluated in f32. */
+/** Rows of the dequantized matrix as f32 [rows][k], exactly (q - z) s or q s + sz evaluated in f32. */
 void dequantize_int4(const void* packed, int64_t row, int64_t rows, float* out);
 
-/** Activations of one product, quantised: per row `stride` bytes: planes x [kp] s8, then per group 4 f32: d, d/254,
+/** Activations of one product, quantized: per row `stride` bytes: planes x [kp] s8, then per group 4 f32: d, d/254,
  *  d (sum a + sum b / 254), 0. */
 struct QuantizedRows {
   const int8_t* data;
@@ -61,7 +61,7 @@ extern const Int4Kernels int4_portable;
 #if defined(__x86_64__)
 extern const Int4Kernels int4_avx2, int4_avx512vnni, int4_avx512amx;
 #endif
-/** Those of the level in use (AVX-512 without VNNI takes AVX2's). */
+/** The kernels of the level in use (AVX-512 without VNNI uses AVX2's). */
 const Int4Kernels& int4_kernels();
 
 }  // namespace sv

@@ -6,7 +6,7 @@
 namespace sv {
 namespace SV_LEVEL {
 
-// --- quantising one activation row ---------------------------------------------------------------------------------
+// --- quantizing one activation row ---------------------------------------------------------------------------------
 
 /** out: planes x [kp] s8, then per group {d, d/254, d (sum a + sum b / 254), 0}. A NaN or infinity makes its group NaN. */
 static void quantize_row(const float* x, int64_t k, int64_t group, int planes, int8_t* out) {

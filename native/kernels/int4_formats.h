@@ -1,5 +1,5 @@
-// The 4-bit layouts that checkpoints come in, decoded strip by strip to what pack_int4 takes: nibbles 0..15, scales, zeros.
-// Knows where each nibble of a format lies; neither files' names nor the internal form.
+// The 4-bit layouts of checkpoints, decoded strip by strip to the input of pack_int4: nibbles 0..15, scales, zeros.
+// Knows the place of each nibble in a format; knows neither names in files nor the internal form.
 // Source: AutoAWQ 0.2 `awq/modules/linear/{gemm,gemv,gemv_fast}.py`, compressed-tensors `pack_quantized.py`, GPTQModel
 // `nn_modules/qlinear`. o: outputs, k: inputs, g: inputs per scale.
 #pragma once
@@ -18,7 +18,7 @@ enum Int4Format : int32_t {
   kInt4Formats
 };
 
-/** One matrix as it lies in a file. Pointers need no alignment. */
+/** One matrix as stored in a file. Pointers need no alignment. */
 struct Int4File {
   int32_t format;
   int32_t scale_type;  // WeightType

@@ -21,7 +21,7 @@ inline int64_t int8_padded_k(int64_t k) { return (k + 3) / 4 * 4; }
 /** gated: two parts (gate, up) of equal rows, interleaved strip by strip; else parts are stacked. */
 int64_t packed_int8_bytes(const Int8Part* parts, int count, int64_t k, bool gated);
 void pack_int8(const Int8Part* parts, int count, int64_t k, bool gated, void* out);
-/** Rows of the dequantised matrix, f32 [rows][k]. */
+/** Rows of the dequantized matrix, f32 [rows][k]. */
 void dequantize_int8(const void* packed, int64_t row, int64_t rows, float* out);
 
 /** The 8-bit kernels of one instruction-set level. */
@@ -29,7 +29,7 @@ struct Int8Kernels {
   const char* name;
   /** x [k] -> kp bytes in the form that `matmul` of this level reads; returns d. */
   float (*quantize_row)(const float* x, int64_t k, int8_t* out);
-  /** Rows of quantised activations (stride bytes apart) times strips at w -> out[rows][ldo]. */
+  /** Rows of quantized activations (stride bytes apart) times strips at w -> out[rows][ldo]. */
   void (*matmul)(const int8_t* x, int64_t stride, const float* d, int64_t rows, int64_t kp, const char* w,
                  int64_t strip_bytes, int64_t strips, float* out, int64_t ldo);
   /** For machine_peak.h: as those of kernels.h; null where products are plain loops. */

@@ -75,7 +75,7 @@ struct AttentionStrip {
   int64_t score_stride;
 };
 
-/** Running softmax state of a strip: o [m][cp] unnormalised, cp = c padded to 16; row maximum and sum. */
+/** Running softmax state of a strip: o [m][cp] unnormalized, cp = c padded to 16; row maximum and sum. */
 struct SoftmaxState {
   float *o, *max, *sum;
 };

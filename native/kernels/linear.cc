@@ -162,7 +162,7 @@ const char* check_packed(const void* data, int64_t bytes) {
 
 namespace {
 
-/** The input of a product as its kernel wants it: f32 rows, planes of bf16, or quantised groups. */
+/** The input of a product as its kernel wants it: f32 rows, planes of bf16, or quantized groups. */
 struct Input {
   const char* data;
   int64_t stride;

@@ -1,4 +1,4 @@
-// See machine_peak.h. Each measurement is the best of several short runs, because a limit is what the machine can do at best.
+// See machine_peak.h. Each measurement is the best of several short runs, because a peak is the best that the machine can do.
 #include "machine_peak.h"
 
 #include <string.h>

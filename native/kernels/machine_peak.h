@@ -1,4 +1,4 @@
-// The machine's own limits, measured: read bandwidth of memory, and multiply-add rates of the level in use.
+// Measures the machine's peak rates: read bandwidth of memory, and multiply-add rates of the level in use.
 #pragma once
 
 namespace sv {

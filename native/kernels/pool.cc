@@ -82,8 +82,8 @@ struct Region {
 };
 
 /**
- * A region is over when its pieces are done, not when every worker has looked at it: a worker that the system has put aside
- * holds nobody up. `ticket` is the region's generation (high half) and its next piece (low half); taking a piece is one
+ * A region ends when its pieces are done, not when every worker has seen it, so that a worker that the system has suspended
+ * delays no one. `ticket` is the region's generation (high half) and its next piece (low half); taking a piece is one
  * addition, so a late worker cannot take a piece of another region than it sees.
  */
 struct Pool {
@@ -226,7 +226,7 @@ void parallel_region(int64_t n, int64_t grain, ParallelFn fn, void* context) {
   Pool& p = pool();
   const int threads = (int)p.workers.size() + 1;
   if (threads == 1 || n <= grain) return fn(context, 0, n, 0);
-  // About four pieces per thread: balances against noisy neighbours at little cost in hand-outs.
+  // About four pieces per thread: balances against noisy neighbors at little cost in hand-outs.
   const int64_t fair = (n + threads * 4 - 1) / (threads * 4), step = fair < grain ? grain : fair;
   p.run_region({fn, context, n, step, (uint32_t)((n + step - 1) / step), float_mode()});
 }

@@ -1,5 +1,5 @@
-// A small thread pool: the calling thread works too, workers spin briefly between regions and then sleep.
-// Knows nothing about what it runs. Results must not depend on how work is split: callers see to that.
+// A small thread pool: the calling thread works as well; workers spin briefly between regions and then sleep.
+// Does not know what it runs. Callers must make sure that results do not depend on how work is split.
 // A process has one pool and one set of scratch memory. Several threads may call ops (worker_threads of Node), one at a time:
 // each holds an OnlyCaller while it uses the pool, scratch, or anything below that reads the kernel table.
 #pragma once

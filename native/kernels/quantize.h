@@ -30,7 +30,7 @@ struct Grid {
 /** q [rows, k], one nibble per byte, to nearest. */
 void quantize(const ScaledMatrix&, const Rounding&, uint8_t* q, Grid);
 
-/** The matrix that nibbles stand for, with what it was scaled by undone: (q - zero) step / columns[i] / divisors[row]. */
+/** The dequantized matrix, with its scaling undone: (q - zero) step / columns[i] / divisors[row]. */
 struct GridMatrix {
   const uint8_t* q;
   const float* step;
@@ -45,14 +45,14 @@ void pack_grid(const GridMatrix* parts, int count, int64_t k, int64_t group, con
 void pack_rounded(const ScaledMatrix* parts, int count, const Rounding&, void* out);
 
 /**
- * limits [rows, groups]: the largest magnitude of each group times the one of 1, 0.95 .. 0.55 whose rounding costs least by
- * d^T H d, d what clamping and rounding change. grams: per group its H, f32 [n, n], one after the other.
+ * limits [rows, groups]: the largest magnitude of each group times the factor of 1, 0.95 .. 0.55 with the smallest
+ * d^T H d, d being the error of clamping and rounding. grams: the H of each group, f32 [n, n], concatenated.
  */
 void clip_limits(const ScaledMatrix&, const Rounding&, const float* grams, float* limits);
 
 /**
- * Rounds to a given grid; what a weight loses is made up for by the following ones of its block of inputs.
- * grams: per block of `block` inputs its H, f32 [n, n], one after the other. (GPTQ, arXiv 2210.17323.)
+ * Rounds to a given grid; the error of a weight is compensated by the following weights of its block of inputs.
+ * grams: the H of each block of `block` inputs, f32 [n, n], concatenated. (GPTQ, arXiv 2210.17323.)
  */
 void feedback_round(const ScaledMatrix&, const Rounding&, const float* step, const uint8_t* zero, int64_t block,
                     const float* grams, uint8_t* q);
@@ -89,7 +89,7 @@ extern const QuantizeKernels quantize_portable;
 #if defined(__x86_64__)
 extern const QuantizeKernels quantize_avx2, quantize_avx512;
 #endif
-/** Those of the level in use. */
+/** The loops of the level in use. */
 const QuantizeKernels& quantize_kernels();
 
 }  // namespace sv

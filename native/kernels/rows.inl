@@ -22,7 +22,7 @@ static void rms_norm(const float* x, const float* w, float eps, int64_t d, float
   SV_EACH_VEC(d) store_part(y + i, mul(mul(load_part(x + i, left), inv), load_part(w + i, left)), left);
 }
 
-/** y = (x - mean) / sqrt(var + eps) * w + b, the variance from centred values. */
+/** y = (x - mean) / sqrt(var + eps) * w + b, the variance from centerd values. */
 static void layer_norm(const float* x, const float* w, const float* b, float eps, int64_t d, float* y) {
   vec s = zero();
   SV_EACH_VEC(d) s = add(s, load_part(x + i, left));

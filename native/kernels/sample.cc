@@ -1,4 +1,4 @@
-// The processor's way to a token id: radix selection, as the GPU does it, over the few logits that carry weight.
+// Sampling on the processor: radix selection, as on the GPU, over the few logits with nonzero weights.
 #include "sample.h"
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
-// Drawing one token id from logits; what is drawn is said in src/ops/sample.ts. The arithmetic is the same to the last bit on
-// every processor and GPU: single-precision steps that nobody may fuse, then integers, whose sums have no order.
+// Samples one token id from logits as src/ops/sample.ts defines it. The arithmetic is equal bit for bit on
+// every processor and GPU: single-precision steps that must not be fused, then integers, whose sums do not depend on order.
 #pragma once
 #include <stdint.h>
 

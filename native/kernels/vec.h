@@ -2,7 +2,7 @@
 // The including file defines SV_LEVEL (the namespace) and one of SV_AVX512, SV_AVX2, SV_PORTABLE.
 // Every operation gives the same bits at the AVX2 and AVX-512 levels (fused multiply-add, fixed reduction trees);
 // the portable level multiplies and adds without fusing, because a library fma without hardware is ~50x slower.
-// Knows nothing about ops. No function here may be emitted as a weak symbol (all are static and inlined).
+// Knows no ops. No function here may be emitted as a weak symbol (all are static and inlined).
 #pragma once
 #include <stdint.h>
 #include <string.h>

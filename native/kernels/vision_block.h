@@ -1,6 +1,6 @@
 // One pre-norm vision transformer block (SigLIP, CLIP) over n patches, composed of a device's kernels:
 //   h = x + out(attend(qkv(layer_norm(x)))),  y = h + fc2(act(fc1(layer_norm(h)))).
-// It can stop after the attention weights, for the salience of a layer whose features nobody reads.
+// It can stop after the attention weights, for the salience of a layer whose features are not needed.
 #pragma once
 #include "device.h"
 

@@ -1,4 +1,4 @@
-// Shape checks that several ops share. They protect memory; friendly messages come from TypeScript, before the op runs.
+// Shape checks that several ops share. They protect memory; their messages reach the user as ERR_OP.
 #pragma once
 #include "../kernels/linear.h"
 #include "shell.h"
@@ -13,7 +13,7 @@ inline Matrix packed(Op& op, const View& v, int64_t k, const char* name) {
     fail(std::string(name) + ": expected " + std::to_string(k) + " inputs, the matrix has " + std::to_string(m.header.k));
   return m;
 }
-/** The same, packed gated or plain. */
+/** A packed matrix with k inputs, packed gated or plain. */
 inline Matrix packed(Op& op, const View& v, int64_t k, const char* name, bool gated) {
   const Matrix m = packed(op, v, k, name);
   if ((m.header.gated != 0) != gated) fail(std::string(name) + (gated ? ": expected a gated matrix" : ": expected one that is not gated"));

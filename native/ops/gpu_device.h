@@ -16,7 +16,7 @@ class GpuDevice : public Device {
   GpuDevice(const GpuKernels&, TF_OpKernelContext*);
   ~GpuDevice() override;
   GpuDevice(const GpuDevice&) = delete;
-  /** To be called once the op has queued all its work. Throws what went wrong in it. */
+  /** To be called after the op has queued all its work. Throws its error, if there was one. */
   void finish();
 
   void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) override;
@@ -42,7 +42,7 @@ class GpuDevice : public Device {
   void forget_matrix(const void* memory) override;
   bool is_host() const override { return false; }
 
-  // What TensorFlow's own ops take besides: see GpuKernels.
+  // Kernels for TensorFlow's own ops: see GpuKernels.
   void binary(GpuBinary, const std::vector<int64_t>& dims, const float* a, const std::vector<int64_t>& a_strides, const float* b,
               const std::vector<int64_t>& b_strides, float* y);
   void copy(const std::vector<int64_t>& dims, const void* x, const std::vector<int64_t>& x_strides, void* y,

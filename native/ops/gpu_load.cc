@@ -1,4 +1,4 @@
-// Loads a device library: TensorFlow takes the device from it, the ops their kernels. Once per process.
+// Loads a device library, which has the device for TensorFlow and the kernels for ops. Once per process.
 #include <dlfcn.h>
 
 #include <mutex>

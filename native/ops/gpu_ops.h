@@ -4,7 +4,7 @@
 
 namespace sv {
 
-/** Registers the GPU kernels of all ops, and of what is ours of TensorFlow's own. Once per process. */
+/** Registers the GPU kernels of all our ops, and our kernels for TensorFlow's own ops. Once per process. */
 void register_gpu_ops(const GpuKernels*);
 void register_stock_ops();
 

@@ -1,4 +1,4 @@
-// GPU kernels for the float ops of TensorFlow itself that models, sessions and quantising use through tfjs: without them each
+// GPU kernels for the float ops of TensorFlow itself that models, sessions and quantizing use through tfjs: without them each
 // would be computed on the processor, with a copy there and back. Names and inputs are those of TensorFlow's op definitions.
 #include <stdio.h>
 

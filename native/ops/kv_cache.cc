@@ -5,7 +5,7 @@
 namespace sv {
 namespace {
 
-/** shape int32 [kv heads, capacity, c, bytes per element] -> uint8 [2, g, capacity, c * bytes], not initialised. */
+/** shape int32 [kv heads, capacity, c, bytes per element] -> uint8 [2, g, capacity, c * bytes], not initialized. */
 void alloc_op(Op& op) {
   const View shape = op.input(0);
   check_size(shape, 4, "shape");
@@ -14,7 +14,7 @@ void alloc_op(Op& op) {
   op.device().forget_matrix(op.output(0, TF_UINT8, {2, s[0], s[1], (int64_t)s[2] * s[3]}).data);
 }
 
-/** size int32 [rows, capacity, c] -> a cache of `capacity` rows, the first `rows` of which are those of kv; the others are not initialised. */
+/** size int32 [rows, capacity, c] -> a cache of `capacity` rows, the first `rows` of which are those of kv; the others are not initialized. */
 void copy_op(Op& op) {
   const View kv = op.input(0), size = op.input(1);
   check_size(size, 3, "size");

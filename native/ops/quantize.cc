@@ -1,5 +1,5 @@
-// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: what making a 4-bit checkpoint does to whole matrices,
-// again and again. Matrices come as sources, so that they stay where JavaScript has them; bytes go back four to an int32.
+// SvQuantize, SvPackRounded, SvPackGrid, SvClipLimits, SvFeedbackRound: the operations on whole matrices that making a 4-bit checkpoint
+// repeats. Matrices are passed as sources, so that JavaScript's arrays are read in place; bytes are returned four to an int32.
 #include "../kernels/quantize.h"
 
 #include "checks.h"

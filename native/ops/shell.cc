@@ -20,7 +20,7 @@ std::vector<OpDefinition>& definitions() {
   return all;
 }
 
-/** What `body` throws becomes the status of the op. */
+/** An exception of `body` becomes the status of the op. */
 template <class F>
 void report_errors(TF_OpKernelContext* context, F&& body) {
   const auto report = [&](TF_Code code, const char* what) {

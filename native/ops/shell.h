@@ -1,4 +1,4 @@
-// What every op's TensorFlow shell shares: registration through the C API, typed views of inputs, outputs, and errors.
+// Shared by the TensorFlow shells of all ops: registration through the C API, typed views of inputs, outputs, and errors.
 // An op is a function of Op&, written once for every device; whatever it throws becomes the op's status and then a JavaScript
 // exception.
 #pragma once
@@ -31,11 +31,11 @@ struct View {
   float* f32() const { return static_cast<float*>(data); }
   const int32_t* i32() const { return static_cast<const int32_t*>(data); }
   char* raw() const { return static_cast<char*>(data); }
-  /** The data, or null when the tensor is empty: how an absent bias travels. */
+  /** The data; null if the tensor is empty, which encodes a missing bias. */
   float* optional() const { return count() ? f32() : nullptr; }
 };
 
-/** What TensorFlow refused, with its code. */
+/** An error that TensorFlow returned, with its code. */
 struct StatusError : std::runtime_error {
   StatusError(TF_Code c, const char* message) : std::runtime_error(message), code(c) {}
   const TF_Code code;

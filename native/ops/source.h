@@ -8,7 +8,7 @@
 
 namespace sv {
 
-/** A file that cannot be read, or that is not what it was when it was opened. The message names it. */
+/** A file that cannot be read, or that has changed since it was opened. The message names it. */
 struct FileError : std::runtime_error {
   FileError(bool is_changed, const std::string& message) : std::runtime_error(message), changed(is_changed) {}
   const bool changed;
@@ -26,7 +26,7 @@ class Source {
   Source(const Source&) = delete;
 
   /**
-   * The bytes. Where a file cannot be read, or has become shorter, they are zeros from then on and the process goes on: whoever
+   * The bytes. If a file cannot be read, or has become shorter, they are zeros from then on and the process continues: whoever
    * has read them calls `check` before the result is used.
    */
   const char* data() const { return data_; }

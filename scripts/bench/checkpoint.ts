@@ -31,7 +31,7 @@ export const CHECKPOINT: CommandModule<object, Options> = {
   handler: (options) => writeRandom(options),
 };
 
-/** One channel in so many is 8 times as large as the others, as in trained models: without such there is nothing for AWQ to find. */
+/** One channel in this many is 8 times as large as the others, as in trained models: without large channels AWQ has no effect. */
 const OUTLIER = 97;
 const LARGE = 3;
 const POOL = 2 ** 22;
@@ -88,7 +88,7 @@ function normals(): Draw {
 
 const isLarge = (channel: number): boolean => channel % OUTLIER === 41;
 
-/** A tensor drawn when its turn comes. */
+/** A tensor that is drawn when it is written. */
 function tensor(name: string, shape: readonly number[], make: (count: number) => Uint16Array): TensorSource {
   const count = shape.reduce((a, b) => a * b, 1);
   return { name, dtype: 'BF16', shape, byteLength: 2 * count, bytes: () => new Uint8Array(make(count).buffer) };
@@ -123,7 +123,7 @@ function decoderTensors(config: DecoderConfig, draw: Draw): TensorSource[] {
   const layers = Array.from({ length: config.layers }, (_, i) => {
     const at = `model.layers.${i}.`;
     const linears = block.linears.flatMap(({ name, rows, cols, bias }) => {
-      // What o and down read has large channels where v and up have large rows.
+      // The inputs of o and down have large channels where v and up have large rows.
       const finish = (bits: Uint16Array): Uint16Array => (/(v|up)_proj$/.test(name) ? withLargeRows(bits, cols) : bits);
       const weight = tensor(`${at}${name}.weight`, [rows, cols], (count) => finish(draw(count, powerOf(cols) - 1)));
       return bias ? [weight, tensor(`${at}${name}.bias`, [rows], (count) => draw(count, -2))] : [weight];

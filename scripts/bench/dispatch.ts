@@ -1,4 +1,4 @@
-// `bench dispatch`: what a decoder layer costs before it computes anything, from JavaScript: the whole call on a tiny layer,
+// `bench dispatch`: the overhead of calling a decoder layer from JavaScript: the whole call on a tiny layer,
 // disposal of its outputs included, as a decode loop makes it. The bar is 25 microseconds.
 
 import type { CommandModule } from 'yargs';
@@ -45,7 +45,7 @@ export const DISPATCH: CommandModule<object, Options> = {
   handler: (options) => benchDispatch(options),
 };
 
-/** The loops take turns, so that a slow moment of the machine meets them alike. */
+/** The loops are interleaved, so that a slow moment of the machine affects all of them. */
 function benchDispatch({ rounds, json }: Options): void {
   if (!(rounds >= 1)) throw new Error(`Expected at least one round for --rounds but received ${rounds}.`);
   const keep = keeper();
@@ -78,7 +78,7 @@ function benchDispatch({ rounds, json }: Options): void {
 
 type Keeper = ReturnType<typeof keeper>;
 
-/** One token through all layers, so many in each call: each has weights and a cache of its own, ranges are made once per token. */
+/** One token through all layers, several per call: each has its own weights and cache, ranges are made once per token. */
 function decodeLoop(keep: Keeper, perCall: number): () => void {
   const data = decoderLayerData(TINY);
   const layers = Array.from({ length: LAYERS }, () => {

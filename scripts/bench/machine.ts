@@ -1,4 +1,4 @@
-// The machine's own limits, measured, and the least time that a piece of work can take on it.
+// Measures the machine's peak rates, and computes the least time that a piece of work can take.
 
 import { processor } from '../../src/runtime/machine';
 import { start } from '../../src/runtime/start';
@@ -16,7 +16,7 @@ export interface Machine {
   readonly int8: number;
 }
 
-/** What a piece of work multiplies. */
+/** The kind of multiplication in a piece of work. */
 export type Arithmetic = 'f32' | 'bf16' | 'int8';
 
 export function measureMachine(): Machine {
@@ -32,7 +32,7 @@ export function measureMachine(): Machine {
   };
 }
 
-/** The better of two measurements: a limit is what the machine can do at best, and others may be using it. */
+/** The better of two measurements, because a peak is the best that the machine can do, and other programs may be running. */
 export function better(a: Machine, b: Machine): Machine {
   return {
     ...a,
@@ -43,13 +43,13 @@ export function better(a: Machine, b: Machine): Machine {
   };
 }
 
-/** Microseconds that work takes at least: bytes over bandwidth, or operations over the peak, whichever is more. */
+/** The least microseconds of a piece of work: the larger of bytes over bandwidth and operations over the peak. */
 export function limitOf(machine: Machine, work: { bytes: number; flops: number; in: Arithmetic }): number {
   const peak = machine[work.in] > 0 ? machine[work.in] : machine.f32;
   return 1e6 * Math.max(work.bytes / machine.read, work.flops / peak);
 }
 
-/** For people. */
+/** The rates as text. */
 export function describeMachine(machine: Machine): string {
   const giga = (rate: number) => (rate / 1e9).toFixed(1);
   return [

@@ -1,5 +1,5 @@
 // `bench model`: prefill, dense and sparse decoding at the shapes of real decoders, and a vision tile, with random weights.
-// Each figure comes with its limit: bytes over measured bandwidth, operations over measured peak.
+// Each figure has its limit: bytes over measured bandwidth, operations over measured peak.
 
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
@@ -159,7 +159,7 @@ function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
 
 const idsOf = (count: number): number[] => Array.from({ length: count }, (_, i) => (i * 7919) % 31991);
 
-/** Fills the cache to `context` in chunks; tokens per second of the whole, once the first chunk has been run to warm up. */
+/** Fills the cache to `context` in chunks; returns tokens per second of the whole, after a warm-up with the first chunk. */
 async function prefill(model: Decoder, cache: KvCache, { context }: Options): Promise<number> {
   await prefillRows(model, cache, Math.min(CHUNK, context));
   cache.truncate([]);

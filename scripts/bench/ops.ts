@@ -1,5 +1,5 @@
-// `bench ops`: the big cases of the op table, each checked against its reference and then timed against what the machine's
-// bandwidth and peak allow.
+// `bench ops`: the big cases of the op table, each checked against its reference and then timed against the limit that the machine's
+// bandwidth and peak set.
 
 import type { CommandModule } from 'yargs';
 import { COLD_BYTES, type OpCase } from '../../testing/ops/cases/case';
@@ -62,7 +62,7 @@ function benchOps({ filter = '', json, small, check }: Options): void {
     measured.push(result);
     say(describe(result, machine));
   }
-  // Once more: what seemed a limit may have been another program's turn.
+  // Measured once more, because another program may have slowed down the first measurement.
   machine = better(machine, measureMachine());
   process.stdout.write(`${JSON.stringify({ machine, rows: measured.map((result) => rowOf(result, machine)) })}\n`);
 }

@@ -1,6 +1,6 @@
-// `bench overhead`: what SparseVILA's salience, relevance and selections cost, as shares of the dense prefill and of the
-// tower they come on top of. A decoder of real shape with random weights answers through the session itself, dense and
-// sparse in turns; salience is measured on a vision block of SigLIP-so400m's shape, of which VILA runs one more for it.
+// `bench overhead`: the time of SparseVILA's salience, relevance and selections, as shares of the dense prefill and of the
+// tower. A decoder of real shape with random weights answers through the session itself, dense and
+// sparse alternately; salience is measured on a vision block of SigLIP-so400m's shape, of which VILA runs one more for it.
 
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
@@ -37,7 +37,7 @@ interface Options {
   rounds: number;
 }
 
-/** Milliseconds, by the clock on the wall and of all processors together. */
+/** Milliseconds of wall-clock time, and of processor time over all cores. */
 interface Times {
   readonly wall: number;
   readonly cpu: number;
@@ -49,13 +49,13 @@ interface Overhead {
   /** The decoder's dense prefill of the image and the question, and of the question alone, later in the conversation. */
   readonly prefill: Times;
   readonly question: Times;
-  /** What relevance and the selections of `retrieve` in all layers add to a question; of that the selections, by the wall. */
+  /** The time that relevance and the selections of `retrieve` in all layers add to a question; of that the selections, wall-clock. */
   readonly relevance: Times;
   readonly retrieve: number;
   /** One selection among all visual tokens, and the salience of as many images as have them unmerged. */
   readonly prune: Times;
   readonly salience: Times;
-  /** Everything SparseVILA adds before the first token, of `prefill`. */
+  /** All time that SparseVILA adds before the first token, as a share of `prefill`. */
   readonly share: Times;
 }
 

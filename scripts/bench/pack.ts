@@ -1,5 +1,5 @@
-// `bench pack`: how fast 4-bit matrices of each file format are repacked into the kernels' form, which is most of the time that
-// loading a quantized checkpoint takes. Rates are of packed bytes, with random nibbles and scales in memory.
+// `bench pack`: the speed of repacking 4-bit matrices of each file format into the kernels' form, which takes most of the time of
+// loading a quantized checkpoint. Rates are of packed bytes, with random nibbles and scales in memory.
 
 import type { CommandModule } from 'yargs';
 import { type Int4Format, packInt4 } from '../../src/ops/weights';

@@ -1,4 +1,4 @@
-// Random weights of any shape, made on the fly, so that speed can be measured at the shapes of real models without them.
+// Random weights of any shape, made on demand, so that speed can be measured at the shapes of real models without their files.
 // All matrices share one random buffer as their source; each is packed into memory of its own.
 
 import type { Weights } from '../../src/models/weights';

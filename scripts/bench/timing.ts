@@ -1,5 +1,5 @@
-// How benchmarks time: warm up, then the median of several runs, since other programs' turns only ever make a run slower.
-// Knows nothing of what runs.
+// Timing for benchmarks: a warm-up, then the median of several runs, because other programs can only slow a run down.
+// Does not know what runs.
 
 /** Microseconds now. */
 export function microseconds(): number {

@@ -1,4 +1,4 @@
-// Aligned columns of text, and the table that sets two methods' times side by side.
+// Aligned columns of text, and the table that compares the times of two methods.
 
 import { stripVTControlCharacters } from 'node:util';
 import { time } from '../../src/cli/turn';
@@ -16,7 +16,7 @@ function pad(text: string, width: number): string {
   return text + ' '.repeat(Math.max(0, width - stripVTControlCharacters(text).length));
 }
 
-/** What a conversation took: milliseconds of each stage over its turns, and of one decoded token. */
+/** Times of a conversation: milliseconds of each stage over its turns, and of one decoded token. */
 export type ConversationTimes = Readonly<Record<keyof TurnStats['ms'], number>>;
 
 const STAGES: readonly (readonly [keyof TurnStats['ms'], string])[] = [
@@ -29,7 +29,7 @@ const STAGES: readonly (readonly [keyof TurnStats['ms'], string])[] = [
   ['total', 'total'],
 ];
 
-/** Stages summed over the turns; the time of a token is their mean, each turn counting by its tokens. */
+/** Stages summed over the turns; the time of a token is the mean over turns, weighted by their tokens. */
 export function conversationTimes(turns: readonly TurnStats[]): ConversationTimes {
   const sum = (value: (turn: TurnStats) => number): number => turns.reduce((total, turn) => total + value(turn), 0);
   const tokens = sum((turn) => turn.tokens.generated);

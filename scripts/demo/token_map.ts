@@ -1,4 +1,4 @@
-// Which visual tokens a turn used, as a small picture of characters: one for each token, as they lie in the image.
+// Draws the visual tokens that a turn used as characters: one for each token, in the layout of the image.
 // Knows no model; only numbers.
 
 import type { Style } from '../../src/cli/style';
@@ -11,7 +11,7 @@ export interface TokenUse {
   readonly retrieved: readonly Int32Array[];
 }
 
-/** What the characters mean. */
+/** The legend of the characters. */
 export const LEGEND = '· dropped at prefill   o kept, not retrieved   1-9 retrieved, by so many of the layers';
 
 /** One line for each row of the grid, under a line of column letters. */

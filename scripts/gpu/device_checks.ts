@@ -1,6 +1,6 @@
-// What must hold on a device before anything is computed on it: bits survive the way there and back, ops run in order, memory
-// comes back; and what calls and copies cost. `node dist/scripts/gpu/device_checks.js`, on whatever SPARSEVILA_DEVICE says.
-// The last line is JSON; exit code 1 when something does not hold. Knows none of our ops.
+// Checks of a device before anything is computed on it: bits survive copies to it and back, ops run in order, memory
+// is freed; and the cost of calls and copies. `node dist/scripts/gpu/device_checks.js`, on the device that SPARSEVILA_DEVICE selects.
+// The last line is JSON; exit code 1 if a check fails. Knows none of our ops.
 
 import { type Runtime, start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
@@ -40,7 +40,7 @@ function read(make: () => Tensor): Float32Array {
   return values;
 }
 
-/** To the device and back; there it is copied once, so that the answer cannot be the host's own. */
+/** Copies to the device and back; on the device it is copied once, so that the result cannot be the host's own memory. */
 function roundTrips({ tf, backend }: Runtime): Check[] {
   const attrs = [{ name: 'T', type: backend.binding.TF_ATTR_TYPE, value: backend.binding.TF_FLOAT }];
   return SIZES.map((length) => {
@@ -50,7 +50,7 @@ function roundTrips({ tf, backend }: Runtime): Check[] {
   });
 }
 
-/** Each result is the next one's input, and what was used is given back at once for others to take. */
+/** Each result is the next one's input, and used tensors are freed at once so that their memory is reused. */
 function order({ tf }: Runtime): Check {
   let x: Tensor = tf.zeros([1021]);
   for (let i = 1; i <= STEPS; i++) {

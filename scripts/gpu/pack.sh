@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that scripts/gpu/run.sh needs on a GPU machine without Node and registries, in parts small enough to be carried one by
+# Packs everything that scripts/gpu/run.sh needs on a GPU machine without Node and registries, in parts small enough to carry one by
 # one: scripts/gpu/pack.sh FOLDER [MIB of a part, default 30]. Run it in a clone of the commit that the other machine has, on a
 # machine with registries and the same processor architecture; it needs no GPU. Takes minutes and 4 GB in /tmp.
 #
@@ -33,7 +33,7 @@ strip --strip-unneeded "$root"/cache/libtensorflow-*/lib/*.so.2
 echo "packing"
 cp "$(readlink -f "$(command -v node)")" "$root/node/bin/node"
 strip "$root/node/bin/node"
-# Types, maps, and tfjs built for browsers: nothing of them runs.
+# Types, maps, and tfjs built for browsers are not needed at run time.
 tar -c --exclude='*.map' --exclude='*.d.ts' --exclude='*.min.js' --exclude='*.fesm.js' --exclude='*es2017*.js' \
   --exclude='node_modules/@biomejs' --exclude='node_modules/@typescript' --exclude='node_modules/typescript' \
   --exclude='node_modules/@tensorflow/*/src' --exclude='node_modules/@tensorflow/tfjs*/node_modules/.cache' \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The first run on a real GPU, in order, each step whatever became of the one before: scripts/gpu/run.sh [options], from a clone.
-# Writes gpu-run.log and gpu-run.json. Exit code 1 when a step failed. Where Node or the registries are missing, carry the
-# folder that scripts/gpu/pack.sh makes, and hand it over first, in as many trips as it takes: scripts/gpu/run.sh --take FOLDER.
+# The first run on a real GPU: runs all steps in order, even after failures: scripts/gpu/run.sh [options], from a clone.
+# Writes gpu-run.log and gpu-run.json. Exit code 1 if a step failed. If Node or the registries are missing, carry the
+# folder that scripts/gpu/pack.sh makes, and pass it first, in one or more batches: scripts/gpu/run.sh --take FOLDER.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
@@ -23,7 +23,7 @@ TEXT
   exit 2
 }
 
-# Copies a trip's parts, and unpacks what is complete. kernels.tar.xz is of use by itself.
+# Copies a batch of parts, and unpacks complete archives. kernels.tar.xz can be used alone.
 take() {
   local from=$1 missing=()
   mkdir -p "$root/parts"
@@ -67,7 +67,7 @@ readonly log=$out/gpu-run.log json=$out/gpu-run.json
 steps=()
 failed=0
 
-# step NAME COMMAND...: runs it if it is asked for, and notes how it ended; a last line that is JSON is its result.
+# step NAME COMMAND...: runs the step if it was requested, and records how it ended; a last line of JSON is its result.
 step() {
   local name=$1 began=$SECONDS code last
   shift

@@ -135,7 +135,7 @@ describe('ask --json', () => {
     const [kept, forgotten] = [await ask(ASK), await ask([...ASK, '--history', 'forget'])];
     expect(forgotten.turns.map(({ answer }) => answer)).toEqual(QUESTIONS.map(([, truth]) => truth));
     expect(forgotten.turns[0]?.tokens).toEqual(kept.turns[0]?.tokens);
-    // Nothing of the first turn's answer is left to be closed.
+    // No end of the first turn's answer has to be appended.
     expect(forgotten.turns[1]?.tokens.prompt).toBeLessThan(kept.turns[1]?.tokens.prompt ?? 0);
   });
 

@@ -96,7 +96,7 @@ describe('history', () => {
   });
 });
 
-/** Types at a pseudo-terminal: each key once the text before it is shown. Resolves with what was shown and the exit code. */
+/** Types at a pseudo-terminal: each key after the text before it is shown. Resolves with the output and the exit code. */
 function type(args: readonly string[], keys: readonly (readonly [shown: RegExp, key: string])[]) {
   const quoted = [process.execPath, MAIN, 'chat', ...args]
     .map((word) => `'${word.replaceAll("'", "'\\''")}'`)
@@ -113,7 +113,7 @@ function type(args: readonly string[], keys: readonly (readonly [shown: RegExp, 
       if (step[1] !== '') break;
     }
   });
-  // Against a key that is waited for in vain: what was shown until then is in the failure.
+  // If an expected text never appears, the failure contains the output so far.
   const hung = setTimeout(() => child.kill('SIGKILL'), 120_000);
   return new Promise<{ shown: string; code: number | null }>((done, fail) => {
     child.once('error', fail).once('close', (code) => {

@@ -1,4 +1,4 @@
-// The demo from end to end, and its pictures of text.
+// The demo from end to end, and its token maps.
 import { join } from 'node:path';
 import { sideBySide } from '../../scripts/demo/table';
 import { tokenMap } from '../../scripts/demo/token_map';

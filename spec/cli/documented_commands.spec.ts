@@ -1,5 +1,5 @@
-// Executes every command line that README.md, CONTRIBUTING.md, docs/ and each command's `--help` show, in folders that hold nothing but
-// an installed package. What is given less to do, or is not run, is listed with its reason in documented_commands.ts.
+// Executes every command line that README.md, CONTRIBUTING.md, docs/ and each command's `--help` show, in folders that contain only
+// an installed package. Commands that are shortened or not run are listed with reasons in documented_commands.ts.
 
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -48,7 +48,7 @@ function sandbox(): string {
   return folder;
 }
 
-/** What is wrong with a command; undefined when nothing is. */
+/** The failure of a command; undefined if it succeeds. */
 function execute({ source, command }: Documented, folder: string): string | undefined {
   const plan = planOf(command);
   if (plan.kind === 'elsewhere') return undefined;

@@ -1,5 +1,5 @@
-// Reads the command lines that README.md, CONTRIBUTING.md, docs/ and the examples of every `--help` show, and says how each is run by
-// the spec beside this file: as it stands, unless a row below gives it less to do or a reason not to run it.
+// Reads the command lines that README.md, CONTRIBUTING.md, docs/ and the examples of every `--help` show, and determines how
+// the spec beside this file runs each: unchanged, unless a row below shortens it or gives a reason not to run it.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ export interface Documented {
   readonly command: string;
 }
 
-/** How a word looks that a command line begins with; other lines of a block are no commands. */
+/** First words of command lines; other lines of a block are not commands. */
 const LAUNCHER = /^(?:[A-Z_]+=\S+ )*(?:npx|npm|pnpm|yarn|bun|node|echo|curl|sparsevila|scripts\/\S+\.sh)(?: |$)/;
 /** A command of the CLI that running text names without its launcher: `evaluate --equal time`. */
 const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|inspect|quantize|convert|setup|doctor) -/;
@@ -61,7 +61,7 @@ export async function fromHelp(): Promise<Documented[]> {
   );
 }
 
-/** Less to do: what is added at the end, and why. */
+/** Arguments that are appended to shorten a command, and why. */
 const SMALLER: readonly (readonly [pattern: RegExp, added: string, why: string])[] = [
   [/ evaluate\b.*--data\b/, '', 'a data set of one conversation is small as it is'],
   [/ evaluate\b.*--scenes/, '', 'the number of scenes is set to 1 below'],
@@ -98,7 +98,7 @@ export type Plan =
   | { readonly kind: 'run' | 'check'; readonly command: string }
   | { readonly kind: 'elsewhere'; readonly why: string };
 
-/** How a documented command is executed. What is in no table runs as it stands. */
+/** How a documented command is executed. A command that is in no table runs unchanged. */
 export function planOf(command: string): Plan {
   const elsewhere = ELSEWHERE.find(([pattern]) => pattern.test(command));
   if (elsewhere !== undefined) return { kind: 'elsewhere', why: elsewhere[1] };

@@ -1,5 +1,5 @@
-// Every wrong command line ends with one line on stderr that points to the command's help, nothing on stdout, and exit code 2; what
-// fails for another reason with exit code 1.
+// Every wrong command line ends with one line on stderr that points to the command's help, nothing on stdout, and exit code 2;
+// other failures end with exit code 1.
 import { brokenImage, cli, picture } from './run';
 
 const QUESTION = ['--question', 'Read row 7.'];
@@ -71,7 +71,7 @@ describe('a wrong command line', () => {
     const { code, stdout, stderr } = await cli(args);
     expect(stderr).toMatch(message);
     expect(stderr).toMatch(/^sparsevila: [^\n]+\n$/);
-    // What is missing on the disk is a failure; everything else here is a wrong command line.
+    // A missing file is a failure; all other cases here are wrong command lines.
     const isFailure = /ERR_(IMAGE|MODEL)_/.test(stderr);
     expect([code, stdout]).toEqual([isFailure ? 1 : 2, '']);
     expect(/See `sparsevila [^`]*--help`\.\n$/.test(stderr)).toBe(!isFailure);

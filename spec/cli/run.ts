@@ -1,4 +1,4 @@
-// Starts the command line as its users do: a child process, what it prints, and how it ends.
+// Starts the command line as users do: as a child process; returns its output and how it ended.
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 

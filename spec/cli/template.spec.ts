@@ -1,4 +1,4 @@
-// `--template`: what the error about a missing chat template advises, done on the command line.
+// `--template`: follows the advice of the error about a missing chat template on the command line.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';

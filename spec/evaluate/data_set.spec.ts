@@ -1,4 +1,4 @@
-// A user's own set of questions: what it reads as, and errors that name the line.
+// Reading a user's own set of questions, and errors that name the line.
 
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,4 @@
-// `evaluate` and `tune` on the packaged model: rows, interruption, what they print, and what they write.
+// `evaluate` and `tune` on the packaged model: summaries, interruption, printed and written output.
 
 import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

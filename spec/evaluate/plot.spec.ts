@@ -1,4 +1,4 @@
-// The pictures of an evaluation: what they are labeled with, and that no mark covers another one's.
+// The plots of an evaluation: their labels, and that no mark covers another.
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -9,7 +9,7 @@ import type { MethodSummary } from '../../src/evaluate/summary';
 
 const PLOT = JSON.stringify(join(__dirname, '../../src/evaluate/plot.js'));
 
-/** What a function of plot.ts returns, in a process of its own: vega consists of ES modules, which jest does not import. */
+/** Calls a function of plot.ts in a separate process, because vega consists of ES modules, which jest does not import. */
 function inProcess(call: string, ...given: readonly unknown[]): string {
   const script = `const plot = require(${PLOT}); const given = JSON.parse(require('node:fs').readFileSync(0, 'utf8'));
     Promise.resolve(${call}).then((result) => process.stdout.write(JSON.stringify(result)));`;
@@ -38,7 +38,7 @@ const SAME = ['sparsevila', 'quest', 'fastv'].map((method) => row(method, 0.6, 0
 
 const textsOf = (svg: string): string[] =>
   [...svg.matchAll(/<(?:text|tspan)[^>]*>([^<]*)(?=<)/g)].map(([, text]) => text ?? '');
-/** Where the marks of each panel's points stand. */
+/** The positions of the marks in each panel. */
 const marksOf = (svg: string): string[][] =>
   [...svg.matchAll(/aria-roledescription="symbol mark container"[^>]*>(.*?)<\/g>/gs)]
     .map(([, marks]) => [...(marks ?? '').matchAll(/transform="translate\(([^)]+)\)"/g)].map(([, at]) => at ?? ''))

@@ -71,5 +71,5 @@ test('a full disk while a piece is added', () => {
   expect(execFileSync('sh', ['-c', limited, process.execPath, file], { encoding: 'utf8' })).toBe(
     'ERR_DISK_FULL true\n',
   );
-  openResults(file, {}).close(); // what the dead process left is no obstacle
+  openResults(file, {}).close(); // the files of the dead process do not prevent it
 });

@@ -1,4 +1,4 @@
-// From names and ratios to settings, and the line that equal times are read from.
+// Settings from names and ratios, and the fitted line for equal times.
 
 import { shareAt } from '../../src/evaluate/equal_time';
 import { nameOf, parseMethods, parseRatios, ratiosForShare, settingsOf } from '../../src/evaluate/settings';

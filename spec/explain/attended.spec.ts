@@ -1,4 +1,4 @@
-// From rows in the cache to cells of pictures, on numbers small enough to check by eye.
+// Mapping of cache rows to cells of pictures, on numbers small enough to check by hand.
 
 import { attendedOf, layerCounts, planesOf } from '../../src/explain/attended';
 import { evenCells } from '../../src/image/cells';

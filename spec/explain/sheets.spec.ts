@@ -1,4 +1,4 @@
-// Which planes are drawn together, and what a turn looked at on them.
+// Planes that are drawn together, and the attention of a turn to them.
 
 import { attendedOf, type MediumReport, planesOf } from '../../src/explain/attended';
 import { choiceLabel, imageLabel, videoLabel } from '../../src/explain/labels';

@@ -1,4 +1,4 @@
-// Cells on pictures: by hand, and against what preprocessing really does with the pixels of a cell.
+// Cells on pictures: computed by hand, and compared with the pixels that preprocessing maps to each cell.
 
 import { draw } from '../../src/image/canvas';
 import {

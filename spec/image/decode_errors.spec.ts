@@ -1,4 +1,4 @@
-// Every way an image can be refused: code, what the message names, and that nothing is decoded for it.
+// Every refusal of an image: its code, the names in its message, and that nothing is decoded for it.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,4 @@
-// Every form in which a caller may hand in an image gives the very same pixels; what is slow, endless or not allowed ends in an error.
+// All forms of image input give equal pixels; slow, endless and forbidden sources end in an error.
 
 import { execFileSync, spawn } from 'node:child_process';
 import { createReadStream, mkdtempSync, readdirSync, rmSync } from 'node:fs';

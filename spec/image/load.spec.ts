@@ -1,4 +1,4 @@
-// What a model is loaded with decides which pictures its sessions take.
+// The options of `load` that decide which pictures sessions accept.
 
 import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';

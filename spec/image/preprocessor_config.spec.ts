@@ -1,4 +1,4 @@
-// The checkpoint file: what it may say, what it may leave out, and what is refused.
+// preprocessor_config.json: accepted values, defaults, and refusals.
 
 import { parsePreprocessorConfig } from '../../src/image/preprocessor_config';
 import { errorOf } from './fixtures';

@@ -1,4 +1,4 @@
-// Resizing against Pillow's bytes, and what must hold of any resampler.
+// Resizing compared with Pillow's bytes, and properties of any resampler.
 
 import { type ResampleFilter, resize } from '../../src/image/resample';
 import { difference, EXACT, errorOf, noise, readCases, type Slice } from './fixtures';

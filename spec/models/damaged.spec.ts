@@ -1,4 +1,4 @@
-// Checkpoints that are not what they should be: each is refused with a code and with the file, key or tensor that is wrong, and nothing
+// Damaged checkpoints: each is refused with a code and the wrong file, key or tensor, and nothing
 // that was read before stays in memory.
 
 import { rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ const added = (file: string, name: string): Damage =>
 
 type Case = readonly [what: string, damage: Damage, code: string, ...names: (string | RegExp)[]];
 
-/** Damage to the case `linear`, the code, and what the message names. */
+/** Damage to the case `linear`, the code, and the names in the message. */
 const DAMAGES: readonly Case[] = [
   ['config.json gone', gone('config.json'), 'ERR_MODEL_MISSING', 'config.json'],
   ['config.json cut', text('config.json', '{"model_type": "vi'), 'ERR_CONFIG_INVALID', 'config.json', 'JSON'],
@@ -226,7 +226,7 @@ async function refusal(folder: string): Promise<unknown> {
 
 describe('a damaged checkpoint', () => {
   beforeAll(async () => {
-    // The first load makes what is made once per process.
+    // The first load makes constants that are kept for the process.
     (await load(vilaCase('linear'))).dispose();
   });
 

@@ -1,4 +1,4 @@
-// A model that remembers encoded images: the same answers and numbers, the tower run once, memory bounded and freed.
+// A model with an image cache: equal answers and numbers, one run of the tower, memory bounded and freed.
 
 import { sparseVila } from '../../src';
 import { withImageCache } from '../../src/models/image_cache';
@@ -18,7 +18,7 @@ let runs: number;
 let counting: VisionLanguageModel;
 beforeAll(async () => {
   model = await loadModel(TINY);
-  // What is made once per process.
+  // Makes constants that are kept for the process.
   (await encode(model, 0)).dispose();
 });
 beforeEach(() => {

@@ -1,4 +1,4 @@
-// `inspect`: what it says of a checkpoint is what loading it makes, and it reads neither tensors nor the engine. That its problems are the
+// `inspect`: its report of a checkpoint agrees with loading it, without reading tensors or starting the engine. That its problems are the
 // errors of `load` is checked for every damage in damaged.spec.ts.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';

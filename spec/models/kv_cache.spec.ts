@@ -1,4 +1,4 @@
-// A KV cache grows with what it holds, and what it holds stays when it grows, is copied or is cut.
+// A KV cache grows with its rows, and keeps them when it grows, is copied or truncated.
 
 import { type KvCache, kvCache } from '../../src/models/kv_cache';
 import { appendKv, readKv } from '../../src/ops/kv_cache';

@@ -1,5 +1,5 @@
-// Settings of a checkpoint that change the computation and are not computed here, and numbers that cannot be used: each is refused
-// with the file and the key, and with a code that tells a model that is not supported from a file that is wrong.
+// Unsupported settings of a checkpoint that would change the result, and unusable numbers: each is refused
+// with the file and the key, and with a code that distinguishes an unsupported model from a wrong file.
 
 import { rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// Checkpoint index: the packaged weights, shards, and every way in which a file can lie about itself.
+// Checkpoint index: the packaged weights, shards, and every kind of inconsistent file.
 import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCheckpoint, readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
@@ -6,7 +6,7 @@ import { withFolder } from '../text/vocabularies';
 
 const TINY = join(__dirname, '../../../assets/tiny-nvila');
 
-/** A file from a header (object or raw text) and so many data bytes, or these. */
+/** A file with a header (object or raw text) and the given number of data bytes, or the given bytes. */
 function file(header: unknown, data: number | Uint8Array = 0): Uint8Array {
   const text = Buffer.from(typeof header === 'string' ? header : JSON.stringify(header));
   const length = Buffer.alloc(8);

@@ -1,4 +1,4 @@
-// What a tower gives of its layers on the way: keys against their definition, salience of any layer, and that asking changes nothing.
+// The taps of a tower: keys against their definition, salience of any layer, and that taps do not change features.
 
 import { join } from 'node:path';
 import { load, type Model } from '../../src';

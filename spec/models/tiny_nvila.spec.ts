@@ -102,14 +102,14 @@ describe.each([0, 1])('picture %i', (i) => {
     const rounded = await recordTurn(reference, { images: [scene(i)], question, kv: 'bf16', maxTokens: 1 });
     const error = nmse(rounded.promptLogits, f32('logits'));
     expect(error).toBeLessThanOrEqual(BF16_LOGITS_NMSE);
-    // Had the option not reached the cache, the error would be that of f32.
+    // If the option did not reach the cache, the error would be that of f32.
     expect(error).toBeGreaterThan(F32_NMSE);
     for (const [layer, values] of rounded.relevance.entries())
       expect(nmse(values, turn.relevance[layer] ?? [])).toBeLessThanOrEqual(BF16_RELEVANCE_NMSE);
   });
 });
 
-/** Over all conversations, how many answers are the reference's and how many are true. */
+/** Numbers of answers, over all conversations, that equal the reference's and that are true. */
 async function score(options: SessionOptions): Promise<{ asReference: number; right: number; of: number }> {
   const sum = { asReference: 0, right: 0, of: 0 };
   for (const [i, { turns }] of CONVERSATIONS.entries()) {

@@ -1,4 +1,4 @@
-// Conversations as text: templates in the shapes of thirteen families against transformers' rendering, and what people write being text.
+// Conversations as text: templates in the shapes of thirteen families against transformers' rendering, and user text that stays plain text.
 // Fixtures: scripts/fixtures/templates.py.
 
 import { join } from 'node:path';

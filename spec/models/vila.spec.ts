@@ -13,7 +13,7 @@ import { runTower } from '../support/tower';
 import { joined, recordTurn, type TurnRecord } from '../support/turn';
 
 const GREEDY_TOKENS = 8;
-/** What storage costs the logits of these small models: 1.1e-4 measured in bf16 (8 bits of 24), 2.7e-6 in f16 (11 bits). */
+/** Error of the logits of these small models by data type: 1.1e-4 measured in bf16 (8 bits of 24), 2.7e-6 in f16 (11 bits). */
 const STORED_NMSE: Readonly<Record<WeightType, number>> = { f32: F32_NMSE, f16: 1e-5, bf16: 1e-3 };
 
 const CASES = [
@@ -117,7 +117,7 @@ describe('matrices stored as another type', () => {
     const { promptLogits } = await recordTurn(model, { images, question, kv: 'f32', maxTokens: 1 });
     const error = nmse(promptLogits.subarray(-expected.length), expected);
     expect(error).toBeLessThanOrEqual(STORED_NMSE[weights]);
-    // Had the option not been taken, the error would be that of f32.
+    // If the option were ignored, the error would be that of f32.
     expect(error > F32_NMSE).toBe(weights !== 'f32');
   });
 

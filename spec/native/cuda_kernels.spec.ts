@@ -1,5 +1,5 @@
-// GPU kernels that need no matrix, compiled for the stand-in and compared with plain references: the programs beside this file
-// say with what.
+// GPU kernels that need no matrix, compiled for the stand-in and compared with plain references in the programs beside this
+// file.
 
 import { execFile, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';

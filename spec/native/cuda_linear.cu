@@ -325,7 +325,7 @@ void check_rows_of(const Kind& kind, int64_t n, int64_t k) {
   double touched = 0;
   Device<float> y((stored - begin + 1) * k);
   gpu::dequantize(nullptr, &m.gpu, begin, stored - begin, y.data);
-  report("same", name + " dequantised",
+  report("same", name + " dequantized",
          differing(gathered(y.read(), stored - begin, k, k, &touched), Floats(m.weights.begin() + begin * k, m.weights.end())));
   std::vector<int32_t> ids;
   Floats rows;

@@ -1,5 +1,5 @@
 // The GPU's products with packed matrices, norms and rotary embedding agree with the processor's, run on the
-// stand-in for CUDA: cuda_linear.cu beside this file compares. Says how far each kind of comparison may be off.
+// stand-in for CUDA: cuda_linear.cu beside this file compares. Has the tolerance of each kind of comparison.
 
 import { runOnStandin } from '../support/standin';
 
@@ -23,7 +23,7 @@ test('matrix and row kernels agree with the processor', async () => {
   const lines = output.trimEnd().split('\n');
   const wrong = lines.filter((line) => {
     const [kind = '', , error = ''] = line.split('\t');
-    return !(Number.parseFloat(error) <= (TOLERANCE[kind] ?? Number.NaN)); // NaN is below nothing
+    return !(Number.parseFloat(error) <= (TOLERANCE[kind] ?? Number.NaN)); // NaN never passes
   });
   expect(wrong).toEqual([]);
   const count = (kind: string): number => lines.filter((line) => line.startsWith(`${kind}\t`)).length;

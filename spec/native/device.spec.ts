@@ -1,5 +1,5 @@
-// The PluggableDevice on the stand-in for CUDA: every callback as TensorFlow calls it (device.cc beside this file), and what
-// the device says where there is no GPU that it can use.
+// The PluggableDevice on the stand-in for CUDA: every callback as TensorFlow calls it (device.cc beside this file), and
+// the device's message without a usable GPU.
 
 import { join } from 'node:path';
 import { findLibtensorflow, LIBRARIES } from '../../src/runtime/libtensorflow';

@@ -552,7 +552,7 @@ void check_host_functions() {
 // --- the stand-in's own promises ---------------------------------------------------------------------------
 
 #if defined(SV_STANDIN)
-__global__ void swap_neighbours(const int* x, int* y, bool barrier) {
+__global__ void swap_neighbors(const int* x, int* y, bool barrier) {
   __shared__ int part[64];
   part[threadIdx.x] = x[threadIdx.x];
   if (barrier) __syncthreads();
@@ -565,7 +565,7 @@ void check_orders_differ() {
   Buffer<int> in(x), out(64);
   const auto errors = [&](bool barrier, int fibers) {
     sparsevila_standin_schedule(1, 0, fibers);
-    SV_LAUNCH(swap_neighbours, 1, 64, 0, nullptr, in.device, out.device, barrier);
+    SV_LAUNCH(swap_neighbors, 1, 64, 0, nullptr, in.device, out.device, barrier);
     out.get();
     int wrong = 0;
     for (size_t i = 0; i < 64; i++) wrong += out.host[i] != x[i ^ 1];

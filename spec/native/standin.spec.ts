@@ -1,5 +1,5 @@
-// The stand-in for CUDA keeps its promises: standin.cu beside this file says which. What must end a process does so in one of
-// its own. Knows nothing of TensorFlow and of our kernels.
+// The promises of the stand-in for CUDA, which standin.cu beside this file checks. Cases that must end the process run in a
+// separate one. Knows neither TensorFlow nor our kernels.
 
 import { buildOnStandin, type Program } from '../support/standin';
 

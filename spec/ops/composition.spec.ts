@@ -1,5 +1,5 @@
 // The fused ops equal the blocks of models/blocks.ts bit for bit, and attention through an index equals dense attention
-// when the index leaves nothing out.
+// if the index contains all rows.
 
 import { type BlockOps, decoderBlock, towerBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';

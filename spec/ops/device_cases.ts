@@ -10,16 +10,16 @@ import { REFUSED } from './refused';
 
 export interface CaseResult {
   readonly comparisons: readonly Comparison[];
-  /** Where two equal calls differ, in words; null when they do not. */
+  /** A description of the difference between two equal calls; null if there is none. */
   readonly differs: string | null;
-  /** What was thrown instead. */
+  /** The error that was thrown instead. */
   readonly thrown?: string;
 }
 
 export interface CaseResults {
   readonly device: string;
   readonly cases: Readonly<Record<string, CaseResult>>;
-  /** What each call that has to be refused threw; null: nothing. */
+  /** The error of each call that has to be refused; null: none. */
   readonly refused: Readonly<Record<string, string | null>>;
 }
 

@@ -1,4 +1,4 @@
-// What an op cannot do it refuses with an exception that names the reason, and it stays usable. Thousands of calls, refused
+// An op refuses invalid arguments with an exception that names the reason, and stays usable. Thousands of calls, refused
 // ones included, leave no tensor behind.
 
 import { linear } from '../../src/ops/linear';

@@ -14,7 +14,7 @@ const BYTES = ROWS * K * 4;
 const folder = mkdtempSync(join(tmpdir(), 'sparsevila-files-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** What each op makes of a source's first bytes. */
+/** Each op that reads the first bytes of a source. */
 const OPS: readonly (readonly [string, (source: number) => { dispose(): unknown }])[] = [
   ['SvLoad f32', (source) => loadTensor({ source, offset: 0, type: 'f32' }, [ROWS, K])],
   ['SvLoad bf16', (source) => loadTensor({ source, offset: 0, type: 'bf16' }, [2 * ROWS, K])],

@@ -1,4 +1,4 @@
-// What op specs share: instruction-set levels and thread counts to run at, restored afterwards, and the bits of results.
+// Shared by the specs of ops: running at instruction-set levels and thread counts, which are restored, and comparing bits.
 
 import { floats } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
@@ -48,7 +48,7 @@ export function wordsOf(values: Float32Array): Uint32Array {
   return new Uint32Array(values.buffer, values.byteOffset, values.length);
 }
 
-/** Where two results differ in their bits, in words; undefined when they do not. `width` is that of a row. */
+/** A description of the difference in bits between two results; undefined if there is none. `width` is that of a row. */
 export function difference(
   actual: readonly Uint32Array[],
   expected: readonly Uint32Array[],

@@ -1,4 +1,4 @@
-// NaN in, NaN out: an op never turns a broken number into a plausible one, whatever the NaN's payload; and rows that a query
+// NaN in, NaN out: an op never turns a NaN of any payload into a number; and rows that a query
 // does not see, or that nobody has written, leave no trace even when they are NaN.
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';

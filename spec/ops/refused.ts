@@ -1,4 +1,4 @@
-// What ops refuse: calls that have to throw, and what they have to say. Used on every device.
+// Calls that ops must refuse, and their messages. Used on every device.
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { type DecoderLayerWeights, decoderLayer } from '../../src/ops/decoder_layer';
@@ -24,7 +24,7 @@ import {
 import { filledCache } from '../../testing/ops/cases/kv_cache';
 import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../testing/ops/cases/vision_block';
 
-/** Holds what the calls are made of. */
+/** The tensors of the calls. */
 export const keep = keeper();
 
 export const zeros = (...shape: number[]): Tensor =>

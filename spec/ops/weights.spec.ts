@@ -1,5 +1,5 @@
 // 16-bit conversions: every pattern is loaded exactly, and rounding goes to the nearest, ties to even, subnormals, infinities
-// and NaN included. Bits are compared, since NaN equals nothing.
+// and NaN included. Bits are compared, because NaN is not equal to itself.
 
 import { embed, linear } from '../../src/ops/linear';
 import { float32, floats } from '../../src/ops/run';

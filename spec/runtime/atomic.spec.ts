@@ -1,4 +1,4 @@
-// A target that exists is complete, whoever was interrupted and whoever else was at work.
+// An existing target is complete, even after interruptions and with concurrent writers.
 
 import { execFileSync } from 'node:child_process';
 import {

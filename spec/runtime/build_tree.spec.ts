@@ -1,4 +1,4 @@
-// The folder that is built in: kept in a clone, never shared, and never trusted after a kill.
+// The build folder: kept in a clone, never shared, and never reused after a kill.
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';

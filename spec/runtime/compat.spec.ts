@@ -1,4 +1,4 @@
-// What tfjs-node-gpu gets from us on Node versions that it does not know.
+// Functions that tfjs-node-gpu needs on newer Node versions.
 import { polyfillUtil } from '../../src/runtime/compat';
 
 describe('polyfillUtil', () => {

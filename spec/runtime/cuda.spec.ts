@@ -1,4 +1,4 @@
-// Where nvcc comes from: the machine's own, on machines that are made up here, else pinned packages.
+// The choice of nvcc: the machine's own, on simulated machines, else pinned packages.
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';

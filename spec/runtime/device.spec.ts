@@ -1,4 +1,4 @@
-// Which device is used, and why not the GPU: on facts about machines other than this one.
+// The choice of device, and the reasons against the GPU, from facts about other machines.
 import {
   cpuReason,
   formatDevices,

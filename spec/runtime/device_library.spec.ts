@@ -1,4 +1,4 @@
-// A GPU library that cannot be built: the CPU stays set up, and who asks is told. With an nvcc that is made up here.
+// A GPU library that cannot be built, with a fake nvcc: the CPU stays usable, and the failure is reported.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,

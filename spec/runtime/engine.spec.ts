@@ -1,4 +1,4 @@
-// How set-up brings the engine: with the npm that is there, checked against its hash, all at once or not at all. A script stands for npm.
+// Set-up of the engine: fetched with the installed npm, checked against its hash, installed atomically. A script stands for npm.
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,

@@ -1,4 +1,4 @@
-// What set-up accepts as libtensorflow, and what it says when it does not.
+// Folders that set-up accepts as libtensorflow, and its errors for others.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';

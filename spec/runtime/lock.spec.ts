@@ -1,4 +1,4 @@
-// One holder at a time, whoever dies when, and no lock that outlives its owner.
+// One holder at a time, even if processes die, and no lock that outlives its owner.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs, {

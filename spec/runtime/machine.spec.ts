@@ -1,4 +1,4 @@
-// What is read out of /proc and /sys, on texts of machines other than this one.
+// Parsing of /proc and /sys, on texts of other machines.
 import { checkThreadCounts, cores, cpuQuota, isaLevel, memoryBytes, processor } from '../../src/runtime/machine';
 
 const AVX2 = ['avx2', 'fma', 'f16c'];

@@ -1,4 +1,4 @@
-// What is read out of nvidia-smi and the driver, on texts of machines other than this one.
+// Parsing of nvidia-smi's and the driver's output, on texts of other machines.
 import { driverVersion, nvidia, parseSmi } from '../../src/runtime/nvidia';
 
 describe('parseSmi', () => {

@@ -1,4 +1,4 @@
-// Errors of native code: each way in which a call fails has a code, and says what was called and why.
+// Errors of native code: each failure has a code, and names the call and the reason.
 
 import { codeOf, messageOf, SparseVilaError } from '../../src/errors';
 import { float32, floats, int32, run } from '../../src/ops/run';

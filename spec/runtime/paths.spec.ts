@@ -1,4 +1,4 @@
-// The names of folders, and what the environment says about them.
+// The paths of folders, and the environment variables that change them.
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// Other programs: their lines, codes, logs and ends.
+// Running other programs: their lines, exit codes, logs and aborts.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

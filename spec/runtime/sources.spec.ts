@@ -1,4 +1,4 @@
-// What a build's name in the cache depends on: what it compiles and includes, and nothing else.
+// A build's name in the cache depends on the files that it compiles and includes, and on nothing else.
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';

@@ -1,4 +1,4 @@
-// The device that TensorFlow starts on, by what SPARSEVILA_DEVICE asks for.
+// The device that TensorFlow starts on, for each value of SPARSEVILA_DEVICE.
 import { probe } from '../support/probe';
 
 test('cpu loads no device library', () => {

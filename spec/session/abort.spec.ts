@@ -1,4 +1,4 @@
-// Abort: whenever it comes, the reason is thrown, the conversation is as before, and nothing is left in memory. And long work gives way
+// Abort: at any time, the reason is thrown, the conversation is as before, and no memory is left. Long work yields
 // to the event loop, so that an abort can come at all.
 
 import { load, type Model, sparseVila } from '../../src';
@@ -38,7 +38,7 @@ async function started(wrap: (inner: VisionLanguageModel) => VisionLanguageModel
 
 const follow = (chat: Session): Promise<string> => chat.ask('Where is the yellow star?', { images: [scene(1)] }).text();
 
-/** What a session says and holds that was never aborted. */
+/** The answers and the state of a session that was never aborted. */
 async function undisturbed() {
   const { chat, watched } = await started();
   const text = await follow(chat);
@@ -47,7 +47,7 @@ async function undisturbed() {
   return { text, rows };
 }
 
-/** Where a conversation stands, as its mark says. */
+/** The state of a conversation, from its mark. */
 function standing(chat: Session) {
   const { length, nextPosition, visual, ids, items, script } = pointOf(chat.mark());
   return { length, nextPosition, visual, ids, items, script };

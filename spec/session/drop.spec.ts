@@ -1,5 +1,5 @@
-// Rows that leave the cache: dropping between layers against attention that masks them, whose attention is seen, permanent retrieval,
-// and what is refused.
+// Rows that are removed from the cache: dropping between layers compared with masked attention, the attention that methods see, permanent retrieval,
+// and refusals.
 
 import { compose, type Drop, dense, fastV, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import { float32, int32 } from '../../src/ops/run';

@@ -1,4 +1,4 @@
-// An abort anywhere in a turn whose rows leave the cache on the way: the conversation is as it was, and nothing leaks.
+// An abort anywhere in a turn that removes rows from the cache: the conversation is as before, and nothing leaks.
 
 import { load, METHODS, type Model } from '../../src';
 import { pointOf } from '../../src/session/conversation';

@@ -1,4 +1,4 @@
-// What must not matter, to the bit: a method that drops nothing, how a prompt is cut, turns that were forgotten, the instruction set.
+// Bit-for-bit equivalences: a method that drops nothing, splits of a prompt, forgotten turns, instruction sets.
 
 import { dense, load, type Model, type SparsityMethod, sparseVila } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';

@@ -1,4 +1,4 @@
-// Films as callers hand them in, and one that does not fit the context: refused from its layout, before the tower runs.
+// Videos as input, and one that does not fit the context: refused from its layout, before the tower runs.
 
 import { join } from 'node:path';
 import { load, type Model, uniform } from '../../src';

@@ -1,4 +1,4 @@
-// A fork answers as the session it was made from would have, and neither changes the other.
+// A fork answers as its original session would, and the two are independent.
 import { fastV, load, type Model, snapKv, sparseVila } from '../../src';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';

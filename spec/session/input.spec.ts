@@ -1,4 +1,4 @@
-// What a session refuses, and that a refusal costs nothing: the conversation is as it was, the next question works, no tensor is left.
+// Input that a session refuses, without side effects: the conversation is as before, the next question works, no tensor is left.
 
 import { type AskOptions, load, type Model, type SessionOptions, type SparsityMethod, sparseVila } from '../../src';
 import { createSession } from '../../src/session/session';

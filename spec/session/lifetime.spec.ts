@@ -1,5 +1,5 @@
-// How long models, sessions, answers and marks are good for: everything that is used after its end, or while it is in use elsewhere, is
-// refused with a code; what was read once is kept; what is dropped is freed.
+// Lifetimes of models, sessions, answers and marks: everything that is used after its end, or while it is in use elsewhere, is
+// refused with a code; a read answer is kept; dropped objects are freed.
 
 import { getEventListeners } from 'node:events';
 import { setFlagsFromString } from 'node:v8';

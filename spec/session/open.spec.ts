@@ -1,4 +1,4 @@
-// A session that goes on from messages answers as the session in which they were said; what may not be opened is refused.
+// A session opened from messages answers as the session that produced them; invalid messages are refused.
 import { join } from 'node:path';
 import { type ChatMessage, load, METHODS, type Model, sparseVila } from '../../src';
 import { errorOf } from '../image/fixtures';

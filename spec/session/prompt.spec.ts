@@ -1,4 +1,4 @@
-// The ids of a turn: those of the rendered prompt, but for markup that a user or a system text spells, which is text; white space as VILA
+// The ids of a turn: those of the rendered prompt, except that markup in user and system text is plain text; white space as VILA
 // strips it; tokens that the model does not embed.
 import { join } from 'node:path';
 import { load, type Model, type SparseVilaError } from '../../src';

@@ -1,4 +1,4 @@
-// A template that rewrites what was said (reasoning models drop their thoughts): the cache is taken back to where the texts part, and what
+// A template that rewrites history (reasoning models drop their thoughts): the cache is truncated to the common prefix, and what
 // follows, pictures too, is prefilled again.
 import { load, type Model } from '../../src';
 import { scene, TINY } from '../support/assets';

@@ -1,4 +1,4 @@
-// The stream of an answer: its pieces, its ends, leaving it early, and how tokens are chosen.
+// The stream of an answer: its pieces, its ends, leaving it early, and sampling.
 
 import { type AskOptions, load, type Model } from '../../src';
 import type { VisionLanguageModel } from '../../src/models/model';

@@ -1,4 +1,4 @@
-// Every method of the table keeps to what all keep to; and the table says what it must.
+// Every method of the table passes the common suite, and the entries of the table are complete.
 
 import { compose, load, METHODS, type MethodEntry, type Model } from '../../src';
 import { TINY } from '../support/assets';
@@ -7,7 +7,7 @@ import { methodSuite, sessionSuite } from './suite';
 let model: Model;
 beforeAll(async () => {
   model = await load(TINY);
-  // The first turn makes what is made once per process.
+  // The first turn makes constants that are kept for the process.
   using warm = model.session();
   await warm.ask('Hi').text();
 });
@@ -16,12 +16,12 @@ afterAll(() => model.dispose());
 it('the table names each method once, with its stage, title and source', () => {
   const names = METHODS.map(({ name }) => name);
   expect(names).toEqual([...new Set(names)]);
-  // The paper's method, and what methods are compared with.
+  // The paper's method, and the baselines.
   expect(names).toEqual(expect.arrayContaining(['sparsevila', 'dense', 'random', 'uniform']));
   for (const { title, stage, source } of METHODS) expect([title, stage, source]).not.toContain('');
 });
 
-/** Two of the table as one: what the first prunes and drops, what the second retrieves. */
+/** Two methods composed: the first prunes and drops, the second retrieves. */
 function composed(first: string, second: string): MethodEntry {
   const [a, b] = [first, second].map((name) => METHODS.find((entry) => entry.name === name)) as [
     MethodEntry,

@@ -1,4 +1,4 @@
-// A watched method chooses as it does unwatched, and shows what it was shown; every method of the table can be drawn.
+// An observed method selects as without observation, and its inputs are recorded; every method of the table can be drawn.
 
 import sharp from 'sharp';
 import {

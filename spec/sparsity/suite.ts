@@ -1,4 +1,4 @@
-// What holds for every sparsity method, whatever it selects by: on numbers, and in sessions of the packaged model.
+// Properties of every sparsity method, on numbers and in sessions of the packaged model.
 
 import { budget, dense, type MethodEntry, type Model, type Selection, type SparsityMethod } from '../../src';
 import type { KvType } from '../../src/ops/kv_cache';
@@ -53,7 +53,7 @@ const places = (rows: number) =>
 const relevanceOf = (rows: number, seed: number): Float32Array =>
   towers([rows], seed)[0]?.salience() ?? new Float32Array();
 
-/** All that a method says about seeded numbers. */
+/** All selections of a method on seeded numbers. */
 function said(method: SparsityMethod) {
   return {
     pruned: method.prune?.select(towers([36, 64], 8)),
@@ -62,7 +62,7 @@ function said(method: SparsityMethod) {
   };
 }
 
-/** What every method does with numbers. */
+/** Properties of a method on numbers. */
 export function methodSuite(entry: MethodEntry): void {
   describe(`${entry.name}: as every method`, () => {
     it('has the name and parts given in the table', () => {
@@ -113,7 +113,7 @@ export function methodSuite(entry: MethodEntry): void {
   });
 }
 
-/** What every `prune` does; `isPart`: a drop does the rest of the budget. */
+/** Properties of every `prune`; `isPart`: a drop provides the rest of the budget. */
 function prunes(entry: MethodEntry, isPart: boolean): void {
   const select = (method: SparsityMethod, media: Parameters<typeof grids>): readonly Selection[] =>
     method.prune?.select(grids(...media)) ?? [];
@@ -175,7 +175,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
 const rowsOf = (selection: Selection | undefined): number[] =>
   selection === undefined || selection instanceof Int32Array ? [] : Array.from(selection.rows);
 
-/** What every `drop` does. */
+/** Properties of every `drop`. */
 function drops(entry: MethodEntry): void {
   it.each([4, 32])('over %i layers keeps the budget in the mean, ascending, each once', (layers) => {
     for (const ratios of RATIOS)
@@ -194,7 +194,7 @@ function drops(entry: MethodEntry): void {
   });
 }
 
-/** What every `retrieve` does. */
+/** Properties of every `retrieve`. */
 function retrieves(entry: MethodEntry): void {
   it.each([1, 2, 10, 40, 100])(
     'retrieves of %i rows ascending, unique ones, as many as budgeted, in every layer',
@@ -221,7 +221,7 @@ const LOOK: Turn = { question: 'What is at b4?', images: [0] };
 const WHERE: Turn = { question: 'Where is the A?' };
 const COUNT: Turn = { question: 'How many cyan objects are there?' };
 
-/** What every method does in sessions of a model. */
+/** Properties of every method in sessions of a model. */
 export function sessionSuite(entry: MethodEntry, model: () => Model): void {
   /** A session's turns, each with its text, statistics, logits and relevance. */
   function open(method: SparsityMethod, options: { kv?: KvType; history?: 'keep' | 'forget' } = {}) {

@@ -1,4 +1,4 @@
-// Exact top-k and the rounding of budgets, on numbers small enough to check by eye.
+// Exact top-k and the rounding of budgets, on numbers small enough to check by hand.
 
 import { budget, topK } from '../../src';
 import { roundHalfEven } from '../../src/sparsity/top_k';

@@ -1,4 +1,4 @@
-// What methods are shown in specs: hand-made or seeded images and decoder stages, and what is read of their selections.
+// Views for methods in specs: hand-made or seeded images and decoder stages, and helpers to read selections.
 
 import type { DropView, Matrix, Selection, SparsityMethod, TowerView } from '../../src';
 import { dropStages } from '../../src/session/drop';

@@ -1,4 +1,4 @@
-// Where the packaged model and the fixtures lie, and the pictures that specs ask about.
+// Paths of the packaged model and the fixtures, and the pictures that specs use.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// Runs a script of the specs on a device in a process of its own: a process has one device for good. Knows nothing of what the
+// Runs a script of the specs on a device in a separate process, because a process has only one device. Does not know what the
 // script does.
 
 import { spawn } from 'node:child_process';
@@ -38,7 +38,7 @@ export async function runOn<T>(device: DeviceName, script: string): Promise<T> {
 
 const MARKER = 'result: ';
 
-/** In such a script: what `runOn` is to return. */
+/** Called in such a script: sets the result of `runOn`. */
 export function print(result: unknown): void {
   process.stdout.write(`${MARKER}${JSON.stringify(result)}\n`);
 }

@@ -110,7 +110,7 @@ function merged(random: Random, n: number, width: number): unknown {
   return { kept, rows: random() < 0.9 ? rows : junk(random) };
 }
 
-/** A method of nobody's, right or wrong. */
+/** A valid or invalid custom method. */
 function method(random: Random): unknown {
   if (random() < 0.1) return junk(random);
   if (random() < 0.5)
@@ -450,7 +450,7 @@ function explain(random: Random, { answers }: State): () => unknown {
   return () => api.explain(turns as api.ExplainedTurn[], given as api.ExplainOptions);
 }
 
-/** Long work, of which only the checks are wanted: something is always wrong. */
+/** Calls of long operations with an invalid argument, so that only their validation runs. */
 function job(random: Random): () => unknown {
   const withUnknown = { 'no such option': 1, ...some(random, { signal: () => signal(random) }, 0.1) };
   const given = random() < 0.8 ? withUnknown : pick<unknown>(random, [null, 7, 'x', [], () => 1]);

@@ -1,4 +1,4 @@
-// How far numbers are from what they should be, and how far each kind of result may be. Knows nothing about what is measured.
+// Error measures, and the tolerance of each kind of result. Does not know what is measured.
 
 /** f32 against torch's f32: other orders of summation, nothing else. The worst stage measured has 8e-12. */
 export const F32_NMSE = 1e-9;

@@ -1,4 +1,4 @@
-// Starts TensorFlow in a process of its own, since a process has one device for good.
+// Starts TensorFlow in a separate process, because a process has only one device.
 
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import type { Probe } from '../../src/runtime/probe';
 
 const PROGRAM = join(__dirname, '../../src/runtime/probe.js');
 
-/** What TensorFlow is with an environment: its device, or the error. */
+/** TensorFlow's device with an environment, or the error. */
 export function probe(env: NodeJS.ProcessEnv): Probe {
   const child = spawnSync(process.execPath, [PROGRAM], { encoding: 'utf8', env: { ...process.env, ...env } });
   const last = child.stdout.trim().split('\n').at(-1) ?? '';

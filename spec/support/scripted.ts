@@ -1,4 +1,4 @@
-// A model that answers what it is told to: its logits put everything on one id after the other. For what is about the stream and not
+// A model with scripted answers: its logits select one id after the other. For specs about the stream and not
 // about the model.
 
 import type { VisionLanguageModel } from '../../src/models/model';

@@ -1,4 +1,4 @@
-// Expected tensors of a fixture, by name. Knows nothing about what they mean.
+// Expected tensors of a fixture, by name. Does not know their meaning.
 
 import { readFileSync } from 'node:fs';
 import { readSafetensorsHeader, readTensor, type TensorEntry } from '../../src/checkpoint/safetensors';

@@ -1,4 +1,4 @@
-// The vision tower of a checkpoint by itself, for what a model's own `encode` merges before it gives it out.
+// The vision tower of a checkpoint alone, for outputs that a model's `encode` merges before returning them.
 
 import { openPart } from '../../src/models/assemble';
 import { planOf } from '../../src/models/load';

@@ -1,4 +1,4 @@
-// One turn of a fresh session with all that happened inside it, laid out as the reference fixtures are.
+// One turn of a new session with all intermediate results, in the layout of the reference fixtures.
 
 import type { VideoInput } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
@@ -11,7 +11,7 @@ import { sparseVila } from '../../src/sparsity/sparse_vila';
 import type { Tokenizer } from '../../src/text/tokenizer';
 import { watch } from './watch';
 
-/** Nothing dropped, and yet salience and relevance computed. */
+/** Drops nothing, but computes salience and relevance. */
 export const keepAll = (): SparsityMethod => sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
 
 export interface TurnRequest {

@@ -1,4 +1,4 @@
-// A model that runs as given and tells what its decoder was asked and answered: what a session keeps to itself (cache, positions, views,
+// A model that records the calls of its decoder, to show the internals of a session (cache, positions, views,
 // relevance, logits). Changes nothing.
 
 import type { Decoder } from '../../src/models/decoder';

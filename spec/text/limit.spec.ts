@@ -1,4 +1,4 @@
-// Work that is ended: loops, regular expressions, and work within work.
+// The time limit: loops, regular expressions, and nested work.
 import { withinTime } from '../../src/text/limit';
 
 const limited = <T>(work: () => T, ms = 200): T => withinTime(ms, work, 'ERR_TOKENIZER_LIMIT', 'Too slow.');

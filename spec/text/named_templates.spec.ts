@@ -1,4 +1,4 @@
-// VILA's conversation modes: the texts that its `Conversation.get_prompt` gives, with and without a system text, and who chooses one.
+// VILA's conversation modes: the texts that its `Conversation.get_prompt` gives, with and without a system text, and the choice of a mode.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isNamedTemplate, NAMED_TEMPLATES, type TemplateName } from '../../src/text/named_templates';

@@ -1,4 +1,4 @@
-// The generator against published numbers, and the uniformity of what is made of it.
+// The generator compared with published numbers, and the uniformity of its output.
 import { uniform, xoshiro128 } from '../../src/text/random';
 
 describe('random', () => {

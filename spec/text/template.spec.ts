@@ -1,4 +1,4 @@
-// Chat templates: the packaged one, the shapes of other families, and where a checkpoint's is found.
+// Chat templates: the packaged one, the shapes of other families, and the search for a checkpoint's template.
 import { join } from 'node:path';
 import { chatTemplate } from '../../src/text/template';
 import { loadChatTemplate } from '../../src/text/template_file';

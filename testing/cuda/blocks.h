@@ -1,4 +1,4 @@
-// Runs the blocks of a grid. Knows nothing of streams and device memory.
+// Runs the blocks of a grid. Knows neither streams nor device memory.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// Device memory that the host cannot touch. Knows nothing of streams and kernels.
+// Device memory that the host cannot access. Knows neither streams nor kernels.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -51,7 +51,7 @@ const block = (from: number, to: number): Mask => ({
   span: (query) => [0, query >= from && query < to ? to : query + 1],
 });
 
-/** What an attention op is compared with: outputs of which the reference computes some. */
+/** The reference of an attention op, which computes some of the outputs. */
 export interface AttentionProblem {
   readonly q: ArrayLike<number>;
   /** [n, kv heads, c] */

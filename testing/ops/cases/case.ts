@@ -1,4 +1,4 @@
-// What a case of the op table is: one call of an op with seeded inputs, compared with its reference, and timed. The spec runs
+// A case of the op table: one call of an op with seeded inputs, which is compared with its reference and timed. The spec runs
 // the small ones at every instruction-set level, the benchmark the big ones. Knows no op.
 
 import { floats } from '../../../src/ops/run';

@@ -1,4 +1,4 @@
-// Seeded values of op cases: the same on every machine and in every run. Knows nothing about ops.
+// Seeded values of op cases, equal on every machine and in every run. Knows no ops.
 
 import type { WeightType } from '../../../src/ops/weights';
 

@@ -40,7 +40,7 @@ export interface DecoderLayerSizes {
   readonly big?: boolean;
 }
 
-/** Everything that a decoder layer is called with, as numbers. */
+/** All inputs of a decoder layer, as numbers. */
 export interface DecoderLayerData {
   readonly x: Float32Array;
   readonly k: Float32Array;

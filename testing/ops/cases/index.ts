@@ -1,4 +1,4 @@
-// The case table of all ops: what the specs check at every instruction-set level and what the benchmark times.
+// The case table of all ops, which the specs check at every instruction-set level and the benchmark times.
 // A new op adds its own file of cases and one line here.
 
 import { ATTENTION_CASES } from './attention';

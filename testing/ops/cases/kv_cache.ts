@@ -10,7 +10,7 @@ import { noise, random, rounded } from './data';
 
 const ELEMENT_BYTES: Readonly<Record<KvType, number>> = { bf16: 2, f32: 4 };
 
-/** Which rows a view has: the whole cache; listed rows and nothing else before the queries' own; listed rows and a tail. */
+/** The rows of a view: the whole cache; listed rows only before the queries' own; listed rows and a tail. */
 type ViewKind = 'dense' | 'rows' | 'rows + tail';
 
 interface GatheredSizes {

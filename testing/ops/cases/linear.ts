@@ -1,4 +1,4 @@
-// Cases of `linear`, `gatedMlp` and `embed`. Sizes are ugly and all different, so that a mixed-up dimension shows.
+// Cases of `linear`, `gatedMlp` and `embed`. Sizes are odd and all different, so that an exchanged dimension is detected.
 
 import { type Activation, embed, gatedMlp, linear } from '../../../src/ops/linear';
 import { float32 } from '../../../src/ops/run';

@@ -1,4 +1,4 @@
-// Weights of op cases in every storage, 4-bit and 8-bit ones among them. A matrix is an array of values that its storage holds
+// Weights of op cases in every data type, including 4 and 8 bits. A matrix is an array of values that its data type holds
 // exactly, so the reference reads the very weights that the op multiplies with. Knows no op.
 
 import {
