@@ -4,6 +4,26 @@ import { dirname, join, relative, resolve } from 'node:path';
 
 const ROOT = resolve(__dirname, '../..');
 
+/** The layers that the public API consists of. */
+const PUBLIC: readonly string[] = [
+  'errors',
+  'options',
+  'files',
+  'hub',
+  'runtime',
+  'ops',
+  'image',
+  'text',
+  'models',
+  'sparsity',
+  'session',
+  'checkpoint',
+  'convert',
+  'quantize',
+  'explain',
+  'evaluate',
+];
+
 /** The layers that the files of a layer may import, besides their own. */
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   abort: [],
@@ -38,43 +58,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'session',
   ],
   evaluate: ['errors', 'options', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
-  cli: [
-    'errors',
-    'options',
-    'packages',
-    'files',
-    'runtime',
-    'ops',
-    'image',
-    'text',
-    'models',
-    'sparsity',
-    'session',
-    'checkpoint',
-    'convert',
-    'quantize',
-    'explain',
-    'evaluate',
-    'index',
-  ],
-  index: [
-    'errors',
-    'options',
-    'files',
-    'hub',
-    'runtime',
-    'ops',
-    'image',
-    'text',
-    'models',
-    'sparsity',
-    'session',
-    'checkpoint',
-    'convert',
-    'quantize',
-    'explain',
-    'evaluate',
-  ],
+  index: PUBLIC,
+  cli: [...PUBLIC, 'packages', 'index'],
 };
 
 interface Import {
