@@ -116,6 +116,7 @@ describe('the token', () => {
   });
 
   test('does not follow a link in a list of files to another host', async () => {
+    hub.withoutBlobs();
     const other = await startHub(NAME, FILES);
     const link = `<${other.endpoint}/api/models/${NAME}/tree/${hub.commit}?cursor=1>; rel="next"`;
     hub.misbehave(({ path }) =>
@@ -146,7 +147,11 @@ describe('the token', () => {
   });
 });
 
-describe('hostile answers', () => {
+describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
+  beforeEach(() => {
+    if (kind === 'tree') hub.withoutBlobs();
+  });
+
   const config = FILES['config.json'] as Buffer;
   const right = OWN.map((path) => entryOf(path, FILES[path] as Buffer));
 

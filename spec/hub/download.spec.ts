@@ -74,10 +74,16 @@ test('an update asks for the commit alone when it is there; tags and pull reques
   expect((await fetchModel({ revision: 'v1', update: true })).fetched).toBe(0);
   expect((await fetchModel({ revision: 'refs/pr/3' })).fetched).toBe(0);
   expect(hub.requests.map(({ path }) => path)).toEqual([
-    `/api/models/${NAME}/revision/v1`,
-    `/api/models/${NAME}/revision/refs%2Fpr%2F3`,
+    `/api/models/${NAME}/revision/v1?blobs=true`,
+    `/api/models/${NAME}/revision/refs%2Fpr%2F3?blobs=true`,
   ]);
   expect(readFileSync(join(repository, 'refs/refs/pr/3'), 'utf8')).toBe(hub.commit);
+});
+
+test('a server that gives neither sizes nor hashes of a revision is asked for its tree, page by page', async () => {
+  hub.withoutBlobs();
+  expectWhole((await fetchModel()).folder);
+  expect(hub.requests.filter(({ path }) => path.includes('/tree/')).length).toBeGreaterThan(2);
 });
 
 describe('a snapshot whose listing nobody has noted, as older Python tools leave it', () => {

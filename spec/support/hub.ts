@@ -43,6 +43,8 @@ export interface Hub {
   misbehave(decide: (seen: Seen, count: number) => Fault | undefined): void;
   /** Another listing than the right one. */
   list(entries: readonly unknown[]): void;
+  /** Lets the answer about a revision have no sizes and hashes, as those of some mirrors: the tree is asked for them. */
+  withoutBlobs(): void;
   forget(): void;
   settings(cache: string, more?: Partial<HubSettings>): HubSettings;
   close(): Promise<void>;
@@ -74,6 +76,7 @@ export async function startHub(name: string, files: Files, revisions: readonly s
     .digest('hex');
   const requests: Seen[] = [];
   let decide: (seen: Seen, count: number) => Fault | undefined = () => undefined;
+  let hasBlobs = true;
   let listing: readonly unknown[] = Object.entries(files).map(([path, bytes]) => entryOf(path, bytes));
   const handler = (server: Seen['server']) => (request: IncomingMessage, response: ServerResponse) => {
     const { method = '', url = '', headers } = request;
@@ -108,7 +111,8 @@ export async function startHub(name: string, files: Files, revisions: readonly s
     const [, model, , revision = ''] = api ?? [resolve?.[0], resolve?.[1], '', resolve?.[2]];
     if (model !== name) return missing('RepoNotFound');
     if (revision !== commit && !revisions.includes(revision)) return missing('RevisionNotFound');
-    if (api?.[2] === 'revision') return json(response, { id: name, sha: commit, private: false });
+    const siblings = (): unknown[] => listing.map((entry) => siblingOf(entry, hasBlobs && searchParams.has('blobs')));
+    if (api?.[2] === 'revision') return json(response, { id: name, sha: commit, siblings: siblings() });
     if (api !== null) {
       const from = Number(searchParams.get('cursor') ?? 0);
       const link = `<${endpoint}${pathname}?recursive=true&cursor=${from + PAGE}>; rel="next"`;
@@ -132,6 +136,9 @@ export async function startHub(name: string, files: Files, revisions: readonly s
     list: (entries) => {
       listing = entries;
     },
+    withoutBlobs: () => {
+      hasBlobs = false;
+    },
     forget: () => {
       requests.length = 0;
     },
@@ -154,6 +161,18 @@ export function entryOf(path: string, bytes: Buffer): Readonly<Record<string, un
   if (!LARGE.test(path)) return plain;
   const small = pointer(bytes);
   return { ...plain, oid: gitSha1(small), lfs: { oid: sha256(bytes), size: bytes.length, pointerSize: small.length } };
+}
+
+/** The same as the answer about a revision has it. */
+function siblingOf(entry: unknown, hasBlobs: boolean): Readonly<Record<string, unknown>> {
+  const { path, size, oid, lfs } = entry as {
+    path: unknown;
+    size: unknown;
+    oid: unknown;
+    lfs?: { oid: string; size: number };
+  };
+  if (!hasBlobs) return { rfilename: path };
+  return { rfilename: path, size, blobId: oid, ...(lfs && { lfs: { sha256: lfs.oid, size: lfs.size } }) };
 }
 
 async function listen(server: Server): Promise<string> {

@@ -1,5 +1,5 @@
 // Queries the Hub's API about a model: the commit of a revision, and the files of a commit. All answers are validated before use.
-// Source: huggingface_hub 2.4 `hf_api.py` (repo_info, list_repo_tree).
+// Source: huggingface_hub 2.4 `hf_api.py` (model_info with files_metadata, list_repo_tree).
 
 import { SparseVilaError } from '../errors';
 import { type Json, parseJson } from '../json';
@@ -20,20 +20,40 @@ export interface RemoteFile {
 }
 
 const ANSWER_BYTES = 64 * 2 ** 20;
+/** Where the Hub's answer about a revision may have been shortened. */
+const SHORTENED = 50_000;
 const MOST_FILES = 200_000;
 const LONGEST_PATH = 1000;
 
-/** The commit of the subject's revision. @throws SparseVilaError `ERR_HUB_…`; `signal.reason` */
-export async function commitOf(call: Call): Promise<string> {
-  const { name, revision = DEFAULT_REVISION, endpoint } = call.subject;
-  const url = new URL(`${endpoint}/api/models/${name}/revision/${encodeURIComponent(revision)}`);
-  const { json } = await getJson(call, url);
-  const sha = isObject(json) ? json.sha : undefined;
-  if (typeof sha === 'string' && isCommit(sha)) return sha;
-  throw responseError(name, `expected a commit of 40 hex digits for "sha" of ${url.pathname}`);
+/** What the API says about a revision. */
+export interface RevisionInfo {
+  readonly commit: string;
+  /** All files; undefined where the answer has not all of them, with sizes and hashes. */
+  readonly files: readonly RemoteFile[] | undefined;
 }
 
-/** All files of a commit. @throws SparseVilaError `ERR_HUB_…`; `ERR_PATH_OUTSIDE` for a path that leaves the folder; `signal.reason` */
+/** @throws SparseVilaError `ERR_HUB_…`; `ERR_PATH_OUTSIDE` for a path that leaves the folder; `signal.reason` */
+export async function infoOf(call: Call): Promise<RevisionInfo> {
+  const { name, revision = DEFAULT_REVISION, endpoint } = call.subject;
+  const url = new URL(`${endpoint}/api/models/${name}/revision/${encodeURIComponent(revision)}?blobs=true`);
+  const { json } = await getJson(call, url);
+  const { sha, siblings } = isObject(json) ? json : {};
+  if (typeof sha !== 'string' || !isCommit(sha) || (isCommit(revision) && sha !== revision))
+    throw responseError(name, `expected a commit of 40 hex digits for "sha" of ${url.pathname}`);
+  const entries = Array.isArray(siblings) ? siblings.map(asListed) : [];
+  const isAll = entries.length > 0 && entries.length < SHORTENED && entries.every((entry) => entry !== undefined);
+  return { commit: sha, files: isAll ? entries.flatMap((entry) => remoteFile(name, entry) ?? []) : undefined };
+}
+
+/** An entry of `siblings` as one of a tree; undefined without size and hash, which some mirrors leave out. */
+function asListed(sibling: unknown): Json | undefined {
+  if (!isObject(sibling) || sibling.size === undefined || sibling.blobId === undefined) return undefined;
+  const lfs = isObject(sibling.lfs) ? { oid: sibling.lfs.sha256, size: sibling.lfs.size } : undefined;
+  const { rfilename: path, size, blobId: oid } = sibling;
+  return { type: 'file', path, size, oid, ...(lfs && { lfs }) };
+}
+
+/** All files of a commit, by the tree that the API pages. @throws SparseVilaError `ERR_HUB_…`; `ERR_PATH_OUTSIDE` for a path that leaves the folder; `signal.reason` */
 export async function filesOf(call: Call, commit: string): Promise<RemoteFile[]> {
   const { name, endpoint } = call.subject;
   const url = new URL(`${endpoint}/api/models/${name}/tree/${commit}?recursive=true`);

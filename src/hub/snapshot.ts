@@ -7,7 +7,7 @@ import { isFileOf, readListing, readRef, repositoryFolder, snapshotFolder } from
 import { download } from './download';
 import { offlineError } from './errors';
 import { DEFAULT_REVISION, type HubName, isCommit } from './names';
-import { commitOf, filesOf } from './repository';
+import { filesOf, infoOf } from './repository';
 import type { Call } from './request';
 import { type HubSettings, hubSettings } from './settings';
 
@@ -72,8 +72,10 @@ export async function snapshot(wanted: HubName, options: SnapshotOptions): Promi
   }
   if (settings.offline) throw offlineError(wanted, settings.cache);
   const call: Call = { subject: { ...wanted, endpoint: settings.endpoint }, settings, signal };
-  const commit = isCommit(revision) ? revision : await commitOf(call);
-  const files = readListing(repository, commit) ?? (await filesOf(call, commit));
+  const noted = isCommit(revision) ? readListing(repository, revision) : undefined;
+  const info = noted === undefined ? await infoOf(call) : { commit: revision, files: noted };
+  const { commit } = info;
+  const files = readListing(repository, commit) ?? info.files ?? (await filesOf(call, commit));
   const fetched = await download(call, { repository, commit, files }, needs, onProgress);
   return { folder: snapshotFolder(repository, commit), commit, fetched };
 }
