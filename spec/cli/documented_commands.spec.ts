@@ -94,7 +94,21 @@ test('every command line of README, CONTRIBUTING and docs', () => {
 
 test('every example of every --help', async () => {
   const documented = await fromHelp();
-  for (const command of ['run', 'ask', 'chat', 'explain', 'evaluate', 'tune', 'quantize', 'convert', 'setup', 'doctor'])
+  for (const command of [
+    'run',
+    'ask',
+    'chat',
+    'explain',
+    'evaluate',
+    'tune',
+    'download',
+    'list',
+    'remove',
+    'quantize',
+    'convert',
+    'setup',
+    'doctor',
+  ])
     expect(documented.filter(({ source }) => source === `sparsevila ${command} --help`).length).toBeGreaterThan(0);
   expect(executeAll(documented)).toEqual([]);
 });

@@ -13,7 +13,7 @@ export interface Documented {
 /** First words of command lines; other lines of a block are not commands. */
 const LAUNCHER = /^(?:[A-Z_]+=\S+ )*(?:npx|npm|pnpm|yarn|bun|node|echo|curl|sparsevila|scripts\/\S+\.sh)(?: |$)/;
 /** A command of the CLI that running text names without its launcher: `evaluate --equal time`. */
-const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|inspect|quantize|convert|setup|doctor) -/;
+const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|inspect|download|list|remove|quantize|convert|setup|doctor) -/;
 
 /** The command lines of a Markdown file: in blocks without a language or in a shell's, and as code in its text. */
 export function commandsOf(markdown: string): string[] {
@@ -76,6 +76,7 @@ const SMALLER: readonly (readonly [pattern: RegExp, added: string, why: string])
 const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/…/, 'it stands for arguments of the reader'],
   [/\bDIR\d?\b|\bFOLDER\b/, 'it stands for a folder of the reader'],
+  [/\bowner\/name\b|\bEfficient-Large-Model\//, 'a model of the Hub, which needs the network'],
   [/ bench\b/, 'a benchmark measures for minutes; its part and its options are looked up in its help'],
   [/ setup --gpu/, 'compiles the GPU library for minutes, and fetches the CUDA compiler'],
   [/^SPARSEVILA_LIBTENSORFLOW=/, "names a libtensorflow of the reader's"],

@@ -25,9 +25,9 @@ export const brokenImage = (name: string): string => join(ROOT, 'spec/fixtures/i
 /** Greedy is off and the stop token is as likely as any: with this seed an answer has 2104 tokens, whatever was asked. */
 export const ENDLESS = ['--temperature', '1e6', '--seed', '1211', '--max-tokens', '30000'];
 
-/** Starts a script of the package, by default the CLI. */
-export function startCli(args: readonly string[], script = MAIN, cwd = ROOT): Running {
-  const child = spawn(process.execPath, [script, ...args], { cwd });
+/** Starts a script of the package, by default the CLI, with the variables of `env` besides those of this process. */
+export function startCli(args: readonly string[], script = MAIN, cwd = ROOT, env: NodeJS.ProcessEnv = {}): Running {
+  const child = spawn(process.execPath, [script, ...args], { cwd, env: { ...process.env, ...env } });
   let stdout = '';
   let stderr = '';
   const watchers = new Set<() => void>();

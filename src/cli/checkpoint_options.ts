@@ -6,7 +6,7 @@ import { type ProgressReporter, progressReporter } from '../runtime/progress';
 import { print, printJson } from './style';
 
 export const CHECKPOINT_OPTIONS = {
-  model: { type: 'string', alias: 'm', demandOption: true, describe: 'Folder of the checkpoint' },
+  model: { type: 'string', alias: 'm', demandOption: true, describe: 'Checkpoint folder, or owner/name on the Hub' },
   out: { type: 'string', demandOption: true, describe: 'New folder' },
   json: { type: 'boolean', default: false, describe: 'Print the result as JSON' },
 } as const satisfies Record<string, Options>;

@@ -6,6 +6,7 @@ import { LAYOUTS, type Layout } from '../convert/layout';
 import { TARGET_DTYPES, TARGET_FORMATS } from '../convert/part_plan';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
+import { folderOf } from './open';
 import { packagedPath } from './options';
 
 interface ConvertArguments extends CheckpointArguments {
@@ -36,9 +37,9 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
   },
 };
 
-function run({ json, ...options }: ConvertArguments, signal: AbortSignal): Promise<void> {
+async function run({ json, ...options }: ConvertArguments, signal: AbortSignal): Promise<void> {
   const { out, format, dtype, layout } = options;
-  const model = packagedPath(options.model);
+  const model = await folderOf(packagedPath(options.model), signal);
   return printResult(
     json,
     (reporter) => convert({ model, out, format, dtype, layout, signal, onProgress: reporter }),

@@ -26,7 +26,8 @@ import { progressReporter } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
 import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
-import { openModel } from './open';
+import { folderOf, openModel } from './open';
+import { modelFolder } from './options';
 import { columns, print, printJson } from './style';
 
 const text = { type: 'string', group: 'Methods:' } as const;
@@ -105,7 +106,8 @@ export const evaluateCommand: CommandModule<object, Flags> = {
   },
 };
 
-async function run(args: Arguments, signal: AbortSignal): Promise<void> {
+async function run(given: Arguments, signal: AbortSignal): Promise<void> {
+  const args = given.model === undefined ? given : { ...given, model: await folderOf(modelFolder(given), signal) };
   const data = await dataSetOf(args);
   const methods = parseMethods(args.methods);
   const request = requestOf(args);

@@ -51,6 +51,20 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     positionals: ['model'],
     load: async () => (await import('./inspect.js')).inspectCommand as Command,
   },
+  download: {
+    describe: 'Download a model of the Hub: download owner/name',
+    positionals: ['name'],
+    load: async () => (await import('./hub.js')).downloadCommand as Command,
+  },
+  list: {
+    describe: 'List the models of the Hub that are in the cache',
+    load: async () => (await import('./hub.js')).listCommand as Command,
+  },
+  remove: {
+    describe: 'Remove a model from the cache: remove owner/name',
+    positionals: ['name'],
+    load: async () => (await import('./hub.js')).removeCommand as Command,
+  },
   quantize: {
     describe: 'Make a 4-bit checkpoint',
     load: async () => (await import('./quantize.js')).quantizeCommand as Command,

@@ -3,7 +3,7 @@
 import { checkImage } from '../image/source';
 import type { Model } from '../index';
 import type { LoadOptions } from '../models/model';
-import { progressReporter } from '../runtime/progress';
+import { type Progress, progressReporter } from '../runtime/progress';
 import { loadOptions, type ModelArguments, modelFolder } from './options';
 
 /** Milliseconds of loading before a progress bar is shown. Without a terminal none is shown, because stderr is for errors. */
@@ -25,10 +25,27 @@ export async function openModel(
       ...more,
       signal,
       onProgress: (progress) => {
-        if (!args.quiet && process.stderr.isTTY && performance.now() - begin > QUIET_MS)
-          reporter({ ...progress, unit: 'B' });
+        const isLong = process.stderr.isTTY && performance.now() - begin > QUIET_MS;
+        if (!args.quiet && (isLong || isDownload(progress))) reporter({ ...progress, unit: 'B' });
       },
     });
+  } finally {
+    reporter.stop();
+  }
+}
+
+/** A download takes minutes: it is reported where loading is not, in a few lines if there is no terminal. */
+const isDownload = ({ step }: Progress): boolean => step.startsWith('download ');
+
+/**
+ * The folder of the model that `path` names: itself, or that of a model on the Hub, which is downloaded first.
+ * @throws SparseVilaError as `load`
+ */
+export async function folderOf(path: string, signal: AbortSignal): Promise<string> {
+  const { checkpointFolder } = await import('../models/by_name.js');
+  const reporter = progressReporter();
+  try {
+    return await checkpointFolder(path, { signal, onProgress: reporter });
   } finally {
     reporter.stop();
   }

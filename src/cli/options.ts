@@ -38,7 +38,7 @@ export const CONVERSATION_OPTIONS = {
     ...text,
     ...conversation,
     alias: 'm',
-    describe: 'Checkpoint folder',
+    describe: 'Checkpoint folder, or owner/name on the Hub',
     defaultDescription: 'the packaged assets/tiny-nvila',
   },
   image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },

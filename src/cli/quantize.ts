@@ -15,6 +15,7 @@ import { quantize, searchedGroups } from '../quantize/quantize';
 import { formatReport, report } from '../quantize/report';
 import { CHECKPOINT_OPTIONS, type CheckpointArguments, printResult } from './checkpoint_options';
 import { interruptible } from './interrupt';
+import { folderOf } from './open';
 import { packagedPath } from './options';
 
 interface QuantizeArguments extends CheckpointArguments {
@@ -91,8 +92,8 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
   },
 };
 
-function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
-  const model = packagedPath(args.model);
+async function run(args: QuantizeArguments, signal: AbortSignal): Promise<void> {
+  const model = await folderOf(packagedPath(args.model), signal);
   const { out, format, 'group-size': groupSize, symmetric, method, rounding, modules } = args;
   const { calibration, samples, rows, evaluation, tower } = args;
   return printResult(
