@@ -231,6 +231,15 @@ test.each([
   await other.close();
 });
 
+test('so is one without a tokenizer', async () => {
+  const { 'llm/tokenizer.json': _, ...others } = FILES;
+  const other = await startHub(NAME, others);
+  const options = { needs: NEEDS, settings: other.settings(cache) };
+  await expect(snapshot({ name: NAME }, options)).rejects.toEqual(failure('ERR_CONFIG_MISSING', /tokenizer\.json or/));
+  expect(other.requests.filter(({ server }) => server === 'cdn')).toEqual([]);
+  await other.close();
+});
+
 test('a model with pickled weights only is refused by name', async () => {
   const { [WEIGHTS]: _, 'llm/consolidated.safetensors': __, 'llm/model.fp16.safetensors': ___, ...others } = FILES;
   const other = await startHub(NAME, { ...others, 'llm/pytorch_model.bin': weights });

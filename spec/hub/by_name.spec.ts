@@ -114,7 +114,7 @@ test('removing one of two revisions keeps the files of the other', async () => {
   const [config = ''] = readdirSync(join(scratch.repository, 'blobs')).filter((name) => name.length === 40);
   const own = join(scratch.repository, 'blobs', 'own');
   writeFileSync(own, 'seven77');
-  symlinkSync(`../../blobs/${config}`, join(other, 'config.json'));
+  symlinkSync(`../../blobs/${config}`, join(other, 'generation_config.json'));
   symlinkSync('../../blobs/own', join(other, 'chat_template.jinja'));
   expect((await list())[0]?.revisions.map(({ state }) => state).sort()).toEqual(['partial', 'whole']);
   expect(await remove(`${NAME}@${'b'.repeat(40)}`)).toEqual({ name: NAME, commits: ['b'.repeat(40)], bytes: 7 });

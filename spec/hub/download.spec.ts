@@ -109,6 +109,7 @@ describe('a snapshot whose listing nobody has noted, as older Python tools leave
     'config.json',
     'llm/tokenizer.json',
     'mm_projector/config.json',
+    'vision_tower/preprocessor_config.json',
   ])('is not without %s', async (lost) => {
     place(OWN.filter((path) => path !== lost));
     await expect(fetchModel({ offline: true })).rejects.toEqual(failure('ERR_HUB_OFFLINE', /HF_HUB_OFFLINE/));

@@ -1,7 +1,7 @@
 // `sparsevila download`, `list` and `remove`: models of the Hub by name, in the cache of Hugging Face's tools.
 
 import type { CommandModule, Options } from 'yargs';
-import type { StoredModel } from '../hub/stored';
+import type { StoredModel } from '../index';
 import { progressReporter } from '../runtime/progress';
 import { interruptible } from './interrupt';
 import { print, printJson } from './style';

@@ -20,8 +20,6 @@ export interface Needs {
    * @throws SparseVilaError for a model that cannot be loaded from these files
    */
   weights(folder: string, paths: readonly string[]): readonly string[];
-  /** Whether `paths` contain the small files that every model has; used if no listing of the Hub is stored. */
-  suffice(paths: readonly string[]): boolean;
 }
 
 export interface SnapshotOptions {
@@ -88,7 +86,6 @@ export function snapshotState(repository: string, commit: string, needs: Needs):
   const sizes = new Map(listed?.map(({ path, size }) => [path, size]));
   const paths = listed === undefined ? filesBelow(folder) : [...sizes.keys()];
   const has = (path: string): boolean => isFileOf(`${folder}/${path}`, sizes.get(path));
-  if (listed === undefined && !needs.suffice(paths)) return { isWhole: false };
   if (!needs.configs(paths).every(has)) return { isWhole: false };
   try {
     return { isWhole: needs.weights(folder, paths).every(has) };

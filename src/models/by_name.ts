@@ -36,19 +36,18 @@ export const NEEDS: Needs = {
     return ['', ...Object.values(VILA_FOLDERS)].flatMap((below) => {
       const names = [...CONFIGS];
       // Used only if there is no other file of its kind.
-      if (!all.has(posix.join(below, 'tokenizer.json'))) names.push('tokenizer.model', 'vocab.json', 'merges.txt');
+      if (!all.has(posix.join(below, 'tokenizer.json'))) names.push('tokenizer.model');
       if (!all.has(posix.join(below, WEIGHTS))) names.push(INDEX);
       return names.map((name) => posix.join(below, name)).filter((path) => all.has(path));
     });
   },
   weights: (folder, paths) => {
     const plan = planOf(folder);
+    const text = relative(folder, plan.text.folder);
+    if (!['tokenizer.json', 'tokenizer.model'].some((name) => paths.includes(posix.join(text, name))))
+      throw noTokenizer(join(folder, text));
     const folders = new Set(PARTS.map((part) => relative(folder, plan.sources[part].folder)));
     return [...folders].flatMap((below) => weightFiles(folder, below, paths));
-  },
-  suffice: (paths) => {
-    const has = (pattern: RegExp): boolean => paths.some((path) => pattern.test(path));
-    return paths.includes('config.json') && has(/(^|\/)tokenizer\.(json|model)$/);
   },
 };
 
@@ -67,6 +66,12 @@ function weightFiles(folder: string, below: string, paths: readonly string[]): s
       `${all.length > 0 ? `${all.length} *.safetensors files and no index` : (pickled ?? 'no weights')}. Use a repository that has safetensors.`,
   );
 }
+
+const noTokenizer = (folder: string): SparseVilaError =>
+  new SparseVilaError(
+    'ERR_CONFIG_MISSING',
+    `${folder}: expected tokenizer.json or tokenizer.model among the model's files, found neither. Use a repository that has one.`,
+  );
 
 function shards(folder: string, below: string): string[] {
   const file = join(folder, below, INDEX);
