@@ -195,6 +195,6 @@ function awqShape({ rows, cols, group }: QuantizedMatrix): SparseVilaError {
   return new SparseVilaError(
     'ERR_QUANTIZE_SHAPE',
     `AutoAWQ's layout needs outputs that are a multiple of 8 and inputs that are a multiple of the group, received ` +
-      `[${rows}, ${cols}] with groups of ${group}. Try another group size or --format compressed-tensors.`,
+      `[${rows}, ${cols}] with groups of ${group}. Try another --group-size or --format compressed-tensors.`,
   );
 }

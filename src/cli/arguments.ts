@@ -129,6 +129,6 @@ function checkedValue(name: string, value: string, { array, number, choices }: D
 
 function stray(word: string): UsageError {
   return new UsageError(
-    `Unexpected argument ${received(word)}: every value follows its option, and a text with spaces stands in quotation marks.`,
+    `Unexpected argument ${received(word)}: every value follows its option, and a text with spaces needs quotation marks.`,
   );
 }

@@ -9,7 +9,7 @@ import { packageFolder } from '../runtime/paths';
 import { UsageError } from './usage';
 
 const HELP: Readonly<Record<string, string>> = {
-  doctor: 'sparsevila doctor [--json]\n\nSay what this machine has, what is missing, and what to do.\n',
+  doctor: 'sparsevila doctor [--json]\n\nCheck this machine: what is installed, what is missing, and how to fix it.\n',
   setup: 'sparsevila setup [--gpu | --no-gpu] [--json]\n\nFetch the engine and compile the native modules.\n',
 };
 

@@ -31,7 +31,7 @@ export const convertCommand: CommandModule<object, ConvertArguments> = {
         'A 4-bit checkpoint for the next examples',
       )
       .example('$0 convert -m tiny-awq --out tiny-ct --format compressed-tensors', 'AutoAWQ as compressed-tensors')
-      .example('$0 convert -m tiny-awq --out tiny-float --format float', 'The float checkpoint that it stands for'),
+      .example('$0 convert -m tiny-awq --out tiny-float --format float', 'The dequantized float checkpoint'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },

@@ -68,7 +68,7 @@ export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   }
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
-    `Expected no --${stray[0]} with --data, whose file says what is asked. Leave one of them out.`,
+    `Expected no --${stray[0]} with --data, whose file has the questions. Omit one of them.`,
   );
 }
 

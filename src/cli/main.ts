@@ -89,7 +89,7 @@ const FIRST_EXAMPLES: readonly Example[] = [
     'Ask the packaged model about its picture',
   ],
   ['$0 ask --help', 'The options and examples of a command'],
-  ['$0 doctor', 'What this machine has, and what is missing'],
+  ['$0 doctor', 'Check what is installed, and what is missing'],
 ];
 
 /** Runs the command line `args` and returns its exit code; prints to stdout and stderr. */

@@ -62,7 +62,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
       .option('calibration', {
         type: 'string',
         describe:
-          'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes. Missing answers are asked for, which takes the whole float model in memory',
+          'JSON lines of {image, turns: [{question, answer}]}; default the packaged scenes. Missing answers are generated, which loads the whole float model',
       })
       .option('samples', { type: 'number', describe: 'Maximum number of calibration conversations (128)' })
       .option('rows', {
@@ -81,7 +81,7 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
       )
       .example(
         '$0 quantize -m assets/tiny-nvila --out tiny-all --modules decoder tower projector --samples 8 --report',
-        'Vision tower and projector as well, and what it costs in quality',
+        'Vision tower and projector as well, with a report on quality',
       )
       .example(
         '$0 quantize -m assets/tiny-nvila --out tiny-ct --format compressed-tensors --group-size 32 --symmetric',

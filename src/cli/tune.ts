@@ -89,7 +89,7 @@ function unreachable({ measure, least }: Goal): SparseVilaError {
   return new SparseVilaError(
     'ERR_GOAL',
     `Expected some ratios to keep ${measure} ${least}, but none of the grid do. Ask for less; ` +
-      '`sparsevila evaluate --methods dense` tells what the model has without sparsity.',
+      '`sparsevila evaluate --methods dense` shows what the model reaches without sparsity.',
   );
 }
 

@@ -108,7 +108,7 @@ const bytesOf = (sources: readonly TensorSource[]): number =>
 function loss({ tensors: { folder } }: Part, { sources }: Task): SparseVilaError {
   return new SparseVilaError(
     'ERR_CONVERT_LOSS',
-    `${folder}: "${sources[0]?.name}" cannot be held by the format asked for: values read back differ. Try --dtype bf16 or f32.`,
+    `${folder}: "${sources[0]?.name}" cannot be represented in the requested format: values read back differ. Try --dtype bf16 or f32.`,
   );
 }
 

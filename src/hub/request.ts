@@ -123,7 +123,7 @@ function redirected(name: string, from: URL, location: string): URL {
   const url = URL.canParse(location, from.href) ? new URL(location, from) : undefined;
   const isSafe = url !== undefined && (url.protocol === 'https:' || url.protocol === from.protocol);
   if (isSafe && url.username === '' && url.password === '') return url;
-  throw responseError(name, `${shownUrl(from)} redirects to what is no ${from.protocol}// address without a user`);
+  throw responseError(name, `${shownUrl(from)} redirects to an address that is not ${from.protocol}// without a user`);
 }
 
 /** `Retry-After` in seconds or as a date. */

@@ -134,5 +134,5 @@ const bytesOf = (files: readonly string[]): number =>
 const notStored = (cache: string, name: string): SparseVilaError =>
   new SparseVilaError(
     'ERR_MODEL_MISSING',
-    `${name}: expected it in ${shownPath(cache)}, found nothing. \`sparsevila list\` shows what is there.`,
+    `${name}: expected it in ${shownPath(cache)}, found nothing. \`sparsevila list\` shows its content.`,
   );

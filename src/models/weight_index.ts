@@ -151,7 +151,7 @@ export function extraWeights(folder: string, names: readonly string[]): SparseVi
   const shown = names.slice(0, 5).join(', ');
   return new SparseVilaError(
     'ERR_WEIGHT_EXTRA',
-    `${folder}: ${names.length} tensors that this model has no use for: ${shown}${names.length > 5 ? ', …' : ''}. ` +
+    `${folder}: ${names.length} tensors that this model does not use: ${shown}${names.length > 5 ? ', …' : ''}. ` +
       'Running without them would be a different model; is the model type right?' +
       (names.every((name) => name.endsWith('.bias')) ? ' (Biases may be there when they are all zero.)' : ''),
   );

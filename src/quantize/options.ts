@@ -162,7 +162,7 @@ export function checkShapes(
       'ERR_QUANTIZE_SHAPE',
       `Expected inputs that are a multiple of the group size ${groupSize}` +
         `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${name} [${rows}, ${cols}].` +
-        `${fits.length > 0 ? ` This model takes groups of ${fits.join(', ')}.` : ''}`,
+        `${fits.length > 0 ? ` Try --group-size ${fits.join(' or ')}.` : ''}`,
     );
   }
 }

@@ -105,7 +105,7 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
     kv: oneOf('bf16', 'f32'),
     contextLength: {
       ...integer(2, maxPositions),
-      expected: `an integer from 2 to ${maxPositions} (what the model was made for)`,
+      expected: `an integer from 2 to ${maxPositions} (the model's maximum)`,
     },
     history: HISTORY,
     system: TEXT,

@@ -112,7 +112,7 @@ function parse(bytes: Uint8Array, file: string): { pieces: Piece[]; trainer: Fie
     const pieces = fields.filter(({ number }) => number === 1).map((field) => pieceOf(fieldsOf(bytesOf(field))));
     if (pieces.length === 0) throw new Error('it has no pieces');
     const texts = new Set(pieces.map(({ text }) => text));
-    if (texts.size < pieces.length) throw new Error('a piece stands in it twice');
+    if (texts.size < pieces.length) throw new Error('a piece occurs twice');
     return { pieces, trainer: message(2), normalizer: message(3) };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);

@@ -134,7 +134,7 @@ function encoder(
   const idOfPiece = (piece: string): number => {
     const id = idOf(piece) ?? model.unk_token_id;
     if (id !== undefined) return id;
-    const message = `${file}: the vocabulary has no token for ${JSON.stringify(piece)}, nor one for what is unknown.`;
+    const message = `${file}: the vocabulary has no token for ${JSON.stringify(piece)}, nor an unknown token.`;
     throw new SparseVilaError('ERR_TOKENIZER', `${message} It is damaged or belongs to another tokenizer.`);
   };
   const encode = (text: string, { plain = [], continues = false }: EncodeOptions): number[] => {
