@@ -3,8 +3,9 @@
 import type { Adapter } from './adapter';
 import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
+import { llavaOnevision } from './families/llava_onevision';
 import { qwen2Vl } from './families/qwen2_vl';
 import { smolvlm } from './families/smolvlm';
 import { vila } from './families/vila';
 
-export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext, qwen2Vl, smolvlm];
+export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext, llavaOnevision, qwen2Vl, smolvlm];

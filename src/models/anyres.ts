@@ -10,7 +10,7 @@ import type { ConfigReader } from '../json';
 import type { Canvas, Grid, MediumLayout, Run } from './media';
 import { MARKER } from './media';
 import { squarePatches } from './patches';
-import { selectRows } from './row_maps';
+import { bilinearRows, selectRows } from './row_maps';
 import type { TowerShape } from './tower_config';
 
 export interface Anyres {
@@ -18,6 +18,8 @@ export interface Anyres {
   /** Resolutions in pixels, multiples of the tower's side. */
   readonly resolutions: readonly Size[];
   readonly filter: ResampleFilter;
+  /** Rows and columns to which a map of h × w tokens is brought after the projector; absent: they stay. */
+  readonly shrink?: (h: number, w: number) => Pick<MapPart, 'h' | 'w'>;
 }
 
 /** A range of rows and columns of the map of all tiles. */
@@ -51,11 +53,8 @@ export function resolutionsOf(
   return given.map(([height, width]) => ({ height, width }));
 }
 
-/** The layout of a picture; `shrunk` can reduce the map, for models that resize it after the projector. */
-export function anyres(
-  picture: Size,
-  { tower, resolutions, filter }: Anyres,
-): { readonly layout: MediumLayout; readonly map: MapPart & { readonly base: number } } {
+/** The layout of a picture that is shown whole and in tiles. */
+export function anyres(picture: Size, { tower, resolutions, filter, shrink }: Anyres): MediumLayout {
   const { imageSize: side, patchSize } = tower;
   const cells = Math.floor(side / patchSize);
   const best = bestResolution(picture, resolutions);
@@ -72,15 +71,18 @@ export function anyres(
   });
   const whole: Draw = { step: 'resize', to: { width: side, height: side }, filter };
   const inset = { width: best.width, height: best.height, left, top };
+  const region = regionOf(picture, { to, inset, map, cell: side / cells });
+  const { h, w } = shrink?.(map.h, map.w) ?? map;
   return {
-    layout: {
-      kind: 'image',
-      canvases: [{ frame: 0, steps: [whole] }, ...tileCanvases({ rows, cols, side }, to, inset, filter)],
-      patches: squarePatches(1 + rows * cols, cells, patchSize),
-      merge: selectRows([...Array.from({ length: base }, (_, i) => tokenRow(0, i)), ...tileRows]),
-      ...rowRuns(baseGrid(picture, side, patchSize), mapGrid(picture, to, inset, map, side / cells)),
-    },
-    map: { ...map, base },
+    kind: 'image',
+    canvases: [{ frame: 0, steps: [whole] }, ...tileCanvases({ rows, cols, side }, to, inset, filter)],
+    patches: squarePatches(1 + rows * cols, cells, patchSize),
+    merge: selectRows([...Array.from({ length: base }, (_, i) => tokenRow(0, i)), ...tileRows]),
+    ...((h !== map.h || w !== map.w) && { pool: bilinearRows({ t: 1, h: map.h, w: map.w }, { h, w }, base) }),
+    ...rowRuns(squareGrid(wholePicture(picture), tower), {
+      ...{ t: 1, h, w, frames: [0] },
+      cells: evenCells(region, h, w),
+    }),
   };
 }
 
@@ -90,15 +92,14 @@ export function rowOfPatch({ classToken }: TowerShape, cells: number): (canvas: 
   return (canvas, patch) => canvas * (cells * cells + first) + first + patch;
 }
 
-/** The grid of a picture shown as one square. */
-export function baseGrid(picture: Size, side: number, patch: number): Grid {
-  const cells = Math.floor(side / patch);
-  const shown = { size: side, patch, block: 1 };
-  return { t: 1, h: cells, w: cells, frames: [0], cells: cellsOfRegion(wholePicture(picture), shown) };
+/** The grid of a region of the picture shown as one square. */
+export function squareGrid(region: Region, { imageSize: size, patchSize: patch }: TowerShape): Grid {
+  const cells = Math.floor(size / patch);
+  return { t: 1, h: cells, w: cells, frames: [0], cells: cellsOfRegion(region, { size, patch, block: 1 }) };
 }
 
 /** A run for the base, and one for each row of the map, which newlines follow. For a very long picture only newlines may remain, or not even those. */
-export function rowRuns(base: Grid, map: Grid): Pick<MediumLayout, 'grids' | 'runs' | 'text'> {
+function rowRuns(base: Grid, map: Grid): Pick<MediumLayout, 'grids' | 'runs' | 'text'> {
   const first = base.h * base.w;
   const isEmpty = map.h * map.w === 0;
   const runs: Run[] = [{ grid: 0, from: 0, to: first, ...(isEmpty && map.h > 0 && { newlines: map.h }) }];
@@ -156,14 +157,16 @@ function tileCanvases(
   });
 }
 
-/** The unpadded map on its picture; `cell`: pixels of the resolution per token. */
-function mapGrid(picture: Size, to: Size, { left, top }: Region, map: MapPart, cell: number): Grid {
+/** The part of the picture that the unpadded map shows; `cell`: pixels of the resolution per token. */
+function regionOf(
+  picture: Size,
+  { to, inset, map, cell }: { readonly to: Size; readonly inset: Region; readonly map: MapPart; readonly cell: number },
+): Region {
   const [x, y] = [picture.width / to.width, picture.height / to.height];
-  const region = {
-    left: (map.left * cell - left) * x,
-    top: (map.top * cell - top) * y,
+  return {
+    left: (map.left * cell - inset.left) * x,
+    top: (map.top * cell - inset.top) * y,
     width: map.w * cell * x,
     height: map.h * cell * y,
   };
-  return { t: 1, h: map.h, w: map.w, frames: [0], cells: evenCells(region, map.h, map.w) };
 }

@@ -36,6 +36,12 @@ export interface TextSource {
   readonly strips?: boolean;
 }
 
+/** How many media a turn has, and how many of them are images; by default all. */
+export interface TurnMedia {
+  readonly media: number;
+  readonly images?: number;
+}
+
 export interface Plan {
   /** The checkpoint's folder. */
   readonly folder: string;
@@ -60,5 +66,5 @@ export interface Plan {
   /** Whether videos are taken. */
   readonly videos: boolean;
   /** The layout of one of the media of a turn: some families show one picture differently from several. */
-  layout(size: MediumSize, turn: { readonly media: number }): MediumLayout;
+  layout(size: MediumSize, turn: TurnMedia): MediumLayout;
 }

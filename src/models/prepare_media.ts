@@ -4,7 +4,7 @@ import { SparseVilaError } from '../errors';
 import { type Draw, draw } from '../image/canvas';
 import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
 import type { MediaInput, MediumLayout, MediumSize, PreparedMedium } from './media';
-import type { Plan } from './plan';
+import type { Plan, TurnMedia } from './plan';
 
 /**
  * Decodes, lays out and draws the media of a turn one after another, and a video frame by frame.
@@ -16,7 +16,7 @@ export async function prepareMedia(
   options: DecodeOptions,
 ): Promise<PreparedMedium[]> {
   const prepared: PreparedMedium[] = [];
-  const turn = { media: media.length };
+  const turn = { media: media.length, images: media.filter(({ kind }) => kind === 'image').length };
   for (const medium of media) {
     if (medium.kind === 'video' && !plan.videos) throw noVideos(plan);
     prepared.push(await prepareMedium(plan, medium, turn, options));
@@ -27,7 +27,7 @@ export async function prepareMedia(
 async function prepareMedium(
   plan: Plan,
   medium: MediaInput,
-  turn: { readonly media: number },
+  turn: TurnMedia,
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
   const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;

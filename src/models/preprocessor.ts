@@ -9,7 +9,7 @@ import { type ConfigReader, configReader, type Json } from '../json';
 
 /** What a family supports of its image processor. */
 export interface ProcessorSpec {
-  /** Names of the classes, without ImageProcessor or FeatureExtractor, which may follow. */
+  /** Names of the classes, without ImageProcessor, VideoProcessor or FeatureExtractor. */
   readonly classes: readonly string[];
   /** The defaults of the class; a file holds only the differences. */
   readonly defaults: Json;
@@ -23,8 +23,8 @@ export function processorSettings(
   images: ConfigReader,
   { classes, defaults, steps, ignored }: ProcessorSpec,
 ): ConfigReader {
-  const known = new RegExp(`^(${classes.join('|')})(ImageProcessor|FeatureExtractor)(Fast|Pil)?$`);
-  for (const key of ['image_processor_type', 'feature_extractor_type'])
+  const known = new RegExp(`^(${classes.join('|')})(ImageProcessor|VideoProcessor|FeatureExtractor)(Fast|Pil)?$`);
+  for (const key of ['image_processor_type', 'video_processor_type', 'feature_extractor_type'])
     if (images.has(key) && !known.test(images.string(key)))
       throw images.unsupported(key, classes.map((name) => `${name}ImageProcessor`).join(' or '));
   for (const key of Object.keys(images.json)) {

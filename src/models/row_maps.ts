@@ -44,6 +44,49 @@ export function areaTaps(from: number, to: number): number[][] {
   });
 }
 
+/**
+ * Bilinear resampling of planes of h × w rows to planes of another size, after `first` rows that stay as they are. No antialiasing.
+ * Source: torch `interpolate`, bilinear, align_corners false.
+ */
+export function bilinearRows(
+  { t, h, w }: { readonly t: number; readonly h: number; readonly w: number },
+  to: { readonly h: number; readonly w: number },
+  first = 0,
+): RowMap {
+  const [down, across] = [bilinearTaps(h, to.h), bilinearTaps(w, to.w)];
+  const from: number[] = [];
+  const weights: number[] = [];
+  for (let row = 0; row < first; row++) {
+    from.push(row, -1, -1, -1);
+    weights.push(1, 0, 0, 0);
+  }
+  for (let plane = 0; plane < t; plane++)
+    for (const y of down)
+      for (const x of across) {
+        const at = (row: number, col: number): number => first + (plane * h + row) * w + col;
+        from.push(at(y.near, x.near), at(y.near, x.far), at(y.far, x.near), at(y.far, x.far));
+        weights.push(
+          (1 - y.share) * (1 - x.share),
+          (1 - y.share) * x.share,
+          y.share * (1 - x.share),
+          y.share * x.share,
+        );
+      }
+  return { rows: from.length / 4, parts: 1, taps: 4, from: Int32Array.from(from), weights: Float32Array.from(weights) };
+}
+
+/** For each of `to` outputs, its two neighbours among `from` inputs, and the share of the farther one. */
+function bilinearTaps(
+  from: number,
+  to: number,
+): { readonly near: number; readonly far: number; readonly share: number }[] {
+  return Array.from({ length: to }, (_, i) => {
+    const center = Math.max(0, (from / to) * (i + 0.5) - 0.5);
+    const near = Math.floor(center);
+    return { near, far: Math.min(near + 1, from - 1), share: center - near };
+  });
+}
+
 /** Concatenates maps; the inputs of map i begin at row `starts[i]`. */
 export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): RowMap {
   const [first] = maps;

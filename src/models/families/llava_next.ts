@@ -38,7 +38,7 @@ export const llavaNext: Adapter = {
       ...llavaPlan(files, { tower, images, text, strategy: 'default', layer: -2, marker: 32000 }),
       newline: 'image_newline',
       videos: false,
-      layout: (size) => anyres(size, settings).layout,
+      layout: (size) => anyres(size, settings),
     };
   },
 };

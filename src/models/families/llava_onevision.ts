@@ -1,0 +1,150 @@
+// LLaVA-OneVision (`llava_onevision`): SigLIP, LLaVA's projector, a Qwen2 decoder. One picture of a turn in tiles (`anyres`), whose map is
+// made smaller after the projector when it is large; several as one square each; videos at half of the rows and columns of each frame.
+// Source: transformers 5.24 `modeling_llava_onevision.py`, `processing_llava_onevision.py`, `image_processing_pil_llava_onevision.py`.
+
+import type { Rgb } from '../../image/canvas';
+import { evenCells, paddedSquare } from '../../image/cells';
+import type { ResampleFilter } from '../../image/resample';
+import type { ConfigReader, Json } from '../../json';
+import type { Adapter } from '../adapter';
+import { anyres, resolutionsOf, squareGrid } from '../anyres';
+import { llavaPlan } from '../llava_plan';
+import { MARKER, type MediumLayout, type MediumSize } from '../media';
+import { squarePatches } from '../patches';
+import {
+  CLIP_PIXELS,
+  type ProcessorSpec,
+  parseFilter,
+  parseNormalization,
+  processorSettings,
+  requireSquare,
+} from '../preprocessor';
+import { bilinearRows, selectRows } from '../row_maps';
+import { siglipTower, type TowerShape } from '../tower_config';
+
+/** LlavaOnevisionConfig's default for an absent vision_config. */
+const SIGLIP_384 = {
+  ...{ hidden_size: 1152, intermediate_size: 4304, num_hidden_layers: 26, num_attention_heads: 16 },
+  ...{ image_size: 384, patch_size: 14 },
+};
+
+const SIDES = [1, 2, 3, 4, 5, 6].map((tiles) => tiles * 384);
+/** The default of LlavaOnevisionConfig and its processor. */
+const PINPOINTS = SIDES.flatMap((height) => SIDES.map((width) => [height, width]));
+
+const SQUARE_384: Json = { size: { height: 384, width: 384 }, resample: 3, ...CLIP_PIXELS };
+const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
+/** do_pad fills up batches, which makes no difference to a picture. */
+const IMAGES: ProcessorSpec = { classes: ['LlavaOnevision'], defaults: SQUARE_384, steps: STEPS, ignored: ['do_pad'] };
+/** Frames are sampled before they get here. */
+const VIDEOS: ProcessorSpec = { ...IMAGES, ignored: ['do_pad', 'do_sample_frames'] };
+
+export const llavaOnevision: Adapter = {
+  types: ['llava_onevision'],
+  plan(files) {
+    const { root } = files;
+    const images = processorSettings(files.images, IMAGES);
+    const videos = processorSettings(files.videos, VIDEOS);
+    const tower = siglipTower(files.part('vision_config', root.has('vision_config') ? {} : SIGLIP_384));
+    for (const settings of [images, videos]) requireSquare(settings, 'size', tower.imageSize);
+    requireSamePixels(images, videos);
+    if (images.has('crop_size')) requireSquare(images, 'crop_size', tower.imageSize);
+    const resolutions = resolutionsOf(root, images, tower.imageSize, PINPOINTS);
+    const shrink = shrinkOf(root, Math.floor(tower.imageSize / tower.patchSize));
+    const settings = { tower, resolutions, filter: parseFilter(images), shrink };
+    const [r, g, b] = parseNormalization(images).mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
+    const square = { tower, filter: settings.filter, color: [r, g, b] as const };
+    const text = { model_type: 'qwen2' };
+    return {
+      ...llavaPlan(files, { tower, images, text, strategy: 'full', layer: -1, marker: 151646 }),
+      newline: 'image_newline',
+      videos: true,
+      videoPlaceholder: '<video>',
+      layout(size, { media, images: pictures = media }) {
+        if (size.kind === 'video') return film(size, square);
+        return pictures > 1 ? padded(size, square) : anyres(size, settings);
+      },
+    };
+  },
+};
+
+/** Pictures and frames become numbers in the same way. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+function requireSamePixels(images: ConfigReader, videos: ConfigReader): void {
+  const read = (settings: ConfigReader): string =>
+    JSON.stringify([parseNormalization(settings), parseFilter(settings)]);
+  if (read(videos) !== read(images))
+    throw videos.unsupported('image_mean', 'with image_std, rescale_factor and resample, what images have');
+}
+
+/** `vision_aspect_ratio`, `anyres_max_N`: a map of more than 1.21 N squares of cells × cells tokens is brought to N. */
+function shrinkOf(root: ConfigReader, cells: number): (h: number, w: number) => { h: number; w: number } {
+  const key = 'vision_aspect_ratio';
+  const most = /^anyres_max_([1-9]\d*)$/.exec(root.has(key) ? root.string(key) : 'anyres_max_9')?.[1];
+  if (most === undefined) throw root.unsupported(key, 'anyres_max_N');
+  return (h, w) => {
+    const ratio = Math.sqrt((h * w) / (Number(most) * cells ** 2));
+    return ratio > 1.1 ? { h: floorDivided(h, ratio), w: floorDivided(w, ratio) } : { h, w };
+  };
+}
+
+/** Python's a // b. */
+function floorDivided(a: number, b: number): number {
+  const quotient = (a - (a % b)) / b;
+  const floor = Math.floor(quotient);
+  return quotient - floor > 0.5 ? floor + 1 : floor;
+}
+
+interface Square {
+  readonly tower: TowerShape;
+  readonly filter: ResampleFilter;
+  readonly color: Rgb;
+}
+
+/** One of several pictures: centered on a square of the mean color, and a newline. */
+function padded(picture: MediumSize, { tower, filter, color }: Square): MediumLayout {
+  const region = paddedSquare(picture);
+  const { left, top, width, height } = region;
+  const { imageSize: side, patchSize } = tower;
+  const grid = squareGrid(region, tower);
+  const tokens = grid.h * grid.w;
+  return {
+    kind: 'image',
+    canvases: [
+      {
+        frame: 0,
+        steps: [
+          { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, color },
+          { step: 'resize', to: { width: side, height: side }, filter },
+        ],
+      },
+    ],
+    patches: squarePatches(1, grid.h, patchSize),
+    merge: selectRows(Array.from({ length: tokens }, (_, i) => i)),
+    grids: [grid],
+    runs: [{ grid: 0, from: 0, to: tokens, newlines: 1 }],
+    text: MARKER,
+  };
+}
+
+/** Each frame as one square, at half of its rows and columns after the projector; a newline at the end. */
+function film({ width, height, frames }: MediumSize, { tower, filter }: Square): MediumLayout {
+  const { imageSize: side, patchSize } = tower;
+  const cells = Math.floor(side / patchSize);
+  const half = Math.ceil(cells / 2);
+  const resize = { step: 'resize', to: { width: side, height: side }, filter } as const;
+  return {
+    kind: 'video',
+    canvases: Array.from({ length: frames }, (_, frame) => ({ frame, steps: [resize] })),
+    patches: squarePatches(frames, cells, patchSize),
+    merge: selectRows(Array.from({ length: frames * cells * cells }, (_, i) => i)),
+    pool: bilinearRows({ t: frames, h: cells, w: cells }, { h: half, w: half }),
+    grids: [
+      {
+        ...{ t: frames, h: half, w: half, frames: Array.from({ length: frames }, (_, i) => i) },
+        cells: evenCells({ width, height }, half, half),
+      },
+    ],
+    runs: [{ grid: 0, from: 0, to: frames * half * half, newlines: 1 }],
+    text: MARKER,
+  };
+}
