@@ -2,9 +2,8 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
-import { writeSafetensors } from '../../src/checkpoint/safetensors_writer';
-import { openTensors } from '../../src/checkpoint/tensors';
+import { openCheckpoint, readSafetensorsHeader, readTensor } from '../../src/checkpoint/safetensors';
+import { copyOf, writeSafetensors } from '../../src/checkpoint/safetensors_writer';
 import { convert } from '../../src/convert/convert';
 
 const FORMATS = resolve(__dirname, '../../../spec/fixtures/awq/formats');
@@ -25,11 +24,10 @@ const isStack = (name: string): boolean => name.startsWith('stack.');
 async function checkpoint(format: string, name: string, keep: (tensor: string) => boolean): Promise<string> {
   const out = at(name);
   mkdirSync(out);
-  const tensors = openTensors(join(FORMATS, format));
-  const names = [...tensors.entries.keys()].filter(keep);
+  const entries = [...openCheckpoint(join(FORMATS, format)).values()].filter(({ name }) => keep(name));
   await writeSafetensors(
     join(out, 'model.safetensors'),
-    names.map((tensor) => tensors.copy(tensor)),
+    entries.map((entry) => copyOf(entry)),
   );
   const settings = CONFIGS[format];
   writeFileSync(join(out, 'config.json'), JSON.stringify(settings ? { quantization_config: settings } : {}));

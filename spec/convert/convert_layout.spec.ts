@@ -2,8 +2,7 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { openCheckpoint } from '../../src/checkpoint/safetensors';
-import { readBytes } from '../../src/checkpoint/tensors';
+import { openCheckpoint, readBytes } from '../../src/checkpoint/safetensors';
 import { convert } from '../../src/convert/convert';
 import { loadModel, planOf } from '../../src/models/load';
 import { tokensOf } from '../../src/models/media';

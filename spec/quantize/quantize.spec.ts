@@ -2,9 +2,8 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { openCheckpoint, readSafetensorsHeader } from '../../src/checkpoint/safetensors';
-import { writeSafetensors } from '../../src/checkpoint/safetensors_writer';
-import { openTensors } from '../../src/checkpoint/tensors';
+import { openCheckpoint, readSafetensorsHeader, type TensorEntry } from '../../src/checkpoint/safetensors';
+import { copyOf, writeSafetensors } from '../../src/checkpoint/safetensors_writer';
 import { loadModel, loadRowModel } from '../../src/models/load';
 import { readCalibration, sequenceOf } from '../../src/quantize/calibration';
 import { packagedScenes } from '../../src/quantize/options';
@@ -123,9 +122,9 @@ describe('files', () => {
 
 it('a head of its own is quantised when asked for, and every form is loaded and answers', async () => {
   cpSync(TINY, at('untied'), { recursive: true });
-  const tensors = openTensors(join(TINY, 'llm'));
-  const copies = [...tensors.entries.keys()].map((name) => tensors.copy(name));
-  const head = tensors.copy('model.embed_tokens.weight', 'lm_head.weight');
+  const entries = openCheckpoint(join(TINY, 'llm'));
+  const copies = [...entries.values()].map((entry) => copyOf(entry));
+  const head = copyOf(entries.get('model.embed_tokens.weight') as TensorEntry, 'lm_head.weight');
   await writeSafetensors(join(at('untied'), 'llm', 'model.safetensors'), [...copies, head]);
   const options = { model: at('untied'), method: 'rtn' as const, groupSize: 64, modules: ['decoder', 'head'] as const };
   for (const format of ['autoawq', 'compressed-tensors'] as const) {

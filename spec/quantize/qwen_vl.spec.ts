@@ -10,8 +10,8 @@ import { readJson } from '../../src/json';
 import { loadModel, planOf } from '../../src/models/load';
 import { float32, floats } from '../../src/ops/run';
 import { floatOps, readBlock } from '../../src/quantize/block_weights';
-import { openPartFiles } from '../../src/quantize/part_files';
-import { partOf, pictureRows } from '../../src/quantize/parts';
+import { checkQuantizeOptions } from '../../src/quantize/options';
+import { floatsOf, type OpenPart, openParts, partOf, pictureRows } from '../../src/quantize/parts';
 import { start } from '../../src/runtime/start';
 import { TOLERANCES } from '../../testing/ops/tolerance';
 import { FIXTURES } from '../support/assets';
@@ -95,7 +95,7 @@ it('the rows of a calibration run through the float tower as pictures do', async
   const samples = [{ images: IMAGES.slice(0, 1), turns: [] }];
   const plan = planOf(MODEL);
   const part = partOf(plan, 'tower', 1);
-  const files = openPartFiles(plan, 'tower');
+  const [open] = openParts(plan, checkQuantizeOptions({ model: MODEL, out: 'unused' })) as [OpenPart];
   const [first] = await pictureRows(part, { model: MODEL, samples });
   if (first === undefined) throw new Error('rows of a picture');
   let { x } = first;
@@ -103,7 +103,7 @@ it('the rows of a calibration run through the float tower as pictures do', async
   for (const [i, name] of part.blocks.entries()) {
     const ops = floatOps(
       part.block,
-      readBlock(part.block, (tensor, shape) => files.floats(name + tensor, shape)),
+      readBlock(part.block, (tensor, shape) => floatsOf(open, name + tensor, shape)),
     );
     const input = float32(x, [x.length / e, e]);
     const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(first, i) }, input));

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import type { Json } from '../json';
 import { replaceFile } from '../runtime/atomic';
 import type { QuantizedFormat, RawTensor } from './formats';
-import { type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
-import type { Tensors } from './tensors';
+import type { TensorEntry } from './safetensors';
+import { copyOf, type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
 
 /** Bytes of a shard, as Hugging Face writes them. */
 const SHARD_BYTES = 4 * 2 ** 30;
@@ -60,17 +60,14 @@ function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource
 }
 
 /** The original's tensors in order, some replaced by others of their name; a module's new parts stand beside or instead of its weight. */
-export function mergedTensors(tensors: Tensors, replaced: ReadonlyMap<string, TensorSource>): TensorSource[] {
+export function mergedTensors(entries: readonly TensorEntry[], made: readonly TensorSource[]): TensorSource[] {
+  const known = new Set(entries.map(({ name }) => name));
   const partsOf = new Map<string, TensorSource[]>();
-  for (const source of replaced.values()) {
-    if (tensors.entries.has(source.name)) continue;
-    const weight = source.name.replace(/\.[^.]*$/, '.weight');
-    partsOf.set(weight, [...(partsOf.get(weight) ?? []), source]);
+  for (const source of made) {
+    const place = known.has(source.name) ? source.name : source.name.replace(/\.[^.]*$/, '.weight');
+    partsOf.set(place, [...(partsOf.get(place) ?? []), source]);
   }
-  return [...tensors.entries.keys()].flatMap((name) => {
-    const [same, parts] = [replaced.get(name), partsOf.get(name) ?? []];
-    return same !== undefined ? [same, ...parts] : parts.length > 0 ? parts : [tensors.copy(name)];
-  });
+  return entries.flatMap((entry) => partsOf.get(entry.name) ?? [copyOf(entry)]);
 }
 
 /** Whether a file is weights or their index: what a new checkpoint of the same folder replaces. */

@@ -20,6 +20,9 @@ const bitsOf = (dtype: TensorDtype): number => Number(/\d+/.exec(dtype)?.[0] ?? 
 const MAX_HEADER_BYTES = 100_000_000;
 const WEIGHTS = { what: 'a safetensors file', missing: 'ERR_CHECKPOINT_MISSING' } as const;
 
+/** Tensors by name, in the order of their files. */
+export type TensorEntries = ReadonlyMap<string, TensorEntry>;
+
 /** One tensor of a checkpoint: row-major, little-endian. */
 export interface TensorEntry {
   name: string;
@@ -83,6 +86,21 @@ export function readTensor(entry: TensorEntry): Float32Array {
     'ERR_WEIGHT_DTYPE',
     `${file}: expected BF16, F16 or F32 for ${shown(name)}, received ${dtype}.`,
   );
+}
+
+/** One tensor widened to f32. @throws SparseVilaError `ERR_NOT_FINITE`; what `readTensor` throws */
+export function readFloats(entry: TensorEntry): Float32Array {
+  const values = readTensor(entry);
+  // A plain loop: `findIndex` takes ten times as long.
+  for (let i = 0; i < values.length; i++) {
+    if (Number.isFinite(values[i])) continue;
+    throw new SparseVilaError(
+      'ERR_NOT_FINITE',
+      `${entry.file}: ${shown(entry.name)} holds ${values[i]} at element ${i}. A checkpoint with such weights cannot be quantized; ` +
+        'download it again.',
+    );
+  }
+  return values;
 }
 
 function readHeader(file: string): { json: Record<string, unknown>; dataStart: number; fileBytes: number } {

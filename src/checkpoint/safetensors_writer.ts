@@ -5,7 +5,7 @@
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { SparseVilaError } from '../errors';
 import { temporaryName, writeError } from '../runtime/atomic';
-import type { TensorDtype } from './safetensors';
+import { readBytes, type TensorDtype, type TensorEntry } from './safetensors';
 
 /** A tensor to be written. Its bytes are asked for when its turn comes, once. */
 export interface TensorSource {
@@ -16,8 +16,18 @@ export interface TensorSource {
   bytes(): Uint8Array | AsyncIterable<Uint8Array>;
 }
 
+/** A tensor of a checkpoint as it is, by another name if there is one. */
+export function copyOf(entry: TensorEntry, name = entry.name): TensorSource {
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
+      yield readBytes(entry, at, Math.min(PIECE_BYTES, entry.bytes - at));
+  }
+  return { name, dtype: entry.dtype, shape: entry.shape, byteLength: entry.bytes, bytes: pieces };
+}
+
+const PIECE_BYTES = 64 * 2 ** 20;
+
 export interface WriteOptions {
-  readonly metadata?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal | undefined;
   /** Called with the bytes written since the last call. */
   readonly onBytes?: (bytes: number) => void;
@@ -37,7 +47,7 @@ export async function writeSafetensors(
   try {
     const handle = await open(temporary, 'wx');
     try {
-      await writeAll(handle, headerBytes(tensors, options.metadata ?? {}));
+      await writeAll(handle, headerBytes(tensors));
       for (const tensor of tensors) await writeTensor(handle, tensor, options);
       await handle.sync();
     } finally {
@@ -56,9 +66,9 @@ function elementBytes({ byteLength, shape }: TensorSource): number {
 }
 
 /** The length and the JSON header, padded with spaces so that the data starts at a multiple of 8. */
-function headerBytes(tensors: readonly TensorSource[], metadata: Readonly<Record<string, string>>): Uint8Array {
+function headerBytes(tensors: readonly TensorSource[]): Uint8Array {
   const header: Record<string, unknown> = Object.create(null); // a tensor may be called __proto__
-  header.__metadata__ = { format: 'pt', ...metadata };
+  header.__metadata__ = { format: 'pt' };
   let end = 0;
   for (const { name, dtype, shape, byteLength } of tensors) {
     if (name in header) throw new SparseVilaError('ERR_CHECKPOINT_INVALID', `Tensor "${name}" is given twice.`);

@@ -10,7 +10,7 @@ import { isPresent, shownPath } from '../files';
 import { readJson } from '../json';
 import { replaceFile, syncFolder, writeError } from '../runtime/atomic';
 import { isLockFile, type Lock, takeLock } from '../runtime/lock';
-import type { Tensors } from './tensors';
+import type { TensorEntry } from './safetensors';
 
 export interface WorkFolder {
   /** Where finished steps' files go. */
@@ -28,8 +28,7 @@ export interface WorkFolder {
 }
 
 /** What a run depends on, as one text: its options, and names, sizes and times of the tensors and files that it reads. */
-export function runKey(options: unknown, tensors: readonly Tensors[]): string {
-  const entries = tensors.flatMap((one) => [...one.entries.values()]);
+export function runKey(options: unknown, entries: readonly TensorEntry[]): string {
   const hash = createHash('sha256').update(JSON.stringify(options));
   for (const { name, dtype, shape, offset } of entries) hash.update(JSON.stringify([name, dtype, shape, offset]));
   for (const file of new Set(entries.map((entry) => entry.file))) {

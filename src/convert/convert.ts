@@ -7,8 +7,8 @@ import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { copyTree } from '../checkpoint/copy_tree';
 import { isWeightFile, writeCheckpoint, writeJson } from '../checkpoint/export';
+import { openCheckpoint, type TensorEntries } from '../checkpoint/safetensors';
 import type { TensorSource } from '../checkpoint/safetensors_writer';
-import { openTensors, type Tensors } from '../checkpoint/tensors';
 import { openWorkFolder, runKey, type WorkFolder } from '../checkpoint/work_folder';
 import { codeOf, SparseVilaError } from '../errors';
 import type { Json } from '../json';
@@ -75,7 +75,7 @@ export async function convert(given: ConvertOptions): Promise<ConvertResult> {
   };
   const key = runKey(
     [resolve(model), options.format, options.dtype, options.layout],
-    checkpoint.parts.map(({ tensors }) => tensors),
+    checkpoint.parts.flatMap(({ entries }) => [...entries.values()]),
   );
   const work = openWorkFolder(out, key, [model]);
   const made = join(work.folder, `made-${key.slice(0, 16)}`);
@@ -84,7 +84,7 @@ export async function convert(given: ConvertOptions): Promise<ConvertResult> {
     const pace = pacer(signal);
     for (const { part, tasks: own } of plans)
       for (const task of own) {
-        if (!task.check(written.get(placeOf(part.name, layout).folder) as Tensors)) throw loss(part, task);
+        if (!task.check(written.get(placeOf(part.name, layout).folder) as TensorEntries)) throw loss(part, task);
         onBytes(bytesOf(task.sources));
         await pace();
       }
@@ -105,7 +105,7 @@ export async function convert(given: ConvertOptions): Promise<ConvertResult> {
 const bytesOf = (sources: readonly TensorSource[]): number =>
   sources.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
-function loss({ tensors: { folder } }: Part, { sources }: Task): SparseVilaError {
+function loss({ folder }: Part, { sources }: Task): SparseVilaError {
   return new SparseVilaError(
     'ERR_CONVERT_LOSS',
     `${folder}: "${sources[0]?.name}" cannot be represented in the requested format: values read back differ. Try --dtype bf16 or f32.`,
@@ -133,11 +133,11 @@ async function writeParts(
   checkpoint: Checkpoint,
   plans: readonly PartPlan[],
   { layout, model, onBytes, signal }: Writing,
-): Promise<Map<string, Tensors>> {
+): Promise<Map<string, TensorEntries>> {
   const configs = new Map<Part['name'], Json>();
   const sources = new Map<string, TensorSource[]>();
   for (const { part, tasks, ...facts } of plans) {
-    if (part.config !== undefined) configs.set(part.name, configOf(part.config, facts, part.tensors));
+    if (part.config !== undefined) configs.set(part.name, configOf(part.config, facts, part.entries));
     const { folder } = placeOf(part.name, layout);
     sources.set(folder, [...(sources.get(folder) ?? []), ...tasks.flatMap((task) => task.sources)]);
   }
@@ -149,12 +149,12 @@ async function writeParts(
   await requireSpace(made, bytesOf([...sources.values()].flat()) - finished);
   const skip = (path: string): boolean => owned.has(path) || isWeightFile(path);
   await copyTree(model, made, { skip, move, parts: VILA_PARTS.map((name) => join(model, name)), signal });
-  const written = new Map<string, Tensors>();
+  const written = new Map<string, TensorEntries>();
   for (const folder of sources.keys()) await mkdir(join(made, folder), { recursive: true });
   for (const [path, json] of files) writeJson(join(made, path), json);
   for (const [folder, tensors] of sources) {
     await writeCheckpoint(join(made, folder), tensors, { onBytes, signal, resume: true });
-    written.set(folder, openTensors(join(made, folder)));
+    written.set(folder, openCheckpoint(join(made, folder)));
   }
   return written;
 }

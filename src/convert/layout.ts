@@ -3,7 +3,7 @@
 
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { openTensors, type Tensors, withPrefix } from '../checkpoint/tensors';
+import { openCheckpoint, type TensorEntries } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import { isPresent } from '../files';
 import { type Json, readJson } from '../json';
@@ -20,7 +20,9 @@ type VilaPart = (typeof VILA_PARTS)[number];
 /** One part of a checkpoint: a folder's weights, or those of one prefix. '.' is a folder of no known layout. */
 export interface Part {
   readonly name: VilaPart | '.';
-  readonly tensors: Tensors;
+  readonly folder: string;
+  /** Without the prefix in their names. */
+  readonly entries: TensorEntries;
   /** Undefined where the part has none. */
   readonly config: Json | undefined;
 }
@@ -54,24 +56,33 @@ export function openParts(model: string): Checkpoint {
   const isVila = vila.types.includes(String(type));
   const root = isVila ? withImpliedTemplate(given, textFolder, resolve(model)) : given;
   if (isHfType(type)) {
-    const all = openTensors(model);
+    const all = openCheckpoint(model);
     const projector = { architectures: ['MultimodalProjector'], mm_projector_type: HF_TYPES[type]?.projector };
     const implied = { ...projector, model_type: 'v2l_projector' };
     const parts = VILA_PARTS.map((name): Part => {
       const config = root[CONFIG_KEYS[name]] ?? (name === 'mm_projector' ? implied : undefined);
-      return { name, tensors: withPrefix(all, `${name}.`), config: config as Json | undefined };
+      return { name, folder: model, entries: withoutPrefix(all, `${name}.`), config: config as Json | undefined };
     });
     return { layout: 'hf', root, parts };
   }
   const named = [...VILA_PARTS, '.' as const].filter((name) => hasWeights(join(model, name)));
   const parts = named.map((name): Part => {
     const config = name === '.' ? root : jsonAt(join(model, name, 'config.json'));
-    return { name, tensors: openTensors(join(model, name)), config };
+    const folder = join(model, name);
+    return { name, folder, entries: openCheckpoint(folder), config };
   });
   if (VILA_PARTS.every((name) => named.includes(name)))
     return { layout: 'folders', root, parts: parts.filter(({ name }) => name !== '.') };
   if (parts.length > 0) return { layout: undefined, root, parts };
   throw new SparseVilaError('ERR_MODEL_MISSING', `Expected a checkpoint with safetensors at ${model}, found none.`);
+}
+
+/** The tensors whose names begin with `prefix`, named without it. */
+function withoutPrefix(all: TensorEntries, prefix: string): TensorEntries {
+  const own = [...all.values()].filter(({ name }) => name.startsWith(prefix));
+  return new Map(
+    own.map((entry) => [entry.name.slice(prefix.length), { ...entry, name: entry.name.slice(prefix.length) }]),
+  );
 }
 
 /** Where part `name` is written: a folder, and what precedes its tensors' names. */

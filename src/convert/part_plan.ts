@@ -5,7 +5,7 @@ import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
 import type { FloatDtype } from '../checkpoint/half';
 import type { QuantizedModule } from '../checkpoint/quantized';
 import { readQuantization } from '../checkpoint/quantized_config';
-import type { Tensors } from '../checkpoint/tensors';
+import type { TensorEntries } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import type { ConvertOptions } from './convert';
@@ -33,7 +33,7 @@ export function planParts(
 ): PartPlan[] {
   const found = parts.map((part) => ({
     part,
-    modules: quantizedModules(part.tensors, readQuantization(part.tensors.folder)),
+    modules: quantizedModules(part.entries, readQuantization(part.folder)),
   }));
   // Of a 4-bit checkpoint some parts are float.
   if (format !== undefined && format !== 'float' && found.every(({ modules }) => modules.length === 0))
@@ -48,18 +48,18 @@ function planPart(
   modules: readonly QuantizedModule[],
   { format, dtype, prefix }: { format: TargetFormat | undefined; dtype: FloatDtype | undefined; prefix: string },
 ): PartPlan {
-  const { tensors } = part;
+  const { entries, folder } = part;
   const [first] = modules;
   const to = format ?? (first === undefined ? 'float' : WRITTEN[first.format]);
   if (to === undefined) {
     throw new SparseVilaError(
       'ERR_WEIGHT_FORMAT',
-      `${tensors.folder}: ${first?.format} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
+      `${folder}: ${first?.format} is read but not written. Give --format ${TARGET_FORMATS.join(' or ')} as well.`,
     );
   }
   const symmetric = to !== 'float' && modules.every((module) => readMatrix(module).zero.every((zero) => zero === 8));
   if (to === 'float' || first === undefined) {
-    const tasks = tasksOf(tensors, modules, { format: 'float', dtype, symmetric, prefix });
+    const tasks = tasksOf(entries, modules, { format: 'float', dtype, symmetric, prefix });
     return { part, tasks, dtype: dtype ?? (first && 'F16'), quantization: undefined };
   }
   // Configs have one group size for all.
@@ -67,18 +67,18 @@ function planPart(
   if (other !== undefined) {
     throw new SparseVilaError(
       'ERR_WEIGHT_FORMAT',
-      `${tensors.folder}: expected one group size, received groups of ${first.group} for "${first.name}" and of ${other.group} for ` +
+      `${folder}: expected one group size, received groups of ${first.group} for "${first.name}" and of ${other.group} for ` +
         `"${other.name}". Only --format float takes both.`,
     );
   }
-  const tasks = tasksOf(tensors, modules, { format: to, dtype, symmetric, prefix });
+  const tasks = tasksOf(entries, modules, { format: to, dtype, symmetric, prefix });
   const ignore = floatLinears(part, to, modules);
   return { part, tasks, dtype, quantization: { format: to, groupSize: first.group, symmetric, ignore } };
 }
 
 /** Linear layers of a 4-bit part that are in floating point: those that its config lists; without one, an output head and a tower's pooling head. */
 function floatLinears(
-  { name, config, tensors }: Part,
+  { name, config, entries }: Part,
   to: QuantizedFormat,
   modules: readonly QuantizedModule[],
 ): string[] {
@@ -87,7 +87,7 @@ function floatLinears(
   const isListed = Array.isArray(ignore) && (to !== 'autoawq' || ignore.every((one) => !String(one).startsWith('re:')));
   if (isListed) return ignore;
   const isPooling = (one: string): boolean => /^(vision_tower\.)?(vision_model\.)?head\..*\.weight$/.test(one);
-  const heads = [...tensors.entries.values()].filter((entry) => isPooling(entry.name) && entry.shape.length === 2);
+  const heads = [...entries.values()].filter((entry) => isPooling(entry.name) && entry.shape.length === 2);
   const hasHead = name === 'llm' || name === '.';
   const head = hasHead && modules.every((module) => module.name !== 'lm_head') ? ['lm_head'] : [];
   return [...head, ...heads.map((entry) => entry.name.replace(/\.weight$/, ''))];
@@ -104,7 +104,7 @@ function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError 
 export function configOf(
   config: Json,
   { dtype, quantization }: Omit<PartPlan, 'part' | 'tasks'>,
-  { entries }: Tensors,
+  entries: TensorEntries,
 ): Json {
   if (quantization !== undefined) return quantizedConfig(config, quantization);
   const { quantization_config: settings, compression_config: older, ...rest } = config;

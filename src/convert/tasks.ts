@@ -7,9 +7,8 @@ import { encodeFloats, type FloatDtype } from '../checkpoint/half';
 import { type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
 import type { QuantizationConfig } from '../checkpoint/quantized_config';
 import { dequantizeMatrix, type QuantizedMatrix } from '../checkpoint/round';
-import type { TensorEntry } from '../checkpoint/safetensors';
-import type { TensorSource } from '../checkpoint/safetensors_writer';
-import { copyOf, readBytes, readFloats, type Tensors } from '../checkpoint/tensors';
+import { readBytes, readFloats, type TensorEntries, type TensorEntry } from '../checkpoint/safetensors';
+import { copyOf, type TensorSource } from '../checkpoint/safetensors_writer';
 import { SparseVilaError } from '../errors';
 import type { Int4Format } from '../ops/weights';
 
@@ -25,7 +24,7 @@ const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BY
 export interface Task {
   readonly sources: readonly TensorSource[];
   readonly converted: boolean;
-  check(written: Tensors): boolean;
+  check(written: TensorEntries): boolean;
 }
 
 /** What becomes of a part's tensors, and how they are named. */
@@ -40,7 +39,7 @@ export interface Target {
 }
 
 /** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for layouts that are not read */
-export function quantizedModules({ entries }: Tensors, config: QuantizationConfig | undefined): QuantizedModule[] {
+export function quantizedModules(entries: TensorEntries, config: QuantizationConfig | undefined): QuantizedModule[] {
   const find = (name: string): TensorEntry | undefined => entries.get(name);
   return [...entries.keys()].flatMap((name) => {
     const [, module] = /^(.*)\.(?:qweight|weight_packed)$/.exec(name) ?? [];
@@ -71,7 +70,7 @@ const words = (entry: TensorEntry): Int32Array => new Int32Array(readBytes(entry
 export const readMatrix = (module: QuantizedModule): QuantizedMatrix => unpackQuantized(module, readBytes);
 
 /** What is written for a part. */
-export function tasksOf({ entries }: Tensors, modules: readonly QuantizedModule[], target: Target): Task[] {
+export function tasksOf(entries: TensorEntries, modules: readonly QuantizedModule[], target: Target): Task[] {
   const moduleOf = new Map(
     modules.flatMap((module) => Object.values(module.tensors).map((entry: TensorEntry | undefined) => [entry, module])),
   );
@@ -88,7 +87,7 @@ export function tasksOf({ entries }: Tensors, modules: readonly QuantizedModule[
 function castTask(entry: TensorEntry, { dtype, prefix }: Target): Task {
   const name = prefix + entry.name;
   if (dtype === undefined || entry.dtype === dtype || !isFloat(entry.dtype)) {
-    const check = (written: Tensors): boolean => sameBytes(readBytes(entry), bytesIn(written, name));
+    const check = (written: TensorEntries): boolean => sameBytes(readBytes(entry), bytesIn(written, name));
     return { sources: [copyOf(entry, name)], converted: false, check };
   }
   const byteLength = (entry.bytes / ELEMENT_BYTES[entry.dtype]) * ELEMENT_BYTES[dtype];
@@ -97,7 +96,7 @@ function castTask(entry: TensorEntry, { dtype, prefix }: Target): Task {
     sources: [{ name, dtype, shape: entry.shape, byteLength, bytes }],
     converted: true,
     check: (written) => {
-      readFloats(written.entries.get(name) as TensorEntry); // throws for what overflowed
+      readFloats(written.get(name) as TensorEntry); // throws for what overflowed
       return sameBytes(bytes(), bytesIn(written, name));
     },
   };
@@ -123,7 +122,7 @@ function packTask(module: QuantizedModule, format: QuantizedFormat, { symmetric,
     ...asSource(part, `${name}.`),
     bytes: () => (pack()[i] as RawTensor).bytes,
   }));
-  const check = ({ entries }: Tensors): boolean => {
+  const check = (entries: TensorEntries): boolean => {
     const after = readMatrix({ ...quantizedModule((one) => entries.get(one), name, rows, k), group });
     const before = readMatrix(module);
     return (['q', 'zero', 'scale'] as const).every((key) => sameNumbers(before[key], after[key]));
@@ -131,7 +130,7 @@ function packTask(module: QuantizedModule, format: QuantizedFormat, { symmetric,
   return { sources, converted: format !== WRITTEN[module.format], check };
 }
 
-const bytesIn = (written: Tensors, name: string): Uint8Array => readBytes(written.entries.get(name) as TensorEntry);
+const bytesIn = (written: TensorEntries, name: string): Uint8Array => readBytes(written.get(name) as TensorEntry);
 const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 const sameNumbers = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
   a.length === b.length && Array.prototype.every.call(a, (value, i) => value === b[i]);

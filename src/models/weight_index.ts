@@ -50,6 +50,8 @@ export interface IndexOptions {
 }
 
 export interface WeightIndex {
+  /** By canonical name, in the order of the files. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
   /** Number of bytes requested so far, and number to be read in all. */
   readonly progress: { readonly done: number; readonly total: number };
   has(name: string): boolean;
@@ -122,6 +124,7 @@ export function weightIndex(
     parts: modules.map((module, i) => stack({ modules: [module], rows: [rows[i] as number], k, gated: false })),
   });
   return {
+    entries,
     get progress() {
       return { done, total };
     },

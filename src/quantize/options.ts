@@ -2,8 +2,7 @@
 
 import { join } from 'node:path';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
-import { SparseVilaError } from '../errors';
-import type { PartName } from '../models/plan';
+import type { SparseVilaError } from '../errors';
 import {
   BOOLEAN,
   type Check,
@@ -64,21 +63,15 @@ export interface QuantizeOptions {
 }
 
 /** The options with their defaults. */
-export interface CheckedOptions {
-  readonly model: string;
-  readonly out: string;
-  readonly format: QuantizedFormat;
-  readonly groupSize: number;
-  readonly symmetric: boolean;
-  readonly method: Method;
-  readonly rounding: Rounding;
-  readonly modules: readonly Module[];
-  readonly tower: TowerFormat | undefined;
+export type CheckedOptions = Required<
+  Omit<QuantizeOptions, 'calibration' | 'tower' | 'samples' | 'rows' | 'signal' | 'onProgress'>
+> & {
   readonly samples: number;
   readonly rows: number;
+  readonly tower: TowerFormat | undefined;
   /** Undefined: the packaged scenes, or none where none is needed. */
   readonly calibration: string | undefined;
-}
+};
 
 const GROUP_SIZE: Check = {
   expected: 'a multiple of 8, commonly 128, 64 or 32',
@@ -97,7 +90,10 @@ export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
     rounding: oneOf(...ROUNDINGS),
     // An 8-bit tower may be all.
     modules: listOf(`modules among ${MODULES.join(', ')}`, oneOf(...MODULES), options?.tower === undefined ? 1 : 0),
-    tower: { expected: 'a format of the tower', accepts: () => true },
+    tower: {
+      ...oneOf(...TOWER_FORMATS),
+      expected: `${TOWER_FORMATS.join(' or ')} (4 bits: name the tower among modules)`,
+    },
     calibration: NAME,
     samples: COUNT,
     rows: COUNT,
@@ -106,29 +102,11 @@ export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
   });
   const { model, out, format = 'autoawq', groupSize = 128, symmetric = false, method = 'awq' } = given;
   const { rounding = 'feedback', modules = ['decoder'], tower, samples = 128, rows = 4096 } = given;
-  checkTower(tower, modules);
+  if (tower !== undefined && modules.includes('tower'))
+    throw invalid('the tower', 'either 4 bits (modules) or 8 bits (tower)', 'both');
   const isCalibrated = tower !== undefined || (method === 'awq' && modules.some((module) => module !== 'head'));
   const calibration = isCalibrated ? given.calibration : undefined;
   return { model, out, format, groupSize, symmetric, method, rounding, modules, tower, samples, rows, calibration };
-}
-
-/** @throws SparseVilaError `ERR_OPTION_INVALID` */
-function checkTower(tower: TowerFormat | undefined, modules: readonly Module[]): void {
-  if (tower !== undefined && !TOWER_FORMATS.includes(tower)) {
-    const { message } = invalid('tower', TOWER_FORMATS.join(' or '), tower);
-    throw new SparseVilaError('ERR_OPTION_INVALID', `${message} For 4 bits name the tower among modules.`);
-  }
-  if (tower !== undefined && modules.includes('tower'))
-    throw invalid('the tower', 'either 4 bits (modules) or 8 bits (tower)', 'both');
-}
-
-/** The parts that are changed, in the order in which they are: those that are quick first. */
-export function partsOf({ modules, tower }: Pick<CheckedOptions, 'modules' | 'tower'>): PartName[] {
-  const isNamed = (part: PartName): boolean =>
-    modules.includes(part) ||
-    (part === 'tower' && tower !== undefined) ||
-    (part === 'decoder' && modules.includes('head'));
-  return (['tower', 'projector', 'decoder'] as const).filter(isNamed);
 }
 
 export function invalid(name: string, expected: string, received: unknown): SparseVilaError {
@@ -142,27 +120,4 @@ export function invalid(name: string, expected: string, received: unknown): Spar
 export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationSample[] {
   const file = join(packageFolder(), 'assets', 'calibration', 'conversations.jsonl');
   return readCalibration(file).filter((_, i) => i % 2 === (half === 'calibration' ? 0 : 1));
-}
-
-/** What a run reads: its output must lie apart from it. */
-export const inputsOf = ({ model, calibration }: Pick<QuantizeOptions, 'model' | 'calibration'>): string[] =>
-  calibration === undefined ? [model] : [model, calibration];
-
-/** Matrices [outputs, inputs] against what the format can hold. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
-export function checkShapes(
-  shapes: Readonly<Record<string, readonly [rows: number, cols: number]>>,
-  { groupSize, format }: CheckedOptions,
-): void {
-  for (const [name, [rows, cols]] of Object.entries(shapes)) {
-    if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
-    const fits = [128, 64, 32, 16, 8].filter((size) =>
-      Object.values(shapes).every(([, inputs]) => inputs % size === 0),
-    );
-    throw new SparseVilaError(
-      'ERR_QUANTIZE_SHAPE',
-      `Expected inputs that are a multiple of the group size ${groupSize}` +
-        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${name} [${rows}, ${cols}].` +
-        `${fits.length > 0 ? ` Try --group-size ${fits.join(' or ')}.` : ''}`,
-    );
-  }
 }

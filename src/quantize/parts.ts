@@ -1,16 +1,21 @@
 // The three parts of a model as something to quantise: their blocks, what enters the first one, and which rows a search holds.
 // Everything comes from the plan that loading uses.
 
+import { relative } from 'node:path';
+import { readFloats } from '../checkpoint/safetensors';
+import { indexOptions } from '../models/assemble';
 import { type Block, type BlockOps, decoderBlock, projectorBlock, towerBlock } from '../models/blocks';
 import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
 import type { PartName, Plan } from '../models/plan';
 import type { TowerConfig } from '../models/tower';
 import { placeOf } from '../models/tower_blocks';
+import { moduleOf, type WeightIndex, weightIndex } from '../models/weight_index';
 import { attention } from '../ops/attention';
 import { type Position, rope, ropeTable } from '../ops/rope';
 import type { Tensor } from '../runtime/tensor';
 import type { BlockWeights } from './block_weights';
 import type { Sequence } from './calibration';
+import type { CheckedOptions } from './options';
 import { embeddedPictures, type PictureOptions, pictureFeatures, type Segment } from './pictures';
 import type { VectorType } from './search';
 import { drawSampling, drawSequences, type Sampling } from './statistics';
@@ -38,6 +43,56 @@ export interface Part {
   readonly sample: (sequences: readonly Rows[], budget: number) => Sampling;
   /** The attention of rows in a block, by its number. */
   readonly attend: (rows: Rows, block: number) => BlockOps['attend'];
+}
+
+/** A part and its files. */
+export interface OpenPart {
+  readonly part: Part;
+  readonly index: WeightIndex;
+  /** The folder of its files, relative to the checkpoint's; several parts may share it. */
+  readonly folder: string;
+  /** What its matrices become; undefined: they stay as they are. */
+  readonly bits: 4 | 8 | undefined;
+  /** Whether its output head becomes 4-bit. */
+  readonly head: boolean;
+}
+
+/** The output head of a decoder. */
+export const HEAD = 'lm_head.weight';
+
+/** All parts, those that are quick first. Reads headers only. @throws SparseVilaError `ERR_CHECKPOINT_…` */
+export function openParts(plan: Plan, { modules, tower, groupSize }: CheckedOptions): OpenPart[] {
+  return (['tower', 'projector', 'decoder'] as const).map((name) => {
+    const { folder } = plan.sources[name];
+    const bits = modules.includes(name) ? 4 : name === 'tower' && tower !== undefined ? 8 : undefined;
+    return {
+      part: partOf(plan, name, bits === 4 ? groupSize : 1),
+      index: weightIndex(folder, indexOptions(plan, name)),
+      folder: relative(plan.folder, folder),
+      ...{ bits, head: name === 'decoder' && modules.includes('head') },
+    };
+  });
+}
+
+/** The name in the files of a canonical name; the name itself where the files do not have it. */
+export const fileName = ({ index }: OpenPart, name: string): string => index.find(name)?.name ?? name;
+
+/** f32 values of a canonical name. @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_NOT_FINITE` */
+export const floatsOf = ({ index }: OpenPart, name: string, shape: readonly number[]): Float32Array =>
+  readFloats(index.plain(name, shape).entry);
+
+/** Linear layers of a part that stay in floating point, by their file names; of its whole folder those that no part uses. */
+export function floatLinears(open: OpenPart): { readonly own: string[]; readonly unread: string[] } {
+  const { part, index, bits, head } = open;
+  const layers = part.blocks.flatMap((at) => part.block.linears.map(({ name }) => `${at}${name}.weight`));
+  const names = [...(bits === undefined ? layers : []), ...(part.name === 'decoder' && !head ? [HEAD] : [])];
+  const unread = [...index.entries].filter(
+    ([name, { shape }]) => /: unread\..*\.weight$/.test(name) && shape.length === 2,
+  );
+  return {
+    own: names.map((name) => moduleOf(fileName(open, name))),
+    unread: unread.map(([, entry]) => moduleOf(entry.name)),
+  };
 }
 
 /** The part of a plan. `group`: inputs that share a scale; 1 where no width has to be a multiple of anything. */

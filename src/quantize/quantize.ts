@@ -7,6 +7,7 @@
 
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { readQuantization } from '../checkpoint/quantized_config';
 import { openWorkFolder, runKey, type WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
@@ -16,20 +17,10 @@ import type { PartName, Plan } from '../models/plan';
 import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
 import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
-import {
-  type CheckedOptions,
-  checkQuantizeOptions,
-  checkShapes,
-  inputsOf,
-  invalid,
-  packagedScenes,
-  partsOf,
-  type QuantizeOptions,
-} from './options';
-import { type ChangedPart, HEAD, isChanged, stepsOf, writeOutput } from './output';
-import { openPartFiles } from './part_files';
-import { type Part, partOf } from './parts';
-import { type CalibrationCounts, countFinished, type Finished, isEight, quantizePart, type Run } from './run_part';
+import { type CheckedOptions, checkQuantizeOptions, invalid, packagedScenes, type QuantizeOptions } from './options';
+import { isNamed, stepsOf, writeOutput } from './output';
+import { HEAD, type OpenPart, openParts, type Part } from './parts';
+import { type CalibrationCounts, countFinished, type Finished, quantizePart, type Run } from './run_part';
 import type { GroupError } from './search';
 
 export type { QuantizeOptions } from './options';
@@ -59,24 +50,28 @@ export interface QuantizeResult {
 export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> {
   const options = checkQuantizeOptions(given);
   const plan = planOf(options.model);
-  const changed = partsOf(options).map((name) => checkedPart(plan, name, options));
-  checkFolders(changed, options);
+  const parts = openParts(plan, options);
+  const changed = parts.filter(isNamed);
+  for (const part of changed) checkPart(plan, part, options);
+  checkFolders(changed);
   const { signal } = given;
   const onProgress = guardedCallback('onProgress', given.onProgress ?? (() => undefined));
   const samples = spread(conversationsOf(options), options.samples);
-  const work = openWorkFolder(options.out, keyOf(options, changed), inputsOf(options));
+  // The output has to lie apart from what is read.
+  const { model, calibration: set } = options;
+  const work = openWorkFolder(options.out, keyOf(options, changed), set === undefined ? [model] : [model, set]);
   try {
     const run: Run = { options, samples, work, signal, onProgress, pace: pacer(signal) };
     let resumed = 0;
     let calibration: QuantizeResult['calibration'];
-    for (const one of changed.filter(({ part }) => isChanged(part.name, options))) {
+    for (const one of changed.filter(({ bits }) => bits !== undefined)) {
       const first = countFinished(work, one.part);
       resumed += first;
       const counts = await quantizePart(run, one, first);
       if (one.part.name === 'decoder') calibration = counts;
     }
-    const results = resultsOf(changed, options, work);
-    await writeOutput(plan, options, changed, work, { signal, onProgress });
+    const results = resultsOf(changed, work);
+    await writeOutput(plan, options, parts, work, { signal, onProgress });
     return { out: resolve(options.out), calibration, resumed, ...results };
   } catch (error) {
     throw writeError(error, work.folder);
@@ -96,45 +91,47 @@ export function searchedGroups({ layers, tower, projector }: QuantizeResult): re
   ];
 }
 
-/** Opens a part and checks everything that can be known to be wrong before there is a folder. */
-function checkedPart(plan: Plan, name: PartName, options: CheckedOptions): ChangedPart {
-  const { folder, quantization } = plan.sources[name];
-  const part = partOf(plan, name, isEight(name, options) ? 1 : options.groupSize);
+/** Checks everything that can be known to be wrong before there is a folder. */
+function checkPart(plan: Plan, { part, index, bits, head }: OpenPart, options: CheckedOptions): void {
+  const { folder, quantization } = plan.sources[part.name];
   if ((readQuantization(folder) ?? quantization) !== undefined) {
     throw new SparseVilaError(
       'ERR_ALREADY_QUANTIZED',
-      `${folder}: ${part.called} is quantised already. Quantise its float original, leave it alone, or change its format with \`convert\`.`,
+      `${folder}: ${part.called} is quantized already. Quantize its float original, leave it alone, or change its format with \`convert\`.`,
     );
   }
-  const files = openPartFiles(plan, name);
-  if (isChanged(name, options) && !isEight(name, options)) {
-    // An MLP that can be widened fits.
-    const fixed =
-      part.wide === part.block ? part.block.linears : part.block.linears.filter((one) => !one.name.startsWith('mlp.'));
-    const of = name === 'decoder' ? '' : ` of ${part.called}`;
-    const shapes = fixed.map(({ name: linear, rows, cols }) => [
-      `${linear.replace(/^(self_attn|mlp)\./, '')}${of}`,
-      [rows, cols] as const,
-    ]);
-    checkShapes(Object.fromEntries(shapes), options);
-  }
-  if (name !== 'decoder' || !options.modules.includes('head') || files.has(HEAD)) return { part, files };
+  if (bits === 4) checkShapes(part, options);
+  if (!head || index.find(HEAD) !== undefined) return;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
     `Expected a checkpoint with a head of its own for modules "head": in ${folder} it is tied to the embedding, which stays in floating point.`,
   );
 }
 
-/** One folder has one quantization_config. */
-function checkFolders(changed: readonly ChangedPart[], options: CheckedOptions): void {
-  const tower = changed.find(({ part }) => isEight(part.name, options));
-  const other = changed.find(({ part, files }) => part !== tower?.part && files.folder === tower?.files.folder);
-  if (other !== undefined)
-    throw invalid(
-      'the tower',
-      `4 bits, as ${other.part.called} in the same folder, or a checkpoint in folders of parts`,
-      '8 bits',
+/** The matrices [outputs, inputs] of a part against what the format can hold. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
+function checkShapes({ name, called, block, wide }: Part, { groupSize, format }: CheckedOptions): void {
+  // An MLP that is widened fits.
+  const fixed = block.linears.filter((one, i) => isDeepStrictEqual(one, wide.linears[i]));
+  for (const { name: linear, rows, cols } of fixed) {
+    if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
+    const fits = [128, 64, 32, 16, 8].filter((size) => fixed.every((one) => one.cols % size === 0));
+    const shown = `${linear.replace(/^(self_attn|mlp)\./, '')}${name === 'decoder' ? '' : ` of ${called}`}`;
+    throw new SparseVilaError(
+      'ERR_QUANTIZE_SHAPE',
+      `Expected inputs that are a multiple of the group size ${groupSize}` +
+        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${shown} [${rows}, ${cols}].` +
+        `${fits.length > 0 ? ` Try --group-size ${fits.join(' or ')}.` : ''}`,
     );
+  }
+}
+
+/** One folder has one quantization_config. */
+function checkFolders(changed: readonly OpenPart[]): void {
+  const eight = changed.find(({ bits }) => bits === 8);
+  const other = changed.find((part) => part !== eight && part.folder === eight?.folder);
+  if (other === undefined) return;
+  const expected = `4 bits, as ${other.part.called} in the same folder, or a checkpoint in folders of parts`;
+  throw invalid('the tower', expected, '8 bits');
 }
 
 /** What is calibrated on; nothing where all is rounded to nearest. */
@@ -144,21 +141,20 @@ function conversationsOf({ calibration, method, tower, modules }: CheckedOptions
 }
 
 /** A resumed run must have the same. */
-function keyOf({ out: _, model: __, calibration, ...rest }: CheckedOptions, changed: readonly ChangedPart[]): string {
+function keyOf({ out: _, model: __, calibration, ...rest }: CheckedOptions, changed: readonly OpenPart[]): string {
   const set = calibration && createHash('sha256').update(readCalibrationBytes(calibration)).digest('hex');
   return runKey(
     [rest, set],
-    changed.map(({ files }) => files.tensors),
+    changed.flatMap(({ index }) => [...index.entries.values()]),
   );
 }
 
 function resultsOf(
-  changed: readonly ChangedPart[],
-  options: CheckedOptions,
+  changed: readonly OpenPart[],
   { finished }: WorkFolder,
 ): Pick<QuantizeResult, 'layers' | 'tower' | 'projector'> {
   const of = (name: PartName): { part: Part; blocks: Finished[]; images: number } | undefined => {
-    const part = changed.find((one) => one.part.name === name && isChanged(name, options))?.part;
+    const part = changed.find((one) => one.part.name === name && one.bits !== undefined)?.part;
     if (part === undefined) return undefined;
     const blocks = stepsOf(part).map((step) => finished.get(step) as Finished);
     return { part, blocks, images: blocks[0]?.sequences ?? 0 };

@@ -3,7 +3,6 @@
 
 import type { WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
-import type { PartName } from '../models/plan';
 import { quantizeMatrix } from '../ops/quantize';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
@@ -12,8 +11,8 @@ import type { Tensor } from '../runtime/tensor';
 import { type BlockWeights, floatOps, readBlock } from './block_weights';
 import { type CalibrationSample, calibrationSequences } from './calibration';
 import type { CheckedOptions } from './options';
-import { type ChangedPart, type MadeBlock, stepsOf, writeBlock } from './output';
-import { type Part, pictureRows, type Rows, WIDENED_LAYERS } from './parts';
+import { type MadeBlock, stepsOf, writeBlock } from './output';
+import { floatsOf, type OpenPart, type Part, pictureRows, type Rows, WIDENED_LAYERS } from './parts';
 import { type GroupError, searchBlock } from './search';
 import { smoothBlock, takeLargest } from './smooth';
 import { collectStatistics, type Sampling } from './statistics';
@@ -35,9 +34,6 @@ export interface Finished {
   readonly sequences: number;
 }
 
-/** Whether a part becomes 8 bits wide. */
-export const isEight = (name: PartName, { tower }: CheckedOptions): boolean => name === 'tower' && tower !== undefined;
-
 /** Blocks that an earlier run had finished. */
 export function countFinished(work: WorkFolder, part: Part): number {
   const steps = stepsOf(part);
@@ -53,24 +49,20 @@ export interface CalibrationCounts {
 }
 
 /** Quantises the blocks of a part from `first` on; the rows that it was calibrated on. */
-export async function quantizePart(
-  run: Run,
-  changed: ChangedPart,
-  first: number,
-): Promise<CalibrationCounts | undefined> {
+export async function quantizePart(run: Run, open: OpenPart, first: number): Promise<CalibrationCounts | undefined> {
   const { options, work, onProgress, pace } = run;
-  const { part, files } = changed;
+  const { part, bits } = open;
   const total = part.blocks.length;
   if (first === total) return undefined;
-  const isCalibrated = options.method === 'awq' || isEight(part.name, options);
+  const isCalibrated = options.method === 'awq' || bits === 8;
   const sequences = isCalibrated ? await sequencesOf(run, part) : [];
   const sampling = part.sample(sequences, options.rows);
   const step = part.name === 'decoder' ? 'quantise layers' : `quantise ${part.name}`;
   for (let i = isCalibrated ? 0 : first; i < total; i++) {
-    const float = readBlock(part.block, (name, shape) => files.floats((part.blocks[i] as string) + name, shape));
+    const float = readBlock(part.block, (name, shape) => floatsOf(open, (part.blocks[i] as string) + name, shape));
     const weights = part.widen(float);
     const report = trialReporter((share) => onProgress({ step, done: i + share, total }), pace);
-    const collector = i < first ? undefined : collectorOf(run, part, i, sequences, sampling);
+    const collector = i < first ? undefined : collectorOf(run, open, i, sequences, sampling);
     if (isCalibrated) await advance(run, part, i, weights, sequences, collector?.see);
     if (collector === undefined) continue;
     const { errors, ...made } = await collector.make(weights, report);
@@ -80,7 +72,7 @@ export async function quantizePart(
         const bias = weights.biases[name];
         if (bias !== undefined && !vectors.has(`${name}.bias`)) vectors.set(`${name}.bias`, bias);
       }
-    await writeBlock(work, changed, i, { ...made, vectors }, options);
+    await writeBlock(work, open, i, { ...made, vectors }, options);
     work.finish(stepsOf(part)[i] as string, { errors, sequences: sequences.length } satisfies Finished);
     onProgress({ step, done: i + 1, total });
     await pace();
@@ -151,14 +143,14 @@ interface Collector {
 
 function collectorOf(
   { options }: Run,
-  part: Part,
+  { part, bits }: OpenPart,
   block: number,
   sequences: readonly Rows[],
   sampling: Sampling,
 ): Collector {
   const { method, groupSize: group, symmetric, rounding } = options;
   const round = { group, symmetric };
-  if (isEight(part.name, options)) return smoothing(part);
+  if (bits === 8) return smoothing(part);
   if (method === 'rtn') {
     return {
       see: () => undefined,
