@@ -57,7 +57,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'sparsity',
     'session',
   ],
-  evaluate: ['errors', 'options', 'files', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
+  evaluate: ['errors', 'options', 'files', 'json', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
   index: PUBLIC,
   cli: [...PUBLIC, 'packages', 'index'],
 };

@@ -1,7 +1,7 @@
 // Typed reading of JSON config files. A key that is absent or null takes its fallback, because published files omit values that equal the
 // defaults of the class that wrote them. Accepts everything that Python's json writes (NaN, Infinity, lone surrogates, duplicate keys, of
 // which the last one counts), within bounds on bytes, values and nesting. Does not know what the files configure.
-import { messageOf, SparseVilaError } from './errors';
+import { type ErrorCode, messageOf, SparseVilaError } from './errors';
 import { readTextFile } from './files';
 
 export type Json = Record<string, unknown>;
@@ -63,6 +63,42 @@ export function parseJson(text: string, invalid: (why: string) => SparseVilaErro
   } catch (cause) {
     throw invalid(`expected JSON, but ${messageOf(cause)}`);
   }
+}
+
+/** A line of a file of JSON lines: its value, where it stands, and the error for it. */
+export interface JsonLine {
+  readonly json: unknown;
+  readonly place: string;
+  wrong(expected: string, received: string): SparseVilaError;
+}
+
+/**
+ * Reads a file of JSON lines, empty ones left out, of at least one line.
+ * @param what its content, for messages
+ * @throws SparseVilaError `code`, naming the line
+ */
+export function readJsonLines<T>(
+  file: string,
+  { what, code, limit }: { readonly what: string; readonly code: ErrorCode; readonly limit: number },
+  parse: (line: JsonLine) => T,
+): { readonly text: string; readonly values: T[] } {
+  const text = readTextFile(file, { what, limit, missing: code, unreadable: code });
+  const lines = text
+    .split('\n')
+    .map((line, i) => ({ line: line.replace(/^\uFEFF/, '').trim(), place: `${file}:${i + 1}` }));
+  const values = lines.flatMap(({ line, place }) => {
+    if (line === '') return [];
+    const wrong = (expected: string, received: string): SparseVilaError =>
+      new SparseVilaError(code, `${place}: expected ${expected}, received ${received}.`);
+    try {
+      return [{ json: JSON.parse(line) as unknown, place, wrong }];
+    } catch (cause) {
+      throw new SparseVilaError(code, `${place}: expected a JSON object, but ${messageOf(cause)}.`, { cause });
+    }
+  });
+  if (values.length === 0)
+    throw new SparseVilaError(code, `${file}: expected at least one conversation, received an empty file.`);
+  return { text, values: values.map(parse) };
 }
 
 /** A string that no config file contains: JSON cannot hold this character unescaped, and no config escapes it. */

@@ -4,8 +4,9 @@ import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { messageOf, received, SparseVilaError } from '../errors';
-import { openRegular, readTextFile } from '../files';
+import { openRegular } from '../files';
 import type { ImageInput } from '../image/decode';
+import { type JsonLine, readJsonLines } from '../json';
 import { type Checks, COUNT, checkOptions, checkValue, integer, NAME, SEED } from '../options';
 import { sceneConversation } from '../scenes/conversation';
 
@@ -69,29 +70,14 @@ export function scenesSet(options: ScenesOptions): DataSet {
  */
 export function readDataSet(file: string): DataSet {
   checkValue('readDataSet', 'file', file, NAME);
-  const codes = { missing: 'ERR_DATA_SET', unreadable: 'ERR_DATA_SET' } as const;
-  const text = readTextFile(file, { what: 'JSON lines of conversations', limit: MOST_BYTES, ...codes });
-  const conversations = text
-    .split('\n')
-    .map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }))
-    .filter(({ line }) => line !== '')
-    .map(({ line, place }) => parseLine(line, place, dirname(file)));
-  if (conversations.length === 0) {
-    throw new SparseVilaError('ERR_DATA_SET', `${file}: expected at least one conversation, received an empty file.`);
-  }
+  const set = { what: 'JSON lines of conversations', code: 'ERR_DATA_SET', limit: MOST_BYTES } as const;
+  const { text, values: conversations } = readJsonLines(file, set, (line) => parseLine(line, dirname(file)));
   const key = `file sha256=${createHash('sha256').update(text).digest('hex')}`;
   return { key, turns: conversations.reduce((most, { turns }) => Math.max(most, turns.length), 0), conversations };
 }
 
-function parseLine(line: string, place: string, folder: string): TrueConversation {
-  const wrong = (expected: string, received: unknown): SparseVilaError =>
-    new SparseVilaError('ERR_DATA_SET', `${place}: expected ${expected}, received ${show(received)}.`);
-  let json: unknown;
-  try {
-    json = JSON.parse(line.replace(/^\uFEFF/, ''));
-  } catch (cause) {
-    throw new SparseVilaError('ERR_DATA_SET', `${place}: expected a JSON object, but ${messageOf(cause)}.`, { cause });
-  }
+function parseLine({ json, place, ...line }: JsonLine, folder: string): TrueConversation {
+  const wrong: Wrong = (expected, received) => line.wrong(expected, show(received));
   const { images, turns } = checkedObject(json, 'a conversation', ['images', 'turns'], wrong);
   if (!Array.isArray(images) || images.length === 0 || !images.every((path) => typeof path === 'string'))
     throw wrong('"images": [paths] of at least one picture', images);

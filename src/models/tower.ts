@@ -5,7 +5,7 @@
 import { SparseVilaError } from '../errors';
 import { type Activation, linear } from '../ops/linear';
 import { layerNorm } from '../ops/norm';
-import { float32 } from '../ops/run';
+import { float32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Patches } from './media';
@@ -206,14 +206,4 @@ function joinOutputs(
     salience: wanted.salience.map((_, i) => joinNumbers(outputs.map(({ salience }) => salience[i] as Float32Array))),
     keys: wanted.keys.map((_, i) => joinNumbers(outputs.map(({ keys }) => keys[i] as Float32Array))),
   };
-}
-
-function joinNumbers(parts: readonly Float32Array[]): Float32Array {
-  const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

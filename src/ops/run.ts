@@ -98,3 +98,14 @@ export function floats(tensor: Tensor): Float32Array {
 export function ints(tensor: Tensor): Int32Array {
   return guard('dataSync', () => tensor.dataSync<'int32'>());
 }
+
+/** Numbers end to end. */
+export function joinNumbers(parts: readonly Float32Array[]): Float32Array {
+  const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}

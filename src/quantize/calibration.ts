@@ -3,15 +3,15 @@
 
 import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
-import { readFileBounded, readTextFile } from '../files';
+import { type JsonLine, readJsonLines } from '../json';
 import { kvCache } from '../models/kv_cache';
 import { loadModel, loadRowModel } from '../models/load';
 import type { MediaInput } from '../models/media';
-import type { LoadOptions, RowModel, VisionLanguageModel } from '../models/model';
+import type { RowModel, VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { endOfAnswer, transcript } from '../models/transcript';
 import type { Position } from '../ops/rope';
-import { floats } from '../ops/run';
+import { floats, joinNumbers } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { append, startConversation } from '../session/conversation';
 import { type DecoderRows, type DecoderRowsContext, decoderRows } from '../session/decoder_rows';
@@ -45,12 +45,7 @@ export interface Sequence {
   readonly answers: readonly { readonly row: number; readonly next: number }[];
 }
 
-const FILE = {
-  what: 'JSON lines of conversations',
-  limit: 256 * 2 ** 20,
-  missing: 'ERR_CALIBRATION',
-  unreadable: 'ERR_CALIBRATION',
-} as const;
+const FILE = { what: 'JSON lines of conversations', code: 'ERR_CALIBRATION', limit: 256 * 2 ** 20 } as const;
 
 /**
  * Reads JSON lines `{"image": path | "images": [paths], "turns": [{"question", "answer"?, "truth"?}]}`; paths are relative to the
@@ -58,30 +53,15 @@ const FILE = {
  * @throws SparseVilaError `ERR_CALIBRATION`, naming the line
  */
 export function readCalibration(file: string): CalibrationSample[] {
-  const text = readTextFile(file, FILE);
-  const lines = text.split('\n').map((line, i) => ({ line: line.trim(), place: `${file}:${i + 1}` }));
-  const samples = lines
-    .filter(({ line }) => line !== '')
-    .map(({ line, place }) => parseLine(line, place, dirname(file)));
-  if (samples.length > 0) return samples;
-  throw new SparseVilaError('ERR_CALIBRATION', `${file}: expected at least one conversation, found none.`);
+  return readJsonLines(file, FILE, (line) => parseLine(line, dirname(file))).values;
 }
 
 /** What a calibration file holds, for keys of runs. Its mistakes are complained of first. */
-export function readCalibrationBytes(file: string): Buffer {
-  readCalibration(file);
-  return readFileBounded(file, FILE);
-}
+export const readCalibrationText = (file: string): string =>
+  readJsonLines(file, FILE, (line) => parseLine(line, dirname(file))).text;
 
-function parseLine(line: string, place: string, folder: string): CalibrationSample {
-  const wrong = (expected: string, cause?: unknown): SparseVilaError =>
-    new SparseVilaError('ERR_CALIBRATION', `${place}: expected ${expected}, received ${line.slice(0, 80)}`, { cause });
-  let json: unknown;
-  try {
-    json = JSON.parse(line);
-  } catch (cause) {
-    throw wrong('a JSON object', cause);
-  }
+function parseLine({ json, wrong: wrongLine }: JsonLine, folder: string): CalibrationSample {
+  const wrong = (expected: string): SparseVilaError => wrongLine(expected, (JSON.stringify(json) ?? '').slice(0, 80));
   if (typeof json !== 'object' || json === null) throw wrong('a JSON object');
   const { image, images = image === undefined ? [] : [image], turns } = json as Record<string, unknown>;
   if (!Array.isArray(images) || !images.every((path) => typeof path === 'string'))
@@ -125,19 +105,19 @@ export function spread<T>(samples: readonly T[], count: number): T[] {
 /** Whether every answer of a sample is given, so that no one has to be asked. */
 export const isComplete = ({ turns }: CalibrationSample): boolean => turns.every(({ answer }) => answer !== undefined);
 
-/** The model's own answers where a sample has none. */
-export async function completeSample(
+/** The sample with the model's own greedy answers. @param history whether a question sees the turns before it, besides their pictures */
+export async function answered(
   model: VisionLanguageModel,
   sample: CalibrationSample,
+  history: 'keep' | 'forget',
   signal?: AbortSignal,
 ): Promise<CalibrationSample> {
-  if (isComplete(sample)) return sample;
   const session = createSession(model);
   try {
     const turns: CalibrationTurn[] = [];
     for (const [i, turn] of sample.turns.entries()) {
       const images = i === 0 ? sample.images : [];
-      const options = { images, temperature: 0, ...(signal === undefined ? {} : { signal }) };
+      const options = { images, history, temperature: 0, ...(signal === undefined ? {} : { signal }) };
       turns.push({ ...turn, answer: await session.ask(turn.question, options).text() });
     }
     return { ...sample, turns };
@@ -204,7 +184,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   }
   const visual = new Uint8Array(positions.length);
   for (const row of visualRows) visual[row] = 1;
-  return { x: concat(parts), positions, visual, answers };
+  return { x: joinNumbers(parts), positions, visual, answers };
 }
 
 /** An answer as the template prints it after a prompt: white space may precede it, as in "ASSISTANT: answer". */
@@ -224,36 +204,23 @@ export async function calibrationSequences(
   { signal, onProgress }: { readonly signal: AbortSignal | undefined; readonly onProgress: OnProgress },
 ): Promise<Sequence[]> {
   const load = { onProgress, ...(signal === undefined ? {} : { signal }) };
-  const { model, complete } = samples.every(isComplete)
-    ? { model: await loadRowModel(path, load), complete: async (sample: CalibrationSample) => sample }
-    : await wholeModel(path, load);
+  const whole = samples.every(isComplete) ? undefined : await loadModel(path, load);
+  const model = whole ?? (await loadRowModel(path, load));
   const report = (done: number): void =>
     onProgress({ step: 'read calibration set', done, total: samples.length, unit: 'conversations' });
   try {
     const sequences: Sequence[] = [];
     for (const [i, sample] of samples.entries()) {
       report(i);
-      sequences.push(await withSample(sample, async () => sequenceOf(model, await complete(sample), signal)));
+      const sequence = async (): Promise<Sequence> => {
+        const isGiven = whole === undefined || isComplete(sample);
+        return sequenceOf(model, isGiven ? sample : await answered(whole, sample, 'keep', signal), signal);
+      };
+      sequences.push(await withSample(sample, sequence));
     }
     report(samples.length);
     return sequences;
   } finally {
     model.dispose();
   }
-}
-
-/** The model with its decoder, to be asked for answers. */
-async function wholeModel(path: string, load: LoadOptions) {
-  const model = await loadModel(path, load);
-  return { model, complete: (sample: CalibrationSample) => completeSample(model, sample, load.signal) };
-}
-
-function concat(parts: readonly Float32Array[]): Float32Array {
-  const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

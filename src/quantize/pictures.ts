@@ -2,13 +2,13 @@
 // Memory: while pictures are read, the loaded model without its decoder.
 
 import { SparseVilaError } from '../errors';
-import { openPart } from '../models/assemble';
-import { loadRowModel, planOf } from '../models/load';
+import { assembleRows } from '../models/assemble';
+import { planOf } from '../models/load';
 import type { Patches, PreparedMedium } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
 import { pacer } from '../models/pacer';
-import { patchValues, pixelTables } from '../models/patches';
-import { buildTower } from '../models/tower';
+import type { Plan } from '../models/plan';
+import { selectRows } from '../models/row_maps';
 import { floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { type CalibrationSample, withSample } from './calibration';
@@ -26,6 +26,7 @@ export interface PictureOptions {
 async function fromPictures<T>(
   { model: folder, samples, signal, onProgress = () => undefined }: PictureOptions,
   see: (model: RowModel, path: string) => Promise<T>,
+  changed: (plan: Plan) => Plan = (plan) => plan,
 ): Promise<T[]> {
   const paths = [...new Set(samples.flatMap(({ images }) => images))];
   if (paths.length === 0) {
@@ -35,7 +36,7 @@ async function fromPictures<T>(
     );
   }
   const found: T[] = [];
-  const model = await loadRowModel(folder, { onProgress, ...(signal === undefined ? {} : { signal }) });
+  const model = await assembleRows(changed(planOf(folder)), { onProgress, ...(signal && { signal }) });
   try {
     for (const path of paths) {
       onProgress({ step: 'read pictures', done: found.length, total: paths.length, unit: 'pictures' });
@@ -53,18 +54,27 @@ export async function encodePicture(model: RowModel, path: string, signal?: Abor
   return model.encode(medium as PreparedMedium, { pace: pacer(signal) });
 }
 
+async function encoded(
+  model: RowModel,
+  medium: PreparedMedium,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array> {
+  const seen = await model.encode(medium, { pace: pacer(signal) });
+  try {
+    return floats(seen.features).slice();
+  } finally {
+    seen.dispose();
+  }
+}
+
 /**
  * The tower's features of each picture, merged as the projector takes them, f32 [tokens, width].
  * @throws SparseVilaError `ERR_CALIBRATION` (no pictures, or one that cannot be read), and what loading throws; `signal.reason`
  */
 export const pictureFeatures = (options: PictureOptions): Promise<Float32Array[]> =>
   fromPictures(options, async (model, path) => {
-    const encoded = await encodePicture(model, path, options.signal);
-    try {
-      return floats(encoded.features).slice();
-    } finally {
-      encoded.dispose();
-    }
+    const [medium] = await model.prepare([{ kind: 'image', image: path }], options.signal);
+    return encoded(model, medium as PreparedMedium, options.signal);
   });
 
 /** Patches that attend to each other: a picture, or one of its tiles. */
@@ -77,31 +87,21 @@ export interface Segment {
 
 /** The segments of all pictures, and what enters the first block of each: x f32 [n, e]. Throws as `pictureFeatures`. */
 export async function embeddedPictures(options: PictureOptions): Promise<(Segment & { readonly x: Float32Array })[]> {
-  const { model: folder, signal } = options;
-  const media = await fromPictures(options, (model, path) => model.prepare([{ kind: 'image', image: path }], signal));
-  const plan = planOf(folder);
-  const weights = openPart(plan, 'tower', {});
-  try {
-    const pace = pacer(signal);
-    const embedding = await buildTower({ ...plan.tower, layers: 0, depth: 0 }, weights, pace);
-    const tables = pixelTables(plan.pixels);
-    const states: (Segment & { readonly x: Float32Array })[] = [];
-    for (const { layout, canvases } of media.flat()) {
-      const values = (begin: number, end: number) =>
-        patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
-      const { features } = await embedding.run(layout.patches, values, {}, pace);
-      const all = floats(features).slice();
-      features.dispose();
-      const { patches } = layout;
-      const count = patches.segments.length - 1;
-      const each = all.length / count;
-      for (let s = 0; s < count; s++) {
-        const [begin, end] = [patches.segments[s] as number, patches.segments[s + 1] as number];
-        states.push({ x: all.slice(s * each, (s + 1) * each), patches, begin, end });
-      }
-    }
-    return states;
-  } finally {
-    weights.dispose();
-  }
+  // A tower that gives its first hidden state, and a layout that merges none of its rows.
+  const first = (plan: Plan): Plan => ({ ...plan, tower: { ...plan.tower, depth: 0 } });
+  const see = async (model: RowModel, path: string) => {
+    const [medium] = (await model.prepare([{ kind: 'image', image: path }], options.signal)) as [PreparedMedium];
+    const { pool: _, ...layout } = medium.layout;
+    const { patches } = layout;
+    const count = patches.segments.length - 1;
+    const rows = (patches.segments[count] as number) + count * Number(model.plan.tower.classToken);
+    const merge = selectRows(Array.from({ length: rows }, (_row, i) => i));
+    const all = await encoded(model, { ...medium, layout: { ...layout, merge } }, options.signal);
+    const each = all.length / count;
+    return Array.from({ length: count }, (_segment, s) => ({
+      ...{ x: all.slice(s * each, (s + 1) * each), patches },
+      ...{ begin: patches.segments[s] as number, end: patches.segments[s + 1] as number },
+    }));
+  };
+  return (await fromPictures(options, see, first)).flat();
 }

@@ -16,7 +16,7 @@ import { pacer } from '../models/pacer';
 import type { PartName, Plan } from '../models/plan';
 import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
-import { type CalibrationSample, readCalibration, readCalibrationBytes, spread } from './calibration';
+import { type CalibrationSample, readCalibration, readCalibrationText, spread } from './calibration';
 import { type CheckedOptions, checkQuantizeOptions, invalid, packagedScenes, type QuantizeOptions } from './options';
 import { isNamed, stepsOf, writeOutput } from './output';
 import { HEAD, type OpenPart, openParts, type Part } from './parts';
@@ -142,7 +142,7 @@ function conversationsOf({ calibration, method, tower, modules }: CheckedOptions
 
 /** A resumed run must have the same. */
 function keyOf({ out: _, model: __, calibration, ...rest }: CheckedOptions, changed: readonly OpenPart[]): string {
-  const set = calibration && createHash('sha256').update(readCalibrationBytes(calibration)).digest('hex');
+  const set = calibration && createHash('sha256').update(readCalibrationText(calibration)).digest('hex');
   return runKey(
     [rest, set],
     changed.flatMap(({ index }) => [...index.entries.values()]),

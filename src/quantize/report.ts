@@ -12,8 +12,7 @@ import { float32, floats } from '../ops/run';
 import { writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import type { Tensor } from '../runtime/tensor';
-import { createSession } from '../session/session';
-import { type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
+import { answered, type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
 import { outputError } from './loss';
 import { packagedScenes } from './options';
 import { encodePicture } from './pictures';
@@ -39,8 +38,6 @@ export interface VariantReport {
   readonly name: 'round-to-nearest' | 'quantised';
   /** NMSE of what the tower gives for the pictures, and of what tower and projector make of them. */
   readonly features: { readonly tower: number; readonly projector: number };
-  /** NMSE of the hidden state after each layer, over the rows that answers are sampled from. */
-  readonly hidden: readonly number[];
   /** Mean KL(float || this) of the next token, nats. */
   readonly kl: number;
   /** Share of tokens of the float model's answers that are still the most likely. */
@@ -68,18 +65,9 @@ interface Observation {
   readonly pictures: readonly { readonly tower: Float32Array; readonly projector: Float32Array }[];
   /** Per held conversation. */
   readonly traces: readonly {
-    readonly hidden: readonly Float32Array[];
     readonly logits: Float32Array;
     readonly next: readonly number[];
   }[];
-}
-
-function temporaryFolder(): string {
-  try {
-    return mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
-  } catch (error) {
-    throw writeError(error, tmpdir());
-  }
 }
 
 /** Compares. @throws what loading and quantising throw; `signal.reason` */
@@ -90,8 +78,9 @@ export async function report(options: ReportOptions): Promise<Report> {
   const float = await observe(options.model, samples, undefined, 'float', options);
   const said = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
-  const folder = temporaryFolder();
+  let folder: string | undefined;
   try {
+    folder = mkdtempSync(join(tmpdir(), 'sparsevila-report-'));
     const rtn = join(folder, 'rtn');
     await quantize({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });
     for (const [name, source] of [
@@ -101,8 +90,10 @@ export async function report(options: ReportOptions): Promise<Report> {
       const observed = await observe(source, samples, said, name, options);
       variants.push({ name, ...compare(float, observed), ...count(observed.answers, float.answers, turns) });
     }
+  } catch (error) {
+    throw writeError(error, tmpdir());
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
   const withTruth = turns.filter(({ truth }) => truth !== undefined).length;
   const { right } = count(float.answers, float.answers, turns);
@@ -141,7 +132,8 @@ async function observe(
     const answers: string[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
-      for (const answer of await withSample(sample, () => ask(model, sample, signal))) answers.push(answer);
+      const { turns } = await withSample(sample, () => answered(model, sample, 'forget', signal));
+      for (const { answer = '' } of turns) answers.push(answer);
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
     const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];
@@ -152,30 +144,6 @@ async function observe(
     return { answers, pictures, traces };
   } finally {
     model.dispose();
-  }
-}
-
-/** Greedy answers; each question sees the pictures and nothing of earlier turns. */
-async function ask(
-  model: VisionLanguageModel,
-  { images, turns }: CalibrationSample,
-  signal?: AbortSignal,
-): Promise<string[]> {
-  const session = createSession(model);
-  try {
-    const answers: string[] = [];
-    for (const [i, { question }] of turns.entries()) {
-      const options = {
-        temperature: 0,
-        history: 'forget' as const,
-        ...(i === 0 && { images }),
-        ...(signal && { signal }),
-      };
-      answers.push(await session.ask(question, options).text());
-    }
-    return answers;
-  } finally {
-    session.dispose();
   }
 }
 
@@ -191,49 +159,35 @@ async function look(model: VisionLanguageModel, path: string, signal?: AbortSign
   }
 }
 
+/** Logits along given answers. */
 async function trace(model: VisionLanguageModel, sample: CalibrationSample, signal?: AbortSignal) {
   const { x, positions, answers } = await sequenceOf(model, sample, signal);
   const { decoder } = model;
-  const d = decoder.config.hiddenSize;
-  const rows = answers.map(({ row }) => row);
   const cache = decoder.cache('f32', positions.length);
-  const input = float32(x, [positions.length, d]);
-  const hidden: Float32Array[] = [];
-  const onHidden = (layer: number, state: Tensor): void => {
-    if (layer > 0) hidden.push(pick(floats(state), rows, d));
-  };
+  const input = float32(x, [positions.length, decoder.config.hiddenSize]);
+  const made: Tensor[] = [input];
   try {
-    const y = await decoder.forward(input, [{ cache, positions }], { onHidden, pace: pacer(signal) });
-    y.dispose();
-    const last = float32(hidden.at(-1) ?? new Float32Array(), [rows.length, d]);
-    const logits = decoder.logits(last, true).slice();
-    last.dispose();
-    return { hidden, logits, next: answers.map(({ next }) => next) };
+    const y = await decoder.forward(input, [{ cache, positions }], { pace: pacer(signal) });
+    made.push(y);
+    const scores = decoder.scores(
+      y,
+      answers.map(({ row }) => row),
+    );
+    made.push(scores);
+    return { logits: floats(scores).slice(), next: answers.map(({ next }) => next) };
   } finally {
-    input.dispose();
+    for (const tensor of made) tensor.dispose();
     cache.dispose();
   }
 }
 
-function pick(values: Float32Array, rows: readonly number[], width: number): Float32Array {
-  const picked = new Float32Array(rows.length * width);
-  for (const [i, row] of rows.entries()) picked.set(values.subarray(row * width, (row + 1) * width), i * width);
-  return picked;
-}
-
-function compare(float: Observation, other: Observation): Pick<VariantReport, 'features' | 'hidden' | 'kl' | 'tokens'> {
+function compare(float: Observation, other: Observation): Pick<VariantReport, 'features' | 'kl' | 'tokens'> {
   const seen = (part: 'tower' | 'projector'): number =>
     outputError(
       other.pictures.map((picture) => picture[part]),
       float.pictures.map((picture) => picture[part]),
     );
   const features = { tower: seen('tower'), projector: seen('projector') };
-  const layers = float.traces[0]?.hidden.length ?? 0;
-  const hidden = Array.from({ length: layers }, (_, layer) => {
-    const states = ({ traces }: Observation): Float32Array[] =>
-      traces.map((one) => one.hidden[layer] ?? new Float32Array());
-    return outputError(states(other), states(float));
-  });
   let [kl, agreeing, tokens] = [0, 0, 0];
   for (const [i, { logits, next }] of float.traces.entries())
     for (const [row, id] of next.entries()) {
@@ -244,7 +198,7 @@ function compare(float: Observation, other: Observation): Pick<VariantReport, 'f
       agreeing += theirs.every((value) => value <= (theirs[id] as number)) ? 1 : 0;
       tokens++;
     }
-  return { features, hidden, kl: kl / tokens, tokens: agreeing / tokens };
+  return { features, kl: kl / tokens, tokens: agreeing / tokens };
 }
 
 /** KL(softmax p || softmax q), nats. */
@@ -267,7 +221,6 @@ export function formatReport(result: Report, groups: readonly GroupError[]): str
     cells.map((cell, i) => (i === 0 ? cell.padEnd(28) : cell.padStart(18))).join('');
   const line = (name: string, value: (variant: VariantReport) => string, original = '') =>
     row(name, original, ...variants.map(value));
-  const last = (variants[0]?.hidden.length ?? 1) - 1;
   const lines = [
     row(`${questions} questions`, 'float', ...variants.map(({ name }) => name)),
     line('right answers', ({ right }) => share(right, withTruth), share(float.right, withTruth)),
@@ -277,9 +230,6 @@ export function formatReport(result: Report, groups: readonly GroupError[]): str
     ...(['tower', 'projector'] as const)
       .filter((part) => variants.some(({ features }) => features[part] > 0))
       .map((part) => line(`NMSE after the ${part}`, ({ features }) => features[part].toExponential(2))),
-    ...Array.from({ length: last + 1 }, (_, i) =>
-      line(`NMSE after layer ${i}`, ({ hidden }) => (hidden[i] ?? 0).toExponential(2)),
-    ),
     ...(groups.length > 0
       ? ['', 'NMSE of the output of each group of matrices that is scaled together, on the calibration rows']
       : []),
