@@ -26,10 +26,15 @@ class CpuDevice : public Device {
   }
   void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
             int64_t ldy) override {
-    for (int64_t i = 0; i < t; i++) {
-      if (x != y) memcpy(y + i * ldy, x + i * ldx, (size_t)(heads * c) * 4);
-      for (int64_t j = 0; j < heads; j++) kernels().rope(y + i * ldy + j * c, cos + i * (c / 2), sin + i * (c / 2), c / 2);
-    }
+    parallel(t, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; i++) {
+        if (x != y) memcpy(y + i * ldy, x + i * ldx, (size_t)(heads * c) * 4);
+        for (int64_t j = 0; j < heads; j++) kernels().rope(y + i * ldy + j * c, cos + i * (c / 2), sin + i * (c / 2), c / 2);
+      }
+    });
+  }
+  void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override {
+    for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + i * ldx, (size_t)width * 4);
   }
 
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix& m, const Epilogue& e, float* y, int64_t ldy,

@@ -36,13 +36,16 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  /** y[i] = w x[i] / sqrt(mean(x[i]^2) + eps); eps is one float. */
+  /** y[i] = w x[i] / sqrt(mean(x[i]^2) + eps); eps is one float. y may be x. */
   virtual void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) = 0;
   virtual void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d,
                           float* y, int64_t ldy) = 0;
   /** x [t][ldx], head i at i * c; cos and sin [t][c / 2]. y may be x. */
   virtual void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                     int64_t ldy) = 0;
+
+  /** Rows [rows][ldx] of `width` floats, to y [rows][width]. */
+  virtual void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) = 0;
 
   /** See linear.h. */
   virtual void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy,

@@ -44,8 +44,7 @@ inline void check_rows(Op& op, const View& rows, int64_t tail, int64_t length, i
     if (r[i] < 0 || r[i] >= tail || (i && r[i] <= r[i - 1])) fail("rows: expected ascending indices below the tail");
 }
 
-/** Masks int32 [t, 2]: query i sees rows [from, to) of `rows`. Null when empty. Where the host cannot read them, kernels read no row
- *  outside. */
+/** Where the host cannot read spans, kernels read no row outside. */
 inline void check_spans(Op& op, const int32_t* spans, int64_t t, int64_t rows) {
   if (!op.device().is_host()) return;
   for (int64_t i = 0; i < t; i++) {
@@ -54,11 +53,41 @@ inline void check_spans(Op& op, const int32_t* spans, int64_t t, int64_t rows) {
       fail("spans: expected 0 <= from < to <= " + std::to_string(rows) + ", received " + std::to_string(from) + " and " + std::to_string(to));
   }
 }
+/** Masks int32 [t, 2]: query i sees rows [from, to) of `rows`. Null when empty. */
 inline const int32_t* read_spans(Op& op, const View& spans, int64_t t, int64_t rows) {
   if (spans.count() == 0) return nullptr;
   require(spans.dims.size() == 2 && spans.dim(0) == t && spans.dim(1) == 2, "spans: expected [t, 2]");
   check_spans(op, spans.i32(), t, rows);
   return spans.i32();
 }
+
+/** An input of vectors side by side, each filled up to a multiple of 16 floats. Bit i of `present` says whether the i-th is there. */
+class Vectors {
+ public:
+  Vectors(const View& all, int32_t present) : all_(all), present_((uint32_t)present) {}
+  /** The next one, of n floats; null when it is absent. Not to be read before `finish`. */
+  const float* operator()(int64_t n) {
+    const bool is_there = present_ & 1;
+    present_ >>= 1;
+    if (!is_there) return nullptr;
+    const float* vector = all_.f32() + used_;
+    used_ += (n + kLanes - 1) / kLanes * kLanes;
+    return vector;
+  }
+  const float* required(int64_t n) {
+    const float* vector = (*this)(n);
+    require(vector, "vectors: a required one is absent");
+    return vector;
+  }
+  void finish() const {
+    require(present_ == 0, "vectors: more than expected");
+    check_size(all_, used_, "vectors");
+  }
+
+ private:
+  const View& all_;
+  uint32_t present_;
+  int64_t used_ = 0;
+};
 
 }  // namespace sv

@@ -111,6 +111,10 @@ void GpuDevice::rope(const float* x, int64_t ldx, const float* cos, const float*
   if (t * heads > 0) table_.rope(stream_, x, ldx, cos, sin, t, heads, c, y, ldy);
 }
 
+void GpuDevice::copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) {
+  if (rows * width > 0) copy({rows, width}, x, {ldx, 1}, y, {width, 1});
+}
+
 void GpuDevice::linear(const float* x, int64_t ldx, int64_t rows, const Matrix& m, const Epilogue& e, float* y, int64_t ldy, int64_t strips) {
   const GpuMatrix w = matrix(m);
   if (rows > 0) table_.linear(stream_, call_scratch(), x, ldx, rows, &w, &e, y, ldy, strips);

@@ -24,6 +24,7 @@ class GpuDevice : public Device {
                   int64_t ldy) override;
   void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
             int64_t ldy) override;
+  void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override;
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy, int64_t strips) override;
   void gather_rows(const Matrix&, const int32_t* ids, int64_t count, float* y) override;
   void dequantize(const Matrix&, int64_t row, int64_t rows, float* y) override;

@@ -1,8 +1,9 @@
 // Random weights of any shape, made on demand, so that speed can be measured at the shapes of real models without their files.
 // All matrices share one random buffer as their source; each is packed into memory of its own.
 
-import type { Weights } from '../../src/models/weights';
+import type { VectorSource, Weights } from '../../src/models/weights';
 import { float32 } from '../../src/ops/run';
+import { recordValues } from '../../src/ops/vectors';
 import {
   type Int4Part,
   type PackedMatrix,
@@ -57,11 +58,16 @@ export function randomWeights(
   };
   const vector = (shape: readonly number[], value: number): Tensor =>
     keep(float32(new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value), shape));
+  const vectorOf = (source: VectorSource): number[] => {
+    if (typeof source === 'number') return [source];
+    return source.flatMap(([name, length]) => new Array<number>(length).fill(/norm.*weight/.test(name) ? 1 : 0.01));
+  };
   const matrix = (names: readonly string[], rows: readonly number[], k: number, gated: boolean): PackedMatrix => {
     if (format === 'w8a8')
       return packInt8(
         rows.map((n) => ({ source: values, offset: 0, type: 'bf16', rows: n })),
         k,
+        { gated },
       );
     if (format === 'bf16' || k % GROUP !== 0 || names.some((name) => plain.test(name))) {
       return packMatrix(
@@ -79,6 +85,12 @@ export function randomWeights(
   return {
     has: (name) => name === 'lm_head.weight',
     tensor: (name, shape) => vector(shape, /norm.*weight/.test(name) ? 1 : 0.01),
+    record: (sources) => {
+      const { values: filled, present } = recordValues(
+        sources.map((source) => (source === undefined ? source : vectorOf(source))),
+      );
+      return { tensor: keep(float32(filled, [filled.length])), present };
+    },
     vectors: (_, lengths) => vector([lengths.reduce((a, b) => a + b, 0)], 0.01),
     matrix: (names, rows, k, { gated = false } = {}) => {
       const packed = matrix(names, rows, k, gated);

@@ -36,6 +36,11 @@ async function loadedBytes(path: string, options: LoadOptions): Promise<number> 
       bytes += 4 * tensor.size;
       return tensor;
     },
+    record: (...args) => {
+      const record = weights.record(...args);
+      bytes += 4 * record.tensor.size;
+      return record;
+    },
     vectors: (...args) => {
       const tensor = weights.vectors(...args);
       bytes += 4 * tensor.size;

@@ -8,7 +8,7 @@ import { layerNorm, rmsNorm } from '../../src/ops/norm';
 import { rope } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
 import { sample } from '../../src/ops/sample';
-import { type VisionBlockWeights, visionBlock } from '../../src/ops/vision_block';
+import { VISION_VECTORS, type VisionBlockWeights, visionBlock } from '../../src/ops/vision_block';
 import { loadTensor, packArrays, packMatrix } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
@@ -75,6 +75,8 @@ const layer = ({ x, table, rows = [], range = [0, 150, 0], weights = {}, spans }
   );
 
 const BLOCK = visionBlockWeights(visionBlockData(SMALL_BLOCK), SMALL_BLOCK, keep);
+const TOO_MANY = { ...BLOCK.vectors, present: BLOCK.vectors.present | (1 << VISION_VECTORS.indexOf('scale1')) };
+const NO_VECTORS = { tensor: NONE, present: 0 };
 const block = (x: Tensor, weights: Partial<VisionBlockWeights>) =>
   visionBlock(x, { ...BLOCK, ...weights }, { features: true, columns: false });
 
@@ -179,7 +181,18 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['decoderLayer: a plain gate', () => layer({ weights: { gateUp: WEIGHTS.qkv } }), /gated|inputs/],
   ['decoderLayer: no norm', () => layer({ weights: { postNorm: NONE } }), /post_norm: expected 131/],
   ['visionBlock: heads that do not divide', () => block(zeros(2, 144), { heads: 5 }), /divisor of the width/],
-  ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /norm: expected 142 elements/],
+  ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /qkv: expected 142 inputs/],
+  [
+    'visionBlock: a bias too many',
+    () => block(zeros(2, 144), { vectors: TOO_MANY }),
+    /vectors: expected 2112 elements/,
+  ],
+  ['visionBlock: no norm', () => block(zeros(2, 144), { vectors: NO_VECTORS }), /vectors: a required one is absent/],
+  [
+    'visionBlock: a table for other rows',
+    () => visionBlock(zeros(2, 144), BLOCK, { features: true, columns: false, table: zeros(2, 1, 36) }),
+    /table: expected \[2, n, c \/ 2\]/,
+  ],
   ['visionBlock: no rows', () => block(zeros(0, 144), {}), /heads: expected|at least/],
   ['visionBlock: fc2 of other inputs', () => block(zeros(2, 144), { fc2: BLOCK.out }), /fc2: expected 203 inputs/],
   ['allocKv: more than fits anywhere', () => allocKv(2 ** 30, 2 ** 30, 2 ** 20, 'f32'), /of memory for a KV cache/],

@@ -4,6 +4,7 @@
 import { storedGroup } from '../checkpoint/quantized';
 import type { TensorEntry } from '../checkpoint/safetensors';
 import { type ErrorCode, SparseVilaError } from '../errors';
+import { paddedLength } from '../ops/vectors';
 import { type PackedMatrix, packedBytes, type WeightType } from '../ops/weights';
 import type { Tensor } from '../runtime/tensor';
 import { moduleOf, type Stack, type StackForm, type WeightIndex } from './weight_index';
@@ -63,6 +64,7 @@ const UNREAD: Tensor = {
 export const NO_WEIGHTS: Weights = {
   has: () => false,
   tensor: () => UNREAD,
+  record: () => ({ tensor: UNREAD, present: 0 }),
   vectors: () => UNREAD,
   matrix: (_, rows, k, { gated = false } = {}) => {
     const outputs = gated ? (rows[0] as number) : rows.reduce((sum, one) => sum + one, 0);
@@ -94,10 +96,13 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
     for (const [entry, name] of index.rest())
       if (moduleOf(name) === module || name.startsWith(`${module}.`)) index.take(entry);
   };
-  const tensor = (name: string, shape: readonly number[]): Tensor => {
+  const look = (name: string, shape: readonly number[]): void => {
     const found = attempt(problems, [name], () => index.plain(name, shape));
     if (found === undefined) settle(name);
     else add([found.entry], found.type, product(shape));
+  };
+  const tensor = (name: string, shape: readonly number[]): Tensor => {
+    look(name, shape);
     occupy(() => 4 * product(shape));
     return UNREAD;
   };
@@ -105,6 +110,16 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
     ...NO_WEIGHTS,
     has: index.has,
     tensor,
+    record: (vectors) => {
+      for (const source of vectors) {
+        if (source === undefined) continue;
+        const parts = typeof source === 'number' ? [] : source;
+        for (const [name, length] of parts) look(name, [length]);
+        const length = typeof source === 'number' ? 1 : parts.reduce((sum, [, own]) => sum + own, 0);
+        occupy(() => 4 * paddedLength(length));
+      }
+      return NO_WEIGHTS.record([]);
+    },
     vectors: (names, lengths) => {
       for (const [i, name] of names.entries()) tensor(name, [lengths[i] as number]);
       return UNREAD;

@@ -3,6 +3,7 @@
 
 import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { float32, floats } from '../ops/run';
+import { recordValues, type VectorRecord } from '../ops/vectors';
 import { type ByteRange, loadTensor, type PackedMatrix, type Precision, type WeightType } from '../ops/weights';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -17,10 +18,15 @@ export interface MatrixOptions {
   readonly isTable?: boolean;
 }
 
+/** A vector of a record: tensors [length] end to end, or one number. */
+export type VectorSource = readonly (readonly [name: string, length: number])[] | number;
+
 export interface Weights {
   has(name: string): boolean;
   /** An f32 tensor of exactly this shape. */
   tensor(name: string, shape: readonly number[]): Tensor;
+  /** Vectors of one op, side by side. */
+  record(vectors: readonly (VectorSource | undefined)[]): VectorRecord;
   /** Several vectors end to end, as f32. */
   vectors(names: readonly string[], lengths: readonly number[]): Tensor;
   /**
@@ -84,9 +90,25 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     return loaded;
   };
 
+  const valuesOf = (source: VectorSource): readonly number[] => {
+    if (typeof source === 'number') return [source];
+    return source.flatMap(([name, length]) => {
+      const tensor = load(name, [length]);
+      const values = Array.from(floats(tensor));
+      made.splice(made.indexOf(tensor), 1)[0]?.dispose();
+      return values;
+    });
+  };
+
   return {
     has: index.has,
     tensor: load,
+    record: (vectors) => {
+      const { values, present } = recordValues(
+        vectors.map((source) => (source === undefined ? source : valuesOf(source))),
+      );
+      return { tensor: keep(float32(values, [values.length])), present };
+    },
     vectors: (names, lengths) => {
       const parts = names.map((name, i) => load(name, [lengths[i] as number]));
       const joined = keep(start().tf.concat(parts));

@@ -72,11 +72,16 @@ export function float32(values: Float32Array | readonly number[], shape: readonl
   );
 }
 
-let empty: Tensor | undefined;
+const empty: { int32?: Tensor; float32?: Tensor } = {};
 /** An empty int32 tensor, made once and kept: an optional input that is absent. */
 export function noInt32(): Tensor {
-  if (empty === undefined || empty.isDisposed) empty = int32([]);
-  return empty;
+  if (empty.int32 === undefined || empty.int32.isDisposed) empty.int32 = int32([]);
+  return empty.int32;
+}
+/** The same as float32. */
+export function noFloat32(): Tensor {
+  if (empty.float32 === undefined || empty.float32.isDisposed) empty.float32 = float32([], [0]);
+  return empty.float32;
 }
 
 /** Runs `body` with an int32 tensor that is disposed of after the call. */

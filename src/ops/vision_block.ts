@@ -1,61 +1,55 @@
-// One pre-norm vision transformer block (SigLIP, CLIP) as a single op.
+// One pre-norm vision transformer block (SigLIP, CLIP, Qwen2.5-VL, InternViT) as a single op.
 
 import type { Tensor } from '../runtime/tensor';
 import { ACTIVATION_CODE, type Activation } from './linear';
-import { noInt32, runTwo, withInt32 } from './run';
+import { noFloat32, noInt32, runMany, withInt32 } from './run';
+import type { VectorRecord } from './vectors';
 import type { PackedMatrix } from './weights';
 
+/**
+ * The vectors of a block, in the order of its record. A norm is LayerNorm where it has a bias, else RMSNorm. `qNorm` and `kNorm`: RMSNorm over
+ * all heads side by side. `scale1` and `scale2`: layer scale, of attention and of the MLP. A gated fc1 has a bias [2 m], the gate's first.
+ */
+export const VISION_VECTORS = [
+  ...(['norm1', 'norm1Bias', 'qkvBias', 'qNorm', 'kNorm', 'outBias', 'scale1'] as const),
+  ...(['norm2', 'norm2Bias', 'fc1Bias', 'fc2Bias', 'scale2', 'eps'] as const),
+] as const;
+
 export interface VisionBlockWeights {
-  readonly norm1: Tensor;
-  readonly norm1Bias: Tensor;
+  /** `VISION_VECTORS`; norm1, norm2 and eps are always there. */
+  readonly vectors: VectorRecord;
   /** q, k, v stacked: [3 e, e] */
   readonly qkv: PackedMatrix;
-  readonly qkvBias: Tensor;
   readonly out: PackedMatrix;
-  readonly outBias: Tensor;
-  readonly norm2: Tensor;
-  readonly norm2Bias: Tensor;
+  /** Plain, or packed with `gated`. */
   readonly fc1: PackedMatrix;
-  readonly fc1Bias: Tensor;
   readonly fc2: PackedMatrix;
-  readonly fc2Bias: Tensor;
-  /** f32 [1] */
-  readonly eps: Tensor;
   readonly heads: number;
   readonly activation: Activation;
 }
 
+export interface VisionBlockWants {
+  /** Whether y is wanted. */
+  readonly features: boolean;
+  /** The column mean of the softmax over heads and rows, or, with `first`, over heads in the first row alone, which is a class row. */
+  readonly columns: boolean | 'first';
+  readonly keys?: boolean;
+  /** f32 [2, n, c / 2]: rotary embedding, as `ropeTable` makes it; absent: none. */
+  readonly table?: Tensor | undefined;
+  /** int32 [n, 2] (from, to): row i attends rows from .. to - 1; absent: all. */
+  readonly spans?: Tensor | undefined;
+}
+
 /**
- * h = x + out(attend(qkv(norm1(x)))), y = h + fc2(act(fc1(norm2(h)))) for the n patches of one image.
+ * h = x + scale1 * out(attend(rope(qkv(norm1(x))))), y = h + scale2 * fc2(act(fc1(norm2(h)))) over n patches; a gated fc1 gives act(gate(n)) up(n).
  * @param x f32 [n, e]
- * @param want features: compute y; columns: the column mean of the softmax over heads and rows
- * @param want.spans int32 [n, 2] (from, to): row i attends rows from .. to - 1; absent: all
- * @returns [y f32 [n, e] or [0, e], columns f32 [n] or [0]]
+ * @returns [y f32 [n, e] or [0, e], columns f32 [n] or [0], keys f32 [n, e] or [0, e]: before their norm and rotary embedding]
  */
-export function visionBlock(
-  x: Tensor,
-  w: VisionBlockWeights,
-  want: { features: boolean; columns: boolean; spans?: Tensor | undefined },
-): [Tensor, Tensor] {
-  const config = [w.heads, ACTIVATION_CODE[w.activation], Number(want.features), Number(want.columns)];
-  return withInt32(config, (c) =>
-    runTwo('SvVisionBlock', [
-      x,
-      w.norm1,
-      w.norm1Bias,
-      w.qkv.tensor,
-      w.qkvBias,
-      w.out.tensor,
-      w.outBias,
-      w.norm2,
-      w.norm2Bias,
-      w.fc1.tensor,
-      w.fc1Bias,
-      w.fc2.tensor,
-      w.fc2Bias,
-      w.eps,
-      c,
-      want.spans ?? noInt32(),
-    ]),
-  );
+export function visionBlock(x: Tensor, w: VisionBlockWeights, want: VisionBlockWants): [Tensor, Tensor, Tensor] {
+  const { features, columns, keys = false, table, spans = noInt32() } = want;
+  const wanted = [Number(features), columns === 'first' ? 2 : Number(columns), Number(keys)];
+  return withInt32([w.vectors.present, w.heads, ACTIVATION_CODE[w.activation], ...wanted], (options) => {
+    const matrices = [w.qkv, w.out, w.fc1, w.fc2].map(({ tensor }) => tensor);
+    return runMany('SvVisionBlock', [x, table ?? noFloat32(), spans, w.vectors.tensor, options, ...matrices], 3);
+  }) as [Tensor, Tensor, Tensor];
 }

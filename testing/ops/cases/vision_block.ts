@@ -1,14 +1,18 @@
 // Cases of `visionBlock`, its parts for specs that compose it, and its definition in double precision.
 
 import type { Activation } from '../../../src/ops/linear';
-import { float32, int32 } from '../../../src/ops/run';
-import { type VisionBlockWeights, visionBlock } from '../../../src/ops/vision_block';
+import { type Position, ropeTable } from '../../../src/ops/rope';
+import { float32, floats, int32 } from '../../../src/ops/run';
+import { recordValues } from '../../../src/ops/vectors';
+import { VISION_VECTORS, type VisionBlockWeights, visionBlock } from '../../../src/ops/vision_block';
 import type { Tensor } from '../../../src/runtime/tensor';
 import { attentionReference } from '../references/attention';
-import { linearReference } from '../references/linear';
-import { layerNormReference } from '../references/norm';
+import { gatedLinearReference, linearReference } from '../references/linear';
+import { layerNormReference, rmsNormReference } from '../references/norm';
+import { ropeReference } from '../references/rope';
 import { compare, keeper, type OpCase, once, type PreparedCase, take } from './case';
 import { aroundOne, noise, rowsOf, sample } from './data';
+import { inverseFrequencies } from './rope';
 import { packer, type StoredType, storedBytes, storedValues, toleranceOf } from './stored';
 
 const EPS = 1e-6;
@@ -21,45 +25,56 @@ export interface VisionBlockSizes {
   readonly type: StoredType;
   readonly activation: Activation;
   readonly features: boolean;
-  readonly columns: boolean;
+  readonly columns: boolean | 'first';
+  readonly keys?: boolean;
+  /** RMSNorm instead of LayerNorm. */
+  readonly rms?: boolean;
+  /** An MLP of gate and up instead of fc1. */
+  readonly gated?: boolean;
+  readonly rope?: boolean;
+  readonly qkNorm?: boolean;
+  readonly layerScale?: boolean;
   readonly dot?: boolean;
   /** Rows of a window, within which rows attend each other; absent: all rows. */
   readonly window?: number;
   readonly big?: boolean;
 }
 
-/** Everything that a vision block is called with, as numbers. */
-export interface VisionBlockData {
+type VectorName = (typeof VISION_VECTORS)[number];
+
+/** Everything that a vision block is called with, as numbers. Vectors that are absent are empty. */
+export interface VisionBlockData extends Readonly<Record<Exclude<VectorName, 'eps'>, Float32Array>> {
   readonly x: Float32Array;
-  readonly norm1: Float32Array;
-  readonly norm1Bias: Float32Array;
   readonly qkv: Float32Array;
-  readonly qkvBias: Float32Array;
   readonly out: Float32Array;
-  readonly outBias: Float32Array;
-  readonly norm2: Float32Array;
-  readonly norm2Bias: Float32Array;
+  /** Or the gate. */
   readonly fc1: Float32Array;
-  readonly fc1Bias: Float32Array;
+  readonly up: Float32Array;
   readonly fc2: Float32Array;
-  readonly fc2Bias: Float32Array;
 }
 
-export function visionBlockData({ n, e, heads, ffn, type }: VisionBlockSizes): VisionBlockData {
+export function visionBlockData(s: VisionBlockSizes): VisionBlockData {
+  const { n, e, heads, ffn, type, rms = false, gated = false, qkNorm = false, layerScale = false } = s;
   const seed = `vision ${n} ${e} ${heads} `;
-  const vector = (name: string, size: number) => noise(seed + name, size, 0.3);
+  const vector = (name: string, size: number, isThere = true) => noise(seed + name, isThere ? size : 0, 0.3);
+  const weight = (name: string, isThere = true) => aroundOne(seed + name, isThere ? e : 0);
   return {
     x: noise(`${seed}x`, n * e),
     norm1: aroundOne(`${seed}n1`, e),
-    norm1Bias: vector('b1', e),
+    norm1Bias: vector('b1', e, !rms),
+    qNorm: weight('nq', qkNorm),
+    kNorm: weight('nk', qkNorm),
+    scale1: weight('s1', layerScale),
+    scale2: weight('s2', layerScale),
     qkv: storedValues(`${seed}qkv`, 3 * e, e, type),
     qkvBias: vector('bq', 3 * e),
     out: storedValues(`${seed}out`, e, e, type),
     outBias: vector('bo', e),
     norm2: aroundOne(`${seed}n2`, e),
-    norm2Bias: vector('b2', e),
+    norm2Bias: vector('b2', e, !rms),
     fc1: storedValues(`${seed}fc1`, ffn, e, type),
-    fc1Bias: vector('b3', ffn),
+    up: storedValues(`${seed}up`, gated ? ffn : 0, e, type),
+    fc1Bias: vector('b3', gated ? 2 * ffn : ffn),
     fc2: storedValues(`${seed}fc2`, e, ffn, type),
     fc2Bias: vector('b4', e),
   };
@@ -72,63 +87,75 @@ export function visionBlockWeights(
   keep: ReturnType<typeof keeper>,
 ): VisionBlockWeights {
   const options = { roundActivations: s.dot ?? false };
-  const vector = (values: Float32Array) => keep.tensor(float32(values, [values.length]));
   const matrix = (values: Float32Array, k: number) => keep.matrix(packer([values], k, s.type, options)());
+  const vectors = recordValues(VISION_VECTORS.map((name) => (name === 'eps' ? [EPS] : data[name])));
+  const gateUp = packer([data.fc1, data.up], s.e, s.type, { ...options, gated: true });
   return {
-    norm1: vector(data.norm1),
-    norm1Bias: vector(data.norm1Bias),
+    vectors: { tensor: keep.tensor(float32(vectors.values, [vectors.values.length])), present: vectors.present },
     qkv: matrix(data.qkv, s.e),
-    qkvBias: vector(data.qkvBias),
     out: matrix(data.out, s.e),
-    outBias: vector(data.outBias),
-    norm2: vector(data.norm2),
-    norm2Bias: vector(data.norm2Bias),
-    fc1: matrix(data.fc1, s.e),
-    fc1Bias: vector(data.fc1Bias),
+    fc1: s.gated ? keep.matrix(gateUp()) : matrix(data.fc1, s.e),
     fc2: matrix(data.fc2, s.ffn),
-    fc2Bias: vector(data.fc2Bias),
-    eps: keep.tensor(float32([EPS], [1])),
     heads: s.heads,
     activation: s.activation,
   };
 }
 
-/** The definition, for the rows that `queries` lists. Columns are right only when all are. */
+/** Rotary positions by row and column: half of the frequencies each, over a raster of 7 patches a row. */
+export function visionTable({ n, e, heads }: VisionBlockSizes): Tensor {
+  const half = e / heads / 2;
+  const axes = Uint8Array.from({ length: half }, (_, j) => (j < half / 2 ? 1 : 2));
+  const positions = Array.from({ length: n }, (_, i): Position => [0, Math.floor(i / 7), i % 7]);
+  return ropeTable(positions, inverseFrequencies(2 * half, 100), axes);
+}
+
+/** The definition, for the rows that `queries` lists. The mean of the columns over all rows is right only when all are. */
 export function visionBlockReference(data: VisionBlockData, s: VisionBlockSizes, queries: readonly number[]) {
-  const { e, heads } = s;
+  const { e, heads, n, window = n } = s;
+  const c = e / heads;
   const eps = Math.fround(EPS);
-  const normed = layerNormReference(data.x, data.norm1, data.norm1Bias, eps);
-  const project = (x: ArrayLike<number>, part: number) =>
+  const norm = (x: ArrayLike<number>, weight: Float32Array, bias: Float32Array) =>
+    bias.length > 0 ? layerNormReference(x, weight, bias, eps) : rmsNormReference(x, weight, eps);
+  const normed = norm(data.x, data.norm1, data.norm1Bias);
+  const project = (part: number) =>
     linearReference(
-      x,
+      normed,
       data.qkv.subarray(part * e * e, (part + 1) * e * e),
       e,
       data.qkvBias.subarray(part * e, (part + 1) * e),
     );
-  const q = project(rowsOf(normed, e, queries), 0);
-  const shape = { t: queries.length, heads, kvHeads: heads, c: e / heads };
-  const attended = attentionReference(q, project(normed, 1), project(normed, 2), shape, (i, j) => {
-    const { window = s.n } = s;
-    return Math.floor((queries[i] ?? 0) / window) === Math.floor(j / window);
-  });
-  const h = linearReference(attended.out, data.out, e, data.outBias);
-  const x = rowsOf(data.x, e, queries);
-  for (let i = 0; i < h.length; i++) h[i] = (h[i] as number) + (x[i] as number);
-  const hidden = linearReference(
-    layerNormReference(h, data.norm2, data.norm2Bias, eps),
-    data.fc1,
-    e,
-    data.fc1Bias,
-    s.activation,
-  );
-  const y = linearReference(hidden, data.fc2, s.ffn, data.fc2Bias);
-  for (let i = 0; i < y.length; i++) y[i] = (y[i] as number) + (h[i] as number);
-  return { y, columns: attended.columns };
+  const table = visionTable(s);
+  const angles = floats(table).slice();
+  table.dispose();
+  const turned = (x: Float64Array, weight: Float32Array) => {
+    const own = weight.length > 0 ? rmsNormReference(x, weight, eps) : x;
+    return s.rope ? ropeReference(own, angles, heads, c) : own;
+  };
+  const keys = project(1);
+  const [q, k, v] = [turned(project(0), data.qNorm), turned(keys, data.kNorm), project(2)];
+  const attend = (rows: readonly number[]) =>
+    attentionReference(rowsOf(q, e, rows), k, v, { t: rows.length, heads, kvHeads: heads, c }, (i, j) => {
+      return Math.floor((rows[i] ?? 0) / window) === Math.floor(j / window);
+    });
+  const attended = attend(queries);
+  const add = (y: Float64Array, scale: Float32Array, x: ArrayLike<number>) =>
+    y.map((value, i) => value * (scale[i % e] ?? 1) + (x[i] as number));
+  const projected = linearReference(attended.out, data.out, e, data.outBias);
+  const h = add(projected, data.scale1, rowsOf(data.x, e, queries));
+  const lifted = norm(h, data.norm2, data.norm2Bias);
+  const { fc1: gate, up, fc1Bias: bias } = data;
+  const hidden = s.gated
+    ? gatedLinearReference(lifted, { gate, up, bias }, e, s.activation)
+    : linearReference(lifted, gate, e, bias, s.activation);
+  const y = add(linearReference(hidden, data.fc2, s.ffn, data.fc2Bias), data.scale2, h);
+  return { y, keys, columns: s.columns === 'first' ? attend([0]).columns : attended.columns };
 }
 
 function visionBlockCase(sizes: VisionBlockSizes): OpCase {
-  const { n, e, heads, ffn, type, activation, features, columns, dot, window, big = false } = sizes;
-  const wants = features ? (columns ? ' columns' : '') : ' columns only';
+  const { n, e, heads, ffn, type, activation, features, columns, keys, dot, window, big = false } = sizes;
+  const flags = (['rms', 'gated', 'rope', 'qkNorm', 'layerScale'] as const).filter((flag) => sizes[flag]);
+  const outputs = [columns && `${columns === 'first' ? 'first-row ' : ''}columns`, keys && 'keys'].filter(Boolean);
+  const wants = [...flags, ...outputs, ...(features ? [] : ['only'])].map((text) => ` ${text}`).join('');
   return {
     op: 'visionBlock',
     name: `${n}x${e} ${heads}x${e / heads} ffn ${ffn} ${activation}${window === undefined ? '' : ` windows of ${window}`}${wants}`,
@@ -146,26 +173,31 @@ function prepare(s: VisionBlockSizes): PreparedCase {
   const data = visionBlockData(s);
   const weights = visionBlockWeights(data, s, keep);
   const x = keep.tensor(float32(data.x, [s.n, s.e]));
-  const { features, columns, window } = s;
+  const { features, columns, keys = false, window } = s;
   const borders = Array.from({ length: s.n }, (_, i) => Math.floor(i / (window ?? s.n)) * (window ?? s.n));
   const intervals = borders.flatMap((from) => [from, Math.min(s.n, from + (window ?? s.n))]);
   const spans = window === undefined ? undefined : keep.tensor(int32(intervals, [s.n, 2]));
-  const run = (): Tensor[] => visionBlock(x, weights, { features, columns, spans });
+  const table = s.rope ? keep.tensor(visionTable(s)) : undefined;
+  const run = (): Tensor[] => visionBlock(x, weights, { features, columns, keys, table, spans });
   const queries = sample(s.n, s.big ? SAMPLED_ROWS : s.n);
   const reference = once(() => visionBlockReference(data, s, queries));
-  const parameters = s.features ? 4 * s.e * s.e + 2 * s.e * s.ffn : 2 * s.e * s.e;
+  const lifts = s.gated ? 2 : 1;
+  const parameters = s.features ? 4 * s.e * s.e + (1 + lifts) * s.e * s.ffn : 2 * s.e * s.e;
   const bytesOf = (rows: number, k: number) => storedBytes(s.type, rows, k);
   const weightBytes = s.features
-    ? bytesOf(4 * s.e, s.e) + bytesOf(s.ffn, s.e) + bytesOf(s.e, s.ffn)
+    ? bytesOf(4 * s.e, s.e) + bytesOf(lifts * s.ffn, s.e) + bytesOf(s.e, s.ffn)
     : bytesOf(2 * s.e, s.e);
   return {
     run,
     check() {
-      const [y = new Float32Array(), columns = new Float32Array()] = take(run());
-      const result = [compare('length of y', [y.length], [s.features ? s.n * s.e : 0])];
+      const [y = new Float32Array(), columns = new Float32Array(), keys = new Float32Array()] = take(run());
+      const lengths = [s.features, s.keys].map((isWanted) => (isWanted ? s.n * s.e : 0));
+      const result = [compare('lengths', [y.length, keys.length], lengths)];
+      if (s.keys) result.push(compare('keys', keys, reference().keys));
       if (s.features) result.push(compare('y', rowsOf(y, s.e, queries), reference().y));
       if (s.columns) result.push(compare('sum of columns', [columns.reduce((a, b) => a + b, 0)], [1]));
-      if (s.columns && queries.length === s.n) result.push(compare('columns', columns, reference().columns));
+      if (s.columns && (queries.length === s.n || s.columns === 'first'))
+        result.push(compare('columns', columns, reference().columns));
       return result;
     },
     bytes: weightBytes + 4 * s.n * s.e * (s.features ? 2 : 1),
@@ -178,6 +210,11 @@ function prepare(s: VisionBlockSizes): PreparedCase {
 export const SMALL_BLOCK: VisionBlockSizes = {
   ...{ n: 37, e: 144, heads: 2, ffn: 203 },
   ...{ type: 'f32', activation: 'gelu_pytorch_tanh', features: true, columns: true },
+};
+/** Heads of 40. */
+export const QWEN_BLOCK: VisionBlockSizes = {
+  ...{ n: 41, e: 120, heads: 3, ffn: 171, rms: true, gated: true, rope: true },
+  ...{ type: 'f32', activation: 'silu', features: true, columns: true },
 };
 /** Query and key outputs (108) end inside a strip, which matters when values are left out. */
 const NARROW_BLOCK: VisionBlockSizes = {
@@ -201,9 +238,29 @@ export const VISION_BLOCK_CASES: readonly OpCase[] = [
   visionBlockCase({ ...NARROW_BLOCK, features: false, columns: true }),
   visionBlockCase({ ...NARROW_BLOCK, columns: true, window: 29 }),
   visionBlockCase({ ...SMALL_BLOCK, features: false, window: 16 }),
+  visionBlockCase({ ...SMALL_BLOCK, columns: 'first', keys: true }),
+  visionBlockCase({ ...SMALL_BLOCK, columns: 'first', features: false }),
+  visionBlockCase({ ...SMALL_BLOCK, columns: false, features: false, keys: true }),
+  ...(['f32', 'bf16', 'int4', 'int8'] as const).map((type) => visionBlockCase({ ...QWEN_BLOCK, type })),
+  visionBlockCase({ ...QWEN_BLOCK, window: 16, keys: true }),
+  visionBlockCase({ ...QWEN_BLOCK, gated: false, rms: false, activation: 'quick_gelu' }),
+  visionBlockCase({ ...SMALL_BLOCK, rms: true, qkNorm: true, layerScale: true, activation: 'gelu', keys: true }),
+  visionBlockCase({ ...NARROW_BLOCK, layerScale: true, columns: 'first' }),
   visionBlockCase(LARGE_BLOCK),
   visionBlockCase({ ...LARGE_BLOCK, dot: true }),
   visionBlockCase({ ...LARGE_BLOCK, type: 'int8' }),
   visionBlockCase({ ...LARGE_BLOCK, columns: true }),
   visionBlockCase({ ...LARGE_BLOCK, features: false, columns: true }),
+  visionBlockCase({ ...LARGE_BLOCK, columns: 'first' }),
+  visionBlockCase({
+    ...QWEN_BLOCK,
+    n: 4096,
+    e: 1280,
+    heads: 16,
+    ffn: 3420,
+    type: 'bf16',
+    columns: false,
+    window: 64,
+    big: true,
+  }),
 ];
