@@ -1,4 +1,4 @@
-// Norms and rotary embedding. A norm is one block per row, so a row's result does not depend on the others.
+// Norms, rotary embedding and sums of rows. A norm is one block per row, so a row's result does not depend on the others.
 // Knows no matrices.
 #include "launch.h"
 #include "launchers.h"
@@ -9,8 +9,8 @@ namespace {
 
 __global__ void rms_norm_rows(const float* x, int64_t ldx, const float* w, const float* eps, int64_t d, float* y, int64_t ldy) {
   __shared__ float shared[kWarp];
-  x += blockIdx.x * ldx;
-  y += blockIdx.x * ldy;
+  x += blockIdx.x * ldx + blockIdx.y * d;
+  y += blockIdx.x * ldy + blockIdx.y * d;
   float s = 0;
   for (int64_t i = threadIdx.x; i < d; i += blockDim.x) s = fmaf(x[i], x[i], s);
   const float inverse = 1.f / sqrtf(block_reduce(s, Sum(), shared) / (float)d + *eps);
@@ -46,11 +46,20 @@ __global__ void rope_pairs(const float* x, int64_t ldx, const float* cos, const 
   y[token * ldy + in + half] = b * c + a * s;
 }
 
+__global__ void add_elements(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t total, int64_t d, float* y, int64_t ldy) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= total) return;
+  const int64_t row = at / d, i = at % d;
+  y[row * ldy + i] = a[row * lda + i] + b[row * ldb + i];
+}
+
 }  // namespace
 
 void rms_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y,
-              int64_t ldy) {
-  if (rows > 0 && d > 0) SV_LAUNCH(rms_norm_rows, (unsigned)rows, row_threads(d), 0, stream_of(stream), x, ldx, w, eps, d, y, ldy);
+              int64_t ldy, int64_t heads) {
+  if (rows <= 0 || d <= 0 || heads <= 0) return;
+  const dim3 grid((unsigned)rows, (unsigned)heads);
+  SV_LAUNCH(rms_norm_rows, grid, row_threads(d), 0, stream_of(stream), x, ldx, w, eps, d, y, ldy);
 }
 
 void layer_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows,
@@ -64,6 +73,12 @@ void rope(GpuStream stream, const float* x, int64_t ldx, const float* cos, const
   const int64_t pairs = t * heads * (c / 2);
   if (pairs > 0)
     SV_LAUNCH(rope_pairs, (unsigned)ceil_div(pairs, 256), 256, 0, stream_of(stream), x, ldx, cos, sin, pairs, heads, c / 2, y, ldy);
+}
+
+void add_rows(GpuStream stream, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) {
+  const int64_t total = rows * d;
+  if (total > 0)
+    SV_LAUNCH(add_elements, (unsigned)ceil_div(total, 256), 256, 0, stream_of(stream), a, lda, b, ldb, total, d, y, ldy);
 }
 
 }  // namespace gpu

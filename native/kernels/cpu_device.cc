@@ -13,9 +13,11 @@ namespace {
 
 class CpuDevice : public Device {
  public:
-  void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) override {
+  void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy,
+                int64_t heads) override {
     parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; i++) kernels().rms_norm(x + i * ldx, w, *eps, d, y + i * ldy);
+      for (int64_t i = begin; i < end; i++)
+        for (int64_t h = 0; h < heads; h++) kernels().rms_norm(x + i * ldx + h * d, w, *eps, d, y + i * ldy + h * d);
     });
   }
   void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d, float* y,
@@ -32,6 +34,9 @@ class CpuDevice : public Device {
         for (int64_t j = 0; j < heads; j++) kernels().rope(y + i * ldy + j * c, cos + i * (c / 2), sin + i * (c / 2), c / 2);
       }
     });
+  }
+  void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) override {
+    for (int64_t i = 0; i < rows; i++) kernels().add(a + i * lda, b + i * ldb, d, y + i * ldy);
   }
   void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override {
     for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + i * ldx, (size_t)width * 4);

@@ -1,6 +1,7 @@
-// One pre-norm decoder layer (Llama, Qwen2) over the KV caches of the sequences whose rows it is given, composed of a device's
-// kernels:
-//   h = x + o_proj(attend(rope(qkv(rms_norm(x))))),  y = h + down(silu(gate(n)) * up(n)),  n = rms_norm(h).
+// One pre-norm decoder layer (Llama, Qwen2, Qwen3, Gemma 3) over the KV caches of the sequences whose rows it is given, composed of a
+// device's kernels:
+//   h = x + o_proj(attend(rope(qkv(rms_norm(x))))),  y = h + down(act(gate(n)) * up(n)),  n = rms_norm(h).
+// Queries and keys may have a norm of each head before rotary embedding, and what attention and the MLP give one before it is added.
 // Norms and matrix products run over the rows of all sequences at once; rotary embedding, appending to the cache and attention run
 // sequence by sequence. No bit of a sequence depends on the others.
 #pragma once
@@ -10,6 +11,13 @@
 
 namespace sv {
 
+/** The column mean of a sequence's softmax. kLastRow: that of its last row alone, and nothing else of the layer but the cache. */
+enum Columns : int32_t {
+  kNoColumns = 0,
+  kAllRows = 1,
+  kLastRow = 2
+};
+
 /** Rows of one sequence, and what they attend in the layer. */
 struct Sequence {
   int64_t t;                     // its rows of x, which follow those of the sequence before
@@ -17,21 +25,25 @@ struct Sequence {
   const int32_t* rows;           // the turn's view: rows attended besides the tail
   int64_t n_rows, tail, length;  // tail: first row of the contiguous rest; length: rows in the cache before
   const int32_t* spans;          // [t][2], see attention.h; null: causal
-  bool wants_columns;
-  float* columns;  // [columns_count()] or null
-  int64_t columns_count() const { return wants_columns ? n_rows + length - tail + t : 0; }
+  int32_t wanted;                // Columns
+  float* columns;                // [columns_count()] or null
+  int64_t columns_count() const { return wanted ? n_rows + length - tail + t : 0; }
 };
 
 struct DecoderLayer {
   const float* x;  // [t][d]
   int64_t t, d;
-  std::vector<Sequence> sequences;      // of the same kv heads and head width
-  const float *input_norm, *post_norm;  // [d]
-  const float* eps;                     // [1]
-  Matrix qkv, o, gate_up, down;         // qkv rows: q heads, k heads, v heads
-  const float *qkv_bias, *o_bias;       // null when absent
-  const float *cos, *sin;               // [t][c / 2]
-  float* y;                             // [t][d]
+  std::vector<Sequence> sequences;         // of the same kv heads and head width
+  const float *input_norm, *post_norm;     // [d]: before attention, before the MLP
+  const float *attention_norm, *mlp_norm;  // [d]: of what these give; null: none
+  const float *q_norm, *k_norm;            // [c]: of each head; null: none
+  const float* eps;                        // [1]
+  Matrix qkv, o, gate_up, down;            // qkv rows: q heads, k heads, v heads
+  const float *qkv_bias, *o_bias;          // null when absent
+  int32_t activation;                      // of the gate
+  float scale;                             // of scores
+  const float *cos, *sin;                  // [t][c / 2]
+  float* y;                                // [t][d]; null: columns of last rows only
 };
 
 void decoder_layer(Device&, const DecoderLayer&);

@@ -36,14 +36,18 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  /** y[i] = w x[i] / sqrt(mean(x[i]^2) + eps); eps is one float. y may be x. */
-  virtual void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) = 0;
+  /** y[i] = w x[i] / sqrt(mean(x[i]^2) + eps); eps is one float. y may be x. A row may be of several `heads`,
+   *  d floats each side by side, that are normed by themselves, with the same w. */
+  virtual void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy,
+                        int64_t heads = 1) = 0;
   virtual void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d,
                           float* y, int64_t ldy) = 0;
   /** x [t][ldx], head i at i * c; cos and sin [t][c / 2]. y may be x. */
   virtual void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                     int64_t ldy) = 0;
 
+  /** y = a + b, rows of d floats. */
+  virtual void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) = 0;
   /** Rows [rows][ldx] of `width` floats, to y [rows][width]. */
   virtual void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) = 0;
 

@@ -2,15 +2,17 @@
 // which is extended in place by the sequence's rows.
 #include "../kernels/decoder_layer.h"
 
+#include <math.h>
+
 #include "checks.h"
 
 namespace sv {
 namespace {
 
-/** Where the op's inputs lie: x, table, segments, ranges, spans; then the lists kv and rows, of one tensor for each layer and sequence; then
- *  the lists of weights, of one tensor for each layer. */
+/** Where the op's inputs lie: x, table, segments, ranges, spans; then the lists kv and rows, of one tensor for each layer and sequence;
+ *  then the lists of weights, of one tensor for each layer. */
 struct Inputs {
-  static constexpr int kOwn = 5, kWeights = 9;
+  static constexpr int kOwn = 5, kWeights = 6;
   int layers, sequences;
   int kv(int layer, int sequence) const { return kOwn + layer * sequences + sequence; }
   int rows(int layer, int sequence) const { return kOwn + (layers + layer) * sequences + sequence; }
@@ -23,7 +25,16 @@ Inputs inputs_of(const Op& op, int sequences) {
   return {lists / each, sequences};
 }
 
-/** range int32 [tail, length, columns] as in SvGatheredSparseAttention, where length counts the rows before x. */
+/** What all layers of a call share. */
+struct Shared {
+  View x, table, segments, ranges, spans;
+  int64_t t() const { return x.dim(0); }
+  int64_t d() const { return x.dim(1); }
+  /** Layers that ranges and spans are about. */
+  int64_t layers() const { return ranges.count() / (3 * segments.count()); }
+};
+
+/** range int32 [tail, length, columns], where length counts the rows before x. */
 Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* range, const int32_t* spans, int64_t t, int64_t c) {
   Sequence s = {};
   s.t = t;
@@ -32,90 +43,116 @@ Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* 
   s.n_rows = rows.count();
   s.tail = range[0];
   s.length = range[1];
-  s.wants_columns = range[2] != 0;
+  require(range[2] >= kNoColumns && range[2] <= kLastRow, "ranges: expected columns 0, 1 or 2");
+  s.wanted = range[2];
   check_rows(op, rows, s.tail, s.length, t, s.kv.capacity);
   s.spans = spans;
   if (spans) check_spans(op, spans, t, s.n_rows + s.length - s.tail + t);
   return s;
 }
 
-/** The sequences and weights of one layer; x and y are the caller's. */
-DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const View& x, const View& table, const View& segments, const View& ranges,
-                        const View& spans) {
-  const auto weight = [&](int i) { return op.input(in.weight(i, layer)); };
-  const View input_norm = weight(0), qkv = weight(1), qkv_bias = weight(2), o = weight(3), o_bias = weight(4), post_norm = weight(5);
-  const View gate_up = weight(6), down = weight(7), eps = weight(8);
-  const int64_t t = x.dim(0), d = x.dim(1), c = 2 * table.dim(2);
-  check_size(eps, 1, "eps");
-  check_size(input_norm, d, "input_norm");
-  check_size(post_norm, d, "post_norm");
-  DecoderLayer l = {};
-  const int32_t* span = spans.count() ? spans.i32() + 2 * layer * t : nullptr;
+/** The sequences of one layer: `index` is its own in ranges and spans. */
+std::vector<Sequence> read_sequences(Op& op, const Inputs& in, int layer, int64_t index, const Shared& shared) {
+  const int64_t t = shared.t(), c = 2 * shared.table.dim(2);
+  require(index >= 0 && index < shared.layers(), "options: expected an index within ranges");
+  const int32_t *range = shared.ranges.i32() + 3 * index * in.sequences, *segments = shared.segments.i32();
+  const int32_t* spans = shared.spans.count() ? shared.spans.i32() + 2 * index * t : nullptr;
+  std::vector<Sequence> sequences;
   for (int s = 0; s < in.sequences; s++) {
-    const int32_t* range = ranges.i32() + 3 * (layer * in.sequences + s);
-    l.sequences.push_back(read_sequence(op, op.input(in.kv(layer, s)), op.input(in.rows(layer, s), 1), range, span, segments.i32()[s], c));
-    if (span) span += 2 * segments.i32()[s];
-    require(l.sequences[s].kv.heads == l.sequences[0].kv.heads, "kv: expected as many heads in the caches of all sequences");
+    const View kv = op.input(in.kv(layer, s)), rows = op.input(in.rows(layer, s), 1);
+    sequences.push_back(read_sequence(op, kv, rows, range + 3 * s, spans, segments[s], c));
+    require(sequences[(size_t)s].kv.heads == sequences[0].kv.heads, "kv: expected as many heads in the caches of all sequences");
+    if (spans) spans += 2 * segments[s];
   }
+  return sequences;
+}
+
+/** One layer; x and y are the caller's. vectors f32, see below; options int32 [present, activation, bits of the scale of scores (0:
+ *  c^-1/2), index]. */
+DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const Shared& shared) {
+  const auto weight = [&](int i) { return op.input(in.weight(i, layer)); };
+  const View vectors = weight(0), options = weight(1), qkv = weight(2), o = weight(3), gate_up = weight(4), down = weight(5);
+  const int64_t t = shared.t(), d = shared.d(), c = 2 * shared.table.dim(2);
+  check_size(options, 4, "options");
+  DecoderLayer l = {};
+  l.sequences = read_sequences(op, in, layer, options.i32()[3], shared);
   const int64_t heads = l.sequences[0].kv.heads;
   l.qkv = packed(op, qkv, d, "qkv", false);
   const int64_t query_width = l.qkv.header.n - 2 * heads * c;
   require(query_width > 0 && query_width % (heads * c) == 0, "qkv: heads do not divide over the kv heads");
-  check_size(qkv_bias, l.qkv.header.n, "qkv_bias", true);
   l.o = packed(op, o, query_width, "o", false);
   require(l.o.header.n == d, "o: expected d outputs");
-  check_size(o_bias, d, "o_bias", true);
   l.gate_up = packed(op, gate_up, d, "gate_up", true);
   l.down = packed(op, down, l.gate_up.header.n, "down", false);
   require(l.down.header.n == d, "down: expected d outputs");
-  l.x = x.f32();
+  l.x = shared.x.f32();
   l.t = t;
   l.d = d;
-  l.input_norm = input_norm.f32();
-  l.post_norm = post_norm.f32();
-  l.eps = eps.f32();
-  l.qkv_bias = qkv_bias.optional();
-  l.o_bias = o_bias.optional();
-  l.cos = table.f32();
-  l.sin = table.f32() + t * (c / 2);
+  Vectors next(vectors, options.i32()[0]);
+  l.input_norm = next.required(d);
+  l.qkv_bias = next(l.qkv.header.n);
+  l.q_norm = next(c);
+  l.k_norm = next(c);
+  l.o_bias = next(d);
+  l.attention_norm = next(d);
+  l.post_norm = next.required(d);
+  l.mlp_norm = next(d);
+  l.eps = next.required(1);
+  next.finish();
+  l.activation = options.i32()[1];
+  memcpy(&l.scale, &options.i32()[2], 4);
+  if (l.scale == 0) l.scale = 1.f / sqrtf((float)c);
+  l.cos = shared.table.f32();
+  l.sin = shared.table.f32() + t * (c / 2);
   return l;
 }
 
-/** x f32 [t, d], table f32 [2, t, c / 2], segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3], spans
- *  int32 [layers, t, 2] or [0], kv and rows and weights -> y f32 [t, d], columns f32 [n]: those of all layers and sequences that want them, in this order. All layers
- *  are checked before the first writes to a cache. One call costs more than a small layer's share of a token. */
-void decoder_layers_op(Op& op) {
-  const View x = op.input(0, 2), table = op.input(1, 3), segments = op.input(2, 1), ranges = op.input(3), spans = op.input(4);
-  const Inputs in = inputs_of(op, (int)segments.count());
-  const int64_t t = x.dim(0);
+void check_shared(const Shared& shared) {
+  const int64_t t = shared.t(), sequences = shared.segments.count();
   require(t > 0, "x: expected at least one row");
-  require(table.dim(0) == 2 && table.dim(1) == t, "table: expected [2, t, c / 2]");
-  check_size(ranges, (int64_t)3 * in.layers * in.sequences, "ranges");
-  require(!spans.count() || spans.count() == 2 * in.layers * t, "spans: expected [layers, t, 2]");
+  require(shared.table.dim(0) == 2 && shared.table.dim(1) == t, "table: expected [2, t, c / 2]");
+  require(shared.ranges.count() > 0 && shared.ranges.count() % (3 * sequences) == 0, "ranges: expected [layers, sequences, 3]");
+  require(!shared.spans.count() || shared.spans.count() == 2 * shared.layers() * t, "spans: expected [layers, t, 2]");
   int64_t sum = 0;
-  for (int s = 0; s < in.sequences; s++) {
-    require(segments.i32()[s] > 0, "segments: expected at least one row of each sequence");
-    sum += segments.i32()[s];
+  for (int64_t s = 0; s < sequences; s++) {
+    require(shared.segments.i32()[s] > 0, "segments: expected at least one row of each sequence");
+    sum += shared.segments.i32()[s];
   }
   require(sum == t, "segments: expected as many rows as x has");
+}
+
+/** x f32 [t, d], table f32 [2, t, c / 2], segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3] and spans
+ *  int32 [layers, t, 2] or [0] of all layers of a model, of which the call runs some; kv and rows and weights of those -> y f32 [t, d],
+ *  columns f32 [n]: those of all layers and sequences that want them, in this order. Where a sequence wants the columns of its last row,
+ *  there is one layer, all want them, and y is [0, d]. All layers are checked before the first writes to a cache. One call costs more
+ *  than a small layer's share of a token. */
+void decoder_layers_op(Op& op) {
+  const Shared shared = {op.input(0, 2), op.input(1, 3), op.input(2, 1), op.input(3), op.input(4)};
+  const Inputs in = inputs_of(op, (int)shared.segments.count());
+  check_shared(shared);
   std::vector<DecoderLayer> layers;
-  int64_t columns = 0;
+  int64_t columns = 0, last_rows = 0;
   for (int i = 0; i < in.layers; i++) {
-    layers.push_back(read_layer(op, in, i, x, table, segments, ranges, spans));
-    for (const Sequence& s : layers.back().sequences) columns += s.columns_count();
+    layers.push_back(read_layer(op, in, i, shared));
+    for (const Sequence& s : layers.back().sequences) {
+      columns += s.columns_count();
+      last_rows += s.wanted == kLastRow;
+    }
   }
-  const View y = op.output(0, x.dims);
+  require(!last_rows || (in.layers == 1 && last_rows == in.sequences), "columns of last rows: expected one layer, and no other kind");
+  const View y = op.output(0, {last_rows ? 0 : shared.t(), shared.d()});
   float* column = op.output(1, {columns}).f32();
-  float* other = in.layers > 1 ? op.device().scratch(kLayers, x.count()) : nullptr;
+  float* other = in.layers > 1 ? op.device().scratch(kLayers, shared.x.count()) : nullptr;
   for (int i = 0; i < in.layers; i++) {
     DecoderLayer& l = layers[(size_t)i];
     for (Sequence& s : l.sequences) {
-      s.columns = s.wants_columns ? column : nullptr;
+      s.columns = s.wanted ? column : nullptr;
       column += s.columns_count();
     }
     const bool into_y = (in.layers - 1 - i) % 2 == 0;
     if (i > 0) l.x = into_y ? other : y.f32();
-    l.y = into_y ? y.f32() : other;
+    l.y = last_rows ? nullptr : into_y ? y.f32()
+                                       : other;
     decoder_layer(op.device(), l);
   }
 }
@@ -123,12 +160,11 @@ void decoder_layers_op(Op& op) {
 }  // namespace
 
 void register_decoder_layer() {
-  register_op<decoder_layers_op>(
-      "SvDecoderLayers",
-      {"x: float", "table: float", "segments: int32", "ranges: int32", on_device("spans: int32"), "kv: M * uint8", on_device("rows: M * int32"),
-       "input_norm: N * float", "qkv: N * uint8", "qkv_bias: N * float", "o: N * uint8", "o_bias: N * float", "post_norm: N * float",
-       "gate_up: N * uint8", "down: N * uint8", "eps: N * float"},
-      {"y: float", "columns: float"}, true, {"M", "N"});
+  register_op<decoder_layers_op>("SvDecoderLayers",
+                                 {"x: float", "table: float", "segments: int32", "ranges: int32", on_device("spans: int32"),
+                                  "kv: M * uint8", on_device("rows: M * int32"), "vectors: N * float", "options: N * int32",
+                                  "qkv: N * uint8", "o: N * uint8", "gate_up: N * uint8", "down: N * uint8"},
+                                 {"y: float", "columns: float"}, true, {"M", "N"});
 }
 
 }  // namespace sv

@@ -97,8 +97,9 @@ void GpuDevice::forget_matrix(const void* memory) { forget_header(memory); }
 
 // --- kernels -----------------------------------------------------------------------------------------------
 
-void GpuDevice::rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) {
-  if (rows > 0) table_.rms_norm(stream_, x, ldx, w, eps, rows, d, y, ldy);
+void GpuDevice::rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy,
+                         int64_t heads) {
+  if (rows * heads > 0) table_.rms_norm(stream_, x, ldx, w, eps, rows, d, y, ldy, heads);
 }
 
 void GpuDevice::layer_norm(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d, float* y,
@@ -109,6 +110,10 @@ void GpuDevice::layer_norm(const float* x, int64_t ldx, const float* w, const fl
 void GpuDevice::rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                      int64_t ldy) {
   if (t * heads > 0) table_.rope(stream_, x, ldx, cos, sin, t, heads, c, y, ldy);
+}
+
+void GpuDevice::add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) {
+  if (rows * d > 0) table_.add_rows(stream_, a, lda, b, ldb, rows, d, y, ldy);
 }
 
 void GpuDevice::copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) {

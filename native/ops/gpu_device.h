@@ -19,11 +19,13 @@ class GpuDevice : public Device {
   /** To be called after the op has queued all its work. Throws its error, if there was one. */
   void finish();
 
-  void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy) override;
+  void rms_norm(const float* x, int64_t ldx, const float* w, const float* eps, int64_t rows, int64_t d, float* y, int64_t ldy,
+                int64_t heads) override;
   void layer_norm(const float* x, int64_t ldx, const float* w, const float* b, const float* eps, int64_t rows, int64_t d, float* y,
                   int64_t ldy) override;
   void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
             int64_t ldy) override;
+  void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) override;
   void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override;
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy, int64_t strips) override;
   void gather_rows(const Matrix&, const int32_t* ids, int64_t count, float* y) override;

@@ -81,8 +81,8 @@ type Keeper = ReturnType<typeof keeper>;
 /** One token through all layers, several per call: each has its own weights and cache, ranges are made once per token. */
 function decodeLoop(keep: Keeper, perCall: number): () => void {
   const data = decoderLayerData(TINY);
-  const layers = Array.from({ length: LAYERS }, () => {
-    const weights = decoderLayerWeights(data, TINY);
+  const layers = Array.from({ length: LAYERS }, (_, i) => {
+    const weights = decoderLayerWeights(data, TINY, i);
     for (const tensor of weightTensors(weights)) keep.tensor(tensor);
     const cache = { kvHeads: TINY.kvHeads, c: TINY.c, type: TINY.kvType, spare: 1 };
     return { weights, kv: keep.tensor(filledCache(data.k, data.v, cache)) };
@@ -92,7 +92,7 @@ function decodeLoop(keep: Keeper, perCall: number): () => void {
   const rows = keep.tensor(int32([]));
   const segments = keep.tensor(int32([1]));
   return () => {
-    const ranges = int32(Array.from({ length: perCall }, () => [TINY.tail, TINY.length, 0]).flat());
+    const ranges = int32(layers.flatMap(() => [TINY.tail, TINY.length, 0]));
     let x = input;
     for (let at = 0; at < LAYERS; at += perCall) {
       const called = layers.slice(at, at + perCall);

@@ -2,7 +2,7 @@
 // All matrices share one random buffer as their source; each is packed into memory of its own.
 
 import type { VectorSource, Weights } from '../../src/models/weights';
-import { float32 } from '../../src/ops/run';
+import { float32, int32 } from '../../src/ops/run';
 import { recordValues } from '../../src/ops/vectors';
 import {
   type Int4Part,
@@ -91,7 +91,6 @@ export function randomWeights(
       );
       return { tensor: keep(float32(filled, [filled.length])), present };
     },
-    vectors: (_, lengths) => vector([lengths.reduce((a, b) => a + b, 0)], 0.01),
     matrix: (names, rows, k, { gated = false } = {}) => {
       const packed = matrix(names, rows, k, gated);
       matrixBytes += packed.tensor.size;
@@ -99,6 +98,7 @@ export function randomWeights(
       return packed;
     },
     constant: (constants) => keep(float32(constants, [constants.length])),
+    integers: (constants) => keep(int32(constants)),
     progress: { done: 0, total: 0 },
     get matrixBytes() {
       return matrixBytes;

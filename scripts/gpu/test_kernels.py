@@ -62,13 +62,14 @@ def strided(x, ld):
 
 
 def test_rms_norm(gpu):
-    for rows, d in [(1, 1), (3, 33), (17, 896), (2, 3584)]:
-        x, w = noise(rows, d) + 3, 1 + noise(d, scale=0.2)
-        y = gpu.empty((rows, d + 4))
-        gpu.call("rms_norm", gpu.put(strided(x, d + 3)), d + 3, gpu.put(w), gpu.put([1e-5]), rows, d, y, d + 4)
-        r = ref(x)
-        near(y.get()[:, :d], r / ((r * r).mean(-1)[:, None] + 1e-5) ** 0.5 * ref(w), 1e-11, f"{rows} x {d}")
-        assert np.isnan(y.get()[:, d:]).all(), "wrote between rows"
+    for rows, d, heads in [(1, 1, 1), (3, 33, 1), (17, 896, 1), (2, 3584, 1), (5, 128, 7), (1, 72, 3)]:
+        x, w, width = noise(rows, heads * d) + 3, 1 + noise(d, scale=0.2), heads * d
+        y = gpu.empty((rows, width + 4))
+        gpu.call("rms_norm", gpu.put(strided(x, width + 3)), width + 3, gpu.put(w), gpu.put([1e-5]), rows, d, y, width + 4, heads)
+        r = ref(x.reshape(rows * heads, d))
+        expected = r / ((r * r).mean(-1)[:, None] + 1e-5) ** 0.5 * ref(w)
+        near(y.get()[:, :width].reshape(rows * heads, d), expected, 1e-11, f"{rows} x {heads} x {d}")
+        assert np.isnan(y.get()[:, width:]).all(), "wrote between rows"
 
 
 def test_layer_norm(gpu):
@@ -92,6 +93,14 @@ def test_rope(gpu):
         got = y.get()[:, : heads * c].reshape(t, heads, 2, c // 2)
         near(got[:, :, 0], a * u - b * v, 1e-11, "first halves")
         near(got[:, :, 1], b * u + a * v, 1e-11, "second halves")
+
+
+def test_add_rows(gpu):
+    for rows, d in [(1, 1), (3, 33), (17, 896)]:
+        a, b, y = noise(rows, d), noise(rows, d), gpu.empty((rows, d + 4))
+        gpu.call("add_rows", gpu.put(strided(a, d + 3)), d + 3, gpu.put(strided(b, d + 1)), d + 1, rows, d, y, d + 4)
+        equal(y.get()[:, :d].copy(), a + b, f"{rows} x {d}")
+        assert np.isnan(y.get()[:, d:]).all(), "wrote between rows"
 
 
 # --- matrices --------------------------------------------------------------------------------------------------------

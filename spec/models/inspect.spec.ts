@@ -41,8 +41,8 @@ async function loadedBytes(path: string, options: LoadOptions): Promise<number> 
       bytes += 4 * record.tensor.size;
       return record;
     },
-    vectors: (...args) => {
-      const tensor = weights.vectors(...args);
+    integers: (...args) => {
+      const tensor = weights.integers(...args);
       bytes += 4 * tensor.size;
       return tensor;
     },

@@ -386,7 +386,7 @@ void check_norms(int64_t rows, int64_t d) {
   for (int order = 0; order < 2; order++) {
     schedule(order);
     Device<float> y((rows + 1) * ldy), z((rows + 1) * ldy);
-    gpu::rms_norm(nullptr, dx.data, ldx, dw.data, de.data, rows, d, y.data, ldy);
+    gpu::rms_norm(nullptr, dx.data, ldx, dw.data, de.data, rows, d, y.data, ldy, 1);
     gpu::layer_norm(nullptr, dx.data, ldx, dw.data, db.data, de.data, rows, d, z.data, ldy);
     const Floats results[2] = {gathered(y.read(), rows, d, ldy, &touched), gathered(z.read(), rows, d, ldy, &touched)};
     for (int i = 0; i < 2; i++) {

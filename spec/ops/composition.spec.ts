@@ -228,10 +228,12 @@ function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed
     'mlp.up_proj': { values: data.up, k: s.d },
     'mlp.down_proj': { values: data.down, k: s.ffn },
   };
-  const norms = { input_layernorm: w.inputNorm, post_attention_layernorm: w.postNorm };
+  const vector = (values: Float32Array) => keep.tensor(float32(values, [values.length]));
+  const norms = { input_layernorm: vector(data.inputNorm), post_attention_layernorm: vector(data.postNorm) };
+  const eps = keep.tensor(float32([1e-6], [1]));
   const ops: BlockOps = {
     ...opsOf(layers, s.type, s.dot),
-    norm: (name, input) => rmsNorm(input, norms[name as keyof typeof norms], w.eps),
+    norm: (name, input) => rmsNorm(input, norms[name as keyof typeof norms], eps),
     attend,
   };
   const block = decoderBlock(decoderConfigOf(s));
@@ -244,9 +246,9 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
   const sizes = (['f32', 'bf16', 'int4', 'f16'] as const).map(
     (type, i): DecoderLayerSizes => ({ ...SMALL_LAYER, type, t, length: 140 + i, tail: 120 + 3 * i, listed: 30 + i }),
   );
-  const parts = sizes.map((s) => {
+  const parts = sizes.map((s, i) => {
     const data = decoderLayerData(s);
-    const weights = decoderLayerWeights(data, s);
+    const weights = decoderLayerWeights(data, s, i);
     for (const tensor of weightTensors(weights)) keep.tensor(tensor);
     const rows = keep.tensor(int32(data.rows));
     const range = [s.tail, s.length, 0];
@@ -275,8 +277,8 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
   );
   columns.dispose();
   let h = x;
-  for (const [i, { weights, rows, range }] of parts.entries())
-    h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, keep.tensor(int32(range)), weights)[0]);
+  for (const [i, { weights, rows }] of parts.entries())
+    h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, ranges, weights)[0]);
   const bits = (last: Tensor, set: typeof one) => bitsOf([last, ...set.map(({ kv, read }) => read(kv))]);
   return { together: bits(y, one), apart: bits(h.clone(), other) };
 }

@@ -55,6 +55,7 @@ const WEIGHTS = decoderLayerWeights(DATA, LAYER);
 for (const tensor of weightTensors(WEIGHTS)) keep.tensor(tensor);
 const CACHE = { kvHeads: LAYER.kvHeads, c: LAYER.c, type: LAYER.kvType, spare: 2 };
 const LAYER_KV = keep.tensor(filledCache(DATA.k, DATA.v, CACHE));
+const SECOND = indices(0, 4, 0, 1);
 interface LayerCall {
   readonly x?: Tensor;
   readonly table?: Tensor;
@@ -179,7 +180,9 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['decoderLayer: a tail past the end', () => layer({ range: [151, 150, 0] }), /tail <= length/],
   ['decoderLayer: o of another width', () => layer({ weights: { o: WEIGHTS.down } }), /o: expected 504 inputs/],
   ['decoderLayer: a plain gate', () => layer({ weights: { gateUp: WEIGHTS.qkv } }), /gated|inputs/],
-  ['decoderLayer: no norm', () => layer({ weights: { postNorm: NONE } }), /post_norm: expected 131/],
+  ['decoderLayer: no norm', () => layer({ weights: { vectors: NONE } }), /vectors: expected \d+ elements/],
+  ['decoderLayer: an index past the ranges', () => layer({ weights: { options: SECOND } }), /an index within ranges/],
+  ['decoderLayer: columns of an unknown kind', () => layer({ range: [0, 150, 3] }), /columns 0, 1 or 2/],
   ['visionBlock: heads that do not divide', () => block(zeros(2, 144), { heads: 5 }), /divisor of the width/],
   ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /qkv: expected 142 inputs/],
   [

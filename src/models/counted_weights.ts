@@ -65,12 +65,12 @@ export const NO_WEIGHTS: Weights = {
   has: () => false,
   tensor: () => UNREAD,
   record: () => ({ tensor: UNREAD, present: 0 }),
-  vectors: () => UNREAD,
   matrix: (_, rows, k, { gated = false } = {}) => {
     const outputs = gated ? (rows[0] as number) : rows.reduce((sum, one) => sum + one, 0);
     return { tensor: UNREAD, outputs, inputs: k, type: 'f32', gated };
   },
   constant: () => UNREAD,
+  integers: () => UNREAD,
   progress: { done: 0, total: 0 },
   close: () => undefined,
   dispose: () => undefined,
@@ -106,6 +106,10 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
     occupy(() => 4 * product(shape));
     return UNREAD;
   };
+  const occupied = (values: readonly number[]): Tensor => {
+    occupy(() => 4 * values.length);
+    return UNREAD;
+  };
   return {
     ...NO_WEIGHTS,
     has: index.has,
@@ -120,10 +124,6 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
       }
       return NO_WEIGHTS.record([]);
     },
-    vectors: (names, lengths) => {
-      for (const [i, name] of names.entries()) tensor(name, [lengths[i] as number]);
-      return UNREAD;
-    },
     matrix: (names, rows, k, { gated = false } = {}): PackedMatrix => {
       const stack: Stack = { modules: names.map(moduleOf), rows, k, gated };
       const form = attempt(problems, names, () => index.stack(stack));
@@ -134,10 +134,8 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
       }
       return NO_WEIGHTS.matrix(names, rows, k, { gated });
     },
-    constant: (values) => {
-      occupy(() => 4 * values.length);
-      return UNREAD;
-    },
+    constant: occupied,
+    integers: occupied,
   };
 }
 

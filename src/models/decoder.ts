@@ -3,18 +3,24 @@
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
 import { SparseVilaError } from '../errors';
-import { gatheredSparseAttention } from '../ops/attention';
-import { type DecoderLayerWeights, decoderLayers } from '../ops/decoder_layer';
-import { appendKv, type KvType } from '../ops/kv_cache';
+import {
+  DECODER_VECTORS,
+  type DecoderLayerWeights,
+  decoderLayerOptions,
+  decoderLayers,
+  LAST_ROW_COLUMNS,
+  type RaggedRows,
+} from '../ops/decoder_layer';
+import type { KvType } from '../ops/kv_cache';
 import { embed, linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
-import { type Position, rope, ropeTable } from '../ops/rope';
-import { floats, int32, withInt32 } from '../ops/run';
+import { type Position, ropeTable } from '../ops/rope';
+import { floats, int32, noInt32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
 import { type KvCache, kvCache, type LayerRange } from './kv_cache';
-import type { Weights } from './weights';
+import type { VectorSource, Weights } from './weights';
 
 /** The cache rows that a layer attends, besides the contiguous tail. */
 export interface LayerView {
@@ -121,10 +127,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     cache: (type, limit = config.maxPositions) => kvCache(config, type, limit),
     embed: (ids) => embed(table, ids),
     forward: (x, batch, options) => forward(x, batch, layers, tableOf, options),
-    look: (layer, x, { cache, positions }, length) => {
-      const weights = layers[layer] as DecoderLayerWeights;
-      return look(x, tableOf(positions), weights, cache.tensor(layer), { config, length });
-    },
+    look: (layer, x, { cache, positions }, length) => look(x, tableOf(positions), layers, cache, { layer, length }),
     norm: (x) => rmsNorm(x, norm, eps),
     scores,
     logits: (x, all = false) => {
@@ -140,30 +143,31 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
 }
 
 function layerWeights(config: DecoderConfig, weights: Weights, i: number): DecoderLayerWeights {
-  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias } = config;
+  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
   const at = `model.layers.${i}`;
   const [q, kv] = [heads * headDim, kvHeads * headDim];
   const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
-  const none = (): Tensor => weights.constant([]);
+  const widths = [q, kv, kv] as const;
+  const norm = (name: string): VectorSource => [[`${at}.${name}_layernorm.weight`, d]];
+  const vectors: Partial<Record<(typeof DECODER_VECTORS)[number], VectorSource>> = {
+    inputNorm: norm('input'),
+    postNorm: norm('post_attention'),
+    eps: rmsNormEps,
+    ...(attentionBias.qkv && { qkvBias: qkv.map((name, part) => [`${name}.bias`, widths[part] as number] as const) }),
+    ...(attentionBias.o && { oBias: [[`${at}.self_attn.o_proj.bias`, d]] }),
+  };
+  const record = weights.record(DECODER_VECTORS.map((vector) => vectors[vector]));
   return {
-    inputNorm: weights.tensor(`${at}.input_layernorm.weight`, [d]),
+    vectors: record.tensor,
+    options: weights.integers(decoderLayerOptions(record.present, i)),
     qkv: weights.matrix(
       qkv.map((name) => `${name}.weight`),
-      [q, kv, kv],
+      widths,
       d,
     ),
-    qkvBias: attentionBias.qkv
-      ? weights.vectors(
-          qkv.map((name) => `${name}.bias`),
-          [q, kv, kv],
-        )
-      : none(),
     o: weights.matrix([`${at}.self_attn.o_proj.weight`], [d], q),
-    oBias: attentionBias.o ? weights.tensor(`${at}.self_attn.o_proj.bias`, [d]) : none(),
-    postNorm: weights.tensor(`${at}.post_attention_layernorm.weight`, [d]),
     gateUp: weights.matrix([`${at}.mlp.gate_proj.weight`, `${at}.mlp.up_proj.weight`], [m, m], d, { gated: true }),
     down: weights.matrix([`${at}.mlp.down_proj.weight`], [d], m),
-    eps: weights.constant([config.rmsNormEps]),
   };
 }
 
@@ -178,7 +182,7 @@ async function forward(
   for (const { cache, positions } of batch) cache.reserve(positions.length, range);
   const positions = batch.flatMap((segment) => Array.from(segment.positions));
   const table = tableOf(positions);
-  const shared = { segments: int32(batch.map((segment) => segment.positions.length)), everything: int32([]) };
+  const shared = sharedInputs(batch, layers.length);
   const means: Tensor[] = [];
   // All layers in one call: a call per layer would add a third to the time of a decode step.
   const isOneCall =
@@ -201,7 +205,7 @@ async function forward(
     h.dispose();
     throw error;
   } finally {
-    for (const tensor of [...means, table, ...Object.values(shared)]) tensor.dispose();
+    for (const tensor of [...means, table, shared.segments, shared.ranges, shared.spans]) tensor?.dispose();
   }
   for (const segment of batch) segment.cache.extend(segment.positions.length, range);
   return h;
@@ -221,38 +225,44 @@ function checkBatch(x: Tensor, batch: readonly Segment[]): void {
   );
 }
 
-/** Runs several layers in one call. `everything` is an empty list of rows. */
+/** Runs several layers in one call. */
 function runLayers(
   x: Tensor,
   table: Tensor,
   batch: readonly Segment[],
   weights: readonly DecoderLayerWeights[],
   { from, to }: LayerRange,
-  { segments, everything }: { segments: Tensor; everything: Tensor },
+  shared: RaggedRows,
 ): [Tensor, Tensor] {
-  const values: number[] = [];
   const layers = weights.slice(from, to).map((own, at) => ({
     weights: own,
-    sequences: batch.map(({ cache, views, onColumns }) => {
-      const view = views?.[from + at];
-      values.push(view?.tail ?? 0, cache.lengths[from + at] as number, onColumns === undefined ? 0 : 1);
-      return { kv: cache.tensor(from + at), rows: view?.rows ?? everything };
-    }),
+    sequences: batch.map(({ cache, views }) => ({
+      kv: cache.tensor(from + at),
+      rows: views?.[from + at]?.rows ?? noInt32(),
+    })),
   }));
-  const spans = spansOf(batch, { from, to });
-  try {
-    return withInt32(values, (ranges) => decoderLayers(x, table, { segments, ranges, spans }, layers));
-  } finally {
-    spans?.dispose();
-  }
+  return decoderLayers(x, table, shared, layers);
+}
+
+/** What the calls for all layers share: which rows belong to which segment, and what they attend in each layer. */
+function sharedInputs(batch: readonly Segment[], layers: number): RaggedRows {
+  const ranges: number[] = [];
+  for (let layer = 0; layer < layers; layer++)
+    for (const { cache, views, onColumns } of batch)
+      ranges.push(views?.[layer]?.tail ?? 0, cache.lengths[layer] as number, onColumns === undefined ? 0 : 1);
+  return {
+    segments: int32(batch.map((segment) => segment.positions.length)),
+    ranges: int32(ranges),
+    spans: spansOf(batch, layers),
+  };
 }
 
 /** int32 [layers, t, 2]: what each row attends in each layer; absent where all attend everything up to themselves. */
-function spansOf(batch: readonly Segment[], { from, to }: LayerRange): Tensor | undefined {
-  if (!batch.some(({ spans }) => spans?.slice(from, to).some((span) => span !== undefined))) return undefined;
+function spansOf(batch: readonly Segment[], layers: number): Tensor | undefined {
+  if (!batch.some(({ spans }) => spans?.some((span) => span !== undefined))) return undefined;
   const t = batch.reduce((sum, { positions }) => sum + positions.length, 0);
   const values: number[] = [];
-  for (let layer = from; layer < to; layer++)
+  for (let layer = 0; layer < layers; layer++)
     for (const { cache, positions, views, spans } of batch) {
       const { rows = undefined, tail = 0 } = views?.[layer] ?? {};
       const before = (rows?.size ?? 0) + (cache.lengths[layer] as number) - tail;
@@ -260,7 +270,7 @@ function spansOf(batch: readonly Segment[], { from, to }: LayerRange): Tensor | 
       for (let i = 0; i < positions.length; i++)
         values.push(span?.[2 * i] ?? 0, span === undefined ? before + i + 1 : (span[2 * i + 1] as number));
     }
-  return int32(values, [to - from, t, 2]);
+  return int32(values, [layers, t, 2]);
 }
 
 /** Reads the columns of one layer and passes each segment its part. */
@@ -277,31 +287,27 @@ function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor):
   }
 }
 
-/** The first half of a layer, as `decoderLayer` computes it, and the attention of the last row. */
+/** The attention of the last row of x in a layer, without the rest of the layer. The table is disposed of. */
 function look(
   x: Tensor,
   table: Tensor,
-  w: DecoderLayerWeights,
-  kv: Tensor,
-  { config, length }: { config: DecoderConfig; length: number },
+  layers: readonly DecoderLayerWeights[],
+  cache: KvCache,
+  { layer, length }: { readonly layer: number; readonly length: number },
 ): Float32Array {
-  const { tf } = start();
-  const { heads, kvHeads, headDim: c } = config;
-  const t = x.shape[0] as number;
-  const columns = tf.tidy(() => {
-    const qkv = linear(rmsNorm(x, w.inputNorm, w.eps), w.qkv, w.qkvBias) as ReturnType<typeof tf.tensor2d>;
-    const headsOf = (from: number, count: number): Tensor =>
-      tf.reshape(tf.slice(qkv, [0, from * c], [t, count * c]), [t, count, c]);
-    appendKv(kv, rope(headsOf(heads, kvHeads), table), headsOf(heads + kvHeads, kvHeads), length);
-    const q = tf.slice(rope(headsOf(0, heads), table), [t - 1, 0, 0], [1, heads, c]);
-    const attended = gatheredSparseAttention(q, kv, int32([]), { tail: 0, length: length + t, columns: true });
-    return attended.columns;
-  });
+  const ranges = layers.flatMap((_, at) => (at === layer ? [0, length, LAST_ROW_COLUMNS] : [0, 0, 0]));
+  const shared = { segments: int32([x.shape[0] as number]), ranges: int32(ranges) };
+  const called = {
+    weights: layers[layer] as DecoderLayerWeights,
+    sequences: [{ kv: cache.tensor(layer), rows: noInt32() }],
+  };
+  const made: Tensor[] = [table, shared.segments, shared.ranges];
   try {
-    return floats(columns).slice();
+    const outputs = decoderLayers(x, table, shared, [called]);
+    made.push(...outputs);
+    return floats(outputs[1]).slice();
   } finally {
-    columns.dispose();
-    table.dispose();
+    for (const tensor of made) tensor.dispose();
   }
 }
 

@@ -2,7 +2,7 @@
 // requested is an error at the end. Knows no architecture.
 
 import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
-import { float32, floats } from '../ops/run';
+import { float32, floats, int32 } from '../ops/run';
 import { recordValues, type VectorRecord } from '../ops/vectors';
 import { type ByteRange, loadTensor, type PackedMatrix, type Precision, type WeightType } from '../ops/weights';
 import { start } from '../runtime/start';
@@ -27,8 +27,6 @@ export interface Weights {
   tensor(name: string, shape: readonly number[]): Tensor;
   /** Vectors of one op, side by side. */
   record(vectors: readonly (VectorSource | undefined)[]): VectorRecord;
-  /** Several vectors end to end, as f32. */
-  vectors(names: readonly string[], lengths: readonly number[]): Tensor;
   /**
    * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. 4-bit forms
    * (`X.qweight` or `X.weight_packed` for `X.weight`) are packed as they are; so are 8-bit weights (int8 `X.weight` with `X.weight_scale`),
@@ -37,6 +35,8 @@ export interface Weights {
   matrix(names: readonly string[], rows: readonly number[], k: number, options?: MatrixOptions): PackedMatrix;
   /** A constant, f32 [1] or another small array. */
   constant(values: readonly number[]): Tensor;
+  /** int32. */
+  integers(values: readonly number[]): Tensor;
   /** Number of bytes read so far, and number to be read in all. */
   readonly progress: { readonly done: number; readonly total: number };
   /** Unmaps the files. Throws `ERR_WEIGHT_EXTRA` if a tensor was never requested. */
@@ -109,12 +109,6 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       );
       return { tensor: keep(float32(values, [values.length])), present };
     },
-    vectors: (names, lengths) => {
-      const parts = names.map((name, i) => load(name, [lengths[i] as number]));
-      const joined = keep(start().tf.concat(parts));
-      for (const piece of parts) made.splice(made.indexOf(piece), 1)[0]?.dispose();
-      return joined;
-    },
     matrix: (names, rows, k, { gated = false, isTable = false } = {}) => {
       const stack = { modules: names.map(moduleOf), rows, k, gated };
       const packed = packStack(index.stack(stack), stack, packing);
@@ -123,6 +117,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       return packed;
     },
     constant: (values) => keep(float32(values, [values.length])),
+    integers: (values) => keep(int32(values)),
     get progress() {
       return index.progress;
     },

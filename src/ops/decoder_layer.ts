@@ -1,27 +1,50 @@
-// Decoder layers of Llama or Qwen2 as a single op over the KV caches of one or more sequences. It equals the composition of the
-// small ops bit for bit, because both call the same kernels, and a batch equals its sequences one by one.
+// Decoder layers of Llama, Qwen2, Qwen3 or Gemma 3 as a single op over the KV caches of one or more sequences. It equals the composition of
+// the small ops bit for bit, because both call the same kernels, and a batch equals its sequences one by one.
 
 import type { Tensor } from '../runtime/tensor';
+import { ACTIVATION_CODE, type Activation } from './linear';
 import { noInt32, runLists, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
+/**
+ * The vectors of a layer, in the order of its record; norms are RMSNorms. `qNorm`, `kNorm`: of each head, before rotary embedding.
+ * `attentionNorm`, `mlpNorm`: of what attention and the MLP give, before it is added. Only `inputNorm`, `postNorm` (before the MLP) and
+ * `eps` are always there.
+ */
+export const DECODER_VECTORS = [
+  ...(['inputNorm', 'qkvBias', 'qNorm', 'kNorm', 'oBias', 'attentionNorm', 'postNorm', 'mlpNorm', 'eps'] as const),
+] as const;
+
 export interface DecoderLayerWeights {
-  /** f32 [d] */
-  readonly inputNorm: Tensor;
+  /** `DECODER_VECTORS` as a record. */
+  readonly vectors: Tensor;
+  /** int32, of `decoderLayerOptions`. */
+  readonly options: Tensor;
   /** Query heads, then key heads, then value heads. */
   readonly qkv: PackedMatrix;
-  /** f32 [outputs of qkv], or [0] */
-  readonly qkvBias: Tensor;
   readonly o: PackedMatrix;
-  readonly oBias: Tensor;
-  /** f32 [d] */
-  readonly postNorm: Tensor;
   /** Packed with `gated`. */
   readonly gateUp: PackedMatrix;
   readonly down: PackedMatrix;
-  /** f32 [1] */
-  readonly eps: Tensor;
 }
+
+/**
+ * What a layer is besides its weights.
+ * @param present of the vectors' record
+ * @param index the layer's own in `RaggedRows.ranges` and `spans`
+ * @param activation of the gate
+ * @param scale of scores; 0: c ** -0.5
+ */
+export function decoderLayerOptions(
+  present: number,
+  index: number,
+  { activation = 'silu', scale = 0 }: { readonly activation?: Activation; readonly scale?: number } = {},
+): number[] {
+  return [present, ACTIVATION_CODE[activation], new Int32Array(Float32Array.of(scale).buffer)[0] ?? 0, index];
+}
+
+/** In `RaggedRows.ranges`: the columns of the last row alone. */
+export const LAST_ROW_COLUMNS = 2;
 
 /** The state of a sequence in one layer. */
 export interface CachedSequence {
@@ -42,23 +65,25 @@ export interface RaggedRows {
   /** int32 [sequences]: number of rows of x of each sequence, in order. */
   readonly segments: Tensor;
   /**
-   * int32 [layers, sequences, 3] (tail, length, columns): first cache row of the contiguous tail, number of rows in the cache before x, and
-   * whether to return the column mean of the softmax over [rows, tail .. length + t - 1] (t: the sequence's rows of x).
+   * int32 [layers, sequences, 3] (tail, length, columns), for all layers of a model, each of which knows its index: first cache row of the
+   * contiguous tail, number of rows in the cache before x, and whether to return the column mean of the softmax over [rows, tail .. length +
+   * t - 1] (t: the sequence's rows of x). 2: the columns of its last row alone; the layer then computes nothing else but its cache, and y is
+   * empty.
    */
   readonly ranges: Tensor;
   /**
-   * int32 [layers, t, 2] (from, to): row i of x attends rows from .. to - 1 of its sequence's [rows, tail .. length + t - 1], counted from
+   * int32 [layers, t, 2] (from, to), as ranges: row i of x attends rows from .. to - 1 of its sequence's [rows, tail .. length + t - 1], counted from
    * 0. Absent: all up to its own.
    */
   readonly spans?: Tensor | undefined;
 }
 
 /**
- * One layer after another: h = x + o(attend(rope(qkv(norm(x))))), y = h + down(silu(gate(n)) up(n)), n = norm(h). The bits of a
+ * One layer after another: h = x + o(attend(rope(qkv(norm(x))))), y = h + down(act(gate(n)) up(n)), n = norm(h). The bits of a
  * sequence do not depend on the others, nor on how many layers a call runs.
  * @param x f32 [t, d], the concatenated rows of all sequences
  * @param table f32 [2, t, c / 2], of the rows' positions
- * @returns [y f32 [t, d] of the last layer, columns f32 [n]: the requested ones, by layer and then by sequence]
+ * @returns [y f32 [t, d] of the last layer, or [0, d], columns f32 [n]: the requested ones, by layer and then by sequence]
  */
 export function decoderLayers(
   x: Tensor,
@@ -83,7 +108,7 @@ export function decoderLayers(
 }
 
 /**
- * One layer, one sequence.
+ * One layer, of index 0, and one sequence.
  * @param range int32 [tail, length, columns]
  * @param spans int32 [1, t, 2], as `RaggedRows.spans`
  * @returns [y f32 [t, d], columns f32 [r + length - tail + t] or [0]]
@@ -103,6 +128,6 @@ export function decoderLayer(
   );
 }
 
-function weightTensors(w: DecoderLayerWeights): Tensor[] {
-  return [w.inputNorm, w.qkv.tensor, w.qkvBias, w.o.tensor, w.oBias, w.postNorm, w.gateUp.tensor, w.down.tensor, w.eps];
+function weightTensors({ vectors, options, qkv, o, gateUp, down }: DecoderLayerWeights): Tensor[] {
+  return [vectors, options, ...[qkv, o, gateUp, down].map(({ tensor }) => tensor)];
 }

@@ -1,12 +1,20 @@
 // Cases of `decoderLayer`, its parts for specs that compose it, and its definition in double precision.
 
-import { type DecoderLayerWeights, decoderLayer } from '../../../src/ops/decoder_layer';
+import {
+  DECODER_VECTORS,
+  type DecoderLayerWeights,
+  decoderLayer,
+  decoderLayerOptions,
+  LAST_ROW_COLUMNS,
+} from '../../../src/ops/decoder_layer';
 import type { KvType } from '../../../src/ops/kv_cache';
+import type { Activation } from '../../../src/ops/linear';
 import { ropeTable } from '../../../src/ops/rope';
 import { float32, floats, int32 } from '../../../src/ops/run';
+import { recordValues } from '../../../src/ops/vectors';
 import type { Tensor } from '../../../src/runtime/tensor';
 import { attentionReference } from '../references/attention';
-import { gatedMlpReference, linearReference } from '../references/linear';
+import { gatedLinearReference, linearReference } from '../references/linear';
 import { rmsNormReference } from '../references/norm';
 import { ropeReference } from '../references/rope';
 import { seenPairs } from './attention';
@@ -34,25 +42,30 @@ export interface DecoderLayerSizes {
   readonly kvType: KvType;
   readonly dot?: boolean;
   readonly bias?: boolean;
-  readonly columns?: boolean;
+  /** `last`: of the last row alone, and no output. */
+  readonly columns?: boolean | 'last';
+  /** Norms of each query and key head, and of what attention and the MLP give. */
+  readonly qkNorm?: boolean;
+  readonly postNorms?: boolean;
+  /** Of the gate; default silu. */
+  readonly activation?: Activation;
+  /** Of scores; default c ** -0.5. */
+  readonly scale?: number;
   /** How many of the rows up to itself a row attends; absent: all. */
   readonly window?: number;
   readonly big?: boolean;
 }
 
-/** All inputs of a decoder layer, as numbers. */
-export interface DecoderLayerData {
+/** All inputs of a decoder layer, as numbers. Vectors that are absent are empty. */
+export interface DecoderLayerData
+  extends Readonly<Record<Exclude<(typeof DECODER_VECTORS)[number], 'eps'>, Float32Array>> {
   readonly x: Float32Array;
   readonly k: Float32Array;
   readonly v: Float32Array;
   readonly rows: Int32Array;
   readonly positions: readonly number[];
-  readonly inputNorm: Float32Array;
   readonly qkv: Float32Array;
-  readonly qkvBias: Float32Array;
   readonly o: Float32Array;
-  readonly oBias: Float32Array;
-  readonly postNorm: Float32Array;
   readonly gate: Float32Array;
   readonly up: Float32Array;
   readonly down: Float32Array;
@@ -69,6 +82,10 @@ export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
     rows: pickAscending(`${seed}rows`, s.listed, s.tail),
     positions: Array.from({ length: s.t }, (_, i) => s.length + i + 3),
     inputNorm: aroundOne(`${seed}n1`, s.d),
+    qNorm: aroundOne(`${seed}nq`, s.qkNorm ? s.c : 0),
+    kNorm: aroundOne(`${seed}nk`, s.qkNorm ? s.c : 0),
+    attentionNorm: aroundOne(`${seed}na`, s.postNorms ? s.d : 0),
+    mlpNorm: aroundOne(`${seed}nm`, s.postNorms ? s.d : 0),
     qkv: matrix('qkv', width, s.d),
     qkvBias: noise(`${seed}bq`, s.bias ? width : 0, 0.3),
     o: matrix('o', s.d, s.heads * s.c),
@@ -80,20 +97,19 @@ export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
   };
 }
 
-/** Packed weights; the caller disposes of their tensors, which `weightTensors` lists. */
-export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes): DecoderLayerWeights {
+/** Packed weights of the layer `index`; the caller disposes of their tensors, which `weightTensors` lists. */
+export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes, index = 0): DecoderLayerWeights {
   const options = { roundActivations: s.dot ?? false };
   const matrix = (values: Float32Array, k: number) => packer([values], k, s.type, options)();
+  const { values, present } = recordValues(DECODER_VECTORS.map((name) => (name === 'eps' ? [EPS] : data[name])));
+  const { activation = 'silu', scale = 0 } = s;
   return {
-    inputNorm: float32(data.inputNorm, [s.d]),
+    vectors: float32(values, [values.length]),
+    options: int32(decoderLayerOptions(present, index, { activation, scale })),
     qkv: matrix(data.qkv, s.d),
-    qkvBias: float32(data.qkvBias, [data.qkvBias.length]),
     o: matrix(data.o, s.heads * s.c),
-    oBias: float32(data.oBias, [data.oBias.length]),
-    postNorm: float32(data.postNorm, [s.d]),
     gateUp: packer([data.gate, data.up], s.d, s.type, { ...options, gated: true })(),
     down: matrix(data.down, s.ffn),
-    eps: float32([EPS], [1]),
   };
 }
 
@@ -119,8 +135,10 @@ export function decoderLayerReference(data: DecoderLayerData, s: DecoderLayerSiz
   const half = c / 2;
   const ownTable = rowsOf(table, half, [...queries, ...queries.map((i) => t + i)]);
 
-  const q = ropeReference(project(rowsOf(normed, d, queries), 0, queryWidth), ownTable, heads, c);
-  const newK = ropeReference(project(normed, queryWidth, queryWidth + keyWidth), table, kvHeads, c);
+  const turned = (x: Float64Array, norm: Float32Array, angles: ArrayLike<number>, count: number) =>
+    ropeReference(norm.length > 0 ? rmsNormReference(x, norm, Math.fround(EPS)) : x, angles, count, c);
+  const q = turned(project(rowsOf(normed, d, queries), 0, queryWidth), data.qNorm, ownTable, heads);
+  const newK = turned(project(normed, queryWidth, queryWidth + keyWidth), data.kNorm, table, kvHeads);
   const newV = project(normed, queryWidth + keyWidth, queryWidth + 2 * keyWidth);
   const k = store(concat(data.k, newK));
   const v = store(concat(data.v, newV));
@@ -130,12 +148,16 @@ export function decoderLayerReference(data: DecoderLayerData, s: DecoderLayerSiz
     const [place = -1, own] = [places.get(j), order.length - t + (queries[i] ?? 0)];
     return place > own - (s.window ?? Number.POSITIVE_INFINITY) && place >= 0 && place <= own;
   };
-  const attended = attentionReference(q, k, v, { t: queries.length, heads, kvHeads, c }, sees);
-  const h = linearReference(attended.out, data.o, queryWidth, s.bias ? data.oBias : undefined);
-  const x = rowsOf(data.x, d, queries);
-  for (let i = 0; i < h.length; i++) h[i] = (h[i] as number) + (x[i] as number);
-  const y = gatedMlpReference(rmsNormReference(h, data.postNorm, Math.fround(EPS)), data.gate, data.up, data.down, d);
-  for (let i = 0; i < y.length; i++) y[i] = (y[i] as number) + (h[i] as number);
+  const scaled = s.scale === undefined ? q : q.map((x) => x * Math.fround(s.scale ?? 0) * Math.sqrt(c));
+  const attended = attentionReference(scaled, k, v, { t: queries.length, heads, kvHeads, c }, sees);
+  const eps = Math.fround(EPS);
+  const add = (y: Float64Array, norm: Float32Array, x: ArrayLike<number>) =>
+    (norm.length > 0 ? rmsNormReference(y, norm, eps) : y).map((value, i) => value + (x[i] as number));
+  const projected = linearReference(attended.out, data.o, queryWidth, s.bias ? data.oBias : undefined);
+  const h = add(projected, data.attentionNorm, rowsOf(data.x, d, queries));
+  const lifted = rmsNormReference(h, data.postNorm, eps);
+  const hidden = gatedLinearReference(lifted, { gate: data.gate, up: data.up }, d, s.activation ?? 'silu');
+  const y = add(linearReference(hidden, data.down, s.ffn), data.mlpNorm, h);
   return { y, columns: Float64Array.from(order, (key) => attended.columns[key] as number) };
 }
 
@@ -165,7 +187,11 @@ function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
     window,
     big = false,
   } = sizes;
-  const flags = [bias ? 'bias' : '', columns ? 'columns' : '', window === undefined ? '' : `window ${window}`];
+  const { qkNorm, postNorms, activation = '', scale } = sizes;
+  const flags = [bias ? 'bias' : '', columns ? `${columns === 'last' ? 'last-row ' : ''}columns` : ''].concat(
+    [qkNorm ? 'q/k norm' : '', postNorms ? 'post norms' : '', activation, scale === undefined ? '' : `scale ${scale}`],
+    window === undefined ? '' : `window ${window}`,
+  );
   const extras = [...flags, `kv ${kvType}`].filter((text) => text !== '').join(' ');
   const view = listed || tail ? `${listed}+${length - tail}` : `${length}`;
   return {
@@ -202,14 +228,16 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   const x = keep.tensor(float32(data.x, [s.t, s.d]));
   const table = keep.tensor(ropeTable(data.positions, inverseFrequencies(s.c)));
   const rows = keep.tensor(int32(data.rows));
-  const range = keep.tensor(int32([s.tail, s.length, Number(s.columns ?? false)]));
+  const range = keep.tensor(
+    int32([s.tail, s.length, s.columns === 'last' ? LAST_ROW_COLUMNS : Number(s.columns ?? false)]),
+  );
   const sliding = s.window && slidingSpans(s.t, s.listed + s.length - s.tail + s.t, s.window);
   const spans = sliding ? keep.tensor(int32(sliding, [1, s.t, 2])) : undefined;
   const run = (): Tensor[] => {
     const { kv, weights } = next();
     return decoderLayer(x, kv, table, rows, range, weights, spans);
   };
-  const queries = sample(s.t, s.big ? SAMPLED_ROWS : s.t);
+  const queries = s.columns === 'last' ? [s.t - 1] : sample(s.t, s.big ? SAMPLED_ROWS : s.t);
   const reference = once(() => decoderLayerReference(data, s, queries));
   const attended = s.listed + s.length - s.tail;
   const kvBytes = 2 * s.kvHeads * s.c * (s.kvType === 'bf16' ? 2 : 4) * (attended + s.t);
@@ -218,6 +246,7 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
     check() {
       const [y = new Float32Array(), columns = new Float32Array()] = take(run());
       const expected = reference();
+      if (s.columns === 'last') return [compare('y', y, []), compare('columns', columns, expected.columns)];
       const result = [compare('y', y.length === s.t * s.d ? rowsOf(y, s.d, queries) : y, expected.y)];
       if (s.columns && queries.length === s.t) result.push(compare('columns', columns, expected.columns));
       return result;
@@ -237,6 +266,11 @@ const UNGROUPED: DecoderLayerSizes = {
   ...{ t: 5, d: 72, heads: 3, kvHeads: 3, c: 40, ffn: 259 },
   ...{ length: 131, tail: 0, listed: 0, type: 'bf16', kvType: 'bf16' },
 };
+/** Four norms, a norm of each head, a GELU gate, and scores of another scale, as Gemma 3 has them. */
+const GEMMA_LIKE: DecoderLayerSizes = {
+  ...{ t: 11, d: 72, heads: 4, kvHeads: 2, c: 40, ffn: 171, length: 140, tail: 0, listed: 0 },
+  ...{ type: 'f32', kvType: 'f32', qkNorm: true, postNorms: true, activation: 'gelu_pytorch_tanh', scale: 0.25 },
+};
 /** The decoder of Qwen2-0.5B. */
 const QWEN2_HALF: DecoderLayerSizes = {
   ...{ t: 1, d: 896, heads: 14, kvHeads: 2, c: 64, ffn: 4864 },
@@ -246,6 +280,13 @@ const QWEN2_HALF: DecoderLayerSizes = {
 export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase(SMALL_LAYER),
   decoderLayerCase({ ...SMALL_LAYER, t: 1 }),
+  decoderLayerCase({ ...SMALL_LAYER, columns: 'last' }),
+  decoderLayerCase({ ...UNGROUPED, t: 1, columns: 'last', window: 100 }),
+  decoderLayerCase({ ...SMALL_LAYER, qkNorm: true, bias: false }),
+  decoderLayerCase({ ...UNGROUPED, type: 'int4', qkNorm: true }),
+  decoderLayerCase({ ...GEMMA_LIKE }),
+  decoderLayerCase({ ...GEMMA_LIKE, t: 1, type: 'bf16', kvType: 'bf16', window: 30 }),
+  decoderLayerCase({ ...GEMMA_LIKE, type: 'int4', columns: 'last' }),
   decoderLayerCase({ ...SMALL_LAYER, window: 20 }),
   decoderLayerCase({ ...UNGROUPED, t: 1, length: 300, window: 100, columns: true }),
   decoderLayerCase({ ...SMALL_LAYER, t: 1, length: 0, tail: 0, listed: 0 }),

@@ -47,7 +47,7 @@ function prepare(s: BatchSizes, sequences: readonly SequenceSizes[]): PreparedCa
   const t = sequences.reduce((sum, one) => sum + one.t, 0);
   const sizes: DecoderLayerSizes = { ...s, t, length: 0, tail: 0, listed: 0 };
   const data = decoderLayerData(sizes);
-  const weights = Array.from({ length: LAYERS }, () => decoderLayerWeights(data, sizes));
+  const weights = Array.from({ length: LAYERS }, (_, layer) => decoderLayerWeights(data, sizes, layer));
   for (const own of weights) for (const tensor of weightTensors(own)) keep.tensor(tensor);
   const x = data.x;
   const parts = sequences.map((one, i) => sequence(s, one, i, keep.tensor));
@@ -79,10 +79,12 @@ function prepare(s: BatchSizes, sequences: readonly SequenceSizes[]): PreparedCa
     const table = inner.tensor(ropeTable(own, inverseFrequencies(s.c)));
     let y = inner.tensor(float32(x.slice(first * s.d, (first + one.t) * s.d), [one.t, s.d]));
     const columns: Float32Array[] = [];
+    const ranges = inner.tensor(int32(weights.flatMap(() => range)));
+    const intervals = weights.flatMap((_, layer) => spansOf(one, layer));
+    const spans = one.window === undefined ? undefined : inner.tensor(int32(intervals, [LAYERS, one.t, 2]));
     const left = weights.map((w, layer) => {
       const kv = inner.tensor(cache(layer));
-      const spans = one.window === undefined ? undefined : inner.tensor(int32(spansOf(one, layer), [1, one.t, 2]));
-      const result = decoderLayer(y, kv, table, rows[layer] as Tensor, inner.tensor(int32(range)), w, spans);
+      const result = decoderLayer(y, kv, table, rows[layer] as Tensor, ranges, w, spans);
       y = inner.tensor(result[0]);
       columns.push(floats(inner.tensor(result[1])).slice());
       return written(kv, one, s.c);
