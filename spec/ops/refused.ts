@@ -188,7 +188,7 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   [
     'visionBlock: a bias too many',
     () => block(zeros(2, 144), { vectors: TOO_MANY }),
-    /vectors: expected 2112 elements/,
+    /vectors: expected 1664 elements/,
   ],
   ['visionBlock: no norm', () => block(zeros(2, 144), { vectors: NO_VECTORS }), /vectors: a required one is absent/],
   [

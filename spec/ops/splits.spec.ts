@@ -15,6 +15,7 @@ import {
   type DecoderLayerSizes,
   decoderLayerData,
   decoderLayerWeights,
+  GEMMA_LIKE,
   SMALL_LAYER,
   weightTensors,
 } from '../../testing/ops/cases/decoder_layer';
@@ -121,6 +122,7 @@ describe.each(levels())('at %s', (level) => {
     { name: 'with 16-bit weights and cache', sizes: { ...SMALL_LAYER, t: 13, type: 'bf16', kvType: 'bf16' } },
     { name: 'with 4-bit weights', sizes: { ...SMALL_LAYER, t: 13, type: 'int4' } },
     { name: 'with 4-bit weights, fast', sizes: { ...SMALL_LAYER, t: 13, type: 'int4 fast', kvType: 'bf16' } },
+    { name: 'with norms of heads and after', sizes: GEMMA_LIKE },
     { name: 'with rounded activations', sizes: { ...SMALL_LAYER, t: 13, type: 'bf16', kvType: 'bf16', dot: true } },
   ] as const)('decoderLayer $name: cached equals full at every split', ({ sizes }) => {
     atLevel(level, () => {

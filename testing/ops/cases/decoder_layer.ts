@@ -267,7 +267,7 @@ const UNGROUPED: DecoderLayerSizes = {
   ...{ length: 131, tail: 0, listed: 0, type: 'bf16', kvType: 'bf16' },
 };
 /** Four norms, a norm of each head, a GELU gate, and scores of another scale, as Gemma 3 has them. */
-const GEMMA_LIKE: DecoderLayerSizes = {
+export const GEMMA_LIKE: DecoderLayerSizes = {
   ...{ t: 11, d: 72, heads: 4, kvHeads: 2, c: 40, ffn: 171, length: 140, tail: 0, listed: 0 },
   ...{ type: 'f32', kvType: 'f32', qkNorm: true, postNorms: true, activation: 'gelu_pytorch_tanh', scale: 0.25 },
 };
