@@ -3,7 +3,7 @@
 
 import type { Tensor } from '../runtime/tensor';
 import { ACTIVATION_CODE, type Activation } from './linear';
-import { noInt32, runLists, withInt32 } from './run';
+import { noInt32, runLists, runTwo, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 /**
@@ -91,6 +91,12 @@ export function decoderLayers(
   { segments, ranges, spans = noInt32() }: RaggedRows,
   layers: readonly CachedLayer[],
 ): [Tensor, Tensor] {
+  const [layer] = layers;
+  const [sequence] = layer?.sequences ?? [];
+  if (layers.length === 1 && layer?.sequences.length === 1 && sequence !== undefined) {
+    const shared = [x, table, segments, ranges, spans, sequence.kv, sequence.rows];
+    return runTwo('SvDecoderLayer', [...shared, ...weightTensors(layer.weights)]);
+  }
   const cached = layers.flatMap(({ sequences }) => sequences);
   const weights = layers.map((layer) => weightTensors(layer.weights));
   const lists = (weights[0] ?? []).flatMap((_, i) => weights.map((list) => list[i] as Tensor));
