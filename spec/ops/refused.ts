@@ -172,7 +172,7 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['appendKv: k without v', () => appendKv(KV, zeros(2, 2, 6), zeros(1, 2, 6), 0), /expected \[t, kv heads, c\]/],
   ['readKv: past the end', () => readKv(KV, 0, 12, 6), /begin <= end <= capacity/],
   ['readKv: backwards', () => readKv(KV, 5, 4, 6), /begin <= end/],
-  ['decoderLayer: x of another width', () => layer({ x: zeros(2, LAYER.d + 1) }), /expected 132 elements/],
+  ['decoderLayer: x of another width', () => layer({ x: zeros(2, LAYER.d + 1) }), /qkv: expected 132 inputs/],
   ['decoderLayer: no rows', () => layer({ x: zeros(0, LAYER.d), table: zeros(2, 0, 36) }), /at least one row/],
   ['decoderLayer: a table for other rows', () => layer({ table: zeros(2, 1, 36) }), /table: expected/],
   ['decoderLayer: capacity', () => layer({ range: [0, 151, 0] }), /kv capacity exceeded: 153 rows needed, 152 there/],
