@@ -7,12 +7,13 @@ import {
   type DownloadOptions,
   type DownloadResult,
   download as downloadModel,
+  inspectByName,
   list as listModels,
   loadByName,
   type RemoveOptions,
   remove as removeModel,
 } from './models/by_name';
-import { type Inspection, type InspectOptions, inspect as inspectFolder } from './models/inspect';
+import type { Inspection, InspectOptions } from './models/inspect';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
@@ -87,16 +88,11 @@ export const quantize = withCodes(quantizeFolder);
 export const convert = withCodes(convertFolder);
 
 /**
- * Describes a checkpoint folder from its config files and safetensors headers, as `sparsevila inspect` does; needs no engine.
+ * Describes a checkpoint folder from its config files and safetensors headers, as `sparsevila inspect` does; needs no engine. Of a model on the Hub
+ * (`owner/name`) no more than these is fetched.
  * @throws SparseVilaError as `load` for a folder that no plan can be made of; what is wrong with its tensors is in `problems`
  */
-export async function inspect(path: string, options?: InspectOptions): Promise<Inspection> {
-  try {
-    return await inspectFolder(path, options);
-  } catch (error) {
-    throw coded(error, undefined);
-  }
-}
+export const inspect: (path: string, options?: InspectOptions) => Promise<Inspection> = withCodes(inspectByName);
 
 /**
  * Downloads a model of the Hub by name (`owner/name`, `owner/name@revision`) into the cache of Hugging Face's tools, as `sparsevila download` does:

@@ -1,6 +1,6 @@
 // `download`, `list` and `remove`, and a model by name in other commands, as a user starts them: against a stand-in of the Hub.
 
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { scene } from '../support/assets';
 import type { Hub } from '../support/hub';
 import { BYTES, expectWhole, isWeights, NAME, type Scratch, scratchHub } from '../support/hub_model';
@@ -56,6 +56,14 @@ test('run by name downloads, then answers; a second time it asks nobody', async 
   const second = await run(...command, '--quiet');
   expect([second.code, second.stdout.trim(), second.stderr]).toEqual([0, 'red F', '']);
   expect(hub.requests).toEqual([]);
+});
+
+test('inspect by name leaves nothing behind', async () => {
+  const folder = `${scratch.cache}-tmp`;
+  mkdirSync(folder);
+  const { code, stdout } = await startCli(['inspect', NAME], MAIN, ROOT, { ...environment(), TMPDIR: folder }).ended;
+  expect([code, stdout]).toEqual([0, expect.stringMatching(/^lab\/tiny-nvila: /)]);
+  expect([readdirSync(folder), existsSync(scratch.cache)]).toEqual([[], false]);
 });
 
 test('quantize and evaluate take a name', async () => {

@@ -89,6 +89,16 @@ describe('answers that are errors', () => {
     expect(performance.now() - begin).toBeGreaterThan(1000);
   });
 
+  test('429 with what the Hub says of its limit', async () => {
+    const headers = { ratelimit: '"api";r=0;t=1' };
+    hub.misbehave((seen, count) =>
+      count === 1 && seen.path.includes('/revision/') ? { status: 429, headers } : undefined,
+    );
+    const begin = performance.now();
+    expectWhole((await fetchModel()).folder);
+    expect(performance.now() - begin).toBeGreaterThan(990);
+  });
+
   test('but not for an hour', async () => {
     hub.misbehave(() => ({ status: 429, headers: { 'retry-after': '3600' } }));
     await expect(fetchModel()).rejects.toEqual(failure('ERR_HUB_RATE_LIMIT', /429/));
@@ -216,6 +226,14 @@ describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
     rmSync(join(repository, 'snapshots', hub.commit, 'llm'), { recursive: true, force: true });
     symlinkSync(outside, join(repository, 'snapshots', hub.commit, 'llm'));
     await expect(fetchModel()).rejects.toEqual(failure('ERR_PATH_OUTSIDE', /leads out/));
+    rmSync(join(repository, 'snapshots', hub.commit, 'llm'));
+    for (const below of ['refs/main', `trees/${hub.commit}.sparsevila.json`, `snapshots/${hub.commit}/config.json`]) {
+      const link = join(repository, below);
+      mkdirSync(dirname(link), { recursive: true });
+      rmSync(link, { force: true });
+      symlinkSync(victim, link);
+    }
+    expectWhole((await fetchModel()).folder);
     expect([readFileSync(victim, 'utf8'), readdirSync(outside)]).toEqual(['precious', []]);
   });
 });

@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -78,6 +79,16 @@ test('an update asks for the commit alone when it is there; tags and pull reques
     `/api/models/${NAME}/revision/refs%2Fpr%2F3?blobs=true`,
   ]);
   expect(readFileSync(join(repository, 'refs/refs/pr/3'), 'utf8')).toBe(hub.commit);
+});
+
+test('a cache that cannot be written is read, and asked about, as long as nothing is missing', async () => {
+  const { folder } = await fetchModel();
+  rmSync(join(cache, '.locks'), { recursive: true });
+  writeFileSync(join(cache, '.locks'), 'no folder can be made here');
+  expect((await fetchModel({ offline: true })).folder).toBe(folder);
+  expect((await fetchModel({ update: true })).folder).toBe(folder);
+  rmSync(join(folder, 'config.json'));
+  await expect(fetchModel()).rejects.toEqual(failure('ERR_OUTPUT_UNWRITABLE', /locks/));
 });
 
 test('a server that gives neither sizes nor hashes of a revision is asked for its tree, page by page', async () => {

@@ -3,7 +3,8 @@
 import type { CommandModule } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { Size } from '../image/cells';
-import { type Inspection, inspect } from '../models/inspect';
+import { inspectByName } from '../models/by_name';
+import type { Inspection } from '../models/inspect';
 import { PARTS } from '../models/plan';
 import { packagedPath } from './options';
 import { print, printJson } from './style';
@@ -19,7 +20,12 @@ export const inspectCommand: CommandModule<object, InspectArguments> = {
   describe: 'Describe a checkpoint folder, what it needs, and why it would not load; reads only configs and headers',
   builder: (yargs) =>
     yargs
-      .option('model', { type: 'string', alias: 'm', demandOption: true, describe: 'Folder of the checkpoint' })
+      .option('model', {
+        type: 'string',
+        alias: 'm',
+        demandOption: true,
+        describe: 'Checkpoint folder, or owner/name on the Hub',
+      })
       .option('image', {
         type: 'string',
         array: true,
@@ -28,9 +34,10 @@ export const inspectCommand: CommandModule<object, InspectArguments> = {
       })
       .option('json', { type: 'boolean', default: false, describe: 'Print everything as JSON' })
       .example('$0 inspect assets/tiny-nvila', 'The packaged model')
-      .example('$0 inspect assets/tiny-nvila --image 1280x720 --json', 'Everything, with another image'),
+      .example('$0 inspect assets/tiny-nvila --image 1280x720 --json', 'Everything, with another image')
+      .example('$0 inspect Efficient-Large-Model/NVILA-Lite-2B', 'A model on the Hub; its weights are not downloaded'),
   handler: async ({ model, image, json }) => {
-    const result = await inspect(packagedPath(model), image === undefined ? {} : { images: image.map(sizeOf) });
+    const result = await inspectByName(packagedPath(model), image === undefined ? {} : { images: image.map(sizeOf) });
     if (json) printJson(result, 2);
     else print(text(result));
     if (result.problems.length > 0) process.exitCode = 1;

@@ -24,18 +24,19 @@ export const snapshotFolder = (repository: string, commit: string): string => jo
 
 /** The commit of a revision at its last download. */
 export function readRef(repository: string, revision: string): string | undefined {
-  const file = refFile(repository, revision);
-  if (!isPresent(file) || isFolder(file)) return undefined;
-  const commit = readTextFile(file, { what: 'a commit', limit: 1000 }).trim();
-  return isCommit(commit) ? commit : undefined;
+  try {
+    const commit = readTextFile(refFile(repository, revision), { what: 'a commit', limit: 1000 }).trim();
+    return isCommit(commit) ? commit : undefined;
+  } catch {
+    return undefined; // There is none, or it is no ref.
+  }
 }
 
 /** @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` */
 export function writeRef(repository: string, revision: string, commit: string): void {
   if (revision === commit || readRef(repository, revision) === commit) return;
   const file = refFile(repository, revision);
-  makeInside(repository, dirname(file));
-  replaceFile(file, commit);
+  writeInside(repository, file, commit);
 }
 
 export const refFile = (repository: string, revision: string): string =>
@@ -84,9 +85,8 @@ export function writeListing(repository: string, commit: string, files: readonly
     const lfs = hash.length === 64 ? { lfs_sha256: hash, lfs_size: size } : {};
     return [path, { size, blob_id: gitHash, ...lfs }] as const;
   });
-  makeInside(repository, join(repository, 'trees'));
   const json = { format_version: 1, files: Object.fromEntries(entries) };
-  replaceFile(listingFile(repository, commit), `${JSON.stringify(json, null, 1)}\n`);
+  writeInside(repository, listingFile(repository, commit), `${JSON.stringify(json, null, 1)}\n`);
 }
 
 /** Whether `path` is a regular file, through links, of `size` bytes if that is known. */
@@ -114,6 +114,13 @@ export function makeInside(repository: string, folder: string): void {
     'ERR_PATH_OUTSIDE',
     `${shownPath(folder)}: expected a folder inside ${shownPath(repository)}, found a link that leads out of it. Remove the link.`,
   );
+}
+
+/** Replaces `file`, which is below `repository`; a link in its place is replaced too, not what it leads to. */
+function writeInside(repository: string, file: string, content: string): void {
+  makeInside(repository, dirname(file));
+  if (lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(file);
+  replaceFile(file, content);
 }
 
 /** Gives a blob its name in a snapshot: a relative link, created atomically. */

@@ -69,7 +69,7 @@ function makeRepository(repository: string): void {
 }
 
 /** The files at `paths`. @throws SparseVilaError `ERR_HUB_NOT_FOUND` for a shard that an index names and the model does not have */
-function pick({ subject }: Call, files: readonly RemoteFile[], paths: readonly string[]): RemoteFile[] {
+export function pick({ subject }: Call, files: readonly RemoteFile[], paths: readonly string[]): RemoteFile[] {
   const known = new Map(files.map((file) => [file.path, file]));
   return paths.map((path) => {
     const file = known.get(path);

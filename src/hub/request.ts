@@ -126,9 +126,10 @@ function redirected(name: string, from: URL, location: string): URL {
   throw responseError(name, `${shownUrl(from)} redirects to an address that is not ${from.protocol}// without a user`);
 }
 
-/** `Retry-After` in seconds or as a date. */
+/** `Retry-After` in seconds or as a date, or the time after which the Hub's `RateLimit: "api";r=0;t=55` begins anew. */
 function retryAfter(headers: Headers, now = Date.now()): { readonly afterMs?: number } {
-  const given = headers.get('retry-after') ?? '';
+  const [, reset] = /;\s*t=(\d+)/.exec(headers.get('ratelimit') ?? '') ?? [];
+  const given = headers.get('retry-after') ?? reset ?? '';
   const ms = /^\d+$/.test(given) ? Number(given) * 1000 : Date.parse(given) - now;
   return Number.isFinite(ms) ? { afterMs: Math.max(0, ms) } : {};
 }

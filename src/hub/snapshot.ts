@@ -61,21 +61,36 @@ export async function snapshot(wanted: HubName, options: SnapshotOptions): Promi
   const { needs, signal, onProgress, update = false, settings = hubSettings() } = options;
   signal?.throwIfAborted();
   const { revision = DEFAULT_REVISION, name } = wanted;
-  const repository = repositoryFolder(settings.cache, name);
-  const known = isCommit(revision) ? revision : readRef(repository, revision);
-  if (known !== undefined && (!update || settings.offline || isCommit(revision))) {
-    const { isWhole, refused } = snapshotState(repository, known, needs);
-    if (refused !== undefined) throw refused;
-    if (isWhole) return { folder: snapshotFolder(repository, known), commit: known, fetched: 0 };
-  }
+  const cached =
+    !update || settings.offline || isCommit(revision) ? cachedSnapshot(wanted, needs, settings) : undefined;
+  if (cached !== undefined) return cached;
   if (settings.offline) throw offlineError(wanted, settings.cache);
   const call: Call = { subject: { ...wanted, endpoint: settings.endpoint }, settings, signal };
+  const repository = repositoryFolder(settings.cache, name);
   const noted = isCommit(revision) ? readListing(repository, revision) : undefined;
   const info = noted === undefined ? await infoOf(call) : { commit: revision, files: noted };
   const { commit } = info;
+  const isKnown = isCommit(revision) || readRef(repository, revision) === commit;
+  // Without the lock, so that a cache that cannot be written will do.
+  if (isKnown && snapshotState(repository, commit, needs).isWhole)
+    return { folder: snapshotFolder(repository, commit), commit, fetched: 0 };
   const files = readListing(repository, commit) ?? info.files ?? (await filesOf(call, commit));
   const fetched = await download(call, { repository, commit, files }, needs, onProgress);
   return { folder: snapshotFolder(repository, commit), commit, fetched };
+}
+
+/**
+ * A model that is complete in the cache, at the commit that its revision was when it was downloaded.
+ * @throws errors of `needs.weights`
+ */
+export function cachedSnapshot(wanted: HubName, needs: Needs, { cache }: HubSettings): Snapshot | undefined {
+  const { revision = DEFAULT_REVISION, name } = wanted;
+  const repository = repositoryFolder(cache, name);
+  const commit = isCommit(revision) ? revision : readRef(repository, revision);
+  if (commit === undefined) return undefined;
+  const { isWhole, refused } = snapshotState(repository, commit, needs);
+  if (refused !== undefined) throw refused;
+  return isWhole ? { folder: snapshotFolder(repository, commit), commit, fetched: 0 } : undefined;
 }
 
 /** Whether a snapshot has the needed files, judged by its files and the stored listing. */

@@ -5,6 +5,7 @@ import { join, posix, relative } from 'node:path';
 import { received, SparseVilaError } from '../errors';
 import { insideFolder, isPresent } from '../files';
 import { hubName, REVISION, requireHubName } from '../hub/names';
+import { withOutline } from '../hub/outline';
 import { hubSettings } from '../hub/settings';
 import { type Needs, snapshot } from '../hub/snapshot';
 import { type Removed, removeStored, type StoredModel, storedModels } from '../hub/stored';
@@ -12,6 +13,7 @@ import { configReader, readJson } from '../json';
 import { checkOptions, FUNCTION, guardedCallback, invalidOption, SIGNAL } from '../options';
 import type { OnProgress } from '../runtime/progress';
 import { VILA_FOLDERS } from './families/vila';
+import { checkInspect, type Inspection, type InspectOptions, inspect } from './inspect';
 import { checkLoad, loadModel, planOf } from './load';
 import type { LoadOptions, VisionLanguageModel } from './model';
 import { PARTS } from './plan';
@@ -113,6 +115,22 @@ export async function checkpointFolder(path: string, options: NamedOptions = {})
     throw invalidOption('load', 'a revision with a Hub name only', `${received(revision)} for a path`);
   }
   return (await snapshot(requireHubName('load', path, revision), { ...given, needs: NEEDS })).folder;
+}
+
+/**
+ * Describes a checkpoint folder, or the model of this name on the Hub: unless it is in the cache, its small files and the headers of its weights
+ * are fetched, and not kept.
+ * @throws SparseVilaError as `inspect` and `checkpointFolder`
+ */
+export async function inspectByName(path: string, options?: InspectOptions): Promise<Inspection> {
+  const given = checkInspect(path, options);
+  const name = isPresent(path) ? undefined : hubName(path);
+  if (name === undefined) return await inspect(path, given);
+  return await withOutline(name, { needs: NEEDS }, async (folder, shown) => {
+    const found = await inspect(folder, given);
+    const problems = found.problems.map((one) => ({ ...one, message: one.message.replaceAll(folder, shown) }));
+    return { ...found, folder: shown, problems };
+  });
 }
 
 export interface DownloadOptions {

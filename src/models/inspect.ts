@@ -81,10 +81,7 @@ const IMAGE: Check = {
  *   and template are in `problems`.
  */
 export async function inspect(path: string, options?: InspectOptions): Promise<Inspection> {
-  checkValue('inspect', 'path', path, NAME);
-  const { images = DEFAULT_IMAGES } = checkOptions<InspectOptions>('inspect', options, {
-    images: listOf('sizes { width, height } in pixels', IMAGE),
-  });
+  const { images = DEFAULT_IMAGES } = checkInspect(path, options);
   const plan = planOf(path);
   const problems: Problem[] = [];
   attempt(problems, [], () => textSide(plan, {}));
@@ -113,6 +110,14 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
     zeroBiases: PARTS.flatMap((part) => counts[part].zeroBiases),
     unsupported: plan.videos ? [] : [{ what: 'videos', why: `models of type ${plan.family} are made for images only` }],
   };
+}
+
+/** Checks the arguments of `inspect`. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkInspect(path: string, options: InspectOptions | undefined): InspectOptions {
+  checkValue('inspect', 'path', path, NAME);
+  return checkOptions<InspectOptions>('inspect', options, {
+    images: listOf('sizes { width, height } in pixels', IMAGE),
+  });
 }
 
 const perPart = <T>(make: (part: PartName) => T): Record<PartName, T> => ({
