@@ -10,7 +10,8 @@ beforeAll(async () => {
   const libtensorflow = findLibtensorflow();
   if (libtensorflow === undefined) throw new Error('Expected libtensorflow. Run the specs with `npm test`.');
   const { include, lib } = libtensorflow;
-  program = await buildOnStandin(['spec/native/device.cc', 'native/device/device.cc', 'native/device/devices.cc'], {
+  const device = ['copies', 'device', 'devices', 'memory', 'streams'].map((name) => `native/device/${name}.cc`);
+  program = await buildOnStandin(['spec/native/device.cc', ...device], {
     include: [include],
     link: [join(lib, LIBRARIES[1]), `-Wl,-rpath,${lib}`],
   });
