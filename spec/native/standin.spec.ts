@@ -5,7 +5,8 @@ import { buildOnStandin, type Program } from '../support/standin';
 
 let program: Program;
 beforeAll(async () => {
-  program = await buildOnStandin(['spec/native/standin.cu']);
+  const parts = ['standin', 'standin_kernels', 'standin_runtime', 'standin_promises'];
+  program = await buildOnStandin(parts.map((name) => `spec/native/${name}.cu`));
 });
 afterAll(() => program.remove());
 

@@ -1,7 +1,8 @@
 // The stand-in for CUDA: what cuda/cuda.h lists, on a processor, so that kernels and the device run and are tested where
-// there is no GPU. This header is the runtime's interface and the kernels' dialect; runtime.cc (streams, events, copies),
-// memory.cc (guarded device memory) and blocks.cc (threads of a block as fibers) are behind it. It is stricter than a GPU
-// wherever CUDA leaves room, never more lenient. Knows no kernel of ours and no TensorFlow.
+// there is no GPU. This header is the runtime's interface and the kernels' dialect; behind it are runtime.h and its files (streams,
+// events, copies), memory.cc (guarded device memory) and blocks.cc (threads of a block as fibers). It is stricter than a GPU
+// wherever CUDA leaves room, never more lenient. Knows no kernel of ours and no TensorFlow. As long as it is because CUDA's own
+// header, whose name it has, is one.
 //
 // Device pointers cannot be read by the host: a launch gives the kernel a copy of its arguments in which every aligned word
 // that is an address of device memory, also inside structs, points to the memory itself. So device memory that holds
