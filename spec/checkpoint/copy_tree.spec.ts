@@ -1,4 +1,4 @@
-// Of a model folder only the files of the checkpoint are copied, and never what lies outside.
+// Only the files of a checkpoint are copied from a model folder, and never files outside.
 import { execFileSync } from 'node:child_process';
 import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -67,7 +67,7 @@ test.each<[string, () => void, string, string]>([
   ['a link to nothing', () => link('nowhere', 'model/llm/vocab.json'), 'ERR_FILE_UNREADABLE', 'vocab.json'],
   ['a FIFO', () => execFileSync('mkfifo', [join(model, 'llm/merges.txt')]), 'ERR_FILE_UNREADABLE', 'FIFO'],
   ['a link to a folder of parts', () => link('../outside', 'model/vision_tower'), 'ERR_PATH_OUTSIDE', 'vision_tower'],
-])('a file that loading needs and that is %s is an error', async (_, make, code, message) => {
+])('a required file that is %s is an error', async (_, make, code, message) => {
   make();
   await expect(copy()).rejects.toMatchObject({ code, message: expect.stringContaining(message) });
 });

@@ -1,4 +1,4 @@
-// The layouts of 4-bit checkpoints: there and back is the identity, and single nibbles lie where the formats' closed forms say.
+// The layouts of 4-bit checkpoints: round trips are the identity, and single nibbles are in the places of the formats' closed forms.
 
 import { packQuantized, type RawTensor, unpackQuantized } from '../../src/checkpoint/formats';
 import { quantizedModule } from '../../src/checkpoint/quantized';
@@ -39,7 +39,7 @@ describe.each([
 ] as const)('%s [%i, %i], groups of %i, symmetric %s', (format, rows, cols, group, symmetric) => {
   const matrix = quantized(rows, cols, group, symmetric);
 
-  it('read, written and read again is the same', () => {
+  it('reading, writing and reading again gives the same numbers', () => {
     const written = packQuantized(matrix, format, symmetric);
     const again = read(written, matrix);
     expect(again).toEqual(matrix);
@@ -76,7 +76,7 @@ it('compressed-tensors: sequential nibbles along the inputs, zero points along t
   }
 });
 
-it('refuses what a layout cannot hold, and parts that do not fit', () => {
+it('refuses shapes that a layout cannot hold, and inconsistent parts', () => {
   const code = (body: () => unknown): unknown => {
     try {
       return body();

@@ -1,4 +1,4 @@
-// The 16-bit float formats against their definitions: every pattern there, and every tie between neighbours back.
+// The 16-bit float formats against their definitions: every pattern is decoded, and every tie between neighbors is encoded.
 import {
   decodeFloats,
   encodeFloats,
@@ -24,17 +24,17 @@ it.each([
     const even = bits % 2 === 0 ? bits : bits + 1;
     return to(middle) !== even || to(middle * (1 - 2 ** -23)) !== bits || to(middle * (1 + 2 ** -22)) !== bits + 1;
   });
-  // Next to zero the neighbours of a tie cannot be told apart in f32 only for bfloat16's smallest subnormals.
+  // Next to zero the neighbors of a tie cannot be told apart in f32 only for bfloat16's smallest subnormals.
   expect(ties.filter((bits) => from(bits) >= 2 ** -120)).toEqual([]);
 });
 
-it('binary16: beyond its range is infinity', () => {
+it('binary16: numbers beyond its range become infinity', () => {
   expect(fromF16Bits(toF16Bits(65519))).toBe(65504);
   expect(fromF16Bits(toF16Bits(65520))).toBe(Number.POSITIVE_INFINITY);
   expect(fromF16Bits(toF16Bits(-1e6))).toBe(Number.NEGATIVE_INFINITY);
 });
 
-it.each(['F32', 'F16', 'BF16'] as const)('%s bytes: there and back', (dtype) => {
+it.each(['F32', 'F16', 'BF16'] as const)('%s bytes: the round trip is the identity', (dtype) => {
   const values = Float32Array.of(0, -0, 1, -2.5, 2 ** -14, 240, Number.POSITIVE_INFINITY);
   expect(decodeFloats(encodeFloats(values, dtype), dtype)).toEqual(values);
 });

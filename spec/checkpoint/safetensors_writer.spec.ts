@@ -1,4 +1,4 @@
-// The writer against the reader, and what is left when it fails.
+// The writer against the reader, and the files after a failure.
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ const tensor = (
   };
 };
 
-it('writes what the reader reads, each tensor at a multiple of its element', async () => {
+it('writes files that the reader reads, each tensor aligned to its element', async () => {
   const file = join(folder, 'a.safetensors');
   const sizes: number[] = [];
   await writeSafetensors(
@@ -65,13 +65,13 @@ it.each([
     'lost',
   ],
   ['too few bytes', () => new Uint8Array(3), 'expected 8 bytes, received 3'],
-])('%s leaves nothing', async (_, bytes, message) => {
+])('%s leaves no file', async (_, bytes, message) => {
   const writing = writeSafetensors(join(folder, 'a.safetensors'), [tensor('a', 'U8', 5), tensor('b', 'U8', 8, bytes)]);
   await expect(writing).rejects.toThrow(message);
   expect(readdirSync(folder)).toEqual([]);
 });
 
-it('an abort leaves nothing, and the old file', async () => {
+it('an abort leaves no new file, and keeps the old one', async () => {
   const file = join(folder, 'a.safetensors');
   await writeSafetensors(file, [tensor('old', 'U8', 1)]);
   const controller = new AbortController();

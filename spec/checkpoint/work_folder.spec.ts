@@ -1,4 +1,4 @@
-// The folder where a checkpoint is made: one holder, resumable, and nothing half-written under the final name.
+// The work folder of a checkpoint: one holder, resumable, and nothing incomplete under the final name.
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ test('a checkpoint is installed, and nothing else is left', async () => {
   expect(readdirSync(out)).toEqual(['config.json']);
 });
 
-test('a run continues what one with the same key finished', () => {
+test('a run continues an earlier one with the same key', () => {
   const first = openWorkFolder(out, 'key');
   first.finish('step', { a: 1 });
   first.close();
@@ -36,7 +36,7 @@ test('a run continues what one with the same key finished', () => {
   openWorkFolder(out, 'key').close();
 });
 
-test('where no step is finished nothing is left, and another key may begin', () => {
+test('without finished steps no file is left, and another key can begin', () => {
   const work = openWorkFolder(out, 'key');
   writeFileSync(join(work.folder, 'half'), '');
   work.close();
@@ -72,7 +72,7 @@ test('an output that appears meanwhile, even an empty folder, is not replaced', 
   expect(readdirSync(out)).toEqual([]);
 });
 
-test('what a run left that was killed after the checkpoint had its name is removed by the next', async () => {
+test('files of a run that was killed after naming the checkpoint are removed by the next run', async () => {
   const work = openWorkFolder(out, 'key');
   await work.install(put);
   work.close();
@@ -82,7 +82,7 @@ test('what a run left that was killed after the checkpoint had its name is remov
   expect(readdirSync(parent)).toEqual(['out']);
 });
 
-test('a run that was killed just before the checkpoint had its name continues', () => {
+test('a run that was killed just before naming the checkpoint continues', () => {
   const first = openWorkFolder(out, 'key');
   first.finish('step', 1);
   first.finish('install', true);
@@ -118,7 +118,7 @@ describe('inputs and outputs apart', () => {
   });
 });
 
-test('what is no folder in place of the work folder, and links that lead nowhere', () => {
+test('other kinds of files in place of the work folder, and dangling links', () => {
   writeFileSync(`${out}.partial`, '');
   expect(() => openWorkFolder(out, 'key')).toThrow(code('ERR_OUTPUT_UNWRITABLE'));
   symlinkSync('nowhere', out);

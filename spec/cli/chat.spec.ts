@@ -71,7 +71,7 @@ describe('chat', () => {
     await shows(/> Hi\n/);
     await said(child);
     child.kill('SIGINT');
-    await shows(/Stopped; what was said is kept\./);
+    await shows(/Stopped; the text so far is kept\./);
     child.stdin.end('/stats\n/rewind\n/stats\n');
     const { code, stderr } = await ended;
     expect(code).toBe(0);

@@ -47,7 +47,7 @@ test('download prints the folder, and progress in a few lines without a terminal
   expect(hub.requests).toEqual([]);
 });
 
-test('run by name downloads, then answers; a second time it asks nobody', async () => {
+test('run by name downloads, then answers; a second time it makes no request', async () => {
   const command = ['run', NAME, 'What is at b4?', scene(0), '--method', 'dense'];
   const first = await run(...command);
   expect([first.code, first.stdout.trim()]).toEqual([0, 'red F']);
@@ -102,7 +102,7 @@ test.each([
   expect(ended.stderr).not.toContain('secret');
 });
 
-test('Ctrl-C keeps what was downloaded', async () => {
+test('Ctrl-C keeps the downloaded bytes', async () => {
   hub.misbehave((seen) => (isWeights(seen) ? { piece: 50_000, pauseMs: 30 } : undefined));
   const { child, ended, shows } = start('download', NAME);
   await shows(/download/);

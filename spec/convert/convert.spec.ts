@@ -1,4 +1,4 @@
-// `convert`: layouts are permutations, so going round is the identity; float types are checked value by value.
+// `convert`: layouts are permutations, so round trips are the identity; float types are checked value by value.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,7 +39,7 @@ describe.each([
     await quantize({ model: TINY, out: at(tensors), method: 'rtn', symmetric, format: 'compressed-tensors' });
   });
 
-  it('AutoAWQ to compressed-tensors is what quantize writes, and back is the identity', async () => {
+  it('AutoAWQ to compressed-tensors equals the output of quantize, and the round trip is the identity', async () => {
     const { converted } = await convert({ model: at(awq), out: at(`${name}-to-ct`), format: 'compressed-tensors' });
     expect(converted).toBe(28);
     expect(contents(at(`${name}-to-ct`))).toEqual(contents(at(tensors)));
@@ -52,7 +52,7 @@ describe.each([
     });
   });
 
-  it('both mean the same floats', async () => {
+  it('both dequantize to the same floats', async () => {
     await convert({ model: at(awq), out: at(`${name}-a`), format: 'float', dtype: 'f32' });
     await convert({ model: at(tensors), out: at(`${name}-b`), format: 'float', dtype: 'f32' });
     expect(contents(at(`${name}-a`))).toEqual(contents(at(`${name}-b`)));
@@ -71,7 +71,7 @@ it('bf16 to f32 and back is the identity', async () => {
   expect(entry?.dtype).toBe('F32');
 });
 
-it('what a type cannot hold is refused, and nothing is left', async () => {
+it('values that a type cannot hold are refused, and no file is left', async () => {
   const file = async (model: string, values: Float32Array): Promise<void> => {
     mkdirSync(at(model));
     const bytes = new Uint8Array(values.buffer);
@@ -90,7 +90,7 @@ it('what a type cannot hold is refused, and nothing is left', async () => {
   expect(['large-f16', 'large-f16.partial'].filter((name) => existsSync(at(name)))).toEqual([]);
 });
 
-it('tensors without elements, and names that objects have of themselves, are kept', async () => {
+it('tensors without elements, and names such as __proto__, are kept', async () => {
   mkdirSync(at('names'));
   const names = ['__proto__', 'toString', 'constructor', ''];
   const none = { dtype: 'F32', shape: [0], byteLength: 0, bytes: () => new Uint8Array() } as const;
@@ -103,7 +103,7 @@ it('tensors without elements, and names that objects have of themselves, are kep
   expect([...found.values()].map(({ dtype }) => dtype)).toEqual(Array(5).fill('F16'));
 });
 
-it('killed at any step, the same call goes on, and the result is that of one that was not', async () => {
+it('after a kill at any step, the same call continues to the same result', async () => {
   await convert({ model: TINY, out: at('whole'), dtype: 'f32' });
   const script = `require(${JSON.stringify(resolve(__dirname, '../../src/convert/convert.js'))}).convert({
     model: ${JSON.stringify(TINY)}, out: process.argv[1], dtype: 'f32',

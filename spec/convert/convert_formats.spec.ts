@@ -1,4 +1,4 @@
-// Every 4-bit layout that is read, as floats and as the two layouts that are written: the fixtures' definitions bit for bit.
+// Every supported 4-bit layout, converted to floats and to the two layouts that can be written: equal to the fixtures' definitions bit for bit.
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -63,7 +63,7 @@ describe.each(readdirSync(FORMATS))('%s', (format) => {
     expect(difference(found.get(name), definition.get(name) as Float32Array)).toBeLessThanOrEqual(tolerance);
   });
 
-  it('to the layouts that are written, and from there to floats', async () => {
+  it('to the layouts that can be written, and from those to floats', async () => {
     const model = await checkpoint(format, `${format}-stack`, isStack);
     if (format === 'gptq') {
       // The fixture has zero points of 16, and the others have no place for them.
@@ -99,14 +99,14 @@ async function lowerZeros(file: string): Promise<void> {
   writeFileSync(file, bytes);
 }
 
-it('different group sizes in one folder fit no config', async () => {
+it('different group sizes in one folder are refused', async () => {
   const model = await checkpoint('awq-gemm', 'mixed', () => true);
   await expect(convert({ model, out: at('mixed-ct'), format: 'compressed-tensors' })).rejects.toMatchObject({
     code: 'ERR_WEIGHT_FORMAT',
   });
 });
 
-it('a layout that is not written needs another as target', async () => {
+it('a layout that cannot be written needs another target', async () => {
   const model = await checkpoint('awq-gemv', 'kept', isStack);
   await expect(convert({ model, out: at('kept-f32'), dtype: 'f32' })).rejects.toMatchObject({
     code: 'ERR_WEIGHT_FORMAT',

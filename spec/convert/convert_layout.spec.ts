@@ -1,4 +1,4 @@
-// The folders of a VILA checkpoint and the one folder of the NVILA -hf ports: there and back is the identity, and both answer alike.
+// The folders of a VILA checkpoint and the one folder of the NVILA -hf ports: the round trip is the identity, and both give equal answers.
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -51,7 +51,7 @@ async function answers(model: string): Promise<string[]> {
 }
 
 describe.each(['float', 'autoawq', 'compressed-tensors'] as const)('%s', (format) => {
-  it('there and back is the identity, and both give the same answers', async () => {
+  it('the round trip is the identity, and both give the same answers', async () => {
     const model = format === 'float' ? TINY : at(`${format}-folders`);
     if (format !== 'float') await quantize({ model: TINY, out: model, format, method: 'rtn' });
     const [hf, back] = [at(`${format}-hf`), at(`${format}-back`)];
@@ -85,7 +85,7 @@ describe.each(['float', 'autoawq', 'compressed-tensors'] as const)('%s', (format
   });
 });
 
-it('a name that is of no part is an error', async () => {
+it('a tensor name that belongs to no part is an error', async () => {
   await convert({ model: TINY, out: at('named'), layout: 'hf' });
   const file = join(at('named'), 'model.safetensors');
   const bytes = readFileSync(file);
@@ -95,7 +95,7 @@ it('a name that is of no part is an error', async () => {
   await expect(loadModel(at('named'))).rejects.toMatchObject({ code: 'ERR_WEIGHT_MISSING' });
 });
 
-it('what the ports do without saying so is not read as something else: three scales, which need another projector', async () => {
+it('implicit settings of the ports are not misread: three scales, which need another projector', async () => {
   cpSync(at('named'), at('port'), { recursive: true });
   const file = join(at('port'), 'config.json');
   const { image_aspect_ratio: _, projector_config: __, ...config } = JSON.parse(readFileSync(file, 'utf8'));
@@ -103,7 +103,7 @@ it('what the ports do without saying so is not read as something else: three sca
   await expect(loadModel(at('port'))).rejects.toMatchObject({ code: 'ERR_WEIGHT_SHAPE' });
 });
 
-it('a projector without a port, and another kind of checkpoint, are refused, and nothing is left', async () => {
+it('a projector without a port, and another kind of checkpoint, are refused, and no file is left', async () => {
   cpSync(TINY, at('linear'), { recursive: true });
   const file = join(at('linear'), 'mm_projector', 'config.json');
   writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), mm_projector_type: 'linear' }));
@@ -119,7 +119,7 @@ it('a projector without a port, and another kind of checkpoint, are refused, and
   );
 });
 
-it('stopped, the same call goes on with what is written, to the same bytes', async () => {
+it('after a stop, the same call continues with the written files, to the same bytes', async () => {
   const options = { model: TINY, dtype: 'f32' as const };
   const controller = new AbortController();
   const stopped = convert({

@@ -1,4 +1,4 @@
-// Answers of the Hub that are errors, lie, or ask for the token; models that are refused before their weights are fetched.
+// Erroneous and hostile responses of the Hub, the token, and models that are refused before their weights are fetched.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -32,7 +32,7 @@ beforeEach(async () => {
 });
 afterEach(() => scratch.remove());
 
-describe('answers that are errors', () => {
+describe('responses with errors', () => {
   const cases: readonly [string, Fault & { status: number }, string, RegExp][] = [
     [
       'gated',
@@ -77,7 +77,7 @@ describe('answers that are errors', () => {
     await expect(fetchModel({ revision: 'v9' })).rejects.toEqual(failure('ERR_HUB_NOT_FOUND', /no revision v9/));
   });
 
-  test('429 and 503 are waited for as long as they say', async () => {
+  test('429 and 503 are repeated after the requested pause', async () => {
     const later = new Date(Date.now() + 2000).toUTCString();
     hub.misbehave((seen, count) => {
       if (count > 1) return undefined;
@@ -99,13 +99,13 @@ describe('answers that are errors', () => {
     expect(performance.now() - begin).toBeGreaterThan(990);
   });
 
-  test('but not for an hour', async () => {
+  test('but not if the pause is an hour', async () => {
     hub.misbehave(() => ({ status: 429, headers: { 'retry-after': '3600' } }));
     await expect(fetchModel()).rejects.toEqual(failure('ERR_HUB_RATE_LIMIT', /429/));
     expect(hub.requests).toHaveLength(1);
   });
 
-  test('a renamed model is found where it is now', async () => {
+  test('a renamed model is found at its new name', async () => {
     hub.misbehave(({ path }) =>
       path.includes('old/name') ? { status: 307, headers: { location: path.replace('old/name', NAME) } } : undefined,
     );
@@ -143,7 +143,7 @@ describe('the token', () => {
     await other.close();
   });
 
-  test.each([401, 403, 404, 429, 500])('is in no message (%d)', async (status) => {
+  test.each([401, 403, 404, 429, 500])('is not in any message (%d)', async (status) => {
     hub.misbehave(() => ({ status, headers: { 'retry-after': '999' } }));
     const error = await fetchModel({ token }).catch((thrown: unknown) => thrown);
     expect(JSON.stringify(error, Object.getOwnPropertyNames(error))).not.toContain(TOKEN);
@@ -186,7 +186,7 @@ describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
     },
   );
 
-  test('a file of a petabyte: the disk is looked at first', async () => {
+  test('a file of a petabyte: disk space is checked first', async () => {
     const large = {
       type: 'file',
       path: WEIGHTS,
@@ -199,7 +199,7 @@ describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
     expect(hub.requests.filter(({ server }) => server === 'cdn')).toEqual([]);
   });
 
-  test('an index of weights that leads out, or names what is not there', async () => {
+  test('an index of weights that leads out of the folder, or names missing files', async () => {
     for (const [shard, code] of [
       ['../../../x.safetensors', 'ERR_CHECKPOINT_INVALID'],
       ['model-00002-of-00002.safetensors', 'ERR_HUB_NOT_FOUND'],
@@ -213,7 +213,7 @@ describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
     }
   });
 
-  test('links that somebody has put into the cache are not written through', async () => {
+  test('links in the cache are not followed for writing', async () => {
     const victim = join(dirname(cache), 'victim');
     writeFileSync(victim, 'precious');
     mkdirSync(dirname(partial), { recursive: true });
@@ -241,7 +241,7 @@ describe.each(['siblings', 'tree'])('hostile answers (%s)', (kind) => {
 test.each([
   [{ 'config.json': '{"model_type":"gpt_new"}' }, 'ERR_MODEL_TYPE'],
   [{ 'adapter_config.json': '{}' }, 'ERR_CONFIG_UNSUPPORTED'],
-])('what cannot be loaded (%j) is refused before its weights are fetched', async (changed, code) => {
+])('an unsupported model (%j) is refused before its weights are fetched', async (changed, code) => {
   const other = await startHub('lab/other', filesOfFolder(TINY, changed));
   const options = { needs: NEEDS, settings: other.settings(cache) };
   await expect(snapshot({ name: 'lab/other' }, options)).rejects.toEqual(failure(code, /lab--other/));

@@ -52,7 +52,7 @@ function inChild(work: string, cwd = dirname(scratch.cache)): Child {
   return { child, ended };
 }
 
-test('a model that is loaded by name answers as the folder does; the second time without a request', async () => {
+test('a model loaded by name answers as its folder; the second load makes no request', async () => {
   const answers: string[] = [];
   const steps = new Set<string>();
   for (const name of [NAME, `${NAME}@main`, TINY]) {
@@ -68,7 +68,7 @@ test('a model that is loaded by name answers as the folder does; the second time
   expect([...steps]).toEqual([`download ${NAME}`, 'load weights']);
 });
 
-test('a folder comes before a name, and what is a path only is never asked for', async () => {
+test('an existing folder takes precedence over a name, and a path is never requested', async () => {
   const folder = dirname(scratch.cache);
   mkdirSync(join(folder, 'lab'));
   symlinkSync(TINY, join(folder, NAME));
@@ -134,7 +134,7 @@ test.each([
   expect(hub.requests).toEqual([]);
 });
 
-test('two processes at once download once, and the one that waits tells how far the other is', async () => {
+test('two concurrent processes download once, and the waiting one reports the progress of the other', async () => {
   hub.misbehave((seen) => (isWeights(seen) ? { piece: 400_000, pauseMs: 100 } : undefined));
   const work = `(async () => { const seen = []; const { folder, fetched } =
     await download('${NAME}', { onProgress: ({ done }) => seen.push(done) }); return { folder, fetched, last: seen.at(-1) }; })()`;

@@ -1,4 +1,4 @@
-// Models by name, against a stand-in of the Hub: what is fetched, where it goes, and what happens when the network fails.
+// Models by name, against a stand-in of the Hub: the files that are fetched, their places, and failures of the network.
 
 import {
   existsSync,
@@ -42,7 +42,7 @@ beforeEach(async () => {
 });
 afterEach(() => scratch.remove());
 
-test('only what is needed, in the layout of the Python tools; a second time without a request', async () => {
+test('downloads only required files, in the layout of the Python tools; a second call makes no request', async () => {
   const progress: { done: number; total: number; step: string }[] = [];
   const { folder, commit, fetched } = await fetchModel({ onProgress: (one) => progress.push(one) });
   expectWhole(folder);
@@ -69,7 +69,7 @@ test('only what is needed, in the layout of the Python tools; a second time with
   expect(hub.requests).toEqual([]);
 });
 
-test('an update asks for the commit alone when it is there; tags and pull requests are revisions', async () => {
+test('an update requests only the commit if it is in the cache; tags and pull requests are revisions', async () => {
   await fetchModel({ revision: 'v1' });
   hub.forget();
   expect((await fetchModel({ revision: 'v1', update: true })).fetched).toBe(0);
@@ -97,7 +97,7 @@ test('a server that gives neither sizes nor hashes of a revision is asked for it
   expect(hub.requests.filter(({ path }) => path.includes('/tree/')).length).toBeGreaterThan(2);
 });
 
-describe('a snapshot whose listing nobody has noted, as older Python tools leave it', () => {
+describe('a snapshot without a stored listing, as left by older Python tools', () => {
   const place = (paths: readonly string[]): string => {
     const folder = join(repository, 'snapshots', 'a'.repeat(40));
     for (const path of paths) {
@@ -109,7 +109,7 @@ describe('a snapshot whose listing nobody has noted, as older Python tools leave
     return folder;
   };
 
-  test('is whole when all parts are there', async () => {
+  test('is complete if all parts exist', async () => {
     const folder = place(OWN);
     expect(await fetchModel({ offline: true })).toEqual({ folder, commit: 'a'.repeat(40), fetched: 0 });
   });
@@ -121,14 +121,14 @@ describe('a snapshot whose listing nobody has noted, as older Python tools leave
     'llm/tokenizer.json',
     'mm_projector/config.json',
     'vision_tower/preprocessor_config.json',
-  ])('is not without %s', async (lost) => {
+  ])('is incomplete without %s', async (lost) => {
     place(OWN.filter((path) => path !== lost));
     await expect(fetchModel({ offline: true })).rejects.toEqual(failure('ERR_HUB_OFFLINE', /HF_HUB_OFFLINE/));
   });
 });
 
 describe('connections', () => {
-  test('one that breaks is continued where it broke, and nothing comes twice', async () => {
+  test('an interrupted one continues, and no byte is received twice', async () => {
     hub.misbehave((seen, count) => (isWeights(seen) && count <= 3 ? { breakAfter: 1_000_000 } : undefined));
     expectWhole((await fetchModel()).folder);
     const ranges = hub.requests.filter(isWeights).map(({ range }) => Number(/\d+/.exec(range ?? '')?.[0] ?? 0));
@@ -136,7 +136,7 @@ describe('connections', () => {
     expect(ranges.every((begin, i) => i === 0 || begin > (ranges[i - 1] ?? 0))).toBe(true);
   });
 
-  test('one that stalls is given up and continued', async () => {
+  test('a stalled one is aborted and continued', async () => {
     const slow: Fault = { piece: 500_000, pauseMs: 400 };
     hub.misbehave((seen, count) => (isWeights(seen) && count === 1 ? slow : undefined));
     expectWhole((await fetchModel({ stallMs: 150 })).folder);
@@ -156,7 +156,7 @@ describe('connections', () => {
     expectWhole((await fetchModel()).folder);
   });
 
-  test('one that never gets on ends with what to do, and keeps what came', async () => {
+  test('one without progress ends with advice, and keeps the received bytes', async () => {
     hub.misbehave((seen, count) => (isWeights(seen) ? { breakAfter: count === 1 ? 1_000_000 : 0 } : undefined));
     await expect(fetchModel()).rejects.toEqual(failure('ERR_HUB_UNREACHABLE', /Check the network/));
     expect(hub.requests.filter(isWeights)).toHaveLength(5);
@@ -172,7 +172,7 @@ describe('connections', () => {
   });
 });
 
-describe('what an earlier process has left', () => {
+describe('files of an earlier process', () => {
   const leave = (bytes: Buffer): void => {
     mkdirSync(dirname(partial), { recursive: true });
     writeFileSync(partial, bytes);
@@ -209,7 +209,7 @@ describe('what an earlier process has left', () => {
     expect(asked()).toEqual(['bytes=5000000-', undefined]);
   });
 
-  test('a blob that was cut short is replaced', async () => {
+  test('a truncated blob is replaced', async () => {
     const { folder } = await fetchModel();
     truncateSync(join(folder, WEIGHTS), 1000);
     expectWhole((await fetchModel()).folder);
@@ -245,7 +245,7 @@ describe('wrong bytes', () => {
   });
 });
 
-test('an abort stops at once, with its reason, and keeps what came', async () => {
+test('an abort stops at once with its reason, and keeps the received bytes', async () => {
   hub.misbehave((seen) => (isWeights(seen) ? { piece: 200_000, pauseMs: 20 } : undefined));
   const controller = new AbortController();
   const reason = new Error('enough');

@@ -1,4 +1,4 @@
-// What is a Hub name, and what the environment says about the Hub.
+// Names on the Hub, and the environment variables for it.
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
@@ -32,7 +32,7 @@ test.each([
   ...['owner/na me', 'owner/näme', 'owner\\name', 'C:/name', 'https://host/owner', 'owner/name\0', 'owner/name\n'],
   ...['owner/name@', 'owner/name@../x', 'owner/name@/x', 'owner/name@x/../y', 'owner/name@.hidden', 'owner/name@x//y'],
   ...['owner/name@a b', 'owner/name@x.lock', `owner/name@${'x'.repeat(201)}`, `owner/${'x'.repeat(96)}`],
-])('%j is none', (text) => {
+])('%j is not a name', (text) => {
   expect(hubName(text)).toBeUndefined();
   expect(() => requireHubName('download', text, undefined)).toThrow(/expected owner\/name or owner\/name@revision/);
 });

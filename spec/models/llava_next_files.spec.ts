@@ -23,7 +23,7 @@ const planWith = (changes: Readonly<Record<string, Json>>): Promise<Plan> =>
   });
 
 describe('LLaVA-NeXT files', () => {
-  it('what is absent takes the defaults of the classes: CLIP ViT-L/14 at 336 pixels, Llama, five resolutions', async () => {
+  it('absent settings take the defaults of the classes: CLIP ViT-L/14 at 336 pixels, Llama, five resolutions', async () => {
     const absent = { vision_config: undefined, image_grid_pinpoints: undefined, image_token_index: undefined };
     const { model_type: _, ...text } = config.text_config as Json;
     const images = { size: { shortest_edge: 336 }, crop_size: 336, image_grid_pinpoints: undefined, image_mean: null };
@@ -39,7 +39,7 @@ describe('LLaVA-NeXT files', () => {
     expect(tokens(1000, 300)).toEqual([576 + 22 * 72, 22]);
   });
 
-  it('the pinpoints of config.json and of the processor have to be the same', async () => {
+  it('different pinpoints in config.json and in the processor are refused', async () => {
     const points = [[SIDE, 2 * SIDE]];
     const plan = await planWith({
       [CONFIG]: { image_grid_pinpoints: points },

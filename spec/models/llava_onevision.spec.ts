@@ -1,4 +1,4 @@
-// LLaVA-OneVision against transformers: maps that are made smaller after the projector, several pictures in a turn, films; tied embeddings.
+// LLaVA-OneVision against transformers: maps that are reduced after the projector, several pictures in a turn, videos; tied embeddings.
 
 import { familySuite } from '../support/family_suite';
 

@@ -21,7 +21,7 @@ const planWith = (changes: Readonly<Record<string, Json>>): Promise<Plan> =>
   });
 
 describe('LLaVA-OneVision files', () => {
-  it('what is absent takes the defaults of the classes: SigLIP at 384 pixels, 36 resolutions, anyres_max_9', async () => {
+  it('absent settings take the defaults of the classes: SigLIP at 384 pixels, 36 resolutions, anyres_max_9', async () => {
     const absent = { vision_config: undefined, image_grid_pinpoints: undefined, vision_aspect_ratio: undefined };
     const images = { size: undefined, image_grid_pinpoints: undefined, image_mean: undefined, image_std: undefined };
     const plan = await planWith({
@@ -39,7 +39,7 @@ describe('LLaVA-OneVision files', () => {
     expect([tokensOf(film), film.runs]).toEqual([5 * 196, [{ grid: 0, from: 0, to: 5 * 196, newlines: 1 }]]);
   });
 
-  it('without a file of their own, videos are read as images are', async () => {
+  it('without their own file, videos use the settings of images', async () => {
     const plan = await withCopy(FOLDER, async (folder) => {
       rmSync(join(folder, VIDEOS));
       return planOf(folder);

@@ -1,4 +1,4 @@
-// NVILA's ways of showing pictures and films: tiles (`dynamic`), scales (`dynamic_s2`), frames with temporal pooling (TSP), against
+// NVILA's ways of showing pictures and videos: tiles (`dynamic`), scales (`dynamic_s2`), frames with temporal pooling (TSP), against
 // transformers' tower and decoder and VILA's own arithmetic. Fixtures: scripts/fixtures/nvila.py; its README names the tensors.
 
 import { join } from 'node:path';

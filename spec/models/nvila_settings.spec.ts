@@ -1,4 +1,4 @@
-// Settings of NVILA's tiles, scales and films that contradict themselves or would take all memory are refused from the config alone;
+// Settings of NVILA's tiles, scales and videos that contradict themselves or would take all memory are refused from the config alone;
 // those of a mode that is not on do not count. Source of the defaults: NVlabs/VILA `configuration_llava.py`.
 
 import { join } from 'node:path';
@@ -19,7 +19,7 @@ const pools = (sizes: unknown): Json => ({
   video_encoder: { _target_: 'llava.model.encoders.TSPVideoEncoder', pool_sizes: sizes },
 });
 
-describe('settings of tiles, scales and films', () => {
+describe('settings of tiles, scales and videos', () => {
   it.each([
     ['scales', { s2_scales: '28000000,28' }, 's2_scales'],
     ['scales', { s2_scales: '28,280000,28' }, 's2_scales'],

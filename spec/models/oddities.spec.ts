@@ -66,7 +66,7 @@ const ODDITIES: readonly (readonly [what: string, edit: Edit])[] = [
     json(ROOT, { mm_projector_lr: 1e-4, tune_vision_tower: true, lora_r: 64, resume_path: '/tmp/x' }),
   ],
   [
-    'settings of films',
+    'settings of videos',
     json(ROOT, { num_video_frames: 1e30, fps: 'x', video_encoder: '{"_target_": "TSPVideoEncoder"}' }),
   ],
   ['parts given as objects', json(ROOT, { llm_cfg: { hidden_size: 1 }, vision_tower_cfg: {}, mm_projector_cfg: null })],

@@ -1,4 +1,4 @@
-// Qwen2-VL and Qwen2.5-VL against transformers: two random checkpoints, three turns with two pictures each, and a film of an odd number of
+// Qwen2-VL and Qwen2.5-VL against transformers: two random checkpoints, three turns with two pictures each, and a video of an odd number of
 // frames. Fixtures: scripts/fixtures/qwen_vl.py; the names of tensors are in its README.
 
 import { createHash } from 'node:crypto';
@@ -66,7 +66,7 @@ function patchesOf({ plan }: Model, { layout, canvases }: PreparedMedium, tables
 const triple = (position: Position): readonly number[] =>
   typeof position === 'number' ? [position, position, position] : position;
 
-it('sizes are those of smart_resize, and what it refuses is refused', async () => {
+it('sizes and refusals equal those of smart_resize', async () => {
   const { rows } = readJson(join(QWEN, 'smart_resize.json')) as unknown as { rows: number[][] };
   expect(rows.length).toBeGreaterThan(200);
   let refused = 0;
@@ -157,7 +157,7 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
     }
   });
 
-  it('answers about a film of an odd number of frames, and knows its rate', async () => {
+  it('answers about a video of an odd number of frames, using its rate', async () => {
     const watched = watch({ ...model, stopIds: [] });
     const [{ question } = { question: '' }] = facts.film;
     const ask = async (fps: number | undefined): Promise<void> => {
@@ -175,7 +175,7 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
     else expect(unknown).not.toEqual(asGiven);
   });
 
-  it('keeps everything as dense attention does, bit for bit', async () => {
+  it('equals dense attention bit for bit if everything is kept', async () => {
     const ask = (method?: SparsityMethod) =>
       recordTurn(model, {
         ...{ images: [image(0), image(1)], videos: [film], question: 'What?', kv: 'bf16', maxTokens: 6 },

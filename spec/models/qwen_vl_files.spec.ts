@@ -38,7 +38,7 @@ const gridOf = ({ layout }: Plan, size: typeof PICTURE | typeof FILM): unknown =
 const GRIDS = { picture: [7, 5], frame: [5, 3], unlimited: [14, 11] };
 
 describe('Qwen config files', () => {
-  it('fields at the root and in text_config are the same decoder, and so are both forms of rope', async () => {
+  it('fields at the root and in text_config give the same decoder, and so do both forms of rope', async () => {
     const plan = planOf(HUB);
     const { model_type: _, vision_config: __, rope_scaling: ___, rope_theta, ...text } = root;
     const gone = Object.fromEntries(Object.keys(text).map((key) => [key, undefined]));
@@ -76,7 +76,7 @@ describe('Qwen config files', () => {
     });
   });
 
-  it('the towers take the defaults of theirs', async () => {
+  it('the towers take the defaults of their classes', async () => {
     const sizes = { patch_size: undefined, min_pixels: undefined, max_pixels: undefined };
     const planOfVision = (folder: string, given: Json) =>
       withCopy(folder, async (copy) => {
@@ -118,7 +118,7 @@ describe('Qwen processor files', () => {
     expect([gridOf(plan, PICTURE), gridOf(plan, FILM)]).toEqual([grid, GRIDS.frame]);
   });
 
-  it('videos have a file of their own, an object in processor_config.json, or the settings of pictures', async () => {
+  it('settings of videos come from their own file, an object in processor_config.json, or those of pictures', async () => {
     expect([gridOf(planOf(NESTED), PICTURE), gridOf(planOf(NESTED), FILM)]).toEqual([GRIDS.picture, GRIDS.frame]);
     await withCopy(HUB, async (copy) => {
       rmSync(join(copy, VIDEOS));
@@ -203,7 +203,7 @@ describe('Qwen tensors', () => {
     }
   });
 
-  it('a head in the file counts; without one the config has to say that it is the embedding', async () => {
+  it('a head in the file is used; without one the config must tie it to the embedding', async () => {
     const head = (of: Map<string, Stored>): void => {
       const table = of.get('model.language_model.embed_tokens.weight');
       if (table !== undefined) of.set('lm_head.weight', { ...table, data: table.data.slice().fill(0, 0, 112) });

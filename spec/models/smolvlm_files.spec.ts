@@ -34,7 +34,7 @@ describe('SmolVLM files', () => {
     expect(layoutOf(plan, 50, 40).canvases[0]?.steps[0]).toMatchObject({ filter: 'lanczos' });
   });
 
-  it('show a picture as one tile where nothing is split, and name the tiles in the prompt where it is', async () => {
+  it('show a picture as one tile without splitting, and name the tiles in the prompt with splitting', async () => {
     const whole = layoutOf(await planWith(IMAGES, { do_image_splitting: false }), 90, 30);
     expect(whole.text).toBe('<fake_token_around_image><global-img>\uFFFC<fake_token_around_image>');
     expect(whole.canvases).toHaveLength(1);
@@ -47,7 +47,7 @@ describe('SmolVLM files', () => {
     expect(split.canvases.map(({ steps }) => steps.at(-1)?.step)).toEqual(['crop', 'crop', 'resize']);
   });
 
-  it('bring no side above 4096 pixels', async () => {
+  it('limit sides to 4096 pixels', async () => {
     const plan = await planWith(IMAGES, { size: { longest_edge: 6000 } });
     const first = layoutOf(plan, 3000, 1000).canvases[0]?.steps[0];
     expect(first).toMatchObject({ to: { width: 4096, height: 1365 } });

@@ -1,4 +1,4 @@
-// native/cuda/kernels.def lists what a GPU is asked for: an entry that no op calls is dead.
+// native/cuda/kernels.def lists the functions of a GPU: an entry that no op calls is dead.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageFolder } from '../../src/runtime/paths';
@@ -18,4 +18,4 @@ test('every device function is called by an op', () => {
   expect(uncalled(names)).toEqual([]);
 });
 
-test('would find a dead entry', () => expect(uncalled(['rms_norm', 'no_op_calls_this'])).toEqual(['no_op_calls_this']));
+test('detects a dead entry', () => expect(uncalled(['rms_norm', 'no_op_calls_this'])).toEqual(['no_op_calls_this']));

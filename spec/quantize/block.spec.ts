@@ -1,4 +1,4 @@
-// The search on one block: what it folds into norms and neighbours changes nothing else, and what it reports is what it made.
+// The search on one block: folding scales into norms and preceding layers does not change the function, and its report agrees with its result.
 
 import { dequantizeMatrix } from '../../src/checkpoint/round';
 import type { DecoderConfig } from '../../src/models/config';
@@ -156,7 +156,7 @@ describe('a chain of a norm and two linear layers', () => {
     return { x: noise(rows * 48, 90 + i), positions: [], visual: new Uint8Array(rows).fill(1) };
   });
 
-  it('only the layer after the norm is scaled; clipping and feedback help both', async () => {
+  it('only the layer after the norm is scaled; clipping and feedback improve both', async () => {
     const { errors, vectors } = await search(part, weights, sequences, true);
     expect(errors.map(({ group, ratio }) => [group, ratio === null])).toEqual([
       ['first', false],
@@ -166,7 +166,7 @@ describe('a chain of a norm and two linear layers', () => {
     expect([...vectors.keys()].sort()).toEqual(['norm.bias', 'norm.weight']);
   });
 
-  it('the error of the last layer alone is what is reported', async () => {
+  it('only the error of the last layer is reported', async () => {
     const made = await search(part, weights, sequences, true);
     const second = dequantizeMatrix(made.linears.second as Parameters<typeof dequantizeMatrix>[0]);
     const only = { ...weights, linears: { ...weights.linears, second } };
@@ -175,7 +175,7 @@ describe('a chain of a norm and two linear layers', () => {
   });
 });
 
-it('statistics are means and products of all rows, whatever the sequences', () => {
+it('statistics are means and products of all rows, for any sequences', () => {
   const sites = [{ name: 'x', linears: ['w'], width: 48, mixesRows: false }];
   const sequences = [11, 26].map((rows) => ({ visual: new Uint8Array(rows).fill(1) }));
   const x = noise(37 * 48, 7);
@@ -200,7 +200,7 @@ it('statistics are means and products of all rows, whatever the sequences', () =
   }
 });
 
-it('draws visual and text rows alike, and all where there are few', () => {
+it('draws equally many visual and text rows, and all if there are few', () => {
   const sequences = sequencesOf(3, 30);
   const { sampled, whole, counts } = drawSampling(sequences, 24);
   expect(counts).toEqual({ visual: 60, text: 30 });

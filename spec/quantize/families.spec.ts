@@ -1,5 +1,5 @@
-// `quantize` of a family that it has no line about: LLaVA-1.5, whose parts share one folder. What is written has
-// the checkpoint's own names and layout, loads, and runs as what it says it is.
+// `quantize` of a family of which it has no code: LLaVA-1.5, whose parts share one folder. The output has
+// the checkpoint's own names and layout, loads, and runs as its config says.
 import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -111,7 +111,7 @@ describe.each(CASES)('$modules, $format', ({ modules, format }) => {
     expect(count(/^language_model\.lm_head\.weight$/)).toBe(Number(has('head')));
   });
 
-  it('has one config at its root, which names what stays in floating point', () => {
+  it('has one config at its root, which names the modules in floating point', () => {
     const files = readdirSync(at(out)).filter((name) => !name.includes('.safetensors'));
     const before = readdirSync(at('float')).filter((name) => !/\.safetensors|\.png$/.test(name));
     expect(files).toEqual(before);
@@ -125,7 +125,7 @@ describe.each(CASES)('$modules, $format', ({ modules, format }) => {
     for (const module of ignored) expect(names(at(out))).toContain(`${module}.weight`);
   });
 
-  it('keeps its list of what stays in floating point in another layout', async () => {
+  it('keeps its list of floating-point modules in another layout', async () => {
     const other = `${out}-again`;
     await convert({ model: at(out), out: at(other), format: 'compressed-tensors' });
     const { quantization_config: before = {} } = configOf(at(out));
@@ -133,7 +133,7 @@ describe.each(CASES)('$modules, $format', ({ modules, format }) => {
     expect(after.ignore).toEqual(before.ignore ?? before.modules_to_not_convert);
   });
 
-  it('loads, and its logits are those of the float weights that it stands for', async () => {
+  it('loads, and its logits equal those of the dequantized weights', async () => {
     await convert({ model: at(out), out: at(`${out}-f32`), format: 'float', dtype: 'f32' });
     const [packed, plain, float] = [await logits(at(out)), await logits(at(`${out}-f32`)), await logits(at('float'))];
     const [error, loss] = [nmse(packed, plain), nmse(packed, float)];

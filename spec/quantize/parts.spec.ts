@@ -1,5 +1,5 @@
-// The packaged model's vision tower and projector in 4 bits: what it costs, which files are written and read back, what is continued
-// after a stop, and every way between the layouts.
+// The packaged model's vision tower and projector in 4 bits: quality, files written and read back, continuation
+// after a stop, and all conversions between the layouts.
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -86,7 +86,7 @@ async function score(path: string): Promise<{ asFloat: number; right: number }> 
 }
 
 describe('quality, groups of 128', () => {
-  it('the search leaves less than a half of the error of rounding to nearest, and 142 of 144 answers stay', async () => {
+  it('the search more than halves the error of rounding to nearest, and 142 of 144 answers stay', async () => {
     const result = await made('sight', SIGHT, { rows: 1600 });
     expect(result).toMatchObject({
       tower: { blocks: 5, images: 12 },
@@ -137,7 +137,7 @@ describe.each(['autoawq', 'compressed-tensors'] as const)('%s', (format) => {
   const parts = { autoawq: /\.(qweight|qzeros|scales)$/, 'compressed-tensors': /\.weight_\w+$/ }[format];
   beforeAll(() => rounded(name('all'), ALL, { format, groupSize: 64 }));
 
-  it('parts instead of weights, everything else as it was, and a config of its own in each folder', () => {
+  it('quantized tensors replace weights, everything else is unchanged, and each folder has its own config', () => {
     for (const part of PARTS) {
       const [before, after] = [openCheckpoint(join(TINY, part)), openCheckpoint(join(at(name('all')), part))];
       for (const [tensor, { dtype, shape }] of before) {
@@ -164,7 +164,7 @@ describe.each(['autoawq', 'compressed-tensors'] as const)('%s', (format) => {
     );
   });
 
-  it('tower and projector run as the float weights that they stand for', async () => {
+  it('tower and projector run as their dequantized weights', async () => {
     const { converted } = await convert({
       model: at(name('all')),
       out: at(name('f32')),
@@ -181,7 +181,7 @@ describe.each(['autoawq', 'compressed-tensors'] as const)('%s', (format) => {
     }
   });
 
-  it('to the other layout is what quantize writes there, and back is the identity', async () => {
+  it('conversion to the other layout equals the output of quantize, and the round trip is the identity', async () => {
     const other = format === 'autoawq' ? 'compressed-tensors' : 'autoawq';
     await convert({ model: at(name('all')), out: at(name('to')), format: other });
     await convert({ model: at(name('to')), out: at(name('back')), format });
@@ -213,7 +213,7 @@ describe.each(['autoawq', 'compressed-tensors'] as const)('%s', (format) => {
 });
 
 describe('only some parts', () => {
-  it('the others are left alone, and are named as such in one config', async () => {
+  it('the others are unchanged, and are listed in one config', async () => {
     await rounded('projector', ['projector'], { format: 'compressed-tensors' });
     for (const part of ['llm', 'vision_tower'])
       for (const file of ['config.json', 'model.safetensors'])
@@ -225,7 +225,7 @@ describe('only some parts', () => {
     expect(one.projector).toEqual(many.projector);
   });
 
-  it('beside a decoder that is of 4 bits already', async () => {
+  it('beside a decoder that is already in 4 bits', async () => {
     await quantize({ model: TINY, out: at('decoder'), method: 'rtn' });
     await made('added', ['tower'], { model: at('decoder'), samples: 2, rows: 400 });
     expect(bytesOf('added', 'llm').equals(bytesOf('decoder', 'llm'))).toBe(true);
@@ -242,7 +242,7 @@ describe('only some parts', () => {
     });
   });
 
-  it('parts that differ in their groups fit no one config', async () => {
+  it('parts with different groups in one folder are refused', async () => {
     await rounded('group-64', ['tower'], { groupSize: 64 });
     await rounded('groups', ['projector'], { model: at('group-64') });
     await expect(convert({ model: at('groups'), out: at('groups-hf'), layout: 'hf' })).rejects.toMatchObject({
@@ -253,7 +253,7 @@ describe('only some parts', () => {
   });
 });
 
-describe('an MLP whose width is no multiple of the group', () => {
+describe('an MLP whose width is not a multiple of the group', () => {
   /** The packaged model with 400 of its 512 units, as SigLIP-so400m has 4304. */
   function narrow(): string {
     if (existsSync(at('narrow'))) return at('narrow');
@@ -318,7 +318,7 @@ describe('interrupted', () => {
   it('in the tower, the same call continues with its blocks to the same bytes, and refuses other options', async () => {
     const controller = new AbortController();
     const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
-      if (step === 'quantise tower' && done === 2) controller.abort();
+      if (step === 'quantize tower' && done === 2) controller.abort();
     };
     await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
       name: 'AbortError',
@@ -334,7 +334,7 @@ describe('interrupted', () => {
     expect(existsSync(at('stopped.partial'))).toBe(false);
   });
 
-  it('before anything is finished, leaves nothing', async () => {
+  it('before any step is finished, leaves no file', async () => {
     const controller = new AbortController();
     const onProgress: QuantizeOptions['onProgress'] = ({ step }) => {
       if (step === 'read pictures') controller.abort();
@@ -365,7 +365,7 @@ describe('refused', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('refused'))).toEqual([]);
   });
 
-  it('parts that are quantised already', async () => {
+  it('parts that are quantized already', async () => {
     await rounded('already', SIGHT);
     for (const modules of [['tower'], ['projector']] as const)
       await expect(refuse({ model: at('already'), modules })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
@@ -375,7 +375,7 @@ describe('refused', () => {
   });
 });
 
-it('salience of a 4-bit tower is there for every patch', async () => {
+it('a 4-bit tower has salience for every patch', async () => {
   await rounded('salient', ['tower']);
   const model = await loadModel(TINY);
   const picture = await prepared(model, scene(0));

@@ -1,4 +1,4 @@
-// `quantize` on the packaged model: what it promises of quality, of files, and of being interrupted.
+// `quantize` on the packaged model: quality, files, and interruption.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -73,7 +73,7 @@ describe('quality, groups of 128', () => {
 });
 
 describe('files', () => {
-  it('AutoAWQ: parts instead of weights, everything else as it was', async () => {
+  it('AutoAWQ: quantized tensors replace weights, everything else is unchanged', async () => {
     await quick('autoawq', { groupSize: 64 });
     const before = openCheckpoint(join(TINY, 'llm'));
     const after = openCheckpoint(join(at('autoawq'), 'llm'));
@@ -120,7 +120,7 @@ describe('files', () => {
   });
 });
 
-it('a head of its own is quantised when asked for, and every form is loaded and answers', async () => {
+it('a separate head is quantized on request, and every form loads and answers', async () => {
   cpSync(TINY, at('untied'), { recursive: true });
   const entries = openCheckpoint(join(TINY, 'llm'));
   const copies = [...entries.values()].map((entry) => copyOf(entry));
@@ -148,12 +148,12 @@ describe('interrupted', () => {
   async function stopped(out: string, more: Partial<QuantizeOptions> = {}): Promise<unknown> {
     const controller = new AbortController();
     const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
-      if (step === 'quantise layers' && done > 1.2) controller.abort();
+      if (step === 'quantize layers' && done > 1.2) controller.abort();
     };
     return quick(out, { signal: controller.signal, onProgress, ...more }).catch((error: unknown) => error);
   }
 
-  it('nothing has the final name, and the same call continues to the same bytes', async () => {
+  it('no file has the final name, and the same call continues to the same bytes', async () => {
     expect(await stopped('stopped')).toMatchObject({ name: 'AbortError' });
     expect(existsSync(at('stopped'))).toBe(false);
     expect(existsSync(at('stopped.partial'))).toBe(true);
@@ -165,13 +165,13 @@ describe('interrupted', () => {
     expect(bytesOf('stopped').equals(bytesOf('whole'))).toBe(true);
   });
 
-  it('a killed process leaves a lock that no one holds', async () => {
+  it('a killed process leaves a free lock', async () => {
     await stopped('killed');
     leaveLock(at('killed.partial'));
     expect((await quick('killed')).resumed).toBe(1);
   });
 
-  it('other options, or another process, do not mix in', async () => {
+  it('other options or a second process are refused', async () => {
     await stopped('mixed');
     await expect(quick('mixed', { groupSize: 64 })).rejects.toMatchObject({ code: 'ERR_RESUME_MISMATCH' });
     const lock = takeLock(at('mixed.partial'));
@@ -179,15 +179,15 @@ describe('interrupted', () => {
     lock.release();
   });
 
-  it('a folder that exists is not touched', async () => {
+  it('an existing folder is not changed', async () => {
     mkdirSync(at('there'));
     await expect(quick('there')).rejects.toMatchObject({ code: 'ERR_OUTPUT_EXISTS' });
     expect(readdirSync(at('there'))).toEqual([]);
   });
 });
 
-describe('what the calibration set needs', () => {
-  it('rows without the decoder are those with it', async () => {
+describe('the parts that the calibration set needs', () => {
+  it('rows are equal with and without the decoder', async () => {
     const [whole, rows] = [await loadModel(TINY), await loadRowModel(TINY)];
     const [sample] = packagedScenes('calibration');
     if (sample === undefined) throw new Error('no packaged scenes');
@@ -196,7 +196,7 @@ describe('what the calibration set needs', () => {
     rows.dispose();
   });
 
-  it('given answers: nothing of the decoder but its embedding; answers to be asked for: all of it', () =>
+  it("with all answers only the decoder's embedding is loaded, otherwise the whole decoder", () =>
     withCopy(TINY, async (model) => {
       changeTensors(join(model, 'llm', 'model.safetensors'), (tensors) => tensors.delete('model.norm.weight'));
       const { calibration } = await quick('no-norm', { model, samples: 1, rows: 64 });
@@ -228,7 +228,7 @@ describe('bad input', () => {
     expect(existsSync(at('bad.partial'))).toBe(false);
   });
 
-  it('a picture that does not decode is named, and mending it is enough', async () => {
+  it('an undecodable picture is named, and replacing it is enough', async () => {
     writeFileSync(at('broken.png'), 'not a picture');
     const file = calibration('broken.jsonl', JSON.stringify({ image: 'broken.png', turns }));
     await expect(quick('broken', { calibration: file })).rejects.toMatchObject({

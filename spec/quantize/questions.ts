@@ -1,5 +1,5 @@
-// Questions of the kinds that the packaged model was made for, about pictures whose contents are known from the reference
-// conversations' true answers: what a 4-bit model's answers are compared on.
+// Questions of the kinds that the packaged model was trained on, about pictures whose contents are known from the reference
+// conversations' true answers, to compare the answers of a 4-bit model.
 import type { CalibrationSample } from '../../src/quantize/calibration';
 
 const PAIR = /^(red|green|blue|yellow|purple|orange|cyan|white) (\w+)$/;

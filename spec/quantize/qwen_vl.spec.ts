@@ -1,5 +1,5 @@
-// `quantize` of Qwen2.5-VL, of which it knows nothing but the plan: the decoder in 4 bits, as the published AWQ checkpoints have it, or tower
-// and projector; and read as what it says it is.
+// `quantize` of Qwen2.5-VL, of which it knows only the plan: the decoder in 4 bits, as in the published AWQ checkpoints, or tower
+// and projector; and loading of the output.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,7 +40,7 @@ async function logits(path: string): Promise<Float32Array> {
   return promptLogits;
 }
 
-it.each(['autoawq', 'compressed-tensors'] as const)('the decoder as %s, there and back', async (format) => {
+it.each(['autoawq', 'compressed-tensors'] as const)('the decoder as %s, with a round trip', async (format) => {
   const out = at(format);
   const { layers } = await quantize({
     model: MODEL,
@@ -70,7 +70,7 @@ it.each(['autoawq', 'compressed-tensors'] as const)('the decoder as %s, there an
   expect(nmse(packed, float)).toBeLessThan(0.2);
 });
 
-it('tower and projector, whose attention in a calibration is that of windows and rotary positions', async () => {
+it('tower and projector, with windows and rotary positions in calibration', async () => {
   const out = at('tower');
   const { tower, projector } = await quantize({
     ...{ model: MODEL, out, calibration: at('set.jsonl'), groupSize: 32, rows: 200 },
@@ -91,7 +91,7 @@ it('tower and projector, whose attention in a calibration is that of windows and
   expect(nmse(packed, float)).toBeLessThan(0.3);
 });
 
-it('the rows of a calibration run through the float tower as pictures do', async () => {
+it('calibration rows run through the float tower as pictures do', async () => {
   const samples = [{ images: IMAGES.slice(0, 1), turns: [] }];
   const plan = planOf(MODEL);
   const part = partOf(plan, 'tower', 1);

@@ -102,11 +102,11 @@ describe('scales', () => {
     );
   });
 
-  it('of one change nothing', () => {
+  it('of one have no effect', () => {
     expect(roundMatrix(matrix, round, new Float32Array(32).fill(1))).toEqual(roundMatrix(matrix, round));
   });
 
-  it.each([false, true])('rounding with them is scaling, rounding and scaling back; symmetric %s', (symmetric) => {
+  it.each([false, true])('rounding with them equals scaling, rounding and scaling back; symmetric %s', (symmetric) => {
     const options = { group: 12, symmetric };
     const s = Float32Array.from({ length: 32 }, (_, c) => 0.5 + c / 7);
     const plain = dequantizeMatrix(quantizeMatrix(scaleColumns(matrix, s), options));
@@ -116,7 +116,7 @@ describe('scales', () => {
     expect(roundMatrix(matrix, options)).toEqual(dequantizeMatrix(quantizeMatrix(matrix, options)));
   });
 
-  it('found are never worse than none', async () => {
+  it('that are found are never worse than none', async () => {
     const x = rowsOf(64, 32, 4);
     const magnitude = Float64Array.from({ length: 32 }, (_, c) => {
       let sum = 0;
@@ -191,7 +191,7 @@ describe('clipping and feedback', () => {
       }
   });
 
-  it('feedback keeps the grid and at least halves the output error of inputs that move together', () => {
+  it('feedback keeps the grid and at least halves the output error of correlated inputs', () => {
     const nearest = quantizeMatrix(matrix, round);
     const inputs = gramFrom(x);
     const better = feedbackRound(matrix, nearest, {}, inputs.block, gramsOf(inputs, ones, inputs.block));
@@ -204,7 +204,7 @@ describe('clipping and feedback', () => {
 // The loops know no more than three levels.
 const LEVELS = levels().filter((level) => /^(portable|avx2|avx512)$/.test(level));
 
-describe.each(LEVELS)('the ops have the bits of plain TypeScript: %s', (level) => {
+describe.each(LEVELS)('the ops equal plain TypeScript bit for bit: %s', (level) => {
   const { native } = start();
   const before = native.isa();
   beforeAll(() => {
@@ -237,14 +237,14 @@ describe.each(LEVELS)('the ops have the bits of plain TypeScript: %s', (level) =
     );
   });
 
-  it.each(rounds)('packing what a search tries %j', (options) => {
+  it.each(rounds)('packing the candidates of a search %j', (options) => {
     const other = randomMatrix(20, cols, 15);
     const stacked = packRounded([matrix, other], options, s);
     const expected = [matrix, other].flatMap((one) => [...roundMatrix(one, options, s).values]);
     expect(unpacked(stacked)).toEqual(Float32Array.from(expected));
   });
 
-  it.each(rounds)('packing what was found %j', (options) => {
+  it.each(rounds)('packing the result %j', (options) => {
     const other = quantizeReference(randomMatrix(20, cols, 15), options);
     const quantized = quantizeReference(applied, options);
     const rows = Float32Array.from([...scaling.rows.map((x) => 1 / x), ...new Float32Array(20).fill(1)]);

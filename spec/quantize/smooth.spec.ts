@@ -1,4 +1,4 @@
-// SmoothQuant by itself: scales, folding, rounding, and the float block whose inputs it is calibrated on.
+// SmoothQuant alone: scales, folding, rounding, and the float block whose inputs calibrate it.
 
 import type { Matrix } from '../../src/checkpoint/round';
 import { towerBlock } from '../../src/models/blocks';
@@ -44,7 +44,7 @@ describe('scales', () => {
   });
 });
 
-test('folding leaves the product as it was', () => {
+test('folding does not change the product', () => {
   const [d, w] = [48, matrix(20, 48, 0.37)];
   const norm = { weight: wave(d, 0.2).map((x) => 1 + x ** 9 * 30), bias: wave(d, 0.9) };
   const x = wave(7 * d, 0.11);
@@ -64,7 +64,7 @@ test('folding leaves the product as it was', () => {
 });
 
 describe('rounding', () => {
-  it('is what packing floats does, bit for bit', () => {
+  it('equals packing floats, bit for bit', () => {
     const w = matrix(37, 45, 0.53);
     w.values.fill(0, 45, 90); // a row of zeros
     const { q, scale, rows, cols } = roundToInt8(w);
@@ -85,7 +85,7 @@ describe('rounding', () => {
   });
 });
 
-test('a block shows the inputs of its linear layers, and what norms feed is smoothed', () => {
+test('a block exposes the inputs of its linear layers, and inputs after norms are smoothed', () => {
   const block = towerBlock({
     ...PLAIN_VIT,
     ...{ hiddenSize: 24, intermediateSize: 40, layers: 1, heads: 3, depth: 1 },

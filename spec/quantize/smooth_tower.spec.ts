@@ -1,4 +1,4 @@
-// The packaged model's vision tower in 8 bits: what it costs, with and without smoothing, which files are written, and
+// The packaged model's vision tower in 8 bits: quality with and without smoothing, files, and
 // `quantize` with both decoder and tower.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -116,7 +116,7 @@ function withOutliers(name: string): string {
 }
 
 describe('quality', () => {
-  it('at least 142 of 144 answers are those of the float tower, and smoothing brings the features nearer', async () => {
+  it('at least 142 of 144 answers equal those of the float tower, and smoothing reduces the error of features', async () => {
     const [smooth, plain] = [await withTower('smooth'), withPlainTower('plain')];
     const float = await seen(TINY);
     const errors: number[] = [];
@@ -135,7 +135,7 @@ describe('quality', () => {
     expect(errors[0]).toBeLessThan(errors[1] ?? 0);
   });
 
-  it('outlier channels cost a tenth of what they cost without smoothing', async () => {
+  it('smoothing reduces the error of outlier channels to a tenth', async () => {
     const model = withOutliers('outliers');
     const float = await seen(TINY, 4);
     const same = await seen(model, 4);
@@ -150,7 +150,7 @@ describe('quality', () => {
 });
 
 describe('files', () => {
-  it('int8 weights and scales, norms in f32, everything else as it was', async () => {
+  it('int8 weights and scales, norms in f32, everything else unchanged', async () => {
     const [before, after] = [
       openCheckpoint(join(TINY, 'vision_tower')),
       openCheckpoint(join(at('smooth'), 'vision_tower')),
@@ -172,7 +172,7 @@ describe('files', () => {
     expect([...after.keys()]).toEqual([]);
   });
 
-  it('a config of int-quantized beside what was there', () => {
+  it('a config of int-quantized is added', () => {
     const { quantization_config: quantization, ...rest } = readJson(join(at('smooth'), 'vision_tower/config.json'));
     expect(rest).toEqual(readJson(join(TINY, 'vision_tower/config.json')));
     expect(quantization).toMatchObject({
@@ -190,7 +190,7 @@ describe('files', () => {
 });
 
 describe('refused', () => {
-  it('a tower that is quantised already, and calibration without pictures', async () => {
+  it('a tower that is quantized already, and calibration without pictures', async () => {
     await expect(smoothed('refused', { model: at('smooth') })).rejects.toMatchObject({ code: 'ERR_ALREADY_QUANTIZED' });
     for (const images of [[], [at('missing.png')]]) {
       writeFileSync(at('bad.jsonl'), JSON.stringify({ images, turns: [{ question: 'a', answer: 'b' }] }));
@@ -233,7 +233,7 @@ describe('quantize with a tower', () => {
   it('stopped in the decoder, continues to the same bytes, and refuses other options', async () => {
     const controller = new AbortController();
     const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
-      if (step === 'quantise layers' && done > 1.2) controller.abort();
+      if (step === 'quantize layers' && done > 1.2) controller.abort();
     };
     await expect(quick('stopped', { signal: controller.signal, onProgress })).rejects.toMatchObject({
       name: 'AbortError',
@@ -248,7 +248,7 @@ describe('quantize with a tower', () => {
   it('stopped in the tower, continues with its blocks to the same bytes', async () => {
     const controller = new AbortController();
     const onProgress: QuantizeOptions['onProgress'] = ({ step, done }) => {
-      if (step === 'quantise tower' && done === 2) controller.abort();
+      if (step === 'quantize tower' && done === 2) controller.abort();
     };
     const early = { modules: [], onProgress, signal: controller.signal };
     await expect(quick('early', early)).rejects.toMatchObject({ name: 'AbortError' });
@@ -263,7 +263,7 @@ describe('quantize with a tower', () => {
     expect(bytes('decoder', 'vision_tower').equals(readFileSync(join(TINY, TOWER_FILE)))).toBe(true);
   });
 
-  it('touches no folder that exists and leaves none behind', async () => {
+  it('does not change an existing folder and leaves none', async () => {
     mkdirSync(at('there'));
     await expect(quick('there')).rejects.toMatchObject({ code: 'ERR_OUTPUT_EXISTS' });
     await expect(quick('wrong', { groupSize: 96 })).rejects.toMatchObject({ code: 'ERR_QUANTIZE_SHAPE' });

@@ -1,4 +1,4 @@
-// A chat template that only the name of a folder implies, as with VILA-1.5, goes with its copies, whose names imply none.
+// A chat template that only the name of a folder implies, as for VILA-1.5, is stored in copies, whose names do not imply it.
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';

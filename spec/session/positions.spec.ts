@@ -45,14 +45,14 @@ describe('positions of a run', () => {
     // (2 · f32(0.7)) = 1.4 and (3 · 0.7) = 2.1 in f32.
     [0.7, [0, 0, 1, 2], 3],
     [undefined, [0, 1, 2, 3], 4],
-  ])('of a film whose planes are %p apart', (planeStep, times, advance) => {
+  ])('of a video whose planes are %p apart', (planeStep, times, advance) => {
     const layout = { grids: [grid(4, 1, 2)], ...(planeStep !== undefined && { planeStep }) };
     const placed = placeRun(layout, run(0, 8), [0, 2, 4, 6], 10, THREE);
     expect(placed.positions).toEqual(times.map((time) => [10 + time, 10, 10]));
     expect(placed.advance).toBe(advance);
   });
 
-  it('of one plane of a film in a run of its own begin anew', () => {
+  it('of one plane of a video in a run of its own begin anew', () => {
     const layout = { grids: [grid(1, 1, 1), grid(3, 1, 2)], planeStep: 4 };
     expect(placeRun(layout, run(3, 5, 1), [3, 4], 20, THREE)).toEqual({
       positions: [

@@ -1,5 +1,5 @@
 // Every method on checkpoints of other shapes than the packaged one: projectors that merge patches or do not, odd grids, decoders
-// of few layers, Llama and Qwen2; pictures in tiles, and films.
+// of few layers, Llama and Qwen2; pictures in tiles, and videos.
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

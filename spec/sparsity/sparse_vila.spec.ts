@@ -37,17 +37,17 @@ describe('sparseVila', () => {
   });
 
   it('counts the budget in each plane, in each medium, or over all', () => {
-    // A film of two frames of 2 tokens, whose second frame holds the most salient token; and a tiled picture, 1 + 4 tokens.
+    // A video of two frames of 2 tokens, whose second frame holds the most salient token; and a tiled picture, 1 + 4 tokens.
     const film = viewOf({ t: 2, h: 1, w: 2 }, Float32Array.of(0.45, 0.55, 0.9, 0.1));
     const [thumbnail, tile] = [image(1), image(0.4, 0.3, 0.2, 0.1)].map((view) => ({ ...view, medium: 1 }));
     const media = [film, thumbnail, tile].filter((view) => view !== undefined);
     expect(prune({ prefillSparsity: 0.5 }, ...media)).toEqual([[1, 2], [0], [0, 1]]);
-    // Two of the film's four: 0.9 and 0.55. Of the picture's five two (2.5 to even): salience times tokens is 1 in the thumbnail,
+    // Two of the video's four: 0.9 and 0.55. Of the picture's five two (2.5 to even): salience times tokens is 1 in the thumbnail,
     // 1.6, 1.2, 0.8 and 0.4 in the tile.
     expect(prune({ prefillSparsity: 0.5, budget: 'medium' }, ...media)).toEqual([[1, 2], [], [0, 1]]);
-    // Four of all nine (4.5 to even): 1.8 and 1.1 of the film, 1.6 and 1.2 of the tile.
+    // Four of all nine (4.5 to even): 1.8 and 1.1 of the video, 1.6 and 1.2 of the tile.
     expect(prune({ prefillSparsity: 0.5, budget: 'global' }, ...media)).toEqual([[1, 2], [], [0, 1]]);
-    // Two of all: 1.8 of the film and 1.6 of the tile.
+    // Two of all: 1.8 of the video and 1.6 of the tile.
     expect(prune({ prefillSparsity: 0.75, budget: 'global' }, ...media)).toEqual([[2], [], [0]]);
     expect(prune({ prefillSparsity: 0, budget: 'medium' }, ...media)).toEqual([all(4), [0], all(4)]);
   });

@@ -10,7 +10,7 @@ import { compareBits } from '../support/nmse';
 import { watch } from '../support/watch';
 import { dropThrough, grids, indicesOf, pictureOf, type Shape, towers } from './views';
 
-/** One grid, several, and several of one medium: tiles with their thumbnail, films. */
+/** One grid, several, and several of one medium: tiles with their thumbnail, videos. */
 const TURNS: readonly (readonly [string, readonly Shape[]])[] = [
   ...[[1], [2], [9], [16, 16], [100], [25, 49, 9], [100, 100, 100]].map((sizes): [string, Shape[]] => [
     `pictures of ${sizes} tokens`,
@@ -19,7 +19,7 @@ const TURNS: readonly (readonly [string, readonly Shape[]])[] = [
   ['three tiles and a thumbnail', [36, 36, 36, 16].map((tokens) => pictureOf(tokens))],
   ['a film of four frames', [{ t: 4, h: 3, w: 5, medium: 0 }]],
   [
-    'a film, a tiled picture and frames of one token',
+    'a video, a tiled picture and frames of one token',
     [
       { t: 3, h: 6, w: 6, medium: 0 },
       ...[16, 16, 9].map((tokens) => pictureOf(tokens, 1)),

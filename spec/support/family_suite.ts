@@ -1,4 +1,4 @@
-// What every family is held to, against transformers: canvases, tower, salience, rows for the decoder, prompts, logits and greedy ids; every
+// The suite of all families, against transformers: canvases, tower, salience, rows for the decoder, prompts, logits and greedy ids; every
 // sparsity method; keeping everything; pruning to one token. Fixtures: scripts/fixtures/families.py; its README names the tensors.
 
 import { writeFileSync } from 'node:fs';
@@ -72,8 +72,8 @@ export function familySuite(name: string): void {
     it.each([0, 1])('pixels, tower, salience and rows of picture %i', async (i) => {
       await stages(await prepared(model, file('image', i)), (stage) => `${stage}.${i}`);
     });
-    const itOfFilms = facts.film === undefined ? (): void => undefined : it;
-    itOfFilms('pixels, tower, salience and rows of a film', async () => {
+    const itOfVideos = facts.film === undefined ? (): void => undefined : it;
+    itOfVideos('pixels, tower, salience and rows of a video', async () => {
       const [medium] = await model.prepare([film]);
       await stages(medium as PreparedMedium, (stage) => `film.${stage}`);
     });
@@ -113,7 +113,7 @@ export function familySuite(name: string): void {
 
     it('answers about two pictures in one turn', () =>
       oneTurn('pair', { images: [file('pair', 0), file('pair', 1)] }, facts.pair[0]?.question ?? ''));
-    itOfFilms('answers about a film', () =>
+    itOfVideos('answers about a video', () =>
       oneTurn('film', { images: [], videos: [{ frames }] }, facts.film?.[0]?.question ?? ''),
     );
 
@@ -130,7 +130,7 @@ export function familySuite(name: string): void {
     }
 
     const both = { images: [file('image', 0), file('image', 1)], question: 'What?', kv: 'bf16', maxTokens: 6 } as const;
-    it('keeps everything as dense attention does, bit for bit', async () => {
+    it('equals dense attention bit for bit if everything is kept', async () => {
       const [all, none] = [await recordTurn(model, both), await recordTurn(model, { ...both, method: dense() })];
       expect(compareBits([all.promptLogits], [none.promptLogits])).toBe('identical');
       expect(all.text).toBe(none.text);
@@ -145,7 +145,7 @@ export function familySuite(name: string): void {
     });
 
     it.each(METHODS.map((entry) => [entry.name, entry] as const))(
-      'runs %s, pictures and films alike',
+      'runs %s, pictures and videos alike',
       async (_, entry) => {
         const ask = async (method: SparsityMethod, images: string[], videos: { frames: string[] }[] = []) => {
           using chat = model.session({ method });

@@ -1,6 +1,6 @@
-// Copies the files that a checkpoint consists of, chosen by name, from one folder to another. Folders are walked, links to folders
-// are not, and a link to a file is followed only inside the checkpoint or, as the Hugging Face cache has it, to `../../blobs`: so
-// what lies outside is never copied.
+// Copies the files of a checkpoint, chosen by name, from one folder to another. Folders are walked, links to folders
+// are not, and a link to a file is followed only inside the checkpoint or, as in the Hugging Face cache, to `../../blobs`, so that
+// files outside are never copied.
 
 import { constants, lstatSync, realpathSync } from 'node:fs';
 import { copyFile, mkdir, open } from 'node:fs/promises';
@@ -12,14 +12,14 @@ import { writeError } from '../runtime/atomic';
 /** Files that loading a checkpoint may need: one that cannot be copied is an error. */
 const NEEDED =
   /^(config|generation_config|tokenizer\w*|special_tokens_map|added_tokens|vocab|(video_)?(pre)?processor_config|chat_templates?|.*\.index)\.json$|^(merges|vocab)\.txt$|^(tokenizer|spiece|sentencepiece\S*)\.model$|\.(jinja|tiktoken|safetensors)$/;
-/** Files that go with it: copied where they are regular files, else left out. */
+/** Accompanying files: copied if they are regular files, else omitted. */
 const ACCOMPANYING = /^(LICEN[CS]E|NOTICE|README|USE_POLICY|MODEL_CARD)|\.(json|txt|md|py|model|ya?ml)$/i;
 export interface CopyOptions {
   /** Folders without which the copy would not load: none may be a link. */
   readonly parts: readonly string[];
-  /** Whether to leave out a file, by its path in the folder. */
+  /** Whether to omit a file, by its path in the folder. */
   readonly skip: (path: string) => boolean;
-  /** Where a file goes in the new folder. Default: where it was. */
+  /** The path of a file in the new folder. Default: the same path. */
   readonly move?: (path: string) => string;
   readonly signal?: AbortSignal | undefined;
 }
@@ -27,7 +27,7 @@ export interface CopyOptions {
 /**
  * Copies a checkpoint's files from `from` to the folder `to`.
  * @throws SparseVilaError `ERR_PATH_OUTSIDE` for a needed file or folder that is a link out of the checkpoint;
- *   `ERR_FILE_UNREADABLE` for one that is no file; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`
+ *   `ERR_FILE_UNREADABLE` for one that is not a file; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`
  */
 export async function copyTree(from: string, to: string, options: CopyOptions): Promise<void> {
   const root = realpathSync(from);
@@ -44,7 +44,7 @@ export async function copyTree(from: string, to: string, options: CopyOptions): 
   }
 }
 
-/** Paths of what is chosen by name, links to files included. */
+/** Paths of the files chosen by name, including links to files. */
 function chosen(root: string, parts: readonly string[]): string[] {
   for (const part of parts) if (lstatSync(part, { throwIfNoEntry: false })?.isSymbolicLink()) throw outside(part);
   const isHidden = (path: string): boolean => path.split(sep).some((name) => name.startsWith('.'));
@@ -67,7 +67,7 @@ async function copy(source: string, target: string): Promise<void> {
   const input = await openRegularHandle(source, { what: 'a file of the checkpoint' });
   try {
     await mkdir(dirname(target), { recursive: true });
-    // What was checked is what is copied, whatever has the name by now; a file system that can shares the blocks.
+    // Copies the open file that was checked, even if the name now refers to another; file systems that can share the blocks.
     await copyFile(`/proc/self/fd/${input.fd}`, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
     const output = await open(target, 'r');
     await output.sync().finally(() => output.close());

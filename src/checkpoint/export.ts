@@ -1,5 +1,5 @@
-// Writes a checkpoint folder that differs from another in some tensors and configs: everything else is copied. Shards are written
-// one after the other, each tensor when its turn comes. Knows no quantisation beyond what its tensors are called.
+// Writes a checkpoint folder that differs from another in some tensors and configs; everything else is copied. Shards are written
+// sequentially, one tensor at a time. Of quantization it knows only the names of tensors.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import type { QuantizedFormat, RawTensor } from './formats';
 import type { TensorEntry } from './safetensors';
 import { copyOf, type TensorSource, type WriteOptions, writeSafetensors } from './safetensors_writer';
 
-/** Bytes of a shard, as Hugging Face writes them. */
+/** Maximum bytes of a shard, as in Hugging Face's own files. */
 const SHARD_BYTES = 4 * 2 ** 30;
 
 /** A raw tensor as something to write. */
@@ -17,13 +17,13 @@ export function asSource({ name, dtype, shape, bytes }: RawTensor, prefix = ''):
   return { name: prefix + name, dtype, shape, byteLength: bytes.byteLength, bytes: () => bytes };
 }
 
-/** Writes tensors as `model.safetensors`, or as shards with an index where they are more than one shard holds. */
+/** Writes tensors as `model.safetensors`, or as shards with an index if they exceed one shard. */
 export async function writeCheckpoint(
   folder: string,
   tensors: readonly TensorSource[],
   options: WriteOptions & {
     readonly shardBytes?: number;
-    /** Shards that are there, whole, are left alone: a file has its name only when it is complete. */
+    /** Existing shards are kept: a file gets its name only when it is complete. */
     readonly resume?: boolean;
   } = {},
 ): Promise<void> {
@@ -59,7 +59,7 @@ function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource
   return shards;
 }
 
-/** The original's tensors in order, some replaced by others of their name; a module's new parts stand beside or instead of its weight. */
+/** The original's tensors in order, some replaced by new ones of the same name; a module's new parts follow or replace its weight. */
 export function mergedTensors(entries: readonly TensorEntry[], made: readonly TensorSource[]): TensorSource[] {
   const known = new Set(entries.map(({ name }) => name));
   const partsOf = new Map<string, TensorSource[]>();
@@ -70,7 +70,7 @@ export function mergedTensors(entries: readonly TensorEntry[], made: readonly Te
   return entries.flatMap((entry) => partsOf.get(entry.name) ?? [copyOf(entry)]);
 }
 
-/** Whether a file is weights or their index: what a new checkpoint of the same folder replaces. */
+/** Whether a file contains weights or their index, which a new checkpoint of the same folder replaces. */
 export const isWeightFile = (name: string): boolean => /\.safetensors(\.index\.json)?$/.test(name);
 
 export const writeJson = (file: string, json: unknown): void => replaceFile(file, `${JSON.stringify(json, null, 2)}\n`);
@@ -83,7 +83,7 @@ export interface QuantizationFacts {
   readonly ignore: readonly string[];
 }
 
-/** A config with the `quantization_config` that readers of the format look for, and f16 as its type. */
+/** A config with the `quantization_config` that readers of the format expect, and f16 as its type. */
 export function quantizedConfig(config: Json, facts: QuantizationFacts): Json {
   const { quantization_config: _, compression_config: __, ...rest } = config;
   const typeKey = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
@@ -92,7 +92,7 @@ export function quantizedConfig(config: Json, facts: QuantizationFacts): Json {
 
 export function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
   if (format === 'autoawq') {
-    // Symmetric matrices are written with zero points of 8: the layout has no other way.
+    // Symmetric matrices are written with zero points of 8, because the layout requires zero points.
     const common = { quant_method: 'awq', bits: 4, group_size: groupSize, zero_point: true, version: 'gemm' };
     return { ...common, modules_to_not_convert: ignore };
   }

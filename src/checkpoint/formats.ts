@@ -1,4 +1,4 @@
-// The 4-bit layouts of published checkpoints: the shapes of their tensors and where in them each number lies. All hold the same numbers
+// The 4-bit layouts of published checkpoints: the shapes of their tensors and the place of each number in them. All hold the same numbers
 // (a nibble per weight, scale and zero point per group), so one loop reads each layout and one writes it, and a conversion loses nothing.
 // Source: AutoAWQ `awq/modules/linear/{gemm,gemv,gemv_fast}.py`, compressed-tensors `pack_quantized.py`, GPTQModel `nn_modules/qlinear`;
 // see native/kernels/int4_formats.h.
@@ -39,7 +39,7 @@ function zeroWords(k: number, group: number): number {
   return Math.ceil(Math.ceil(k / group / 8) / unit) * unit;
 }
 
-/** Which nibble of an AutoAWQ word holds output n (mod 8). */
+/** The nibble of an AutoAWQ word that holds output n (mod 8). */
 const AWQ_NIBBLE = [0, 4, 1, 5, 2, 6, 3, 7] as const;
 
 /** The layout of a matrix of `rows` outputs and k inputs. A fraction among shapes fits no tensor. */
@@ -81,7 +81,7 @@ export const LAYOUTS: Readonly<Record<Int4Format, (rows: number, k: number, grou
   'gptq-v2': (rows, k, group) => LAYOUTS.gptq(rows, k, group),
 };
 
-/** Outputs and inputs at a time: whichever of them a layout has innermost, whole cache lines are touched. */
+/** Outputs and inputs of a tile, chosen so that whole cache lines are used for either inner dimension. */
 const TILE = { rows: 16, cols: 64 } as const;
 
 /** Visits the rows of tiles: the number of the row, columns begin .. end - 1. */
@@ -92,7 +92,7 @@ function eachStretch(rows: number, cols: number, visit: (row: number, begin: num
         visit(row, begin, Math.min(cols, begin + TILE.cols));
 }
 
-/** Where each column of row 0 lies: an index is a sum of one term of the row, and one of the column. */
+/** The index of each column of row 0: an index is the sum of a term of the row and a term of the column. */
 const ofColumns = (cols: number, at: At): Int32Array => Int32Array.from({ length: cols }, (_, col) => at(0, col));
 
 function unpack(packed: Uint8Array, rows: number, cols: number, at: At): Uint8Array {
@@ -122,9 +122,9 @@ function pack(values: Uint8Array, rows: number, cols: number, { at, shape }: { a
 }
 
 /**
- * The numbers of a module, exactly as its layout says; of gemv_fast, which stores -z s rounded to f16, the z it was rounded from. Zero points
+ * The exact numbers of a module in its layout; for gemv_fast, which stores -z s rounded to f16, the original z. Zero points
  * are 0 .. 15, or 16 in GPTQ v1.
- * @throws SparseVilaError `ERR_WEIGHT_VALUE` for a zero of gemv_fast that is no product of its scale
+ * @throws SparseVilaError `ERR_WEIGHT_VALUE` for a zero of gemv_fast that is not a product of its scale
  */
 export function unpackQuantized(module: QuantizedModule, bytesOf: (entry: TensorEntry) => Uint8Array): QuantizedMatrix {
   const { rows, k: cols, group, format } = module;
@@ -148,7 +148,7 @@ export function unpackQuantized(module: QuantizedModule, bytesOf: (entry: Tensor
   return { rows, cols, group, q, scale, zero: format === 'gptq' ? zero.map((z) => z + 1) : zero };
 }
 
-/** The z of which `product` is -z s rounded to f16, or what is no whole number. */
+/** The z for which `product` is -z s rounded to f16; not an integer if there is none. */
 function zeroOf(product: number, scale: number): number {
   const z = scale === 0 ? 0 : Math.round(-product / scale);
   return fromF16Bits(toF16Bits(-z * scale)) === product ? z : -product / scale;

@@ -1,5 +1,5 @@
-// The two 16-bit float formats of checkpoints, both ways, bit for bit as IEEE 754 says (round to nearest, ties to even).
-// Knows nothing of tensors or files.
+// Conversion to and from the two 16-bit float formats of checkpoints, bit for bit as in IEEE 754 (round to nearest, ties to even).
+// Knows neither tensors nor files.
 
 const { abs } = Math;
 const FLOAT = new Float32Array(1);
@@ -44,13 +44,13 @@ export function fromF16Bits(bits: number): number {
   return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
-/** x as binary16 holds it. */
+/** x rounded to binary16. */
 export const roundToF16 = (x: number): number => fromF16Bits(toF16Bits(x));
 
-/** Storage types of plain tensors, as safetensors names them. */
+/** Data types of plain tensors, in safetensors' names. */
 export type FloatDtype = 'F32' | 'F16' | 'BF16';
 
-/** The bytes of `values` in a storage type, little-endian. */
+/** The bytes of `values` in a data type, little-endian. */
 export function encodeFloats(values: Float32Array, dtype: FloatDtype): Uint8Array {
   if (dtype === 'F32') return new Uint8Array(values.slice().buffer);
   const encode = dtype === 'F16' ? toF16Bits : toBf16Bits;

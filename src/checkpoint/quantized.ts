@@ -1,4 +1,4 @@
-// Which quantized form a module of a checkpoint has, by its tensors' names, types and shapes: 4 bits of AutoAWQ gemm, gemv and gemv_fast,
+// Determines the quantized form of a module from its tensors' names, types and shapes: 4 bits of AutoAWQ gemm, gemv and gemv_fast,
 // compressed-tensors pack-quantized and GPTQ without activation order; 8 bits of compressed-tensors int-quantized, whose activations are
 // rounded per token as the product runs (W8A8, SmoothQuant, arXiv 2211.10438). Reads no weights; knows no architecture.
 // Source: the packing code of AutoAWQ 0.2, compressed-tensors 0.10 and AutoGPTQ 0.7; see native/kernels/int4_formats.h.
@@ -10,7 +10,7 @@ import type { QuantizationConfig } from './quantized_config';
 import { settingsOf } from './quantized_targets';
 import type { TensorDtype, TensorEntry } from './safetensors';
 
-/** The role of each tensor that stands in for `<module>.weight`. */
+/** The tensors that replace `<module>.weight`, by role. */
 export interface QuantizedTensors {
   readonly weight: TensorEntry;
   readonly scales: TensorEntry;
@@ -26,7 +26,7 @@ export interface QuantizedModule {
   readonly format: Int4Format;
   readonly rows: number;
   readonly k: number;
-  /** Inputs per scale in the file; k when a whole row has one scale. */
+  /** Inputs per scale in the file; k if a whole row has one scale. */
   readonly group: number;
   readonly scaleType: WeightType;
   readonly tensors: QuantizedTensors;
@@ -45,17 +45,17 @@ type Shape = readonly number[];
 
 const SCALE_TYPES: Readonly<Partial<Record<TensorDtype, WeightType>>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
-/** What accompanies 4-bit weights only: without a plain weight beside it, it says that the packed one is lost. */
+/** Tensors that only accompany 4-bit weights: without a plain weight, they show that the packed one is missing. */
 const COMPANIONS = ['qzeros', 'scales', 'scaled_zeros', 'weight_zero_point', 'weight_shape', 'weight_scale'];
 
-/** Whether the checkpoint holds `module` in 4-bit form, or what is left of one. */
+/** Whether the checkpoint holds `module` in 4-bit form, even if incomplete. */
 export function isQuantized(find: Find, module: string): boolean {
   const has = (name: string): boolean => find(`${module}.${name}`) !== undefined;
   return has('qweight') || has('weight_packed') || (!has('weight') && COMPANIONS.some(has));
 }
 
 /**
- * The 4-bit form of `module`, a matrix [rows, k]. The tensors decide; the config only tells GPTQ's versions apart and has to
+ * The 4-bit form of `module`, a matrix [rows, k]. The tensors decide; the config only distinguishes GPTQ's versions and must
  * agree with the group size.
  * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales, zeros or weight_shape), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE` (shapes that fit no
  *   format, or not the config's group size), `ERR_WEIGHT_FORMAT` (two forms of one module, activation order, odd group sizes).
@@ -70,9 +70,9 @@ export function quantizedModule(
   const forms = ['weight', 'qweight', 'weight_packed'].filter((form) => find(`${module}.${form}`) !== undefined);
   if (forms.length > 1) throw wrong('FORMAT', module, `expected one form of the weight, found ${forms.join(' and ')}`);
   const tensors = tensorsOf(find, module);
-  const said = config && settingsOf(config, module);
-  const { format, group } = recognise(tensors, module, rows, k, said);
-  checkAround(tensors, format, module, said);
+  const settings = config && settingsOf(config, module);
+  const { format, group } = recognize(tensors, module, rows, k, settings);
+  checkAround(tensors, format, module, settings);
   const { zeros, groupIndex, shape } = tensors;
   requireShape(zeros, [LAYOUTS[format](rows, k, group).shapes.zeros]);
   requireShape(groupIndex, [[k]]);
@@ -81,7 +81,7 @@ export function quantizedModule(
 }
 
 /**
- * Inputs per scale in the kernels' form, where scales of larger groups are repeated.
+ * Inputs per scale in the kernels' form, in which scales of larger groups are repeated.
  * @throws SparseVilaError `ERR_WEIGHT_FORMAT` for groups that the kernels do not have
  */
 export function storedGroup({ name, group, k }: QuantizedModule): number {
@@ -91,14 +91,14 @@ export function storedGroup({ name, group, k }: QuantizedModule): number {
   throw wrong('FORMAT', name, `groups of ${group} inputs are not supported: ${expected}`);
 }
 
-/** Tensors that would change the result and that nothing here computes: zero points, order, fixed activation scales, outliers. */
+/** Unsupported tensors that would change the result: zero points, order, fixed activation scales, outliers. */
 const NOT_COMPUTED = ['weight_zero_point', 'weight_g_idx', 'input_scale', 'input_zero_point', 'output_scale', 'SCB'];
 
 /** Whether the checkpoint holds `module` in 8 bits. */
 export const isInt8 = (find: Find, module: string): boolean => find(`${module}.weight`)?.dtype === 'I8';
 
 /**
- * The 8-bit form of `module`, a matrix [rows, k]. The tensors decide; a config has to agree.
+ * The 8-bit form of `module`, a matrix [rows, k]. The tensors decide; a config must agree.
  * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_FORMAT` (zero points, fixed
  *   activation scales, a config of another format)
  */
@@ -130,7 +130,7 @@ function scaleTypeOf(scales: TensorEntry): WeightType {
   return type;
 }
 
-/** Whether the 4-bit forms of modules can lie in one packed matrix. */
+/** Whether the 4-bit forms of modules can be packed into one matrix. */
 export function isUniform(modules: readonly QuantizedModule[]): boolean {
   const kinds = modules.map(({ format, group, scaleType }) => `${format} ${group} ${scaleType}`);
   return new Set(kinds).size === 1;
@@ -168,7 +168,7 @@ function tensorsOf(find: Find, module: string): QuantizedTensors {
 }
 
 /** Format and group size from the types and shapes of weights and scales, which differ between any two formats. */
-function recognise(
+function recognize(
   { weight, scales }: QuantizedTensors,
   module: string,
   rows: number,
@@ -208,7 +208,7 @@ function candidates(weight: TensorEntry, config: QuantizationConfig | undefined)
   return ['awq-gemm', 'awq-gemv', config?.layout === 'gptq_v2' ? 'gptq-v2' : 'gptq'];
 }
 
-/** What accompanies weights and scales: zeros of the right kind, and no activation order that the tensors cannot disprove. */
+/** Checks the tensors beside weights and scales: zeros of the right kind, and no activation order unless the tensors disprove it. */
 function checkAround(
   { weight, zeros, groupIndex, shape }: QuantizedTensors,
   format: Int4Format,
@@ -260,16 +260,16 @@ const ROLES: Readonly<Record<string, readonly [keyof QuantizedTensors, ErrorCode
   weight_shape: ['shape', 'ERR_WEIGHT_SHAPE'],
 };
 
-/** The packing op's "part i: <role>: element n is …" with the tensor's name and file; any other error as it is. */
+/** Adds the tensor's name and file to the packing op's "part i: <role>: element n is …"; returns other errors unchanged. */
 export function nameParts(
   error: unknown,
   modules: readonly { readonly tensors: Partial<QuantizedTensors> }[],
 ): unknown {
-  const said = messageOf(error).replace(
+  const text = messageOf(error).replace(
     /scale (\d+) of part (\d+) is not finite/,
     'part $2: scales: element $1 is NaN or infinite',
   );
-  const [, part, role = '', why] = /part (\d+): (\w+): (.*)/s.exec(said) ?? [];
+  const [, part, role = '', why] = /part (\d+): (\w+): (.*)/s.exec(text) ?? [];
   const [key, code] = ROLES[role] ?? [];
   const entry = key && modules[Number(part)]?.tensors[key];
   if (entry === undefined || code === undefined) return error;

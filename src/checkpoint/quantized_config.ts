@@ -1,5 +1,5 @@
-// What a checkpoint's config says about its quantisation, and the refusal of what we do not read. The tensors decide what a
-// module is; this serves messages, the group size that has to agree with them, and what tensors cannot say (GPTQ's version).
+// Reads a checkpoint's quantization config, and refuses unsupported settings. The tensors decide the form of a
+// module; the config is used for messages, for the group size, which must agree, and for what tensors do not show (GPTQ's version).
 // Source: transformers 5.18 `utils/quantization_config.py`, compressed-tensors 0.10 `quant_config.py`, AutoAWQ, AutoGPTQ 0.7.
 
 import { join } from 'node:path';
@@ -12,17 +12,17 @@ export interface QuantizationConfig {
   readonly method: 'awq' | 'compressed-tensors' | 'gptq';
   /** The layout that the file names. */
   readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | 'pack-quantized' | 'int-quantized' | 'gptq' | 'gptq_v2';
-  /** Inputs per scale, -1 for whole rows. Several where modules differ; empty when the file does not say. */
+  /** Inputs per scale, -1 for whole rows. Several if modules differ; empty if the file has none. */
   readonly groupSizes: readonly number[];
-  /** Undefined where modules differ, or the file does not say. */
+  /** Undefined if modules differ, or if the file does not say. */
   readonly symmetric: boolean | undefined;
-  /** Inputs were reordered, and the order is in a g_idx. */
+  /** Whether inputs were reordered, with the order in a g_idx. */
   readonly activationOrder: boolean;
   /** compressed-tensors' `config_groups`, of which one applies to each module. */
   readonly groups?: readonly QuantizationGroup[];
 }
 
-/** What one of `config_groups` says of the modules that `targets` name: full names, "re:" and a regular expression, or classes. */
+/** One of `config_groups`, for the modules that `targets` name: full names, "re:" and a regular expression, or classes. */
 export interface QuantizationGroup {
   readonly layout: 'pack-quantized' | 'int-quantized';
   readonly targets: readonly string[];
@@ -32,8 +32,8 @@ export interface QuantizationGroup {
 }
 
 /**
- * The quantisation of the checkpoint in `folder`: `quantization_config` (or `compression_config`) of its config.json or of the
- * `text_config` there, else AutoAWQ's quant_config.json, else AutoGPTQ's quantize_config.json; undefined when there is none.
+ * The quantization of the checkpoint in `folder`: `quantization_config` (or `compression_config`) of its config.json or of the
+ * `text_config` there, else AutoAWQ's quant_config.json, else AutoGPTQ's quantize_config.json; undefined if there is none.
  * @throws SparseVilaError as `parseQuantization`.
  */
 export function readQuantization(folder: string): QuantizationConfig | undefined {
@@ -55,7 +55,7 @@ export function readQuantization(folder: string): QuantizationConfig | undefined
   return undefined;
 }
 
-/** What a config object says under `quantization_config` or `compression_config`. Throws as `parseQuantization`. */
+/** The quantization in a config object under `quantization_config` or `compression_config`. Throws as `parseQuantization`. */
 export function quantizationIn(config: ConfigReader): QuantizationConfig | undefined {
   const found = config.object('quantization_config') ?? config.object('compression_config');
   return found && parseQuantization(found);
@@ -67,7 +67,7 @@ const configAt = (root: ConfigReader, key: string): ConfigReader | undefined =>
 
 /**
  * Parses one `quantization_config` object.
- * @throws SparseVilaError `ERR_QUANTIZATION_UNSUPPORTED` for another method or width, quantised activations or caches, or a
+ * @throws SparseVilaError `ERR_QUANTIZATION_UNSUPPORTED` for another method or width, quantized activations or caches, or a
  *   transform; `ERR_CONFIG_INVALID` for wrong values.
  */
 export function parseQuantization(config: ConfigReader): QuantizationConfig {
@@ -79,7 +79,7 @@ export function parseQuantization(config: ConfigReader): QuantizationConfig {
   throw unsupported(config, 'quant_method', 'awq, compressed-tensors or gptq, 4 bits');
 }
 
-/** A descriptive name, however it is spelt: awq_marlin, AWQ, compressed_tensors. */
+/** A normalized name for any spelling: awq_marlin, AWQ, compressed_tensors. */
 const tag = (name: string): string => name.trim().toLowerCase().replaceAll('_', '-');
 
 function parseAwq(config: ConfigReader): QuantizationConfig {
@@ -101,7 +101,7 @@ function parseGptq(config: ConfigReader): QuantizationConfig {
   };
 }
 
-/** One of the layouts that are read, by its descriptive name; the first where none is named. */
+/** One of the supported layouts, by its name; the first if none is named. */
 function layoutOf<T extends string>(config: ConfigReader, key: string, layouts: readonly [T, ...T[]]): T {
   const given = tag(config.string(key, layouts[0]));
   const layout = layouts.find((name) => tag(name) === given);
@@ -133,7 +133,7 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
 }
 
 /**
- * One of `config_groups`; what it leaves out has the defaults of compressed-tensors' `QuantizationArgs`. 4 bits: weights alone. 8 bits (W8A8):
+ * Parses one of `config_groups`; absent keys have the defaults of compressed-tensors' `QuantizationArgs`. 4 bits: weights alone. 8 bits (W8A8):
  * symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs.
  */
 function parseGroup(config: ConfigReader, group: ConfigReader | undefined): QuantizationGroup {
@@ -186,7 +186,7 @@ function groupSizesOf(config: ConfigReader, key: string): number[] {
 type Value = string | number | boolean | null;
 
 /**
- * Requires the one value that is read of each key; a second one is what an absent key means, where that is another.
+ * Requires the one supported value of each key; a second value is the meaning of an absent key, if that differs.
  * @throws SparseVilaError `ERR_QUANTIZATION_UNSUPPORTED`
  */
 function requireValues(

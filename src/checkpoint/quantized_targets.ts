@@ -1,15 +1,15 @@
-// Which of compressed-tensors' `config_groups` applies to a module. The tensors decide what a module is; this tells what they
-// cannot say, above all whether zero points belong to it.
+// Finds the one of compressed-tensors' `config_groups` that applies to a module. The tensors decide the form of a module; this tells what they
+// do not show, above all whether it has zero points.
 // Source: compressed-tensors 0.10 `utils/match.py`: full names and regular expressions come before names of classes.
 
 import { runInNewContext } from 'node:vm';
 import { codeOf, SparseVilaError } from '../errors';
 import type { QuantizationConfig, QuantizationGroup } from './quantized_config';
 
-/** A bound for regular expressions that backtrack without end; a sound one needs microseconds. */
+/** A time limit for regular expressions that backtrack; normal ones need microseconds. */
 const MATCH_MS = 2000;
 
-/** `config` narrowed to the group of `module`; as it is where no single group can be told. */
+/** `config` restricted to the group of `module`; unchanged if no single group applies. */
 export function settingsOf(config: QuantizationConfig, module: string): QuantizationConfig {
   const { groups = [] } = config;
   const found = groups.length === 1 ? groups[0] : groupOf(groups, module, config.file);

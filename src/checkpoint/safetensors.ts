@@ -1,5 +1,5 @@
-// Where each tensor of a checkpoint lies: safetensors headers and the shard index, checked before any weight byte is read.
-// Knows no model, no names' meaning and no quantisation; the load path maps or reads the bytes itself.
+// Locates the tensors of a checkpoint: safetensors headers and the shard index, checked before any weight byte is read.
+// Knows neither models, nor the meaning of names, nor quantization; loading maps or reads the bytes itself.
 // Source: the safetensors format description (huggingface/safetensors, README "Format"); its rules on gaps and overlaps are kept.
 import { closeSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { insideFolder, isFolder, isPresent, openRegular, readRange } from '../fi
 import { configReader, parseJson, readJson } from '../json';
 import { decodeFloats } from './half';
 
-/** Every type of the format; most are never read, but a tensor that nobody asks for may have any. */
+/** Every type of the format; most are never read, but an unused tensor may have any. */
 const DTYPES = [
   ...(['F64', 'F32', 'F16', 'BF16', 'C64', 'I64', 'I32', 'I16', 'I8', 'U64', 'U32', 'U16', 'U8', 'BOOL'] as const),
   ...(['F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ', 'F6_E2M3', 'F6_E3M2', 'F4'] as const),
@@ -63,7 +63,7 @@ export function openCheckpoint(folder: string): Map<string, TensorEntry> {
   return isPresent(index) ? openShards(folder, index) : collect([onlySafetensors(folder)]);
 }
 
-/** Bytes of a tensor, whole or `length` from `begin`. @throws SparseVilaError `ERR_FILE_CHANGED` for a file that shrank since its header was read */
+/** Bytes of a tensor, whole or `length` from `begin`. @throws SparseVilaError `ERR_FILE_CHANGED` for a file that has become shorter since its header was read */
 export function readBytes({ file, offset, bytes }: TensorEntry, begin = 0, length = bytes - begin): Uint8Array {
   const read = new Uint8Array(length);
   const { fd } = openRegular(file, WEIGHTS);
@@ -77,7 +77,7 @@ export function readBytes({ file, offset, bytes }: TensorEntry, begin = 0, lengt
 
 /**
  * One tensor widened to f32, flat [product of shape]; it opens the file for each call.
- * @throws SparseVilaError `ERR_WEIGHT_DTYPE` for a type other than BF16, F16, F32; what `readBytes` throws
+ * @throws SparseVilaError `ERR_WEIGHT_DTYPE` for a type other than BF16, F16, F32; errors of `readBytes`
  */
 export function readTensor(entry: TensorEntry): Float32Array {
   const { dtype, name, file } = entry;
@@ -88,7 +88,7 @@ export function readTensor(entry: TensorEntry): Float32Array {
   );
 }
 
-/** One tensor widened to f32. @throws SparseVilaError `ERR_NOT_FINITE`; what `readTensor` throws */
+/** One finite tensor widened to f32. @throws SparseVilaError `ERR_NOT_FINITE`; errors of `readTensor` */
 export function readFloats(entry: TensorEntry): Float32Array {
   const values = readTensor(entry);
   // A plain loop: `findIndex` takes ten times as long.
@@ -198,13 +198,13 @@ function openShards(folder: string, index: string): Map<string, TensorEntry> {
       code: 'ERR_CHECKPOINT_INVALID',
     });
   const tensors = collect([...new Set(names.map(shardOf))].sort());
-  // In which of the shards a tensor lies is for the shards to say: transformers reads them all.
+  // The shards themselves decide which one has a tensor: transformers reads all of them.
   const lost = names.find((name) => !tensors.has(name));
   if (lost !== undefined) throw invalid(index, `expected tensor ${shown(lost)} in ${shardOf(lost)}, found it nowhere`);
   return tensors;
 }
 
-/** peft's adapters change the weights beside which they lie; transformers applies them. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+/** Refuses peft adapters beside the weights, because transformers would apply them. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
 export function refuseAdapter(folder: string): void {
   const adapter = join(folder, 'adapter_config.json');
   if (!isPresent(adapter)) return;
@@ -230,7 +230,7 @@ function collect(files: readonly string[]): Map<string, TensorEntry> {
 }
 
 function onlySafetensors(folder: string): string {
-  // Systems leave files that begin with a dot: macOS copies "._model.safetensors" beside each file.
+  // Ignores files that begin with a dot: macOS adds "._model.safetensors" beside each file.
   const files = isFolder(folder) ? readdirSync(folder).filter((name) => !name.startsWith('.')) : [];
   const [only, ...others] = files.filter((name) => name.endsWith('.safetensors')).sort();
   if (only !== undefined && others.length === 0) return join(folder, only);

@@ -1,5 +1,5 @@
-// Writes safetensors files: header first, then each tensor's bytes as they come, never more than one in memory. The file
-// appears under its name when it is complete. Knows nothing of what the tensors are.
+// Writes safetensors files: header first, then each tensor's bytes, with at most one tensor in memory. The file
+// gets its name when it is complete. Does not know what the tensors are.
 // Source: the safetensors format description (huggingface/safetensors, README "Format").
 
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
@@ -7,7 +7,7 @@ import { SparseVilaError } from '../errors';
 import { temporaryName, writeError } from '../runtime/atomic';
 import { readBytes, type TensorDtype, type TensorEntry } from './safetensors';
 
-/** A tensor to be written. Its bytes are asked for when its turn comes, once. */
+/** A tensor to write. Its bytes are requested once, when it is written. */
 export interface TensorSource {
   readonly name: string;
   readonly dtype: TensorDtype;
@@ -16,7 +16,7 @@ export interface TensorSource {
   bytes(): Uint8Array | AsyncIterable<Uint8Array>;
 }
 
-/** A tensor of a checkpoint as it is, by another name if there is one. */
+/** An unchanged tensor of a checkpoint, optionally under another name. */
 export function copyOf(entry: TensorEntry, name = entry.name): TensorSource {
   async function* pieces(): AsyncGenerator<Uint8Array> {
     for (let at = 0; at < entry.bytes; at += PIECE_BYTES)
@@ -34,8 +34,8 @@ export interface WriteOptions {
 }
 
 /**
- * Writes `tensors` into `file`, those of wider elements first, so that each lies at a multiple of its element. On any error, an abort included, nothing is left.
- * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`; what `bytes` throws
+ * Writes `tensors` into `file`, those of wider elements first, so that each lies at a multiple of its element. On any error, including an abort, no file is left.
+ * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`; errors of `bytes`
  */
 export async function writeSafetensors(
   file: string,

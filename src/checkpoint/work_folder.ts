@@ -1,5 +1,5 @@
-// Where an unfinished checkpoint is made: a folder beside the final name, with a file of what is finished, so that a killed run
-// continues and nothing half-written ever has the final name. Knows nothing of what is made.
+// The folder of an unfinished checkpoint: beside the final name, with a record of finished steps, so that a killed run
+// can continue and nothing incomplete ever has the final name. Does not know what is made.
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
@@ -13,9 +13,9 @@ import { isLockFile, type Lock, takeLock } from '../runtime/lock';
 import type { TensorEntry } from './safetensors';
 
 export interface WorkFolder {
-  /** Where finished steps' files go. */
+  /** The folder for the files of finished steps. */
   readonly folder: string;
-  /** What each finished step left to remember, by its name. */
+  /** The record of each finished step, by its name. */
   readonly finished: ReadonlyMap<string, unknown>;
   /** Records a step whose files are complete. */
   finish(step: string, result: unknown): void;
@@ -23,11 +23,11 @@ export interface WorkFolder {
   install(build: (folder: string) => Promise<void>): Promise<void>;
   /** Gives `made`, a folder below `folder` with a whole checkpoint, the final name; removes the work folder. */
   installMade(made: string): Promise<void>;
-  /** Releases the lock. What is finished stays; removes the folder if no step finished. */
+  /** Releases the lock; removes the folder if no step has finished. */
   close(): void;
 }
 
-/** What a run depends on, as one text: its options, and names, sizes and times of the tensors and files that it reads. */
+/** The inputs of a run as one text: its options, and names, sizes and times of the tensors and files that it reads. */
 export function runKey(options: unknown, entries: readonly TensorEntry[]): string {
   const hash = createHash('sha256').update(JSON.stringify(options));
   for (const { name, dtype, shape, offset } of entries) hash.update(JSON.stringify([name, dtype, shape, offset]));
@@ -39,11 +39,11 @@ export function runKey(options: unknown, entries: readonly TensorEntry[]): strin
 }
 
 const RECORD = 'resume.json';
-/** The step that is finished when a whole checkpoint is about to get its name. */
+/** The last step, after which the checkpoint gets its final name. */
 const INSTALL = 'install';
 
 /**
- * Opens the work folder of `out`, continuing what an earlier run with the same `key` left.
+ * Opens the work folder of `out`, and continues an earlier run with the same `key`.
  * @param inputs the model folder and other files that are read: `out` must be apart from them
  * @throws SparseVilaError `ERR_OUTPUT_EXISTS`; `ERR_OUTPUT_INSIDE` (an input in the output, or the reverse); `ERR_RESUME_MISMATCH` when
  *   an unfinished run had other options or inputs; `ERR_BUSY` when another process works on it; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`
@@ -131,7 +131,7 @@ function removeInstalled(folder: string): void {
   }
 }
 
-/** The error when an input lies in an output or the reverse, by real paths: links and `..` lead to the same folders. */
+/** The error for an input inside an output or the reverse, compared by real paths, because of links and `..`. */
 function overlapOf(inputs: readonly string[], target: string, folder: string): SparseVilaError | undefined {
   const contains = (outer: string, inner: string): boolean => `${inner}${sep}`.startsWith(`${outer}${sep}`);
   for (const input of inputs) {
@@ -147,7 +147,7 @@ function overlapOf(inputs: readonly string[], target: string, folder: string): S
   return undefined;
 }
 
-/** The real path of what may not be there yet. */
+/** The real path of a file that may not exist yet. */
 function realOf(path: string): string {
   try {
     return realpathSync(path);

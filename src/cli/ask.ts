@@ -21,7 +21,7 @@ import {
   sessionOptions,
   videoPaths,
 } from './options';
-import { columns, note, notes, printJson } from './style';
+import { columns, notes, printJson, printNote } from './style';
 import { streamAnswer, summaryLines, type TurnRecord, turnRecord } from './turn';
 
 export type OutputFlags = InferredOptionTypes<typeof OUTPUT_OPTIONS>;
@@ -89,9 +89,9 @@ export async function* conversation(
 /** Prints answers to stdout; questions and statistics are notes. */
 async function printTurns(turns: ReturnType<typeof conversation>, quiet: boolean): Promise<void> {
   for await (const { question, answer } of turns) {
-    if (!quiet) note(`> ${question}\n`, 'bold');
+    if (!quiet) printNote(`> ${question}\n`, 'bold');
     await streamAnswer(answer, (words) => process.stdout.write(words));
-    if (!quiet && answer.stats !== undefined) note(`${summaryLines(answer.stats, columns(notes()))}\n\n`, 'dim');
+    if (!quiet && answer.stats !== undefined) printNote(`${summaryLines(answer.stats, columns(notes()))}\n\n`, 'dim');
   }
 }
 
@@ -101,15 +101,15 @@ export async function inputs(
   signal: AbortSignal,
 ): Promise<FirstMedia & { questions: string[] }> {
   const paths = imagePaths(args);
-  const films = videoPaths(args);
-  const dashes = [...paths, ...films.flat(), ...args.question].filter((value) => value === '-').length;
+  const frameLists = videoPaths(args);
+  const dashes = [...paths, ...frameLists.flat(), ...args.question].filter((value) => value === '-').length;
   if (dashes > 1) {
     throw new SparseVilaError('ERR_OPTION_INVALID', `Expected stdin (-) to be read once, received it ${dashes} times.`);
   }
   const read = (all: readonly string[]): Promise<(string | Buffer)[]> =>
     Promise.all(all.map((path) => (path === '-' ? buffer(addAbortSignal(signal, process.stdin)) : path)));
   const images = await read(paths);
-  const videos = await Promise.all(films.map(async (frames) => ({ frames: await read(frames) })));
+  const videos = await Promise.all(frameLists.map(async (frames) => ({ frames: await read(frames) })));
   const questions: string[] = [];
   for (const question of args.question) {
     if (question !== '-') questions.push(question);

@@ -20,7 +20,7 @@ import {
   sessionOptions,
   videoPaths,
 } from './options';
-import { note, styleFor } from './style';
+import { printNote, styleFor } from './style';
 import { streamAnswer } from './turn';
 import { signalExit } from './usage';
 
@@ -51,7 +51,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
   if (model === undefined) return;
   using _model = model;
   using opened = model.session(session);
-  await talk({
+  await readLines({
     session: opened,
     marks: [],
     images,
@@ -67,7 +67,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
 }
 
 /** Reads lines until the end of input, /quit, SIGTERM, or Ctrl-C twice. */
-async function talk(state: ChatState): Promise<void> {
+async function readLines(state: ChatState): Promise<void> {
   const { isTerminal } = state;
   const history = isTerminal ? historyFile() : undefined;
   const earlier = history === undefined ? [] : readHistory(history);
@@ -84,7 +84,7 @@ async function talk(state: ChatState): Promise<void> {
     if (warned || (!isTerminal && state.stop === undefined)) leave('SIGINT');
     else if (state.stop !== undefined) state.stop();
     else {
-      note('\nCtrl-C again or Ctrl-D leaves.\n');
+      printNote('\nCtrl-C again or Ctrl-D leaves.\n');
       lines.prompt();
     }
     warned = isTerminal;
@@ -95,7 +95,7 @@ async function talk(state: ChatState): Promise<void> {
   const queue = on(lines, 'line', { close: ['close'] });
   const typed: string[] = [];
   try {
-    if (isTerminal && !state.quiet) note('/help lists what can be done here.\n', 'dim');
+    if (isTerminal && !state.quiet) printNote('/help lists what can be done here.\n', 'dim');
     if (isTerminal) lines.prompt();
     for await (const [line] of queue) {
       warned = false;
@@ -128,8 +128,8 @@ async function takeLine(state: ChatState, line: string): Promise<void> {
     const { question, pictures } = isCommand(line) ? { question: '', pictures: [] } : droppedPictures(line);
     if (pictures.length === 0 && line.startsWith('/')) return say(await runCommand(state, line));
     if (pictures.length > 0) {
-      const said = await addImages(state, pictures);
-      if (question === '') say(said);
+      const message = await addImages(state, pictures);
+      if (question === '') say(message);
     }
     if (question !== '') await takeQuestion(state, question);
   } catch (error) {
@@ -143,7 +143,7 @@ function isCommand(line: string): boolean {
 }
 
 function say(text: string): void {
-  if (text !== '') note(`${text}\n`);
+  if (text !== '') printNote(`${text}\n`);
 }
 
 /** Asks and streams. Ctrl-C keeps the text so far; before the first piece of text it withdraws the question. */
@@ -151,25 +151,25 @@ async function takeQuestion(state: ChatState, question: string): Promise<void> {
   const { session, images, videos, history, options } = state;
   const undo = new AbortController();
   const leave = new AbortController();
-  let said = false;
+  let hasText = false;
   state.stop = () => {
-    if (!said || leave.signal.aborted) undo.abort();
+    if (!hasText || leave.signal.aborted) undo.abort();
     leave.abort();
   };
   const write = (text: string): void => {
-    said = true;
+    hasText = true;
     process.stdout.write(text);
   };
   const before = session.mark();
   try {
-    if (!state.isTerminal && !state.quiet) note(`> ${question}\n`);
+    if (!state.isTerminal && !state.quiet) printNote(`> ${question}\n`);
     const answer = session.ask(question, { ...options, images, videos, history, signal: undo.signal });
     await streamAnswer(answer, write, leave.signal);
     state.marks.push(before);
     state.images = [];
     state.videos = [];
     state.stats = answer.stats;
-    if (leave.signal.aborted) process.stderr.write('Stopped; what was said is kept.\n');
+    if (leave.signal.aborted) process.stderr.write('Stopped; the text so far is kept.\n');
   } catch (error) {
     if (error !== undo.signal.reason) {
       // Media that cannot be used must not fail the next question too.

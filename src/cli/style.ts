@@ -39,7 +39,7 @@ export function notes(): NodeJS.WriteStream {
 }
 
 /** Writes a note. */
-export function note(text: string, format?: Format): void {
+export function printNote(text: string, format?: Format): void {
   const stream = notes();
   const safe = printable(text);
   stream.write(format === undefined ? safe : styleFor(stream)(format, safe));

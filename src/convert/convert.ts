@@ -1,5 +1,5 @@
-// Converts a checkpoint folder: any 4-bit layout that is read to AutoAWQ or compressed-tensors (a permutation, nothing lost) or to
-// floats, one float type to another, VILA's folders to the one folder of the NVILA -hf ports and back. What was written is read again
+// Converts a checkpoint folder: any supported 4-bit layout to AutoAWQ or compressed-tensors (a lossless permutation) or to
+// floats, one float type to another, VILA's folders to the one folder of the NVILA -hf ports and back. The output is read back
 // and compared tensor by tensor before it gets its name.
 
 import { lstatSync } from 'node:fs';
@@ -34,11 +34,11 @@ export interface ConvertOptions {
   readonly model: string;
   /** New folder. */
   readonly out: string;
-  /** Layout of 4-bit matrices, or 'float'. Default: as it is. */
+  /** Layout of 4-bit matrices, or 'float'. Default: unchanged. */
   readonly format?: TargetFormat | undefined;
-  /** Type of float tensors. Default: as it is; f16 for what was 4-bit. */
+  /** Data type of float tensors. Default: unchanged; f16 for dequantized ones. */
   readonly dtype?: (typeof TARGET_DTYPES)[number] | undefined;
-  /** Folders of parts, or one folder as the NVILA -hf ports. Default: as it is. */
+  /** Folders of parts, or one folder as in the NVILA -hf ports. Default: unchanged. */
   readonly layout?: Layout | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
@@ -46,14 +46,14 @@ export interface ConvertOptions {
 
 export interface ConvertResult {
   readonly out: string;
-  /** Matrices that changed their form, and tensors compared with the original. */
+  /** Number of converted matrices, and of tensors compared with the original. */
   readonly converted: number;
   readonly verified: number;
 }
 
 /**
- * Converts `model` into the new folder `out`. Interrupted, the same call continues: finished shards are not written again.
- * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_NOT_QUANTIZED` (a 4-bit format asked of float weights);
+ * Converts `model` into the new folder `out`. After an interruption the same call continues: finished shards are not written again.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_NOT_QUANTIZED` (a 4-bit format requested for float weights);
  *   `ERR_WEIGHT_…` (weights that are not read, or that the other form cannot hold); `ERR_CONVERT_LOSS` (what was written is not
  *   what was read); `ERR_MODEL_TYPE` (no such layout for this model); `ERR_OUTPUT_EXISTS`, `ERR_BUSY`, `ERR_DISK_FULL`; `signal.reason`
  */
@@ -112,7 +112,7 @@ function loss({ folder }: Part, { sources }: Task): SparseVilaError {
   );
 }
 
-/** What was stopped, or found the disk full, can go on; what is wrong leaves nothing. */
+/** Keeps partial output after an abort or a full disk, so that the run can continue; removes it after other errors. */
 async function keepForLater(error: unknown, work: WorkFolder, made: string): Promise<void> {
   const code = codeOf(error);
   const stopped = !(error instanceof SparseVilaError) || code === 'ERR_DISK_FULL' || code === 'ERR_OUTPUT_UNWRITABLE';
@@ -159,7 +159,7 @@ async function writeParts(
   return written;
 }
 
-/** Removes what an interrupted conversion left but whole shards; returns their bytes. */
+/** Removes the files of an interrupted conversion except complete shards; returns their bytes. */
 async function keepShards(made: string): Promise<number> {
   let bytes = 0;
   for (const name of await readdir(made, { recursive: true })) {

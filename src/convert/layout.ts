@@ -1,5 +1,5 @@
-// A VILA checkpoint's parts in either of its layouts, folders or the one folder of the NVILA -hf ports, and how each becomes the
-// other: names, configs and which file goes where. Knows nothing of what tensors hold.
+// The parts of a VILA checkpoint in either layout, separate folders or the one folder of the NVILA -hf ports, and the conversion to the
+// other: names, configs and the places of files. Does not know the values of tensors.
 
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
@@ -13,7 +13,7 @@ import { withImpliedTemplate } from '../text/template_file';
 export const LAYOUTS = ['folders', 'hf'] as const;
 export type Layout = (typeof LAYOUTS)[number];
 
-/** The parts' folders, which are what precedes the names of their tensors in the ports, a dot between. */
+/** The parts' folders, which are also the prefixes, with a dot, of their tensors' names in the ports. */
 export const VILA_PARTS = Object.values(VILA_FOLDERS);
 type VilaPart = (typeof VILA_PARTS)[number];
 
@@ -21,9 +21,9 @@ type VilaPart = (typeof VILA_PARTS)[number];
 export interface Part {
   readonly name: VilaPart | '.';
   readonly folder: string;
-  /** Without the prefix in their names. */
+  /** Tensors, named without the prefix. */
   readonly entries: TensorEntries;
-  /** Undefined where the part has none. */
+  /** Undefined if the part has none. */
   readonly config: Json | undefined;
 }
 
@@ -40,7 +40,7 @@ const HF_ARCHITECTURES = { nvila: 'NVILAForConditionalGeneration', nvila_lite: '
 type HfType = keyof typeof HF_ARCHITECTURES;
 const isHfType = (type: unknown): type is HfType => Object.hasOwn(HF_TYPES, String(type));
 const PREPROCESSOR = 'preprocessor_config.json';
-/** What `llm/` holds besides weights and config. */
+/** The files in `llm/` besides weights and config. */
 const TEXT_FILES =
   /^(tokenizer.*|vocab\..*|merges\.txt|special_tokens_map\.json|added_tokens\.json|generation_config\.json|chat_template\..*)$/;
 
@@ -48,7 +48,7 @@ const jsonAt = (file: string): Json | undefined => (isPresent(file) ? readJson(f
 const hasWeights = (folder: string): boolean =>
   ['model.safetensors', 'model.safetensors.index.json'].some((name) => isPresent(join(folder, name)));
 
-/** Opens every part. @throws SparseVilaError `ERR_MODEL_MISSING` where there are no weights */
+/** Opens every part. @throws SparseVilaError `ERR_MODEL_MISSING` if there are no weights */
 export function openParts(model: string): Checkpoint {
   const given = jsonAt(join(model, 'config.json')) ?? {};
   const { model_type: type } = given;
@@ -85,7 +85,7 @@ function withoutPrefix(all: TensorEntries, prefix: string): TensorEntries {
   );
 }
 
-/** Where part `name` is written: a folder, and what precedes its tensors' names. */
+/** The folder in which part `name` is written, and the prefix of its tensors' names. */
 export function placeOf(name: Part['name'], layout: Layout | undefined): { folder: string; prefix: string } {
   return layout === 'hf' && name !== '.' ? { folder: '.', prefix: `${name}.` } : { folder: name, prefix: '' };
 }
@@ -101,7 +101,7 @@ export function movedFile(path: string, from: Layout | undefined, to: Layout | u
 
 /**
  * The config files of a checkpoint in `layout`, by path.
- * @param configs of its parts, as they are to be
+ * @param configs the new configs of its parts
  * @throws SparseVilaError `ERR_MODEL_TYPE` for a projector that no `-hf` model type has, `ERR_WEIGHT_FORMAT` for parts that are
  *   quantized in different ways
  */
@@ -137,7 +137,7 @@ function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
   const quantization = wholeModel(configs);
   return {
     ...Object.fromEntries(kept),
-    // What is left out means the first scale in VILA's folders, and the last one in the ports.
+    // An absent key means the first scale in VILA's folders, and the last one in the ports.
     ...(root.image_aspect_ratio === 'dynamic_s2' && { [OUTPUT_SCALE]: root[OUTPUT_SCALE] ?? 0 }),
     ...{ architectures: [HF_ARCHITECTURES[type]], model_type: type },
     ...{ text_config: plain(text), vision_config: plain(vision), projector_config: plain(projector) },
@@ -146,8 +146,8 @@ function hfConfig(root: Json, configs: ReadonlyMap<Part['name'], Json>): Json {
 }
 
 /**
- * One quantization for the whole model from those of its parts, of which some are in floating point; undefined where all are.
- * @throws SparseVilaError `ERR_WEIGHT_FORMAT` where they differ in more than which layers they leave out
+ * One quantization for the whole model from those of its parts, some of which may be in floating point; undefined if all are.
+ * @throws SparseVilaError `ERR_WEIGHT_FORMAT` if they differ in more than the layers that they ignore
  */
 function wholeModel(configs: ReadonlyMap<Part['name'], Json>): Json | undefined {
   const found = VILA_PARTS.flatMap((part) => {
@@ -167,7 +167,7 @@ function wholeModel(configs: ReadonlyMap<Part['name'], Json>): Json | undefined 
   }
   const float = VILA_PARTS.filter((part) => found.every((one) => one.part !== part));
   if (first.settings.quant_method === 'awq') {
-    // Readers look for these anywhere in a name.
+    // Readers search for these anywhere in a name.
     return { ...first.quantization, modules_to_not_convert: [...found.flatMap(({ left }) => left), ...float] };
   }
   const own = found.flatMap(({ part, left }) => left.map((name) => `${part}.${name}`));

@@ -1,4 +1,4 @@
-// What a conversion makes of each part of a checkpoint: the form of its tensors, and what its config then says.
+// The conversion of each part of a checkpoint: the new form of its tensors, and its new config.
 
 import { type QuantizationFacts, quantizedConfig } from '../checkpoint/export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
@@ -18,7 +18,7 @@ export const TARGET_DTYPES = ['bf16', 'f16', 'f32'] as const;
 const DTYPE: Readonly<Record<(typeof TARGET_DTYPES)[number], FloatDtype>> = { bf16: 'BF16', f16: 'F16', f32: 'F32' };
 const TORCH_DTYPE: Readonly<Record<FloatDtype, string>> = { BF16: 'bfloat16', F16: 'float16', F32: 'float32' };
 
-/** A part and what is written for it; the type of what is float now, and the quantization that is left, are for its config. */
+/** A part with the tasks that write it; for its config, the type of its float tensors and its remaining quantization. */
 export interface PartPlan {
   readonly part: Part;
   readonly tasks: readonly Task[];
@@ -35,7 +35,7 @@ export function planParts(
     part,
     modules: quantizedModules(part.entries, readQuantization(part.folder)),
   }));
-  // Of a 4-bit checkpoint some parts are float.
+  // Some parts of a 4-bit checkpoint may be float.
   if (format !== undefined && format !== 'float' && found.every(({ modules }) => modules.length === 0))
     throw notQuantized(model, format);
   return found.map(({ part, modules }) => {
@@ -62,7 +62,7 @@ function planPart(
     const tasks = tasksOf(entries, modules, { format: 'float', dtype, symmetric, prefix });
     return { part, tasks, dtype: dtype ?? (first && 'F16'), quantization: undefined };
   }
-  // Configs have one group size for all.
+  // A config has only one group size.
   const other = modules.find(({ group }) => group !== first.group);
   if (other !== undefined) {
     throw new SparseVilaError(
@@ -100,7 +100,7 @@ function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError 
   );
 }
 
-/** The config of a converted part: its type, and how it is quantised. */
+/** The config of a converted part: its data type and its quantization. */
 export function configOf(
   config: Json,
   { dtype, quantization }: Omit<PartPlan, 'part' | 'tasks'>,
@@ -108,7 +108,7 @@ export function configOf(
 ): Json {
   if (quantization !== undefined) return quantizedConfig(config, quantization);
   const { quantization_config: settings, compression_config: older, ...rest } = config;
-  // 8-bit weights stay what they are.
+  // 8-bit weights are not converted.
   const bytes = [...entries.values()].some((entry) => entry.dtype === 'I8');
   const kept = bytes
     ? {

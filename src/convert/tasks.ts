@@ -1,5 +1,5 @@
-// What a conversion writes for each tensor or 4-bit matrix of a part, and how it is checked afterwards. Matrices are made when their turn
-// comes, so that only one is in memory. Knows no folders' layout.
+// The tasks of a conversion: the new form of each tensor or 4-bit matrix of a part, and its check afterwards. Matrices are made when
+// they are written, so that only one is in memory. Does not know the layout of folders.
 
 import { asSource } from '../checkpoint/export';
 import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from '../checkpoint/formats';
@@ -12,7 +12,7 @@ import { copyOf, type TensorSource } from '../checkpoint/safetensors_writer';
 import { SparseVilaError } from '../errors';
 import type { Int4Format } from '../ops/weights';
 
-/** The layouts that are written, under the names by which they are asked for. */
+/** The layouts that can be written, by the names of the option. */
 export const WRITTEN: Readonly<Partial<Record<Int4Format, QuantizedFormat>>> = {
   'awq-gemm': 'autoawq',
   'pack-quantized': 'compressed-tensors',
@@ -20,25 +20,25 @@ export const WRITTEN: Readonly<Partial<Record<Int4Format, QuantizedFormat>>> = {
 const ELEMENT_BYTES: Readonly<Record<FloatDtype, number>> = { F32: 4, F16: 2, BF16: 2 };
 const isFloat = (dtype: string): dtype is FloatDtype => Object.hasOwn(ELEMENT_BYTES, dtype);
 
-/** One tensor or matrix: what to write, and whether what was written is right. */
+/** One tensor or matrix: the data to write, and the check of the written data. */
 export interface Task {
   readonly sources: readonly TensorSource[];
   readonly converted: boolean;
   check(written: TensorEntries): boolean;
 }
 
-/** What becomes of a part's tensors, and how they are named. */
+/** The target of a part's tensors: formats and names. */
 export interface Target {
-  /** Of 4-bit matrices. */
+  /** The format of 4-bit matrices. */
   readonly format: 'float' | QuantizedFormat;
-  /** Of float tensors; undefined: as they are, and f16 for what was 4-bit. */
+  /** The data type of float tensors; undefined: unchanged, and f16 for dequantized ones. */
   readonly dtype: FloatDtype | undefined;
   readonly symmetric: boolean;
-  /** Precedes the names. */
+  /** The prefix of the names. */
   readonly prefix: string;
 }
 
-/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for layouts that are not read */
+/** The 4-bit matrices among tensors. @throws SparseVilaError `ERR_WEIGHT_…` for unsupported layouts */
 export function quantizedModules(entries: TensorEntries, config: QuantizationConfig | undefined): QuantizedModule[] {
   const find = (name: string): TensorEntry | undefined => entries.get(name);
   return [...entries.keys()].flatMap((name) => {
@@ -52,7 +52,7 @@ export function quantizedModules(entries: TensorEntries, config: QuantizationCon
   });
 }
 
-/** Outputs and inputs of a 4-bit matrix, from the tensors that it consists of. */
+/** Outputs and inputs of a 4-bit matrix, from the shapes of its tensors. */
 function sizeOf(find: (name: string) => TensorEntry | undefined, module: string): readonly [rows: number, k: number] {
   const [size, weight, scales] = ['weight_shape', 'qweight', 'scales'].map((name) => find(`${module}.${name}`));
   if (size !== undefined) return [words(size)[0] ?? 0, words(size)[2] ?? 0]; // int64
@@ -60,7 +60,7 @@ function sizeOf(find: (name: string) => TensorEntry | undefined, module: string)
   const [c = 0, d = 0] = scales?.shape ?? [];
   if (weight?.dtype === 'I16') return [4 * a, b];
   if (8 * b === d) return [d, a];
-  // GPTQ with as many rows of words as of scales would have groups of 8.
+  // GPTQ with equally many rows of words and scales would have groups of 8.
   return a === c ? [a, 8 * b] : [b, 8 * a];
 }
 
@@ -69,7 +69,7 @@ const words = (entry: TensorEntry): Int32Array => new Int32Array(readBytes(entry
 /** The numbers of a 4-bit matrix. */
 export const readMatrix = (module: QuantizedModule): QuantizedMatrix => unpackQuantized(module, readBytes);
 
-/** What is written for a part. */
+/** The tasks that write a part. */
 export function tasksOf(entries: TensorEntries, modules: readonly QuantizedModule[], target: Target): Task[] {
   const moduleOf = new Map(
     modules.flatMap((module) => Object.values(module.tensors).map((entry: TensorEntry | undefined) => [entry, module])),

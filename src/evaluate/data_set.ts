@@ -106,12 +106,12 @@ function parseTurn(json: unknown, i: number, wrong: Wrong): TrueTurn {
     if (typeof value === 'string' && value.trim() !== '') return value;
     throw wrong(`"${name}" of turn ${i + 1} to be a text of at least one character`, value);
   };
-  const said = { question: text('question', question), kind: text('kind', kind) };
-  if (answers === undefined) return { ...said, answer: text('answer', answer) };
+  const shared = { question: text('question', question), kind: text('kind', kind) };
+  if (answers === undefined) return { ...shared, answer: text('answer', answer) };
   if (answer !== undefined || !Array.isArray(answers) || answers.length === 0)
     throw wrong(`either "answer" or "answers": [texts] of at least one text in turn ${i + 1}`, answers);
   const accepted = answers.map((one) => text('answers', one));
-  return { ...said, answer: accepted[0] ?? '', answers: accepted };
+  return { ...shared, answer: accepted[0] ?? '', answers: accepted };
 }
 
 function checkedObject(json: unknown, what: string, keys: readonly string[], wrong: Wrong): Record<string, unknown> {

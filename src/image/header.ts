@@ -91,17 +91,17 @@ export function corrupt({ name }: ImageFile, cause: unknown): SparseVilaError {
   const text = cause instanceof Error || types.isNativeError(cause) ? cause.message : String(cause);
   const reasons = text.replace(/^Input (buffer|file) (has corrupt header: *|contains )/, '').split('\n');
   const reason = [...new Set(reasons.map((line) => line.trim()))].filter((line) => line !== '').slice(0, 3);
-  const said = reason.length > 0 ? reason.join('; ') : 'the header cannot be read';
-  if (MISSING.test(said)) {
+  const details = reason.length > 0 ? reason.join('; ') : 'the header cannot be read';
+  if (MISSING.test(details)) {
     return new SparseVilaError(
       'ERR_IMAGE_UNSUPPORTED',
-      `Expected an image that the decoder reads for ${name} but it refuses (${said}); convert it to PNG or JPEG.`,
+      `Expected an image that the decoder reads for ${name} but it refuses (${details}); convert it to PNG or JPEG.`,
       { cause },
     );
   }
   return new SparseVilaError(
     'ERR_IMAGE_CORRUPT',
-    `Expected a whole image for ${name} but it is corrupt or truncated (${said}); fetch or export it again.`,
+    `Expected a whole image for ${name} but it is corrupt or truncated (${details}); fetch or export it again.`,
     { cause },
   );
 }

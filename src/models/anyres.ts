@@ -18,7 +18,7 @@ export interface Anyres {
   /** Resolutions in pixels, multiples of the tower's side. */
   readonly resolutions: readonly Size[];
   readonly filter: ResampleFilter;
-  /** Rows and columns to which a map of h × w tokens is brought after the projector; absent: they stay. */
+  /** Rows and columns of a map of h × w tokens after the projector; absent: unchanged. */
   readonly shrink?: (h: number, w: number) => Pick<MapPart, 'h' | 'w'>;
 }
 

@@ -52,7 +52,7 @@ async function prepareMedium(
   return { layout: layout as MediumLayout, canvases };
 }
 
-/** What a step made of an image. */
+/** The result of a step on an image. */
 type Drawn = Map<Draw, { readonly of: RgbImage; readonly made: RgbImage }>;
 
 function drawShared(frame: RgbImage, steps: readonly Draw[], drawn: Drawn, maxPixels: number | undefined): RgbImage {

@@ -45,7 +45,7 @@ export function areaTaps(from: number, to: number): number[][] {
 }
 
 /**
- * Bilinear resampling of planes of h × w rows to planes of another size, after `first` rows that stay as they are. No antialiasing.
+ * Bilinear resampling of planes of h × w rows to planes of another size, after `first` unchanged rows. No antialiasing.
  * Source: torch `interpolate`, bilinear, align_corners false.
  */
 export function bilinearRows(
@@ -75,7 +75,7 @@ export function bilinearRows(
   return { rows: from.length / 4, parts: 1, taps: 4, from: Int32Array.from(from), weights: Float32Array.from(weights) };
 }
 
-/** For each of `to` outputs, its two neighbours among `from` inputs, and the share of the farther one. */
+/** For each of `to` outputs, its two neighbors among `from` inputs, and the weight of the farther one. */
 function bilinearTaps(
   from: number,
   to: number,

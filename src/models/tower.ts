@@ -1,5 +1,5 @@
 // The vision tower: patch embedding, learned positions, an optional class row, pre-norm blocks. One function for all towers, driven by
-// a record of options. It gives the features of one hidden state and, of the layers that are asked for, salience and keys.
+// a record of options. Computes the features of one hidden state, and salience and keys of the requested layers.
 // Source: transformers 5.24 `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
 
 import { SparseVilaError } from '../errors';
@@ -17,9 +17,9 @@ export interface TowerConfig {
   readonly intermediateSize: number;
   readonly layers: number;
   readonly heads: number;
-  /** Side of the square input that learned positions are for, pixels; undefined: there are none. */
+  /** Side of the square input of learned positions, in pixels; undefined: no learned positions. */
   readonly imageSize: number | undefined;
-  /** Side of a patch, pixels, and frames that it spans. */
+  /** Side of a patch in pixels, and number of frames that it covers. */
   readonly patchSize: number;
   readonly patchFrames: number;
   /** Whether the patch embedding has a bias. */
@@ -31,7 +31,7 @@ export interface TowerConfig {
   /** The norms of the blocks: LayerNorm or RMSNorm. */
   readonly norm: 'layer' | 'rms';
   readonly normEps: number;
-  /** Whether one matrix gives queries, keys and values. */
+  /** Whether one matrix makes queries, keys and values. */
   readonly fusedQkv: boolean;
   /** Base of rotary positions by row and column; undefined: none. */
   readonly ropeTheta: number | undefined;
@@ -69,7 +69,7 @@ export interface TowerOutput {
 export interface Tower {
   readonly config: TowerConfig;
   /**
-   * @param values f32 [end - begin, 3 frames p p]: what the patches begin … end - 1 hold, made when they are needed
+   * @param values makes the values of patches begin … end - 1, f32 [end - begin, 3 frames p p], when they are needed
    * @throws SparseVilaError `ERR_OPTION_INVALID` for a layer that the tower does not have
    */
   run(
@@ -128,7 +128,7 @@ function layerIndex(layer: number, layers: number): number {
   );
 }
 
-/** Patch values of one segment, f32 [n, 3 frames p p], to the first hidden state: the strided convolution as one product, positions, class row. */
+/** Patch values of one segment, f32 [n, 3 frames p p], to the first hidden state: the strided convolution as one product, plus positions and class row. */
 function embedding(config: TowerConfig, weights: Weights): (values: Float32Array) => Tensor {
   const { hiddenSize: e, patchSize, patchFrames, imageSize, normEps } = config;
   const width = 3 * patchFrames * patchSize * patchSize;
@@ -155,7 +155,7 @@ function norm(weights: Weights, name: string, e: number, eps: number): RowFuncti
   return (x) => layerNorm(x, weight, bias, epsilon);
 }
 
-/** The blocks over one segment; x, f32 [n, e], is disposed of. */
+/** Runs the blocks over one segment; disposes of x, f32 [n, e]. */
 async function runSegment(
   { depth }: TowerConfig,
   blocks: readonly RunBlock[],

@@ -193,13 +193,13 @@ const PROBE = { question: 'sparsevila-words-1', answer: 'sparsevila-answer-1', n
  * Empty for a template that prints nothing there, or that does not print answers verbatim.
  */
 export function endOfAnswer(renderer: Renderer): string {
-  const said: Turn[] = [
+  const answered: Turn[] = [
     { role: 'user', parts: [PROBE.question] },
     { role: 'assistant', parts: [PROBE.answer] },
   ];
   const none = (): string => MARKER;
-  const closed = transcript(renderer, said, none, { answers: false }).text;
-  const later = transcript(renderer, [...said, { role: 'user', parts: [PROBE.next] }], none).text;
+  const closed = transcript(renderer, answered, none, { answers: false }).text;
+  const later = transcript(renderer, [...answered, { role: 'user', parts: [PROBE.next] }], none).text;
   const rest = (text: string): string => {
     const at = text.indexOf(PROBE.answer);
     return at < 0 ? '' : text.slice(at + PROBE.answer.length);

@@ -1,4 +1,4 @@
-// The float weights of one block, read by their names, and the small ops that a block is composed of over them. Knows no architecture.
+// The float weights of one block, read by their names, and the block's small ops with these weights. Knows no architecture.
 
 import type { Block, BlockOps } from '../models/blocks';
 import { linear } from '../ops/linear';
@@ -45,7 +45,7 @@ export function readBlock(
 }
 
 export interface FloatOps extends Pick<BlockOps, 'norm' | 'linear'> {
-  /** Matrices that take the place of the block's own, by the names of their layers. */
+  /** Matrices that replace the block's own, by the names of their layers. */
   readonly replaced: Map<string, PackedMatrix>;
   dispose(): void;
 }

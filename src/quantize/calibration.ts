@@ -1,5 +1,5 @@
-// The calibration set: conversations about pictures, turned by the real adapter and the session's own layout into the rows and
-// positions that enter the decoder, so that visual tokens count. Knows nothing of quantisation.
+// The calibration set: conversations about pictures, which the model's adapter and the session's layout turn into the rows and
+// positions that enter the decoder, so that visual tokens count. Does not know quantization.
 
 import { dirname, resolve } from 'node:path';
 import { codeOf, messageOf, SparseVilaError } from '../errors';
@@ -23,7 +23,7 @@ import { dense } from '../sparsity/dense';
 
 export interface CalibrationTurn {
   readonly question: string;
-  /** What the model is to have said; without it, it is asked. */
+  /** The model's answer; if absent, the model generates it. */
   readonly answer: string | undefined;
   /** The true answer, where known: for reports. */
   readonly truth: string | undefined;
@@ -34,14 +34,14 @@ export interface CalibrationSample {
   readonly turns: readonly CalibrationTurn[];
 }
 
-/** What enters the decoder's first layer for one conversation. */
+/** The input of the decoder's first layer for one conversation. */
 export interface Sequence {
   /** f32 [t, d] */
   x: Float32Array;
   readonly positions: readonly Position[];
   /** 1 for a visual row, 0 for text. */
   readonly visual: Uint8Array;
-  /** Rows whose next token is given by `next`: those that answers are sampled from. */
+  /** Rows from which answers are sampled; `next` has their next tokens. */
   readonly answers: readonly { readonly row: number; readonly next: number }[];
 }
 
@@ -56,7 +56,7 @@ export function readCalibration(file: string): CalibrationSample[] {
   return readJsonLines(file, FILE, (line) => parseLine(line, dirname(file))).values;
 }
 
-/** What a calibration file holds, for keys of runs. Its mistakes are complained of first. */
+/** The content of a calibration file, for keys of runs. Validates it first. */
 export const readCalibrationText = (file: string): string =>
   readJsonLines(file, FILE, (line) => parseLine(line, dirname(file))).text;
 
@@ -72,16 +72,16 @@ function parseLine({ json, wrong: wrongLine }: JsonLine, folder: string): Calibr
     turns: turns.map((turn: unknown) => {
       const { question, answer, greedy, truth } = (turn ?? {}) as Record<string, unknown>;
       if (typeof question !== 'string') throw wrong('"question": text in every turn');
-      const said = answer ?? greedy;
-      if (said !== undefined && typeof said !== 'string') throw wrong('"answer": text');
-      return { question, answer: said, truth: typeof truth === 'string' ? truth : undefined };
+      const reply = answer ?? greedy;
+      if (reply !== undefined && typeof reply !== 'string') throw wrong('"answer": text');
+      return { question, answer: reply, truth: typeof truth === 'string' ? truth : undefined };
     }),
   };
 }
 
 /**
- * Runs `work` on a sample; what its pictures do wrong is told with their names.
- * @throws SparseVilaError `ERR_CALIBRATION` for a picture that cannot be read or decoded; other errors as they are
+ * Runs `work` on a sample; errors of pictures name them.
+ * @throws SparseVilaError `ERR_CALIBRATION` for a picture that cannot be read or decoded; other errors unchanged
  */
 export async function withSample<T>({ images }: CalibrationSample, work: () => Promise<T>): Promise<T> {
   try {
@@ -102,7 +102,7 @@ export function spread<T>(samples: readonly T[], count: number): T[] {
   return Array.from({ length: count }, (_, i) => samples[Math.floor((i * samples.length) / count)] as T);
 }
 
-/** Whether every answer of a sample is given, so that no one has to be asked. */
+/** Whether a sample has all answers, so that the model need not generate any. */
 export const isComplete = ({ turns }: CalibrationSample): boolean => turns.every(({ answer }) => answer !== undefined);
 
 /** The sample with the model's own greedy answers. @param history whether a question sees the turns before it, besides their pictures */
@@ -127,11 +127,11 @@ export async function answered(
 }
 
 /**
- * The rows of one conversation whose answers are given.
+ * The rows of one conversation that has all answers.
  * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_QUESTION`; `signal.reason`
  */
 export async function sequenceOf(model: RowModel, sample: CalibrationSample, signal?: AbortSignal): Promise<Sequence> {
-  // Rows are laid out as a session would, but no cache is filled.
+  // Rows are laid out as in a session, but no cache is filled.
   const { config } = model.decoder;
   const conversation = startConversation(kvCache(config, 'f32', config.maxPositions));
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
@@ -177,8 +177,8 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     } finally {
       for (const { rows } of media) rows.dispose();
     }
-    const said = end === undefined ? ids : [...ids, end];
-    for (const [j, next] of said.entries()) answers.push({ row: positions.length - 1 + j, next });
+    const answerIds = end === undefined ? ids : [...ids, end];
+    for (const [j, next] of answerIds.entries()) answers.push({ row: positions.length - 1 + j, next });
     if (ids.length > 0) add(decoderRows(context, [ids], new Map()));
     conversation.script = { turns: [...turns, assistant], open: [], text: prompt.text + spoken, pending: [] };
   }
@@ -195,8 +195,8 @@ function spokenAs(told: string, prompt: string, answer: string): string {
 }
 
 /**
- * The rows of all samples; the model is asked for the answers that are missing, which takes its decoder.
- * @throws SparseVilaError `ERR_CALIBRATION`, and what loading throws; `signal.reason`
+ * The rows of all samples; the model generates missing answers, which requires its decoder.
+ * @throws SparseVilaError `ERR_CALIBRATION`, and errors of loading; `signal.reason`
  */
 export async function calibrationSequences(
   path: string,

@@ -5,7 +5,7 @@ import { linear } from '../ops/linear';
 import { float32, floats } from '../ops/run';
 import { packArrays } from '../ops/weights';
 
-/** Columns of a block at most, where groups are not larger. */
+/** Maximum number of columns of a block, unless groups are larger. */
 const BLOCK = 512;
 
 export interface Gram {
@@ -62,7 +62,7 @@ export function gramOf({ width, block, parts }: Gram, s: Float32Array, begin: nu
   return scaled;
 }
 
-/** All blocks of `size` columns, which divide the Gram matrix's own, one after the other: each as `gramOf` gives it. */
+/** All blocks of `size` columns, which divide the Gram matrix's own, concatenated, each as from `gramOf`. */
 export function gramsOf(gram: Gram, s: Float32Array, size: number): Float32Array {
   const rest = gram.width % size;
   const all = new Float32Array(((gram.width - rest) / size) * size * size + rest * rest);

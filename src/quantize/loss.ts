@@ -1,4 +1,4 @@
-// What replacing matrices does to the output of their module, on calibration rows: the number that searches make small.
+// The loss that searches minimize: the error in the output of a module on calibration rows when its matrices are replaced.
 // Source: AWQ (arXiv 2306.00978, section 3.2).
 
 import type { Block, BlockOps, BlockSite } from '../models/blocks';
@@ -9,12 +9,12 @@ import { type BlockWeights, floatOps } from './block_weights';
 import type { Rows } from './statistics';
 
 export interface Loss {
-  /** NMSE of the module's output when the site's matrices are replaced, in their order. */
+  /** NMSE of the module's output if the site's matrices are replaced, in their order. */
   measure(replaced: readonly PackedMatrix[]): number;
   dispose(): void;
 }
 
-/** The loss of a site on the rows held. What stays the same between measurements is held packed. */
+/** The loss of a site on the held rows. Matrices that do not change between measurements are kept packed. */
 export function siteLoss(
   block: Block,
   weights: BlockWeights,

@@ -1,4 +1,4 @@
-// What `quantize` may be given, and the checks at the door.
+// The options of `quantize`, and their validation.
 
 import { join } from 'node:path';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
@@ -21,12 +21,12 @@ import { type CalibrationSample, readCalibration } from './calibration';
 
 export const METHODS = ['awq', 'rtn'] as const;
 export type Method = (typeof METHODS)[number];
-/** What can be quantised to 4 bits: of the decoder its layers and its head, and the other parts. */
+/** Modules that can be quantized to 4 bits: the decoder's layers, its head, and the other parts. */
 export const MODULES = ['decoder', 'head', 'tower', 'projector'] as const;
 export const ROUNDINGS = ['feedback', 'nearest'] as const;
 export type Rounding = (typeof ROUNDINGS)[number];
 export type Module = (typeof MODULES)[number];
-/** What else than 4 bits can be made of a vision tower: 8-bit weights and activations. */
+/** Alternative to 4 bits for a vision tower: 8-bit weights and activations. */
 export const TOWER_FORMATS = ['w8a8'] as const;
 export type TowerFormat = (typeof TOWER_FORMATS)[number];
 
@@ -37,26 +37,26 @@ export interface QuantizeOptions {
   readonly out: string;
   /** Default 'autoawq'. */
   readonly format?: QuantizedFormat;
-  /** Inputs that share a scale; default 128. */
+  /** Number of inputs that share a scale; default 128. */
   readonly groupSize?: number;
-  /** No zero points; default false. */
+  /** Whether to quantize without zero points; default false. */
   readonly symmetric?: boolean;
   /** Default 'awq'; 'rtn' rounds to nearest and needs no calibration. */
   readonly method?: Method;
-  /** How AWQ's scaled weights are rounded: 'feedback' (default) makes up for each weight's loss in the next, 'nearest' is plain AWQ. */
+  /** Rounding of AWQ's scaled weights: 'feedback' (default) compensates the error of each weight in the next ones, 'nearest' is plain AWQ. */
   readonly rounding?: Rounding;
-  /** What becomes 4-bit; default the decoder's layers. The head is rounded to nearest. */
+  /** Modules to quantize to 4 bits; default the decoder's layers. The head is rounded to nearest. */
   readonly modules?: readonly Module[];
-  /** The tower in 8 bits, where `modules` does not name it. */
+  /** Quantizes the tower to 8 bits, if `modules` does not contain it. */
   readonly tower?: TowerFormat | undefined;
   /**
-   * JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. Answers that are missing
-   * are asked for, which takes the whole float model in memory; with all given, only its embedding, tower and projector are read.
+   * JSON lines of conversations (see `readCalibration`); default every other one of the packaged scenes. Missing answers
+   * are generated, which loads the whole float model; if all are given, only its embedding, tower and projector are read.
    */
   readonly calibration?: string | undefined;
-  /** Most conversations; default 128. */
+  /** Maximum number of conversations; default 128. */
   readonly samples?: number | undefined;
-  /** Most rows that the search keeps of each layer's inputs; default 4096. */
+  /** Maximum number of rows of each layer's inputs that the search holds; default 4096. */
   readonly rows?: number | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
@@ -69,7 +69,7 @@ export type CheckedOptions = Required<
   readonly samples: number;
   readonly rows: number;
   readonly tower: TowerFormat | undefined;
-  /** Undefined: the packaged scenes, or none where none is needed. */
+  /** Undefined: the packaged scenes, or none if none is needed. */
   readonly calibration: string | undefined;
 };
 
@@ -88,7 +88,7 @@ export function checkQuantizeOptions(options: QuantizeOptions): CheckedOptions {
     symmetric: BOOLEAN,
     method: oneOf(...METHODS),
     rounding: oneOf(...ROUNDINGS),
-    // An 8-bit tower may be all.
+    // The 8-bit tower may be the only change.
     modules: listOf(`modules among ${MODULES.join(', ')}`, oneOf(...MODULES), options?.tower === undefined ? 1 : 0),
     tower: {
       ...oneOf(...TOWER_FORMATS),
@@ -114,8 +114,8 @@ export function invalid(name: string, expected: string, received: unknown): Spar
 }
 
 /**
- * Half of the conversations about the packaged scenes: those to calibrate on, or the others, to judge by.
- * @throws SparseVilaError `ERR_CALIBRATION` where the package's files are not there
+ * Half of the conversations about the packaged scenes: those for calibration, or the others for evaluation.
+ * @throws SparseVilaError `ERR_CALIBRATION` if the package's files are missing
  */
 export function packagedScenes(half: 'calibration' | 'evaluation'): CalibrationSample[] {
   const file = join(packageFolder(), 'assets', 'calibration', 'conversations.jsonl');

@@ -1,4 +1,4 @@
-// The files of a quantised checkpoint: one per finished block while the run goes on, and the whole folder at its end, in the names and the
+// Writes the files of a quantized checkpoint: one per finished block during the run, and the whole folder at its end, in the names and the
 // layout of the original.
 
 import { mkdir } from 'node:fs/promises';
@@ -33,10 +33,10 @@ import type { Int8Matrix } from './smooth';
 
 const KEPT = 'Free some, and run the same command again; what is finished is kept.';
 
-/** What stands in for tensors of a block. */
+/** Replacements for tensors of a block. */
 export interface MadeBlock {
   readonly linears: Readonly<Record<string, QuantizedMatrix | Int8Matrix>>;
-  /** Vectors that are not as they were, by their name in the block. */
+  /** Changed vectors, by their name in the block. */
   readonly vectors: ReadonlyMap<string, Float32Array>;
 }
 
@@ -45,7 +45,7 @@ const stepOf = (part: PartName, i: number): string => `${part}-${i}`;
 /** The steps of a part's blocks, in their order. */
 export const stepsOf = ({ name, blocks }: Part): string[] => blocks.map((_, i) => stepOf(name, i));
 
-/** Writes what quantising changed in block `i` of a part. */
+/** Writes the tensors of block `i` of a part that quantization changed. */
 export async function writeBlock(
   work: WorkFolder,
   open: OpenPart,
@@ -87,7 +87,7 @@ interface Target {
   readonly config: (json: Json) => Json;
 }
 
-/** Puts what was made and everything else of the original together under the final name. */
+/** Joins the new tensors and the rest of the original under the final name. */
 export async function writeOutput(
   plan: Plan,
   options: CheckedOptions,
@@ -121,7 +121,7 @@ export async function writeOutput(
       const file = join(out, folder, 'config.json');
       writeJson(file, config(readJson(file)));
       await writeCheckpoint(join(out, folder), tensors, { onBytes, signal });
-      openCheckpoint(join(out, folder)); // reads back what the headers say
+      openCheckpoint(join(out, folder)); // reads the headers back
     }
   });
 }
@@ -129,7 +129,7 @@ export async function writeOutput(
 /** Whether anything of a part is changed. */
 export const isNamed = ({ bits, head }: OpenPart): boolean => bits !== undefined || head;
 
-/** The folder that some parts have in common. */
+/** The folder that some parts share. */
 function targetOf(plan: Plan, options: CheckedOptions, own: readonly OpenPart[], work: WorkFolder): Target {
   const [first] = own as [OpenPart, ...OpenPart[]];
   const made = own.flatMap((open) => [
@@ -153,7 +153,7 @@ function targetOf(plan: Plan, options: CheckedOptions, own: readonly OpenPart[],
   };
 }
 
-/** A config with the width of the tower's MLP as it is now. */
+/** A config with the new width of the tower's MLP. */
 function withWidth(json: Json, { block, wide }: Part): Json {
   const [before, after] = [block, wide].map(
     ({ linears }) => linears.find(({ name }) => WIDENED_LAYERS.some((one) => one === name))?.rows,

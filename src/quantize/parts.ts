@@ -1,4 +1,4 @@
-// The three parts of a model as something to quantise: their blocks, what enters the first one, and which rows a search holds.
+// The three parts of a model for quantization: their blocks, the input of the first one, and the rows that a search holds.
 // Everything comes from the plan that loading uses.
 
 import { relative } from 'node:path';
@@ -27,19 +27,19 @@ export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual'> {
 
 export interface Part {
   readonly name: PartName;
-  /** For people: the part, and one of its blocks. */
+  /** Names for messages: the part, and one of its blocks. */
   readonly called: string;
   readonly blockCalled: string;
   /** Canonical names of its blocks, with a dot at the end. */
   readonly blocks: readonly string[];
-  /** As the checkpoint has it. */
+  /** In the checkpoint. */
   readonly block: Block;
-  /** As it is to be: with an MLP that is as wide as whole groups need. */
+  /** In the result: with an MLP whose width is a multiple of the group. */
   readonly wide: Block;
   readonly widen: (weights: BlockWeights) => BlockWeights;
-  /** How vectors that have taken scales up are stored. */
+  /** Data type of vectors that have absorbed scales. */
   readonly vectors: VectorType;
-  /** Which rows the search holds, of about `budget`. */
+  /** The rows that the search holds, about `budget` in number. */
   readonly sample: (sequences: readonly Rows[], budget: number) => Sampling;
   /** The attention of rows in a block, by its number. */
   readonly attend: (rows: Rows, block: number) => BlockOps['attend'];
@@ -51,7 +51,7 @@ export interface OpenPart {
   readonly index: WeightIndex;
   /** The folder of its files, relative to the checkpoint's; several parts may share it. */
   readonly folder: string;
-  /** What its matrices become; undefined: they stay as they are. */
+  /** New format of its matrices; undefined: unchanged. */
   readonly bits: 4 | 8 | undefined;
   /** Whether its output head becomes 4-bit. */
   readonly head: boolean;
@@ -60,7 +60,7 @@ export interface OpenPart {
 /** The output head of a decoder. */
 export const HEAD = 'lm_head.weight';
 
-/** All parts, those that are quick first. Reads headers only. @throws SparseVilaError `ERR_CHECKPOINT_…` */
+/** All parts, the fast ones first. Reads headers only. @throws SparseVilaError `ERR_CHECKPOINT_…` */
 export function openParts(plan: Plan, { modules, tower, groupSize }: CheckedOptions): OpenPart[] {
   return (['tower', 'projector', 'decoder'] as const).map((name) => {
     const { folder } = plan.sources[name];
@@ -74,14 +74,14 @@ export function openParts(plan: Plan, { modules, tower, groupSize }: CheckedOpti
   });
 }
 
-/** The name in the files of a canonical name; the name itself where the files do not have it. */
+/** The name in the files for a canonical name; the name itself if the files do not have it. */
 export const fileName = ({ index }: OpenPart, name: string): string => index.find(name)?.name ?? name;
 
 /** f32 values of a canonical name. @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_NOT_FINITE` */
 export const floatsOf = ({ index }: OpenPart, name: string, shape: readonly number[]): Float32Array =>
   readFloats(index.plain(name, shape).entry);
 
-/** Linear layers of a part that stay in floating point, by their file names; of its whole folder those that no part uses. */
+/** Linear layers of a part that stay in floating point, by their file names, including those of its folder that no part uses. */
 export function floatLinears(open: OpenPart): { readonly own: string[]; readonly unread: string[] } {
   const { part, index, bits, head } = open;
   const layers = part.blocks.flatMap((at) => part.block.linears.map(({ name }) => `${at}${name}.weight`));
@@ -95,7 +95,7 @@ export function floatLinears(open: OpenPart): { readonly own: string[]; readonly
   };
 }
 
-/** The part of a plan. `group`: inputs that share a scale; 1 where no width has to be a multiple of anything. */
+/** A part of a plan. `group`: inputs that share a scale; 1 if widths need not be multiples. */
 export function partOf(plan: Plan, name: PartName, group: number): Part {
   return { decoder: decoderPart, tower: towerPart, projector: projectorPart }[name](plan, group);
 }
@@ -129,7 +129,7 @@ function causalAttention(config: DecoderConfig, positions: readonly Position[]):
 const fullAttention: BlockOps['attend'] = (q, k, v) => attention(q, k, v).out;
 
 /**
- * An MLP whose width is no multiple of the group (SigLIP-so400m's 4304) is widened with units that are always 0, which is the same function
+ * An MLP whose width is not a multiple of the group (SigLIP-so400m's 4304) is padded with units that are always 0, which is the same function
  * and needs no exceptions in configs.
  */
 function towerPart({ tower: config }: Plan, group: number): Part {
@@ -159,7 +159,7 @@ function towerAttention(config: TowerConfig, segment: Segment | undefined, block
   };
 }
 
-/** The width of the tower's MLP as whole groups need it. */
+/** The width of the tower's MLP, rounded up to whole groups. */
 export const widenedTower = (width: number, group: number): number => Math.ceil(width / group) * group;
 
 /** The layers of a tower's MLP whose outputs are its hidden units, by their names in the block. */
@@ -217,7 +217,7 @@ function drawEvenly(sequences: readonly Rows[], budget: number): Sampling {
   return { sampled, whole: new Set(), counts: { visual: total, text: 0 } };
 }
 
-/** What enters the first block for each picture. */
+/** The input of the first block for each picture. */
 export async function pictureRows({ name, block }: Part, pictures: PictureOptions): Promise<Rows[]> {
   const width = block.sites[0]?.width ?? 1;
   const rowsOf = (x: Float32Array): Rows => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) });

@@ -1,5 +1,5 @@
-// The pictures of a calibration set as the model sees them: what its tower makes of each, and what enters the tower's first block.
-// Memory: while pictures are read, the loaded model without its decoder.
+// The pictures of a calibration set in the model: the tower's output for each, and the input of the tower's first block.
+// Memory: the loaded model without its decoder, while pictures are read.
 
 import { SparseVilaError } from '../errors';
 import { assembleRows } from '../models/assemble';
@@ -16,13 +16,13 @@ import { type CalibrationSample, withSample } from './calibration';
 export interface PictureOptions {
   /** Folder of the checkpoint. */
   readonly model: string;
-  /** Their pictures are calibrated on. */
+  /** Samples whose pictures are used for calibration. */
   readonly samples: readonly CalibrationSample[];
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** What `see` makes of each picture, once each, with the loaded model. */
+/** The results of `see` for each distinct picture, with the loaded model. */
 async function fromPictures<T>(
   { model: folder, samples, signal, onProgress = () => undefined }: PictureOptions,
   see: (model: RowModel, path: string) => Promise<T>,
@@ -48,7 +48,7 @@ async function fromPictures<T>(
   }
 }
 
-/** What the model's tower makes of a picture. */
+/** The output of the model's tower for a picture. */
 export async function encodePicture(model: RowModel, path: string, signal?: AbortSignal): Promise<EncodedMedium> {
   const [medium] = await model.prepare([{ kind: 'image', image: path }], signal);
   return model.encode(medium as PreparedMedium, { pace: pacer(signal) });
@@ -69,7 +69,7 @@ async function encoded(
 
 /**
  * The tower's features of each picture, merged as the projector takes them, f32 [tokens, width].
- * @throws SparseVilaError `ERR_CALIBRATION` (no pictures, or one that cannot be read), and what loading throws; `signal.reason`
+ * @throws SparseVilaError `ERR_CALIBRATION` (no pictures, or one that cannot be read), and errors of loading; `signal.reason`
  */
 export const pictureFeatures = (options: PictureOptions): Promise<Float32Array[]> =>
   fromPictures(options, async (model, path) => {

@@ -1,6 +1,6 @@
-// Makes a quantised checkpoint from a float one, block by block: vision tower and projector first, which are quick, then the decoder, then
+// Makes a quantized checkpoint from a float one, block by block: vision tower and projector first, which are fast, then the decoder, then
 // all under the final name. Memory: while the calibration set is encoded, the embedding, tower and projector (the whole model where
-// answers have to be asked for); then one block in f32, as read and packed while calibration rows run through it, as read and two thirds
+// answers have to be generated); then one block in f32, as read and packed while calibration rows run through it, as read and two thirds
 // of it packed while it is searched. On top, in f32, `calibration rows x d` for the hidden states, `rows x (10 d + 5 ffn)` for the search,
 // and in f64 `512 x (3 d + ffn)`. Of a 7B model (d 3584, ffn 18944, 28 layers; `bench checkpoint`) with --samples 3 --rows 128 at most
 // 3.9 GB were resident.
@@ -27,13 +27,13 @@ export type { QuantizeOptions } from './options';
 
 export interface QuantizeResult {
   readonly out: string;
-  /** What the search did to each layer of the decoder; no errors for round-to-nearest. */
+  /** The results of the search for each layer of the decoder; no errors for round-to-nearest. */
   readonly layers: readonly { readonly layer: number; readonly errors: readonly GroupError[] }[];
-  /** Of the decoder. */
+  /** For the decoder. */
   readonly calibration: CalibrationCounts | undefined;
   /** Blocks that an earlier run had finished. */
   readonly resumed: number;
-  /** `images`: pictures calibrated on, 0 for round-to-nearest. `errors`: of each block that was searched, none in 8 bits. */
+  /** `images`: number of calibration pictures, 0 for round-to-nearest. `errors`: those of each searched block, none in 8 bits. */
   readonly tower:
     | { readonly blocks: number; readonly images: number; readonly errors: readonly (readonly GroupError[])[] }
     | undefined;
@@ -43,9 +43,9 @@ export interface QuantizeResult {
 }
 
 /**
- * Quantises a checkpoint folder into a new one. Interrupted, the same call continues where it was.
+ * Quantizes a checkpoint folder into a new one. After an interruption the same call continues.
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALIBRATION`, `ERR_QUANTIZE_SHAPE`, `ERR_ALREADY_QUANTIZED`, `ERR_NOT_FINITE`,
- *   `ERR_OUTPUT_EXISTS`, `ERR_RESUME_MISMATCH`, `ERR_BUSY`, `ERR_DISK_FULL`, and what loading throws; `signal.reason`
+ *   `ERR_OUTPUT_EXISTS`, `ERR_RESUME_MISMATCH`, `ERR_BUSY`, `ERR_DISK_FULL`, and errors of loading; `signal.reason`
  */
 export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> {
   const options = checkQuantizeOptions(given);
@@ -57,7 +57,7 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   const { signal } = given;
   const onProgress = guardedCallback('onProgress', given.onProgress ?? (() => undefined));
   const samples = spread(conversationsOf(options), options.samples);
-  // The output has to lie apart from what is read.
+  // The output must be outside of all inputs.
   const { model, calibration: set } = options;
   const work = openWorkFolder(options.out, keyOf(options, changed), set === undefined ? [model] : [model, set]);
   try {
@@ -80,7 +80,7 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   }
 }
 
-/** What the searches did to each group of matrices that is scaled together, with a name for people. */
+/** The results of the searches for each group of matrices that is scaled together, with readable names. */
 export function searchedGroups({ layers, tower, projector }: QuantizeResult): readonly GroupError[] {
   const named = (place: string, errors: readonly GroupError[]): GroupError[] =>
     errors.map((error) => ({ ...error, group: `${place}, ${error.group}` }));
@@ -91,7 +91,7 @@ export function searchedGroups({ layers, tower, projector }: QuantizeResult): re
   ];
 }
 
-/** Checks everything that can be known to be wrong before there is a folder. */
+/** Checks everything that can be checked before a folder is made. */
 function checkPart(plan: Plan, { part, index, bits, head }: OpenPart, options: CheckedOptions): void {
   const { folder, quantization } = plan.sources[part.name];
   if ((readQuantization(folder) ?? quantization) !== undefined) {
@@ -108,9 +108,9 @@ function checkPart(plan: Plan, { part, index, bits, head }: OpenPart, options: C
   );
 }
 
-/** The matrices [outputs, inputs] of a part against what the format can hold. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
+/** Checks the matrices [outputs, inputs] of a part against the limits of the format. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
 function checkShapes({ name, called, block, wide }: Part, { groupSize, format }: CheckedOptions): void {
-  // An MLP that is widened fits.
+  // A padded MLP fits.
   const fixed = block.linears.filter((one, i) => isDeepStrictEqual(one, wide.linears[i]));
   for (const { name: linear, rows, cols } of fixed) {
     if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
@@ -125,7 +125,7 @@ function checkShapes({ name, called, block, wide }: Part, { groupSize, format }:
   }
 }
 
-/** One folder has one quantization_config. */
+/** Checks that parts in one folder agree, because a folder has one quantization_config. */
 function checkFolders(changed: readonly OpenPart[]): void {
   const eight = changed.find(({ bits }) => bits === 8);
   const other = changed.find((part) => part !== eight && part.folder === eight?.folder);
@@ -134,13 +134,13 @@ function checkFolders(changed: readonly OpenPart[]): void {
   throw invalid('the tower', expected, '8 bits');
 }
 
-/** What is calibrated on; nothing where all is rounded to nearest. */
+/** The calibration set; empty if everything is rounded to nearest. */
 function conversationsOf({ calibration, method, tower, modules }: CheckedOptions): CalibrationSample[] {
   if (tower === undefined && (method === 'rtn' || modules.every((module) => module === 'head'))) return [];
   return calibration === undefined ? packagedScenes('calibration') : readCalibration(calibration);
 }
 
-/** A resumed run must have the same. */
+/** The inputs of a run, which must be equal when it is resumed. */
 function keyOf({ out: _, model: __, calibration, ...rest }: CheckedOptions, changed: readonly OpenPart[]): string {
   const set = calibration && createHash('sha256').update(readCalibrationText(calibration)).digest('hex');
   return runKey(

@@ -1,6 +1,6 @@
-// How much a quantised checkpoint differs from its float original, beside what rounding to nearest would have cost: features of the
-// tower and rows of the projector, hidden states after each layer, the next token's distribution along the float model's own answers, and answers, right and changed.
-// One model is in memory at a time; what the float one gave is held for a bounded number of conversations.
+// Compares a quantized checkpoint, and round-to-nearest, with the float original: features of the
+// tower and rows of the projector, hidden states after each layer, the next token's distribution along the float model's answers, and numbers of correct and changed answers.
+// One model is in memory at a time; the float model's results are held for a bounded number of conversations.
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,7 +19,7 @@ import { encodePicture } from './pictures';
 import { type QuantizeOptions, quantize } from './quantize';
 import type { GroupError } from './search';
 
-/** The checkpoint's options that rounding to nearest shares. A tower in 8 bits is the same in both. */
+/** The options that round-to-nearest shares with the checkpoint. A tower in 8 bits is the same in both. */
 type SharedOptions = Pick<
   QuantizeOptions,
   'model' | 'groupSize' | 'symmetric' | 'modules' | 'tower' | 'calibration' | 'samples' | 'rows'
@@ -27,16 +27,16 @@ type SharedOptions = Pick<
 
 export interface ReportOptions extends SharedOptions {
   readonly quantized: string;
-  /** JSON lines as for calibration, with `truth` where accuracy is wanted; default the packaged scenes that are not calibrated on. */
+  /** JSON lines as for calibration, with `truth` for accuracy; default the packaged scenes that are not used for calibration. */
   readonly evaluation?: string | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
 }
 
-/** One 4-bit model against the float one. */
+/** One 4-bit model compared with the float one. */
 export interface VariantReport {
-  readonly name: 'round-to-nearest' | 'quantised';
-  /** NMSE of what the tower gives for the pictures, and of what tower and projector make of them. */
+  readonly name: 'round-to-nearest' | 'quantized';
+  /** NMSE of the tower's features, and of the projector's rows, of the pictures. */
   readonly features: { readonly tower: number; readonly projector: number };
   /** Mean KL(float || this) of the next token, nats. */
   readonly kl: number;
@@ -44,7 +44,7 @@ export interface VariantReport {
   readonly tokens: number;
   /** Answers equal to the float model's. */
   readonly agreeing: number;
-  /** Answers equal to the truth, where it is known. */
+  /** Answers equal to the truth, if it is known. */
   readonly right: number;
 }
 
@@ -58,7 +58,7 @@ export interface Report {
 /** Conversations whose features, hidden states and logits are held. */
 const HELD = 32;
 
-/** What one model says to all questions, and its inner states along given answers. */
+/** One model's answers to all questions, and its hidden states along given answers. */
 interface Observation {
   readonly answers: readonly string[];
   /** Per picture of the held conversations. */
@@ -70,13 +70,13 @@ interface Observation {
   }[];
 }
 
-/** Compares. @throws what loading and quantising throw; `signal.reason` */
+/** Makes the report. @throws errors of loading and quantizing; `signal.reason` */
 export async function report(options: ReportOptions): Promise<Report> {
   const { quantized, evaluation, ...shared } = options;
   const samples = evaluation === undefined ? packagedScenes('evaluation') : readCalibration(evaluation);
   const turns = samples.flatMap((sample) => sample.turns);
   const float = await observe(options.model, samples, undefined, 'float', options);
-  const said = withAnswers(samples, float.answers);
+  const reference = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
   let folder: string | undefined;
   try {
@@ -85,9 +85,9 @@ export async function report(options: ReportOptions): Promise<Report> {
     await quantize({ ...shared, out: rtn, method: 'rtn', format: 'compressed-tensors' });
     for (const [name, source] of [
       ['round-to-nearest', rtn],
-      ['quantised', quantized],
+      ['quantized', quantized],
     ] as const) {
-      const observed = await observe(source, samples, said, name, options);
+      const observed = await observe(source, samples, reference, name, options);
       variants.push({ name, ...compare(float, observed), ...count(observed.answers, float.answers, turns) });
     }
   } catch (error) {
@@ -123,7 +123,7 @@ function withAnswers(samples: readonly CalibrationSample[], answers: readonly st
 async function observe(
   folder: string,
   samples: readonly CalibrationSample[],
-  said: readonly CalibrationSample[] | undefined,
+  reference: readonly CalibrationSample[] | undefined,
   name: string,
   { signal, onProgress = () => undefined }: ReportOptions,
 ): Promise<Observation> {
@@ -137,8 +137,8 @@ async function observe(
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
     const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];
-    for (const sample of (said ?? withAnswers(samples, answers)).slice(0, HELD)) {
-      for (const path of sample.images) pictures.push(await look(model, path, signal));
+    for (const sample of (reference ?? withAnswers(samples, answers)).slice(0, HELD)) {
+      for (const path of sample.images) pictures.push(await featuresAndRows(model, path, signal));
       traces.push(await trace(model, sample, signal));
     }
     return { answers, pictures, traces };
@@ -147,8 +147,8 @@ async function observe(
   }
 }
 
-/** What the model makes of a picture. */
-async function look(model: VisionLanguageModel, path: string, signal?: AbortSignal) {
+/** The model's features and rows of a picture. */
+async function featuresAndRows(model: VisionLanguageModel, path: string, signal?: AbortSignal) {
   const encoded = await encodePicture(model, path, signal);
   const projected = model.project(encoded.features, encoded.layout);
   try {
@@ -213,7 +213,7 @@ function logSoftmax(logits: Float32Array): Float64Array {
   return Float64Array.from(logits, (value) => value - top - Math.log(total));
 }
 
-/** The report as a table for people; `groups` are what the searches did, named. */
+/** Formats the report as a table; `groups` are the named results of the searches. */
 export function formatReport(result: Report, groups: readonly GroupError[]): string {
   const { questions, withTruth, float, variants } = result;
   const share = (part: number, whole: number): string => (whole === 0 ? '-' : `${((100 * part) / whole).toFixed(1)} %`);

@@ -1,5 +1,5 @@
-// Quantises one part block by block: calibration rows run through each float block, what its linear layers receive is seen, and then the
-// block is searched, rounded or smoothed. Finished blocks of an earlier run are only run through.
+// Quantizes one part block by block: calibration rows run through each float block while the inputs of its linear layers are recorded; then the
+// block is searched, rounded or smoothed. Blocks that an earlier run has finished only run.
 
 import type { WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
@@ -17,7 +17,7 @@ import { type GroupError, searchBlock } from './search';
 import { smoothBlock, takeLargest } from './smooth';
 import { collectStatistics, type Sampling } from './statistics';
 
-/** What the steps of one run share. */
+/** The settings that the steps of one run share. */
 export interface Run {
   readonly options: CheckedOptions;
   readonly samples: readonly CalibrationSample[];
@@ -27,7 +27,7 @@ export interface Run {
   readonly pace: () => Promise<void>;
 }
 
-/** What a finished block leaves in the work folder's record. */
+/** The record of a finished block in the work folder. */
 export interface Finished {
   readonly errors: readonly GroupError[];
   /** Calibration sequences. */
@@ -41,14 +41,14 @@ export function countFinished(work: WorkFolder, part: Part): number {
   return next < 0 ? steps.length : next;
 }
 
-/** What was calibrated on. */
+/** The calibration rows of a part. */
 export interface CalibrationCounts {
   readonly conversations: number;
   readonly visualRows: number;
   readonly textRows: number;
 }
 
-/** Quantises the blocks of a part from `first` on; the rows that it was calibrated on. */
+/** Quantizes the blocks of a part from `first` on; returns its calibration rows. */
 export async function quantizePart(run: Run, open: OpenPart, first: number): Promise<CalibrationCounts | undefined> {
   const { options, work, onProgress, pace } = run;
   const { part, bits } = open;
@@ -57,7 +57,7 @@ export async function quantizePart(run: Run, open: OpenPart, first: number): Pro
   const isCalibrated = options.method === 'awq' || bits === 8;
   const sequences = isCalibrated ? await sequencesOf(run, part) : [];
   const sampling = part.sample(sequences, options.rows);
-  const step = part.name === 'decoder' ? 'quantise layers' : `quantise ${part.name}`;
+  const step = part.name === 'decoder' ? 'quantize layers' : `quantize ${part.name}`;
   for (let i = isCalibrated ? 0 : first; i < total; i++) {
     const float = readBlock(part.block, (name, shape) => floatsOf(open, (part.blocks[i] as string) + name, shape));
     const weights = part.widen(float);
@@ -132,7 +132,7 @@ async function advance(
   }
 }
 
-/** Sees the inputs of a block's linear layers while calibration rows run through it, and then quantises it. */
+/** Records the inputs of a block's linear layers while calibration rows run through it, and then quantizes it. */
 interface Collector {
   see(sequence: number, site: string, input: Tensor): void;
   make(

@@ -1,4 +1,4 @@
-// AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding hurts the channels that
+// AWQ's search for per-channel scales: weights times s, their input divided by s, so that rounding affects the channels that
 // matter less. Source: AWQ (arXiv 2306.00978, section 3.2), AutoAWQ `awq/quantize/quantizer.py` (duo scaling).
 
 import type { Matrix } from '../checkpoint/round';
@@ -9,7 +9,7 @@ const { abs, max, min, sqrt } = Math;
 export const GRID = 20;
 const SMALLEST_SCALE = 1e-4;
 
-/** Mean over all rows of |w| / (max |w| of its quantisation group), per input channel of matrices that share an input. */
+/** Mean over all rows of |w| / (max |w| of its quantization group), per input channel of matrices that share an input. */
 export function meanShare(matrices: readonly Matrix[], group: number): Float64Array {
   const cols = matrices[0]?.cols ?? 0;
   const sums = new Float64Array(cols);
@@ -26,7 +26,7 @@ export function meanShare(matrices: readonly Matrix[], group: number): Float64Ar
 }
 
 /**
- * s = max(x^r / (w^(1 - r) + 1e-4), 1e-4), divided by sqrt(max s · min s); what is not finite becomes 1.
+ * s = max(x^r / (w^(1 - r) + 1e-4), 1e-4), divided by sqrt(max s · min s); values that are not finite become 1.
  * @param meanAbs mean |x| per channel
  * @param share as `meanShare`
  */
@@ -44,7 +44,7 @@ export function candidateScale(meanAbs: Float64Array, share: Float64Array, ratio
 
 export interface ScaleSearch {
   readonly scale: Float32Array;
-  /** Exponent of the best; undefined when no scaling was best. */
+  /** Exponent of the best scales; undefined if no scaling was best. */
   readonly ratio: number | undefined;
   readonly loss: number;
   /** Loss of rounding to nearest without scales. */
@@ -58,13 +58,13 @@ export interface ScaleSearchOptions {
   readonly tie?: ((values: Float64Array) => Float64Array) | undefined;
   /** Inputs that share a scale. */
   readonly group: number;
-  /** What rounding the matrices with scales `s` does to the inspected module's output. */
+  /** The loss in the inspected module's output after rounding the matrices with scales `s`. */
   readonly loss: (s: Float32Array) => number;
   readonly pace: () => Promise<void>;
 }
 
 /**
- * Tries the 20 candidates, and no scaling at all (as llm-compressor does), and keeps the one of least loss.
+ * Tries the 20 candidates, and no scaling at all (as llm-compressor does), and returns the one with the least loss.
  * @param matrices that share the input
  */
 export async function searchScale(matrices: readonly Matrix[], options: ScaleSearchOptions): Promise<ScaleSearch> {

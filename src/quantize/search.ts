@@ -1,4 +1,4 @@
-// AWQ on one block: scales for inputs that a layer before can take up, then clipped ranges and error feedback. What a rounded matrix costs
+// AWQ on one block: scales for inputs that a preceding layer can absorb, then clipped ranges and error feedback. The loss of a rounded matrix
 // is the error of its module's output on calibration rows. Knows no architecture and no files.
 // Source: AWQ (arXiv 2306.00978, section 3.2); AutoAWQ `awq/models/{llama,qwen2}.py` for the groups and the inspected modules.
 
@@ -23,7 +23,7 @@ import { searchScale } from './scale_search';
 import { dividedNorm } from './smooth';
 import type { BlockStatistics, SiteStatistics } from './statistics';
 
-/** What a group's rounding does to the output of its inspected module: squared error over squared output (NMSE). */
+/** The error of a group's rounding in the output of its inspected module: squared error over squared output (NMSE). */
 export interface GroupError {
   /** The name of the input that its linear layers share. */
   readonly group: string;
@@ -35,7 +35,7 @@ export interface GroupError {
   readonly ratio: number | null;
 }
 
-/** How norms and biases that have taken scales up are stored. */
+/** Data type of norms and biases that have absorbed scales. */
 export type VectorType = 'F16' | 'F32';
 
 export interface SearchOptions {
@@ -50,15 +50,15 @@ export interface SearchOptions {
 
 export interface SearchedBlock {
   readonly linears: Readonly<Record<string, QuantizedMatrix>>;
-  /** Norms and biases that have taken scales up, by their name in the block. */
+  /** Norms and biases that have absorbed scales, by their name in the block. */
   readonly vectors: Map<string, Float32Array>;
   readonly errors: readonly GroupError[];
 }
 
-/** What each site's input is divided by. */
+/** The scales by which each site's input is divided. */
 type Scales = Record<string, Float32Array>;
 
-/** All groups are searched on the original weights, then applied together, then refined one after the other. */
+/** Searches all groups on the original weights, applies them together, then refines them one after the other. */
 export async function searchBlock(
   block: Block,
   weights: BlockWeights,
@@ -119,15 +119,15 @@ async function searchSite(
   const tie = rowOf && ((values: Float64Array) => tied(values, rowOf));
   const search = { meanAbs, tie, group: round.group, loss: measure, pace };
   const { scale, ratio, plainLoss: rtn } = await searchScale(matrices, search);
-  // As f32 a vector that takes nothing up stays what it is.
+  // In f32, a vector that absorbs nothing does not change.
   if (vectors === 'F32') return { scale: ratio === undefined ? undefined : scale, ratio, rtn };
   const norm = 'norm' in absorbedBy ? norms[absorbedBy.norm] : undefined;
   return { scale: norm === undefined ? scale : storable(scale, norm), ratio, rtn };
 }
 
 /**
- * Scales as a norm that is stored as binary16 can hold them: s is taken from the stored quotient, so that the product of norm and weights
- * is what it was.
+ * Scales that a norm stored as binary16 can hold: s is computed from the stored quotient, so that the product of norm and weights
+ * does not change.
  */
 function storable(scale: Float32Array, { weight }: Norm): Float32Array {
   return scale.map((s, c) => {
@@ -138,7 +138,7 @@ function storable(scale: Float32Array, { weight }: Norm): Float32Array {
 
 /**
  * Each value replaced by the mean over the channels made of the same row: under grouped queries v can absorb only scales that query heads
- * share. (AutoAWQ leaves o alone then; llm-compressor folds like this.)
+ * share. (AutoAWQ does not scale o then; llm-compressor does the same as here.)
  */
 function tied(values: Float64Array, rowOf: Int32Array): Float64Array {
   const sums = new Map<number, { sum: number; count: number }>();
@@ -152,7 +152,7 @@ function tied(values: Float64Array, rowOf: Int32Array): Float64Array {
   });
 }
 
-/** A function from a linear layer to how its matrix is scaled: columns times its own input's scales, rows divided by those it absorbs. */
+/** A function that returns the scaling of a linear layer's matrix: columns times its input's scales, rows divided by those it absorbs. */
 function scalingOf({ sites }: Block, scales: Scales): (name: string) => Scaling {
   return (name) => {
     const input = sites.find(({ linears }) => linears.includes(name));
@@ -170,7 +170,7 @@ function perRow(scale: Float32Array, rowOf: Int32Array): Float32Array {
   return rows;
 }
 
-/** Norms and biases divided by the scales that they take up. */
+/** Norms and biases divided by the scales that they absorb. */
 function scaledVectors(block: Block, { norms, biases }: BlockWeights, scales: Scales): Map<string, Float32Array> {
   const made = new Map<string, Float32Array>();
   const scaling = scalingOf(block, scales);
@@ -201,7 +201,7 @@ interface Refinement {
 }
 
 /**
- * Clips ranges and rounds with feedback, matrix by matrix, keeping each where it helps: both see one matrix, and what counts is
+ * Clips ranges and rounds with feedback, matrix by matrix, keeping each change if it helps: both see one matrix, but the criterion is
  * the module's output. Changes `quantized`; returns its loss.
  */
 async function refine(
@@ -234,7 +234,7 @@ async function refine(
     for (const [i, name] of names.entries()) {
       const [matrix, by] = [weights.linears[name] as Matrix, scaling(name)];
       const s = by.columns ?? new Float32Array(gram.width).fill(1);
-      // q and k are not clipped: their errors meet in a product, which the search does not see.
+      // q and k are not clipped, because their errors combine in a product, which the search does not see.
       if (!mixesRows || i === 2) {
         const limits = clipLimits(matrix, round, by, gramsOf(gram, s, round.group));
         await attempt(i, quantizeMatrix(matrix, round, by, limits));

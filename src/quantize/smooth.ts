@@ -1,12 +1,12 @@
 // SmoothQuant: moves the difficulty of rounding from activations to weights. Inputs of a product are divided by s per channel,
-// which the norm before it takes up, and the weights multiplied by it; and rounding to 8 bits with one scale per output.
-// Out-projection and the last layer of the MLP, which no norm feeds, are rounded plainly. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
+// which the preceding norm absorbs, and the weights multiplied by s; then weights are rounded to 8 bits with one scale per output.
+// Out-projection and the last layer of the MLP, which do not follow a norm, are rounded without smoothing. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
 
 import { type Matrix, roundEven } from '../checkpoint/round';
 import type { Block } from '../models/blocks';
 import type { BlockWeights, Norm } from './block_weights';
 
-/** Below this, neither a weight column's largest value nor a scale goes. */
+/** Lower bound of a weight column's largest value and of a scale. */
 const SMALLEST = 1e-5;
 const ALPHA = 0.5;
 
@@ -53,7 +53,7 @@ export function multipliedInputs({ rows, cols, values }: Matrix, s: Float32Array
   return { rows, cols, values: values.map((value, i) => value * (s[i % cols] as number)) };
 }
 
-/** Rounds each row to max|w| / 127 times -127 .. 127, ties to even, in f32 throughout: what `packInt8` does with floats. */
+/** Rounds each row to max|w| / 127 times -127 .. 127, ties to even, in f32, as `packInt8` does with floats. */
 export function roundToInt8({ rows, cols, values }: Matrix): Int8Matrix {
   const q = new Int8Array(rows * cols);
   const scale = new Float32Array(rows);
@@ -74,7 +74,7 @@ export interface SmoothedBlock {
   readonly vectors: Map<string, Float32Array>;
 }
 
-/** A block in 8 bits. `largest`: per site that a norm feeds, max|x_c| over the calibration set. */
+/** A block in 8 bits. `largest`: per site after a norm, max|x_c| over the calibration set. */
 export function smoothBlock(
   { sites }: Pick<Block, 'sites'>,
   { linears, norms }: BlockWeights,

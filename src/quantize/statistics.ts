@@ -1,6 +1,6 @@
-// What a search needs to know of a block's activations: each input channel's mean magnitude and how channels move together over
-// all calibration rows, and the inputs themselves of a bounded number of rows. Visual and text rows count alike, because in most
-// conversations pictures have many more rows than words and would otherwise be all that counts.
+// Statistics of a block's activations for a search: each input channel's mean magnitude and the channels' correlations over
+// all calibration rows, and the inputs themselves for a bounded number of rows. Visual and text rows have equal weight, because in most
+// conversations pictures have many more rows than text and would otherwise dominate.
 
 import type { BlockSite } from '../models/blocks';
 import { floats } from '../ops/run';
@@ -10,7 +10,7 @@ import { addToGram, emptyGram, type Gram } from './gram';
 
 const { abs, floor, max, min } = Math;
 
-/** Which rows of a sequence are visual. */
+/** Whether each row of a sequence is visual. */
 type Kinds = Pick<Sequence, 'visual'>;
 
 /** Rows of one site, f32 [rows, width], each with its share of the loss. */
@@ -20,22 +20,22 @@ export interface Rows {
   readonly width: number;
   /** Sums to 1. */
   readonly weights: Float32Array;
-  /** The sequence that these rows are, where they are one. */
+  /** The sequence of these rows, if they are a whole one. */
   readonly sequence?: number;
 }
 
 export interface SiteStatistics {
   /** Mean |x| per channel. */
   readonly meanAbs: Float64Array;
-  /** Of all rows. */
+  /** The Gram matrix of all rows. */
   readonly gram: Gram;
-  /** The inputs that are held: whole sequences where rows are mixed, else the sampled rows together. */
+  /** The held inputs: whole sequences if the module mixes rows, else the sampled rows together. */
   readonly held: readonly Rows[];
 }
 
 export type BlockStatistics = Readonly<Record<string, SiteStatistics>>;
 
-/** Which rows of the calibration set are kept. The same for all blocks. */
+/** The rows of the calibration set that are kept, equal for all blocks. */
 export interface Sampling {
   /** Per sequence, ascending. */
   readonly sampled: readonly Int32Array[];
@@ -49,7 +49,7 @@ function countKinds(sequences: readonly Kinds[]): { visual: number; text: number
   return counts;
 }
 
-/** Draws at most `budget` rows, half visual and half text where there are enough, and whole sequences of that many rows. */
+/** Draws at most `budget` rows, half visual and half text if there are enough, and whole sequences of that many rows. */
 export function drawSampling(sequences: readonly Kinds[], budget: number): Sampling {
   const counts = countKinds(sequences);
   const half = floor(budget / 2);
@@ -69,7 +69,7 @@ export function drawSequences(sequences: readonly Kinds[], budget: number): Samp
   return { sampled, whole, counts: countKinds(sequences) };
 }
 
-/** A function that says yes `draw` times in `total` calls, evenly spread. */
+/** A function that returns true `draw` times in `total` calls, evenly spread. */
 function strided(total: number, draw: number): () => boolean {
   let i = 0;
   return () => {

@@ -152,8 +152,10 @@ export function writeError(error: unknown, file: string): unknown {
 
 /** The error of a program that ended because the disk is full, judged by its last lines or the disk of `folder`; else undefined. */
 export function fullDiskIn(lines: readonly string[], folder: string): SparseVilaError | undefined {
-  const said = lines.some((line) => /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line));
-  return said || isFull(folder) ? diskFull(folder, 'no space is left on this disk') : undefined;
+  const isReported = lines.some((line) =>
+    /no space left on device|disk quota exceeded|\[Errno 28\]|ENOSPC/i.test(line),
+  );
+  return isReported || isFull(folder) ? diskFull(folder, 'no space is left on this disk') : undefined;
 }
 
 /** Whether less than 64 KiB are free: CMake's own messages do not report a full disk. */

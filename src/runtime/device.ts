@@ -109,18 +109,21 @@ export function requestedLibrary(
   return findDeviceLibrary(requested === 'standin' ? 'standin' : 'gpu', libtensorflow, env);
 }
 
-/** Why TensorFlow is on the CPU. `said` is the library's message when it was loaded; empty if it was not. */
-export function cpuReason(requested: DeviceRequest, facts: GpuFacts, said: string): Reason {
+/** Why TensorFlow is on the CPU. `libraryReport` is the library's message when it was loaded; empty if it was not. */
+export function cpuReason(requested: DeviceRequest, facts: GpuFacts, libraryReport: string): Reason {
   if (requested === 'cpu') return { why: 'SPARSEVILA_DEVICE=cpu' };
   if (requested === 'standin') {
     const advice = 'It is for the tests: `npm test` builds it.';
-    return { why: said || 'the stand-in of the GPU is not built', advice };
+    return { why: libraryReport || 'the stand-in of the GPU is not built', advice };
   }
   const { nvidia, library, failure, cuda } = facts;
   const amiss = unsupportedReason(nvidia, cuda);
   if (amiss !== undefined) return amiss;
   if (library !== undefined) {
-    return { why: said || 'the GPU library found no device', advice: 'See `nvidia-smi`, and CUDA_VISIBLE_DEVICES.' };
+    return {
+      why: libraryReport || 'the GPU library found no device',
+      advice: 'See `nvidia-smi`, and CUDA_VISIBLE_DEVICES.',
+    };
   }
   if (failure !== undefined) {
     const [first = ''] = failure.message.split('\n');

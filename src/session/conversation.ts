@@ -110,17 +110,21 @@ export function startConversation(cache: KvCache): Conversation {
   };
 }
 
-/** A new conversation in the state of `c`, with a copy of its cache. Marks of `c` are not valid for it. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
-export function forkConversation(c: Conversation): Conversation {
+/** A new conversation in the state of another, with a copy of its cache. Marks of the other are not valid for it. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+export function forkConversation(conversation: Conversation): Conversation {
   return {
-    ...startConversation(c.cache.fork()),
-    layers: c.layers.map(({ length, visual, tokens }) => ({ length, visual: [...visual], tokens: [...tokens] })),
-    nextPosition: c.nextPosition,
-    places: [...c.places],
-    media: [...c.media],
-    ids: [...c.ids],
-    items: [...c.items],
-    script: c.script,
+    ...startConversation(conversation.cache.fork()),
+    layers: conversation.layers.map(({ length, visual, tokens }) => ({
+      length,
+      visual: [...visual],
+      tokens: [...tokens],
+    })),
+    nextPosition: conversation.nextPosition,
+    places: [...conversation.places],
+    media: [...conversation.media],
+    ids: [...conversation.ids],
+    items: [...conversation.items],
+    script: conversation.script,
   };
 }
 
@@ -135,26 +139,28 @@ export function lengthOf({ layers }: Conversation): number {
 }
 
 /** The places of a layer's visual rows, starting at the from-th. */
-export function placesOf(c: Conversation, layer: number, from = 0): VisualPlace[] {
-  return (c.layers[layer]?.tokens ?? []).slice(from).map((token) => c.places[token] as VisualPlace);
+export function placesOf(conversation: Conversation, layer: number, from = 0): VisualPlace[] {
+  return (conversation.layers[layer]?.tokens ?? [])
+    .slice(from)
+    .map((token) => conversation.places[token] as VisualPlace);
 }
 
 /** A mark of the present state. */
-export function pointAt(c: Conversation): Point {
-  const { nextPosition, script, rewinds } = c;
-  const layers = c.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
+export function pointAt(conversation: Conversation): Point {
+  const { nextPosition, script, rewinds } = conversation;
+  const layers = conversation.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
   const counts = {
     nextPosition,
-    visual: c.places.length,
-    media: c.media.length,
-    ids: c.ids.length,
-    items: c.items.length,
+    visual: conversation.places.length,
+    media: conversation.media.length,
+    ids: conversation.ids.length,
+    items: conversation.items.length,
   };
-  return { of: c, rewinds, length: lengthOf(c), layers, ...counts, script };
+  return { of: conversation, rewinds, length: lengthOf(conversation), layers, ...counts, script };
 }
 
-export function mark(c: Conversation): Mark {
-  const point = pointAt(c);
+export function mark(conversation: Conversation): Mark {
+  const point = pointAt(conversation);
   const layers = Object.freeze(point.layers.map((layer) => Object.freeze({ ...layer })));
   const made: Mark = Object.freeze({ length: point.length, layers });
   POINTS.set(made, point);
@@ -172,38 +178,38 @@ export function pointOf(mark: unknown): Point {
 }
 
 /** Removes everything after `to`. @throws SparseVilaError `ERR_MARK` for a point of another conversation or one that no longer exists. */
-export function rewind(c: Conversation, to: Point): void {
-  const length = lengthOf(c);
-  const gone = c.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
-  if (to.of !== c || gone) {
+export function rewind(conversation: Conversation, to: Point): void {
+  const length = lengthOf(conversation);
+  const gone = conversation.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
+  if (to.of !== conversation || gone) {
     throw new SparseVilaError(
       'ERR_MARK',
       `Expected a mark of the ${length} rows of this conversation, received one at row ${to.length} ` +
-        `${to.of === c ? 'that the session was rewound behind' : 'of another session'}. Take a new one.`,
+        `${to.of === conversation ? 'that the session was rewound behind' : 'of another session'}. Take a new one.`,
     );
   }
-  for (const [i, layer] of c.layers.entries()) {
+  for (const [i, layer] of conversation.layers.entries()) {
     const at = to.layers[i] as Point['layers'][number];
     layer.length = at.length;
     layer.visual.length = at.visual;
     layer.tokens.length = at.visual;
   }
-  c.cache.truncate(to.layers.map((layer) => layer.length));
-  c.nextPosition = to.nextPosition;
-  c.places.length = to.visual;
-  c.media.length = to.media;
-  c.ids.length = to.ids;
-  c.items.length = to.items;
-  c.script = to.script;
-  while ((c.cuts.at(-1)?.length ?? -1) >= to.length) c.cuts.pop();
-  c.cuts.push({ length: to.length, rewind: ++c.rewinds });
+  conversation.cache.truncate(to.layers.map((layer) => layer.length));
+  conversation.nextPosition = to.nextPosition;
+  conversation.places.length = to.visual;
+  conversation.media.length = to.media;
+  conversation.ids.length = to.ids;
+  conversation.items.length = to.items;
+  conversation.script = to.script;
+  while ((conversation.cuts.at(-1)?.length ?? -1) >= to.length) conversation.cuts.pop();
+  conversation.cuts.push({ length: to.length, rewind: ++conversation.rewinds });
 }
 
 /** The point at which the first `count` items of a conversation end. Messages stay, and rows that methods have dropped stay dropped. */
-export function pointBefore(c: Conversation, count: number): Point {
+export function pointBefore(conversation: Conversation, count: number): Point {
   let [text, visual, advance] = [0, 0, 0];
 
-  for (const item of c.items.slice(0, count)) {
+  for (const item of conversation.items.slice(0, count)) {
     if (typeof item === 'number') text++;
     else {
       text += item.around;
@@ -211,31 +217,40 @@ export function pointBefore(c: Conversation, count: number): Point {
       advance += item.advance;
     }
   }
-  const layers = c.layers.map(({ tokens }) => {
+  const layers = conversation.layers.map(({ tokens }) => {
     const own = tokens.findIndex((token) => token >= visual);
     const held = own < 0 ? tokens.length : own;
     return { length: text + held, visual: held };
   });
   const length = layers.reduce((most, layer) => Math.max(most, layer.length), 0);
-  const { rewinds, script } = c;
-  const counts = { nextPosition: text + advance, visual, media: c.media.length, ids: c.ids.length, items: count };
-  return { of: c, rewinds, length, layers, ...counts, script };
+  const { rewinds, script } = conversation;
+  const counts = {
+    nextPosition: text + advance,
+    visual,
+    media: conversation.media.length,
+    ids: conversation.ids.length,
+    items: count,
+  };
+  return { of: conversation, rewinds, length, layers, ...counts, script };
 }
 
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` if `rows` more rows, which take `positions` positions, and one answer token do not fit */
 export function checkRoom(
-  c: Conversation,
+  conversation: Conversation,
   rows: number,
   positions: number,
   known = '',
-  from: Pick<Point, 'length' | 'nextPosition'> = { length: lengthOf(c), nextPosition: c.nextPosition },
+  from: Pick<Point, 'length' | 'nextPosition'> = {
+    length: lengthOf(conversation),
+    nextPosition: conversation.nextPosition,
+  },
 ): void {
   const { length } = from;
   const needed = Math.max(length + rows, from.nextPosition + positions) + 1;
-  if (needed <= c.capacity) return;
+  if (needed <= conversation.capacity) return;
   throw new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
     `The conversation needs ${known === '' ? '' : `${known} `}${needed} tokens of context (${length} so far, ${rows} in this turn, 1 for an answer) but has ` +
-      `${c.capacity}. Ask in a new session, rewind, forget each turn's text (history: 'forget'), use fewer images, or raise contextLength.`,
+      `${conversation.capacity}. Ask in a new session, rewind, forget each turn's text (history: 'forget'), use fewer images, or raise contextLength.`,
   );
 }

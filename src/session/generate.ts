@@ -34,7 +34,7 @@ export interface GenerateOptions {
  */
 export async function* generate(
   model: VisionLanguageModel,
-  c: Conversation,
+  conversation: Conversation,
   view: TurnView,
   sampler: Sampler,
   first: Tensor,
@@ -52,9 +52,9 @@ export async function* generate(
   let finish: FinishReason = 'length';
   let cut = false; // true after a stop string: the text that the matcher holds back is not part of the answer
   try {
-    while (tokens < maxTokens && Math.max(lengthOf(c), c.nextPosition) < c.capacity) {
+    while (tokens < maxTokens && Math.max(lengthOf(conversation), conversation.nextPosition) < conversation.capacity) {
       const begin = performance.now();
-      const id = choose(sampler, scores, c.ids);
+      const id = choose(sampler, scores, conversation.ids);
       if (model.stopIds.includes(id)) {
         finish = 'stop';
         break;
@@ -64,7 +64,7 @@ export async function* generate(
         break;
       }
       tokens++;
-      c.ids.push(id);
+      conversation.ids.push(id);
       pending = [id];
       const { emit, stopped } = matcher.push(stream.push(id));
       if (emit !== '') yield emit;
@@ -75,7 +75,7 @@ export async function* generate(
       }
       if (tokens === maxTokens) break;
       scores.dispose();
-      scores = await step(model, c, view, id, pace);
+      scores = await step(model, conversation, view, id, pace);
       pending = [];
       steps++;
       ms += performance.now() - begin;
@@ -86,7 +86,7 @@ export async function* generate(
     return { finish, tokens, steps, ms };
   } finally {
     scores.dispose();
-    c.script = { ...c.script, pending };
+    conversation.script = { ...conversation.script, pending };
   }
 }
 
@@ -114,19 +114,19 @@ function choose(sampler: Sampler, scores: Tensor, history: readonly number[]): n
 /** Runs one token through the decoder; returns the next scores, f32 [1, v]. */
 async function step(
   model: VisionLanguageModel,
-  c: Conversation,
+  conversation: Conversation,
   view: TurnView,
   id: number,
   pace: () => Promise<void>,
 ): Promise<Tensor> {
   const x = model.decoder.embed([id]);
   try {
-    const segment = { cache: c.cache, positions: [c.nextPosition], views: view.layers };
+    const segment = { cache: conversation.cache, positions: [conversation.nextPosition], views: view.layers };
     const y = await model.decoder.forward(x, [segment], { pace });
     try {
-      for (const layer of c.layers) layer.length++;
-      c.nextPosition++;
-      c.items.push(id);
+      for (const layer of conversation.layers) layer.length++;
+      conversation.nextPosition++;
+      conversation.items.push(id);
       return model.decoder.scores(y, [0]);
     } finally {
       y.dispose();

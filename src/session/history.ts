@@ -28,12 +28,12 @@ export function checkMessages(messages: unknown): CheckedMessage[] {
   if (list === undefined) throw invalidOption('open', 'a list of messages', received(messages));
   const checked = list.map(checkMessage);
   const dialogue = checked[0]?.role === 'system' ? checked.slice(1) : checked;
-  const odd = dialogue.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
-  if (odd >= 0) {
+  const misplaced = dialogue.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
+  if (misplaced >= 0) {
     throw invalidOption(
       'open',
       'user and assistant in turn, after a system message or none,',
-      `${dialogue[odd]?.role} for message ${odd + checked.length - dialogue.length}`,
+      `${dialogue[misplaced]?.role} for message ${misplaced + checked.length - dialogue.length}`,
     );
   }
   if (dialogue.length % 2 === 0) return checked;
@@ -69,7 +69,7 @@ export async function openHistory(
   system: string | undefined,
   messages: readonly CheckedMessage[],
 ): Promise<void> {
-  const { conversation: c, pace, signal } = context;
+  const { conversation, pace, signal } = context;
   signal?.throwIfAborted();
   const opening: Turn[] =
     system === undefined || messages[0]?.role === 'system' ? [] : [{ role: 'system', parts: [system] }];
@@ -78,7 +78,7 @@ export async function openHistory(
   for (const { role, parts } of messages) {
     const inputs = parts.filter((part) => typeof part !== 'string');
     const prepared = await prepareMedia(context, inputs);
-    const first = c.media.length + media.length;
+    const first = conversation.media.length + media.length;
     append(
       media,
       prepared.map((medium) => ({ prepared: medium, first })),
@@ -90,6 +90,6 @@ export async function openHistory(
     });
     await pace();
   }
-  append(c.media, media);
-  c.script = { turns, open: [], text: '', pending: [] };
+  append(conversation.media, media);
+  conversation.script = { turns, open: [], text: '', pending: [] };
 }

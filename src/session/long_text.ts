@@ -18,7 +18,7 @@ export function isLong(text: string): boolean {
  * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` as soon as the bound does not fit; whatever `pace` throws
  */
 export async function checkLength(
-  c: Conversation,
+  conversation: Conversation,
   text: string,
   { encode }: Pick<Tokenizer, 'encode'>,
   pace: () => Promise<void>,
@@ -29,7 +29,7 @@ export async function checkLength(
     const piece = text.slice(begin, begin + PIECE);
     const ids = encode(piece, { plain: [{ begin: 0, end: piece.length }], continues: true });
     rows += Math.max(0, ids.length - SLACK);
-    checkRoom(c, rows, rows, 'at least');
+    checkRoom(conversation, rows, rows, 'at least');
     await pace();
   }
 }

@@ -119,8 +119,8 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
 /** Checks and copies the options of a question. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
-  const films = videos && Array.from(videos, copyOf);
-  const lists = { ...(images && { images: Array.from(images) }), ...(films && { videos: films }) };
+  const videoCopies = videos && Array.from(videos, copyOf);
+  const lists = { ...(images && { images: Array.from(images) }), ...(videoCopies && { videos: videoCopies }) };
   return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
 }
 

@@ -11,17 +11,17 @@ import { checkSelection } from './selection';
  */
 export function retrievePermanently(
   { name, retrieve }: SparsityMethod,
-  c: Conversation,
+  conversation: Conversation,
   relevance: readonly Float32Array[],
   { before, anchor }: { before: Point; anchor: Point },
 ): Point {
-  if (retrieve?.permanent !== true || c.places.length === before.visual) return anchor;
+  if (retrieve?.permanent !== true || conversation.places.length === before.visual) return anchor;
   const layers = anchor.layers.map(({ length, visual }, i) => {
     const old = before.layers[i]?.visual ?? 0;
-    const places = placesOf(c, i, old);
+    const places = placesOf(conversation, i, old);
     const scores = (relevance[i] as Float32Array).slice(old);
     const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places), places.length);
-    if (kept.length < places.length) keepVisual(c, i, { old, kept });
+    if (kept.length < places.length) keepVisual(conversation, i, { old, kept });
     const left = old + kept.filter((at) => old + at < visual).length;
     return { length: length - (visual - left), visual: left };
   });
@@ -29,15 +29,15 @@ export function retrievePermanently(
 }
 
 /** Keeps the `kept` ones of a layer's visual rows, counted from the old-th. */
-function keepVisual(c: Conversation, i: number, { old, kept }: { old: number; kept: Int32Array }): void {
-  const layer = c.layers[i] as CacheLayer;
+function keepVisual(conversation: Conversation, i: number, { old, kept }: { old: number; kept: Int32Array }): void {
+  const layer = conversation.layers[i] as CacheLayer;
   const { visual, tokens, length } = layer;
   const begin = visual[old] as number;
   const stays = new Uint8Array(length - begin).fill(1);
   for (const row of visual.slice(old)) stays[row - begin] = 0;
   for (const at of kept) stays[(visual[old + at] as number) - begin] = 1;
   const rows = Int32Array.from(stays.keys()).filter((row) => stays[row] === 1);
-  c.cache.keep(i, begin, rows);
+  conversation.cache.keep(i, begin, rows);
   const moved = new Map(Array.from(rows, (row, to) => [begin + row, begin + to]));
   for (const [to, at] of kept.entries()) {
     visual[old + to] = moved.get(visual[old + at] as number) as number;

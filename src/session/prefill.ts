@@ -44,7 +44,7 @@ export async function prefill(
   media: ReadonlyMap<number, PrunedMedium>,
   afterOpening: () => void,
 ): Promise<{ scores: Tensor; relevance: readonly Float32Array[] }> {
-  const { conversation: c, method, model } = context;
+  const { conversation, method, model } = context;
   const all = [...media.values()];
   const kept = all.reduce((sum, medium) => sum + medium.kept.length, 0);
   const around = all.flatMap(({ layout }) => layout.runs.map((run) => rowsAround(model, run)));
@@ -54,7 +54,7 @@ export async function prefill(
   const rule = positionRule(model, method);
   const advances = all.flatMap((medium) => medium.layout.runs.map((run) => advanceOfKept(medium, run, rule)));
   checkRoom(
-    c,
+    conversation,
     kept + texts,
     advances.reduce((sum, advance) => sum + advance, texts),
   );
@@ -62,16 +62,16 @@ export async function prefill(
   try {
     const run = startRun(context, rows, prompt.question.length);
     const scores = await runRows(context, run);
-    appendRows(c, run, { from: 0, to: run.question });
-    append(c.places, rows.places);
-    append(c.items, rows.items.slice(0, -prompt.question.length));
-    append(c.ids, rows.ids.slice(0, -prompt.question.length));
-    c.nextPosition += rows.advance - prompt.question.length;
+    appendRows(conversation, run, { from: 0, to: run.question });
+    append(conversation.places, rows.places);
+    append(conversation.items, rows.items.slice(0, -prompt.question.length));
+    append(conversation.ids, rows.ids.slice(0, -prompt.question.length));
+    conversation.nextPosition += rows.advance - prompt.question.length;
     afterOpening();
-    appendRows(c, run, { from: run.question, to: rows.positions.length });
-    append(c.ids, prompt.question);
-    append(c.items, prompt.question);
-    c.nextPosition += prompt.question.length;
+    appendRows(conversation, run, { from: run.question, to: rows.positions.length });
+    append(conversation.ids, prompt.question);
+    append(conversation.items, prompt.question);
+    conversation.nextPosition += prompt.question.length;
     return { scores, relevance: run.relevance };
   } finally {
     rows.x.dispose();
@@ -126,7 +126,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
 
 /** Runs the kept rows through the layers of a stage. Returns their hidden states; after the last layer only those of the last chunk. */
 async function runStage(
-  { conversation: c, model, pace }: PrefillContext,
+  { conversation, model, pace }: PrefillContext,
   run: Run,
   x: Tensor,
   stage: Stage,
@@ -134,7 +134,7 @@ async function runStage(
   const { tf } = start();
   const { rows, kept } = run;
   const { from, to, scored } = stage;
-  const { scores, onColumns } = columnSums(c, run, stage);
+  const { scores, onColumns } = columnSums(conversation, run, stage);
   const gone = rows.positions.length - kept.length;
   const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
   const outputs: Tensor[] = [];
@@ -143,7 +143,7 @@ async function runStage(
       const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      const segment = { cache: c.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
+      const segment = { cache: conversation.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
       try {
         outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
       } finally {
@@ -159,20 +159,25 @@ async function runStage(
 
 /** The attention that the turn's visual rows receive from the last row in the layer that x, all kept rows, enters next. */
 async function lookAhead(
-  { conversation: c, model, pace }: PrefillContext,
+  { conversation, model, pace }: PrefillContext,
   { rows, kept, isVisual }: Run,
   x: Tensor,
   layer: number,
 ): Promise<Float32Array> {
   const { tf } = start();
-  const before = c.layers[layer]?.length ?? 0;
+  const before = conversation.layers[layer]?.length ?? 0;
   let columns = new Float32Array();
-  c.cache.reserve(kept.length, { from: layer, to: layer + 1 });
+  conversation.cache.reserve(kept.length, { from: layer, to: layer + 1 });
   for (const { begin, end } of chunks(kept.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
     try {
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      columns = model.decoder.look(layer, part, { cache: c.cache, positions }, before + begin) as typeof columns;
+      columns = model.decoder.look(
+        layer,
+        part,
+        { cache: conversation.cache, positions },
+        before + begin,
+      ) as typeof columns;
     } finally {
       part.dispose();
     }
@@ -196,13 +201,13 @@ function chunks(n: number, cuts: readonly number[]): { begin: number; end: numbe
 }
 
 /** Sums attention columns over a stage: the relevance over the window's rows, per layer; the scores over the scored rows, for the turn's visual rows. */
-function columnSums(c: Conversation, { rows, kept, isVisual, question, window, ...run }: Run, stage: Stage) {
+function columnSums(conversation: Conversation, { rows, kept, isVisual, question, window, ...run }: Run, stage: Stage) {
   const t = rows.positions.length;
   const own = Array.from(kept.keys()).filter((i) => isVisual[kept[i] as number] === 1);
   const scores = new Float32Array(own.length);
   for (let layer = stage.from; layer < stage.to; layer++) {
     run.written[layer] = kept;
-    run.relevance[layer] = new Float32Array((c.layers[layer] as CacheLayer).visual.length + own.length);
+    run.relevance[layer] = new Float32Array((conversation.layers[layer] as CacheLayer).visual.length + own.length);
   }
   const add = (sums: Float32Array, share: number, values: (i: number) => number): void => {
     for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + values(i) * share;
@@ -213,7 +218,7 @@ function columnSums(c: Conversation, { rows, kept, isVisual, question, window, .
     const isScored = stage.scored.includes(row);
     if (row < question || !(isRelevant || isScored)) return undefined;
     return (layer, columns) => {
-      const { length, visual } = c.layers[layer] as CacheLayer;
+      const { length, visual } = conversation.layers[layer] as CacheLayer;
       const ownColumn = (i: number): number => columns[length + (own[i] as number)] as number;
       if (isScored) add(scores, n / stage.scored.length, ownColumn);
       const of = (i: number): number =>
@@ -226,13 +231,13 @@ function columnSums(c: Conversation, { rows, kept, isVisual, question, window, .
 
 /** Adds rows from .. to - 1 of a prefill, which are in the cache already, to the conversation. */
 function appendRows(
-  c: Conversation,
+  conversation: Conversation,
   { rows, isVisual, written }: Run,
   { from, to }: { from: number; to: number },
 ): void {
-  const firstToken = c.places.length;
+  const firstToken = conversation.places.length;
   const tokenOf = new Map(rows.visual.filter((row) => row >= from && row < to).map((row, i) => [row, firstToken + i]));
-  for (const [i, layer] of c.layers.entries()) {
+  for (const [i, layer] of conversation.layers.entries()) {
     for (const row of written[i] ?? []) {
       if (row < from || row >= to) continue;
       if (isVisual[row] === 1) {

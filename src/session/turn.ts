@@ -89,19 +89,24 @@ export async function* runTurn(
   options: TurnOptions,
   done: (stats: TurnStats) => void,
 ): AsyncGenerator<string> {
-  const { conversation: c } = context;
+  const { conversation } = context;
   const begin = performance.now();
-  const before = pointAt(c);
+  const before = pointAt(conversation);
   const progress: Progress = {
     ...{ media: new Map(), view: undefined, scores: undefined, before, anchor: before },
     ...{ turns: [], text: '', promptRows: 0, activePrefill: 0 },
   };
   let failed = true;
-  let said = '';
-  const note = (): void => {
-    const assistant: Turn = { role: 'assistant', parts: [said] };
-    const { pending } = c.script;
-    c.script = { turns: [...progress.turns, assistant], open: [], text: progress.text + said, pending };
+  let answerText = '';
+  const record = (): void => {
+    const assistant: Turn = { role: 'assistant', parts: [answerText] };
+    const { pending } = conversation.script;
+    conversation.script = {
+      turns: [...progress.turns, assistant],
+      open: [],
+      text: progress.text + answerText,
+      pending,
+    };
   };
   try {
     await prepare(context, system, question, progress);
@@ -113,7 +118,7 @@ export async function* runTurn(
           done(summary(context, progress, question.media.length, next.value, performance.now() - begin));
           break;
         }
-        said += next.value;
+        answerText += next.value;
         failed = false;
         yield next.value;
         failed = true;
@@ -126,9 +131,9 @@ export async function* runTurn(
     progress.view?.dispose();
     progress.scores?.dispose();
     for (const { rows } of progress.media.values()) rows.dispose();
-    if (failed) rewind(c, progress.before);
-    else if (options.history === 'forget') rewind(c, progress.anchor);
-    else note();
+    if (failed) rewind(conversation, progress.before);
+    else if (options.history === 'forget') rewind(conversation, progress.anchor);
+    else record();
   }
 }
 
@@ -153,56 +158,56 @@ async function prepare(
   question: Question,
   progress: Progress,
 ): Promise<void> {
-  const { conversation: c, method, model, times } = context;
+  const { conversation, method, model, times } = context;
   context.signal?.throwIfAborted();
-  const first = c.media.length;
-  const turns = turnsWith(c.script, system, question, first);
+  const first = conversation.media.length;
+  const turns = turnsWith(conversation.script, system, question, first);
   for (const part of question.parts)
-    if (typeof part === 'string') await checkLength(c, part, model.tokenizer, context.pace);
-  const layoutText = (medium: number): string => c.media[medium]?.prepared.layout.text ?? MARKER;
-  const draft = turnPrompt({ model, conversation: c, layoutText }, turns);
+    if (typeof part === 'string') await checkLength(conversation, part, model.tokenizer, context.pace);
+  const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? MARKER;
+  const draft = turnPrompt({ model, conversation, layoutText }, turns);
   // Checked before any picture is decoded: the text alone must fit.
   const words = draft.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), draft.question.length);
-  const kept = pointBefore(c, draft.common);
-  checkRoom(c, words, words, question.media.length > 0 ? 'at least' : '', kept);
+  const kept = pointBefore(conversation, draft.common);
+  checkRoom(conversation, words, words, question.media.length > 0 ? 'at least' : '', kept);
   await context.pace();
   const prepared = await prepareMedia(context, question.media);
   append(
-    c.media,
+    conversation.media,
     prepared.map((medium) => ({ prepared: medium, first })),
   );
   const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
-  const prompt = isDraft ? draft : turnPrompt({ model, conversation: c, layoutText }, turns);
-  if (prompt.common < c.items.length) cutBack(c, prompt.common, progress);
+  const prompt = isDraft ? draft : turnPrompt({ model, conversation, layoutText }, turns);
+  if (prompt.common < conversation.items.length) truncateTo(conversation, prompt.common, progress);
   checkVisualRoom(context, prompt);
-  const before = pointAt(c);
+  const before = pointAt(conversation);
   progress.media = await seeAll(context, prompt);
   progress.turns = turns;
   progress.text = prompt.text;
   const { scores, relevance } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.media, () => {
       // The cache holds a history that was opened or rewritten, so the next turn compares it id by id.
-      if (c.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(c);
+      if (conversation.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(conversation);
       if (question.media.length === 0) return;
       const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
-      c.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
-      progress.anchor = pointAt(c);
+      conversation.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
+      progress.anchor = pointAt(conversation);
     }),
   );
   progress.scores = scores;
-  progress.promptRows = lengthOf(c) - before.length;
-  progress.activePrefill = mean(c.layers.map(({ visual }) => visual.length));
+  progress.promptRows = lengthOf(conversation) - before.length;
+  progress.activePrefill = mean(conversation.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
-    retrievePermanently(method, c, relevance, { before, anchor: progress.anchor }),
+    retrievePermanently(method, conversation, relevance, { before, anchor: progress.anchor }),
   );
-  progress.view = await timed(times, 'retrieve', () => turnView(method, c, relevance));
+  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, relevance));
 }
 
 /** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */
-function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { opening, question }: TurnPrompt): void {
+function checkVisualRoom({ conversation, method, model }: PrefillContext, { opening, question }: TurnPrompt): void {
   const runs = opening.flatMap((part) => {
     if (!('medium' in part)) return [];
-    const { layout } = (c.media[part.medium] as KnownMedium).prepared;
+    const { layout } = (conversation.media[part.medium] as KnownMedium).prepared;
     const run = layout.runs[part.run];
     return run === undefined ? [] : [{ layout, run }];
   });
@@ -211,32 +216,32 @@ function checkVisualRoom({ conversation: c, method, model }: PrefillContext, { o
   const all = runs.reduce((sum, { run }) => sum + run.to - run.from, texts);
   const rule = positionRule(model, method);
   const positions = runs.reduce((sum, { layout, run }) => sum + advanceOf(layout, run, rule), texts);
-  if (method.prune === undefined) checkRoom(c, all, positions);
-  else checkRoom(c, texts, rule.isCompact ? texts : positions, 'at least');
+  if (method.prune === undefined) checkRoom(conversation, all, positions);
+  else checkRoom(conversation, texts, rule.isCompact ? texts : positions, 'at least');
 }
 
 /** Keeps the first `common` items of a conversation whose template has rewritten the rest. The messages do not change. */
-function cutBack(c: Conversation, common: number, progress: Progress): void {
-  const media = c.media.slice();
-  rewind(c, pointBefore(c, common));
-  c.script = { ...c.script, text: '', pending: [] };
-  progress.before = { ...pointAt(c), media: progress.before.media };
+function truncateTo(conversation: Conversation, common: number, progress: Progress): void {
+  const media = conversation.media.slice();
+  rewind(conversation, pointBefore(conversation, common));
+  conversation.script = { ...conversation.script, text: '', pending: [] };
+  progress.before = { ...pointAt(conversation), media: progress.before.media };
   progress.anchor = progress.before;
-  c.media.length = 0;
-  append(c.media, media);
+  conversation.media.length = 0;
+  append(conversation.media, media);
 }
 
 /** The media whose runs a prompt puts into the cache, pruned together with the media of their turns. */
 async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
-  const { conversation: c } = context;
+  const { conversation } = context;
   const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));
   const seen = new Map<number, PrunedMedium>();
   try {
-    for (const first of new Set([...wanted].map((medium) => c.media[medium]?.first))) {
-      const numbers = [...c.media.keys()].filter((medium) => c.media[medium]?.first === first);
+    for (const first of new Set([...wanted].map((medium) => conversation.media[medium]?.first))) {
+      const numbers = [...conversation.media.keys()].filter((medium) => conversation.media[medium]?.first === first);
       const pruned = await seeMedia(
         context,
-        numbers.map((medium) => (c.media[medium] as KnownMedium).prepared),
+        numbers.map((medium) => (conversation.media[medium] as KnownMedium).prepared),
       );
       for (const [i, medium] of numbers.entries()) seen.set(medium, pruned[i] as PrunedMedium);
     }
@@ -258,19 +263,19 @@ function answer(
 }
 
 function summary(
-  { conversation: c, times }: PrefillContext,
+  { conversation, times }: PrefillContext,
   { media: seen, view, promptRows, activePrefill }: Progress,
   given: number,
   { tokens, steps, ms, finish }: Generated,
   total: number,
 ): TurnStats {
-  const first = c.media.length - given;
+  const first = conversation.media.length - given;
   const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
-  const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [c.places.length]);
+  const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [conversation.places.length]);
   return {
     tokens: {
       visualSeen: media.reduce((sum, medium) => sum + medium.tokens, 0),
-      visualKept: c.places.length,
+      visualKept: conversation.places.length,
       visualRetrieved: Math.round(activeDecode),
       activePrefill,
       activeDecode,

@@ -18,20 +18,22 @@ export interface TurnView {
 /** Retrieves in every layer. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
 export function turnView(
   { name, retrieve }: SparsityMethod,
-  c: Conversation,
+  conversation: Conversation,
   relevance: readonly Float32Array[],
 ): TurnView {
-  if (retrieve === undefined || retrieve.permanent || c.places.length === 0) {
-    const isWhole = c.layers.every(({ tokens }) => tokens.length === c.places.length);
-    const retrieved = isWhole ? undefined : c.layers.map(({ tokens }) => Int32Array.from(tokens));
+  if (retrieve === undefined || retrieve.permanent || conversation.places.length === 0) {
+    const isWhole = conversation.layers.every(({ tokens }) => tokens.length === conversation.places.length);
+    const retrieved = isWhole ? undefined : conversation.layers.map(({ tokens }) => Int32Array.from(tokens));
     return { layers: undefined, retrieved, dispose: () => undefined };
   }
   const selections = relevance.map((scores, layer) => {
-    const places = placesOf(c, layer);
+    const places = placesOf(conversation, layer);
     return checkSelection(name, 'retrieve', retrieve.select(scores, layer, places), places.length);
   });
-  const layers = selections.map((selection, i) => layerView(c.layers[i] as CacheLayer, selection));
-  const retrieved = selections.map((selection, i) => selection.map((at) => c.layers[i]?.tokens[at] as number));
+  const layers = selections.map((selection, i) => layerView(conversation.layers[i] as CacheLayer, selection));
+  const retrieved = selections.map((selection, i) =>
+    selection.map((at) => conversation.layers[i]?.tokens[at] as number),
+  );
   return {
     layers,
     retrieved,

@@ -1,5 +1,5 @@
 // LLaVA-OneVision (`llava_onevision`): SigLIP, LLaVA's projector, a Qwen2 decoder. One picture of a turn in tiles (`anyres`), whose map is
-// made smaller after the projector when it is large; several as one square each; videos at half of the rows and columns of each frame.
+// reduced after the projector if it is large; each of several pictures as one square; videos at half of the rows and columns of each frame.
 // Source: transformers 5.24 `modeling_llava_onevision.py`, `processing_llava_onevision.py`, `image_processing_pil_llava_onevision.py`.
 
 import type { Rgb } from '../../image/canvas';
@@ -29,14 +29,14 @@ const SIGLIP_384 = {
 };
 
 const SIDES = [1, 2, 3, 4, 5, 6].map((tiles) => tiles * 384);
-/** The default of LlavaOnevisionConfig and its processor. */
+/** Default of LlavaOnevisionConfig and its processor. */
 const PINPOINTS = SIDES.flatMap((height) => SIDES.map((width) => [height, width]));
 
 const SQUARE_384: Json = { size: { height: 384, width: 384 }, resample: 3, ...CLIP_PIXELS };
 const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
-/** do_pad fills up batches, which makes no difference to a picture. */
+/** do_pad only pads batches, which does not change a picture. */
 const IMAGES: ProcessorSpec = { classes: ['LlavaOnevision'], defaults: SQUARE_384, steps: STEPS, ignored: ['do_pad'] };
-/** Frames are sampled before they get here. */
+/** Frames are already sampled, so sampling settings have no effect. */
 const VIDEOS: ProcessorSpec = { ...IMAGES, ignored: ['do_pad', 'do_sample_frames'] };
 
 export const llavaOnevision: Adapter = {
@@ -61,14 +61,14 @@ export const llavaOnevision: Adapter = {
       videos: true,
       videoPlaceholder: '<video>',
       layout(size, { media, images: pictures = media }) {
-        if (size.kind === 'video') return film(size, square);
+        if (size.kind === 'video') return videoLayout(size, square);
         return pictures > 1 ? padded(size, square) : anyres(size, settings);
       },
     };
   },
 };
 
-/** Pictures and frames become numbers in the same way. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+/** Requires that pictures and frames are normalized equally. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
 function requireSamePixels(images: ConfigReader, videos: ConfigReader): void {
   const read = (settings: ConfigReader): string =>
     JSON.stringify([parseNormalization(settings), parseFilter(settings)]);
@@ -76,7 +76,7 @@ function requireSamePixels(images: ConfigReader, videos: ConfigReader): void {
     throw videos.unsupported('image_mean', 'with image_std, rescale_factor and resample, what images have');
 }
 
-/** `vision_aspect_ratio`, `anyres_max_N`: a map of more than 1.21 N squares of cells × cells tokens is brought to N. */
+/** `vision_aspect_ratio`, `anyres_max_N`: a map of more than 1.21 N squares of cells × cells tokens is reduced to N. */
 function shrinkOf(root: ConfigReader, cells: number): (h: number, w: number) => { h: number; w: number } {
   const key = 'vision_aspect_ratio';
   const most = /^anyres_max_([1-9]\d*)$/.exec(root.has(key) ? root.string(key) : 'anyres_max_9')?.[1];
@@ -127,7 +127,7 @@ function padded(picture: MediumSize, { tower, filter, color }: Square): MediumLa
 }
 
 /** Each frame as one square, at half of its rows and columns after the projector; a newline at the end. */
-function film({ width, height, frames }: MediumSize, { tower, filter }: Square): MediumLayout {
+function videoLayout({ width, height, frames }: MediumSize, { tower, filter }: Square): MediumLayout {
   const { imageSize: side, patchSize } = tower;
   const cells = Math.floor(side / patchSize);
   const half = Math.ceil(cells / 2);

@@ -56,8 +56,8 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
   const { decoder, config } = text({ model_type: `${type}_text` });
   const { tower, shape } = type === 'qwen2_vl' ? plainTower(vision) : windowedTower(vision);
   const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
-  const films = qwenProcessor(videos, PROCESSOR, VIDEOS);
-  const resize = { image: qwenResize(pictures, shape), video: qwenResize(films, shape) };
+  const videoSettings = qwenProcessor(videos, PROCESSOR, VIDEOS);
+  const resize = { image: qwenResize(pictures, shape), video: qwenResize(videoSettings, shape) };
   const width = tower.hiddenSize * shape.merge ** 2;
   const [outKey, d] = [type === 'qwen2_vl' ? 'hidden_size' : 'out_hidden_size', decoder.hiddenSize];
   if (vision.size(outKey) !== d) throw vision.wrong(outKey, `the decoder's hidden_size ${d}`);

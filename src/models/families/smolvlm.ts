@@ -79,7 +79,7 @@ function withoutNulls(json: Json): Json {
   return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
 }
 
-/** How a picture is split: lengths are pixels. */
+/** The splitting of a picture; lengths are pixels. */
 interface Splitting {
   /** The longest edge after the first resizing. */
   readonly longest: number;
@@ -89,7 +89,7 @@ interface Splitting {
   readonly filter: ResampleFilter;
 }
 
-/** @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a step that is turned off, `ERR_CONFIG_INVALID` */
+/** Reads the processor's settings. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a step that is turned off, `ERR_CONFIG_INVALID` */
 function splitting(images: ConfigReader, imageSize: number): Splitting {
   const type = 'image_processor_type';
   if (images.has(type) && !/^(Idefics3|SmolVLM)ImageProcessor(Fast|Pil)?$/.test(images.string(type)))
@@ -107,7 +107,7 @@ function splitting(images: ConfigReader, imageSize: number): Splitting {
   return { longest: edgeOf('size'), side, isSplit, filter: parseFilter(images) };
 }
 
-/** The longest side that a picture ever has. */
+/** Maximum side of a resized picture. */
 const MAX_SIDE = 4096;
 
 /** The size with the given longest edge; the other side is truncated and made even. Both are then at most MAX_SIDE. */
@@ -125,7 +125,7 @@ function withLongestEdge({ width, height }: Size, longest: number): Size {
     : { width: Math.max(1, Math.trunc(MAX_SIDE * again)), height: MAX_SIDE };
 }
 
-/** The grid of tiles that a resized picture is brought to: its longer side rounded up to whole tiles, then the other side. */
+/** The grid of tiles of a resized picture: its longer side rounded up to whole tiles, then the other side. */
 function gridOf({ width, height }: Size, side: number): TileGrid {
   const ratio = width / height;
   const tiles = (pixels: number): number => Math.ceil(pixels / side);

@@ -16,7 +16,7 @@ import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import type { PartName, PartSource, Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
 import { hiddenStateDepth, siglipTower } from '../tower_config';
-import { film, padded, resized, type Scales, type Shape, scaled, tiled } from './vila_layouts';
+import { padded, resized, type Scales, type Shape, scaled, tiled, videoLayout } from './vila_layouts';
 import {
   checkVilaSettings,
   encoderTexts,
@@ -207,7 +207,7 @@ function layoutOf(
     pictures === 'pad' ? padded(picture, size, filter, color) : resized(picture, size, filter);
   const frameSteps = (size: MediumSize) => one(size).canvases[0]?.steps ?? [];
   return (size, { media }) => {
-    if (size.kind === 'video') return film(frame, size, frameSteps(size), pools);
+    if (size.kind === 'video') return videoLayout(frame, size, frameSteps(size), pools);
     // Each of several pictures in one turn is shown as one square.
     if (media === 1 && range !== undefined) return tiled(picture, size, range);
     if (media === 1 && scales !== undefined) return scaled(picture, size, scales);

@@ -199,7 +199,7 @@ export type Pool = readonly [t: number, h: number, w: number];
  * A video: one square per frame, projected and then pooled; the planes of each pool follow in the order of time.
  * @throws SparseVilaError `ERR_VIDEO` for frames that do not fill the last plane
  */
-export function film(
+export function videoLayout(
   shape: Shape,
   { width, height, frames }: MediumSize,
   frameSteps: readonly Draw[],

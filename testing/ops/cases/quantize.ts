@@ -1,4 +1,4 @@
-// Cases of the ops that make 4-bit matrices. They have the bits of their definitions: searches compare losses that differ in the
+// Cases of the ops that make 4-bit matrices. The ops equal their definitions bit for bit, because searches compare losses that differ in the
 // last digits.
 
 import { dequantizeMatrix } from '../../../src/checkpoint/round';
@@ -37,7 +37,7 @@ interface QuantizeSizes {
   readonly big?: boolean;
 }
 
-/** A matrix, what it is scaled by, and which of its rows are compared. */
+/** A matrix, its scales, and the rows that are compared. */
 interface QuantizeData {
   /** Equal matrices in different memory, for calls in turn. */
   readonly next: () => Matrix;

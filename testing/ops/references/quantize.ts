@@ -122,7 +122,7 @@ function eachBlock(cols: number, size: number, visit: (begin: number, end: numbe
 }
 
 /**
- * The limit of each group that rounds best, [rows, groups].
+ * The best clipping limit of each group, [rows, groups].
  * @param matrix already scaled
  * @param grams per group its H, [n, n], one after the other
  */
@@ -140,7 +140,7 @@ export function clipLimitsReference(matrix: Matrix, grams: Float32Array, options
   return limits;
 }
 
-/** Of a group's largest magnitude, shrunk in steps, the one whose clamping and rounding d costs least by d^T H d. */
+/** Of ten limits for a group, the one whose error d after clamping and rounding has the least d^T H d. */
 function bestLimit(part: Float32Array, products: Float32Array, options: RoundOptions): number {
   const top = part.reduce((most, w) => max(most, abs(w)), 0);
   let [best, least] = [top, Number.POSITIVE_INFINITY];

@@ -4,7 +4,7 @@ import { type Draw, roundedDown, sampleWeight } from '../../../src/text/draw';
 
 const f32 = Math.fround;
 
-/** The id drawn from logits [v]; -1 where none can be. */
+/** The id drawn from logits [v]; -1 if there is none. */
 export function sampleReference(logits: Float32Array, { temperature, topK, topP, uniform }: Draw): number {
   const ids = [...logits.keys()];
   const at = (id: number): number => logits[id] as number;
