@@ -90,7 +90,7 @@ export const convert = withCodes(convertFolder);
 /**
  * Describes a checkpoint folder from its config files and safetensors headers, as `sparsevila inspect` does; needs no engine. Of a model on the Hub
  * (`owner/name`) no more than these is fetched.
- * @throws SparseVilaError as `load` for a folder that no plan can be made of; what is wrong with its tensors is in `problems`
+ * @throws SparseVilaError as `load` for an unsupported model; errors of its tensors are in `problems`
  */
 export const inspect: (path: string, options?: InspectOptions) => Promise<Inspection> = withCodes(inspectByName);
 
@@ -102,7 +102,7 @@ export const inspect: (path: string, options?: InspectOptions) => Promise<Inspec
  */
 export const download: (name: string, options?: DownloadOptions) => Promise<DownloadResult> = withCodes(downloadModel);
 
-/** The models in the cache, whoever has downloaded them. @throws SparseVilaError `ERR_HUB_SETTINGS` */
+/** The models in the cache, downloaded by any tool. @throws SparseVilaError `ERR_HUB_SETTINGS` */
 export const list: () => Promise<StoredModel[]> = withCodes(listModels);
 
 /**

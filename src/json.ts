@@ -65,7 +65,7 @@ export function parseJson(text: string, invalid: (why: string) => SparseVilaErro
   }
 }
 
-/** A line of a file of JSON lines: its value, where it stands, and the error for it. */
+/** A line of a JSON lines file: its value, its location, and a function that makes the error for it. */
 export interface JsonLine {
   readonly json: unknown;
   readonly place: string;
@@ -73,7 +73,7 @@ export interface JsonLine {
 }
 
 /**
- * Reads a file of JSON lines, empty ones left out, of at least one line.
+ * Reads a JSON lines file of at least one line; empty lines are ignored.
  * @param what its content, for messages
  * @throws SparseVilaError `code`, naming the line
  */

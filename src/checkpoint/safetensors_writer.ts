@@ -34,7 +34,7 @@ export interface WriteOptions {
 }
 
 /**
- * Writes `tensors` into `file`, those of wider elements first, so that each lies at a multiple of its element. On any error, including an abort, no file is left.
+ * Writes `tensors` into `file`, those of wider elements first, so that each is aligned to its element. On any error, including an abort, no file is left.
  * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`; errors of `bytes`
  */
 export async function writeSafetensors(

@@ -54,8 +54,8 @@ export interface ConvertResult {
 /**
  * Converts `model` into the new folder `out`. After an interruption the same call continues: finished shards are not written again.
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_NOT_QUANTIZED` (a 4-bit format requested for float weights);
- *   `ERR_WEIGHT_…` (weights that are not read, or that the other form cannot hold); `ERR_CONVERT_LOSS` (what was written is not
- *   what was read); `ERR_MODEL_TYPE` (no such layout for this model); `ERR_OUTPUT_EXISTS`, `ERR_BUSY`, `ERR_DISK_FULL`; `signal.reason`
+ *   `ERR_WEIGHT_…` (unsupported weights, or values that the other form cannot hold); `ERR_CONVERT_LOSS` (the output differs from
+ *   the input); `ERR_MODEL_TYPE` (no such layout for this model); `ERR_OUTPUT_EXISTS`, `ERR_BUSY`, `ERR_DISK_FULL`; `signal.reason`
  */
 export async function convert(given: ConvertOptions): Promise<ConvertResult> {
   const options = checkConvertOptions(given);

@@ -116,7 +116,7 @@ export function makeInside(repository: string, folder: string): void {
   );
 }
 
-/** Replaces `file`, which is below `repository`; a link in its place is replaced too, not what it leads to. */
+/** Replaces `file`, which is below `repository`; a link at that path is replaced itself, and not its target. */
 function writeInside(repository: string, file: string, content: string): void {
   makeInside(repository, dirname(file));
   if (lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(file);

@@ -1,5 +1,5 @@
-// What can be told of a model without its weights: a temporary folder with its small files, and for each file of weights one of the same length
-// that has its safetensors header and nothing else (a sparse file, which takes no space).
+// The outline of a model without its weights: a temporary folder with its small files, and for each weight file one of the same length
+// that contains only its safetensors header (a sparse file, which takes no space).
 
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,14 +15,14 @@ import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from 
 import { hubSettings } from './settings';
 import { cachedSnapshot, type SnapshotOptions } from './snapshot';
 
-/** Bytes of a file of weights that are asked for first: most headers are shorter. */
+/** Number of bytes of a weight file that are requested first: most headers are shorter. */
 const FIRST_BYTES = 256 * 1024;
-/** As the reader of safetensors has it. */
+/** The limit of the safetensors reader. */
 const MOST_HEADER_BYTES = 100_000_000;
 
 /**
- * Calls `use` with the folder of a model in the cache, or with an outline of it, which is removed afterwards, and with what to call the folder.
- * @throws SparseVilaError as `snapshot`; what `use` throws
+ * Calls `use` with the folder of a model in the cache, or with an outline of it, which is removed afterwards, and with the folder's name for messages.
+ * @throws SparseVilaError as `snapshot`; errors of `use`
  */
 export async function withOutline<T>(
   wanted: HubName,
@@ -63,7 +63,7 @@ export async function withOutline<T>(
   }
 }
 
-/** The error of a file in the temporary folder, which is gone when it is read. */
+/** Removes the temporary folder's path from an error, because the folder no longer exists when the error is read. */
 function withoutFolder(error: SparseVilaError, temporary: string): SparseVilaError {
   return new SparseVilaError(error.code, error.message.replaceAll(`${temporary}/`, ''), { cause: error });
 }
@@ -72,7 +72,7 @@ function withoutFolder(error: SparseVilaError, temporary: string): SparseVilaErr
 async function headerOf(call: Call, url: URL, file: RemoteFile): Promise<Buffer> {
   const first = await headOf(call, url, Math.min(FIRST_BYTES, file.size));
   const bytes = first.length < 8 ? 0 : 8 + Number(first.readBigUInt64LE());
-  // What is no header is for the reader to say.
+  // The reader reports an invalid header.
   if (bytes > Math.min(8 + MOST_HEADER_BYTES, file.size) || bytes <= first.length) return first;
   return await headOf(call, url, bytes);
 }

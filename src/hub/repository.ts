@@ -25,7 +25,7 @@ const SHORTENED = 50_000;
 const MOST_FILES = 200_000;
 const LONGEST_PATH = 1000;
 
-/** What the API says about a revision. */
+/** The API's description of a revision. */
 export interface RevisionInfo {
   readonly commit: string;
   /** All files; undefined where the answer has not all of them, with sizes and hashes. */

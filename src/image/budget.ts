@@ -1,5 +1,5 @@
 // One memory budget for all images that are decoded at the same time. Images queue in the order of arrival, and only the first of the queue
-// is read before there is room, so that at most one encoded image waits in memory and none waits for ever. Knows no images, only bytes.
+// is read before there is room, so that at most one encoded image waits in memory and none waits indefinitely. Knows no images, only bytes.
 
 import { abortable } from './abort';
 

@@ -35,7 +35,7 @@ export const assembleRows = (plan: Plan, options: LoadOptions): Promise<RowModel
 
 type BuildDecoder<D> = (config: DecoderConfig, weights: Weights, loaded: () => Promise<void>) => Promise<D>;
 
-/** Builds tower, projector and decoder: the one order in which their tensors are asked for. `loaded` is awaited after each layer. */
+/** Builds tower, projector and decoder, which fixes the order in which their tensors are requested. Awaits `loaded` after each layer. */
 export async function buildParts<D>(
   plan: Plan,
   weights: Readonly<Record<PartName, Weights>>,
@@ -111,14 +111,14 @@ export function openPart(
   });
 }
 
-/** How the files of a part are read: what stands in for its config, its names, and those of other parts. */
+/** How the files of a part are read: its quantization config, its names, and the names of other parts. */
 export const indexOptions = (plan: Plan, part: PartName) => ({
   quantization: plan.sources[part].quantization,
   rename: partName(plan, part),
   ignore: [/^of another part: /],
 });
 
-/** A function from names in a part's files to canonical ones without the part's own; `of another part: …` for those of other parts. */
+/** A function from names in a part's files to canonical names without the part's prefix; names of other parts become `of another part: …`. */
 export function partName(plan: Plan, part: PartName): (name: string) => string {
   const { prefix } = plan.sources[part];
   const own = `${part}.`;
@@ -129,7 +129,7 @@ export function partName(plan: Plan, part: PartName): (name: string) => string {
   };
 }
 
-/** Tokenizer, template and what else turns text into ids. @throws SparseVilaError `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…`, `ERR_CONFIG_…` */
+/** Loads tokenizer, template and everything else that turns text into ids. @throws SparseVilaError `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…`, `ERR_CONFIG_…` */
 export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'template'>) {
   const { text, decoder: config, folder: path } = plan;
   const rows = config.vocabSize;

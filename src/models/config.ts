@@ -26,7 +26,7 @@ export interface DecoderConfig {
   readonly vocabSize: number;
   readonly ropeTheta: number;
   readonly ropeScaling: RopeScaling;
-  /** uint8 [headDim / 2]: which axis of a position (time, row, column) turns each frequency. Absent: positions have one axis. */
+  /** uint8 [headDim / 2]: the axis of a position (time, row, column) that rotates each frequency. Absent: positions have one axis. */
   readonly ropeAxes?: Uint8Array;
   readonly rmsNormEps: number;
   readonly maxPositions: number;
@@ -84,9 +84,9 @@ type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
- * The decoder of a `llama`, `mistral`, `qwen2`, `qwen2_vl` or `qwen2_5_vl` config (full attention only): the T4 form (`rope_theta`,
- * `rope_scaling`) and the T5 form (`rope_parameters`).
- * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that nothing here computes,
+ * The decoder of a `llama`, `mistral`, `qwen2`, `qwen2_vl` or `qwen2_5_vl` config (full attention only), in the form of transformers 4 (`rope_theta`,
+ * `rope_scaling`) or 5 (`rope_parameters`).
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that are not supported,
  *   `ERR_CONFIG_INVALID` for wrong values.
  */
 export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
@@ -209,7 +209,7 @@ function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPos
     (config.has('sliding_window') || fallback !== undefined) && config.size('sliding_window', fallback) < maxPositions;
   const { windowsFrom }: DecoderDefaults = DECODER_DEFAULTS[type];
   if (windowsFrom !== undefined && config.boolean('use_sliding_window', false)) {
-    // Layers from max_window_layers on have the window.
+    // Only layers from max_window_layers on have the window.
     const full = config.has('max_window_layers') ? config.number('max_window_layers') : windowsFrom;
     if (full < layers && isShort(4096)) throw config.unsupported('use_sliding_window', 'false');
   }
@@ -239,7 +239,7 @@ function parseRope(config: ConfigReader, { theta, sections }: DecoderDefaults, h
 }
 
 /**
- * The axis of each frequency: the first `mrope_section[0]` turn with time, the next with rows, the last with columns.
+ * The axis of each frequency: the first `mrope_section[0]` rotate with time, the next with rows, the last with columns.
  * Source: transformers 5.24 `apply_multimodal_rotary_pos_emb`, where the halves of a head repeat the frequencies.
  */
 function sectionAxes(rope: ConfigReader, half: number): Uint8Array {

@@ -35,11 +35,11 @@ export interface Segment {
   /** The cache to which the keys and values of the rows are appended. */
   readonly cache: KvCache;
   readonly positions: ArrayLike<Position>;
-  /** One per layer; absent: everything. */
+  /** One view per layer; absent: all rows are attended. */
   readonly views?: readonly LayerView[] | undefined;
   /**
    * One per layer, or absent: int32 [rows of the segment, 2] (from, to): row i attends from .. to - 1 of the layer's rows instead of all up
-   * to its own. They are counted in the order in which it attends: its view's, then the contiguous rest, new ones included.
+   * to its own. Rows are counted in the order of attention: those of the view, then the contiguous tail, new ones included.
    */
   readonly spans?: readonly (Int32Array | undefined)[] | undefined;
   /** Receives, per layer, the column mean over all rows that the layer attends (mean over heads and rows of the segment). */
@@ -244,7 +244,7 @@ function runLayers(
   return decoderLayers(x, table, shared, layers);
 }
 
-/** What the calls for all layers share: which rows belong to which segment, and what they attend in each layer. */
+/** The inputs that the calls for all layers share: the segment of each row, and the rows that it attends in each layer. */
 function sharedInputs(batch: readonly Segment[], layers: number): RaggedRows {
   const ranges: number[] = [];
   for (let layer = 0; layer < layers; layer++)
@@ -257,7 +257,7 @@ function sharedInputs(batch: readonly Segment[], layers: number): RaggedRows {
   };
 }
 
-/** int32 [layers, t, 2]: what each row attends in each layer; absent where all attend everything up to themselves. */
+/** int32 [layers, t, 2]: the span of each row in each layer; undefined if all rows attend everything up to themselves. */
 function spansOf(batch: readonly Segment[], layers: number): Tensor | undefined {
   if (!batch.some(({ spans }) => spans?.some((span) => span !== undefined))) return undefined;
   const t = batch.reduce((sum, { positions }) => sum + positions.length, 0);
@@ -287,7 +287,7 @@ function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor):
   }
 }
 
-/** The attention of the last row of x in a layer, without the rest of the layer. The table is disposed of. */
+/** The attention of the last row of x in a layer, without the rest of the layer. Disposes of the table. */
 function look(
   x: Tensor,
   table: Tensor,

@@ -32,7 +32,7 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
       if (known !== undefined) {
         entries.delete(key);
         entries.set(key, known);
-        // Equal pixels may stand at other positions: frames of another rate.
+        // Equal pixels may have other positions, for frames of another rate.
         return { ...copy(known.image), layout: medium.layout };
       }
       const image = await model.encode(medium, options);

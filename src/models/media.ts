@@ -11,7 +11,7 @@ export const MARKER = '\uFFFC';
 /** The frames of a video, already sampled, in order. */
 export interface VideoInput {
   readonly frames: readonly ImageInput[];
-  /** Frames per second, as sampled. Models whose positions count seconds read it; absent: their processor's default. */
+  /** Frames per second of the list. Used by models whose positions count seconds; absent: their processor's default. */
   readonly fps?: number;
 }
 
@@ -23,7 +23,7 @@ export type MediaInput =
 export interface MediumSize extends Size {
   readonly kind: 'image' | 'video';
   readonly frames: number;
-  /** Of a video, where given. */
+  /** The rate of a video, if given. */
   readonly fps?: number;
 }
 
@@ -40,7 +40,7 @@ export interface Patches {
   readonly corners: Int32Array;
   /** Boundaries, from 0 to n, of the groups of patches that attend to each other: one tile or one frame each. */
   readonly segments: Int32Array;
-  /** Borders, from 0 to n, of smaller windows, which never lie across two segments; for towers with layers that attend within them. */
+  /** Boundaries, from 0 to n, of windows inside the segments, for towers with layers that attend within windows. */
   readonly windows?: Int32Array;
 }
 
@@ -91,7 +91,7 @@ export interface MediumLayout {
   readonly runs: readonly Run[];
   /** The text that replaces the placeholder in the prompt, with one MARKER per run. */
   readonly text: string;
-  /** Positions on the axis of time from a plane to the next, where positions have three axes; not always whole. Default 1. */
+  /** Difference of positions on the time axis between planes, if positions have three axes; need not be an integer. Default 1. */
   readonly planeStep?: number;
 }
 

@@ -63,7 +63,7 @@ export interface RowModel extends Omit<VisionLanguageModel, 'decoder'> {
 }
 
 export interface LoadOptions {
-  /** A branch, tag or commit of a model that is given by its Hub name; default `main`, or what the name says (`owner/name@revision`). */
+  /** A branch, tag or commit of a model given by its Hub name; default `main`, or the revision in the name (`owner/name@revision`). */
   readonly revision?: string;
   /** Data type of weight matrices; default as in the checkpoint. */
   readonly weights?: 'f32' | 'f16' | 'bf16';

@@ -1,4 +1,4 @@
-// Packs matrices that share one product (q, k and v; gate and up; or one alone) in the form that the checkpoint has them in: plain,
+// Packs matrices that share one product (q, k and v; gate and up; or a single one) in the form that the checkpoint stores: plain,
 // 4-bit or 8-bit. Parts of different forms are dequantized. Knows the tensors of quantized modules, and no architecture.
 
 import { type Int8Module, nameParts, type QuantizedModule, storedGroup } from '../checkpoint/quantized';
@@ -20,14 +20,14 @@ import { start } from '../runtime/start';
 import type { PlainTensor, Stack, StackForm } from './weight_index';
 
 export interface PackOptions {
-  /** Storage of plain matrices; undefined: as in the file. */
+  /** Data type of plain matrices; undefined: as in the file. */
   readonly type: WeightType | undefined;
   readonly precision: Precision;
-  /** Where a tensor lies, which counts as read from then on. */
+  /** The location of a tensor's bytes, which then counts as read. */
   rangeOf(entry: TensorEntry): ByteRange;
 }
 
-/** Packs a stack of the form that its index found. */
+/** Packs a stack in the form that its index has found. */
 export function packStack(
   form: StackForm,
   { k, rows, gated }: Omit<Stack, 'modules'>,
@@ -48,8 +48,8 @@ export const plainPart = ({ entry, type }: PlainTensor, rows: number, rangeOf: P
 });
 
 /**
- * One packed matrix of parts of several forms. Quantized parts become (q - z) s, evaluated in f32 and stored as such, which loses nothing,
- * unless the caller chose a type. Activations that meet 8-bit parts are not rounded then.
+ * Packs parts of several forms into one matrix. Quantized parts are evaluated as (q - z) s in f32 and stored as f32, which is exact,
+ * unless the caller chose a type. Activations are then not rounded for 8-bit parts.
  */
 function packMixed(
   forms: readonly StackForm[],

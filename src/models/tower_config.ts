@@ -5,10 +5,10 @@ import type { ConfigReader } from '../json';
 import { activation } from './config';
 import type { TowerConfig } from './tower';
 
-/** A tower with learned positions before a family says which hidden state it takes. */
+/** A tower with learned positions, before the family has chosen the hidden state. */
 export type TowerShape = Omit<TowerConfig, 'depth'> & { readonly imageSize: number };
 
-/** What CLIP and SigLIP do without. */
+/** Options that CLIP and SigLIP do not have. */
 export const PLAIN_VIT = {
   patchFrames: 1,
   norm: 'layer',

@@ -7,7 +7,7 @@ import type { ChatTemplate, ContentPart, Message, TextRange } from '../text/temp
 import type { Tokenizer } from '../text/tokenizer';
 import { MARKER, type MediaInput } from './media';
 
-/** A part of a message: text, or a medium by its number in the conversation; an image where nothing is said of its kind. */
+/** A part of a message: text, or a medium by its index in the conversation; an image unless its kind is given. */
 export type MessagePart = string | { readonly medium: number; readonly kind?: MediaInput['kind'] };
 
 export interface Turn {
@@ -22,12 +22,12 @@ export interface Transcript {
   readonly plain: readonly TextRange[];
 }
 
-/** What rendering needs of a model. */
+/** The parts of a model that rendering needs. */
 export interface Renderer {
   readonly template: ChatTemplate;
-  /** What the template prints for an image part. */
+  /** The text that the template prints for an image part. */
   readonly marker: { readonly text: string };
-  /** What it prints for a video part; absent: videos are shown to it as images. */
+  /** The text that it prints for a video part; absent: the template receives videos as images. */
   readonly videoPlaceholder?: string | undefined;
   readonly tokenizer: Pick<Tokenizer, 'decode' | 'isSpecial' | 'vocabSize'>;
 }

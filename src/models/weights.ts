@@ -18,14 +18,14 @@ export interface MatrixOptions {
   readonly isTable?: boolean;
 }
 
-/** A vector of a record: tensors [length] end to end, or one number. */
+/** A vector of a record: concatenated tensors of shape [length], or one number. */
 export type VectorSource = readonly (readonly [name: string, length: number])[] | number;
 
 export interface Weights {
   has(name: string): boolean;
   /** An f32 tensor of exactly this shape. */
   tensor(name: string, shape: readonly number[]): Tensor;
-  /** Vectors of one op, side by side. */
+  /** The concatenated vectors of one op. */
   record(vectors: readonly (VectorSource | undefined)[]): VectorRecord;
   /**
    * Matrices [rows, k] stacked along rows, packed for the matrix products. Higher ranks count as [first, the rest]. 4-bit forms
@@ -46,7 +46,7 @@ export interface Weights {
 }
 
 export interface OpenOptions extends IndexOptions {
-  /** Storage of matrices; default as in the file. 4-bit and 8-bit matrices stay what they are. */
+  /** Data type of matrices; default as in the file. 4-bit and 8-bit matrices keep their form. */
   readonly type?: WeightType | undefined;
   /** How products with 4-bit matrices round activations; default exact. */
   readonly precision?: Precision | undefined;
@@ -137,7 +137,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   };
 }
 
-/** Whether a tensor changes nothing: one without elements, or a bias of zeros. */
+/** Whether a tensor has no effect: one without elements, or a bias of zeros. */
 function isIdle(entry: TensorEntry, name: string): boolean {
   return entry.bytes === 0 || (isOptionalBias(entry, name) && readTensor(entry).every((value) => value === 0));
 }

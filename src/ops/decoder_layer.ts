@@ -8,8 +8,8 @@ import type { PackedMatrix } from './weights';
 
 /**
  * The vectors of a layer, in the order of its record; norms are RMSNorms. `qNorm`, `kNorm`: of each head, before rotary embedding.
- * `attentionNorm`, `mlpNorm`: of what attention and the MLP give, before it is added. Only `inputNorm`, `postNorm` (before the MLP) and
- * `eps` are always there.
+ * `attentionNorm`, `mlpNorm`: of the outputs of attention and the MLP, before they are added. Only `inputNorm`, `postNorm` (before the MLP) and
+ * `eps` are required.
  */
 export const DECODER_VECTORS = [
   ...(['inputNorm', 'qkvBias', 'qNorm', 'kNorm', 'oBias', 'attentionNorm', 'postNorm', 'mlpNorm', 'eps'] as const),
@@ -29,7 +29,7 @@ export interface DecoderLayerWeights {
 }
 
 /**
- * What a layer is besides its weights.
+ * The options of a layer besides its weights.
  * @param present of the vectors' record
  * @param index the layer's own in `RaggedRows.ranges` and `spans`
  * @param activation of the gate

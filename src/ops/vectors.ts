@@ -1,14 +1,14 @@
-// Vectors that an op takes side by side in one tensor: every input of an op costs about half a microsecond a call.
+// Records: vectors concatenated in one tensor, because each input of an op costs about half a microsecond per call.
 
 import type { Tensor } from '../runtime/tensor';
 
-/** f32 vectors in an order that the op says, each filled up with zeros to a multiple of 16; bit i of `present`: whether the i-th is there. */
+/** f32 vectors in the op's order, each padded with zeros to a multiple of 16; bit i of `present`: whether the i-th exists. */
 export interface VectorRecord {
   readonly tensor: Tensor;
   readonly present: number;
 }
 
-/** How many floats a vector takes in a record. */
+/** Number of floats of a vector in a record. */
 export const paddedLength = (length: number): number => Math.ceil(length / 16) * 16;
 
 /** The values of a record's tensor. Those that are undefined or empty are absent. */

@@ -7,8 +7,8 @@ import type { VectorRecord } from './vectors';
 import type { PackedMatrix } from './weights';
 
 /**
- * The vectors of a block, in the order of its record. A norm is LayerNorm where it has a bias, else RMSNorm. `qNorm` and `kNorm`: RMSNorm over
- * all heads side by side. `scale1` and `scale2`: layer scale, of attention and of the MLP. A gated fc1 has a bias [2 m], the gate's first.
+ * The vectors of a block, in the order of its record. A norm is LayerNorm if it has a bias, else RMSNorm. `qNorm` and `kNorm`: RMSNorm over
+ * all heads concatenated. `scale1` and `scale2`: layer scale, of attention and of the MLP. A gated fc1 has a bias [2 m], the gate's first.
  */
 export const VISION_VECTORS = [
   ...(['norm1', 'norm1Bias', 'qkvBias', 'qNorm', 'kNorm', 'outBias', 'scale1'] as const),
@@ -16,7 +16,7 @@ export const VISION_VECTORS = [
 ] as const;
 
 export interface VisionBlockWeights {
-  /** `VISION_VECTORS`; norm1, norm2 and eps are always there. */
+  /** `VISION_VECTORS`; norm1, norm2 and eps are required. */
   readonly vectors: VectorRecord;
   /** q, k, v stacked: [3 e, e] */
   readonly qkv: PackedMatrix;
@@ -29,7 +29,7 @@ export interface VisionBlockWeights {
 }
 
 export interface VisionBlockWants {
-  /** Whether y is wanted. */
+  /** Whether to compute y. */
   readonly features: boolean;
   /** The column mean of the softmax over heads and rows, or, with `first`, over heads in the first row alone, which is a class row. */
   readonly columns: boolean | 'first';

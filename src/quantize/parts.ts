@@ -148,7 +148,7 @@ function towerPart({ tower: config }: Plan, group: number): Part {
   };
 }
 
-/** Attention within the patches of a segment; those of the picture itself stand in `segment`. */
+/** Attention within the patches of a segment; `segment` has the picture's own patches. */
 function towerAttention(config: TowerConfig, segment: Segment | undefined, block: number): BlockOps['attend'] {
   if (segment === undefined) return fullAttention;
   const { patches, begin, end } = segment;

@@ -25,7 +25,7 @@ const TEMPORARY = /\.tmp-[0-9a-f]{16}$/;
 /**
  * Makes `target` by calling `build` with a fresh path beside it and renaming the result.
  * Does nothing when `target` exists. If another process installs `target` meanwhile, ours is discarded.
- * `build` must create its path (file or folder); when it throws, what it left is removed.
+ * `build` must create its path (file or folder); if it throws, its files are removed.
  * Returns true when this call installed it.
  */
 export async function installOnce(target: string, build: (temporary: string) => Promise<void>): Promise<boolean> {

@@ -66,7 +66,7 @@ export function buildLog(target: string): string {
 
 /**
  * Builds into the folder `target`, which is made. Throws `ERR_COMPILE` with the compiler's last lines, and
- * `ERR_SOURCES_CHANGED` when somebody edits what is being compiled.
+ * `ERR_SOURCES_CHANGED` if the sources change while they are compiled.
  */
 export async function buildWithCmake(target: string, build: CmakeBuild, options: FetchOptions): Promise<void> {
   const { cmake, compiler } = build.tools;

@@ -78,7 +78,7 @@ export async function diagnose(): Promise<Report> {
 
 const MARKS: Readonly<Record<Status, string>> = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' };
 
-/** The report as a table of lines: status, name, what was found, and below it what to do. */
+/** Formats the report as lines: status, name and finding, followed by advice. */
 export function formatReport(report: Report): string {
   const width = Math.max(...report.rows.map(({ name }) => name.length));
   const lines = report.rows.flatMap(({ name, status, value, advice }) => {

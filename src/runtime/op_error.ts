@@ -53,7 +53,7 @@ type Function = (...args: readonly unknown[]) => unknown;
 
 /**
  * A native module whose functions throw coded errors only; its constants are copied.
- * @param nameOf what an error says was called; default the function's name
+ * @param nameOf the name of a function in errors; default the function's own name
  */
 export function guardModule<T extends object>(
   module: T,

@@ -1,7 +1,7 @@
 // The part of tfjs-core that this package uses, as types of its own. The published types would otherwise bring in tfjs-core's declarations,
 // which need the DOM's types and do not compile without skipLibCheck.
 
-/** A tensor of TensorFlow's, owned by whoever received it. */
+/** A TensorFlow tensor, owned by its receiver. */
 export interface Tensor {
   readonly id: number;
   readonly shape: number[];

@@ -15,7 +15,7 @@ export interface TowerView {
   /** Index of the medium in the turn. */
   readonly medium: number;
   readonly tokens: number;
-  /** t planes (frames) of h rows and w columns; tokens lie in raster order, plane after plane. */
+  /** t planes (frames) of h rows and w columns; tokens are in raster order, plane after plane. */
   readonly grid: { readonly t: number; readonly h: number; readonly w: number };
   /** Attention that each token receives in the i-th layer of `taps.salience`, mean over heads and rows, f32 [tokens]; i = 0 by default. */
   salience(i?: number): Float32Array;
