@@ -123,7 +123,9 @@ if [ "$device" = gpu ]; then
     step sanitizer compute-sanitizer --error-exitcode 1 python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)"
   fi
 else
-  step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_standin.so)" --standin
+  # The library that set-up makes does not show the stand-in's own functions, with which the test takes memory.
+  step kernels bash -c '"${CXX:-g++}" -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared \
+    -x c++ native/cuda/*.cu testing/cuda/*.cc -o "$1" && python3 scripts/gpu/test_kernels.py "$1" --standin' - "$(mktemp -d)/standin.so"
 fi
 
 # --- on TensorFlow ------------------------------------------------------------------------------------------
