@@ -3,19 +3,13 @@
 // for CUDA by that test; built with nvcc it does the same on a GPU.
 //
 // Inputs are followed by NaN in their rows' padding and by guards in memory, outputs and scratch are filled with NaN before.
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include <string>
 #include <vector>
 
-#include "../../native/cuda/cuda.h"
-#include "../../native/cuda/launchers.h"
 #include "../../native/kernels/int4.h"
 #include "../../native/kernels/int8.h"
 #include "../../native/kernels/pool.h"
+#include "cuda_numbers.h"
 
 namespace sv {  // the level that does not fuse, without the others (instead of dispatch.cc)
 const Kernels& kernels() { return kernels_portable; }
@@ -23,114 +17,9 @@ const Int4Kernels& int4_kernels() { return int4_portable; }
 const Int8Kernels& int8_kernels() { return int8_portable; }
 }  // namespace sv
 
+using namespace cuda_numbers;
+
 namespace {
-
-using namespace sv;
-using std::string;
-using Floats = std::vector<float>;
-
-// --- random numbers, device memory, comparisons ------------------------------------------------------------------------
-
-uint64_t state;
-uint32_t bits32() {
-  state += 0x9e3779b97f4a7c15ull;
-  uint64_t z = state;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return (uint32_t)(z >> 32);
-}
-float uniform(float from, float to) { return from + (to - from) * (float)(bits32() >> 8) * 0x1p-24f; }
-Floats random_floats(int64_t n, float from, float to) {
-  Floats out(n);
-  for (float& v : out) v = uniform(from, to);
-  return out;
-}
-
-void must(cudaError_t error) {
-  if (error == cudaSuccess) return;
-  fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(error));
-  exit(1);
-}
-
-/** Device memory that starts as a copy, or as NaN. */
-template <class T>
-struct Device {
-  T* data = nullptr;
-  int64_t n;
-  explicit Device(int64_t count) : n(count) {
-    must(cudaMalloc(&data, (size_t)(n > 0 ? n : 1) * sizeof(T)));
-    must(cudaMemset(data, 0xff, (size_t)(n > 0 ? n : 1) * sizeof(T)));
-  }
-  explicit Device(const std::vector<T>& host) : Device((int64_t)host.size()) {
-    must(cudaMemcpy(data, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  Device(const Device&) = delete;
-  ~Device() { must(cudaFree(data)); }
-  std::vector<T> read() const {
-    std::vector<T> out(n);
-    must(cudaDeviceSynchronize());
-    must(cudaMemcpy(out.data(), data, (size_t)n * sizeof(T), cudaMemcpyDeviceToHost));
-    return out;
-  }
-};
-
-struct Scratch {
-  std::vector<void*> taken;
-  static void* take(void* self, int64_t bytes) {
-    void* p = nullptr;
-    must(cudaMalloc(&p, (size_t)bytes));
-    must(cudaMemset(p, 0xff, (size_t)bytes));
-    ((Scratch*)self)->taken.push_back(p);
-    return p;
-  }
-  GpuScratch gpu() { return {take, this}; }
-  ~Scratch() {
-    must(cudaDeviceSynchronize());
-    for (void* p : taken) must(cudaFree(p));
-  }
-};
-
-void report(const char* kind, const string& name, double error) { printf("%s\t%s\t%.3g\n", kind, name.c_str(), error); }
-
-/** sum (a - e)^2 / sum e^2; NaN where a value is not finite. */
-double nmse(const Floats& a, const std::vector<double>& e) {
-  double error = 0, power = 0;
-  for (size_t i = 0; i < e.size(); i++) {
-    const double d = (double)a[i] - e[i];
-    error += d * d;
-    power += e[i] * e[i];
-  }
-  return error == 0 ? 0 : error / power;
-}
-/** Values that differ in their bits. */
-double differing(const Floats& a, const Floats& b) {
-  if (a.size() != b.size()) return NAN;
-  int64_t n = 0;
-  for (size_t i = 0; i < a.size(); i++) n += memcmp(&a[i], &b[i], 4) != 0;
-  return (double)n;
-}
-bool untouched(float v) {
-  uint32_t u;
-  memcpy(&u, &v, 4);
-  return u == 0xffffffffu;
-}
-
-/** Rows with NaN between them. */
-Floats spread(const Floats& x, int64_t rows, int64_t d, int64_t ld) {
-  Floats out(rows * ld);
-  memset(out.data(), 0xff, out.size() * 4);
-  for (int64_t r = 0; r < rows; r++) memcpy(&out[r * ld], &x[r * d], (size_t)d * 4);
-  return out;
-}
-/** Rows out of a padded array; `touched` counts padding that was written to. */
-Floats gathered(const Floats& x, int64_t rows, int64_t d, int64_t ld, double* touched) {
-  Floats out;
-  for (int64_t r = 0; r < (int64_t)x.size() / ld; r++)
-    for (int64_t c = 0; c < ld; c++)
-      if (r < rows && c < d) out.push_back(x[r * ld + c]);
-      else *touched += !untouched(x[r * ld + c]);
-  return out;
-}
 
 // --- matrices ------------------------------------------------------------------------------------------------------------
 
@@ -266,14 +155,6 @@ Floats product(const Matrix& m, const Inputs& in, int64_t rows, int64_t strips, 
   return gathered(y.read(), rows, strips < 0 || outputs > n ? n : outputs, ldy, touched);
 }
 
-void schedule(int order) {
-#if defined(SV_STANDIN)
-  sparsevila_standin_schedule(1 + order, order, order);
-#else
-  (void)order;
-#endif
-}
-
 // --- cases -----------------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kRows = 65;
@@ -365,65 +246,6 @@ void check_special(const Kind& kind) {
   }
 }
 
-void check_norms(int64_t rows, int64_t d) {
-  const Floats x = random_floats(rows * d, -2, 3), w = random_floats(d, 0.5f, 1.5f), b = random_floats(d, -0.5f, 1);
-  const Floats eps = {0.01f};
-  const int64_t ldx = d + 2, ldy = d + 3;
-  const Device<float> dx(spread(x, rows, d, ldx)), dw(w), db(b), de(eps);
-  std::vector<double> rms, layer;
-  for (int64_t r = 0; r < rows; r++) {
-    double square = 0, sum = 0, variance = 0;
-    for (int64_t i = 0; i < d; i++) square += (double)x[r * d + i] * x[r * d + i], sum += x[r * d + i];
-    for (int64_t i = 0; i < d; i++) variance += pow(x[r * d + i] - sum / (double)d, 2);
-    for (int64_t i = 0; i < d; i++) {
-      rms.push_back(x[r * d + i] / sqrt(square / (double)d + eps[0]) * w[i]);
-      layer.push_back((x[r * d + i] - sum / (double)d) / sqrt(variance / (double)d + eps[0]) * w[i] + b[i]);
-    }
-  }
-  const string size = " rows=" + std::to_string(rows) + " d=" + std::to_string(d);
-  double touched = 0;
-  Floats first[2];
-  for (int order = 0; order < 2; order++) {
-    schedule(order);
-    Device<float> y((rows + 1) * ldy), z((rows + 1) * ldy);
-    gpu::rms_norm(nullptr, dx.data, ldx, dw.data, de.data, rows, d, y.data, ldy, 1);
-    gpu::layer_norm(nullptr, dx.data, ldx, dw.data, db.data, de.data, rows, d, z.data, ldy);
-    const Floats results[2] = {gathered(y.read(), rows, d, ldy, &touched), gathered(z.read(), rows, d, ldy, &touched)};
-    for (int i = 0; i < 2; i++) {
-      if (order) report("same", string(i ? "layer_norm" : "rms_norm") + size + " in reverse", differing(results[i], first[i]));
-      else first[i] = results[i];
-    }
-  }
-  schedule(0);
-  report("f64", "rms_norm" + size, nmse(first[0], rms));
-  report("f64", "layer_norm" + size, nmse(first[1], layer));
-  report("same", "outside of norms" + size, touched);
-}
-
-void check_rope(int64_t t, int64_t heads, int64_t c) {
-  const int64_t half = c / 2, d = heads * c, ldx = d + 3;
-  const Floats x = random_floats(t * d, -2, 3), cos = random_floats(t * half, -1, 1), sin = random_floats(t * half, -1, 1);
-  const Device<float> dc(cos), ds(sin);
-  std::vector<double> want(t * d);
-  for (int64_t i = 0; i < t; i++)
-    for (int64_t h = 0; h < heads; h++)
-      for (int64_t j = 0; j < half; j++) {
-        const int64_t a = i * d + h * c + j;
-        const double p = x[a], q = x[a + half], cs = cos[i * half + j], sn = sin[i * half + j];
-        want[a] = p * cs - q * sn;
-        want[a + half] = q * cs + p * sn;
-      }
-  const string name = "rope t=" + std::to_string(t) + " heads=" + std::to_string(heads) + " c=" + std::to_string(c);
-  double touched = 0;
-  Device<float> in(spread(x, t, d, ldx)), out((t + 1) * (d + 1));
-  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, out.data, d + 1);
-  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, in.data, ldx);
-  const Floats apart = gathered(out.read(), t, d, d + 1, &touched);
-  report("f64", name, nmse(apart, want));
-  report("same", name + " in place", differing(gathered(in.read(), t, d, ldx, &touched), apart));
-  report("same", name + " outside", touched);
-}
-
 const Kind kKinds[] = {
     {"f32", kF32, false, false, 0, false, false},
     {"f32 gated", kF32, true, false, 0, false, false},
@@ -461,11 +283,7 @@ int main() {
   // A matrix wide enough for blocks of two strips, an odd number of them; inputs enough for every warp to have several units.
   for (const int i : {4, 8, 13, 15}) check_product(kKinds[i], i == 4 ? 1025 * 16 : 48, i == 4 ? 17 : 2400, round++);
   check_product(kKinds[4], 3, 300000, 1);  // activations that fill the scratch: 64 rows, then one more
-  for (const int64_t d : {1, 33, 128, 1000}) check_norms(d == 128 ? 7 : 3, d);
-  check_norms(0, 5);
-  check_rope(5, 3, 14);
-  check_rope(1, 2, 64);
-  check_rope(0, 2, 64);
+  check_rows();
   must(cudaDeviceSynchronize());
   must(cudaGetLastError());
 #if defined(SV_STANDIN)

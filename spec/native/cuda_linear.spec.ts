@@ -1,5 +1,5 @@
 // The GPU's products with packed matrices, norms and rotary embedding agree with the processor's, run on the
-// stand-in for CUDA: cuda_linear.cu beside this file compares. Has the tolerance of each kind of comparison.
+// stand-in for CUDA: cuda_linear.cu and cuda_rows.cu beside this file compare. Has the tolerance of each kind of comparison.
 
 import { runOnStandin } from '../support/standin';
 
@@ -13,6 +13,7 @@ const TOLERANCE: Record<string, number> = {
 
 const SOURCES = [
   'spec/native/cuda_linear.cu',
+  'spec/native/cuda_rows.cu',
   ...['rows', 'linear', 'f32', 'bf16', 'int4', 'int8', 'widen'].map((name) => `native/cuda/${name}.cu`),
   ...['linear', 'int4', 'int8', 'pool'].map((name) => `native/kernels/${name}.cc`),
   ...['level', 'int4', 'int8'].map((name) => `native/kernels/${name}_portable.cc`),
