@@ -70,6 +70,7 @@ async function loadedBytes(path: string, options: LoadOptions): Promise<number> 
 const CHECKPOINTS: readonly (readonly [name: string, path: () => Promise<string> | string])[] = [
   ['tiny-nvila', () => TINY],
   ['llava', () => join(FIXTURES, 'llava/llava-llama')],
+  ['qwen2.5-vl', () => join(FIXTURES, 'qwen_vl/qwen2.5-vl')],
   ['a projector of odd sizes', () => vilaCase('mlp-downsample-odd')],
   ['AutoAWQ', () => join(FIXTURES, 'awq/checkpoint-gemm')],
   ['compressed-tensors', () => join(FIXTURES, 'awq/checkpoint-pack-quantized')],

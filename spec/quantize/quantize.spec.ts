@@ -165,6 +165,19 @@ describe('interrupted', () => {
     expect(bytesOf('stopped').equals(bytesOf('whole'))).toBe(true);
   });
 
+  it('while the checkpoint is written, nothing is searched again', async () => {
+    const controller = new AbortController();
+    const onProgress: QuantizeOptions['onProgress'] = ({ step }) => {
+      if (step === 'write checkpoint') controller.abort();
+    };
+    const late = quick('late', { signal: controller.signal, onProgress });
+    await expect(late).rejects.toMatchObject({ name: 'AbortError' });
+    expect(existsSync(at('late'))).toBe(false);
+    expect((await quick('late')).resumed).toBe(4);
+    expect(bytesOf('late').equals(bytesOf('whole'))).toBe(true);
+    expect(existsSync(at('late.partial'))).toBe(false);
+  });
+
   it('a killed process leaves a free lock', async () => {
     await stopped('killed');
     leaveLock(at('killed.partial'));

@@ -17,19 +17,18 @@ export function asSource({ name, dtype, shape, bytes }: RawTensor, prefix = ''):
   return { name: prefix + name, dtype, shape, byteLength: bytes.byteLength, bytes: () => bytes };
 }
 
-/** Writes tensors as `model.safetensors`, or as shards with an index if they exceed one shard. */
+/**
+ * Writes tensors as `model.safetensors`, or as shards with an index if they exceed one shard. Existing shards are
+ * kept: a file gets its name only when it is complete.
+ */
 export async function writeCheckpoint(
   folder: string,
   tensors: readonly TensorSource[],
-  options: WriteOptions & {
-    readonly shardBytes?: number;
-    /** Existing shards are kept: a file gets its name only when it is complete. */
-    readonly resume?: boolean;
-  } = {},
+  options: WriteOptions & { readonly shardBytes?: number } = {},
 ): Promise<void> {
   const write = async (file: string, part: readonly TensorSource[]): Promise<void> => {
-    if (options.resume !== true || !existsSync(file)) return writeSafetensors(file, part, options);
-    options.onBytes?.(part.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    if (!existsSync(file)) return writeSafetensors(file, part, options);
+    options.onBytes?.(byteLength(part));
   };
   const shards = shardsOf(tensors, options.shardBytes ?? SHARD_BYTES);
   if (shards.length === 1) return write(join(folder, 'model.safetensors'), tensors);
@@ -40,10 +39,12 @@ export async function writeCheckpoint(
     await write(join(folder, file), shard);
     for (const { name } of shard) weightMap[name] = file;
   }
-  const total = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  const index = { metadata: { total_size: total }, weight_map: weightMap };
+  const index = { metadata: { total_size: byteLength(tensors) }, weight_map: weightMap };
   writeJson(join(folder, 'model.safetensors.index.json'), index);
 }
+
+export const byteLength = (sources: readonly TensorSource[]): number =>
+  sources.reduce((sum, source) => sum + source.byteLength, 0);
 
 function shardsOf(tensors: readonly TensorSource[], limit: number): TensorSource[][] {
   const shards: TensorSource[][] = [[]];

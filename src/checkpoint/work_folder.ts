@@ -2,8 +2,8 @@
 // can continue and nothing incomplete ever has the final name. Does not know what is made.
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { isPresent, shownPath } from '../files';
@@ -19,10 +19,8 @@ export interface WorkFolder {
   readonly finished: ReadonlyMap<string, unknown>;
   /** Records a step whose files are complete. */
   finish(step: string, result: unknown): void;
-  /** Makes the checkpoint in a fresh folder and gives it the final name; removes the work folder. */
-  install(build: (folder: string) => Promise<void>): Promise<void>;
   /** Gives `made`, a folder below `folder` with a whole checkpoint, the final name; removes the work folder. */
-  installMade(made: string): Promise<void>;
+  install(made: string): Promise<void>;
   /** Releases the lock; removes the folder if no step has finished. */
   close(): void;
 }
@@ -68,13 +66,12 @@ export function openWorkFolder(out: string, key: string, inputs: readonly string
 
 function opened(target: string, folder: string, lock: Lock, key: string): WorkFolder {
   const record = join(folder, RECORD);
-  const tree = join(folder, 'checkpoint');
   const finished = readRecord(record, key, folder);
   const finish = (step: string, result: unknown): void => {
     finished.set(step, result);
     replaceFile(record, JSON.stringify({ key, finished: Object.fromEntries(finished) }));
   };
-  const installMade = async (made: string): Promise<void> => {
+  const install = async (made: string): Promise<void> => {
     finish(INSTALL, true);
     if (isPresent(target)) throw outputExists(target); // rename would replace an empty folder
     try {
@@ -91,18 +88,7 @@ function opened(target: string, folder: string, lock: Lock, key: string): WorkFo
     folder,
     finished,
     finish,
-    installMade,
-    install: async (build) => {
-      try {
-        await rm(tree, { recursive: true, force: true });
-        mkdirSync(tree);
-        await build(tree);
-      } catch (error) {
-        await rm(tree, { recursive: true, force: true });
-        throw writeError(error, tree);
-      }
-      await installMade(tree);
-    },
+    install,
     close: () => {
       if (finished.size === 0) removeAllButLock(folder);
       lock.release();

@@ -2,19 +2,16 @@
 // floats, one float type to another, VILA's folders to the one folder of the NVILA -hf ports and back. The output is read back
 // and compared tensor by tensor before it gets its name.
 
-import { lstatSync } from 'node:fs';
-import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { copyTree } from '../checkpoint/copy_tree';
-import { isWeightFile, writeCheckpoint, writeJson } from '../checkpoint/export';
-import { openCheckpoint, type TensorEntries } from '../checkpoint/safetensors';
+import { byteLength, isWeightFile } from '../checkpoint/export';
+import type { TensorEntries } from '../checkpoint/safetensors';
 import type { TensorSource } from '../checkpoint/safetensors_writer';
-import { openWorkFolder, runKey, type WorkFolder } from '../checkpoint/work_folder';
-import { codeOf, SparseVilaError } from '../errors';
+import { openWorkFolder, runKey } from '../checkpoint/work_folder';
+import { type Changes, installCopy, type Verify } from '../checkpoint/write_copy';
+import { SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import { pacer } from '../models/pacer';
 import { checkOptions, FUNCTION, guardedCallback, invalidOption, NAME, oneOf, SIGNAL } from '../options';
-import { requireSpace, writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import {
   type Checkpoint,
@@ -66,44 +63,32 @@ export async function convert(given: ConvertOptions): Promise<ConvertResult> {
   if (options.layout !== undefined && checkpoint.layout === undefined) throw noLayout(model);
   const plans = planParts(checkpoint, options, layout);
   const tasks = plans.flatMap((plan) => plan.tasks);
-  const sources = tasks.flatMap((task) => task.sources);
-  const total = 2 * bytesOf(sources);
-  let done = 0;
-  const onBytes = (bytes: number): void => {
-    done += bytes;
-    onProgress({ step: 'convert', done, total, unit: 'B' });
-  };
   const key = runKey(
     [resolve(model), options.format, options.dtype, options.layout],
     checkpoint.parts.flatMap(({ entries }) => [...entries.values()]),
   );
   const work = openWorkFolder(out, key, [model]);
-  const made = join(work.folder, `made-${key.slice(0, 16)}`);
-  try {
-    const written = await writeParts(made, checkpoint, plans, { layout, model, onBytes, signal });
+  const verify: Verify = async (written, onBytes) => {
     const pace = pacer(signal);
     for (const { part, tasks: own } of plans)
       for (const task of own) {
         if (!task.check(written.get(placeOf(part.name, layout).folder) as TensorEntries)) throw loss(part, task);
-        onBytes(bytesOf(task.sources));
+        onBytes(byteLength(task.sources));
         await pace();
       }
-    await work.installMade(made);
+  };
+  try {
+    const run = { work, key, step: 'convert', onProgress };
+    await installCopy(model, changesOf(checkpoint, plans, options, layout), run, verify);
     return {
       out: resolve(out),
       converted: tasks.filter(({ converted }) => converted).length,
-      verified: sources.length,
+      verified: tasks.flatMap((task) => task.sources).length,
     };
-  } catch (error) {
-    await keepForLater(error, work, made);
-    throw writeError(error, work.folder);
   } finally {
     work.close();
   }
 }
-
-const bytesOf = (sources: readonly TensorSource[]): number =>
-  sources.reduce((sum, { byteLength }) => sum + byteLength, 0);
 
 function loss({ folder }: Part, { sources }: Task): SparseVilaError {
   return new SparseVilaError(
@@ -112,64 +97,27 @@ function loss({ folder }: Part, { sources }: Task): SparseVilaError {
   );
 }
 
-/** Keeps partial output after an abort or a full disk, so that the run can continue; removes it after other errors. */
-async function keepForLater(error: unknown, work: WorkFolder, made: string): Promise<void> {
-  const code = codeOf(error);
-  const stopped = !(error instanceof SparseVilaError) || code === 'ERR_DISK_FULL' || code === 'ERR_OUTPUT_UNWRITABLE';
-  if (stopped) work.finish('begun', true);
-  else await rm(made, { recursive: true, force: true });
-}
-
-interface Writing {
-  readonly layout: Layout | undefined;
-  readonly model: string;
-  readonly onBytes: (bytes: number) => void;
-  readonly signal: AbortSignal | undefined;
-}
-
-/** Writes configs, other files and weights below `made`; the weights read back, by folder. */
-async function writeParts(
-  made: string,
+/** Configs, weights and places of files in the new layout. */
+function changesOf(
   checkpoint: Checkpoint,
   plans: readonly PartPlan[],
-  { layout, model, onBytes, signal }: Writing,
-): Promise<Map<string, TensorEntries>> {
+  { model, signal }: ConvertOptions,
+  layout: Layout | undefined,
+): Changes {
   const configs = new Map<Part['name'], Json>();
-  const sources = new Map<string, TensorSource[]>();
+  const weights = new Map<string, TensorSource[]>();
   for (const { part, tasks, ...facts } of plans) {
     if (part.config !== undefined) configs.set(part.name, configOf(part.config, facts, part.entries));
     const { folder } = placeOf(part.name, layout);
-    sources.set(folder, [...(sources.get(folder) ?? []), ...tasks.flatMap((task) => task.sources)]);
+    weights.set(folder, [...(weights.get(folder) ?? []), ...tasks.flatMap((task) => task.sources)]);
   }
-  const files = configFiles(checkpoint, configs, layout);
   const owned = new Set(['config.json', ...checkpoint.parts.map(({ name }) => join(name, 'config.json'))]);
-  const move = (path: string): string => movedFile(path, checkpoint.layout, layout);
-  await mkdir(made, { recursive: true });
-  const finished = await keepShards(made);
-  await requireSpace(made, bytesOf([...sources.values()].flat()) - finished);
-  const skip = (path: string): boolean => owned.has(path) || isWeightFile(path);
-  await copyTree(model, made, { skip, move, parts: VILA_PARTS.map((name) => join(model, name)), signal });
-  const written = new Map<string, TensorEntries>();
-  for (const folder of sources.keys()) await mkdir(join(made, folder), { recursive: true });
-  for (const [path, json] of files) writeJson(join(made, path), json);
-  for (const [folder, tensors] of sources) {
-    await writeCheckpoint(join(made, folder), tensors, { onBytes, signal, resume: true });
-    written.set(folder, openCheckpoint(join(made, folder)));
-  }
-  return written;
-}
-
-/** Removes the files of an interrupted conversion except complete shards; returns their bytes. */
-async function keepShards(made: string): Promise<number> {
-  let bytes = 0;
-  for (const name of await readdir(made, { recursive: true })) {
-    const path = join(made, name);
-    const stat = lstatSync(path, { throwIfNoEntry: false });
-    if (stat === undefined || stat.isDirectory()) continue;
-    if (stat.isFile() && path.endsWith('.safetensors')) bytes += stat.size;
-    else await rm(path);
-  }
-  return bytes;
+  return {
+    ...{ weights, configs: configFiles(checkpoint, configs, layout), signal },
+    skip: (path) => owned.has(path) || isWeightFile(path),
+    move: (path) => movedFile(path, checkpoint.layout, layout),
+    parts: VILA_PARTS.map((name) => join(model, name)),
+  };
 }
 
 function checkConvertOptions(options: ConvertOptions): ConvertOptions {

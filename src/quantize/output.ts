@@ -3,35 +3,23 @@
 
 import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { copyTree } from '../checkpoint/copy_tree';
-import {
-  asSource,
-  eightBitConfig,
-  isWeightFile,
-  mergedTensors,
-  quantizedConfig,
-  writeCheckpoint,
-  writeJson,
-} from '../checkpoint/export';
+import { asSource, eightBitConfig, isWeightFile, mergedTensors, quantizedConfig } from '../checkpoint/export';
 import { packQuantized } from '../checkpoint/formats';
 import { encodeFloats } from '../checkpoint/half';
 import { openCheckpoint } from '../checkpoint/safetensors';
 import { copyOf, type TensorSource, writeSafetensors } from '../checkpoint/safetensors_writer';
 import type { WorkFolder } from '../checkpoint/work_folder';
+import type { Changes } from '../checkpoint/write_copy';
 import { SparseVilaError } from '../errors';
 import { type Json, readJson } from '../json';
 import { PARTS, type PartName, type Plan } from '../models/plan';
 import { moduleOf } from '../models/weight_index';
 import { type QuantizedMatrix, quantizeMatrix } from '../ops/quantize';
-import { requireSpace } from '../runtime/atomic';
-import type { OnProgress } from '../runtime/progress';
 import { withImpliedTemplate } from '../text/template_file';
 import type { CheckedOptions } from './options';
 import { fileName, floatLinears, floatsOf, HEAD, type OpenPart, type Part, WIDENED_LAYERS } from './parts';
 import type { VectorType } from './search';
 import type { Int8Matrix } from './smooth';
-
-const KEPT = 'Free some, and run the same command again; what is finished is kept.';
 
 /** Replacements for tensors of a block. */
 export interface MadeBlock {
@@ -80,77 +68,52 @@ function vectorSource(name: string, values: Float32Array, dtype: VectorType): Te
   return asSource({ name, dtype, shape: [values.length], bytes: encodeFloats(values, dtype) });
 }
 
-/** One folder of the checkpoint whose weights change. */
-interface Target {
-  readonly folder: string;
-  readonly tensors: readonly TensorSource[];
-  readonly config: (json: Json) => Json;
-}
-
-/** Joins the new tensors and the rest of the original under the final name. */
-export async function writeOutput(
+/** What the quantized checkpoint differs in from the original. */
+export function changesOf(
   plan: Plan,
   options: CheckedOptions,
   parts: readonly OpenPart[],
   work: WorkFolder,
-  { signal, onProgress }: { signal: AbortSignal | undefined; onProgress: OnProgress },
-): Promise<void> {
+  signal: AbortSignal | undefined,
+): Changes {
   const folders = [...new Set(parts.filter(isNamed).map(({ folder }) => folder))];
-  const targets = folders.map((folder) => {
-    return targetOf(
-      plan,
-      options,
-      parts.filter((part) => part.folder === folder),
-      work,
-    );
-  });
-  const total = targets.flatMap(({ tensors }) => tensors).reduce((sum, { byteLength }) => sum + byteLength, 0);
-  let done = 0;
-  const onBytes = (bytes: number): void => {
-    done += bytes;
-    onProgress({ step: 'write checkpoint', done, total, unit: 'B' });
+  const [weights, configs] = [new Map<string, TensorSource[]>(), new Map<string, Json>()];
+  const root = withImpliedTemplate(plan.root.json, plan.text.folder, plan.folder);
+  if (root !== plan.root.json) configs.set('config.json', root);
+  for (const folder of folders) {
+    const own = parts.filter((part) => part.folder === folder);
+    const path = join(folder, 'config.json');
+    weights.set(folder, tensorsOf(plan, options, own, work));
+    configs.set(path, configOf(configs.get(path) ?? readJson(join(plan.folder, path)), options, own));
+  }
+  const isReplaced = (path: string): boolean => folders.some((folder) => join(folder, basename(path)) === path);
+  return {
+    ...{ weights, configs, parts: Object.values(plan.sources).map(({ folder }) => folder), signal },
+    skip: (path) => configs.has(path) || (isWeightFile(path) && isReplaced(path)),
   };
-  const skip = (path: string): boolean =>
-    isWeightFile(path) && folders.some((folder) => join(folder, basename(path)) === path);
-  await work.install(async (out) => {
-    await requireSpace(out, total, KEPT);
-    await copyTree(plan.folder, out, { skip, parts: Object.values(plan.sources).map(({ folder }) => folder), signal });
-    const root = withImpliedTemplate(plan.root.json, plan.text.folder, plan.folder);
-    if (root !== plan.root.json) writeJson(join(out, 'config.json'), root);
-    for (const { folder, tensors, config } of targets) {
-      const file = join(out, folder, 'config.json');
-      writeJson(file, config(readJson(file)));
-      await writeCheckpoint(join(out, folder), tensors, { onBytes, signal });
-      openCheckpoint(join(out, folder)); // reads the headers back
-    }
-  });
 }
 
 /** Whether anything of a part is changed. */
 export const isNamed = ({ bits, head }: OpenPart): boolean => bits !== undefined || head;
 
-/** The folder that some parts share. */
-function targetOf(plan: Plan, options: CheckedOptions, own: readonly OpenPart[], work: WorkFolder): Target {
-  const [first] = own as [OpenPart, ...OpenPart[]];
+/** The tensors of a folder that parts have in common. */
+function tensorsOf(plan: Plan, options: CheckedOptions, own: readonly OpenPart[], work: WorkFolder): TensorSource[] {
   const made = own.flatMap((open) => [
     ...(open.bits === undefined ? [] : stepsOf(open.part)).flatMap((step) =>
       [...openCheckpoint(join(work.folder, step)).values()].map((entry) => copyOf(entry)),
     ),
     ...(open.head ? headTensors(plan, open, options) : []),
   ]);
+  return mergedTensors([...(own[0] as OpenPart).index.entries.values()], made);
+}
+
+function configOf(json: Json, { format, groupSize, symmetric }: CheckedOptions, own: readonly OpenPart[]): Json {
   const float = PARTS.flatMap((name) => own.filter(({ part }) => part.name === name).map(floatLinears));
   const ignore = [...float.flatMap((one) => one.own), ...(float[0]?.unread ?? [])];
-  const { format, groupSize, symmetric } = options;
-  return {
-    folder: first.folder,
-    tensors: mergedTensors([...first.index.entries.values()], made),
-    config: (json) => {
-      const config = own.some(({ bits }) => bits === 8)
-        ? eightBitConfig(json, ignore)
-        : quantizedConfig(json, { format, groupSize, symmetric, ignore });
-      return own.reduce((changed, { part }) => withWidth(changed, part), config);
-    },
-  };
+  const config = own.some(({ bits }) => bits === 8)
+    ? eightBitConfig(json, ignore)
+    : quantizedConfig(json, { format, groupSize, symmetric, ignore });
+  return own.reduce((changed, { part }) => withWidth(changed, part), config);
 }
 
 /** A config with the new width of the tower's MLP. */

@@ -10,6 +10,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { readQuantization } from '../checkpoint/quantized_config';
 import { openWorkFolder, runKey, type WorkFolder } from '../checkpoint/work_folder';
+import { installCopy } from '../checkpoint/write_copy';
 import { SparseVilaError } from '../errors';
 import { planOf } from '../models/load';
 import { pacer } from '../models/pacer';
@@ -18,7 +19,7 @@ import { guardedCallback } from '../options';
 import { writeError } from '../runtime/atomic';
 import { type CalibrationSample, readCalibration, readCalibrationText, spread } from './calibration';
 import { type CheckedOptions, checkQuantizeOptions, invalid, packagedScenes, type QuantizeOptions } from './options';
-import { isNamed, stepsOf, writeOutput } from './output';
+import { changesOf, isNamed, stepsOf } from './output';
 import { HEAD, type OpenPart, openParts, type Part } from './parts';
 import { type CalibrationCounts, countFinished, type Finished, quantizePart, type Run } from './run_part';
 import type { GroupError } from './search';
@@ -59,7 +60,8 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
   const samples = spread(conversationsOf(options), options.samples);
   // The output must be outside of all inputs.
   const { model, calibration: set } = options;
-  const work = openWorkFolder(options.out, keyOf(options, changed), set === undefined ? [model] : [model, set]);
+  const key = keyOf(options, changed);
+  const work = openWorkFolder(options.out, key, set === undefined ? [model] : [model, set]);
   try {
     const run: Run = { options, samples, work, signal, onProgress, pace: pacer(signal) };
     let resumed = 0;
@@ -71,7 +73,8 @@ export async function quantize(given: QuantizeOptions): Promise<QuantizeResult> 
       if (one.part.name === 'decoder') calibration = counts;
     }
     const results = resultsOf(changed, work);
-    await writeOutput(plan, options, parts, work, { signal, onProgress });
+    const changes = changesOf(plan, options, parts, work, signal);
+    await installCopy(plan.folder, changes, { work, key, step: 'write checkpoint', onProgress });
     return { out: resolve(options.out), calibration, resumed, ...results };
   } catch (error) {
     throw writeError(error, work.folder);
