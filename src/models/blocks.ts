@@ -17,12 +17,13 @@ export interface BlockLinear {
   readonly bias: boolean;
 }
 
-/** An RMSNorm, or a LayerNorm if it has a bias. */
+/** An RMSNorm, or a LayerNorm if it has a bias, or a mere factor for each channel. */
 export interface BlockNorm {
   readonly name: string;
   readonly width: number;
   readonly bias: boolean;
   readonly eps: number;
+  readonly isScale?: boolean;
 }
 
 /** An input that one or more linear layers share. */
@@ -64,6 +65,10 @@ export interface Block {
 /** The parts of a pre-norm block besides its linear layers. */
 interface PreNorm {
   readonly norms: readonly [BlockNorm, BlockNorm];
+  /** Norms of queries and keys, all heads side by side. */
+  readonly headNorms?: readonly [BlockNorm, BlockNorm] | undefined;
+  /** Factors of what attention and MLP add. */
+  readonly scales?: readonly [BlockNorm, BlockNorm] | undefined;
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
@@ -72,13 +77,18 @@ interface PreNorm {
   readonly lift: (ops: BlockOps, x: Tensor) => Tensor;
 }
 
-/** h = x + attention(norm1 x); y = h + mlp(norm2 h). The four sites are the inputs of q, k and v; of o; of the MLP; of its last layer. */
+/** h = x + scale1 attention(norm1 x); y = h + scale2 mlp(norm2 h). The four sites are the inputs of q, k and v; of o; of the MLP; of its last layer. */
 function preNormBlock(
   linears: readonly BlockLinear[],
-  { norms, heads, kvHeads, headDim, sites, lift }: PreNorm,
+  { norms, headNorms, scales, heads, kvHeads, headDim, sites, lift }: PreNorm,
 ): Block {
   const [toQkv, toOut, toMlp, toDown] = sites;
-  const only = (ops: BlockOps, site: BlockSite, x: Tensor): Tensor => ops.linear(site.linears[0] as string, x);
+  /** What the layer of a site adds to the rows. */
+  const added = (ops: BlockOps, site: BlockSite, x: Tensor): Tensor => {
+    const y = ops.linear(site.linears[0] as string, x);
+    const scale = scales?.[site === toOut ? 0 : 1];
+    return scale === undefined ? y : ops.norm(scale.name, y);
+  };
   const mix = (ops: BlockOps, x: Tensor): Tensor => {
     const { tf } = start();
     const t = x.shape[0] as number;
@@ -87,18 +97,21 @@ function preNormBlock(
     const part = (begin: number, count: number): Tensor => tf.slice(first, [0, begin * headDim], [t, count * headDim]);
     const parts =
       rest.length > 0 ? [first, ...rest] : [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
-    const [q, k, v] = parts.map((rows) => tf.reshape(rows, [t, -1, headDim])) as [Tensor, Tensor, Tensor];
+    const [q, k, v] = parts.map((rows, i) => {
+      const norm = headNorms?.[i];
+      return tf.reshape(norm === undefined ? rows : ops.norm(norm.name, rows), [t, -1, headDim]);
+    }) as [Tensor, Tensor, Tensor];
     return tf.reshape(ops.attend(q, k, v), [t, heads * headDim]);
   };
   const finish: Readonly<Record<string, (ops: BlockOps, input: Tensor) => Tensor>> = {
-    [toQkv.name]: (ops, input) => only(ops, toOut, mix(ops, input)),
-    [toOut.name]: (ops, input) => only(ops, toOut, input),
-    [toMlp.name]: (ops, input) => only(ops, toDown, lift(ops, input)),
-    [toDown.name]: (ops, input) => only(ops, toDown, input),
+    [toQkv.name]: (ops, input) => added(ops, toOut, mix(ops, input)),
+    [toOut.name]: (ops, input) => added(ops, toOut, input),
+    [toMlp.name]: (ops, input) => added(ops, toDown, lift(ops, input)),
+    [toDown.name]: (ops, input) => added(ops, toDown, input),
   };
   return {
     linears,
-    norms,
+    norms: [...norms, ...(headNorms ?? []), ...(scales ?? [])],
     sites,
     run(ops, x, see = () => undefined) {
       const { tf } = start();
@@ -107,9 +120,9 @@ function preNormBlock(
         return input;
       };
       const normed = seen(toQkv, ops.norm(norms[0].name, x));
-      const h = tf.add(x, only(ops, toOut, seen(toOut, mix(ops, normed))));
+      const h = tf.add(x, added(ops, toOut, seen(toOut, mix(ops, normed))));
       const hidden = lift(ops, seen(toMlp, ops.norm(norms[1].name, h)));
-      return tf.add(h, only(ops, toDown, seen(toDown, hidden)));
+      return tf.add(h, added(ops, toDown, seen(toDown, hidden)));
     },
     finish: (ops, site, input) => (finish[site] as (ops: BlockOps, input: Tensor) => Tensor)(ops, input),
   };
@@ -162,11 +175,12 @@ export function decoderBlock(config: DecoderConfig): Block {
 /** A block of a tower. Only a linear layer can absorb a division, so not the output of an activation. */
 export function towerBlock(config: TowerConfig): Block {
   const { hiddenSize: e, intermediateSize: m, heads, norm: kind, normEps, activation, fusedQkv, gated } = config;
-  const layer = (name: string, rows: number, cols: number): BlockLinear => ({ name, rows, cols, bias: true });
+  const layer = (name: string, rows: number, cols: number, bias = true): BlockLinear => ({ name, rows, cols, bias });
   const norm = (name: string): BlockNorm => ({ name, width: e, bias: kind === 'layer', eps: normEps });
+  const plain = (name: string, isScale: boolean): BlockNorm => ({ name, width: e, bias: false, eps: normEps, isScale });
   const qkv = fusedQkv
-    ? [layer('self_attn.qkv', 3 * e, e)]
-    : ['q', 'k', 'v'].map((name) => layer(`self_attn.${name}_proj`, e, e));
+    ? [layer('self_attn.qkv', 3 * e, e, config.qkvBias)]
+    : ['q', 'k', 'v'].map((name) => layer(`self_attn.${name}_proj`, e, e, config.qkvBias));
   const values = fusedQkv
     ? { linear: 'self_attn.qkv', rowOf: Int32Array.from({ length: e }, (_, i) => 2 * e + i) }
     : { linear: 'self_attn.v_proj' };
@@ -177,6 +191,8 @@ export function towerBlock(config: TowerConfig): Block {
   const fc2Site = { name: 'fc2', linears: [fc2], width: m, mixesRows: false };
   return preNormBlock(linears, {
     norms: [norm('layer_norm1'), norm('layer_norm2')],
+    headNorms: config.qkNorm ? [plain('self_attn.q_norm', false), plain('self_attn.k_norm', false)] : undefined,
+    scales: config.layerScale ? [plain('layer_scale1', true), plain('layer_scale2', true)] : undefined,
     ...{ heads, kvHeads: heads, headDim: e / heads },
     sites: [
       {

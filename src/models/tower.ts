@@ -33,6 +33,13 @@ export interface TowerConfig {
   readonly normEps: number;
   /** Whether one matrix makes queries, keys and values. */
   readonly fusedQkv: boolean;
+  readonly qkvBias: boolean;
+  /** Whether queries and keys each have an RMSNorm over all heads side by side. */
+  readonly qkNorm: boolean;
+  /** Whether learned factors for each channel scale what attention and MLP add. */
+  readonly layerScale: boolean;
+  /** Whose attention is the salience: the class row's, or the mean of all rows'. */
+  readonly salience: 'class' | 'columns';
   /** Base of rotary positions by row and column; undefined: none. */
   readonly ropeTheta: number | undefined;
   /** Layers that attend within the windows of `Patches.windows`. */

@@ -42,7 +42,7 @@ export function readBlock(config: TowerConfig, weights: Weights, i: number): Run
   const block = blockWeights(config, weights, i);
   const isWindowed = config.windowed.includes(i);
   return (x, { table, spans }, want) => {
-    const columns = want.salience && (config.classToken ? 'first' : true);
+    const columns = want.salience && (config.salience === 'class' ? 'first' : true);
     if (!want.features && !columns && !want.keys) return { y: undefined };
     const within = isWindowed ? spans : undefined;
     const [y, salience, keys] = visionBlock(x, block, { ...want, columns, table, spans: within });
@@ -88,6 +88,7 @@ function windowSpans(windows: Int32Array, begin: number, end: number): Int32Arra
 
 function blockWeights(config: TowerConfig, weights: Weights, i: number): VisionBlockWeights {
   const { hiddenSize: e, intermediateSize: m, heads, activation, norm, normEps, fusedQkv, gated } = config;
+  const { qkvBias, qkNorm, layerScale } = config;
   const name = (module: string): string => `encoder.layers.${i}.${module}`;
   const matrix = (modules: readonly string[], rows: readonly number[], k: number, isGated = false): PackedMatrix =>
     weights.matrix(
@@ -105,7 +106,10 @@ function blockWeights(config: TowerConfig, weights: Weights, i: number): VisionB
   const weight = (module: string): VectorSource => [[name(`${module}.weight`), e]];
   const bias = (module: string): VectorSource | undefined => (norm === 'layer' ? biases([module], e) : undefined);
   const vectors: Partial<Record<(typeof VISION_VECTORS)[number], VectorSource | undefined>> = {
-    ...{ norm1: weight('layer_norm1'), norm1Bias: bias('layer_norm1'), qkvBias: biases(qkv, width) },
+    ...{ norm1: weight('layer_norm1'), norm1Bias: bias('layer_norm1') },
+    ...(qkvBias && { qkvBias: biases(qkv, width) }),
+    ...(qkNorm && { qNorm: weight('self_attn.q_norm'), kNorm: weight('self_attn.k_norm') }),
+    ...(layerScale && { scale1: weight('layer_scale1'), scale2: weight('layer_scale2') }),
     ...{ outBias: biases(['self_attn.out_proj'], e), norm2: weight('layer_norm2'), norm2Bias: bias('layer_norm2') },
     ...{ fc1Bias: biases(lifting, m), fc2Bias: biases([down], e), eps: normEps },
   };

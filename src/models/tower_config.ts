@@ -13,6 +13,10 @@ export const PLAIN_VIT = {
   patchFrames: 1,
   norm: 'layer',
   fusedQkv: false,
+  qkvBias: true,
+  qkNorm: false,
+  layerScale: false,
+  salience: 'columns',
   ropeTheta: undefined,
   windowed: [],
   gated: false,
@@ -47,6 +51,7 @@ export function clipTower(config: ConfigReader): TowerShape {
     ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 32 }),
     patchBias: false,
     classToken: true,
+    salience: 'class',
     preNorm: true,
     normEps: config.float('layer_norm_eps', 1e-5),
     activation: activation(config, TOWER_ACTIVATIONS, 'quick_gelu'),
@@ -61,7 +66,7 @@ export const TOWER_ACTIVATIONS = {
 
 type Defaults = Readonly<Record<'hidden' | 'intermediate' | 'layers' | 'heads' | 'image' | 'patch', number>>;
 
-function sizes(config: ConfigReader, defaults: Defaults) {
+export function sizes(config: ConfigReader, defaults: Defaults) {
   const hiddenSize = config.size('hidden_size', defaults.hidden);
   const heads = config.size('num_attention_heads', defaults.heads);
   if (hiddenSize % heads !== 0) throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);

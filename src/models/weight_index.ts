@@ -58,7 +58,7 @@ export interface WeightIndex {
   find(name: string): TensorEntry | undefined;
   /** Marks a tensor as read. */
   take(entry: TensorEntry): void;
-  /** A float tensor of exactly this shape; ranks above two may be requested as [first, the rest]. @throws SparseVilaError `ERR_WEIGHT_…` */
+  /** A float tensor of exactly this shape, ones before it aside; ranks above two may be requested as [first, the rest]. @throws SparseVilaError `ERR_WEIGHT_…` */
   plain(name: string, shape: readonly number[]): PlainTensor;
   /** @throws SparseVilaError `ERR_WEIGHT_…`, `ERR_QUANTIZATION_UNSUPPORTED` */
   stack(stack: Stack): StackForm;
@@ -178,8 +178,11 @@ function findEntry(
         `${near.length > 0 ? ` (it has ${near.slice(0, 3).join(', ')})` : ''}. Is this the whole checkpoint, of this model type?`,
     );
   }
-  const [first = 0, ...rest] = entry.shape;
-  const flat = rest.length > 1 && shape.length === 2 ? [first, rest.reduce((a, b) => a * b, 1)] : entry.shape;
+  // Learned rows may be stored for batches of one.
+  const extra = Math.max(0, entry.shape.length - shape.length);
+  const own = entry.shape.slice(0, extra).every((size) => size === 1) ? entry.shape.slice(extra) : entry.shape;
+  const [first = 0, ...rest] = own;
+  const flat = rest.length > 1 && shape.length === 2 ? [first, rest.reduce((a, b) => a * b, 1)] : own;
   if (flat.length !== shape.length || flat.some((size, i) => size !== shape[i])) {
     throw new SparseVilaError(
       'ERR_WEIGHT_SHAPE',

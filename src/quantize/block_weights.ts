@@ -71,11 +71,13 @@ export function floatOps({ norms }: Pick<Block, 'norms'>, weights: BlockWeights)
     return own;
   };
   const epsilons = new Map(norms.map(({ name, eps }) => [name, eps]));
+  const scales = new Set(norms.flatMap(({ name, isScale }) => (isScale ? [name] : [])));
   return {
     replaced,
     norm(name, x) {
       const { weight, bias } = weights.norms[name] as Norm;
       const [w, eps] = [vector(`${name}.weight`, weight), vector(`${name}.eps`, [epsilons.get(name) ?? 0])];
+      if (scales.has(name)) return tf.mul(x, w);
       return bias === undefined ? rmsNorm(x, w, eps) : layerNorm(x, w, vector(`${name}.bias`, bias), eps);
     },
     linear: (name, x, activation) =>

@@ -103,7 +103,8 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) 
   return {
     ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
     ...{ patchBias: false, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA },
-    ...{ fusedQkv: true, depth: layers, activation: activation(vision, ACTIVATIONS, 'silu') },
+    ...{ fusedQkv: true, qkvBias: true, qkNorm: false, layerScale: false, salience: 'columns' as const },
+    ...{ depth: layers, activation: activation(vision, ACTIVATIONS, 'silu') },
   };
 }
 
