@@ -1,6 +1,7 @@
 // The table of model families, one entry each.
 
 import type { Adapter } from './adapter';
+import { internvl } from './families/internvl';
 import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
 import { llavaOnevision } from './families/llava_onevision';
@@ -8,4 +9,4 @@ import { qwen2Vl } from './families/qwen2_vl';
 import { smolvlm } from './families/smolvlm';
 import { vila } from './families/vila';
 
-export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext, llavaOnevision, qwen2Vl, smolvlm];
+export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext, llavaOnevision, internvl, qwen2Vl, smolvlm];

@@ -91,3 +91,11 @@ export function parseNormalization(images: ConfigReader): Normalization {
     throw images.wrong('image_std', 'numbers that leave pixels finite in f32, with rescale_factor and image_mean');
   return { rescaleFactor, mean, std };
 }
+
+/** Requires that pictures and frames are normalized equally. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+export function requireSamePixels(images: ConfigReader, videos: ConfigReader): void {
+  const read = (settings: ConfigReader): string =>
+    JSON.stringify([parseNormalization(settings), parseFilter(settings)]);
+  if (read(videos) !== read(images))
+    throw videos.unsupported('image_mean', 'with image_std, rescale_factor and resample, what images have');
+}

@@ -17,6 +17,7 @@ import {
   parseFilter,
   parseNormalization,
   processorSettings,
+  requireSamePixels,
   requireSquare,
 } from '../preprocessor';
 import { bilinearRows, selectRows } from '../row_maps';
@@ -67,14 +68,6 @@ export const llavaOnevision: Adapter = {
     };
   },
 };
-
-/** Requires that pictures and frames are normalized equally. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
-function requireSamePixels(images: ConfigReader, videos: ConfigReader): void {
-  const read = (settings: ConfigReader): string =>
-    JSON.stringify([parseNormalization(settings), parseFilter(settings)]);
-  if (read(videos) !== read(images))
-    throw videos.unsupported('image_mean', 'with image_std, rescale_factor and resample, what images have');
-}
 
 /** `vision_aspect_ratio`, `anyres_max_N`: a map of more than 1.21 N squares of cells × cells tokens is reduced to N. */
 function shrinkOf(root: ConfigReader, cells: number): (h: number, w: number) => { h: number; w: number } {

@@ -1,0 +1,5 @@
+// InternVL against transformers: the LayerNorm tower and the one with RMSNorm and norms of queries and keys; tiles, films.
+
+import { familySuite } from '../support/family_suite';
+
+for (const name of ['layer', 'rms']) familySuite(`internvl/${name}`);

@@ -1,0 +1,216 @@
+// InternVL 2.5 and 3 with transformers' names (`internvl`): InternViT with a class row and layer scale, 2 x 2 patches per token through a norm
+// and two linear layers, a Qwen2 decoder. A picture is cut into tiles, the whole picture last; each frame of a video is one tile.
+// Source: transformers 5.24 `modeling_internvl.py`, `processing_internvl.py`, `image_processing_pil_got_ocr2.py`.
+
+import type { Draw } from '../../image/canvas';
+import { cellsOfRegion, type Region, wholePicture } from '../../image/cells';
+import type { ResampleFilter } from '../../image/resample';
+import { type ConfigReader, configReader, type Json } from '../../json';
+import type { Adapter } from '../adapter';
+import type { CheckpointFiles } from '../checkpoint_files';
+import { activation } from '../config';
+import { type Canvas, type Grid, MARKER, type MediumLayout, type MediumSize } from '../media';
+import { DECODER_NAMES, type NameRule, prefixed } from '../names';
+import { squarePatches } from '../patches';
+import type { Plan } from '../plan';
+import {
+  CLIP_PIXELS,
+  type ProcessorSpec,
+  parseFilter,
+  parseNormalization,
+  processorSettings,
+  requireSamePixels,
+  requireSquare,
+} from '../preprocessor';
+import { blockRows, joinMaps } from '../row_maps';
+import { closestTileGrid } from '../tile_choice';
+import { hiddenStateDepth, PLAIN_VIT, sizes, TOWER_ACTIVATIONS, type TowerShape } from '../tower_config';
+
+const NAMES: readonly NameRule[] = [
+  [/^(?:model\.)?multi_modal_projector\./, 'projector.'],
+  ...prefixed(/^(?:model\.)?vision_tower\./, [
+    [/embeddings\.cls_token$/, 'tower.embeddings.class_embedding'],
+    [/embeddings\.position_embeddings$/, 'tower.embeddings.position_embedding.weight'],
+    [/embeddings\.patch_embeddings\.projection\./, 'tower.embeddings.patch_embedding.'],
+    [/encoder\.layer\.(\d+)\.attention\.projection_layer\./, 'tower.encoder.layers.$1.self_attn.out_proj.'],
+    [/encoder\.layer\.(\d+)\.attention\./, 'tower.encoder.layers.$1.self_attn.'],
+    [/encoder\.layer\.(\d+)\.layernorm_before\./, 'tower.encoder.layers.$1.layer_norm1.'],
+    [/encoder\.layer\.(\d+)\.layernorm_after\./, 'tower.encoder.layers.$1.layer_norm2.'],
+    [/encoder\.layer\.(\d+)\.lambda_([12])$/, 'tower.encoder.layers.$1.layer_scale$2.weight'],
+    [/encoder\.layer\.(\d+)\.mlp\./, 'tower.encoder.layers.$1.mlp.'],
+  ]),
+  ...DECODER_NAMES,
+];
+
+const SQUARE_384: Json = { size: { height: 384, width: 384 }, resample: 3, ...CLIP_PIXELS };
+const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
+const IMAGES: ProcessorSpec = { classes: ['GotOcr2'], defaults: SQUARE_384, steps: STEPS };
+/** Frames are sampled before they get here. */
+const VIDEOS: ProcessorSpec = {
+  ...{ classes: ['InternVL', 'GotOcr2'], defaults: SQUARE_384, steps: STEPS },
+  ignored: ['do_sample_frames'],
+};
+/** Epsilon of RMSNorms on queries and keys, and torch's default for the projector's LayerNorm. */
+const [HEAD_EPS, PROJECTOR_EPS] = [1e-6, 1e-5];
+/** Far above any published model. */
+const MOST_TILES = 1024;
+
+export const internvl: Adapter = { types: ['internvl'], plan };
+
+function plan(files: CheckpointFiles): Plan {
+  const { folder, root, part, text } = files;
+  const images = processorSettings(files.images, IMAGES);
+  const videos = processorSettings(files.videos, VIDEOS);
+  const tower = internVit(withSides(part('vision_config')));
+  for (const settings of [images, videos]) requireSquare(settings, 'size', tower.imageSize);
+  requireSamePixels(images, videos);
+  const { decoder, config } = text({ model_type: 'qwen2' });
+  if (root.string('vision_feature_select_strategy', 'default') !== 'default')
+    throw root.unsupported('vision_feature_select_strategy', 'default');
+  const shape = { tower, block: blockOf(root, tower), filter: parseFilter(images), ...tilesOf(images) };
+  const [width, d] = [tower.hiddenSize * shape.block ** 2, decoder.hiddenSize];
+  const source = { folder, prefix: '' };
+  const act = root.oneOf('projector_hidden_act', ['gelu'] as const, 'gelu');
+  return {
+    folder,
+    family: 'internvl',
+    decoder: { ...decoder, tieWordEmbeddings: root.boolean('tie_word_embeddings', true) },
+    tower: { ...tower, depth: hiddenStateDepth(root, 'vision_feature_layer', -1, tower.layers) },
+    projector: [
+      { kind: 'norm', name: 'layer_norm', width, bias: true, eps: PROJECTOR_EPS },
+      { kind: 'linear', name: 'linear_1', rows: d, cols: width, bias: true, activation: act },
+      { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias: true, activation: 'none' },
+    ],
+    sources: { decoder: source, tower: source, projector: source },
+    names: NAMES,
+    pixels: parseNormalization(images),
+    root,
+    text: { folder, config },
+    marker: { id: root.number('image_token_id', 151667) },
+    videos: true,
+    videoPlaceholder: '<video>',
+    layout: (size) => (size.kind === 'video' ? film(size, shape) : tiled(size, shape)),
+  };
+}
+
+/** `image_size` and `patch_size` as one number each; files have [height, width]. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` */
+function withSides(config: ConfigReader): ConfigReader {
+  const side = (key: string): unknown => {
+    const given: unknown = config.json[key];
+    if (!Array.isArray(given)) return given;
+    if (given.length !== 2 || given[0] !== given[1]) throw config.unsupported(key, 'a square');
+    return given[0];
+  };
+  const sides = { image_size: side('image_size'), patch_size: side('patch_size') };
+  return configReader({ ...config.json, ...sides }, config.file, 'vision_config.');
+}
+
+/** @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED`, `ERR_CONFIG_INVALID` */
+function internVit(config: ConfigReader): TowerShape {
+  if (config.string('model_type', 'internvl_vision') !== 'internvl_vision')
+    throw config.unsupported('model_type', 'internvl_vision');
+  for (const [key, only] of [
+    ['use_absolute_position_embeddings', true],
+    ['use_mean_pooling', true],
+    ['use_mask_token', false],
+  ] as const)
+    if (config.boolean(key, only) !== only) throw config.unsupported(key, `${only}`);
+  const norm = config.oneOf('norm_type', ['layer_norm', 'rms_norm'] as const, 'layer_norm');
+  const [normEps, qkNorm] = [config.float('layer_norm_eps', 1e-6), config.boolean('use_qk_norm', false)];
+  if (qkNorm && normEps !== HEAD_EPS) throw config.unsupported('layer_norm_eps', `${HEAD_EPS} with use_qk_norm`);
+  return {
+    ...PLAIN_VIT,
+    ...sizes(config, { hidden: 1024, intermediate: 4096, layers: 24, heads: 16, image: 448, patch: 14 }),
+    ...{ patchBias: true, classToken: true, preNorm: false, layerScale: true },
+    ...{ norm: norm === 'layer_norm' ? 'layer' : 'rms', normEps, qkNorm },
+    qkvBias: config.boolean('attention_bias', false),
+    activation: activation(config, TOWER_ACTIVATIONS, 'gelu'),
+  };
+}
+
+/** Patches per side of the block that becomes a token. */
+function blockOf(root: ConfigReader, { imageSize, patchSize }: TowerShape): number {
+  const block = Math.trunc(1 / root.float('downsample_ratio', 0.5));
+  if (Math.floor(imageSize / patchSize) % block === 0) return block;
+  throw root.wrong(
+    'downsample_ratio',
+    `one over a divisor of the ${Math.floor(imageSize / patchSize)} patches per side`,
+  );
+}
+
+/** The processor always cuts pictures, whatever `crop_to_patches` of its image processor says. */
+function tilesOf(images: ConfigReader): { readonly min: number; readonly max: number } {
+  const [min, max] = [images.size('min_patches', 1), images.size('max_patches', 12)];
+  if (max < min || max > MOST_TILES) throw images.wrong('max_patches', `from min_patches (${min}) to ${MOST_TILES}`);
+  return { min, max };
+}
+
+interface Shape {
+  readonly tower: TowerShape;
+  readonly block: number;
+  readonly filter: ResampleFilter;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Tiles in the grid whose aspect ratio is closest, row by row, and the whole picture after more than one. */
+function tiled(picture: MediumSize, shape: Shape): MediumLayout {
+  const { filter, min, max } = shape;
+  const side = shape.tower.imageSize;
+  const { cols, rows } = closestTileGrid(picture, min, max, side);
+  const fit: Draw = { step: 'resize', to: { width: cols * side, height: rows * side }, filter };
+  const [width, height] = [picture.width / cols, picture.height / rows];
+  const places = Array.from({ length: cols * rows }, (_, i) => [i % cols, Math.floor(i / cols)] as const);
+  const square = { width: side, height: side };
+  const canvases: Canvas[] = places.map(([x, y]) => {
+    return { frame: 0, steps: [fit, { step: 'crop', to: square, left: x * side, top: y * side }] };
+  });
+  const regions: Region[] = places.map(([x, y]) => ({ left: x * width, top: y * height, width, height }));
+  if (canvases.length > 1) {
+    canvases.push({ frame: 0, steps: [{ step: 'resize', to: square, filter }] });
+    regions.push(wholePicture(picture));
+  }
+  return { ...squares(canvases, regions, shape), kind: 'image', text: `<img>${MARKER.repeat(canvases.length)}</img>` };
+}
+
+/** Each frame as one tile, with its number. */
+function film(size: MediumSize, shape: Shape): MediumLayout {
+  const side = shape.tower.imageSize;
+  const resize: Draw = { step: 'resize', to: { width: side, height: side }, filter: shape.filter };
+  const frames = Array.from({ length: size.frames }, (_, frame) => frame);
+  const canvases = frames.map((frame) => ({ frame, steps: [resize] }));
+  const text = frames.map((frame) => `Frame${frame + 1}: <img>${MARKER}</img>`).join('\n');
+  const { grids, ...rest } = squares(canvases, [wholePicture(size)], shape);
+  const { h, w, cells } = grids[0] as Grid;
+  const from = (frame: number): number => frame * h * w;
+  return {
+    ...{ ...rest, kind: 'video', text },
+    grids: [{ t: size.frames, h, w, frames, cells }],
+    runs: frames.map((frame) => ({ grid: 0, from: from(frame), to: from(frame + 1) })),
+  };
+}
+
+/** Square canvases with a grid and a run each; `regions` are the parts of the picture that they show. */
+function squares(
+  canvases: readonly Canvas[],
+  regions: readonly Region[],
+  { tower, block }: Shape,
+): Pick<MediumLayout, 'canvases' | 'patches' | 'merge' | 'grids' | 'runs'> {
+  const { imageSize: size, patchSize: patch } = tower;
+  const cells = Math.floor(size / patch);
+  const tokens = cells / block;
+  // The first row of each canvas is its class row.
+  const one = blockRows(cells, cells, block, (row, col) => 1 + row * cells + col);
+  return {
+    canvases,
+    patches: squarePatches(canvases.length, cells, patch),
+    merge: joinMaps(
+      canvases.map(() => one),
+      canvases.map((_, i) => i * (cells * cells + 1)),
+    ),
+    grids: regions.map((region): Grid => {
+      return { t: 1, h: tokens, w: tokens, frames: [0], cells: cellsOfRegion(region, { size, patch, block }) };
+    }),
+    runs: regions.map((_, grid) => ({ grid, from: grid * tokens ** 2, to: (grid + 1) * tokens ** 2 })),
+  };
+}
