@@ -27,7 +27,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Each makes `path` something that is no readable regular file. */
+/** Each function makes `path` something that is not a readable regular file. */
 const KINDS: readonly (readonly [what: string, make: (path: string) => void, code: string, reason: RegExp])[] = [
   ['nothing', () => undefined, 'ERR_FILE_MISSING', /no such file/],
   ['a directory', (path) => mkdirSync(path), 'ERR_FILE_UNREADABLE', /it is a directory/],

@@ -72,7 +72,7 @@ describe('without any other package', () => {
 describe('without the optional packages, where sharp has its native part', () => {
   beforeAll(() => {
     install('sharp');
-    // sharp itself is there, and its own packages are not.
+    // sharp itself is installed, and its own packages are not.
     cpSync(join(ROOT, 'node_modules/sharp'), join(project, 'node_modules/sharp'), { recursive: true });
     rmSync(join(project, 'node_modules/@img'), { recursive: true });
     rmSync(join(project, 'node_modules/sharp/node_modules'), { recursive: true, force: true });

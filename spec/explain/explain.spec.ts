@@ -19,7 +19,7 @@ const SCALE = 2;
 const MARGIN = 28;
 const PANEL = 340;
 const GAP = 26;
-/** Below a heading, an answer and a note. */
+/** The top of the first cells, below a heading, an answer and a note. */
 const TOP = MARGIN + 20 + 19 + 17 + 4;
 
 /** The stats of one picture of 4 x 4 tokens, whole or padded to a square. */
@@ -77,7 +77,7 @@ describe('explain', () => {
 
   it('colors salience by its multiple of the average, from an eighth to eight times', async () => {
     const { cell } = await pixelsOf(await explain([turn]));
-    // A picture of one gray stays one gray, which one does not matter: the pruned cells hold the map's first color over it.
+    // A picture of one gray level stays one level, and its value does not matter: the pruned cells have the map's first color over it.
     const gray = grayOf(cell(0, 1), 0);
     // The average is 1.75 / 16: the cells of 0.25 have 2.29 times that.
     const middle = 0.5 + Math.log(0.25 / (1.75 / 16)) / Math.log(8) / 2;

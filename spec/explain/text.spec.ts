@@ -28,7 +28,7 @@ describe('wrap', () => {
     expect(lines.join(' ')).toBe(text);
     expect(lines.length).toBeGreaterThan(3);
     for (const line of lines) expect(textWidth(line, 15, 'bold')).toBeLessThanOrEqual(150);
-    // No line could have taken the next one's first word.
+    // No line has room for the first word of the next line.
     for (const [i, line] of lines.entries())
       if (i > 0) expect(textWidth(`${lines[i - 1]} ${line.split(' ')[0]}`, 15, 'bold')).toBeGreaterThan(150);
   });

@@ -27,7 +27,7 @@ describe('memoryBudget', () => {
     expect(admitted).toEqual([6, 4]);
     (await b).release();
     await settled();
-    // 1 would have fitted earlier, but 50 came before it.
+    // The request of 1 would have fitted earlier, but the request of 50 came before it.
     expect(admitted).toEqual([6, 4, 50]);
     (await c).release();
     await settled();
@@ -66,7 +66,7 @@ describe('memoryBudget', () => {
     held.release();
     held.release();
     (await last).release();
-    // Had the second release counted, two of these would be admitted.
+    // If the second release counted, two of these requests would be admitted.
     const all = [budget.admit(cost(10), undefined), budget.admit(cost(10), undefined)];
     const first = await all[0];
     const second = jest.fn();

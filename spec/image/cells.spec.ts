@@ -80,7 +80,7 @@ it('that cover a picture evenly', () => {
 
 const NORMALIZE = { rescaleFactor: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1] } as const;
 
-/** A black picture, white where `cell` lies, and where no picture is nothing. */
+/** A black picture that is white inside `cell`. Parts of the cell outside the picture are not drawn. */
 function lit(size: { width: number; height: number }, geometry: CellGeometry, row: number, col: number) {
   const { cell, covered, picture } = geometry;
   const data = new Uint8Array(size.width * size.height * 3);

@@ -95,7 +95,7 @@ describe('bytes', () => {
 });
 
 describe('size', () => {
-  // These files hold a header and no rows: had anything been decoded, they would be corrupt, not too large.
+  // These files contain a header and no rows: if anything were decoded, the error would be that of a corrupt file.
   it('900 megapixels and a side of 100,000 are refused from the header', async () => {
     await expectRefusal(
       bytesOf('huge.png'),
@@ -191,7 +191,7 @@ describe('abort', () => {
       received = error;
     });
     controller.abort(reason);
-    // Only microtasks: the file cannot have been opened by then.
+    // Only microtasks run before this line, so the file cannot have been opened yet.
     for (let i = 0; i < 20; i++) await null;
     expect(received).toBe(reason);
     expect(removed).toHaveBeenCalledTimes(1);

@@ -26,7 +26,7 @@ export function readCases<T>(name: string): { cases: T[]; array: (slice: Slice) 
   return { cases, array: ({ offset, length }) => new Uint8Array(blob.subarray(offset, offset + length)) };
 }
 
-/** The largest difference and how many samples differ; a length that differs is infinitely far. */
+/** The largest difference and how many samples differ; arrays of different lengths have an infinite difference. */
 export function difference(got: ArrayLike<number>, expected: ArrayLike<number>): { largest: number; samples: number } {
   if (got.length !== expected.length) return { largest: Number.POSITIVE_INFINITY, samples: got.length };
   let largest = 0;

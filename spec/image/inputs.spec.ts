@@ -163,7 +163,7 @@ describe('FIFOs', () => {
     const node = `'${process.execPath}' -e '${program}'`;
     const lines = `${node} <(cat '${FILE}'); cat '${FILE}' | ${node} /dev/stdin; ${node} /dev/stdin < '${FILE}'`;
     expect(execFileSync('bash', ['-c', lines], { encoding: 'utf8' })).toBe('37\n37\n37\n');
-    // Node gives a child a socket.
+    // Node gives a child process a socket as stdin.
     expect(execFileSync(process.execPath, ['-e', program, '/dev/stdin'], { input: BYTES, encoding: 'utf8' })).toBe(
       '37\n',
     );

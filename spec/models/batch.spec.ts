@@ -11,10 +11,10 @@ import { compareBits } from '../support/nmse';
 import { readRows } from '../support/watch';
 
 const pace = async (): Promise<void> => undefined;
-/** Rows in the cache before, rows that follow, whether it attends a view, whether it wants columns. */
+/** The rows in the cache before, the rows that follow, whether the sequence attends a view, and whether it asks for columns. */
 const SEQUENCES = [
   { before: 37, rows: 1, sees: 'all', columns: false },
-  // Its cache grows in the batch: a tensor has 256 rows at first.
+  // The cache grows during the batch: a tensor has 256 rows at first.
   { before: 256, rows: 1, sees: 'some', columns: false },
   { before: 140, rows: 6, sees: 'some', columns: true },
   { before: 0, rows: 19, sees: 'all', columns: true },

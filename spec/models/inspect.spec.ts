@@ -194,7 +194,7 @@ it.each<[Parameters<typeof inspect>[1]]>([
 
 describe('the command', () => {
   const run = (args: readonly string[], path = TINY) => {
-    // A machine on which nothing was set up.
+    // The settings of a machine on which nothing was set up.
     const env = { ...process.env, SPARSEVILA_CACHE: join(folder, 'no-cache'), SPARSEVILA_LIBTENSORFLOW: '' };
     const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args, path], { env, encoding: 'utf8' });
     return { status, stdout, stderr };

@@ -24,7 +24,7 @@ const W8A8_NMSE = 2e-4;
 
 type Given = Readonly<Record<string, readonly [TensorDtype, ...number[]]>>;
 
-/** Entries by name, with nothing behind them. */
+/** Entries by name, without files behind them. */
 function finder(given: Given): (name: string) => TensorEntry | undefined {
   return (name) => {
     const [dtype, ...shape] = given[name] ?? [];
@@ -74,7 +74,7 @@ describe('a module in 8 bits', () => {
 });
 
 const parse = (json: Json): QuantizationConfig => parseQuantization(configReader(json, 'config.json'));
-/** As llm-compressor writes W8A8, with changes to the whole, to the weights and to the activations. */
+/** A config as llm-compressor writes it for W8A8, with changes to the whole, to the weights and to the activations. */
 const compressed = (changes: Json = {}, weights: Json = {}, inputs: Json | null = {}, group: Json = {}): Json => ({
   quant_method: 'compressed-tensors',
   format: 'int-quantized',
@@ -140,7 +140,7 @@ const bytes = (name: string, dtype: TensorDtype, shape: readonly number[], data:
   return { name, dtype, shape, byteLength: data.byteLength, bytes: () => data };
 };
 
-/** An int8 module with every value of the range in it. */
+/** An int8 module that contains every value of the range. */
 function int8Sources(
   name: string,
   rows: number,

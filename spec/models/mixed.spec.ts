@@ -17,7 +17,7 @@ import { withoutLeak } from '../support/leaks';
 
 const FIXTURES = join(__dirname, '../../../spec/fixtures/awq');
 const LLM = 'llm/model.safetensors';
-/** As of quantized_load.spec: logits after three layers, of which 2.5e-8 comes from 4-bit products elsewhere. */
+/** The tolerance of quantized_load.spec: logits after three layers, of which 2.5e-8 comes from 4-bit products elsewhere. */
 const EXACT_NMSE = 1e-6;
 const IDS = Array.from({ length: 40 }, (_, i) => (i * 37 + 11) % 424);
 const MODULES = ['q_proj', 'k_proj', 'v_proj', 'o_proj'].map((name) => `self_attn.${name}`);

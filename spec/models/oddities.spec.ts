@@ -56,7 +56,7 @@ const all =
   };
 
 const ODDITIES: readonly (readonly [what: string, edit: Edit])[] = [
-  // Tags and keys that nobody needs.
+  // Tags and keys that have no effect.
   ['other architectures', json(LLM, { architectures: ['MyForCausalLM'] })],
   ['no architectures and no version', json(ROOT, { architectures: undefined, transformers_version: undefined })],
   ['dtype beside torch_dtype', json(LLM, { dtype: 'float16', torch_dtype: null })],

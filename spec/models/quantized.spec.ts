@@ -12,7 +12,7 @@ import { configReader, type Json } from '../../src/json';
 
 type Given = Readonly<Record<string, readonly [TensorDtype, ...number[]]>>;
 
-/** Entries by name, with nothing behind them. */
+/** Entries by name, without files behind them. */
 function finder(given: Given): (name: string) => TensorEntry | undefined {
   return (name) => {
     const [dtype, ...shape] = given[name] ?? [];
@@ -69,7 +69,7 @@ const fast = (words: number, zeros: string): Given => ({
 });
 
 describe('a module', () => {
-  // Square ones among them, whose qweight has one shape in gemm and gemv.
+  // Some matrices are square: their qweight has the same shape in gemm and gemv.
   const rows: readonly Row[] = [
     ['awq-gemm', gemm(1024, 1024, 128), 1024, 1024, 128, 128],
     ['awq-gemm', gemm(256, 64, 32), 64, 256, 32, 32],
@@ -99,7 +99,7 @@ describe('a module', () => {
   });
 
   test('whose gemv zeros fit two group sizes has the one that the config says', () => {
-    // 8 groups of 128, or 4 of 256: one word either way.
+    // 8 groups of 128 and 4 groups of 256 both need one word.
     const module = quantizedModule(finder(gemv(1)), 'x', 1024, 1024, config({ groupSizes: [256] }));
     expect(module.group).toBe(256);
   });

@@ -34,7 +34,7 @@ const gridOf = ({ layout }: Plan, size: typeof PICTURE | typeof FILM): unknown =
   const [grid] = layout(size, { media: 1 }).grids;
   return grid && [grid.w, grid.h];
 };
-/** What the fixtures' limits make of 200 x 150: 42 tokens of 14 x 14 pixels for pictures, 20 for frames. */
+/** The fixtures' limits resize 200 x 150 to 42 tokens of 14 x 14 pixels for pictures, and to 20 for frames. */
 const GRIDS = { picture: [7, 5], frame: [5, 3], unlimited: [14, 11] };
 
 describe('Qwen config files', () => {

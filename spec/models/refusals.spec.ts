@@ -100,7 +100,7 @@ const ROWS: readonly Row[] = [
 ];
 
 beforeAll(async () => {
-  // The first load makes what is made once per process.
+  // The first load makes constants that are kept for the process.
   (await load(BASE)).dispose();
 });
 

@@ -15,7 +15,7 @@ import { recordTurn, type TurnRecord } from '../support/turn';
 
 /** Keys and values with 8 bits cost 8e-7 of the logits. */
 const BF16_LOGITS_NMSE = 1e-5;
-/** The softmax exponentiates what the scores lose: 1.5e-4 measured, in a layer whose mass lies mostly on text. */
+/** The softmax exponentiates the rounding errors of the scores: 1.5e-4 measured, in a layer whose mass lies mostly on text. */
 const BF16_RELEVANCE_NMSE = 1e-3;
 
 const expected = readExpected(STAGES);
@@ -102,14 +102,14 @@ describe.each([0, 1])('picture %i', (i) => {
     const rounded = await recordTurn(reference, { images: [scene(i)], question, kv: 'bf16', maxTokens: 1 });
     const error = nmse(rounded.promptLogits, f32('logits'));
     expect(error).toBeLessThanOrEqual(BF16_LOGITS_NMSE);
-    // If the option did not reach the cache, the error would be that of f32.
+    // If the option did not reach the cache, the error would be as small as with f32.
     expect(error).toBeGreaterThan(F32_NMSE);
     for (const [layer, values] of rounded.relevance.entries())
       expect(nmse(values, turn.relevance[layer] ?? [])).toBeLessThanOrEqual(BF16_RELEVANCE_NMSE);
   });
 });
 
-/** Numbers of answers, over all conversations, that equal the reference's and that are true. */
+/** How many answers of all conversations equal the reference's, and how many are true. */
 async function score(options: SessionOptions): Promise<{ asReference: number; right: number; of: number }> {
   const sum = { asReference: 0, right: 0, of: 0 };
   for (const [i, { turns }] of CONVERSATIONS.entries()) {

@@ -117,7 +117,7 @@ describe('matrices stored as another type', () => {
     const { promptLogits } = await recordTurn(model, { images, question, kv: 'f32', maxTokens: 1 });
     const error = nmse(promptLogits.subarray(-expected.length), expected);
     expect(error).toBeLessThanOrEqual(STORED_NMSE[weights]);
-    // If the option were ignored, the error would be that of f32.
+    // If the option were ignored, the error would be as small as with f32.
     expect(error > F32_NMSE).toBe(weights !== 'f32');
   });
 

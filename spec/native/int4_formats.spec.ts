@@ -45,7 +45,7 @@ function read(matrix: PackedMatrix, row?: number, rows?: number): Float32Array {
   return values;
 }
 
-/** Where bits differ; -0 is not 0. */
+/** The positions at which bits differ; -0 is not 0. */
 function differing(actual: Float32Array, expected: Float32Array): string[] {
   if (actual.length !== expected.length) return [`${actual.length} values instead of ${expected.length}`];
   const wrong = [...actual.keys()].filter((i) => !Object.is(actual[i], expected[i]));

@@ -33,7 +33,7 @@ describe.each(SMALL)('$title', (item) => {
   });
 
   test('gives the same bits with 1, 2, 3 and 5 threads', () => {
-    // At one level: how work is split is the same code for all.
+    // One level is enough: the same code splits the work for all levels.
     const one = withThreads(1, () => bitsOf(prepared.run()));
     for (const count of [2, 3, 5])
       expectSameBits(

@@ -134,7 +134,7 @@ function plainAttention(q: Tensor, kv: Tensor, length: number, c: number): Atten
   return result;
 }
 
-/** A linear layer as numbers. */
+/** The numbers of a linear layer. */
 interface Layer {
   readonly values: Float32Array;
   readonly k: number;
@@ -143,7 +143,7 @@ interface Layer {
 
 const attention = (name: string): string => `self_attn.${name}_proj`;
 
-/** Layers of `rows` outputs each, of one that has them stacked. */
+/** Splits a stacked layer into layers of `rows` outputs each. */
 function stacked(names: readonly string[], rows: readonly number[], { values, k, bias }: Layer): Record<string, Layer> {
   let at = 0;
   const parts = names.map((name, i) => {

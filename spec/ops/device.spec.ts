@@ -25,7 +25,7 @@ describe.each(SMALL)('$title', ({ title, tolerance }) => {
     const { comparisons, thrown } = results.cases[title] ?? { comparisons: [] };
     expect(thrown).toBeUndefined();
     expect(comparisons.length).toBeGreaterThan(0);
-    // JSON has no NaN: it comes as null.
+    // JSON has no NaN, which JSON.stringify writes as null.
     const wrong = comparisons.filter(({ error }) => !within(error ?? Number.NaN, tolerance));
     expect({ tolerance: TOLERANCES[tolerance], wrong }).toEqual({ tolerance: TOLERANCES[tolerance], wrong: [] });
   });

@@ -19,7 +19,7 @@ export interface CaseResult {
 export interface CaseResults {
   readonly device: string;
   readonly cases: Readonly<Record<string, CaseResult>>;
-  /** The error of each call that has to be refused; null: none. */
+  /** The error of each call that has to be refused; null if it threw none. */
   readonly refused: Readonly<Record<string, string | null>>;
 }
 

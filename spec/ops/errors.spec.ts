@@ -35,7 +35,7 @@ describe('what an op refuses', () => {
     const made = keep.count() - kept;
     expect(after[0]).toBe((before[0] ?? 0) + made);
     expect(after[1]).toBeLessThanOrEqual((before[1] ?? 0) + made);
-    // Still usable.
+    // The op is still usable.
     const y = linear(zeros(1, 5), W, NONE);
     expect([...floats(y)]).toEqual([0, 0, 0, 0, 0, 0, 0]);
     y.dispose();
@@ -64,7 +64,7 @@ test('a disposed case leaves nothing behind', () => {
     const prepared = item.prepare();
     for (const output of prepared.run()) output.dispose();
     prepared.dispose();
-    // An activation's code is kept for ever, once.
+    // The code of an activation is made once and kept for the process.
     expect(tf.memory().numTensors - before).toBeLessThanOrEqual(1);
   }
 });

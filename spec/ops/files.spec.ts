@@ -37,7 +37,7 @@ const OPS: readonly (readonly [string, (source: number) => { dispose(): unknown 
   ],
 ];
 
-/** Opens a file of zeros, lets `change` at it, then calls `use`. */
+/** Opens a file of zeros, applies `change` to it, then calls `use`. */
 function withChanged<T>(change: (file: string) => void, use: (source: number) => T): T {
   const file = join(folder, 'weights');
   writeFileSync(file, new Uint8Array(BYTES));

@@ -40,7 +40,7 @@ function tensor(values: Float32Array, shape: readonly number[]): Tensor {
   return keep.tensor(float32(values, shape));
 }
 
-/** All rows but the first, in the place of x. */
+/** All rows except the first, in place of x. */
 function lastRows(x: Tensor, width: number): Tensor {
   const values = floats(x);
   x.dispose();
@@ -99,7 +99,7 @@ describe.each(levels())('at %s', (level) => {
     }
   });
 
-  // The row alone in the last chunk of 128, inside a chunk, the first of all.
+  // The row is alone in the last chunk of 128, inside a chunk, or the first of all.
   test.each([
     { n: 129, at: 128 },
     { n: 149, at: 128 },
@@ -181,7 +181,7 @@ describe.each(levels())('at %s', (level) => {
       atLevel(level, () => {
         const [y, columns] = decoderLayer(x, kv, table, rows, range, weights);
         columns.dispose();
-        // Row 1 is NaN, and so is what sees it. Row 0 does not, but shares its strip, where an unseen value counts 0 times.
+        // Row 1 is NaN, and so are the results of queries that see it. Row 0 shares its strip but does not see it: there it counts 0 times.
         expectNaN(lastRows(y, layer.d), () => true, `decoderLayer ${bits.toString(16)}`);
       });
     }

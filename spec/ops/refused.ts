@@ -37,7 +37,7 @@ const DOWN = keep.matrix(packArrays([noise('d', 5 * 7)], 7));
 export const DRAW = { temperature: 1, topK: 0, topP: 1, uniform: 0.5 };
 export const NONE = zeros(0);
 const EPS = keep.tensor(float32([1e-6], [1]));
-/** 11 rows, 8 filled. */
+/** A cache of 11 rows, of which 8 are filled. */
 const KV = keep.tensor(
   filledCache(noise('k', 8 * 2 * 6), noise('v', 8 * 2 * 6), { kvHeads: 2, c: 6, type: 'bf16', spare: 3 }),
 );
@@ -238,6 +238,6 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['sample: a number of 1', () => sample(zeros(5), { ...DRAW, uniform: 1 }), /a uniform number in \[0, 1\)/],
 ];
 
-/** Those that only a look at the rows' values shows, which the host cannot read on a GPU: kernels read no such row. */
+/** Calls that can be refused only by reading the values of rows, which the host cannot do on a GPU: there, kernels read no such row. */
 export const HOST_ONLY =
   /^(gathered: rows not|gathered: a row|gathered: a negative row|decoderLayer: rows not|attention: an? (empty )?span|gathered: a span|decoderLayer: a span)/;

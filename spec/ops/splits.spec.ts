@@ -195,7 +195,7 @@ describe('attention split by chunk of rows equals attention split by head', () =
 });
 
 test('subnormal numbers give equal results on every thread', () => {
-  // TensorFlow may flush them to zero on its own thread, where ours would not.
+  // TensorFlow may flush subnormals to zero on its own threads, and the pool's threads do not.
   const [t, k, n] = [7, 131, 259];
   const x = keep.tensor(float32(noise('tiny x', t * k, 1e-20), [t, k]));
   const w = keep.matrix(packArrays([noise('tiny w', n * k, 1e-20)], k));

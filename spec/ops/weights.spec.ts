@@ -27,7 +27,7 @@ function numberOf(pattern: number, type: Half): number {
   return sign * (exponent === 0 ? fraction * 2 ** (1 - bias) : (1 + fraction) * 2 ** (exponent - bias));
 }
 
-/** Where values are not the same numbers (0 and -0 are two; NaN is NaN). */
+/** The positions at which values differ (0 and -0 differ; NaN equals NaN). */
 function differing(actual: Float32Array, expected: (i: number) => number): string[] {
   const wrong: string[] = [];
   actual.forEach((value, i) => {
@@ -52,7 +52,7 @@ describe.each(levels())('at %s', (level) => {
       allPatterns((source) => {
         const loaded = keep.tensor(loadTensor({ source, offset: 0, type }, [PATTERNS]));
         expect(differing(floats(loaded), (i) => numberOf(i, type))).toEqual([]);
-        // As rows of a packed table: one column, odd k, so padding is in play as well.
+        // The same values as rows of a packed table: one column and an odd k, so that rows are padded as well.
         const table = keep.matrix(packMatrix([{ source, offset: 0, type, rows: PATTERNS }], 1));
         const rows = keep.tensor(
           embed(
@@ -137,7 +137,7 @@ test('roundToBf16 and roundToF16, which references use, agree with their definit
       const near = round(value);
       const [word = 0] = wordsOf(Float32Array.of(near));
       const step = type === 'bf16' ? 2 ** 16 : 2 ** 13;
-      // No neighbor is nearer, and of two equally near ones it is the even one.
+      // No neighbor is nearer, and of two equally near numbers the even one is taken.
       const neighbors = [word - step, word + step].map((bits) => new Float32Array(Uint32Array.of(bits).buffer)[0] ?? 0);
       const error = Math.abs(near - value);
       return neighbors.some((other) => round(other) === other && Math.abs(other - value) < error);

@@ -133,7 +133,7 @@ describe.each([
       expect(made.errors.map(({ group }) => group)).toEqual(['qkv', 'o', 'mlp', 'down']);
       for (const { rtn: before, chosen } of made.errors) expect(chosen).toBeLessThan(before);
       expect(made.errors.map(({ ratio }) => ratio)).not.toEqual([null, null, null, null]);
-      // Were a scale folded wrongly anywhere, the layer would be far off.
+      // If a scale were folded wrongly anywhere, the error would be large.
       expect(nmse(outputs(part, dequantized(weights, made), unseen), target)).toBeLessThan(rtn * 0.9);
       expect([...made.vectors.keys()].sort()).toEqual([
         'input_layernorm.weight',

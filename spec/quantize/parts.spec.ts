@@ -33,7 +33,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const at = (name: string): string => join(folder, name);
 const made = (out: string, modules: readonly Module[], more: Partial<QuantizeOptions> = {}) =>
   quantize({ model: TINY, out: at(out), modules, ...more });
-/** Without a search: for what does not depend on quality. */
+/** Options without a search, for specs that do not depend on quality. */
 const rounded = (out: string, modules: readonly Module[], more: Partial<QuantizeOptions> = {}) =>
   made(out, modules, { method: 'rtn', ...more });
 const bytesOf = (name: string, part: string): Buffer => readFileSync(join(at(name), part, 'model.safetensors'));
@@ -69,7 +69,7 @@ async function seen(path: string, count = 3): Promise<{ tower: Float32Array; pro
   return { tower: Float32Array.from(tower), projector: Float32Array.from(projector) };
 }
 
-/** How many of the 144 answers are the float model's, and how many are true. */
+/** How many of the 144 answers equal the float model's, and how many are true. */
 async function score(path: string): Promise<{ asFloat: number; right: number }> {
   const model = await load(path);
   const sum = { asFloat: 0, right: 0 };
@@ -254,7 +254,7 @@ describe('only some parts', () => {
 });
 
 describe('an MLP whose width is not a multiple of the group', () => {
-  /** The packaged model with 400 of its 512 units, as SigLIP-so400m has 4304. */
+  /** The packaged model with 400 of its 512 units: 400 is not a multiple of 32, like the 4304 of SigLIP-so400m. */
   function narrow(): string {
     if (existsSync(at('narrow'))) return at('narrow');
     cpSync(TINY, at('narrow'), { recursive: true });

@@ -23,7 +23,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const at = (name: string): string => join(folder, name);
 const bytesOf = (name: string): Buffer => readFileSync(join(at(name), 'llm', 'model.safetensors'));
-/** Few rows: for what does not depend on quality. */
+/** Options with few rows, for specs that do not depend on quality. */
 const quick = (out: string, more: Partial<QuantizeOptions> = {}): Promise<QuantizeResult> =>
   quantize({ model: TINY, out: at(out), samples: 2, rows: 128, ...more });
 
@@ -45,7 +45,7 @@ async function answers(folderOfModel: string): Promise<string[]> {
   return said.slice(0, 300);
 }
 
-/** Questions about the other half, whose answers are the model's own. */
+/** Questions about the other half of the pictures, answered by the model itself. */
 function calibrationFile(): string {
   const lines = packagedScenes('calibration').map((sample) =>
     JSON.stringify({ images: sample.images, turns: questionsAbout(sample, 27).map((question) => ({ question })) }),

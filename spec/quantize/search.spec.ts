@@ -34,7 +34,7 @@ function gramFrom({ values, width, weights }: Rows): Gram {
   return gram;
 }
 
-/** Inputs that move together, and of uneven size, as a model's do. */
+/** Correlated inputs of uneven size, like those of a model. */
 function rowsOf(rows: number, width: number, seed: number): Rows {
   const [own, shared] = [noise(rows * width, seed), noise(rows, seed + 1)];
   const values = own.map(
@@ -111,7 +111,7 @@ describe('scales', () => {
     const s = Float32Array.from({ length: 32 }, (_, c) => 0.5 + c / 7);
     const plain = dequantizeMatrix(quantizeMatrix(scaleColumns(matrix, s), options));
     const exact = plain.values.map((w, i) => w / (s[i % 32] as number));
-    // The plain way rounds to f32 before it divides, too.
+    // The plain implementation also rounds to f32 before it divides.
     for (const [i, w] of roundMatrix(matrix, options, s).values.entries()) expect(w).toBeCloseTo(exact[i] as number, 6);
     expect(roundMatrix(matrix, options)).toEqual(dequantizeMatrix(quantizeMatrix(matrix, options)));
   });
@@ -201,7 +201,7 @@ describe('clipping and feedback', () => {
   });
 });
 
-// The loops know no more than three levels.
+// The loops have only three levels.
 const LEVELS = levels().filter((level) => /^(portable|avx2|avx512)$/.test(level));
 
 describe.each(LEVELS)('the ops equal plain TypeScript bit for bit: %s', (level) => {

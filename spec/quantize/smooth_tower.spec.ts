@@ -18,7 +18,7 @@ import { runTower } from '../support/tower';
 
 /** Over 24 pictures: features 1.98e-4 smoothed and 2.16e-4 not, salience of the last layer 1.42e-4 and 1.20e-4 measured. */
 const W8A8_NMSE = 3e-4;
-/** With outlier channels, below. */
+/** The tolerances with outlier channels (see below). */
 const OUTLIERS_NMSE = 1e-3;
 
 let folder: string;
@@ -74,7 +74,7 @@ async function seen(model: string, count = 24): Promise<{ features: Float32Array
   return { features: Float32Array.from(features), salience: Float32Array.from(salience) };
 }
 
-/** How many of the answers are the float model's, and how many are true. */
+/** How many of the answers equal the float model's, and how many are true. */
 async function score(path: string): Promise<{ asFloat: number; right: number; of: number }> {
   const model = await load(path);
   const sum = { asFloat: 0, right: 0, of: 0 };

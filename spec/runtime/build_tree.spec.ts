@@ -44,7 +44,7 @@ describe('inBuildTree', () => {
   test('wipes the tree of a process that was killed', async () => {
     const { tree } = await built('half an object file');
     leaveLock(`${tree}.lock`);
-    // The compilers of the dead process may still be writing below the tree: it is not used this time.
+    // The compilers of the dead process may still be writing below the tree, so this call does not use it.
     expect(await built('two')).toEqual({ tree: join(cache, 'temporary'), before: [] });
     expect(readdirSync(cache)).toEqual([]);
     expect(await built('three')).toEqual({ tree, before: [] });

@@ -10,7 +10,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-/** A program that says what nvcc of that release says. */
+/** A program that prints what nvcc of that release prints. */
 function nvcc(path: string, release: string): string {
   const file = join(folder, path);
   mkdirSync(dirname(file), { recursive: true });

@@ -55,7 +55,7 @@ describe('unsupportedReason', () => {
     expect(unsupportedReason(NONE, '13.0')).toEqual({
       why: 'no NVIDIA GPU (/dev/nvidia0) and no NVIDIA driver (libcuda.so.1)',
     });
-    // As in a container image that carries the driver's library.
+    // These are the facts of a container image that contains the driver's library.
     expect(unsupportedReason({ ...NONE, driver: '/usr/local/cuda/compat/libcuda.so.1' }, '13.0')).toEqual({
       why: 'no NVIDIA GPU (/dev/nvidia0)',
     });

@@ -163,7 +163,7 @@ test('of several processes that repeatedly take and release the lock, never do t
     }
     console.log(JSON.stringify(count));`;
   const results = [0, 1, 2].map(async () => {
-    // Each begins by itself: what they contend for is another folder.
+    // Each process starts separately; they contend for another folder.
     const own = mkdtempSync(join(parent, 'own-'));
     const script = lockScript(loop).replace('takeLock(process.argv[1]);', `takeLock(${JSON.stringify(own)});`);
     const child = spawn(process.execPath, ['-e', script, folder], { stdio: ['ignore', 'pipe', 'inherit'] });

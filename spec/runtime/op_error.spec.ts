@@ -83,7 +83,7 @@ test('every failing call throws an error with a code', () => {
   expect(codeThrown(() => native.openMemory('text' as unknown as Uint8Array))).toBe('ERR_OP');
   expect(codeThrown(() => native.isa('none'))).toBe('ERR_BAD_ISA');
   expect(codeThrown(() => native.loadDevice('/none/such.so'))).toBe('ERR_OP');
-  // 2^46 bytes are more than a machine has: TensorFlow's allocator says no.
+  // No machine has 2^46 bytes, so TensorFlow's allocator fails.
   expect(codeThrown(() => run('Fill', [int32([2 ** 22, 2 ** 22]), tf.reshape(one, [])]))).toBe('ERR_OUT_OF_MEMORY');
   x.dispose();
 });

@@ -51,7 +51,7 @@ test.each([
 test.each([40, 80, 120])('the line of a bar fits %d columns', (columns) => {
   const progress = { step: 'measure times', done: 7, total: 100, unit: 'cells' };
   const line = `${progress.step} ${'x'.repeat(barSize(progress, columns))} 100 %  100 of 100 cells  59 min 59 s left`;
-  // The narrowest one has a bar of one character and is cut by cli-progress.
+  // The narrowest line has a bar of one character and is cut by cli-progress.
   if (columns >= 80) expect(line.length).toBeLessThanOrEqual(columns);
   else expect(barSize(progress, columns)).toBe(1);
 });

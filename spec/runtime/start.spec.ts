@@ -48,7 +48,7 @@ test.each(['TF_NUM_INTRAOP_THREADS', 'SPARSEVILA_THREADS'])(
 );
 
 test('a second copy of the modules in the same process runs too', () => {
-  // tfjs keeps its kernels on the global object, so the second copy finds each one registered, and says so.
+  // tfjs keeps its kernels on the global object, so the second copy finds each kernel registered, and prints a warning for it.
   jest.spyOn(console, 'warn').mockImplementation();
   jest.isolateModules(() => {
     const again = require('../../src/runtime/start') as typeof import('../../src/runtime/start');

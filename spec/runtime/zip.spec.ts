@@ -9,7 +9,7 @@ interface Content {
   readonly name: string;
   readonly text: string;
   readonly method: number;
-  /** What the directory says, when that is to be wrong. */
+  /** Wrong values of the directory. */
   readonly size?: number;
 }
 

@@ -69,7 +69,7 @@ describe('distribution', () => {
   it('six questions each, kinds in their shares', () => {
     expect(turns).toHaveLength(3000);
     const share = (kind: string): number => turns.filter((turn) => turn.kind === kind).length / turns.length;
-    // 2 of 11 draws each, of which none, few or some are refused for want of an answer.
+    // Each kind is 2 of 11 draws, of which none, few or some are refused because they have no answer.
     for (const kind of ['color', 'where', 'at', 'row']) expect(Math.abs(share(kind) - 2 / 11)).toBeLessThan(0.04);
     for (const kind of ['count', 'yesno', 'list']) expect(Math.abs(share(kind) - 1 / 11)).toBeLessThan(0.04);
     expect(share('frame')).toBe(0);

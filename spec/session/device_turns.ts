@@ -25,7 +25,7 @@ const SETTINGS: Readonly<Record<string, SessionOptions>> = {
   'SparseVILA, bf16': { method: sparseVila(), kv: 'bf16' },
 };
 const [FEW, MANY] = [2, 5];
-/** With these an answer has more tokens than that, whatever is asked. */
+/** With these options an answer has more tokens than that, whatever the question is. */
 const LONG = { temperature: 1e6, seed: 1211 };
 
 async function answersOf(model: Model, options: SessionOptions): Promise<string[]> {
@@ -38,7 +38,7 @@ async function answersOf(model: Model, options: SessionOptions): Promise<string[
   return answers;
 }
 
-/** Of two answers of different lengths to one question. */
+/** The difference per token between two answers of different lengths to one question. */
 async function copiesPerToken(model: Model, options: SessionOptions): Promise<Copies> {
   const copies = async (maxTokens: number): Promise<Copies> => {
     const chat = model.session(options);

@@ -185,7 +185,7 @@ describe('the attention that `drop` sees', () => {
         const next = await seen(layer, { scores: 'next', window: 1 }, question);
         const previous = await seen(layer + 1, { window: 1 }, question);
         expect(compareBits([next.scores], [previous.scores])).toBe('identical');
-        // The window of one row is the last one too.
+        // A window of one row is the last row too.
         expect(compareBits([previous.scores], [previous.relevance[layer] ?? new Float32Array()])).toBe('identical');
         for (const { logits } of [next, previous]) expect(compareBits(logits, plain)).toBe('identical');
       }
@@ -201,10 +201,10 @@ describe('the attention that `drop` sees', () => {
     const mean = together.scores.map((_, i) => singly.reduce((sum, scores) => sum + (scores[i] ?? 0), 0) / rows.length);
     expect(nmse(together.scores, mean)).toBeLessThanOrEqual(F32_NMSE);
     expect(nmse(together.scores, singly[0] ?? [])).toBeGreaterThan(1e-3);
-    // Of all rows it is the relevance.
+    // With all rows as raters the score is the relevance.
     const all = await seen(2, { raters: ({ data, width }) => every(data.length / width, 1) });
     expect(nmse(all.scores, all.relevance[1] ?? [])).toBeLessThanOrEqual(F32_NMSE);
-    // No raters: the last row.
+    // Without raters the last row is used.
     const none = await seen(2, { raters: () => new Int32Array() });
     expect(compareBits([none.scores], [(await seen(2)).scores])).toBe('identical');
   });

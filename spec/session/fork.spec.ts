@@ -39,7 +39,7 @@ describe('a fork', () => {
     expect(await late.ask(FIRST, { images: [scene(1)] }).text()).toBe(third);
     expect(late.length).toBe(alone.length);
     expect(late.method).toBe(chat.method);
-    // Nothing was prefilled again.
+    // No row was prefilled again.
     const answer = late.ask(SECOND);
     await answer;
     expect(answer.stats?.tokens.prompt).toBeLessThan(30);

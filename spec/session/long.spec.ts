@@ -7,7 +7,7 @@ import { conversations, scene, TINY } from '../support/assets';
 import { countTensors } from '../support/leaks';
 
 const TURNS = 2000;
-/** For a machine with much else to do; alone it takes a tenth. */
+/** The time limit on a busy machine; an idle machine needs a tenth of it. */
 const PATIENCE_MS = 300_000;
 /** Turns until buffers, caches of the runtime and the heap have their size. */
 const WARM_UP = 500;
@@ -62,7 +62,7 @@ it(
     await turns(kept, forgetting, WARM_UP, TURNS);
     expect(countTensors()).toEqual(tensors);
     expect(process.memoryUsage.rss() / warm - 1).toBeLessThan(GROWTH);
-    // The conversation is what it was, too.
+    // The conversation is unchanged as well.
     expect(await forgetting.ask('What is at i7?').text()).toBe(answer);
   },
   PATIENCE_MS,

@@ -6,7 +6,7 @@ import { changeJson, changeTensors, withCopy } from '../support/checkpoint';
 
 const FIXTURE = join(__dirname, '../../../spec/fixtures/vila/linear');
 const WORDS = 36_000;
-/** For a machine with much else to do; alone it takes some seconds. */
+/** The time limit on a busy machine; an idle machine needs some seconds. */
 const PATIENCE_MS = 240_000;
 
 const SCRIPT = `(async () => {

@@ -10,7 +10,7 @@ const terse = (recent: number): string =>
   "{% else %}{{ message['content'] }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 const QUESTION = 'What is at b4?';
 
-/** Three turns, of which the first and the second show a picture; answers, rows at the end and visual tokens seen. */
+/** Runs three turns, of which the first and the second show a picture; returns answers, rows at the end and visual tokens seen. */
 async function talk(model: Model, first?: number) {
   using session = model.session();
   const turn = async (question: string, images: string[], maxTokens?: number) => {

@@ -125,7 +125,7 @@ describe('ends', () => {
 describe('the next turn', () => {
   const [first = '', second = ''] = (conversations()[1]?.turns ?? []).map(({ question }) => question);
 
-  /** Ids that went through the decoder and, from their hidden rows in one call, the cache and logits they should give. */
+  /** Ids that went through the decoder, and the cache and logits that their hidden rows give in one call. */
   async function followUp(leave: (chat: Session) => Promise<string>) {
     const watched = watch(model, { hidden: true });
     using chat = createSession(watched.model, { kv: 'f32' });

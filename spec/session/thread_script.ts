@@ -9,7 +9,7 @@ import { TINY } from '../support/assets';
 const PICTURE = join(TINY, '../demo/scene.png');
 const QUESTION = 'Where is the yellow 2?'; // in d5
 
-/** Asks `count` times, each in a session of its own. */
+/** Asks `count` times, each time in a session of its own. */
 async function answers(count: number): Promise<string[]> {
   const model = await load(TINY);
   const given: string[] = [];
@@ -35,7 +35,7 @@ function worker(count: number): Promise<string[]> {
   });
 }
 
-/** Starts a worker that asks for ever and ends it after `ms`, wherever it is then. */
+/** Starts a worker that asks without end, and terminates it after `ms`. */
 async function terminated(ms: number): Promise<string[]> {
   const thread = new Worker(__filename, { workerData: Number.POSITIVE_INFINITY });
   await new Promise((done) => setTimeout(done, ms));
@@ -47,7 +47,7 @@ const SCRIPTS: Readonly<Record<string, () => Promise<string[][]>>> = {
   alone: async () => [await worker(2)],
   inARow: async () => [await worker(1), await worker(1), await answers(1)],
   together: () => Promise.all([answers(6), worker(6), worker(6)]),
-  // While loading, while asking, and after others have begun.
+  // Workers end while loading, while asking, and after others have begun.
   terminated: async () => {
     const rest = worker(4);
     for (const ms of [0, 60, 250, 700]) await terminated(ms);

@@ -63,7 +63,7 @@ describe.each<[string, AskOptions, number]>([
       for (const size of sizes) {
         const own = medium?.kept.filter((token) => token >= first && token < first + size) ?? [];
         const share = prune && entry.uses.prefill ? budget(size, ratios.prefillSparsity) : size;
-        // VScan's drop does a part of the work.
+        // VScan's drop removes a part of the tokens.
         expect(own.length).toBeGreaterThanOrEqual(share);
         if (prune === undefined || drop === undefined) expect(own).toHaveLength(share);
         first += size;

@@ -111,7 +111,7 @@ describe('PruMerge', () => {
     const flat = [0.3, 0.3, ...Array.from({ length: 18 }, (_, i) => 0.02 + i / 1e4)];
     const view = strip(flat, { keys: flat.map((s) => [s]), features: flat.map((s) => [s]) });
     expect(indices(pruMerge().prune?.select([view])[0])).toEqual([0, 1, 19]);
-    // Three evenly spread ones for each.
+    // Each has three evenly spread tokens.
     expect(indices(pruMergePlus().prune?.select([view])[0])).toHaveLength(2 * 4 + 1);
   });
 

@@ -71,7 +71,7 @@ describe('SparseVLM', () => {
     const words = matrixOf([4, 0], [0, 4], [0, 0]);
     expect(Array.from(raters(words, matrixOf([1, 0], [2, 0])))).toEqual([0]);
     expect(Array.from(raters(words, matrixOf([1, 0], [0, 1])))).toEqual([0, 1]);
-    // All alike: none is above the mean.
+    // All scores are equal, so none is above the mean.
     expect(Array.from(raters(matrixOf([1], [1]), matrixOf([1])))).toEqual([]);
   });
 

@@ -16,7 +16,7 @@ afterAll(() => model.dispose());
 it('the table names each method once, with its stage, title and source', () => {
   const names = METHODS.map(({ name }) => name);
   expect(names).toEqual([...new Set(names)]);
-  // The paper's method, and the baselines.
+  // These are the paper's method and the baselines.
   expect(names).toEqual(expect.arrayContaining(['sparsevila', 'dense', 'random', 'uniform']));
   for (const { title, stage, source } of METHODS) expect([title, stage, source]).not.toContain('');
 });

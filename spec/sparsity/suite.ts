@@ -136,7 +136,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
     });
   });
 
-  // A draw goes on from plane to plane.
+  // One stream of random numbers serves all planes.
   if (entry.name.startsWith('random')) return;
   it('selects in a grid of several planes as in each plane alone, merged rows included', () => {
     const { t, h, w } = FILM;
@@ -287,7 +287,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
         for (const count of counts) expect(count).toBeGreaterThanOrEqual(1);
         expect(tokens.activePrefill).toBeLessThanOrEqual(tokens.visualKept);
       }
-      // One of each image, where `prune` alone decides.
+      // One token of each image stays if `prune` alone decides.
       const { prune, drop } = entry.create(HALF);
       if (prune && !drop && entry.uses.prefill) expect(turns.map(({ tokens }) => tokens.visualKept)).toEqual([2, 2, 3]);
       chat.dispose();

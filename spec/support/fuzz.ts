@@ -19,7 +19,7 @@ export function seeded(seed: number): () => number {
 export interface Findings {
   /** Errors without a documented code, or that are too long or carry control characters. */
   readonly faults: string[];
-  /** How often each outcome came. */
+  /** How often each outcome occurred. */
   readonly outcomes: Record<string, number>;
 }
 
@@ -41,7 +41,7 @@ const revoked = (): unknown => {
   return proxy;
 };
 
-/** Values that hardly any option takes. */
+/** Values that almost no option accepts. */
 const JUNK: readonly Maker[] = [
   ...[undefined, null, Number.NaN, -1, 0, 1e308, 2 ** 53, 2 ** 32 + 1, 0.5, 1e-40, true, 10n].map(
     (value) => () => value,
@@ -83,13 +83,13 @@ const JUNK: readonly Maker[] = [
 
 const junk = (random: Random): unknown => pick(random, JUNK)();
 
-/** Some of the options, sometimes with junk in place of a value. */
+/** Some of the options, sometimes with an invalid value. */
 function some(random: Random, good: Readonly<Record<string, Maker>>, share: number): Record<string, unknown> {
   const names = Object.keys(good).filter(() => random() < 0.4);
   return Object.fromEntries(names.map((name) => [name, random() < share ? junk(random) : good[name]?.()]));
 }
 
-/** The same, sometimes with an unknown name, or junk in place of the whole. */
+/** The same, sometimes with an unknown name, or with an invalid value in place of the whole object. */
 function options(random: Random, good: Readonly<Record<string, Maker>>, share = 0.15): unknown {
   if (random() < 0.04) return junk(random);
   const made = some(random, good, share);
@@ -265,7 +265,7 @@ function action(random: Random, state: State): [string, () => unknown] {
   return [name, make?.() ?? (() => undefined)];
 }
 
-/** Some are asked again afterwards. */
+/** Some sessions are asked again afterwards. */
 function dispose(random: Random, { sessions }: State, session: api.Session): void {
   session.dispose();
   if (random() < 0.8) sessions.splice(sessions.indexOf(session), 1);
@@ -300,7 +300,7 @@ function open(random: Random, state: State): () => unknown {
   };
 }
 
-/** Few sessions at a time, so that calls meet. */
+/** Few sessions at a time, so that calls often use the same session. */
 function keep({ sessions }: State, session: api.Session): void {
   sessions.push(session);
   const [oldest] = sessions;
@@ -398,7 +398,7 @@ function load(random: Random, state: State): () => unknown {
   };
 }
 
-/** Sometimes it is one that is in use. At least one stays. */
+/** Sometimes disposes of a session that is in use. At least one session stays. */
 function disposeModel(random: Random, { models }: State): void {
   const model = models.length > 1 ? pick(random, models.slice(1)) : undefined;
   model?.dispose();

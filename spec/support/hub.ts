@@ -31,7 +31,7 @@ export type Fault =
   | { readonly bytes: (right: Buffer) => Buffer }
   /** Pieces of so many bytes with a pause after each. */
   | { readonly piece: number; readonly pauseMs: number }
-  /** Ranges are not looked at. */
+  /** Range headers are ignored. */
   | { readonly noRanges: true };
 
 export interface Hub {
@@ -41,7 +41,7 @@ export interface Hub {
   readonly commit: string;
   /** Decides about each request; undefined: it is answered as it should be. */
   misbehave(decide: (seen: Seen, count: number) => Fault | undefined): void;
-  /** Another listing than the right one. */
+  /** A wrong listing. */
   list(entries: readonly unknown[]): void;
   /** Lets the answer about a revision have no sizes and hashes, as those of some mirrors: the tree is asked for them. */
   withoutBlobs(): void;

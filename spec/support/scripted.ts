@@ -27,7 +27,7 @@ export function scripted(model: VisionLanguageModel, text: string): VisionLangua
   };
 }
 
-/** The model, calling `then` at the `step`-th call of pace in the `call`-th call of its tower or decoder (both from 1). */
+/** The model; it calls `then` at the `step`-th call of `pace` in the `call`-th call of its tower or decoder (both count from 1). */
 export function interrupted(
   model: VisionLanguageModel,
   { stage, call, step }: { stage: 'tower' | 'decoder'; call: number; step: number },

@@ -18,7 +18,7 @@ export interface Result {
 }
 
 export interface Program {
-  /** Runs it to its end; `env` comes on top of this process's, SPARSEVILA_STANDIN is unset unless given. */
+  /** Runs the program to its end; `env` is added to this process's environment, in which SPARSEVILA_STANDIN is unset. */
   run(args?: readonly string[], env?: Readonly<Record<string, string>>): Result;
   remove(): void;
 }
@@ -47,7 +47,7 @@ export async function buildOnStandin(
   const path = (name: string): string => join(packageFolder(), name);
   const standin = readdirSync(path('testing/cuda')).filter((name) => name.endsWith('.cc'));
   const all = [...sources, ...standin.map((name) => `testing/cuda/${name}`)];
-  // Not optimized: the compiler would take longer than the program gains.
+  // The program is not optimized, because the compiler would take longer than the program would gain.
   const flags = [
     '-std=c++17',
     '-O0',

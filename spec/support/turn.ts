@@ -11,7 +11,7 @@ import { sparseVila } from '../../src/sparsity/sparse_vila';
 import type { Tokenizer } from '../../src/text/tokenizer';
 import { watch } from './watch';
 
-/** Drops nothing, but computes salience and relevance. */
+/** A method that drops nothing but computes salience and relevance. */
 export const keepAll = (): SparsityMethod => sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
 
 export interface TurnRequest {
@@ -28,7 +28,7 @@ export interface TurnRecord {
   readonly stats: TurnStats;
   /** The prompt's ids, one image marker per image, without the end tokens. */
   readonly promptIds: readonly number[];
-  /** Of all prompt rows. */
+  /** The positions of all prompt rows. */
   readonly positions: readonly Position[];
   /** Per layer what enters it, and last the final norm of what leaves them, each flat [t, d]. */
   readonly hidden: readonly Float32Array[];

@@ -16,7 +16,7 @@ export interface Call {
   readonly positions: readonly Position[];
   /** Per layer, gathered rows and where the contiguous rest begins; undefined when everything is attended. */
   readonly views: readonly { readonly rows: readonly number[]; readonly tail: number }[] | undefined;
-  /** Per layer, as long as they were asked for. */
+  /** Per layer, if the caller asked for them. */
   readonly columns: Float32Array[];
   /** What enters each layer and what leaves the last, where `hidden` was asked for. */
   readonly hidden: Float32Array[];

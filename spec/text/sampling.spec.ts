@@ -20,7 +20,7 @@ function shares(options: SamplingOptions, logits: Float32Array, draws: number, h
   return counts.map((count) => count / draws);
 }
 
-/** Ids that can come out at all. */
+/** The ids that can be sampled. */
 function support(options: SamplingOptions, logits: Float32Array, history: number[] = []): number[] {
   return shares(options, logits, 3000, history).flatMap((share, id) => (share > 0 ? [id] : []));
 }

@@ -65,7 +65,7 @@ describe('byte-level vocabulary with the built-in pattern', () => {
   });
 
   it('does not take U+FEFF for white space, and takes U+0085 for it, as the Rust library does', () => {
-    // Merges show it: "\ufeff!" is one piece of punctuation, whose last two bytes merge; "\u0085!" is two pieces.
+    // The merges tell: "\ufeff!" is one piece of punctuation, whose last two bytes merge; "\u0085!" is two pieces.
     expect(bytes.encode('\ufeff!')).toEqual([0xef, 0xbb, 259]);
     expect(bytes.encode('\u0085!')).toEqual([0xc2, 0x85, 0x21]);
   });
