@@ -1,4 +1,4 @@
-// InternVL against transformers: the LayerNorm tower and the one with RMSNorm and norms of queries and keys; tiles, films.
+// InternVL against transformers: the LayerNorm tower and the one with RMSNorm and norms of queries and keys; tiles, videos.
 
 import { familySuite } from '../support/family_suite';
 

@@ -37,7 +37,7 @@ describe('InternVL files', () => {
     });
     expect(plan.tower).toMatchObject({ qkvBias: false, qkNorm: false, layerScale: true, salience: 'columns' });
     expect([plan.decoder.tieWordEmbeddings, plan.marker]).toEqual([true, { id: 151667 }]);
-    // As InternVL3 counts: 256 tokens for each tile, and for the whole picture after more than one.
+    // InternVL3 has 256 tokens for each tile, and for the whole picture if there is more than one tile.
     const tokens = (width: number, height: number): number =>
       tokensOf(plan.layout({ kind: 'image', width, height, frames: 1 }, { media: 1 })) / 256;
     expect([tokens(448, 448), tokens(896, 448), tokens(1344, 1792), tokens(4480, 100)]).toEqual([1, 3, 13, 13]);

@@ -1,4 +1,4 @@
-// What the programs that print comparisons share (cuda_linear.cu, cuda_rows.cu): random numbers, device memory, and errors.
+// Shared by the programs that print comparisons (cuda_linear.cu, cuda_rows.cu): random numbers, device memory, and errors.
 #pragma once
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ using namespace sv;
 using std::string;
 using Floats = std::vector<float>;
 
-/** Of the random numbers. */
+/** The state of the random numbers. */
 inline uint64_t state;
 inline uint32_t bits32() {
   state += 0x9e3779b97f4a7c15ull;

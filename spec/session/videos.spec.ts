@@ -9,7 +9,7 @@ import { FIXTURES } from '../support/assets';
 const FRAME = { data: new Uint8Array(3 * 400).fill(90), width: 20, height: 20, channels: 3 } as const;
 const frames = (count: number) => Array.from({ length: count }, () => FRAME);
 
-describe('films', () => {
+describe('videos', () => {
   let model: Model;
   beforeAll(async () => {
     model = await load(join(FIXTURES, 'nvila', 'film'));

@@ -14,7 +14,7 @@ import type { TensorEntry } from './safetensors';
 export const QUANTIZED_FORMATS = ['autoawq', 'compressed-tensors'] as const;
 export type QuantizedFormat = (typeof QUANTIZED_FORMATS)[number];
 
-/** A tensor to be written: its type as safetensors names it, its shape, its bytes. */
+/** A tensor to be written: its type in safetensors' names, its shape, its bytes. */
 export interface RawTensor {
   readonly name: string;
   readonly dtype: 'I64' | 'I32' | FloatDtype;
@@ -157,14 +157,14 @@ function zeroOf(product: number, scale: number): number {
 function wrongZero({ file, name }: TensorEntry, n: number, g: number, z: number): SparseVilaError {
   return new SparseVilaError(
     'ERR_WEIGHT_VALUE',
-    `${file}: "${name}": the zero point of output ${n}, group ${g} is ${z}, no whole number from 0 to 16.`,
+    `${file}: "${name}": the zero point of output ${n}, group ${g} is ${z}, expected a whole number from 0 to 16.`,
   );
 }
 
 /**
  * The tensors of a quantized matrix by their suffix: AutoAWQ gemm, or compressed-tensors pack-quantized. `symmetric` leaves zero points out
  * where a layout can.
- * @throws SparseVilaError `ERR_QUANTIZE_SHAPE` for AutoAWQ when outputs are no multiple of 8 or inputs none of the group
+ * @throws SparseVilaError `ERR_QUANTIZE_SHAPE` for AutoAWQ when outputs are not a multiple of 8, or inputs not one of the group
  */
 export function packQuantized(matrix: QuantizedMatrix, format: QuantizedFormat, symmetric = false): RawTensor[] {
   const { rows, cols, group, q, scale, zero } = matrix;

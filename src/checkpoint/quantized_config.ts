@@ -61,7 +61,7 @@ export function quantizationIn(config: ConfigReader): QuantizationConfig | undef
   return found && parseQuantization(found);
 }
 
-/** VILA's `llm_cfg` is an object, or a path. */
+/** VILA's `llm_cfg` is an object or a path. */
 const configAt = (root: ConfigReader, key: string): ConfigReader | undefined =>
   typeof root.json[key] === 'object' ? root.object(key) : undefined;
 

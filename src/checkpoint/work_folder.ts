@@ -19,7 +19,7 @@ export interface WorkFolder {
   readonly finished: ReadonlyMap<string, unknown>;
   /** Records a step whose files are complete. */
   finish(step: string, result: unknown): void;
-  /** Gives `made`, a folder below `folder` with a whole checkpoint, the final name; removes the work folder. */
+  /** Gives the final name to `made`, a folder below `folder` with a complete checkpoint; removes the work folder. */
   install(made: string): Promise<void>;
   /** Releases the lock; removes the folder if no step has finished. */
   close(): void;
@@ -111,7 +111,7 @@ function removeInstalled(folder: string): void {
     const { finished } = readJson(join(folder, RECORD));
     if (Object.hasOwn(finished ?? {}, INSTALL)) removeAllButLock(folder);
   } catch {
-    // Another process is about to do it, or this is no work folder.
+    // Another process is about to remove it, or this is not a work folder.
   } finally {
     lock?.release();
   }
@@ -126,7 +126,7 @@ function overlapOf(inputs: readonly string[], target: string, folder: string): S
       const isInside = contains(real, output);
       if (!isInside && !contains(output, real)) continue;
       const what = isInside ? 'the output would lie in the input' : 'the input lies where the output is made';
-      const message = `${shownPath(target)}: ${what}, ${shownPath(input)}. Give an --out that lies beside it.`;
+      const message = `${shownPath(target)}: ${what}, ${shownPath(input)}. Give an --out beside it.`;
       return new SparseVilaError('ERR_OUTPUT_INSIDE', message);
     }
   }

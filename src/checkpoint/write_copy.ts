@@ -1,5 +1,5 @@
-// Writes a copy of a checkpoint that differs in some tensors and configs, shard by shard into a run's work folder, and gives it its name.
-// Stopped, the next run continues after the shards that are whole. Knows nothing of what the tensors are.
+// Writes a copy of a checkpoint that differs in some tensors and configs, shard by shard into a run's work folder, and gives it the final name.
+// After an interruption the next run continues after the complete shards. Does not know what the tensors are.
 
 import { lstatSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
@@ -14,27 +14,27 @@ import { openCheckpoint, type TensorEntries } from './safetensors';
 import type { TensorSource } from './safetensors_writer';
 import type { WorkFolder } from './work_folder';
 
-/** What a copy differs in, and which files of the original are not copied. Paths and folders are relative to it. */
+/** The differences between a copy and its original, and the files that are not copied. Paths and folders are relative to the original. */
 export interface Changes extends CopyOptions {
   readonly weights: ReadonlyMap<string, readonly TensorSource[]>;
   readonly configs: ReadonlyMap<string, Json>;
 }
 
-/** A function that sees the weights read back, by folder, and says how many bytes of them it has checked. */
+/** A function that checks the written weights, by folder, and reports the number of bytes that it has checked. */
 export type Verify = (written: ReadonlyMap<string, TensorEntries>, onBytes: (bytes: number) => void) => Promise<void>;
 
 export interface CopyRun {
   readonly work: WorkFolder;
-  /** Of the run: what another one left is not continued. */
+  /** The key of the run: files of a run with another key are not continued. */
   readonly key: string;
-  /** For the progress. */
+  /** The name of the step in progress reports. */
   readonly step: string;
   readonly onProgress: OnProgress;
 }
 
 /**
  * Writes a copy of the folder `model` and installs it.
- * @throws SparseVilaError as `copyTree`, `writeCheckpoint` and `WorkFolder.install`; what `verify` throws
+ * @throws SparseVilaError as `copyTree`, `writeCheckpoint` and `WorkFolder.install`; errors of `verify`
  */
 export async function installCopy(
   model: string,
@@ -70,7 +70,7 @@ async function writeCopy(
 ): Promise<ReadonlyMap<string, TensorEntries>> {
   await mkdir(made, { recursive: true });
   const finished = await keepShards(made, [...weights.keys()]);
-  const advice = 'Free some, and run the same command again; what is finished is kept.';
+  const advice = 'Free some, and run the same command again: finished files are kept.';
   await requireSpace(made, byteLength([...weights.values()].flat()) - finished, advice);
   await copyTree(model, made, copy);
   const written = new Map<string, TensorEntries>();

@@ -17,7 +17,7 @@ export interface BlockLinear {
   readonly bias: boolean;
 }
 
-/** An RMSNorm, or a LayerNorm if it has a bias, or a mere factor for each channel. */
+/** An RMSNorm, a LayerNorm if it has a bias, or only a factor for each channel. */
 export interface BlockNorm {
   readonly name: string;
   readonly width: number;
@@ -67,7 +67,7 @@ interface PreNorm {
   readonly norms: readonly [BlockNorm, BlockNorm];
   /** Norms of queries and keys, all heads side by side. */
   readonly headNorms?: readonly [BlockNorm, BlockNorm] | undefined;
-  /** Factors of what attention and MLP add. */
+  /** Factors for the outputs of attention and MLP. */
   readonly scales?: readonly [BlockNorm, BlockNorm] | undefined;
   readonly heads: number;
   readonly kvHeads: number;
@@ -172,7 +172,7 @@ export function decoderBlock(config: DecoderConfig): Block {
   );
 }
 
-/** A block of a tower. Only a linear layer can absorb a division, so not the output of an activation. */
+/** A block of a tower. Only a linear layer can absorb a division, so the output of an activation is not scaled. */
 export function towerBlock(config: TowerConfig): Block {
   const { hiddenSize: e, intermediateSize: m, heads, norm: kind, normEps, activation, fusedQkv, gated } = config;
   const layer = (name: string, rows: number, cols: number, bias = true): BlockLinear => ({ name, rows, cols, bias });

@@ -36,7 +36,7 @@ export interface TowerConfig {
   readonly qkvBias: boolean;
   /** Whether queries and keys each have an RMSNorm over all heads side by side. */
   readonly qkNorm: boolean;
-  /** Whether learned factors for each channel scale what attention and MLP add. */
+  /** Whether learned factors for each channel scale the outputs of attention and MLP. */
   readonly layerScale: boolean;
   /** Whose attention is the salience: the class row's, or the mean of all rows'. */
   readonly salience: 'class' | 'columns';

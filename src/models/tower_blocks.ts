@@ -1,4 +1,4 @@
-// The blocks of a tower as calls of the fused op, with what attention knows of a segment. `blocks.ts` has the same as compositions of small ops.
+// The blocks of a tower as calls of the fused op, with the position data of a segment. `blocks.ts` has the same blocks as compositions of small ops.
 
 import { type Position, ropeTable } from '../ops/rope';
 import { floats, int32 } from '../ops/run';

@@ -68,7 +68,7 @@ function vectorSource(name: string, values: Float32Array, dtype: VectorType): Te
   return asSource({ name, dtype, shape: [values.length], bytes: encodeFloats(values, dtype) });
 }
 
-/** What the quantized checkpoint differs in from the original. */
+/** The differences between the quantized checkpoint and the original. */
 export function changesOf(
   plan: Plan,
   options: CheckedOptions,

@@ -1,6 +1,7 @@
 // SmoothQuant: moves the difficulty of rounding from activations to weights. Inputs of a product are divided by s per channel,
 // which the preceding norm absorbs, and the weights multiplied by s; then weights are rounded to 8 bits with one scale per output.
-// Out-projection and the last layer of the MLP, which do not follow a norm, are rounded without smoothing. Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
+// Out-projection and the last layer of the MLP, which do not follow a norm, are rounded without smoothing.
+// Source: SmoothQuant (arXiv 2211.10438), eq. 3 and 4; llm-awq `awq/quantize/smooth.py` (alpha 0.5).
 
 import { type Matrix, roundEven } from '../checkpoint/round';
 import type { Block } from '../models/blocks';

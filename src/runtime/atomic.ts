@@ -169,7 +169,7 @@ function isFull(folder: string): boolean {
 }
 
 function diskFull(file: string, reason: string, cause?: unknown): SparseVilaError {
-  const message = `${shownPath(file)}: ${reason}. Free some, and run the same command again; what is finished is kept.`;
+  const message = `${shownPath(file)}: ${reason}. Free some, and run the same command again: finished files are kept.`;
   return new SparseVilaError('ERR_DISK_FULL', message, { cause });
 }
 

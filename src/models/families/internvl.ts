@@ -45,14 +45,14 @@ const NAMES: readonly NameRule[] = [
 const SQUARE_384: Json = { size: { height: 384, width: 384 }, resample: 3, ...CLIP_PIXELS };
 const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
 const IMAGES: ProcessorSpec = { classes: ['GotOcr2'], defaults: SQUARE_384, steps: STEPS };
-/** Frames are sampled before they get here. */
+/** Frames are already sampled. */
 const VIDEOS: ProcessorSpec = {
   ...{ classes: ['InternVL', 'GotOcr2'], defaults: SQUARE_384, steps: STEPS },
   ignored: ['do_sample_frames'],
 };
 /** Epsilon of RMSNorms on queries and keys, and torch's default for the projector's LayerNorm. */
 const [HEAD_EPS, PROJECTOR_EPS] = [1e-6, 1e-5];
-/** Far above any published model. */
+/** A limit far above any published model. */
 const MOST_TILES = 1024;
 
 export const internvl: Adapter = { types: ['internvl'], plan };
@@ -153,7 +153,7 @@ interface Shape {
   readonly max: number;
 }
 
-/** Tiles in the grid whose aspect ratio is closest, row by row, and the whole picture after more than one. */
+/** The tiles of the grid whose aspect ratio is closest, row by row; the whole picture follows if there is more than one tile. */
 function tiled(picture: MediumSize, shape: Shape): MediumLayout {
   const { filter, min, max } = shape;
   const side = shape.tower.imageSize;
@@ -173,7 +173,7 @@ function tiled(picture: MediumSize, shape: Shape): MediumLayout {
   return { ...squares(canvases, regions, shape), kind: 'image', text: `<img>${MARKER.repeat(canvases.length)}</img>` };
 }
 
-/** Each frame as one tile, with its number. */
+/** One tile for each frame, with the frame's number. */
 function film(size: MediumSize, shape: Shape): MediumLayout {
   const side = shape.tower.imageSize;
   const resize: Draw = { step: 'resize', to: { width: side, height: side }, filter: shape.filter };
@@ -190,7 +190,7 @@ function film(size: MediumSize, shape: Shape): MediumLayout {
   };
 }
 
-/** Square canvases with a grid and a run each; `regions` are the parts of the picture that they show. */
+/** Square canvases, each with a grid and a run; `regions` are the parts of the picture that they show. */
 function squares(
   canvases: readonly Canvas[],
   regions: readonly Region[],
