@@ -19,7 +19,7 @@ import { filledCache } from '../../testing/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../testing/ops/cases/rope';
 import { median, time } from './timing';
 
-const BAR = 25;
+const BAR = 16;
 const LAYERS = 24;
 const TOKENS = 20;
 

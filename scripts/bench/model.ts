@@ -3,9 +3,10 @@
 
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
-import { type Decoder, decoder, type LayerView } from '../../src/models/decoder';
+import { type Decoder, decoder } from '../../src/models/decoder';
 import type { KvCache } from '../../src/models/kv_cache';
 import { squarePatches } from '../../src/models/patches';
+import type { LayerView } from '../../src/models/segments';
 import { buildTower } from '../../src/models/tower';
 import { PLAIN_VIT } from '../../src/models/tower_config';
 import { int32 } from '../../src/ops/run';

@@ -1,8 +1,8 @@
 // A ragged batch through the whole decoder: every sequence has the bits that it has by itself, at every instruction-set level.
 
 import { load, type Model } from '../../src';
-import type { LayerView, Segment } from '../../src/models/decoder';
 import type { KvCache } from '../../src/models/kv_cache';
+import type { LayerView, Segment } from '../../src/models/segments';
 import { floats, int32 } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
 import { levels } from '../ops/levels';

@@ -2,7 +2,7 @@
 // block see each other.
 
 import { load, type Model } from '../../src';
-import type { Segment } from '../../src/models/decoder';
+import type { Segment } from '../../src/models/segments';
 import { floats, int32 } from '../../src/ops/run';
 import { TINY } from '../support/assets';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';

@@ -1,9 +1,9 @@
 // The prefill of a turn: its rows run through the decoder in chunks, and in stages between which a method may drop visual rows. Results:
 // the question's relevance for every visual row in every layer, and the scores of the next token.
 
-import type { Segment } from '../models/decoder';
 import type { Run as MediumRun } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
+import type { Segment } from '../models/segments';
 import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';

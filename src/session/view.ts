@@ -2,7 +2,7 @@
 // contiguous tail that grows with the answer. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
 // makes no view: the rows that it leaves out are removed from the cache.
 
-import type { LayerView } from '../models/decoder';
+import type { LayerView } from '../models/segments';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
 import { type CacheLayer, type Conversation, placesOf } from './conversation';
