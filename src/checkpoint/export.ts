@@ -87,11 +87,16 @@ export interface QuantizationFacts {
 /** A config with the `quantization_config` that readers of the format expect, and f16 as its type. */
 export function quantizedConfig(config: Json, facts: QuantizationFacts): Json {
   const { quantization_config: _, compression_config: __, ...rest } = config;
-  const typeKey = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
-  return { ...rest, [typeKey]: 'float16', quantization_config: quantizationOf(facts) };
+  return { ...withType(rest, 'float16'), quantization_config: quantizationOf(facts) };
 }
 
-export function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
+/** A config that names the type of its weights, by torch's name. */
+export const withType = (config: Json, type: string): Json => ({
+  ...config,
+  ['dtype' in config && !('torch_dtype' in config) ? 'dtype' : 'torch_dtype']: type,
+});
+
+function quantizationOf({ format, groupSize, symmetric, ignore }: QuantizationFacts): Json {
   if (format === 'autoawq') {
     // Symmetric matrices are written with zero points of 8, because the layout requires zero points.
     const common = { quant_method: 'awq', bits: 4, group_size: groupSize, zero_point: true, version: 'gemm' };

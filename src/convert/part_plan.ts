@@ -1,6 +1,6 @@
 // The conversion of each part of a checkpoint: the new form of its tensors, and its new config.
 
-import { type QuantizationFacts, quantizedConfig } from '../checkpoint/export';
+import { type QuantizationFacts, quantizedConfig, withType } from '../checkpoint/export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
 import type { FloatDtype } from '../checkpoint/half';
 import type { QuantizedModule } from '../checkpoint/quantized';
@@ -108,15 +108,12 @@ export function configOf(
 ): Json {
   if (quantization !== undefined) return quantizedConfig(config, quantization);
   const { quantization_config: settings, compression_config: older, ...rest } = config;
-  // 8-bit weights are not converted.
-  const bytes = [...entries.values()].some((entry) => entry.dtype === 'I8');
-  const kept = bytes
-    ? {
-        ...(settings != null && { quantization_config: settings }),
-        ...(older != null && { compression_config: older }),
-      }
-    : {};
-  if (dtype === undefined) return { ...rest, ...kept };
-  const key = 'dtype' in rest && !('torch_dtype' in rest) ? 'dtype' : 'torch_dtype';
-  return { ...rest, [key]: TORCH_DTYPE[dtype], ...kept };
+  const typed = dtype === undefined ? rest : withType(rest, TORCH_DTYPE[dtype]);
+  // 8-bit weights stay what they are.
+  if (![...entries.values()].some((entry) => entry.dtype === 'I8')) return typed;
+  return {
+    ...typed,
+    ...(settings != null && { quantization_config: settings }),
+    ...(older != null && { compression_config: older }),
+  };
 }

@@ -55,12 +55,13 @@ export interface Report {
   readonly variants: readonly VariantReport[];
 }
 
-/** Conversations whose features, hidden states and logits are held. */
+/** Conversations whose features and logits are held. */
 const HELD = 32;
 
-/** One model's answers to all questions, and its hidden states along given answers. */
+/** One model's answers to all questions, and its logits along given answers. */
 interface Observation {
-  readonly answers: readonly string[];
+  /** The samples with its answers. */
+  readonly said: readonly CalibrationSample[];
   /** Per picture of the held conversations. */
   readonly pictures: readonly { readonly tower: Float32Array; readonly projector: Float32Array }[];
   /** Per held conversation. */
@@ -74,9 +75,7 @@ interface Observation {
 export async function report(options: ReportOptions): Promise<Report> {
   const { quantized, evaluation, ...shared } = options;
   const samples = evaluation === undefined ? packagedScenes('evaluation') : readCalibration(evaluation);
-  const turns = samples.flatMap((sample) => sample.turns);
   const float = await observe(options.model, samples, undefined, 'float', options);
-  const reference = withAnswers(samples, float.answers);
   const variants: VariantReport[] = [];
   let folder: string | undefined;
   try {
@@ -87,37 +86,27 @@ export async function report(options: ReportOptions): Promise<Report> {
       ['round-to-nearest', rtn],
       ['quantized', quantized],
     ] as const) {
-      const observed = await observe(source, samples, reference, name, options);
-      variants.push({ name, ...compare(float, observed), ...count(observed.answers, float.answers, turns) });
+      const observed = await observe(source, samples, float.said, name, options);
+      variants.push({ name, ...compare(float, observed), ...count(observed, float) });
     }
   } catch (error) {
     throw writeError(error, tmpdir());
   } finally {
     if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
   }
+  const turns = turnsOf(float);
   const withTruth = turns.filter(({ truth }) => truth !== undefined).length;
-  const { right } = count(float.answers, float.answers, turns);
-  return { questions: turns.length, withTruth, float: { right }, variants };
+  return { questions: turns.length, withTruth, float: { right: count(float, float).right }, variants };
 }
 
-function count(
-  answers: readonly string[],
-  float: readonly string[],
-  turns: CalibrationSample['turns'],
-): { agreeing: number; right: number } {
+const turnsOf = ({ said }: Observation): CalibrationSample['turns'] => said.flatMap(({ turns }) => turns);
+
+function count(own: Observation, float: Observation): { agreeing: number; right: number } {
+  const turns = turnsOf(own);
   return {
-    agreeing: answers.filter((answer, i) => answer === float[i]).length,
-    right: answers.filter((answer, i) => answer === turns[i]?.truth).length,
+    agreeing: turnsOf(float).filter(({ answer }, i) => answer === turns[i]?.answer).length,
+    right: turns.filter(({ answer, truth }) => answer === truth).length,
   };
-}
-
-/** The samples with given answers, in order. */
-function withAnswers(samples: readonly CalibrationSample[], answers: readonly string[]): CalibrationSample[] {
-  let next = 0;
-  return samples.map((sample) => ({
-    ...sample,
-    turns: sample.turns.map((turn) => ({ ...turn, answer: answers[next++] })),
-  }));
 }
 
 async function observe(
@@ -129,19 +118,18 @@ async function observe(
 ): Promise<Observation> {
   const model = await loadModel(folder, signal === undefined ? {} : { signal });
   try {
-    const answers: string[] = [];
+    const said: CalibrationSample[] = [];
     for (const [i, sample] of samples.entries()) {
       onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
-      const { turns } = await withSample(sample, () => answered(model, sample, 'forget', signal));
-      for (const { answer = '' } of turns) answers.push(answer);
+      said.push(await withSample(sample, () => answered(model, sample, 'forget', signal)));
     }
     onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
     const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];
-    for (const sample of (reference ?? withAnswers(samples, answers)).slice(0, HELD)) {
+    for (const sample of (reference ?? said).slice(0, HELD)) {
       for (const path of sample.images) pictures.push(await featuresAndRows(model, path, signal));
       traces.push(await trace(model, sample, signal));
     }
-    return { answers, pictures, traces };
+    return { said, pictures, traces };
   } finally {
     model.dispose();
   }

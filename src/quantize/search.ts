@@ -20,7 +20,7 @@ import type { BlockWeights, Norm } from './block_weights';
 import { gramsOf } from './gram';
 import { type Loss, siteLoss } from './loss';
 import { searchScale } from './scale_search';
-import { dividedNorm } from './smooth';
+import { addDividedNorm } from './smooth';
 import type { BlockStatistics, SiteStatistics } from './statistics';
 
 /** The error of a group's rounding in the output of its inspected module: squared error over squared output (NMSE). */
@@ -178,8 +178,7 @@ function scaledVectors(block: Block, { norms, biases }: BlockWeights, scales: Sc
     const s = scales[name];
     if (s === undefined || absorbedBy === undefined) continue;
     if ('norm' in absorbedBy) {
-      for (const [part, values] of Object.entries(dividedNorm(norms[absorbedBy.norm] as Norm, s)))
-        if (values !== undefined) made.set(`${absorbedBy.norm}.${part}`, values);
+      addDividedNorm(made, absorbedBy.norm, norms[absorbedBy.norm] as Norm, s);
       continue;
     }
     const { linear } = absorbedBy;

@@ -49,6 +49,12 @@ export function dividedNorm({ weight, bias }: Norm, s: Float32Array): Norm {
   return { weight: divide(weight), bias: bias && divide(bias) };
 }
 
+/** Adds the vectors of a norm that is divided by s, by their names in the block. */
+export function addDividedNorm(vectors: Map<string, Float32Array>, name: string, norm: Norm, s: Float32Array): void {
+  for (const [part, values] of Object.entries(dividedNorm(norm, s)))
+    if (values !== undefined) vectors.set(`${name}.${part}`, values);
+}
+
 /** W diag(s): undoes the division of its inputs. */
 export function multipliedInputs({ rows, cols, values }: Matrix, s: Float32Array): Matrix {
   return { rows, cols, values: values.map((value, i) => value * (s[i % cols] as number)) };
@@ -86,13 +92,10 @@ export function smoothBlock(
   for (const { name, linears: names, absorbedBy } of sites) {
     const inputs = largest.get(name);
     if (inputs === undefined || absorbedBy === undefined || !('norm' in absorbedBy)) continue;
-    const s = smoothingScales(
-      inputs,
-      names.map((linear) => linears[linear] as Matrix),
-    );
-    for (const linear of names) smoothed[linear] = multipliedInputs(linears[linear] as Matrix, s);
-    for (const [part, values] of Object.entries(dividedNorm(norms[absorbedBy.norm] as Norm, s)))
-      if (values !== undefined) vectors.set(`${absorbedBy.norm}.${part}`, values);
+    const matrices = names.map((linear) => linears[linear] as Matrix);
+    const s = smoothingScales(inputs, matrices);
+    for (const [i, linear] of names.entries()) smoothed[linear] = multipliedInputs(matrices[i] as Matrix, s);
+    addDividedNorm(vectors, absorbedBy.norm, norms[absorbedBy.norm] as Norm, s);
   }
   const made = Object.entries(smoothed).map(([linear, matrix]) => [linear, roundToInt8(matrix)] as const);
   return { linears: Object.fromEntries(made), vectors };
