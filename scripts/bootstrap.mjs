@@ -78,7 +78,7 @@ async function installPackages() {
   const lock = readFileSync(at('package-lock.json'), 'utf8');
   const stamp = modules('.sparsevila-lock');
   const wanted = hashOf(lock);
-  if (readIfThere(stamp) === wanted) return;
+  if (readIfThere(stamp) === wanted && haveFolders(lock)) return;
   if (!isInstalled(lock)) {
     say('installing packages (npm ci)');
     // npm's own path where npm has started us, so that the same npm and Node are used.
@@ -94,13 +94,21 @@ async function installPackages() {
       '--no-fund',
     ]);
   }
+  // Replaced, not overwritten: a copy of node_modules that consists of hard links keeps a stamp of its own.
+  rmSync(stamp, { force: true });
   writeFileSync(stamp, wanted);
+}
+
+/** Whether the packages that every machine gets have their folders. */
+function haveFolders(lock) {
+  const packages = Object.entries(JSON.parse(lock).packages);
+  return packages.every(([path, { optional, peer }]) => path === '' || optional || peer || existsSync(at(path)));
 }
 
 /** Whether node_modules agrees with the lock file: `npm install` may have been run by hand. */
 function isInstalled(lock) {
   const hidden = readIfThere(modules('.package-lock.json'));
-  if (hidden === undefined) return false;
+  if (hidden === undefined || !haveFolders(lock)) return false;
   const installed = JSON.parse(hidden).packages;
   return Object.entries(JSON.parse(lock).packages).every(([path, { version, optional }]) => {
     // The root has no path; optional packages for other machines are rightly absent.
