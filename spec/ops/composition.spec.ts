@@ -1,18 +1,14 @@
-// The fused ops equal the blocks of models/blocks.ts bit for bit, and attention through an index equals dense attention
+// The fused decoder layers equal the composition of models/blocks.ts bit for bit, and attention through an index equals dense attention
 // if the index contains all rows.
 
-import { type BlockOps, decoderBlock, towerBlock } from '../../src/models/blocks';
+import { type BlockOps, decoderBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
-import type { TowerConfig } from '../../src/models/tower';
-import { PLAIN_VIT } from '../../src/models/tower_config';
 import { type AttentionResult, attention as attentionOp, gatheredSparseAttention } from '../../src/ops/attention';
 import { decoderLayer, decoderLayers } from '../../src/ops/decoder_layer';
 import { appendKv, readKv } from '../../src/ops/kv_cache';
-import { linear } from '../../src/ops/linear';
-import { layerNorm, rmsNorm } from '../../src/ops/norm';
+import { rmsNorm } from '../../src/ops/norm';
 import { rope, ropeTable } from '../../src/ops/rope';
 import { float32, int32 } from '../../src/ops/run';
-import { visionBlock } from '../../src/ops/vision_block';
 import { start } from '../../src/runtime/start';
 import type { Tensor } from '../../src/runtime/tensor';
 import { keeper } from '../../testing/ops/cases/case';
@@ -26,24 +22,11 @@ import {
 } from '../../testing/ops/cases/decoder_layer';
 import { filledCache } from '../../testing/ops/cases/kv_cache';
 import { inverseFrequencies } from '../../testing/ops/cases/rope';
-import { packer, type StoredType } from '../../testing/ops/cases/stored';
-import {
-  QWEN_BLOCK,
-  SMALL_BLOCK,
-  type VisionBlockSizes,
-  visionBlockData,
-  visionBlockWeights,
-  visionTable,
-} from '../../testing/ops/cases/vision_block';
+import { attention, opsOf, stacked, tidy } from './composed';
 import { atLevel, bitsOf, expectSameBits, levels } from './levels';
 
 const keep = keeper();
 afterAll(() => keep.dispose());
-
-/** `body` in a tidy that keeps the outputs only. */
-function tidy(body: () => Tensor[]): Tensor[] {
-  return start().tf.tidy(body);
-}
 
 describe.each(levels())('at %s', (level) => {
   test.each([
@@ -71,30 +54,6 @@ describe.each(levels())('at %s', (level) => {
     atLevel(level, () => {
       const { together, apart } = layersBothWays(t);
       expectSameBits(together, apart, 'in one call against one by one (outputs: y, caches)', 'buffers between layers.');
-    });
-  });
-
-  test.each([
-    { name: 'f32', sizes: SMALL_BLOCK },
-    {
-      name: 'bf16, odd heads',
-      sizes: { ...SMALL_BLOCK, n: 131, e: 54, heads: 3, type: 'bf16', activation: 'quick_gelu' },
-    },
-    { name: '8-bit weights', sizes: { ...SMALL_BLOCK, type: 'int8' } },
-    { name: 'rounded activations', sizes: { ...SMALL_BLOCK, type: 'bf16', dot: true, activation: 'gelu' } },
-    { name: 'RMSNorm, gated MLP, rotary positions', sizes: QWEN_BLOCK },
-    { name: 'the same in bf16', sizes: { ...QWEN_BLOCK, type: 'bf16' } },
-  ] as const)('visionBlock equals its parts: $name', ({ sizes }) => {
-    atLevel(level, () => {
-      const { fused, columnsOnly, composed } = visionBothWays(sizes);
-      const cause = 'an epilogue that adds in another order than the small ops, or padding that reaches a sum.';
-      expectSameBits(fused, composed, 'fused against composed (outputs: y, columns, keys)', cause, sizes.e);
-      expectSameBits(
-        columnsOnly,
-        composed.slice(1, 2),
-        'columns only',
-        'scores_only differs from attend_chunk, or strips.',
-      );
     });
   });
 
@@ -134,60 +93,11 @@ function plainAttention(q: Tensor, kv: Tensor, length: number, c: number): Atten
   return result;
 }
 
-/** The numbers of a linear layer. */
-interface Layer {
-  readonly values: Float32Array;
-  readonly k: number;
-  readonly bias?: Float32Array;
-}
-
-const attention = (name: string): string => `self_attn.${name}_proj`;
-
-/** Splits a stacked layer into layers of `rows` outputs each. */
-function stacked(names: readonly string[], rows: readonly number[], { values, k, bias }: Layer): Record<string, Layer> {
-  let at = 0;
-  const parts = names.map((name, i) => {
-    const [from, to] = [at, at + (rows[i] as number)];
-    at = to;
-    return [name, { values: values.subarray(from * k, to * k), k, bias: bias?.subarray(from, to) }];
-  });
-  return Object.fromEntries(parts);
-}
-
-/** Linear layers packed one by one. */
-function opsOf(
-  layers: Readonly<Record<string, Layer>>,
-  type: StoredType,
-  roundActivations = false,
-): Pick<BlockOps, 'linear'> {
-  const packed = Object.entries(layers).map(([name, { values, k, bias = new Float32Array() }]) => {
-    const w = keep.matrix(packer([values], k, type, { roundActivations })());
-    return [name, { w, bias: keep.tensor(float32(bias, [bias.length])) }] as const;
-  });
-  const known = new Map(packed);
-  return {
-    linear: (name, x, activation) => {
-      const { w, bias } = known.get(name) as NonNullable<ReturnType<typeof known.get>>;
-      return linear(x, w, bias, activation);
-    },
-  };
-}
-
 function decoderConfigOf(s: DecoderLayerSizes): DecoderConfig {
   return {
     ...{ hiddenSize: s.d, intermediateSize: s.ffn, layers: 1, heads: s.heads, kvHeads: s.kvHeads, headDim: s.c },
     ...{ vocabSize: 8, ropeTheta: 1e4, ropeScaling: { type: 'default' }, rmsNormEps: 1e-6, maxPositions: 4096 },
     ...{ attentionBias: { qkv: s.bias ?? false, o: s.bias ?? false }, tieWordEmbeddings: true, hiddenAct: 'silu' },
-  };
-}
-
-function towerConfigOf({ e, ffn, heads, activation, rms, gated = false }: VisionBlockSizes): TowerConfig {
-  return {
-    ...PLAIN_VIT,
-    ...{ hiddenSize: e, intermediateSize: ffn, layers: 1, heads, imageSize: 8, patchSize: 2, patchBias: true },
-    ...{ classToken: false, preNorm: false, normEps: 1e-6, depth: 1 },
-    ...{ norm: rms ? 'rms' : 'layer', gated, fusedQkv: gated },
-    activation: activation as TowerConfig['activation'],
   };
 }
 
@@ -232,7 +142,7 @@ function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed
   const norms = { input_layernorm: vector(data.inputNorm), post_attention_layernorm: vector(data.postNorm) };
   const eps = keep.tensor(float32([1e-6], [1]));
   const ops: BlockOps = {
-    ...opsOf(layers, s.type, s.dot),
+    ...opsOf(keep, layers, s.type, s.dot),
     norm: (name, input) => rmsNorm(input, norms[name as keyof typeof norms], eps),
     attend,
   };
@@ -281,51 +191,4 @@ function layersBothWays(t: number): { together: Uint32Array[]; apart: Uint32Arra
     h = keep.tensor(decoderLayer(h, kvOf(other, i), table, rows, ranges, weights)[0]);
   const bits = (last: Tensor, set: typeof one) => bitsOf([last, ...set.map(({ kv, read }) => read(kv))]);
   return { together: bits(y, one), apart: bits(h.clone(), other) };
-}
-
-function visionBothWays(s: VisionBlockSizes) {
-  const data = visionBlockData(s);
-  const w = visionBlockWeights(data, s, keep);
-  const x = keep.tensor(float32(data.x, [s.n, s.e]));
-  const table = s.rope ? keep.tensor(visionTable(s)) : undefined;
-  const fused = bitsOf(visionBlock(x, w, { features: true, columns: true, keys: true, table }));
-  const only = visionBlock(x, w, { features: false, columns: true, table });
-  let [columns, keys]: (Tensor | undefined)[] = [];
-  const layers = {
-    ...stacked(['q', 'k', 'v'].map(attention), [s.e, s.e, s.e], { values: data.qkv, k: s.e, bias: data.qkvBias }),
-    'self_attn.qkv': { values: data.qkv, k: s.e, bias: data.qkvBias },
-    'self_attn.out_proj': { values: data.out, k: s.e, bias: data.outBias },
-    ...(s.gated
-      ? stacked(['mlp.gate_proj', 'mlp.up_proj'], [s.ffn, s.ffn], {
-          values: Float32Array.of(...data.fc1, ...data.up),
-          k: s.e,
-          bias: data.fc1Bias,
-        })
-      : { 'mlp.fc1': { values: data.fc1, k: s.e, bias: data.fc1Bias } }),
-    [s.gated ? 'mlp.down_proj' : 'mlp.fc2']: { values: data.fc2, k: s.ffn, bias: data.fc2Bias },
-  };
-  const vector = (values: Float32Array) => keep.tensor(float32(values, [values.length]));
-  const eps = keep.tensor(float32([1e-6], [1]));
-  const norms = {
-    layer_norm1: [vector(data.norm1), vector(data.norm1Bias)],
-    layer_norm2: [vector(data.norm2), vector(data.norm2Bias)],
-  } as const;
-  const ops: BlockOps = {
-    ...opsOf(layers, s.type, s.dot),
-    norm: (name, input) => {
-      const [weight, bias] = norms[name as keyof typeof norms];
-      return s.rms ? rmsNorm(input, weight, eps) : layerNorm(input, weight, bias, eps);
-    },
-    attend: (q, k, v) => {
-      const turned = (part: Tensor): Tensor => (table === undefined ? part : rope(part, table));
-      keys = start().tf.reshape(k, [s.n, s.e]);
-      const attended = attentionOp(turned(q), turned(k), v, { columns: true });
-      columns = attended.columns;
-      return attended.out;
-    },
-  };
-  const block = towerBlock(towerConfigOf(s));
-  const composed = tidy(() => [block.run(ops, x), columns as Tensor, keys as Tensor]);
-  for (const tensor of [only[0], only[2]]) tensor.dispose();
-  return { fused, columnsOnly: bitsOf([only[1]]), composed: bitsOf(composed) };
 }

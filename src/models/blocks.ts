@@ -1,5 +1,5 @@
 // Decoder layers, tower blocks and projectors as compositions of small ops. The fused ops (`decoderLayer`, `visionBlock`) are a fast path of
-// these; spec/ops/composition.spec.ts holds them equal. Quantization runs the compositions, because every input of a linear layer can be seen.
+// these; spec/ops/composition*.spec.ts holds them equal. Quantization runs the compositions, because every input of a linear layer can be seen.
 // Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
 
 import type { Activation } from '../ops/linear';
