@@ -39,6 +39,14 @@ const prompts: readonly [TemplateName, (system?: string) => string][] = [
       `<|im_start|>system\n${system}<|im_end|>\n<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n` +
       '<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n',
   ],
+  [
+    'internvl2_5',
+    (
+      system = '你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。',
+    ) =>
+      `<|im_start|>system\n${system}<|im_end|>\n<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n` +
+      '<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\n',
+  ],
   ['mistral', (system) => `<s>${system === undefined ? '' : `${system}\n\n`}[INST] Q1 [/INST] A1</s>[INST] Q2 [/INST]`],
 ];
 
@@ -46,7 +54,7 @@ const make = (name: TemplateName) =>
   chatTemplate(NAMED_TEMPLATES[name], name, { bos_token: '<s>', eos_token: '</s>' }, { strips: true });
 
 describe.each(prompts)('%s', (name, prompt) => {
-  it("is VILA's text", () => {
+  it('is the text of the original code', () => {
     expect(make(name).render(TURNS, { addGenerationPrompt: true })).toBe(prompt());
   });
 

@@ -60,7 +60,7 @@ export const CONVERSATION_OPTIONS = {
   template: {
     ...text,
     ...conversation,
-    describe: 'Chat template: a Jinja file, or vicuna_v1, llama_3, hermes-2, plain, qwen2, mistral',
+    describe: 'Chat template: a Jinja file, or vicuna_v1, llama_3, hermes-2, plain, qwen2, internvl2_5, mistral',
     defaultDescription: "the checkpoint's",
   },
 

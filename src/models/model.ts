@@ -83,7 +83,7 @@ export interface LoadOptions {
   readonly allowUrls?: AllowUrls;
   /**
    * Chat template to use instead of the checkpoint's: a file, Jinja source, or the name of one of VILA's conversation modes (vicuna_v1,
-   * llama_3, hermes-2, plain, qwen2, mistral).
+   * llama_3, hermes-2, plain, qwen2, mistral) or of InternVL's (internvl2_5).
    */
   readonly template?: string;
   readonly signal?: AbortSignal;

@@ -1,7 +1,10 @@
 // Chooses how a picture is cut into tiles: the grid of equal tiles whose aspect ratio is closest to the picture's.
 // Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL.
 
-import type { Size } from '../image/cells';
+import type { Draw } from '../image/canvas';
+import type { Region, Size } from '../image/cells';
+import type { ResampleFilter } from '../image/resample';
+import type { Canvas } from './media';
 
 /** Tiles per row and per column. */
 export interface TileGrid {
@@ -29,4 +32,24 @@ export function closestTileGrid({ width, height }: Size, min: number, max: numbe
     least = Math.min(least, difference);
   }
   return best;
+}
+
+/** The tiles of a picture that is resized to a grid of them, row by row, and the parts of the picture that they show. */
+export function gridTiles(
+  picture: Size,
+  side: number,
+  { cols, rows }: TileGrid,
+  filter: ResampleFilter,
+): { canvases: Canvas[]; regions: Region[] } {
+  const whole: Draw = { step: 'resize', to: { width: cols * side, height: rows * side }, filter };
+  const [width, height] = [picture.width / cols, picture.height / rows];
+  const places = Array.from({ length: rows * cols }, (_, i) => ({ col: i % cols, row: Math.floor(i / cols) }));
+  const square = { width: side, height: side };
+  return {
+    canvases: places.map(({ col, row }) => ({
+      frame: 0,
+      steps: [whole, { step: 'crop', to: square, left: col * side, top: row * side }],
+    })),
+    regions: places.map(({ col, row }) => ({ left: col * width, top: row * height, width, height })),
+  };
 }

@@ -1,4 +1,4 @@
-// VILA's conversation modes and named templates, as Jinja templates that print the same text. A system message of the caller replaces the
+// Conversation modes of VILA and InternVL, and named templates, as Jinja templates that print the same text. A system message of the caller replaces the
 // mode's own.
 // Source: NVlabs/VILA `llava/conversation.py` (texts, separators, modes by path) and the templates that `chat_template` of a config names.
 
@@ -9,6 +9,9 @@ const LLAMA_3_SYSTEM =
   'You are a helpful language and vision assistant. ' +
   'You are able to understand the visual content that the user provides, ' +
   'and assist the user with a variety of tasks using natural language.';
+
+const INTERNVL_SYSTEM =
+  '你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。';
 
 /** `system` is set to the given or the default system text, `turns` to the messages after it. */
 const opening = (system: string): string =>
@@ -52,6 +55,10 @@ export const NAMED_TEMPLATES = {
     "{%- if messages[0]['role'] != 'system' %}{{- '<|im_start|>system\\nYou are a helpful assistant<|im_end|>\\n' }}{%- endif %}" +
     "{%- for turn in messages %}{{- '<|im_start|>' + turn['role'] + '\\n' + turn['content'] + '<|im_end|>\\n' }}{%- endfor %}" +
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}",
+  internvl2_5: withHeader(
+    '<|im_start|>system\n',
+    headed(INTERNVL_SYSTEM, '<|im_start|>user\n', '<|im_start|>assistant\n', '<|im_end|>\n'),
+  ),
   mistral:
     "{{- bos_token }}{%- for turn in messages %}{%- if turn['role'] == 'system' %}{{- (turn['content'] | trim) + '\\n\\n' }}" +
     "{%- elif turn['role'] == 'user' %}{{- '[INST] ' + (turn['content'] | trim) + ' [/INST]' }}" +

@@ -1,14 +1,15 @@
-// InternVL 2.5 and 3 with transformers' names (`internvl`): InternViT with a class row and layer scale, 2 x 2 patches per token through a norm
+// InternVL 2.5 and 3 with transformers' names (`internvl`) or those of the original code (`internvl_chat`): InternViT with a class row and layer scale, 2 x 2 patches per token through a norm
 // and two linear layers, a Qwen2 decoder. A picture is cut into tiles, the whole picture last; each frame of a video is one tile.
 // Source: transformers 5.24 `modeling_internvl.py`, `processing_internvl.py`, `image_processing_pil_got_ocr2.py`.
 
 import type { Draw } from '../../image/canvas';
 import { cellsOfRegion, type Region, wholePicture } from '../../image/cells';
+import type { Normalization } from '../../image/preprocessor_config';
 import type { ResampleFilter } from '../../image/resample';
 import { type ConfigReader, configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
-import { activation } from '../config';
+import { activation, parseDecoderConfig } from '../config';
 import { type Canvas, type Grid, MARKER, type MediumLayout, type MediumSize } from '../media';
 import { DECODER_NAMES, type NameRule, prefixed } from '../names';
 import { squarePatches } from '../patches';
@@ -23,7 +24,7 @@ import {
   requireSquare,
 } from '../preprocessor';
 import { blockRows, joinMaps } from '../row_maps';
-import { closestTileGrid } from '../tile_choice';
+import { closestTileGrid, gridTiles } from '../tile_choice';
 import { hiddenStateDepth, PLAIN_VIT, sizes, TOWER_ACTIVATIONS, type TowerShape } from '../tower_config';
 
 const NAMES: readonly NameRule[] = [
@@ -42,6 +43,32 @@ const NAMES: readonly NameRule[] = [
   ...DECODER_NAMES,
 ];
 
+/** Names of the original code. */
+const ORIGINAL_NAMES: readonly NameRule[] = [
+  [/^mlp1\.0\./, 'projector.layer_norm.'],
+  [/^mlp1\.1\./, 'projector.linear_1.'],
+  [/^mlp1\.3\./, 'projector.linear_2.'],
+  ...prefixed(/^vision_model\./, [
+    [/embeddings\.(class_embedding)$/, 'tower.embeddings.$1'],
+    [/embeddings\.position_embedding$/, 'tower.embeddings.position_embedding.weight'],
+    [/embeddings\.patch_embedding\./, 'tower.embeddings.patch_embedding.'],
+    [/encoder\.layers\.(\d+)\.attn\.proj\./, 'tower.encoder.layers.$1.self_attn.out_proj.'],
+    [/encoder\.layers\.(\d+)\.attn\./, 'tower.encoder.layers.$1.self_attn.'],
+    [/encoder\.layers\.(\d+)\.norm([12])\./, 'tower.encoder.layers.$1.layer_norm$2.'],
+    [/encoder\.layers\.(\d+)\.ls([12])$/, 'tower.encoder.layers.$1.layer_scale$2.weight'],
+    [/encoder\.layers\.(\d+)\.mlp\./, 'tower.encoder.layers.$1.mlp.'],
+  ]),
+  ...DECODER_NAMES,
+];
+/** Defaults of InternVisionConfig, a tower of 6 billion parameters, where they differ from transformers' class. */
+const INTERN_VISION: Json = {
+  ...{ hidden_size: 3200, intermediate_size: 12800, num_hidden_layers: 48, num_attention_heads: 25 },
+  ...{ image_size: 224, norm_type: 'rms_norm', qkv_bias: false, qk_normalization: true },
+};
+const IMAGENET: Normalization = {
+  ...{ rescaleFactor: 1 / 255, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+};
+
 const SQUARE_384: Json = { size: { height: 384, width: 384 }, resample: 3, ...CLIP_PIXELS };
 const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
 const IMAGES: ProcessorSpec = { classes: ['GotOcr2'], defaults: SQUARE_384, steps: STEPS };
@@ -55,9 +82,45 @@ const [HEAD_EPS, PROJECTOR_EPS] = [1e-6, 1e-5];
 /** A limit far above any published model. */
 const MOST_TILES = 1024;
 
-export const internvl: Adapter = { types: ['internvl'], plan };
+export const internvl: Adapter = {
+  types: ['internvl', 'internvl_chat'],
+  plan: (files) => assemblePlan(files, (files.root.json.model_type === 'internvl' ? native : original)(files)),
+};
 
-function plan(files: CheckpointFiles): Plan {
+/** What the two kinds of config files say differently. */
+interface Settings extends Pick<Plan, 'decoder' | 'text' | 'marker' | 'pixels' | 'names'> {
+  readonly tower: TowerShape;
+  readonly depth: number;
+  readonly filter: ResampleFilter;
+  readonly min: number;
+  readonly max: number;
+  /** What follows a medium in the prompt, where no template prints it. */
+  readonly after: string;
+}
+
+function assemblePlan({ folder, root }: CheckpointFiles, settings: Settings): Plan {
+  const { decoder, tower: vit, depth, text, marker, pixels, names } = settings;
+  const shape = { ...settings, block: blockOf(root, vit) };
+  const [width, d] = [vit.hiddenSize * shape.block ** 2, decoder.hiddenSize];
+  const source = { folder, prefix: '' };
+  const act = root.oneOf('projector_hidden_act', ['gelu'] as const, 'gelu');
+  return {
+    ...{ folder, root, text, marker, pixels, names, decoder },
+    family: root.string('model_type'),
+    tower: { ...vit, depth },
+    projector: [
+      { kind: 'norm', name: 'layer_norm', width, bias: true, eps: PROJECTOR_EPS },
+      { kind: 'linear', name: 'linear_1', rows: d, cols: width, bias: true, activation: act },
+      { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias: true, activation: 'none' },
+    ],
+    sources: { decoder: source, tower: source, projector: source },
+    videos: true,
+    videoPlaceholder: '<video>',
+    layout: (size) => (size.kind === 'video' ? film(size, shape) : tiled(size, shape)),
+  };
+}
+
+function native(files: CheckpointFiles): Settings {
   const { folder, root, part, text } = files;
   const images = processorSettings(files.images, IMAGES);
   const videos = processorSettings(files.videos, VIDEOS);
@@ -67,29 +130,35 @@ function plan(files: CheckpointFiles): Plan {
   const { decoder, config } = text({ model_type: 'qwen2' });
   if (root.string('vision_feature_select_strategy', 'default') !== 'default')
     throw root.unsupported('vision_feature_select_strategy', 'default');
-  const shape = { tower, block: blockOf(root, tower), filter: parseFilter(images), ...tilesOf(images) };
-  const [width, d] = [tower.hiddenSize * shape.block ** 2, decoder.hiddenSize];
-  const source = { folder, prefix: '' };
-  const act = root.oneOf('projector_hidden_act', ['gelu'] as const, 'gelu');
   return {
-    folder,
-    family: 'internvl',
     decoder: { ...decoder, tieWordEmbeddings: root.boolean('tie_word_embeddings', true) },
-    tower: { ...tower, depth: hiddenStateDepth(root, 'vision_feature_layer', -1, tower.layers) },
-    projector: [
-      { kind: 'norm', name: 'layer_norm', width, bias: true, eps: PROJECTOR_EPS },
-      { kind: 'linear', name: 'linear_1', rows: d, cols: width, bias: true, activation: act },
-      { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias: true, activation: 'none' },
-    ],
-    sources: { decoder: source, tower: source, projector: source },
-    names: NAMES,
-    pixels: parseNormalization(images),
-    root,
-    text: { folder, config },
-    marker: { id: root.number('image_token_id', 151667) },
-    videos: true,
-    videoPlaceholder: '<video>',
-    layout: (size) => (size.kind === 'video' ? film(size, shape) : tiled(size, shape)),
+    ...{ tower, depth: hiddenStateDepth(root, 'vision_feature_layer', -1, tower.layers), after: '' },
+    ...{ text: { folder, config }, marker: { id: root.number('image_token_id', 151667) } },
+    ...{ pixels: parseNormalization(images), filter: parseFilter(images), names: NAMES },
+    ...tilesOf(images, ['min_patches', 'max_patches']),
+  };
+}
+
+/** Config files of the original code, whose processing of pictures is not in a file. Source: OpenGVLab/InternVL `modeling_internvl_chat.py`, README. */
+function original({ folder, root, part }: CheckpointFiles): Settings {
+  for (const [key, only] of Object.entries({ dynamic_image_size: true, use_thumbnail: true, pad2square: false }))
+    if (root.boolean(key, only) !== only) throw root.unsupported(key, `${only}`);
+  for (const [key, only] of Object.entries({ ps_version: 'v2', template: 'internvl2_5' }))
+    if (root.string(key) !== only) throw root.unsupported(key, only);
+  const vision = part('vision_config', INTERN_VISION);
+  const renamed = { attention_bias: vision.json.qkv_bias, use_qk_norm: vision.json.qk_normalization };
+  const json = { ...vision.json, ...renamed, model_type: 'internvl_vision' };
+  const tower = internVit(configReader(json, root.file, 'vision_config.'));
+  if (root.number('force_image_size', tower.imageSize) !== tower.imageSize)
+    throw root.unsupported('force_image_size', `the tower's image_size ${tower.imageSize}`);
+  const config = part('llm_config');
+  return {
+    decoder: parseDecoderConfig(config.json, root.file),
+    tower: { ...tower, fusedQkv: true },
+    ...{ depth: hiddenStateDepth(root, 'select_layer', -1, tower.layers), after: '\n' },
+    text: { folder, config, template: { name: root.string('template'), file: root.file } },
+    ...{ marker: { text: '<IMG_CONTEXT>' }, names: ORIGINAL_NAMES, pixels: IMAGENET, filter: 'bicubic' },
+    ...tilesOf(root, ['min_dynamic_patch', 'max_dynamic_patch']),
   };
 }
 
@@ -139,38 +208,30 @@ function blockOf(root: ConfigReader, { imageSize, patchSize }: TowerShape): numb
 }
 
 /** The processor always cuts pictures, whatever `crop_to_patches` of its image processor says. */
-function tilesOf(images: ConfigReader): { readonly min: number; readonly max: number } {
-  const [min, max] = [images.size('min_patches', 1), images.size('max_patches', 12)];
-  if (max < min || max > MOST_TILES) throw images.wrong('max_patches', `from min_patches (${min}) to ${MOST_TILES}`);
+function tilesOf(config: ConfigReader, [least, most]: readonly [string, string]): { min: number; max: number } {
+  const [min, max] = [config.size(least, 1), config.size(most, 12)];
+  if (max < min || max > MOST_TILES) throw config.wrong(most, `from ${least} (${min}) to ${MOST_TILES}`);
   return { min, max };
 }
 
-interface Shape {
-  readonly tower: TowerShape;
-  readonly block: number;
-  readonly filter: ResampleFilter;
-  readonly min: number;
-  readonly max: number;
-}
+type Shape = Settings & { readonly block: number };
 
 /** The tiles of the grid whose aspect ratio is closest, row by row; the whole picture follows if there is more than one tile. */
 function tiled(picture: MediumSize, shape: Shape): MediumLayout {
   const { filter, min, max } = shape;
   const side = shape.tower.imageSize;
   const { cols, rows } = closestTileGrid(picture, min, max, side);
-  const fit: Draw = { step: 'resize', to: { width: cols * side, height: rows * side }, filter };
-  const [width, height] = [picture.width / cols, picture.height / rows];
-  const places = Array.from({ length: cols * rows }, (_, i) => [i % cols, Math.floor(i / cols)] as const);
   const square = { width: side, height: side };
-  const canvases: Canvas[] = places.map(([x, y]) => {
-    return { frame: 0, steps: [fit, { step: 'crop', to: square, left: x * side, top: y * side }] };
-  });
-  const regions: Region[] = places.map(([x, y]) => ({ left: x * width, top: y * height, width, height }));
+  const { canvases, regions } = gridTiles(picture, side, { cols, rows }, filter);
   if (canvases.length > 1) {
     canvases.push({ frame: 0, steps: [{ step: 'resize', to: square, filter }] });
     regions.push(wholePicture(picture));
   }
-  return { ...squares(canvases, regions, shape), kind: 'image', text: `<img>${MARKER.repeat(canvases.length)}</img>` };
+  return {
+    ...squares(canvases, regions, shape),
+    kind: 'image',
+    text: `<img>${MARKER.repeat(canvases.length)}</img>${shape.after}`,
+  };
 }
 
 /** One tile for each frame, with the frame's number. */
@@ -179,7 +240,7 @@ function film(size: MediumSize, shape: Shape): MediumLayout {
   const resize: Draw = { step: 'resize', to: { width: side, height: side }, filter: shape.filter };
   const frames = Array.from({ length: size.frames }, (_, frame) => frame);
   const canvases = frames.map((frame) => ({ frame, steps: [resize] }));
-  const text = frames.map((frame) => `Frame${frame + 1}: <img>${MARKER}</img>`).join('\n');
+  const text = frames.map((frame) => `Frame${frame + 1}: <img>${MARKER}</img>`).join('\n') + shape.after;
   const { grids, ...rest } = squares(canvases, [wholePicture(size)], shape);
   const { h, w, cells } = grids[0] as Grid;
   const from = (frame: number): number => frame * h * w;

@@ -9,7 +9,7 @@ import type { Canvas, Grid, MediumLayout, MediumSize, RowMap, Run } from '../med
 import { MARKER } from '../media';
 import { squarePatches } from '../patches';
 import { areaTaps, blockRows, joinMaps } from '../row_maps';
-import { closestTileGrid, type TileGrid } from '../tile_choice';
+import { closestTileGrid, gridTiles, type TileGrid } from '../tile_choice';
 
 /** Settings that all layouts of a checkpoint share. Lengths are pixels. */
 export interface Shape {
@@ -86,25 +86,10 @@ export function padded(shape: Shape, picture: Size, filter: ResampleFilter, colo
   return squares(shape, [canvas], [{ left, top, width, height }], MARKER);
 }
 
-/** The tiles of a picture that is resized to a grid of them, row by row. */
-function tiles(picture: Size, side: number, { cols, rows }: TileGrid): { canvases: Canvas[]; regions: Region[] } {
-  const whole = resizeTo(cols * side, rows * side, 'bicubic');
-  const [width, height] = [picture.width / cols, picture.height / rows];
-  const places = Array.from({ length: rows * cols }, (_, i) => ({ col: i % cols, row: Math.floor(i / cols) }));
-  const square = { width: side, height: side };
-  return {
-    canvases: places.map(({ col, row }) => ({
-      frame: 0,
-      steps: [whole, { step: 'crop', to: square, left: col * side, top: row * side }],
-    })),
-    regions: places.map(({ col, row }) => ({ left: col * width, top: row * height, width, height })),
-  };
-}
-
 /** `dynamic`: tiles in the picture's aspect ratio, followed by the whole picture if there is more than one tile. A line break follows each. */
 export function tiled(shape: Shape, picture: Size, { min, max }: { min: number; max: number }): MediumLayout {
   const { side } = shape;
-  const { canvases, regions } = tiles(picture, side, closestTileGrid(picture, min, max, side));
+  const { canvases, regions } = gridTiles(picture, side, closestTileGrid(picture, min, max, side), 'bicubic');
   if (canvases.length > 1) {
     canvases.push({ frame: 0, steps: [resizeTo(side, side, 'bicubic')] });
     regions.push(wholePicture(picture));
@@ -131,7 +116,7 @@ export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scal
   const grids = sides.map((k, i): TileGrid => {
     return i === sides.length - 1 ? closestTileGrid(picture, least, max, side) : { cols: k, rows: k };
   });
-  const canvases = grids.flatMap((grid) => tiles(picture, side, grid).canvases);
+  const canvases = grids.flatMap((grid) => gridTiles(picture, side, grid, 'bicubic').canvases);
   const { cols, rows } = grids[output] as TileGrid;
   const tokens = tokensPerSide(shape);
   const [h, w] = [rows * tokens, cols * tokens];
