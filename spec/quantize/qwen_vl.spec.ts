@@ -11,7 +11,7 @@ import { loadModel, planOf } from '../../src/models/load';
 import { float32, floats } from '../../src/ops/run';
 import { floatOps, readBlock } from '../../src/quantize/block_weights';
 import { checkQuantizeOptions } from '../../src/quantize/options';
-import { floatsOf, type OpenPart, openParts, partOf, pictureRows } from '../../src/quantize/parts';
+import { floatsOf, type OpenPart, openParts, partOf, rowsOf } from '../../src/quantize/parts';
 import { start } from '../../src/runtime/start';
 import { TOLERANCES } from '../../testing/ops/tolerance';
 import { FIXTURES } from '../support/assets';
@@ -96,7 +96,7 @@ it('calibration rows run through the float tower as pictures do', async () => {
   const plan = planOf(MODEL);
   const part = partOf(plan, 'tower', 1);
   const [open] = openParts(plan, checkQuantizeOptions({ model: MODEL, out: 'unused' })) as [OpenPart];
-  const [first] = await pictureRows(part, { model: MODEL, samples });
+  const [first] = await rowsOf(part, { model: MODEL, samples });
   if (first === undefined) throw new Error('rows of a picture');
   let { x } = first;
   const e = plan.tower.hiddenSize;

@@ -79,21 +79,41 @@ function parseLine({ json, wrong: wrongLine }: JsonLine, folder: string): Calibr
   };
 }
 
+/** What a calibration is made from. */
+export interface CalibrationSource {
+  /** Folder of the checkpoint. */
+  readonly model: string;
+  readonly samples: readonly CalibrationSample[];
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
 /**
- * Runs `work` on a sample; errors of pictures name them.
+ * The results of `work` for each sample, one after the other; errors of pictures name them.
  * @throws SparseVilaError `ERR_CALIBRATION` for a picture that cannot be read or decoded; other errors unchanged
  */
-export async function withSample<T>({ images }: CalibrationSample, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (cause) {
-    if (!/^ERR_IMAGE/.test(codeOf(cause) ?? '')) throw cause;
-    throw new SparseVilaError(
-      'ERR_CALIBRATION',
-      `Picture ${images.join(', ')}: ${messageOf(cause)} Repair it or take its line out of the file.`,
-      { cause },
-    );
+export async function eachSample<T>(
+  { samples, onProgress = () => undefined }: Omit<CalibrationSource, 'model'>,
+  { step, unit = 'conversations' }: { readonly step: string; readonly unit?: string },
+  work: (sample: CalibrationSample) => Promise<T>,
+): Promise<T[]> {
+  const found: T[] = [];
+  const report = (): void => onProgress({ step, done: found.length, total: samples.length, unit });
+  for (const sample of samples) {
+    report();
+    try {
+      found.push(await work(sample));
+    } catch (cause) {
+      if (!/^ERR_IMAGE/.test(codeOf(cause) ?? '')) throw cause;
+      throw new SparseVilaError(
+        'ERR_CALIBRATION',
+        `Picture ${sample.images.join(', ')}: ${messageOf(cause)} Repair it or take its line out of the file.`,
+        { cause },
+      );
+    }
   }
+  report();
+  return found;
 }
 
 /** `count` of the samples, evenly spread. */
@@ -198,28 +218,16 @@ function spokenAs(told: string, prompt: string, answer: string): string {
  * The rows of all samples; the model generates missing answers, which requires its decoder.
  * @throws SparseVilaError `ERR_CALIBRATION`, and errors of loading; `signal.reason`
  */
-export async function calibrationSequences(
-  path: string,
-  samples: readonly CalibrationSample[],
-  { signal, onProgress }: { readonly signal: AbortSignal | undefined; readonly onProgress: OnProgress },
-): Promise<Sequence[]> {
-  const load = { onProgress, ...(signal === undefined ? {} : { signal }) };
+export async function calibrationSequences(source: CalibrationSource): Promise<Sequence[]> {
+  const { model: path, samples, signal, onProgress } = source;
+  const load = { ...(onProgress && { onProgress }), ...(signal && { signal }) };
   const whole = samples.every(isComplete) ? undefined : await loadModel(path, load);
   const model = whole ?? (await loadRowModel(path, load));
-  const report = (done: number): void =>
-    onProgress({ step: 'read calibration set', done, total: samples.length, unit: 'conversations' });
   try {
-    const sequences: Sequence[] = [];
-    for (const [i, sample] of samples.entries()) {
-      report(i);
-      const sequence = async (): Promise<Sequence> => {
-        const isGiven = whole === undefined || isComplete(sample);
-        return sequenceOf(model, isGiven ? sample : await answered(whole, sample, 'keep', signal), signal);
-      };
-      sequences.push(await withSample(sample, sequence));
-    }
-    report(samples.length);
-    return sequences;
+    return await eachSample(source, { step: 'read calibration set' }, async (sample) => {
+      const isGiven = whole === undefined || isComplete(sample);
+      return sequenceOf(model, isGiven ? sample : await answered(whole, sample, 'keep', signal), signal);
+    });
   } finally {
     model.dispose();
   }

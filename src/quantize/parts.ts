@@ -14,9 +14,9 @@ import { attention } from '../ops/attention';
 import { type Position, rope, ropeTable } from '../ops/rope';
 import type { Tensor } from '../runtime/tensor';
 import type { BlockWeights } from './block_weights';
-import type { Sequence } from './calibration';
+import { type CalibrationSource, calibrationSequences, type Sequence } from './calibration';
 import type { CheckedOptions } from './options';
-import { embeddedPictures, type PictureOptions, pictureFeatures, type Segment } from './pictures';
+import { embeddedPictures, pictureFeatures, type Segment } from './pictures';
 import type { VectorType } from './search';
 import { drawSampling, drawSequences, type Sampling } from './statistics';
 
@@ -217,10 +217,11 @@ function drawEvenly(sequences: readonly Rows[], budget: number): Sampling {
   return { sampled, whole: new Set(), counts: { visual: total, text: 0 } };
 }
 
-/** The input of the first block for each picture. */
-export async function pictureRows({ name, block }: Part, pictures: PictureOptions): Promise<Rows[]> {
+/** What enters the first block, for each conversation or for each picture. */
+export async function rowsOf({ name, block }: Part, source: CalibrationSource): Promise<Rows[]> {
+  if (name === 'decoder') return calibrationSequences(source);
   const width = block.sites[0]?.width ?? 1;
-  const rowsOf = (x: Float32Array): Rows => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) });
-  if (name !== 'tower') return (await pictureFeatures(pictures)).map(rowsOf);
-  return (await embeddedPictures(pictures)).map(({ x, ...segment }) => ({ ...rowsOf(x), segment }));
+  const visible = (x: Float32Array): Rows => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) });
+  if (name === 'projector') return (await pictureFeatures(source)).map(visible);
+  return (await embeddedPictures(source)).map(({ x, ...segment }) => ({ ...visible(x), segment }));
 }

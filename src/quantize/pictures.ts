@@ -10,39 +10,30 @@ import { pacer } from '../models/pacer';
 import type { Plan } from '../models/plan';
 import { selectRows } from '../models/row_maps';
 import { floats } from '../ops/run';
-import type { OnProgress } from '../runtime/progress';
-import { type CalibrationSample, withSample } from './calibration';
-
-export interface PictureOptions {
-  /** Folder of the checkpoint. */
-  readonly model: string;
-  /** Samples whose pictures are used for calibration. */
-  readonly samples: readonly CalibrationSample[];
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: OnProgress | undefined;
-}
+import { type CalibrationSource, eachSample } from './calibration';
 
 /** The results of `see` for each distinct picture, with the loaded model. */
 async function fromPictures<T>(
-  { model: folder, samples, signal, onProgress = () => undefined }: PictureOptions,
+  source: CalibrationSource,
   see: (model: RowModel, path: string) => Promise<T>,
   changed: (plan: Plan) => Plan = (plan) => plan,
 ): Promise<T[]> {
-  const paths = [...new Set(samples.flatMap(({ images }) => images))];
+  const { model: folder, signal, onProgress } = source;
+  const paths = [...new Set(source.samples.flatMap(({ images }) => images))];
   if (paths.length === 0) {
     throw new SparseVilaError(
       'ERR_CALIBRATION',
       'Expected pictures to calibrate the vision tower or the projector on, but the calibration set has none.',
     );
   }
-  const found: T[] = [];
-  const model = await assembleRows(changed(planOf(folder)), { onProgress, ...(signal && { signal }) });
+  const samples = paths.map((path) => ({ images: [path], turns: [] }));
+  const model = await assembleRows(changed(planOf(folder)), {
+    ...(onProgress && { onProgress }),
+    ...(signal && { signal }),
+  });
   try {
-    for (const path of paths) {
-      onProgress({ step: 'read pictures', done: found.length, total: paths.length, unit: 'pictures' });
-      found.push(await withSample({ images: [path], turns: [] }, () => see(model, path)));
-    }
-    return found;
+    const reading = { step: 'read pictures', unit: 'pictures' };
+    return await eachSample({ samples, onProgress }, reading, ({ images: [path = ''] }) => see(model, path));
   } finally {
     model.dispose();
   }
@@ -71,7 +62,7 @@ async function encoded(
  * The tower's features of each picture, merged as the projector takes them, f32 [tokens, width].
  * @throws SparseVilaError `ERR_CALIBRATION` (no pictures, or one that cannot be read), and errors of loading; `signal.reason`
  */
-export const pictureFeatures = (options: PictureOptions): Promise<Float32Array[]> =>
+export const pictureFeatures = (options: CalibrationSource): Promise<Float32Array[]> =>
   fromPictures(options, async (model, path) => {
     const [medium] = await model.prepare([{ kind: 'image', image: path }], options.signal);
     return encoded(model, medium as PreparedMedium, options.signal);
@@ -86,7 +77,9 @@ export interface Segment {
 }
 
 /** The segments of all pictures, and what enters the first block of each: x f32 [n, e]. Throws as `pictureFeatures`. */
-export async function embeddedPictures(options: PictureOptions): Promise<(Segment & { readonly x: Float32Array })[]> {
+export async function embeddedPictures(
+  options: CalibrationSource,
+): Promise<(Segment & { readonly x: Float32Array })[]> {
   // A tower that gives its first hidden state, and a layout that merges none of its rows.
   const first = (plan: Plan): Plan => ({ ...plan, tower: { ...plan.tower, depth: 0 } });
   const see = async (model: RowModel, path: string) => {

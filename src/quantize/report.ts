@@ -12,7 +12,7 @@ import { float32, floats } from '../ops/run';
 import { writeError } from '../runtime/atomic';
 import type { OnProgress } from '../runtime/progress';
 import type { Tensor } from '../runtime/tensor';
-import { answered, type CalibrationSample, readCalibration, sequenceOf, withSample } from './calibration';
+import { answered, type CalibrationSample, eachSample, readCalibration, sequenceOf } from './calibration';
 import { outputError } from './loss';
 import { packagedScenes } from './options';
 import { encodePicture } from './pictures';
@@ -114,16 +114,14 @@ async function observe(
   samples: readonly CalibrationSample[],
   reference: readonly CalibrationSample[] | undefined,
   name: string,
-  { signal, onProgress = () => undefined }: ReportOptions,
+  { signal, onProgress }: ReportOptions,
 ): Promise<Observation> {
   const model = await loadModel(folder, signal === undefined ? {} : { signal });
   try {
-    const said: CalibrationSample[] = [];
-    for (const [i, sample] of samples.entries()) {
-      onProgress({ step: `ask the ${name} model`, done: i, total: samples.length, unit: 'conversations' });
-      said.push(await withSample(sample, () => answered(model, sample, 'forget', signal)));
-    }
-    onProgress({ step: `ask the ${name} model`, done: samples.length, total: samples.length, unit: 'conversations' });
+    const asking = { step: `ask the ${name} model` };
+    const said = await eachSample({ samples, onProgress }, asking, (sample) =>
+      answered(model, sample, 'forget', signal),
+    );
     const [pictures, traces] = [[], []] as [Observation['pictures'][number][], Observation['traces'][number][]];
     for (const sample of (reference ?? said).slice(0, HELD)) {
       for (const path of sample.images) pictures.push(await featuresAndRows(model, path, signal));

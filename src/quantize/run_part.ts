@@ -9,10 +9,10 @@ import type { OnProgress } from '../runtime/progress';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type BlockWeights, floatOps, readBlock } from './block_weights';
-import { type CalibrationSample, calibrationSequences } from './calibration';
+import type { CalibrationSample } from './calibration';
 import type { CheckedOptions } from './options';
 import { type MadeBlock, stepsOf, writeBlock } from './output';
-import { floatsOf, type OpenPart, type Part, pictureRows, type Rows, WIDENED_LAYERS } from './parts';
+import { floatsOf, type OpenPart, type Part, type Rows, rowsOf, WIDENED_LAYERS } from './parts';
 import { type GroupError, searchBlock } from './search';
 import { smoothBlock, takeLargest } from './smooth';
 import { collectStatistics, type Sampling } from './statistics';
@@ -55,7 +55,7 @@ export async function quantizePart(run: Run, open: OpenPart, first: number): Pro
   const total = part.blocks.length;
   if (first === total) return undefined;
   const isCalibrated = options.method === 'awq' || bits === 8;
-  const sequences = isCalibrated ? await sequencesOf(run, part) : [];
+  const sequences = isCalibrated ? await rowsOf(part, { ...run, model: options.model }) : [];
   const sampling = part.sample(sequences, options.rows);
   const step = part.name === 'decoder' ? 'quantize layers' : `quantize ${part.name}`;
   for (let i = isCalibrated ? 0 : first; i < total; i++) {
@@ -79,13 +79,6 @@ export async function quantizePart(run: Run, open: OpenPart, first: number): Pro
   }
   const { visual, text } = sampling.counts;
   return isCalibrated ? { conversations: sequences.length, visualRows: visual, textRows: text } : undefined;
-}
-
-function sequencesOf({ options, samples, signal, onProgress }: Run, part: Part): Promise<Rows[]> {
-  const { model } = options;
-  return part.name === 'decoder'
-    ? calibrationSequences(model, samples, { signal, onProgress })
-    : pictureRows(part, { model, samples, signal, onProgress });
 }
 
 /** Trials of one block, for the progress bar: about 20 per group and the clip search. */
