@@ -68,91 +68,116 @@ export const gitSha1 = (bytes: Buffer): string =>
 const pointer = (bytes: Buffer): Buffer =>
   Buffer.from(`version https://git-lfs.github.com/spec/v1\noid sha256:${sha256(bytes)}\nsize ${bytes.length}\n`);
 
+/** A model on the stand-in. */
+interface Served {
+  readonly name: string;
+  readonly files: Files;
+  readonly revisions: readonly string[];
+  readonly commit: string;
+  readonly requests: Seen[];
+  endpoint: string;
+  cdn: string;
+  listing: readonly unknown[];
+  hasBlobs: boolean;
+  decide: (seen: Seen, count: number) => Fault | undefined;
+}
+
 /** Serves `files` as the model `name` at every revision that `revisions` names. */
 export async function startHub(name: string, files: Files, revisions: readonly string[] = ['main']): Promise<Hub> {
-  const commit = createHash('sha1')
-    .update(JSON.stringify(Object.keys(files)))
-    .update(name)
-    .digest('hex');
-  const requests: Seen[] = [];
-  let decide: (seen: Seen, count: number) => Fault | undefined = () => undefined;
-  let hasBlobs = true;
-  let listing: readonly unknown[] = Object.entries(files).map(([path, bytes]) => entryOf(path, bytes));
-  const handler = (server: Seen['server']) => (request: IncomingMessage, response: ServerResponse) => {
-    const { method = '', url = '', headers } = request;
-    const seen = { server, method, path: url, range: headers.range, authorization: headers.authorization };
-    requests.push(seen);
-    const fault = decide(seen, requests.filter((other) => other.path === url).length);
-    if (fault !== undefined && 'status' in fault) {
-      response.writeHead(fault.status, fault.headers).end(fault.body ?? '');
-      return;
-    }
-    void answer(server, url, request, response, fault).catch(() => response.destroy());
+  const served: Served = {
+    ...{ name, files, revisions, requests: [], endpoint: '', cdn: '', hasBlobs: true, decide: () => undefined },
+    commit: createHash('sha1')
+      .update(JSON.stringify(Object.keys(files)))
+      .update(name)
+      .digest('hex'),
+    listing: Object.entries(files).map(([path, bytes]) => entryOf(path, bytes)),
   };
-  const [hub, cdn] = [createServer(handler('hub')), createServer(handler('cdn'))];
-  const [endpoint, cdnAddress] = [await listen(hub), await listen(cdn)];
-
-  const answer = async (
-    server: Seen['server'],
-    url: string,
-    request: IncomingMessage,
-    response: ServerResponse,
-    fault: Exclude<Fault, { status: number }> | undefined,
-  ): Promise<void> => {
-    const { pathname, searchParams } = new URL(url, endpoint);
-    const path = decodeURIComponent(pathname);
-    const missing = (code: string): void => void response.writeHead(404, { 'x-error-code': code }).end();
-    if (server === 'cdn') {
-      const bytes = Object.values(files).find((one) => path === `/blobs/${sha256(one)}`);
-      return bytes === undefined ? missing('EntryNotFound') : await send(bytes, request, response, {}, fault);
-    }
-    const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/(.+)$/.exec(path);
-    const resolve = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
-    const [, model, , revision = ''] = api ?? [resolve?.[0], resolve?.[1], '', resolve?.[2]];
-    if (model !== name) return missing('RepoNotFound');
-    if (revision !== commit && !revisions.includes(revision)) return missing('RevisionNotFound');
-    const siblings = (): unknown[] => listing.map((entry) => siblingOf(entry, hasBlobs && searchParams.has('blobs')));
-    if (api?.[2] === 'revision') return json(response, { id: name, sha: commit, siblings: siblings() });
-    if (api !== null) {
-      const from = Number(searchParams.get('cursor') ?? 0);
-      const link = `<${endpoint}${pathname}?recursive=true&cursor=${from + PAGE}>; rel="next"`;
-      return json(response, listing.slice(from, from + PAGE), from + PAGE < listing.length ? { link } : {});
-    }
-    const file = resolve?.[3] ?? '';
-    const bytes = files[file];
-    if (bytes === undefined) return missing('EntryNotFound');
-    const common = { 'x-repo-commit': commit, etag: `"${gitSha1(bytes)}"` };
-    if (!LARGE.test(file)) return await send(bytes, request, response, common, fault);
-    const linked = { 'x-linked-etag': `"${sha256(bytes)}"`, 'x-linked-size': String(bytes.length) };
-    const location = `${cdnAddress}/blobs/${sha256(bytes)}?signature=secret`;
-    response.writeHead(302, { ...common, ...linked, location }).end();
-  };
-
+  const servers = [createServer(handler(served, 'hub')), createServer(handler(served, 'cdn'))] as const;
+  const { requests, commit } = served;
+  const endpoint = await listen(servers[0]);
+  Object.assign(served, { endpoint, cdn: await listen(servers[1]) });
   return {
     ...{ endpoint, requests, commit },
-    misbehave: (next) => {
-      decide = next;
-    },
-    list: (entries) => {
-      listing = entries;
-    },
-    withoutBlobs: () => {
-      hasBlobs = false;
-    },
-    forget: () => {
-      requests.length = 0;
-    },
+    misbehave: (decide) => void Object.assign(served, { decide }),
+    list: (listing) => void Object.assign(served, { listing }),
+    withoutBlobs: () => void Object.assign(served, { hasBlobs: false }),
+    forget: () => void requests.splice(0),
     settings: (cache, more = {}) => ({
       ...{ endpoint, cache, offline: false, stallMs: 5000, pauseMs: 1, token: () => undefined },
       ...more,
     }),
     close: async () => {
-      for (const server of [hub, cdn]) {
+      for (const server of servers) {
         server.closeAllConnections();
         await new Promise((done) => server.close(done));
       }
     },
   };
+}
+
+const handler =
+  (served: Served, server: Seen['server']) =>
+  (request: IncomingMessage, response: ServerResponse): void => {
+    const { method = '', url = '', headers } = request;
+    const seen = { server, method, path: url, range: headers.range, authorization: headers.authorization };
+    served.requests.push(seen);
+    const fault = served.decide(seen, served.requests.filter(({ path }) => path === url).length);
+    if (fault !== undefined && 'status' in fault) {
+      response.writeHead(fault.status, fault.headers).end(fault.body ?? '');
+      return;
+    }
+    const answered =
+      server === 'cdn' ? answerBlob(served, request, response, fault) : answer(served, request, response, fault);
+    void answered.catch(() => response.destroy());
+  };
+
+type BodyFault = Exclude<Fault, { status: number }> | undefined;
+
+const missing = (response: ServerResponse, code: string): void =>
+  void response.writeHead(404, { 'x-error-code': code }).end();
+
+async function answerBlob(
+  { files }: Served,
+  request: IncomingMessage,
+  response: ServerResponse,
+  fault: BodyFault,
+): Promise<void> {
+  const { pathname } = new URL(request.url ?? '', 'http://cdn');
+  const bytes = Object.values(files).find((one) => pathname === `/blobs/${sha256(one)}`);
+  return bytes === undefined ? missing(response, 'EntryNotFound') : await send(bytes, request, response, {}, fault);
+}
+
+async function answer(
+  served: Served,
+  request: IncomingMessage,
+  response: ServerResponse,
+  fault: BodyFault,
+): Promise<void> {
+  const { name, files, revisions, commit, endpoint, listing, hasBlobs } = served;
+  const { pathname, searchParams } = new URL(request.url ?? '', endpoint);
+  const path = decodeURIComponent(pathname);
+  const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/(.+)$/.exec(path);
+  const resolve = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path);
+  const [model, revision = ''] = api === null ? [resolve?.[1], resolve?.[2]] : [api[1], api[3]];
+  if (model !== name) return missing(response, 'RepoNotFound');
+  if (revision !== commit && !revisions.includes(revision)) return missing(response, 'RevisionNotFound');
+  if (api?.[2] === 'revision') {
+    const siblings = listing.map((entry) => siblingOf(entry, hasBlobs && searchParams.has('blobs')));
+    return json(response, { id: name, sha: commit, siblings });
+  }
+  if (api !== null) {
+    const from = Number(searchParams.get('cursor') ?? 0);
+    const link = `<${endpoint}${pathname}?recursive=true&cursor=${from + PAGE}>; rel="next"`;
+    return json(response, listing.slice(from, from + PAGE), from + PAGE < listing.length ? { link } : {});
+  }
+  const file = resolve?.[3] ?? '';
+  const bytes = files[file];
+  if (bytes === undefined) return missing(response, 'EntryNotFound');
+  const common = { 'x-repo-commit': commit, etag: `"${gitSha1(bytes)}"` };
+  if (!LARGE.test(file)) return await send(bytes, request, response, common, fault);
+  const linked = { 'x-linked-etag': `"${sha256(bytes)}"`, 'x-linked-size': String(bytes.length) };
+  const location = `${served.cdn}/blobs/${sha256(bytes)}?signature=secret`;
+  response.writeHead(302, { ...common, ...linked, location }).end();
 }
 
 /** A file as the Hub lists it. */
@@ -189,7 +214,7 @@ async function send(
   request: IncomingMessage,
   response: ServerResponse,
   headers: Readonly<Record<string, string>>,
-  fault: Exclude<Fault, { status: number }> | undefined,
+  fault: BodyFault,
 ): Promise<void> {
   const isRanged = request.headers.range !== undefined && !(fault !== undefined && 'noRanges' in fault);
   const [, given = '0'] = isRanged ? (/^bytes=(\d+)-/.exec(request.headers.range ?? '') ?? []) : [];

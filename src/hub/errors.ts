@@ -1,6 +1,7 @@
 // Errors for failed requests to the Hub, with advice. Tokens and queries of URLs, which may be signatures, are never quoted.
 
 import { codeOf, messageOf, SparseVilaError } from '../errors';
+import { isPresent } from '../files';
 import { DEFAULT_REVISION, type HubName } from './names';
 
 /** A model at a revision, for messages and requests. */
@@ -15,6 +16,9 @@ export const shownName = ({ name, revision = DEFAULT_REVISION }: HubName): strin
 export const shownUrl = ({ origin, pathname }: URL): string => `${origin}${pathname}`;
 
 const TOKEN_ADVICE = 'set HF_TOKEN to a token of an account that may read it (ENDPOINT/settings/tokens)';
+
+/** For names that were meant as paths. */
+const notHere = (name: string): string => (isPresent(name) ? '' : 'there is no folder of this name here, and ');
 
 /** The error for a response with a status of at least 400. `hasToken`: whether the request had a token. */
 export function statusError(
@@ -39,7 +43,7 @@ export function statusError(
   if (status === 404 || reason === 'RepoNotFound')
     return hubError(
       'ERR_HUB_NOT_FOUND',
-      `${name}: there is no folder of this name here, and ${page} is not found. If the model is private, ${tokenAdvice}.`,
+      `${name}: ${notHere(name)}${page} is not found. If the model is private, ${tokenAdvice}.`,
     );
   if (status === 401 || status === 403) {
     const found = hasToken ? 'the token was not accepted' : 'no token was sent';
@@ -64,7 +68,7 @@ export function networkError(subject: HubName, url: URL, cause: unknown): Sparse
   const reason = codeOf(under) ?? codeOf(cause) ?? messageOf(under ?? cause);
   return hubError(
     'ERR_HUB_UNREACHABLE',
-    `${subject.name}: ${url.host} cannot be reached, or breaks off (${reason}). Check the network and HF_ENDPOINT, and try again; what has ` +
+    `${subject.name}: ${notHere(subject.name)}${url.host} cannot be reached, or breaks off (${reason}). Check the network and HF_ENDPOINT, and try again; what has ` +
       'been downloaded is kept.',
     cause,
   );
