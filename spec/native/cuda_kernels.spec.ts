@@ -11,7 +11,7 @@ import { requireCompiler } from '../support/standin';
 
 const NATIVE = join(packageFolder(), 'native');
 const STANDIN = join(packageFolder(), 'testing/cuda');
-const PROGRAMS = ['attention', 'elementwise', 'sample'] as const;
+const PROGRAMS = ['attention', 'cache', 'elementwise', 'sample'] as const;
 const KERNELS = ['attention', 'cache', 'elementwise', 'errors', 'sample'];
 const folder = mkdtempSync(join(tmpdir(), 'sparsevila-cuda-'));
 const compiler = requireCompiler();
