@@ -36,6 +36,7 @@ describe.each(levels())('at %s', (level) => {
     { name: 'rounded activations', sizes: { ...SMALL_LAYER, type: 'bf16', kvType: 'bf16', dot: true } },
     { name: '4-bit weights', sizes: { ...SMALL_LAYER, type: 'int4' } },
     { name: '4-bit weights, fast', sizes: { ...SMALL_LAYER, type: 'int4 fast', kvType: 'bf16' } },
+    { name: 'norms of queries and keys', sizes: { ...SMALL_LAYER, qkNorm: true, bias: false } },
     { name: 'no bias, empty cache', sizes: { ...SMALL_LAYER, bias: false, length: 0, tail: 0, listed: 0 } },
   ] as const)('decoderLayer equals its parts: $name', ({ sizes }) => {
     atLevel(level, () => {
@@ -98,6 +99,7 @@ function decoderConfigOf(s: DecoderLayerSizes): DecoderConfig {
     ...{ hiddenSize: s.d, intermediateSize: s.ffn, layers: 1, heads: s.heads, kvHeads: s.kvHeads, headDim: s.c },
     ...{ vocabSize: 8, ropeTheta: 1e4, ropeScaling: { type: 'default' }, rmsNormEps: 1e-6, maxPositions: 4096 },
     ...{ attentionBias: { qkv: s.bias ?? false, o: s.bias ?? false }, tieWordEmbeddings: true, hiddenAct: 'silu' },
+    ...(s.qkNorm && { qkNorm: true }),
   };
 }
 
@@ -139,7 +141,10 @@ function decoderBothWays(s: DecoderLayerSizes): { fused: Uint32Array[]; composed
     'mlp.down_proj': { values: data.down, k: s.ffn },
   };
   const vector = (values: Float32Array) => keep.tensor(float32(values, [values.length]));
-  const norms = { input_layernorm: vector(data.inputNorm), post_attention_layernorm: vector(data.postNorm) };
+  const norms = {
+    ...{ input_layernorm: vector(data.inputNorm), post_attention_layernorm: vector(data.postNorm) },
+    ...{ 'self_attn.q_norm': vector(data.qNorm), 'self_attn.k_norm': vector(data.kNorm) },
+  };
   const eps = keep.tensor(float32([1e-6], [1]));
   const ops: BlockOps = {
     ...opsOf(keep, layers, s.type, s.dot),

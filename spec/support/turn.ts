@@ -30,6 +30,8 @@ export interface TurnRecord {
   readonly promptIds: readonly number[];
   /** The positions of all prompt rows. */
   readonly positions: readonly Position[];
+  /** What is added to all prompt rows after the first layers, flat [t, d] each. */
+  readonly added: readonly Float32Array[];
   /** Per layer what enters it, and last the final norm of what leaves them, each flat [t, d]. */
   readonly hidden: readonly Float32Array[];
   /** Logits of every prompt row, flat [t, v]. */
@@ -75,6 +77,7 @@ export async function recordTurn(model: VisionLanguageModel, request: TurnReques
     stats,
     promptIds: model.tokenizer.prefixIds[0] === ids[0] ? ids : [...model.tokenizer.prefixIds, ...ids],
     positions: [...opening.positions, ...asked.positions],
+    added: opening.added.map((rows) => joined([rows, new Float32Array(asked.positions.length * width)])),
     hidden: [
       ...opening.hidden.slice(0, -1).map((state, layer) => joined([state, asked.hidden[layer]])),
       onTensor(leaving, width, (x) => {

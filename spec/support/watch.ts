@@ -14,6 +14,8 @@ export interface Call {
   /** Rows before it in the first layer. */
   readonly length: number;
   readonly positions: readonly Position[];
+  /** What is added after the first layers, flat [rows, d] each. */
+  readonly added: readonly Float32Array[];
   /** Per layer, gathered rows and where the contiguous rest begins; undefined when everything is attended. */
   readonly views: readonly { readonly rows: readonly number[]; readonly tail: number }[] | undefined;
   /** Per layer, if the caller asked for them. */
@@ -81,6 +83,7 @@ function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['f
     const call: Call = {
       length: segment.cache.lengths[0] ?? 0,
       positions: Array.from(segment.positions),
+      added: (segment.added ?? []).map((rows) => floats(rows).slice()),
       views: segment.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
       columns: [],
       hidden: [],

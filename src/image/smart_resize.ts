@@ -13,7 +13,33 @@ export interface AreaLimits {
 const MAX_RATIO = 200;
 
 /** @throws SparseVilaError `ERR_IMAGE_TOO_LARGE` for sides that differ by more than a factor of 200 */
-export function smartResize({ width, height }: Size, factor: number, { min, max }: AreaLimits): Size {
+export function smartResize(size: Size, factor: number, limits: AreaLimits): Size {
+  return resized(size, factor, limits, { frames: 1, rounded: 1 });
+}
+
+/**
+ * The same for the frames of a video as Qwen3-VL has it: the limits are those of all frames together, and small frames are enlarged to the
+ * factor first. Source: transformers 5.24 `video_processing_qwen3_vl.py` (smart_resize), which refuses a video of one frame; here it counts as a pair.
+ * @param span frames of one plane, of which a whole number is counted
+ */
+export function smartResizeVideo(
+  { width, height }: Size,
+  given: number,
+  { factor, span }: { readonly factor: number; readonly span: number },
+  limits: AreaLimits,
+): Size {
+  const frames = Math.max(given, span);
+  const scale = height < factor || width < factor ? Math.max(factor / height, factor / width) : 1;
+  const size = { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
+  return resized(size, factor, limits, { frames, rounded: halfEven(frames / span) * span });
+}
+
+function resized(
+  { width, height }: Size,
+  factor: number,
+  { min, max }: AreaLimits,
+  { frames, rounded }: { readonly frames: number; readonly rounded: number },
+): Size {
   if (Math.max(width, height) / Math.min(width, height) > MAX_RATIO) {
     throw new SparseVilaError(
       'ERR_IMAGE_TOO_LARGE',
@@ -22,13 +48,13 @@ export function smartResize({ width, height }: Size, factor: number, { min, max 
   }
   const each = (side: (length: number) => number): Size => ({ width: side(width), height: side(height) });
   const nearest = each((length) => halfEven(length / factor) * factor);
-  const area = nearest.width * nearest.height;
+  const area = rounded * nearest.width * nearest.height;
   if (area > max) {
-    const beta = Math.sqrt((height * width) / max);
+    const beta = Math.sqrt((frames * height * width) / max);
     return each((length) => Math.max(factor, Math.floor(length / beta / factor) * factor));
   }
   if (area >= min) return nearest;
-  const beta = Math.sqrt(min / (height * width));
+  const beta = Math.sqrt(min / (frames * height * width));
   return each((length) => Math.ceil((length * beta) / factor) * factor);
 }
 

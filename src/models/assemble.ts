@@ -10,6 +10,7 @@ import { loadChatTemplate } from '../text/template_file';
 import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
 import type { DecoderConfig } from './config';
 import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from './decoder';
+import { besideProjector } from './deepstack';
 import { type MediaInput, type MediumLayout, type PreparedMedium, tokensOf } from './media';
 import type { EncodedMedium, EncodeOptions, LoadOptions, RowModel, VisionLanguageModel } from './model';
 import { canonicalName } from './names';
@@ -48,7 +49,10 @@ export async function buildParts<D>(
   readonly decoder: D;
 }> {
   const tower = await buildTower(plan.tower, weights.tower, loaded);
-  const projector = buildProjector(plan.projector, weights.projector);
+  const projectors = [plan.projector, ...(plan.deepstack ?? [])].map((steps) =>
+    buildProjector(steps, weights.projector),
+  );
+  const projector = besideProjector(projectors, plan.tower.hiddenSize);
   const newline = plan.newline && weights.projector.tensor(plan.newline, [plan.decoder.hiddenSize]);
   return {
     tower,

@@ -65,7 +65,7 @@ export interface Block {
 /** The parts of a pre-norm block besides its linear layers. */
 interface PreNorm {
   readonly norms: readonly [BlockNorm, BlockNorm];
-  /** Norms of queries and keys, all heads side by side. */
+  /** Norms of queries and keys: of each head, or of all heads side by side. */
   readonly headNorms?: readonly [BlockNorm, BlockNorm] | undefined;
   /** Factors for the outputs of attention and MLP. */
   readonly scales?: readonly [BlockNorm, BlockNorm] | undefined;
@@ -99,7 +99,8 @@ function preNormBlock(
       rest.length > 0 ? [first, ...rest] : [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
     const [q, k, v] = parts.map((rows, i) => {
       const norm = headNorms?.[i];
-      return tf.reshape(norm === undefined ? rows : ops.norm(norm.name, rows), [t, -1, headDim]);
+      const own = norm === undefined ? rows : ops.norm(norm.name, tf.reshape(rows, [-1, norm.width]));
+      return tf.reshape(own, [t, -1, headDim]);
     }) as [Tensor, Tensor, Tensor];
     return tf.reshape(ops.attend(q, k, v), [t, heads * headDim]);
   };
@@ -128,7 +129,7 @@ function preNormBlock(
   };
 }
 
-/** A decoder layer of Llama, Mistral or Qwen2; the caller supplies the attention. */
+/** A decoder layer of Llama, Mistral, Qwen2 or Qwen3; the caller supplies the attention. */
 export function decoderBlock(config: DecoderConfig): Block {
   const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
   const [queries, values] = [heads * headDim, kvHeads * headDim];
@@ -136,6 +137,7 @@ export function decoderBlock(config: DecoderConfig): Block {
   const norm = (name: string): BlockNorm => ({ name, width: d, bias: false, eps: rmsNormEps });
   const attention = (name: string): string => `self_attn.${name}_proj`;
   const [gate, up, down] = ['mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'] as const;
+  const headNorm = (name: string): BlockNorm => ({ ...norm(`self_attn.${name}_norm`), width: headDim });
   // Query heads that share a value head read the same rows of v.
   const share = heads / kvHeads;
   const rowOf = Int32Array.from(
@@ -151,6 +153,7 @@ export function decoderBlock(config: DecoderConfig): Block {
     ],
     {
       norms: [norm('input_layernorm'), norm('post_attention_layernorm')],
+      headNorms: config.qkNorm ? [headNorm('q'), headNorm('k')] : undefined,
       ...{ heads, kvHeads, headDim },
       sites: [
         {

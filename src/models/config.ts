@@ -3,18 +3,7 @@
 // Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
-
-export type RopeScaling =
-  | { readonly type: 'default' }
-  | { readonly type: 'linear'; readonly factor: number }
-  | { readonly type: 'dynamic'; readonly factor: number }
-  | {
-      readonly type: 'llama3';
-      readonly factor: number;
-      readonly lowFreqFactor: number;
-      readonly highFreqFactor: number;
-      readonly originalMaxPositions: number;
-    };
+import { parseRope, type RopeScaling, type RopeSections } from './rope_config';
 
 export interface DecoderConfig {
   readonly hiddenSize: number;
@@ -32,6 +21,8 @@ export interface DecoderConfig {
   readonly maxPositions: number;
   /** Which attention projections have a bias: q, k and v together, and o. */
   readonly attentionBias: { readonly qkv: boolean; readonly o: boolean };
+  /** Whether each head's queries and keys have an RMSNorm before rotary embedding. Default false. */
+  readonly qkNorm?: boolean;
   /** `tie_word_embeddings`. A checkpoint with `lm_head.weight` uses that tensor regardless; a checkpoint without it needs true. */
   readonly tieWordEmbeddings: boolean;
   readonly hiddenAct: 'silu';
@@ -48,12 +39,16 @@ interface DecoderDefaults {
   readonly maxPositions: number;
   readonly theta: number;
   readonly eps: number;
+  /** Width of a head; absent: hidden / heads. */
+  readonly headDim?: number;
   /** Whether q, k and v always have a bias. */
   readonly qkvBias: boolean;
+  /** Whether queries and keys have a norm. */
+  readonly qkNorm?: boolean;
   /** First layer that may have a window, for classes with `use_sliding_window`. */
   readonly windowsFrom?: number;
   /** Whether positions have three axes, whose shares of the frequencies `mrope_section` gives. */
-  readonly sections: boolean;
+  readonly sections: RopeSections;
 }
 
 const LLAMA: DecoderDefaults = {
@@ -66,8 +61,11 @@ const QWEN2: DecoderDefaults = {
 };
 const QWEN2_VL: DecoderDefaults = {
   ...{ hidden: 8192, intermediate: 29568, layers: 80, heads: 64, kvHeads: 8, vocab: 152064, maxPositions: 32768 },
-  ...{ theta: 1e6, eps: 1e-5, qkvBias: true, windowsFrom: 80, sections: true },
+  ...{ theta: 1e6, eps: 1e-5, qkvBias: true, windowsFrom: 80, sections: 'in order' },
 };
+
+const QWEN3: DecoderDefaults = { ...QWEN2, qkvBias: false, headDim: 128, qkNorm: true };
+const QWEN3_VL: DecoderDefaults = { ...QWEN3, maxPositions: 128000, theta: 5e5, sections: 'interleaved' };
 
 /** Class defaults per `model_type`. Published Qwen files have the decoder's fields at the root, under the whole model's type. */
 const DECODER_DEFAULTS = {
@@ -75,6 +73,7 @@ const DECODER_DEFAULTS = {
   mistral: { ...LLAMA, intermediate: 14336, kvHeads: 8, maxPositions: 131072 },
   qwen2: QWEN2,
   ...{ qwen2_vl: QWEN2_VL, qwen2_vl_text: QWEN2_VL, qwen2_5_vl: QWEN2_VL, qwen2_5_vl_text: QWEN2_VL },
+  ...{ qwen3: QWEN3, qwen3_vl_text: QWEN3_VL },
 } as const satisfies Readonly<Record<string, DecoderDefaults>>;
 
 /** The outputs of a product are counted in int32. */
@@ -84,8 +83,8 @@ type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
- * The decoder of a `llama`, `mistral`, `qwen2`, `qwen2_vl` or `qwen2_5_vl` config (full attention only), in the form of transformers 4 (`rope_theta`,
- * `rope_scaling`) or 5 (`rope_parameters`).
+ * The decoder of a `llama`, `mistral`, `qwen2`, `qwen3`, `qwen2_vl`, `qwen2_5_vl` or `qwen3_vl_text` config (full attention only), in the form of
+ * transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`).
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that are not supported,
  *   `ERR_CONFIG_INVALID` for wrong values.
  */
@@ -101,17 +100,18 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     (json.num_key_value_heads === null ? null : defaults.kvHeads) ?? heads,
   );
   if (heads % kvHeads !== 0) throw config.wrong('num_key_value_heads', `a divisor of num_attention_heads (${heads})`);
-  if (!config.has('head_dim') && hiddenSize % heads !== 0) {
+  if (!config.has('head_dim') && defaults.headDim === undefined && hiddenSize % heads !== 0) {
     throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
   }
-  const headDim = config.size('head_dim', hiddenSize / heads);
+  const headDim = config.size('head_dim', defaults.headDim ?? hiddenSize / heads);
   if (heads * headDim > MAX_WIDTH)
     throw config.wrong('num_attention_heads', `at most ${MAX_WIDTH} outputs of all heads`);
   if (headDim % 2 !== 0) throw config.wrong('head_dim', 'an even head width, as rotary embedding needs');
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
   const layers = config.size('num_hidden_layers', defaults.layers);
   rejectUnsupported(config, type, { headDim, layers, maxPositions });
-  const bias = type === 'llama' && config.boolean('attention_bias', false);
+  const { qkNorm = false } = defaults;
+  const bias = (type === 'llama' || qkNorm) && config.boolean('attention_bias', false);
   return {
     hiddenSize,
     intermediateSize: config.size('intermediate_size', defaults.intermediate),
@@ -120,10 +120,11 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     kvHeads,
     headDim,
     vocabSize: config.size('vocab_size', defaults.vocab),
-    ...parseRope(config, defaults, headDim, maxPositions),
+    ...parseRope(config, { ...defaults, headDim, maxPositions }),
     rmsNormEps: config.float('rms_norm_eps', defaults.eps),
     maxPositions,
     attentionBias: { qkv: defaults.qkvBias || bias, o: bias },
+    ...(qkNorm && { qkNorm }),
     tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
     hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu'),
   };
@@ -217,61 +218,4 @@ function rejectWindows(config: ConfigReader, type: DecoderType, { layers, maxPos
   if (isShort(4096)) {
     throw config.unsupported('sliding_window', 'null (full attention; an absent key means a window of 4096)');
   }
-}
-
-function parseRope(config: ConfigReader, { theta, sections }: DecoderDefaults, headDim: number, maxPositions: number) {
-  const [current, older] = [config.object('rope_parameters'), config.object('rope_scaling')];
-  const rope = current ?? older;
-  const ropeTheta = rope?.has('rope_theta') ? rope.float('rope_theta') : config.float('rope_theta', theta);
-  const fastest = Math.fround(ropeTheta ** (2 / headDim - 1));
-  if (ropeTheta === 0 || !Number.isFinite(fastest)) throw config.wrong('rope_theta', 'a number above 0 that f32 holds');
-  for (const part of [config, rope]) {
-    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.unsupported('partial_rotary_factor', '1');
-  }
-  const ropeScaling = rope === undefined ? ({ type: 'default' } as const) : parseScaling(rope, maxPositions, sections);
-  const isOlder = (key: string): boolean => older?.has(key) === true;
-  if (current !== undefined && (isOlder('type') || isOlder('rope_type') || isOlder('factor'))) {
-    const other = parseScaling(older as ConfigReader, maxPositions, sections);
-    if (JSON.stringify(other) !== JSON.stringify(ropeScaling))
-      throw config.wrong('rope_scaling', 'what "rope_parameters" says');
-  }
-  return { ropeTheta, ropeScaling, ...(sections && { ropeAxes: sectionAxes(rope ?? config, headDim / 2) }) };
-}
-
-/**
- * The axis of each frequency: the first `mrope_section[0]` rotate with time, the next with rows, the last with columns.
- * Source: transformers 5.24 `apply_multimodal_rotary_pos_emb`, where the halves of a head repeat the frequencies.
- */
-function sectionAxes(rope: ConfigReader, half: number): Uint8Array {
-  const given: unknown = rope.json.mrope_section;
-  const isSection = (value: unknown): value is number => Number.isInteger(value) && Number(value) >= 0;
-  const counts = Array.isArray(given) && given.length === 3 && given.every(isSection) ? given : [];
-  if (counts.reduce((sum, count) => sum + count, 0) !== half)
-    throw rope.wrong('mrope_section', `three counts of the ${half} frequencies, for time, rows and columns`);
-  if (rope.boolean('mrope_interleaved', false)) throw rope.unsupported('mrope_interleaved', 'false');
-  return Uint8Array.from(counts.flatMap((count, axis) => new Array<number>(count).fill(axis)));
-}
-
-function parseScaling(rope: ConfigReader, maxPositions: number, sections: boolean): RopeScaling {
-  for (const key of ['full_attention', 'sliding_attention', ...(sections ? [] : ['mrope_section'])])
-    if (rope.has(key)) throw rope.unsupported(key, 'nothing');
-  const typeOf = (key: string): unknown => (sections && rope.json[key] === 'mrope' ? 'default' : rope.json[key]);
-  const key = rope.has('rope_type') ? 'rope_type' : 'type';
-  if (!rope.has(key) && rope.has('factor')) throw rope.wrong('rope_type', 'a type beside "factor"');
-  if (key === 'rope_type' && rope.has('type') && typeOf('type') !== typeOf('rope_type'))
-    throw rope.wrong('type', `what "rope_type" says (${rope.string('rope_type')})`);
-  const type = typeOf(key) === 'default' ? 'default' : rope.string(key, 'default');
-  if (type === 'default') return { type };
-  if (type !== 'linear' && type !== 'dynamic' && type !== 'llama3')
-    throw rope.unsupported(key, 'one of default, linear, dynamic, llama3');
-  const factor = rope.float('factor');
-  if (factor < 1) throw rope.wrong('factor', 'a number of at least 1');
-  if (type !== 'llama3') return { type, factor };
-  const lowFreqFactor = rope.float('low_freq_factor');
-  const highFreqFactor = rope.float('high_freq_factor');
-  if (lowFreqFactor === 0) throw rope.wrong('low_freq_factor', 'a number above 0');
-  if (highFreqFactor <= lowFreqFactor)
-    throw rope.wrong('high_freq_factor', `more than low_freq_factor (${lowFreqFactor})`);
-  const originalMaxPositions = rope.size('original_max_position_embeddings', maxPositions);
-  return { type, factor, lowFreqFactor, highFreqFactor, originalMaxPositions };
 }

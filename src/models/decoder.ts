@@ -1,4 +1,4 @@
-// A decoder of Llama's or Qwen2's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
+// A decoder of Llama's, Qwen2's or Qwen3's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
 // layers is here and not in an op, so that a session can read the relevance of each layer. Knows no images.
 // Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
 
@@ -18,6 +18,7 @@ import { floats, int32, noInt32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
+import { withAdded } from './deepstack';
 import { type KvCache, kvCache, type LayerRange } from './kv_cache';
 import { checkBatch, giveColumns, type Segment, sharedInputs } from './segments';
 import type { VectorSource, Weights } from './weights';
@@ -119,7 +120,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
 }
 
 function layerWeights(config: DecoderConfig, weights: Weights, i: number): DecoderLayerWeights {
-  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
+  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, qkNorm, rmsNormEps } = config;
   const at = `model.layers.${i}`;
   const [q, kv] = [heads * headDim, kvHeads * headDim];
   const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
@@ -131,6 +132,10 @@ function layerWeights(config: DecoderConfig, weights: Weights, i: number): Decod
     eps: rmsNormEps,
     ...(attentionBias.qkv && { qkvBias: qkv.map((name, part) => [`${name}.bias`, widths[part] as number] as const) }),
     ...(attentionBias.o && { oBias: [[`${at}.self_attn.o_proj.bias`, d]] }),
+    ...(qkNorm && {
+      qNorm: [[`${at}.self_attn.q_norm.weight`, headDim]],
+      kNorm: [[`${at}.self_attn.k_norm.weight`, headDim]],
+    }),
   };
   const record = weights.record(DECODER_VECTORS.map((vector) => vectors[vector]));
   return {
@@ -162,7 +167,8 @@ async function forward(
   const means: Tensor[] = [];
   // All layers in one call: a call per layer would add a third to the time of a decode step.
   const isOneCall =
-    onHidden === undefined && batch.every((one) => one.positions.length === 1 && one.onColumns === undefined);
+    onHidden === undefined &&
+    batch.every((one) => one.positions.length === 1 && one.onColumns === undefined && one.added === undefined);
   const steps = isOneCall && range.to > range.from ? [range] : eachLayer(range);
   let h = x.clone();
   try {
@@ -172,6 +178,7 @@ async function forward(
       means.push(columns);
       h.dispose();
       h = y;
+      h = withAdded(y, batch, step.from);
       await pace();
     }
     // Read after all layers are enqueued; reading earlier would make a device wait for the host after each layer.

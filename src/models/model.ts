@@ -15,7 +15,7 @@ import type { TowerTaps } from './tower';
 export interface EncodedMedium {
   readonly layout: MediumLayout;
   readonly tokens: number;
-  /** f32 [tokens, width], the input of `project`. */
+  /** f32 [tokens, width], the input of `project`: of each token, the hidden states of its patches side by side. */
   readonly features: Tensor;
   /** For each requested layer, the attention that each token receives, f32 [tokens]; for a token of several patches, their mean. */
   readonly salience: readonly Float32Array[];
@@ -49,7 +49,10 @@ export interface VisionLanguageModel {
   /** Decodes the media of one turn, lays them out and draws their canvases. @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO` */
   prepare(media: readonly MediaInput[], signal?: AbortSignal): Promise<PreparedMedium[]>;
   encode(medium: PreparedMedium, options: EncodeOptions): Promise<EncodedMedium>;
-  /** Projects features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. */
+  /**
+   * Projects features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. With k hidden states of
+   * deepstack f32 [m, (1 + k) d]: beside each row those that are added to it after the first k layers.
+   */
   project(features: Tensor, layout: Pick<MediumLayout, 'pool'>): Tensor;
   /** The lifetime of the model; absent: it is never disposed of. */
   readonly lifetime?: Lifetime;

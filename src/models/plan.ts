@@ -51,6 +51,11 @@ export interface Plan {
   readonly tower: TowerConfig;
   /** The steps from a token's features to a row for the decoder. */
   readonly projector: readonly ProjectorStep[];
+  /**
+   * The same for each of the tower's `deepstack` states: rows that are added to the visual rows that leave the first decoder layers, one
+   * list for each layer.
+   */
+  readonly deepstack?: readonly (readonly ProjectorStep[])[];
   /** Name of a learned row of the decoder's width among the projector's tensors, which runs may be followed by (`image_newline`). */
   readonly newline?: string;
   readonly sources: Readonly<Record<PartName, PartSource>>;

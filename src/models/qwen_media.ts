@@ -2,7 +2,8 @@
 // Source: transformers 5.24 `image_processing_pil_qwen2_vl.py`, `video_processing_qwen2_vl.py`, `vision_utils.py` (get_vision_window_index).
 
 import type { Draw } from '../image/canvas';
-import { evenCells } from '../image/cells';
+import { evenCells, type Size } from '../image/cells';
+import type { Normalization } from '../image/preprocessor_config';
 import type { ResampleFilter } from '../image/resample';
 import { type AreaLimits, smartResize } from '../image/smart_resize';
 import { type ConfigReader, configReader, type Json } from '../json';
@@ -10,7 +11,7 @@ import type { RowMap } from './media';
 import { MARKER, type MediumLayout, type MediumSize, type Patches } from './media';
 import type { NameRule } from './names';
 import { prefixed } from './names';
-import { parseFilter } from './preprocessor';
+import { parseFilter, parseNormalization } from './preprocessor';
 
 /** The form in which a tower sees media. */
 export interface QwenShape {
@@ -67,10 +68,19 @@ export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenS
   return { limits, filter: parseFilter(config) };
 }
 
+/** How bytes become numbers, for pictures and videos alike. @throws SparseVilaError `ERR_CONFIG_…` */
+export function qwenPixels(pictures: ConfigReader, videos: ConfigReader): Normalization {
+  const [own, other] = [parseNormalization(pictures), parseNormalization(videos)];
+  if (JSON.stringify(own) !== JSON.stringify(other))
+    throw videos.unsupported('image_mean', `mean, deviation and factor as for pictures (${own.mean}; ${own.std})`);
+  return own;
+}
+
 /** The tower of Qwen's families: the names in `visual.` or `model.visual.`, except those of its merger. */
 export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visual\./, [
   [/(?:blocks\.\d+\.attn\.)?(?:rotary_pos_emb\.|rotary_emb\.)inv_freq$/, 'unread.inv_freq'],
   [/patch_embed\.proj\./, 'tower.embeddings.patch_embedding.'],
+  [/pos_embed\./, 'tower.embeddings.position_embedding.'],
   [/blocks\.(\d+)\.norm([12])\./, 'tower.encoder.layers.$1.layer_norm$2.'],
   [/blocks\.(\d+)\.attn\.qkv\./, 'tower.encoder.layers.$1.self_attn.qkv.'],
   [/blocks\.(\d+)\.attn\.proj\./, 'tower.encoder.layers.$1.self_attn.out_proj.'],
@@ -81,9 +91,13 @@ export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visu
  * The layout of a picture or video of one size: frames in pairs (a picture, and the last of an odd number of frames, is paired with itself),
  * patches block by block of a merged token, in the order of the tower's windows.
  */
-export function qwenLayout(size: MediumSize, shape: QwenShape, { limits, filter }: QwenResize): MediumLayout {
+export function qwenLayout(
+  size: MediumSize,
+  shape: QwenShape,
+  { limits, filter }: QwenResize,
+  to: Size = smartResize(size, shape.patch * shape.merge, limits),
+): MediumLayout {
   const { patch, frames, merge } = shape;
-  const to = smartResize(size, patch * merge, limits);
   const [h, w] = [to.height / (patch * merge), to.width / (patch * merge)];
   const t = Math.ceil(size.frames / frames);
   const step: Draw = { step: 'resize', to, filter };

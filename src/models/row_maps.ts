@@ -87,6 +87,35 @@ function bilinearTaps(
   });
 }
 
+/**
+ * Bilinear resampling of a square table of `side` × `side` rows to a grid of cells, the corners of both aligned: four taps each, in f32 as in
+ * torch. Source: transformers 5.24 `get_vision_interpolation_indices_and_weights`.
+ * @param cells int32 [n, 3]: anything, row and column of each output
+ */
+export function resampledRows(cells: Int32Array, side: number): RowMap {
+  const rows = cells.length / 3;
+  const axisOf = (which: 1 | 2): [first: number, second: number, weights: readonly [number, number]][] => {
+    const own = Array.from({ length: rows }, (_, i) => cells[3 * i + which] as number);
+    const last = own.reduce((most, cell) => Math.max(most, cell), 0);
+    return own.map((cell) => {
+      const at = Math.fround((cell * (side - 1)) / Math.max(1, last));
+      const floor = Math.floor(at);
+      const far = Math.fround(at - floor);
+      const clamped = (tap: number): number => Math.min(side - 1, tap);
+      return [clamped(floor), clamped(floor + 1), [Math.fround(1 - far), Math.fround(1 - Math.fround(1 - far))]];
+    });
+  };
+  const [down, across] = [axisOf(1), axisOf(2)];
+  const from = new Int32Array(4 * rows);
+  const weights = new Float32Array(4 * rows);
+  for (let i = 0; i < rows; i++) {
+    const [[top, bottom, v], [left, right, h]] = [down[i], across[i]] as [(typeof down)[0], (typeof down)[0]];
+    from.set([top * side + left, top * side + right, bottom * side + left, bottom * side + right], 4 * i);
+    weights.set([v[0] * h[0], v[0] * h[1], v[1] * h[0], v[1] * h[1]], 4 * i);
+  }
+  return { rows, parts: 1, taps: 4, from, weights };
+}
+
 /** Concatenates maps; the inputs of map i begin at row `starts[i]`. */
 export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): RowMap {
   const [first] = maps;

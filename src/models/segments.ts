@@ -20,6 +20,8 @@ export interface Segment {
   /** The cache to which the keys and values of the rows are appended. */
   readonly cache: KvCache;
   readonly positions: ArrayLike<Position>;
+  /** f32 [rows, d] each: the k-th is added to the output of layer k (deepstack). */
+  readonly added?: readonly Tensor[] | undefined;
   /** One view per layer; absent: all rows are attended. */
   readonly views?: readonly LayerView[] | undefined;
   /**

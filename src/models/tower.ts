@@ -9,6 +9,7 @@ import { float32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Patches } from './media';
+import { mapRows, resampledRows } from './row_maps';
 import { placeOf, type RunBlock, readBlock, type SegmentPlace } from './tower_blocks';
 import type { Weights } from './weights';
 
@@ -19,6 +20,8 @@ export interface TowerConfig {
   readonly heads: number;
   /** Side of the square input of learned positions, in pixels; undefined: no learned positions. */
   readonly imageSize: number | undefined;
+  /** Side of a square table of learned positions that is resampled to each segment's grid of patches; undefined: none. */
+  readonly resampledSide: number | undefined;
   /** Side of a patch in pixels, and number of frames that it covers. */
   readonly patchSize: number;
   readonly patchFrames: number;
@@ -49,6 +52,8 @@ export interface TowerConfig {
   readonly activation: Exclude<Activation, 'none'>;
   /** The hidden state that becomes features: 0 is the embedding, `layers` the output of the last block. */
   readonly depth: number;
+  /** Other hidden states that stand beside it in the features of a patch. */
+  readonly deepstack: readonly number[];
 }
 
 /**
@@ -62,7 +67,7 @@ export interface TowerTaps {
 
 /** The outputs of a tower for one medium. Segments follow each other; the class row of a segment comes first. */
 export interface TowerOutput {
-  /** f32 [n, e]; the caller disposes of it. */
+  /** f32 [n, e], or [n, (1 + k) e] with k hidden states of `deepstack` beside the first; the caller disposes of it. */
   readonly features: Tensor;
   /**
    * For each requested layer, the attention that each row receives, f32 [n]: from the class row, mean over heads; or, without a class row,
@@ -110,7 +115,7 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
           const [begin, end] = [segments[s] as number, segments[s + 1] as number];
           const place = placeOf(config, patches, begin, end);
           try {
-            const first = embed(values(begin, end));
+            const first = embed(values(begin, end), patches, begin);
             outputs.push(await runSegment(config, blocks, { first, place }, wanted, pause));
           } finally {
             for (const tensor of [place.table, place.spans]) tensor?.dispose();
@@ -136,7 +141,10 @@ function layerIndex(layer: number, layers: number): number {
 }
 
 /** Patch values of one segment, f32 [n, 3 frames p p], to the first hidden state: the strided convolution as one product, plus positions and class row. */
-function embedding(config: TowerConfig, weights: Weights): (values: Float32Array) => Tensor {
+function embedding(
+  config: TowerConfig,
+  weights: Weights,
+): (values: Float32Array, patches: Patches, begin: number) => Tensor {
   const { hiddenSize: e, patchSize, patchFrames, imageSize, normEps } = config;
   const width = 3 * patchFrames * patchSize * patchSize;
   const kernel = weights.matrix(['embeddings.patch_embedding.weight'], [e], width);
@@ -145,12 +153,18 @@ function embedding(config: TowerConfig, weights: Weights): (values: Float32Array
   const rowsOf = (side: number): number => Math.floor(side / patchSize) ** 2 + Number(config.classToken);
   const table = 'embeddings.position_embedding.weight';
   const positions = imageSize === undefined ? undefined : weights.tensor(table, [rowsOf(imageSize), e]);
+  const resampled = config.resampledSide && weights.tensor(table, [config.resampledSide ** 2, e]);
   const normalize: RowFunction = config.preNorm ? norm(weights, 'pre_layrnorm', e, normEps) : (x) => x.clone();
-  return (values) => {
+  return (values, { corners }, begin) => {
     const { tf } = start();
+    const n = values.length / width;
     return tf.tidy(() => {
-      const patches = linear(float32(values, [values.length / width, width]), kernel, bias);
+      const patches = linear(float32(values, [n, width]), kernel, bias);
       const rows = classRow === undefined ? patches : tf.concat([tf.reshape(classRow, [1, e]), patches]);
+      if (resampled) {
+        const cells = Int32Array.from(corners.subarray(3 * begin, 3 * (begin + n)), (pixel) => pixel / patchSize);
+        return normalize(tf.add(rows, mapRows(resampled, resampledRows(cells, config.resampledSide ?? 0))));
+      }
       return normalize(positions === undefined ? rows : tf.add(rows, positions));
     });
   };
@@ -164,7 +178,7 @@ function norm(weights: Weights, name: string, e: number, eps: number): RowFuncti
 
 /** Runs the blocks over one segment; disposes of x, f32 [n, e]. */
 async function runSegment(
-  { depth }: TowerConfig,
+  { depth, deepstack }: TowerConfig,
   blocks: readonly RunBlock[],
   { first, place }: { readonly first: Tensor; readonly place: SegmentPlace },
   wanted: { readonly salience: readonly number[]; readonly keys: readonly number[] },
@@ -174,8 +188,11 @@ async function runSegment(
   const salience = new Map<number, Float32Array>();
   const keys = new Map<number, Float32Array>();
   let x = first;
-  let features = depth === 0 ? x.clone() : undefined;
+  const depths = [depth, ...deepstack];
+  const states = new Map<number, Tensor>();
+  const keep = (at: number): unknown => depths.includes(at) && states.set(at, x.clone());
   try {
+    keep(0);
     for (const [i, block] of blocks.slice(0, last + 1).entries()) {
       await pause();
       const want = { salience: wanted.salience.includes(i), keys: wanted.keys.includes(i) };
@@ -185,20 +202,29 @@ async function runSegment(
       if (seen.y === undefined) break;
       x.dispose();
       x = seen.y;
-      if (i + 1 === depth) features = x.clone();
+      keep(i + 1);
     }
   } catch (error) {
-    features?.dispose();
+    for (const state of states.values()) state.dispose();
     throw error;
   } finally {
     x.dispose();
   }
   const of = (found: Map<number, Float32Array>) => (i: number) => found.get(i) as Float32Array;
   return {
-    features: features as Tensor,
+    features: beside(depths.map((at) => states.get(at) as Tensor)),
     salience: wanted.salience.map(of(salience)),
     keys: wanted.keys.map(of(keys)),
   };
+}
+
+/** Rows side by side, f32 [n, k e]; the tensors are disposed of, or the only one returned. */
+function beside(states: readonly Tensor[]): Tensor {
+  const [only] = states;
+  if (only !== undefined && states.length === 1) return only;
+  const joined = start().tf.concat([...states], 1);
+  for (const state of states) state.dispose();
+  return joined;
 }
 
 function joinOutputs(

@@ -20,6 +20,8 @@ export const PLAIN_VIT = {
   ropeTheta: undefined,
   windowed: [],
   gated: false,
+  resampledSide: undefined,
+  deepstack: [],
 } as const;
 
 /**

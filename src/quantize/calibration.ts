@@ -39,6 +39,8 @@ export interface Sequence {
   /** f32 [t, d] */
   x: Float32Array;
   readonly positions: readonly Position[];
+  /** f32 [t, d] each: added to what leaves the first layers. */
+  readonly added?: readonly Float32Array[];
   /** 1 for a visual row, 0 for text. */
   readonly visual: Uint8Array;
   /** Rows from which answers are sampled; `next` has their next tokens. */
@@ -163,15 +165,16 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     signal,
     pace: pacer(signal),
   };
-  const parts: Float32Array[] = [];
+  /** Of each piece of the conversation, x and what is added. */
+  const parts: Float32Array[][] = [];
   const positions: Position[] = [];
   const answers: { row: number; next: number }[] = [];
   const visualRows: number[] = [];
   const add = (rows: DecoderRows): void => {
     for (const row of rows.visual) visualRows.push(positions.length + row);
     for (const position of rows.positions) positions.push(position);
-    parts.push(floats(rows.x).slice());
-    rows.x.dispose();
+    parts.push([rows.x, ...rows.added].map((tensor) => floats(tensor).slice()));
+    for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
     conversation.nextPosition += rows.advance;
     append(conversation.items, rows.items);
   };
@@ -204,7 +207,11 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   }
   const visual = new Uint8Array(positions.length);
   for (const row of visualRows) visual[row] = 1;
-  return { x: joinNumbers(parts), positions, visual, answers };
+  const count = parts.reduce((most, { length }) => Math.max(most, length), 1);
+  const [x = new Float32Array(), ...added] = Array.from({ length: count }, (_, i) =>
+    joinNumbers(parts.map((part) => part[i] ?? new Float32Array(part[0]?.length ?? 0))),
+  );
+  return { x, positions, visual, answers, ...(added.length > 0 && { added }) };
 }
 
 /** An answer as the template prints it after a prompt: white space may precede it, as in "ASSISTANT: answer". */

@@ -21,7 +21,7 @@ import type { VectorType } from './search';
 import { drawSampling, drawSequences, type Sampling } from './statistics';
 
 /** Rows that run through the blocks together: a conversation, or a picture's segment with its place in the picture. */
-export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual'> {
+export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual' | 'added'> {
   readonly segment?: Segment;
 }
 
@@ -34,6 +34,8 @@ export interface Part {
   readonly blocks: readonly string[];
   /** In the checkpoint. */
   readonly block: Block;
+  /** Other linear layers of the part, which stay as they are (mergers of deepstack). */
+  readonly others?: readonly string[];
   /** In the result: with an MLP whose width is a multiple of the group. */
   readonly wide: Block;
   readonly widen: (weights: BlockWeights) => BlockWeights;
@@ -84,8 +86,10 @@ export const floatsOf = ({ index }: OpenPart, name: string, shape: readonly numb
 /** Linear layers of a part that stay in floating point, by their file names, including those of its folder that no part uses. */
 export function floatLinears(open: OpenPart): { readonly own: string[]; readonly unread: string[] } {
   const { part, index, bits, head } = open;
-  const layers = part.blocks.flatMap((at) => part.block.linears.map(({ name }) => `${at}${name}.weight`));
-  const names = [...(bits === undefined ? layers : []), ...(part.name === 'decoder' && !head ? [HEAD] : [])];
+  const { blocks, block, others = [] } = part;
+  const layers = blocks.flatMap((at) => block.linears.map(({ name }) => `${at}${name}.weight`));
+  const left = others.map((name) => `${name}.weight`);
+  const names = [...(bits === undefined ? layers : []), ...left, ...(part.name === 'decoder' && !head ? [HEAD] : [])];
   const unread = [...index.entries].filter(
     ([name, { shape }]) => /: unread\..*\.weight$/.test(name) && shape.length === 2,
   );
@@ -193,13 +197,14 @@ function widened({ linears, biases, norms }: BlockWeights, width: number): Block
   return { norms, ...wider };
 }
 
-function projectorPart({ projector }: Plan): Part {
+function projectorPart({ projector, deepstack = [] }: Plan): Part {
   const block = projectorBlock(projector);
   return {
     name: 'projector',
     called: 'the projector',
     blockCalled: 'projector',
     blocks: [''],
+    others: projectorBlock(deepstack.flat()).linears.map(({ name }) => name),
     ...{ block, wide: block, widen: (weights) => weights },
     vectors: 'F32',
     sample: drawEvenly,

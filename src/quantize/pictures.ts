@@ -3,6 +3,7 @@
 
 import { SparseVilaError } from '../errors';
 import { assembleRows } from '../models/assemble';
+import { stateOf } from '../models/deepstack';
 import { planOf } from '../models/load';
 import type { Patches, PreparedMedium } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
@@ -51,9 +52,12 @@ async function encoded(
   signal: AbortSignal | undefined,
 ): Promise<Float32Array> {
   const seen = await model.encode(medium, { pace: pacer(signal) });
+  const { deepstack = [], tower } = model.plan;
+  const features = stateOf(seen.features, 0, 1 + deepstack.length, tower.hiddenSize);
   try {
-    return floats(seen.features).slice();
+    return floats(features).slice();
   } finally {
+    features.dispose();
     seen.dispose();
   }
 }
@@ -81,7 +85,7 @@ export async function embeddedPictures(
   options: CalibrationSource,
 ): Promise<(Segment & { readonly x: Float32Array })[]> {
   // A tower that gives its first hidden state, and a layout that merges none of its rows.
-  const first = (plan: Plan): Plan => ({ ...plan, tower: { ...plan.tower, depth: 0 } });
+  const first = (plan: Plan): Plan => ({ ...plan, tower: { ...plan.tower, depth: 0, deepstack: [] }, deepstack: [] });
   const see = async (model: RowModel, path: string) => {
     const [medium] = (await model.prepare([{ kind: 'image', image: path }], options.signal)) as [PreparedMedium];
     const { pool: _, ...layout } = medium.layout;

@@ -147,13 +147,14 @@ async function featuresAndRows(model: VisionLanguageModel, path: string, signal?
 
 /** Logits along given answers. */
 async function trace(model: VisionLanguageModel, sample: CalibrationSample, signal?: AbortSignal) {
-  const { x, positions, answers } = await sequenceOf(model, sample, signal);
+  const { x, positions, answers, ...sequence } = await sequenceOf(model, sample, signal);
   const { decoder } = model;
   const cache = decoder.cache('f32', positions.length);
   const input = float32(x, [positions.length, decoder.config.hiddenSize]);
-  const made: Tensor[] = [input];
+  const added = sequence.added?.map((rows) => float32(rows, [positions.length, decoder.config.hiddenSize]));
+  const made: Tensor[] = [input, ...(added ?? [])];
   try {
-    const y = await decoder.forward(input, [{ cache, positions }], { pace: pacer(signal) });
+    const y = await decoder.forward(input, [{ cache, positions, added }], { pace: pacer(signal) });
     made.push(y);
     const scores = decoder.scores(
       y,

@@ -109,7 +109,9 @@ async function advance(
       const x = float32(sequence.x, [sequence.visual.length, sequence.x.length / sequence.visual.length]);
       const own = { ...ops, attend: part.attend(sequence, i) };
       const y = tf.tidy(() => part.wide.run(own, x, see && ((site, input) => see(s, site, input))));
-      sequences[s] = { ...sequence, x: floats(y).slice() };
+      const added = sequence.added?.[i];
+      const next = floats(y).slice();
+      sequences[s] = { ...sequence, x: added === undefined ? next : next.map((value, at) => value + (added[at] ?? 0)) };
       for (const tensor of [x, y]) tensor.dispose();
       if (sequences[s]?.x.some((value) => !Number.isFinite(value))) {
         throw new SparseVilaError(

@@ -17,6 +17,8 @@ import type { Opening, RunPlace } from './prompt';
 export interface DecoderRows {
   /** f32 [t, d] */
   readonly x: Tensor;
+  /** f32 [t, d] each: the k-th is added to what leaves decoder layer k; 0 for text. Empty without deepstack or visual rows. */
+  readonly added: readonly Tensor[];
   readonly positions: Position[];
   /** Indices of the visual rows, ascending, and the place of each in its medium. */
   readonly visual: number[];
@@ -35,7 +37,8 @@ export interface DecoderRowsContext {
 }
 
 /**
- * Makes the rows that follow the conversation's: text ids are embedded, runs of media take their kept rows. The caller disposes of x.
+ * Makes the rows that follow the conversation's: text ids are embedded, runs of media take their kept rows. The caller disposes of x and what is
+ * added.
  * @param media the media whose runs are among the parts, by their index in the conversation
  */
 export function decoderRows(
@@ -90,11 +93,24 @@ export function decoderRows(
   }
   const { tf } = start();
   // `tidy` also frees the pieces if making one of them fails.
-  const x = tf.tidy(() => {
+  const [x, ...added] = tf.tidy(() => {
     const pieces = made.map((make) => make());
-    return pieces.length === 1 ? (pieces[0] as Tensor) : tf.concat(pieces);
+    const d = model.decoder.config.hiddenSize;
+    const count = pieces.reduce((most, { shape }) => Math.max(most, (shape[1] as number) / d), 1);
+    return Array.from({ length: count }, (_, i) => joinColumns(pieces, i * d, d));
+  }) as [Tensor, ...Tensor[]];
+  return { x, added, positions, visual, places, ids, items, advance: next - conversation.nextPosition };
+}
+
+/** Columns begin … begin + d - 1 of pieces [n, d] or wider, end to end; 0 where a piece does not have them. */
+function joinColumns(pieces: readonly Tensor[], begin: number, d: number): Tensor {
+  const { tf } = start();
+  const parts = pieces.map((piece): Tensor => {
+    const [n, width] = piece.shape as [number, number];
+    if (begin >= width) return tf.zeros([n, d]);
+    return width === d ? piece : tf.slice(piece, [0, begin], [n, d]);
   });
-  return { x, positions, visual, places, ids, items, advance: next - conversation.nextPosition };
+  return parts.length === 1 ? (parts[0] as Tensor) : tf.concat(parts);
 }
 
 /** The ids of a text before or after a run. It is tokenized separately, and so starts as the tokenizer starts every text. */

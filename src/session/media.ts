@@ -97,8 +97,11 @@ function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[
   const selections: GridSelection[][] = encoded.map(() => []);
   for (const [at, { medium, i, grid }] of grids.entries()) {
     const tokens = tokensIn(medium.layout.grids[grid] as Grid);
+    const deepstack = model.plan.deepstack?.length ?? 0;
     const width =
-      method.prune?.rows === 'projected' ? model.decoder.config.hiddenSize : (medium.features.shape[1] as number);
+      method.prune?.rows === 'projected'
+        ? model.decoder.config.hiddenSize * (1 + deepstack)
+        : (medium.features.shape[1] as number);
     const all = { kept: Int32Array.from({ length: tokens }, (_, token) => token) };
     const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n: tokens, width });
     selections[i]?.push(own ?? all);

@@ -10,7 +10,7 @@ import type { Tensor } from '../runtime/tensor';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
-import type { MediaContext, PrunedMedium } from './media';
+import { gatherRows, type MediaContext, type PrunedMedium } from './media';
 import { advanceOf, type PositionRule, placeRun, positionRule } from './positions';
 import type { TurnPrompt } from './prompt';
 
@@ -74,7 +74,7 @@ export async function prefill(
     conversation.nextPosition += prompt.question.length;
     return { scores, relevance: run.relevance };
   } finally {
-    rows.x.dispose();
+    for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
   }
 }
 
@@ -83,6 +83,12 @@ function advanceOfKept(medium: PrunedMedium, run: MediumRun, rule: PositionRule)
   if (!rule.isCompact) return advanceOf(medium.layout, run, rule);
   const { begin, end } = keptIn(medium, run);
   return placeRun(medium.layout, run, medium.kept.subarray(begin, end), 0, rule).advance;
+}
+
+/** What is added to some rows after the first layers; undefined where nothing is. The caller disposes of it. */
+function addedTo({ rows, isVisual }: Run, kept: Int32Array): Tensor[] | undefined {
+  const isText = kept.every((row) => isVisual[row] === 0);
+  return isText ? undefined : rows.added.map((added) => gatherRows(added, kept));
 }
 
 function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, words: number): Run {
@@ -143,11 +149,12 @@ async function runStage(
       const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      const segment = { cache: conversation.cache, positions, onColumns: onColumns(begin + gone, end - begin) };
+      const added = from < rows.added.length ? addedTo(run, kept.subarray(begin, end)) : undefined;
+      const segment = { cache: conversation.cache, positions, added, onColumns: onColumns(begin + gone, end - begin) };
       try {
         outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
       } finally {
-        part.dispose();
+        for (const tensor of [part, ...(added ?? [])]) tensor.dispose();
       }
       if (to === model.decoder.config.layers && outputs.length > 1) outputs.shift()?.dispose();
     }

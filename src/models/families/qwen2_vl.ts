@@ -10,11 +10,10 @@ import { activation } from '../config';
 import type { MediumSize } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
-import { parseNormalization } from '../preprocessor';
 import type { ProjectorStep } from '../projector';
-import { QWEN_TOWER_NAMES, type QwenShape, qwenLayout, qwenProcessor, qwenResize } from '../qwen_media';
+import { QWEN_TOWER_NAMES, type QwenShape, qwenLayout, qwenPixels, qwenProcessor, qwenResize } from '../qwen_media';
 import type { TowerConfig } from '../tower';
-import { TOWER_ACTIVATIONS } from '../tower_config';
+import { PLAIN_VIT, TOWER_ACTIVATIONS } from '../tower_config';
 
 /** Defaults of Qwen2VLVisionConfig and Qwen2_5_VLVisionConfig. Published files also have `in_chans` and `spatial_patch_size`, which are not read. */
 const VISION = {
@@ -72,7 +71,7 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     projector: merger(tower, width, d),
     sources: { decoder: source, tower: source, projector: source },
     names: [[/^(?:model\.)?visual\.merger\./, 'projector.'], ...QWEN_TOWER_NAMES, ...DECODER_NAMES],
-    pixels: parseNormalization(pictures),
+    pixels: qwenPixels(pictures, videoSettings),
     root,
     text: { folder, config },
     marker: { id: root.number('image_token_id', 151655) },
@@ -101,6 +100,7 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) 
   // Rows and columns each rotate a quarter of a head's dimensions, twice.
   if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of the tower's width ${e}`);
   return {
+    ...PLAIN_VIT,
     ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
     ...{ patchBias: false, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA },
     ...{ fusedQkv: true, qkvBias: true, qkNorm: false, layerScale: false, salience: 'columns' as const },
