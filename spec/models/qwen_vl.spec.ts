@@ -1,15 +1,18 @@
-// Qwen2-VL and Qwen2.5-VL against transformers: two random checkpoints, three turns with two pictures each, and a video of an odd number of
-// frames. Fixtures: scripts/fixtures/qwen_vl.py; the names of tensors are in its README.
+// Qwen2-VL, Qwen2.5-VL and Qwen3-VL against transformers: three random checkpoints, three turns with two pictures each, and a video of an
+// odd number of frames. Fixtures: scripts/fixtures/qwen_vl.py; the names of tensors are in its README.
 
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { dense, load, METHODS, type Model, type SparsityMethod, uniform } from '../../src';
-import { smartResize } from '../../src/image/smart_resize';
+import { smartResize, smartResizeVideo } from '../../src/image/smart_resize';
 import { readJson } from '../../src/json';
+import { stateOf } from '../../src/models/deepstack';
+import type { KvCache } from '../../src/models/kv_cache';
 import type { PreparedMedium } from '../../src/models/media';
 import { patchValues, pixelTables } from '../../src/models/patches';
 import type { Position } from '../../src/ops/rope';
 import { float32 } from '../../src/ops/run';
+import type { Tensor } from '../../src/runtime/tensor';
 import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES } from '../support/assets';
@@ -67,20 +70,30 @@ const triple = (position: Position): readonly number[] =>
   typeof position === 'number' ? [position, position, position] : position;
 
 it('sizes and refusals equal those of smart_resize', async () => {
-  const { rows } = readJson(join(QWEN, 'smart_resize.json')) as unknown as { rows: number[][] };
-  expect(rows.length).toBeGreaterThan(200);
+  const { rows, films } = readJson(join(QWEN, 'smart_resize.json')) as unknown as Record<'rows' | 'films', number[][]>;
+  expect([rows.length > 200, films.length > 150]).toEqual([true, true]);
   let refused = 0;
-  for (const [width = 0, height = 0, factor = 0, min = 0, max = 0, w, h] of rows) {
-    const resize = async () => smartResize({ width, height }, factor, { min, max });
+  for (const [frames = 0, width = 0, height = 0, factor = 0, min = 0, max = 0, w, h] of [
+    ...rows.map((row) => [0, ...row]),
+    ...films,
+  ]) {
+    const limits = { min, max };
+    const resize = async () =>
+      frames === 0
+        ? smartResize({ width, height }, factor, limits)
+        : smartResizeVideo({ width, height }, frames, { factor, span: 2 }, limits);
     if (w === null) {
       expect((await errorOf(resize)).code).toBe('ERR_IMAGE_TOO_LARGE');
       refused++;
-    } else expect([width, height, factor, await resize()]).toEqual([width, height, factor, { width: w, height: h }]);
+    } else expect([frames, width, height, await resize()]).toEqual([frames, width, height, { width: w, height: h }]);
   }
   expect(refused).toBeGreaterThan(3);
 });
 
-describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
+/** Rows from … to - 1. */
+type Piece = readonly [from: number, to: number];
+
+describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl'])('%s', (name) => {
   const folder = join(QWEN, name);
   const expected = readExpected(join(folder, 'expected.safetensors'));
   const facts = readJson(join(folder, 'expected.json')) as unknown as Facts;
@@ -124,10 +137,18 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
       if (name === 'qwen2.5-vl')
         expect(Array.from(medium.layout.patches.windows ?? [])).toEqual(expected.ids(`${of}.windows`));
       const seen = await model.encode(medium, { salience: [-1], keys: [-1], pace: pause });
-      expect(nmse(seen.features.dataSync(), expected.f32(`${of}.merged`))).toBeLessThanOrEqual(F32_NMSE);
+      const states = 1 + (model.plan.deepstack?.length ?? 0);
+      const nameOf = (what: string, i: number): string => `${of}.${i === 0 ? '' : `deepstack${i - 1}.`}${what}`;
+      const isClose = (own: Tensor, i: number, what: string): void => {
+        expect(nmse(own.dataSync(), expected.f32(nameOf(what, i)))).toBeLessThanOrEqual(F32_NMSE);
+        own.dispose();
+      };
+      for (let i = 0; i < states; i++)
+        isClose(stateOf(seen.features, i, states, model.plan.tower.hiddenSize), i, 'merged');
       expect(nmse(seen.salience[0] ?? [], expected.f32(`${of}.salience`))).toBeLessThanOrEqual(F32_NMSE);
       const rows = model.project(seen.features, seen.layout);
-      expect(nmse(rows.dataSync(), expected.f32(`${of}.projected`))).toBeLessThanOrEqual(F32_NMSE);
+      for (let i = 0; i < states; i++)
+        isClose(stateOf(rows, i, states, model.decoder.config.hiddenSize), i, 'projected');
       rows.dispose();
       seen.dispose();
     },
@@ -166,13 +187,13 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
       await session.ask(question, { videos: [video], maxTokens: 8, temperature: 0 }).text();
     };
     await checkTurn(() => ask(facts.fps), 'film.0', watched);
-    const asGiven = watched.calls.map(({ positions }) => positions);
+    const seen = ({ calls, embedded }: Watched) => [calls.map(({ positions }) => positions), embedded];
+    const asGiven = structuredClone(seen(watched));
     watched.clear();
     await ask(undefined);
-    // Only Qwen2.5 counts seconds: at 24 frames per second, planes are less than a position apart.
-    const unknown = watched.calls.map(({ positions }) => positions);
-    if (name === 'qwen2-vl') expect(unknown).toEqual(asGiven);
-    else expect(unknown).not.toEqual(asGiven);
+    // Positions of Qwen2.5 count seconds, and Qwen3 reads them. Of Qwen2 a rate changes nothing.
+    if (name === 'qwen2-vl') expect(seen(watched)).toEqual(asGiven);
+    else expect(seen(watched)).not.toEqual(asGiven);
   });
 
   it('equals dense attention bit for bit if everything is kept', async () => {
@@ -218,42 +239,33 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
 
   it('a prompt in two pieces equals the whole at every split, and a batch its parts', async () => {
     const request = { images: [image(0)], videos: [film], question: 'What?', kv: 'f32', maxTokens: 1 } as const;
-    const { hidden, positions } = await recordTurn(model, request);
+    const { hidden, positions, added } = await recordTurn(model, request);
     const { decoder } = model;
     const [x = new Float32Array(), d, t] = [hidden[0], decoder.config.hiddenSize, positions.length];
-    const runs = async (pieces: readonly (readonly [from: number, to: number])[], together: boolean) => {
-      const caches = pieces.map(() => decoder.cache('f32', t));
-      const lists = together ? [pieces] : pieces.map((piece) => [piece]);
-      const outputs: Float32Array[] = [];
-      for (const [i, list] of lists.entries()) {
-        const rows = joined(list.map(([from, to]) => x.slice(from * d, to * d)));
-        const input = float32(rows, [rows.length / d, d]);
-        const batch = list.map(([from, to], at) => {
-          const cache = caches[together ? at : i] ?? decoder.cache('f32', t);
-          return { cache, positions: positions.slice(from, to) };
-        });
-        const y = await decoder.forward(input, batch, { pace: pause });
-        outputs.push(decoder.logits(y, true).slice());
-        for (const tensor of [input, y]) tensor.dispose();
-      }
-      for (const cache of caches) cache.dispose();
-      return joined(outputs);
+    const rowsOf = (values: Float32Array, pieces: readonly Piece[]): Tensor => {
+      const rows = joined(pieces.map(([from, to]) => values.slice(from * d, to * d)));
+      return float32(rows, [rows.length / d, d]);
     };
-    const split = async (at: number) => {
-      const cache = decoder.cache('f32', t);
-      const parts: Float32Array[] = [];
-      for (const [from, to] of [
-        [0, at],
-        [at, t],
-      ] as const) {
-        if (from === to) continue;
-        const input = float32(x.slice(from * d, to * d), [to - from, d]);
-        const y = await decoder.forward(input, [{ cache, positions: positions.slice(from, to) }], { pace: pause });
-        parts.push(decoder.logits(y, true).slice());
-        for (const tensor of [input, y]) tensor.dispose();
-      }
+    /** Logits of all rows of pieces run in one call, each behind what its cache holds. */
+    const logitsOf = async (pieces: readonly Piece[], caches: readonly KvCache[]): Promise<Float32Array> => {
+      const input = rowsOf(x, pieces);
+      const batch = pieces.map((piece, i) => ({
+        cache: caches[i] as KvCache,
+        positions: positions.slice(...piece),
+        added: added.map((rows) => rowsOf(rows, [piece])),
+      }));
+      const y = await decoder.forward(input, batch, { pace: pause });
+      const logits = decoder.logits(y, true).slice();
+      for (const tensor of [input, y, ...batch.flatMap((one) => one.added)]) tensor.dispose();
+      return logits;
+    };
+    const cacheOf = (): KvCache => decoder.cache('f32', t);
+    const split = async (at: number): Promise<Float32Array> => {
+      const cache = cacheOf();
+      const first = await logitsOf([[0, at]], [cache]);
+      const rest = at < t ? await logitsOf([[at, t]], [cache]) : new Float32Array();
       cache.dispose();
-      return joined(parts);
+      return joined([first, rest]);
     };
     const whole = await split(t);
     const differing: string[] = [];
@@ -267,6 +279,11 @@ describe.each(['qwen2.5-vl', 'qwen2-vl'])('%s', (name) => {
       [3, 40],
       [t - 9, t],
     ] as const;
-    expect(compareBits([await runs(parts, true)], [await runs(parts, false)])).toBe('identical');
+    const caches = [...parts, ...parts].map(cacheOf);
+    const together = await logitsOf(parts, caches);
+    const alone: Float32Array[] = [];
+    for (const [i, part] of parts.entries()) alone.push(await logitsOf([part], caches.slice(parts.length + i)));
+    expect(compareBits([together], [joined(alone)])).toBe('identical');
+    for (const cache of caches) cache.dispose();
   });
 });

@@ -148,6 +148,7 @@ describe('Qwen processor files', () => {
     [IMAGES, { do_center_crop: true }, 'ERR_CONFIG_UNSUPPORTED', 'do_center_crop'],
     [IMAGES, { image_processor_type: 'CLIPImageProcessor' }, 'ERR_CONFIG_UNSUPPORTED', 'image_processor_type'],
     [IMAGES, { max_pixels: null, size: { shortest_edge: 784 } }, 'ERR_CONFIG_INVALID', 'size'],
+    [VIDEOS, { image_mean: [0.5, 0.5, 0.5] }, 'ERR_CONFIG_UNSUPPORTED', 'image_mean'],
     [VIDEOS, { temporal_patch_size: 1 }, 'ERR_CONFIG_INVALID', 'temporal_patch_size'],
   ])('%s with %j is refused: %s, naming %s', async (file, changes, code, key) => {
     const error = await errorOf(() => planWith(file, changes));

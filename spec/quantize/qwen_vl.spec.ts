@@ -10,6 +10,7 @@ import { readJson } from '../../src/json';
 import { loadModel, planOf } from '../../src/models/load';
 import { float32, floats } from '../../src/ops/run';
 import { floatOps, readBlock } from '../../src/quantize/block_weights';
+import { sequenceOf } from '../../src/quantize/calibration';
 import { checkQuantizeOptions } from '../../src/quantize/options';
 import { floatsOf, type OpenPart, openParts, partOf, rowsOf } from '../../src/quantize/parts';
 import { start } from '../../src/runtime/start';
@@ -19,6 +20,7 @@ import { encoded } from '../support/media';
 import { F32_NMSE, nmse } from '../support/nmse';
 import { joined, recordTurn } from '../support/turn';
 
+const CONFIG = 'config.json';
 const MODEL = join(FIXTURES, 'qwen_vl', 'qwen2.5-vl');
 const IMAGES = [0, 1].map((i) => join(MODEL, `image${i}.png`));
 /** Three layers of products on 4-bit weights, each within the tolerance of one. */
@@ -33,9 +35,9 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-async function logits(path: string): Promise<Float32Array> {
+async function logits(path: string, images: readonly string[] = IMAGES): Promise<Float32Array> {
   const model = await loadModel(path);
-  const { promptLogits } = await recordTurn(model, { images: IMAGES, question: 'What?', kv: 'f32', maxTokens: 1 });
+  const { promptLogits } = await recordTurn(model, { images, question: 'What?', kv: 'f32', maxTokens: 1 });
   model.dispose();
   return promptLogits;
 }
@@ -117,5 +119,54 @@ it('calibration rows run through the float tower as pictures do', async () => {
   const rows = joined(Array.from(order, (row) => x.subarray(row * e, (row + 1) * e)));
   expect(nmse(rows, features)).toBeLessThanOrEqual(F32_NMSE);
   seen.dispose();
+  model.dispose();
+});
+
+it('the decoder of Qwen3-VL, with what deepstack adds to its rows', async () => {
+  const model = join(FIXTURES, 'qwen_vl', 'qwen3-vl');
+  const [out, image] = [at('qwen3'), join(model, 'image0.png')];
+  writeFileSync(at('set3.jsonl'), JSON.stringify({ image, turns: [{ question: 'What?', answer: 'a b' }] }));
+  const options = { groupSize: 32, rows: 200, format: 'compressed-tensors' } as const;
+  const { layers } = await quantize({ model, out, calibration: at('set3.jsonl'), ...options });
+  for (const { rtn, chosen } of layers.flatMap(({ errors }) => errors)) expect(chosen).toBeLessThanOrEqual(rtn);
+  const { quantization_config: settings } = readJson(join(out, CONFIG)) as Record<string, Record<string, unknown>>;
+  expect(settings?.ignore).toContain('model.visual.deepstack_merger_list.1.linear_fc1');
+  await convert({ model: out, out: `${out}-f32`, format: 'float', dtype: 'f32' });
+  const [packed, plain, float] = [
+    await logits(out, [image]),
+    await logits(`${out}-f32`, [image]),
+    await logits(model, [image]),
+  ];
+  expect(nmse(packed, plain)).toBeLessThanOrEqual(LOGITS_NMSE);
+  const loss = nmse(packed, float);
+  expect(loss).toBeGreaterThan(1e-6);
+  expect(loss).toBeLessThan(0.2);
+});
+
+it('calibration rows of Qwen3-VL run through the float decoder as a session runs them', async () => {
+  const folder3 = join(FIXTURES, 'qwen_vl', 'qwen3-vl');
+  const image = join(folder3, 'image0.png');
+  const samples = [{ images: [image], turns: [{ question: 'What?', answer: 'a', truth: undefined }] }];
+  const model = await loadModel(folder3);
+  const { x, positions, added } = await sequenceOf(model, samples[0] ?? { images: [], turns: [] });
+  const { hidden } = await recordTurn(model, { images: [image], question: 'What?', kv: 'f32', maxTokens: 1 });
+  const d = model.decoder.config.hiddenSize;
+  const t = (hidden[0]?.length ?? 0) / d;
+  expect(added).toHaveLength(2);
+  const part = partOf(planOf(folder3), 'decoder', 1);
+  const open = openParts(planOf(folder3), checkQuantizeOptions({ model: folder3, out: 'unused' }))[2] as OpenPart;
+  let rows = x;
+  for (const [i, name] of part.blocks.slice(0, 3).entries()) {
+    expect(nmse(rows.subarray(0, t * d), hidden[i] ?? [])).toBeLessThanOrEqual(F32_NMSE);
+    const ops = floatOps(
+      part.block,
+      readBlock(part.block, (tensor, shape) => floatsOf(open, name + tensor, shape)),
+    );
+    const input = float32(rows, [positions.length, d]);
+    const attend = part.attend({ x, positions, visual: new Uint8Array() }, i);
+    const y = start().tf.tidy(() => part.block.run({ ...ops, attend }, input));
+    rows = floats(y).map((value, at) => value + (added?.[i]?.[at] ?? 0));
+    for (const tensor of [input, y, ops]) tensor.dispose();
+  }
   model.dispose();
 });

@@ -6,7 +6,17 @@ import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
 import { llavaOnevision } from './families/llava_onevision';
 import { qwen2Vl } from './families/qwen2_vl';
+import { qwen3Vl } from './families/qwen3_vl';
 import { smolvlm } from './families/smolvlm';
 import { vila } from './families/vila';
 
-export const ADAPTERS: readonly Adapter[] = [vila, llava, llavaNext, llavaOnevision, internvl, qwen2Vl, smolvlm];
+export const ADAPTERS: readonly Adapter[] = [
+  vila,
+  llava,
+  llavaNext,
+  llavaOnevision,
+  internvl,
+  qwen2Vl,
+  qwen3Vl,
+  smolvlm,
+];
