@@ -271,7 +271,15 @@ describe('clipTower', () => {
   it('takes the class defaults', () => {
     expect(clip({ model_type: 'clip_vision_model' })).toEqual({
       ...{ hiddenSize: 768, intermediateSize: 3072, layers: 12, heads: 12, imageSize: 224, patchSize: 32 },
-      ...{ ...PLAIN_VIT, patchBias: false, classToken: true, preNorm: true, normEps: 1e-5, activation: 'quick_gelu' },
+      ...{
+        ...PLAIN_VIT,
+        salience: 'class',
+        patchBias: false,
+        classToken: true,
+        preNorm: true,
+        normEps: 1e-5,
+        activation: 'quick_gelu',
+      },
     });
     expect(() => clip({ model_type: 'siglip_vision_model' })).toThrow(
       error('ERR_CONFIG_UNSUPPORTED', /clip_vision_model/),
