@@ -1,9 +1,9 @@
 // `inspect`: its report of a checkpoint agrees with loading it, without reading tensors or starting the engine. That its problems are the
 // errors of `load` is checked for every damage in damaged.spec.ts.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { inspect, type LoadOptions, load } from '../../src';
 import { encodeFloats } from '../../src/checkpoint/half';
 import { convert } from '../../src/convert/convert';
@@ -67,13 +67,14 @@ async function loadedBytes(path: string, options: LoadOptions): Promise<number> 
   return bytes;
 }
 
+/** Every checkpoint among the fixtures, of whatever family. */
+const SMALL = readdirSync(FIXTURES, { recursive: true, encoding: 'utf8' })
+  .filter((file) => /^[^/]+\/[^/]+\/config\.json$/.test(file))
+  .map((file) => dirname(file));
+
 const CHECKPOINTS: readonly (readonly [name: string, path: () => Promise<string> | string])[] = [
   ['tiny-nvila', () => TINY],
-  ['llava', () => join(FIXTURES, 'llava/llava-llama')],
-  ['qwen2.5-vl', () => join(FIXTURES, 'qwen_vl/qwen2.5-vl')],
-  ['a projector of odd sizes', () => vilaCase('mlp-downsample-odd')],
-  ['AutoAWQ', () => join(FIXTURES, 'awq/checkpoint-gemm')],
-  ['compressed-tensors', () => join(FIXTURES, 'awq/checkpoint-pack-quantized')],
+  ...SMALL.map((name) => [name, () => join(FIXTURES, name)] as const),
   [
     'a tower of 8 bits',
     async () => {
@@ -92,6 +93,8 @@ const CHECKPOINTS: readonly (readonly [name: string, path: () => Promise<string>
     },
   ],
 ];
+
+it('looks at the fixtures of all families', () => expect(SMALL.length).toBeGreaterThan(10));
 
 it.each(CHECKPOINTS)('%s: the memory is what loading takes, to the byte, for every storage', async (_, path) => {
   const model = await path();

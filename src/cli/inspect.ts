@@ -84,7 +84,7 @@ function text(found: Inspection): string {
     row('context', `${found.contextLength} tokens, ${cache.join(' or ')} of KV cache each`),
     row('memory', `${size(stored)} as stored; ${memory.join(', ')} with --weights`),
     ...images,
-    ...found.unsupported.map(({ what, why }) => row('no', `${what}: ${why}`)),
+    ...found.unsupported.map(({ what, why }) => row('unsupported', `${what}: ${why}`)),
     ...(found.zeroBiases.length > 0
       ? [row('biases', `${found.zeroBiases.length} that the model does not have: loading sees whether they are zeros`)]
       : []),
@@ -94,7 +94,7 @@ function text(found: Inspection): string {
   ].join('\n');
 }
 
-const row = (name: string, value: string): string => `  ${name.padEnd(10)} ${value}`;
+const row = (name: string, value: string): string => `  ${name.padEnd(11)} ${value}`;
 const percent = (part: number, whole: number): string => `${((100 * part) / whole).toFixed(1)} %`;
 
 /** Formats a count in thousands, millions or billions. */

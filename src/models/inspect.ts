@@ -108,7 +108,7 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
     },
     problems,
     zeroBiases: PARTS.flatMap((part) => counts[part].zeroBiases),
-    unsupported: plan.videos ? [] : [{ what: 'videos', why: `models of type ${plan.family} are made for images only` }],
+    unsupported: plan.videos ? [] : [{ what: 'videos', why: `models of type ${plan.family} take images only` }],
   };
 }
 
