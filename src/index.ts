@@ -1,3 +1,4 @@
+/// <reference types="node" preserve="true" />
 // The public API.
 
 import { convert as convertFolder } from './convert/convert';

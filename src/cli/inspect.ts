@@ -76,7 +76,7 @@ function text(found: Inspection): string {
   const memory = Object.entries(others).map(([type, bytes]) => `${size(bytes)} as ${type}`);
   const cache = Object.entries(found.kvBytesPerToken).map(([type, bytes]) => `${size(bytes)} (${type})`);
   const images = found.images.map(({ width, height, tokens, tiles }) => {
-    return row(`${width}x${height}`, `${tokens} visual tokens${tiles === 1 ? '' : ` out of ${tiles} tiles`}`);
+    return row(`${width}x${height}`, `${tokens} visual tokens${tiles === 1 ? '' : ` from ${tiles} tiles`}`);
   });
   return [
     `${found.folder}: ${found.family}`,

@@ -40,7 +40,11 @@ export const quantizeCommand: CommandModule<object, QuantizeArguments> = {
     yargs
       .options(CHECKPOINT_OPTIONS)
       .option('format', { choices: QUANTIZED_FORMATS, default: 'autoawq' as const, describe: 'Layout of the weights' })
-      .option('group-size', { type: 'number', default: 128, describe: 'Number of inputs that share a scale' })
+      .option('group-size', {
+        type: 'number',
+        default: 128,
+        describe: 'Number of inputs that share a scale: a multiple of 32',
+      })
       .option('symmetric', { type: 'boolean', default: false, describe: 'Quantize without zero points' })
       .option('method', {
         choices: METHODS,

@@ -43,7 +43,7 @@ function resized(
   if (Math.max(width, height) / Math.min(width, height) > MAX_RATIO) {
     throw new SparseVilaError(
       'ERR_IMAGE_TOO_LARGE',
-      `Expected an image whose sides differ at most by a factor of ${MAX_RATIO}, as this model takes them, received ${width}×${height}.`,
+      `Expected an image whose sides differ at most by a factor of ${MAX_RATIO}, as this model takes them, received ${width}×${height}. Crop it, or pad it to a wider shape.`,
     );
   }
   const each = (side: (length: number) => number): Size => ({ width: side(width), height: side(height) });

@@ -73,9 +73,10 @@ export type CheckedOptions = Required<
   readonly calibration: string | undefined;
 };
 
+/** What loading takes. */
 const GROUP_SIZE: Check = {
-  expected: 'a multiple of 8, commonly 128, 64 or 32',
-  accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 8 && (value as number) % 8 === 0,
+  expected: 'a multiple of 32, commonly 128, 64 or 32',
+  accepts: (value) => Number.isSafeInteger(value) && (value as number) >= 32 && (value as number) % 32 === 0,
 };
 
 /** Fills in defaults. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */

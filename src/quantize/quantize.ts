@@ -117,13 +117,13 @@ function checkShapes({ name, called, block, wide }: Part, { groupSize, format }:
   const fixed = block.linears.filter((one, i) => isDeepStrictEqual(one, wide.linears[i]));
   for (const { name: linear, rows, cols } of fixed) {
     if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
-    const fits = [128, 64, 32, 16, 8].filter((size) => fixed.every((one) => one.cols % size === 0));
+    const fits = [128, 64, 32].filter((size) => fixed.every((one) => one.cols % size === 0));
     const shown = `${linear.replace(/^(self_attn|mlp)\./, '')}${name === 'decoder' ? '' : ` of ${called}`}`;
     throw new SparseVilaError(
       'ERR_QUANTIZE_SHAPE',
       `Expected inputs that are a multiple of the group size ${groupSize}` +
-        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${shown} [${rows}, ${cols}].` +
-        `${fits.length > 0 ? ` Try --group-size ${fits.join(' or ')}.` : ''}`,
+        `${format === 'autoawq' ? ' and outputs that are a multiple of 8' : ''}, received ${shown} with ${cols} inputs and ${rows} outputs.` +
+        `${fits.length > 0 ? ` Try --group-size ${fits.join(' or ')}.` : ` No group size fits ${called}.`}`,
     );
   }
 }
