@@ -38,7 +38,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   text: ['errors', 'options', 'files', 'json'],
   scenes: ['errors', 'options', 'files', 'runtime', 'text'],
   checkpoint: ['errors', 'files', 'json', 'runtime', 'ops'],
-  hub: ['errors', 'options', 'files', 'json', 'runtime'],
+  hub: ['abort', 'errors', 'options', 'files', 'json', 'runtime'],
   models: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'image', 'text', 'hub'],
   sparsity: ['errors', 'options', 'text'],
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],

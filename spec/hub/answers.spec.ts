@@ -268,3 +268,26 @@ test('a model with pickled weights only is refused by name', async () => {
   expect(other.requests.filter(({ server }) => server === 'cdn')).toEqual([]);
   await other.close();
 });
+
+describe('a fetch that does not react to its signal, as that of Node 20 may not', () => {
+  const own = globalThis.fetch;
+  afterEach(() => {
+    globalThis.fetch = own;
+  });
+  const silent = (): Promise<Response> => new Promise(() => undefined);
+  const endless = async (): Promise<Response> => new Response(new ReadableStream({ cancel: silent as never }));
+
+  test.each([
+    ['no response', silent],
+    ['a body without an end', endless],
+  ])('%s: given up after the time without a byte, and at once when the caller aborts', async (_, fetch) => {
+    globalThis.fetch = fetch;
+    await expect(fetchModel({ stallMs: 20 })).rejects.toEqual(
+      failure('ERR_HUB_UNREACHABLE', /nothing was received for/),
+    );
+    const reason = new Error('enough');
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(reason), 20);
+    await expect(fetchModel({ signal: controller.signal })).rejects.toBe(reason);
+  });
+});

@@ -9,7 +9,7 @@ import { SparseVilaError } from '../errors';
 import { syncFolder, writeError } from '../runtime/atomic';
 import { hubError, networkError, responseError } from './errors';
 import type { RemoteFile } from './repository';
-import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from './request';
+import { type Attempt, type Call, failedAttempt, get, piecesOf, repeated, watchdog } from './request';
 
 /** The temporary name of a blob during its download. It ends like those of huggingface_hub, whose clean-up recognizes it. */
 export const partialOf = (blob: string): string => `${blob}.sparsevila.incomplete`;
@@ -125,8 +125,7 @@ async function receive(
       Object.assign(partial, { hash: newHash(file), done: 0 });
       if (response.status !== 200) return { value: true };
     }
-    for await (const piece of response.body ?? []) {
-      watch.feed();
+    for await (const piece of piecesOf(response, watch)) {
       if (partial.done + piece.length > file.size) throw tooLong(call, file);
       await write(partial.handle, piece, partial.done);
       partial.hash.update(piece);

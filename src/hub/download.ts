@@ -3,6 +3,7 @@
 
 import { lstatSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { onAbort } from '../abort';
 import { codeOf } from '../errors';
 import { makeFolder } from '../files';
 import { requireSpace, writeError } from '../runtime/atomic';
@@ -124,13 +125,15 @@ async function inParallel(
   files: readonly RemoteFile[],
   work: (file: RemoteFile, call: Call) => Promise<void>,
 ): Promise<void> {
+  call.signal?.throwIfAborted();
   const group = new AbortController();
-  const signal = call.signal === undefined ? group.signal : AbortSignal.any([call.signal, group.signal]);
+  const { signal } = call;
+  const forget = signal === undefined ? undefined : onAbort(signal, () => group.abort(signal.reason));
   const queue = [...files];
   const worker = async (): Promise<void> => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
       try {
-        await work(file, { ...call, signal });
+        await work(file, { ...call, signal: group.signal });
       } catch (error) {
         queue.length = 0;
         group.abort(error);
@@ -138,7 +141,8 @@ async function inParallel(
     }
   };
   await Promise.all(Array.from({ length: PARALLEL }, worker));
-  call.signal?.throwIfAborted();
+  forget?.();
+  signal?.throwIfAborted();
   group.signal.throwIfAborted();
 }
 

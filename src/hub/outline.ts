@@ -11,7 +11,7 @@ import { pick } from './download';
 import { offlineError, shownName } from './errors';
 import type { HubName } from './names';
 import { filesOf, fileUrl, infoOf, type RemoteFile } from './repository';
-import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from './request';
+import { type Attempt, type Call, failedAttempt, get, piecesOf, repeated, watchdog } from './request';
 import { hubSettings } from './settings';
 import { cachedSnapshot, type SnapshotOptions } from './snapshot';
 
@@ -88,8 +88,7 @@ const headOf = (call: Call, url: URL, bytes: number): Promise<Buffer> =>
       const pieces: Uint8Array[] = [];
       let length = 0;
       // Leaving the loop ends the response: a server without ranges sends all of the file.
-      for await (const piece of result.value.body ?? []) {
-        watch.feed();
+      for await (const piece of piecesOf(result.value, watch)) {
         pieces.push(piece);
         length += piece.length;
         if (length >= bytes) break;

@@ -5,7 +5,7 @@ import { SparseVilaError } from '../errors';
 import { type Json, parseJson } from '../json';
 import { responseError } from './errors';
 import { DEFAULT_REVISION, isCommit } from './names';
-import { type Attempt, type Call, failedAttempt, get, repeated, watchdog } from './request';
+import { type Attempt, type Call, failedAttempt, get, piecesOf, repeated, watchdog } from './request';
 
 /** A file of a model, as the Hub lists it. */
 export interface RemoteFile {
@@ -125,8 +125,7 @@ async function tryJson(call: Call, url: URL): Promise<Attempt<Answer>> {
     const { value: response } = result;
     const pieces: Uint8Array[] = [];
     let bytes = 0;
-    for await (const piece of response.body ?? []) {
-      watch.feed();
+    for await (const piece of piecesOf(response, watch)) {
       bytes += piece.length;
       if (bytes > ANSWER_BYTES) throw responseError(name, `more than ${ANSWER_BYTES} bytes from ${url.pathname}`);
       pieces.push(piece);

@@ -2,6 +2,7 @@
 // and requests that may succeed later are repeated.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { onAbort } from '../abort';
 import { SparseVilaError } from '../errors';
 import { networkError, responseError, type Subject, shownUrl, statusError } from './errors';
 import type { HubSettings } from './settings';
@@ -42,25 +43,62 @@ export async function repeated<T>(
   }
 }
 
-/** Aborts its signal if `feed` is not called for some time. */
+/**
+ * Watches one request: ends it when `feed` is not called for some time, and when the caller aborts. `fetch` alone is not relied on for that: its
+ * own listener may be garbage by then (Node 20), so each wait is raced against the end.
+ */
 export interface Watchdog {
   readonly signal: AbortSignal;
+  /** `work`, or the reason of the end as soon as the request is ended. For one wait at a time. */
+  within<T>(work: Promise<T>): Promise<T>;
   feed(): void;
   stop(): void;
 }
 
 export function watchdog({ settings, signal }: Call): Watchdog {
   const controller = new AbortController();
-  const stall = (): void => controller.abort(new Error(`nothing was received for ${settings.stallMs / 1000} s`));
+  let fail: (reason: unknown) => void = () => undefined;
+  const end = (reason: unknown): void => {
+    controller.abort(reason);
+    fail(reason);
+  };
+  const stall = (): void => end(new Error(`nothing was received for ${settings.stallMs / 1000} s`));
   let timer = setTimeout(stall, settings.stallMs);
+  if (signal?.aborted) end(signal.reason);
+  const forget = signal === undefined || signal.aborted ? undefined : onAbort(signal, () => end(signal.reason));
   return {
-    signal: signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal]),
+    signal: controller.signal,
+    within: (work) =>
+      new Promise((done, failed) => {
+        fail = failed;
+        if (controller.signal.aborted) failed(controller.signal.reason);
+        work.then(done, failed);
+      }),
     feed: () => {
       clearTimeout(timer);
       timer = setTimeout(stall, settings.stallMs);
     },
-    stop: () => clearTimeout(timer),
+    stop: () => {
+      clearTimeout(timer);
+      forget?.();
+    },
   };
+}
+
+/** The pieces of a response's body. Leaving the loop ends the response, which may be endless; that is not waited for. */
+export async function* piecesOf({ body }: Response, watch: Watchdog): AsyncGenerator<Uint8Array> {
+  const reader = body?.getReader();
+  if (reader === undefined) return;
+  try {
+    for (;;) {
+      const { done, value } = await watch.within(reader.read());
+      if (done) return;
+      watch.feed();
+      yield value;
+    }
+  } finally {
+    void reader.cancel().catch(() => undefined);
+  }
 }
 
 /**
@@ -98,7 +136,7 @@ async function follow(
   for (let hop = 0; hop <= MOST_REDIRECTS; hop++) {
     const token = url.origin === home ? settings.token() : undefined;
     const sent = { 'user-agent': 'sparsevila', ...headers, ...(token && { authorization: `Bearer ${token}` }) };
-    const response = await fetch(url, { redirect: 'manual', headers: sent, signal: watch.signal });
+    const response = await watch.within(fetch(url, { redirect: 'manual', headers: sent, signal: watch.signal }));
     watch.feed();
     const { status } = response;
     const location = response.headers.get('location');
