@@ -1,5 +1,6 @@
-// InternVL 2.5 and 3 with transformers' names (`internvl`) or those of the original code (`internvl_chat`): InternViT with a class row and layer scale, 2 x 2 patches per token through a norm
-// and two linear layers, a Qwen2 decoder. A picture is cut into tiles, the whole picture last; each frame of a video is one tile.
+// InternVL 2.5, 3 and 3.5, with transformers' names (`internvl`) or those of the original code (`internvl_chat`): InternViT with a class row and
+// layer scale, 2 x 2 patches per token through a norm and two linear layers, a Qwen2 or Qwen3 decoder. A picture is cut into tiles, the
+// whole picture last; each frame of a video is one tile.
 // Source: transformers 5.24 `modeling_internvl.py`, `processing_internvl.py`, `image_processing_pil_got_ocr2.py`.
 
 import type { Draw } from '../../image/canvas';
