@@ -4,6 +4,7 @@ import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { groupsOf, prepareArguments } from '../../src/cli/arguments';
+import { FIXTURES } from '../support/assets';
 import { cli, ENDLESS, MAIN, picture, ROOT, startCli } from './run';
 
 /** What yargs declares for `--video` alone. */
@@ -129,6 +130,16 @@ describe('ask --json', () => {
       [picture(20), picture(19)],
       [picture(19), picture(20)],
     ]);
+  });
+
+  test('--fps is the rate of the videos: Qwen3-VL reads their times', async () => {
+    const folder = join(FIXTURES, 'qwen_vl', 'qwen3-vl');
+    const frames = [0, 1, 2].map((i) => join(folder, `frame${i}.png`));
+    const words = ['ask', '--model', folder, '--question', 'What?', '--max-tokens', '1', '--video', ...frames];
+    const [fast, slow] = [await ask(words), await ask([...words, '--fps', '0.01'])];
+    // "<0.0 seconds>" and "<0.1 seconds>" against "<50.0 seconds>" and "<200.0 seconds>".
+    const more = (slow.turns[0]?.tokens.prompt ?? 0) - (fast.turns[0]?.tokens.prompt ?? 0);
+    expect(more).toBeGreaterThan(0);
   });
 
   test('--history forget forgets the text of a turn and keeps its image', async () => {

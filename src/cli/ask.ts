@@ -19,6 +19,7 @@ import {
   OUTPUT_OPTIONS,
   QUESTION_OPTION,
   sessionOptions,
+  videoOf,
   videoPaths,
 } from './options';
 import { columns, notes, printJson, printNote } from './style';
@@ -109,7 +110,7 @@ export async function inputs(
   const read = (all: readonly string[]): Promise<(string | Buffer)[]> =>
     Promise.all(all.map((path) => (path === '-' ? buffer(addAbortSignal(signal, process.stdin)) : path)));
   const images = await read(paths);
-  const videos = await Promise.all(frameLists.map(async (frames) => ({ frames: await read(frames) })));
+  const videos = await Promise.all(frameLists.map(async (frames) => videoOf(await read(frames), args)));
   const questions: string[] = [];
   for (const question of args.question) {
     if (question !== '-') questions.push(question);

@@ -18,6 +18,7 @@ import {
   OUTPUT_OPTIONS,
   packagedPath,
   sessionOptions,
+  videoOf,
   videoPaths,
 } from './options';
 import { printNote, styleFor } from './style';
@@ -55,7 +56,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
     session: opened,
     marks: [],
     images,
-    videos: videos.map((frames) => ({ frames })),
+    videos: videos.map((frames) => videoOf(frames, args)),
     history: args.history ?? 'keep',
     options,
     isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,

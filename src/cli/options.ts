@@ -49,6 +49,7 @@ export const CONVERSATION_OPTIONS = {
     coerce: groupsOf,
     describe: 'Frames of a video of the first question, in order; may be given again for another video',
   },
+  fps: { ...number, ...conversation, describe: 'Frames per second of the videos, for models that read their times' },
   'allow-urls': { ...flag, ...conversation, describe: 'Allow images that are http(s) URLs' },
   'max-pixels': {
     ...number,
@@ -182,6 +183,14 @@ export function imagePaths({
 /** The videos of the first question, as lists of frames. */
 export function videoPaths({ video = [] }: Pick<ConversationArguments, 'video'>): string[][] {
   return video.map((frames) => frames.map(packagedPath));
+}
+
+/** A video of these frames at the rate that is given. */
+export function videoOf(
+  frames: readonly (string | Buffer)[],
+  { fps }: Pick<ConversationArguments, 'fps'>,
+): { frames: readonly (string | Buffer)[]; fps?: number } {
+  return { frames, ...(fps !== undefined && { fps }) };
 }
 
 /**
