@@ -317,7 +317,7 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
       await ask({ ...WHERE, images: [2] });
       chat.rewind(point);
       expectSame(await ask({ ...COUNT, images: [1] }), second);
-      expect(pointOf(chat.mark())).toEqual({ ...pointOf(end), rewinds: pointOf(chat.mark()).rewinds });
+      expect(pointOf(chat.mark())).toEqual({ ...pointOf(end), state: pointOf(chat.mark()).state });
       for (const [i, { length }] of pointOf(end).layers.entries())
         expect(compareBits(upTo(rows()[i], length), upTo(cache[i], length))).toBe('identical');
       chat.rewind(start);

@@ -49,9 +49,9 @@ export interface Mark {
 
 /** The state that a mark refers to. */
 export interface Point extends Mark {
-  /** The conversation, and how many times it had been rewound. */
+  /** The conversation, and which of its states. */
   readonly of: object;
-  readonly rewinds: number;
+  readonly state: number;
   readonly nextPosition: number;
   readonly visual: number;
   readonly media: number;
@@ -88,9 +88,13 @@ export interface Conversation {
   readonly ids: number[];
   readonly items: Item[];
   script: Script;
-  rewinds: number;
-  /** The rewinds so far, rows ascending: a mark made before such a rewind, with more rows than it left, is invalid. */
-  readonly cuts: { readonly length: number; readonly rewind: number }[];
+  /**
+   * The states that it can be rewound to, the present one last, each with a number of its own and the items that the cache still holds of
+   * it: a template that rewrites history replaces the others.
+   */
+  readonly states: { readonly id: number; items: number }[];
+  /** Number of states so far, of which some were left by rewinding. */
+  changes: number;
 }
 
 /** An empty conversation that owns the cache; the limit of the cache is the context length. */
@@ -105,8 +109,8 @@ export function startConversation(cache: KvCache): Conversation {
     ids: [],
     items: [],
     script: { turns: [], open: [], text: '', pending: [] },
-    rewinds: 0,
-    cuts: [],
+    states: [{ id: 0, items: 0 }],
+    changes: 0,
   };
 }
 
@@ -125,6 +129,7 @@ export function forkConversation(conversation: Conversation): Conversation {
     ids: [...conversation.ids],
     items: [...conversation.items],
     script: conversation.script,
+    states: [{ id: 0, items: conversation.items.length }],
   };
 }
 
@@ -147,7 +152,7 @@ export function placesOf(conversation: Conversation, layer: number, from = 0): V
 
 /** A mark of the present state. */
 export function pointAt(conversation: Conversation): Point {
-  const { nextPosition, script, rewinds } = conversation;
+  const { nextPosition, script } = conversation;
   const layers = conversation.layers.map(({ length, visual }) => ({ length, visual: visual.length }));
   const counts = {
     nextPosition,
@@ -156,7 +161,8 @@ export function pointAt(conversation: Conversation): Point {
     ids: conversation.ids.length,
     items: conversation.items.length,
   };
-  return { of: conversation, rewinds, length: lengthOf(conversation), layers, ...counts, script };
+  const state = stateOf(conversation);
+  return { of: conversation, state, length: lengthOf(conversation), layers, ...counts, script };
 }
 
 export function mark(conversation: Conversation): Mark {
@@ -177,17 +183,47 @@ export function pointOf(mark: unknown): Point {
   );
 }
 
-/** Removes everything after `to`. @throws SparseVilaError `ERR_MARK` for a point of another conversation or one that no longer exists. */
+function stateOf({ states }: Conversation): number {
+  return (states.at(-1) as Conversation['states'][number]).id;
+}
+
+/** Makes a state of what has been said; marks of the earlier states stay valid. */
+export function commit(conversation: Conversation): void {
+  conversation.states.push({ id: ++conversation.changes, items: conversation.items.length });
+}
+
+/**
+ * Goes back to the state of a mark and leaves those after it. Where a template has rewritten the rows of that state since, the next question
+ * prefills them again.
+ * @throws SparseVilaError `ERR_MARK` for a point of another conversation or of a state that was left
+ */
 export function rewind(conversation: Conversation, to: Point): void {
-  const length = lengthOf(conversation);
-  const gone = conversation.cuts.some((cut) => cut.rewind > to.rewinds && cut.length < to.length);
-  if (to.of !== conversation || gone) {
+  const { states } = conversation;
+  const index = to.of === conversation ? states.findLastIndex(({ id }) => id === to.state) : -1;
+  const state = states[index];
+  if (state === undefined) {
     throw new SparseVilaError(
       'ERR_MARK',
-      `Expected a mark of the ${length} rows of this conversation, received one at row ${to.length} ` +
+      `Expected a mark of the ${lengthOf(conversation)} rows of this conversation, received one at row ${to.length} ` +
         `${to.of === conversation ? 'that the session was rewound behind' : 'of another session'}. Take a new one.`,
     );
   }
+  states.length = index + 1;
+  const { media, ids, items } = to;
+  const script = { ...to.script, text: '', pending: [] };
+  const held = { ...pointBefore(conversation, state.items), media, ids, script };
+  truncateTo(conversation, state.items < items ? held : to);
+}
+
+/** Keeps the first `count` items of a conversation, whose template has rewritten the rest. The messages and media do not change. */
+export function keepItems(conversation: Conversation, count: number): void {
+  truncateTo(conversation, pointBefore(conversation, count));
+  conversation.script = { ...conversation.script, text: '', pending: [] };
+  for (const state of conversation.states) state.items = Math.min(state.items, count);
+}
+
+/** Removes everything after `to`, whose rows are as they were. */
+export function truncateTo(conversation: Conversation, to: Point): void {
   for (const [i, layer] of conversation.layers.entries()) {
     const at = to.layers[i] as Point['layers'][number];
     layer.length = at.length;
@@ -201,8 +237,6 @@ export function rewind(conversation: Conversation, to: Point): void {
   conversation.ids.length = to.ids;
   conversation.items.length = to.items;
   conversation.script = to.script;
-  while ((conversation.cuts.at(-1)?.length ?? -1) >= to.length) conversation.cuts.pop();
-  conversation.cuts.push({ length: to.length, rewind: ++conversation.rewinds });
 }
 
 /** The point at which the first `count` items of a conversation end. Messages stay, and rows that methods have dropped stay dropped. */
@@ -223,7 +257,7 @@ export function pointBefore(conversation: Conversation, count: number): Point {
     return { length: text + held, visual: held };
   });
   const length = layers.reduce((most, layer) => Math.max(most, layer.length), 0);
-  const { rewinds, script } = conversation;
+  const { script } = conversation;
   const counts = {
     nextPosition: text + advance,
     visual,
@@ -231,7 +265,7 @@ export function pointBefore(conversation: Conversation, count: number): Point {
     ids: conversation.ids.length,
     items: count,
   };
-  return { of: conversation, rewinds, length, layers, ...counts, script };
+  return { of: conversation, state: stateOf(conversation), length, layers, ...counts, script };
 }
 
 /** @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` if `rows` more rows, which take `positions` positions, and one answer token do not fit */

@@ -3,7 +3,7 @@
 import { received, SparseVilaError } from '../errors';
 import type { MessagePart, Turn } from '../models/transcript';
 import { invalidOption, listIn, OBJECT } from '../options';
-import { append, type Conversation } from './conversation';
+import { append, type Conversation, commit } from './conversation';
 import { type MediaContext, prepareMedia } from './media';
 import { type Part, questionOf } from './options';
 
@@ -92,4 +92,5 @@ export async function openHistory(
   }
   append(conversation.media, media);
   conversation.script = { turns, open: [], text: '', pending: [] };
+  commit(conversation);
 }

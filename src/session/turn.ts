@@ -7,15 +7,16 @@ import type { Tensor } from '../runtime/tensor';
 import { createSampler } from '../text/sampling';
 import {
   append,
-  type Conversation,
   checkRoom,
+  commit,
   type KnownMedium,
+  keepItems,
   lengthOf,
   type Point,
   pointAt,
   pointBefore,
-  rewind,
   type Script,
+  truncateTo,
 } from './conversation';
 import { rowsAround } from './decoder_rows';
 import { type FinishReason, type Generated, generate } from './generate';
@@ -131,9 +132,12 @@ export async function* runTurn(
     progress.view?.dispose();
     progress.scores?.dispose();
     for (const { rows } of progress.media.values()) rows.dispose();
-    if (failed) rewind(conversation, progress.before);
-    else if (options.history === 'forget') rewind(conversation, progress.anchor);
-    else record();
+    if (failed) truncateTo(conversation, progress.before);
+    else {
+      if (options.history === 'forget') truncateTo(conversation, progress.anchor);
+      else record();
+      commit(conversation);
+    }
   }
 }
 
@@ -178,7 +182,12 @@ async function prepare(
   );
   const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
   const prompt = isDraft ? draft : turnPrompt({ model, conversation, layoutText }, turns);
-  if (prompt.common < conversation.items.length) truncateTo(conversation, prompt.common, progress);
+  if (prompt.common < conversation.items.length) {
+    keepItems(conversation, prompt.common);
+    // The media of this turn are in the conversation already.
+    progress.before = { ...pointAt(conversation), media: progress.before.media };
+    progress.anchor = progress.before;
+  }
   checkVisualRoom(context, prompt);
   const before = pointAt(conversation);
   progress.media = await seeAll(context, prompt);
@@ -218,17 +227,6 @@ function checkVisualRoom({ conversation, method, model }: PrefillContext, { open
   const positions = runs.reduce((sum, { layout, run }) => sum + advanceOf(layout, run, rule), texts);
   if (method.prune === undefined) checkRoom(conversation, all, positions);
   else checkRoom(conversation, texts, rule.isCompact ? texts : positions, 'at least');
-}
-
-/** Keeps the first `common` items of a conversation whose template has rewritten the rest. The messages do not change. */
-function truncateTo(conversation: Conversation, common: number, progress: Progress): void {
-  const media = conversation.media.slice();
-  rewind(conversation, pointBefore(conversation, common));
-  conversation.script = { ...conversation.script, text: '', pending: [] };
-  progress.before = { ...pointAt(conversation), media: progress.before.media };
-  progress.anchor = progress.before;
-  conversation.media.length = 0;
-  append(conversation.media, media);
 }
 
 /** The media whose runs a prompt puts into the cache, pruned together with the media of their turns. */
