@@ -25,8 +25,8 @@ export interface ConfigReader {
   number(key: string, fallback?: number): number;
   /** A non-negative number that is used in f32: finite there, and 0 there only if it is 0. */
   float(key: string, fallback?: number): number;
-  /** An integer from 1 to 2^31 - 1: a size or a count. */
-  size(key: string, fallback?: number): number;
+  /** An integer from 1 to `most`, by default 2^31 - 1: a size or a count. */
+  size(key: string, fallback?: number, most?: number): number;
   /** true or false; 1 and 0 are accepted, as in Python. */
   boolean(key: string, fallback?: boolean): boolean;
   string(key: string, fallback?: string): string;
@@ -166,7 +166,10 @@ export function configReader(json: Json, file: string, path = ''): ConfigReader 
     has: (key) => own(key) !== undefined,
     number: (key, fallback) => read(key, 'a number', isNumber, fallback),
     float: (key, fallback) => read(key, 'a number of at least 0 that f32 holds', isFloat, fallback),
-    size: (key, fallback) => read(key, `an integer from 1 to ${MAX_SIZE}`, isSize, fallback),
+    size: (key, fallback, most = MAX_SIZE) => {
+      const isWithin = (value: unknown): value is number => isSize(value) && value <= most;
+      return read(key, `an integer from 1 to ${most}`, isWithin, fallback);
+    },
     boolean: (key, fallback) => Boolean(read(key, 'true or false', isBoolean, fallback)),
     string: (key, fallback) => read(key, 'a string', isString, fallback),
     oneOf: <T extends string>(key: string, values: readonly T[], fallback?: T) => {

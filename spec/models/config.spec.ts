@@ -126,7 +126,7 @@ describe('parseDecoderConfig', () => {
     [
       { model_type: 'llama', hidden_size: '4096' },
       'ERR_CONFIG_INVALID',
-      /an integer from 1 to 2147483647 for "hidden_size", received "4096"/,
+      /an integer from 1 to 1048576 for "hidden_size", received "4096"/,
     ],
     [{ model_type: 'llama', num_hidden_layers: 0 }, 'ERR_CONFIG_INVALID', /"num_hidden_layers", received 0/],
     [{ model_type: 'llama', hidden_size: 100 }, 'ERR_CONFIG_INVALID', /a divisor of hidden_size \(100\)/],

@@ -11,6 +11,7 @@ import type { Canvas, Grid, MediumLayout, Run } from './media';
 import { MARKER } from './media';
 import { squarePatches } from './patches';
 import { bilinearRows, selectRows } from './row_maps';
+import { MOST_TILES } from './tile_choice';
 import type { TowerShape } from './tower_config';
 
 export interface Anyres {
@@ -48,6 +49,8 @@ export function resolutionsOf(
     point.every((one) => Number.isInteger(one) && one > 0 && one % side === 0);
   if (!Array.isArray(given) || given.length === 0 || !given.every(isPoint))
     throw root.wrong(key, `a list of heights and widths, multiples of the tower's image_size ${side}`);
+  if (given.some(([height, width]) => (height / side) * (width / side) > MOST_TILES))
+    throw root.wrong(key, `resolutions of at most ${MOST_TILES} tiles of ${side} pixels`);
   if (JSON.stringify(images.json[key] ?? fallback) !== JSON.stringify(given))
     throw images.unsupported(key, 'those of config.json');
   return given.map(([height, width]) => ({ height, width }));

@@ -78,6 +78,9 @@ const DECODER_DEFAULTS = {
 
 /** The outputs of a product are counted in int32. */
 const MAX_WIDTH = 2 ** 31 - 1;
+/** Bounds far above any published model, so that a hostile config is refused before anything of its size is made. */
+export const MOST_LAYERS = 1024;
+export const MOST_FEATURES = 2 ** 20;
 
 type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
@@ -92,7 +95,7 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const config = configReader(json, file);
   const type = decoderType(config);
   const defaults: DecoderDefaults = DECODER_DEFAULTS[type];
-  const hiddenSize = config.size('hidden_size', defaults.hidden);
+  const hiddenSize = config.size('hidden_size', defaults.hidden, MOST_FEATURES);
   const heads = config.size('num_attention_heads', defaults.heads);
   // null in the file means "as many as query heads"; only an absent key takes the class default.
   const kvHeads = config.size(
@@ -108,7 +111,7 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     throw config.wrong('num_attention_heads', `at most ${MAX_WIDTH} outputs of all heads`);
   if (headDim % 2 !== 0) throw config.wrong('head_dim', 'an even head width, as rotary embedding needs');
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
-  const layers = config.size('num_hidden_layers', defaults.layers);
+  const layers = config.size('num_hidden_layers', defaults.layers, MOST_LAYERS);
   rejectUnsupported(config, type, { headDim, layers, maxPositions });
   const { qkNorm = false } = defaults;
   const bias = (type === 'llama' || qkNorm) && config.boolean('attention_bias', false);

@@ -6,6 +6,9 @@ import type { Region, Size } from '../image/cells';
 import type { ResampleFilter } from '../image/resample';
 import type { Canvas } from './media';
 
+/** The most tiles of a picture: a bound far above any published model. */
+export const MOST_TILES = 1024;
+
 /** Tiles per row and per column. */
 export interface TileGrid {
   readonly cols: number;

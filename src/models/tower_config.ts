@@ -2,7 +2,7 @@
 // Source: transformers 5.24 `configuration_siglip.py`, `configuration_clip.py`.
 
 import type { ConfigReader } from '../json';
-import { activation } from './config';
+import { activation, MOST_FEATURES, MOST_LAYERS } from './config';
 import type { TowerConfig } from './tower';
 
 /** A tower with learned positions, before the family has chosen the hidden state. */
@@ -66,20 +66,25 @@ export const TOWER_ACTIVATIONS = {
   ...{ gelu: 'gelu', gelu_python: 'gelu', quick_gelu: 'quick_gelu' },
 } as const satisfies Readonly<Record<string, TowerConfig['activation']>>;
 
+/** Patches per side of a square input: a bound far above any published model. */
+const MOST_CELLS = 1024;
+
 type Defaults = Readonly<Record<'hidden' | 'intermediate' | 'layers' | 'heads' | 'image' | 'patch', number>>;
 
 export function sizes(config: ConfigReader, defaults: Defaults) {
-  const hiddenSize = config.size('hidden_size', defaults.hidden);
+  const hiddenSize = config.size('hidden_size', defaults.hidden, MOST_FEATURES);
   const heads = config.size('num_attention_heads', defaults.heads);
   if (hiddenSize % heads !== 0) throw config.wrong('num_attention_heads', `a divisor of hidden_size (${hiddenSize})`);
   const imageSize = config.size('image_size', defaults.image);
   const patchSize = config.size('patch_size', defaults.patch);
   if (patchSize > imageSize) throw config.wrong('patch_size', `at most image_size (${imageSize})`);
+  if (imageSize / patchSize > MOST_CELLS)
+    throw config.wrong('image_size', `at most ${MOST_CELLS} patches of ${patchSize} pixels per side`);
   if (config.size('num_channels', 3) !== 3) throw config.unsupported('num_channels', '3');
   return {
     ...{ hiddenSize, heads, imageSize, patchSize },
     intermediateSize: config.size('intermediate_size', defaults.intermediate),
-    layers: config.size('num_hidden_layers', defaults.layers),
+    layers: config.size('num_hidden_layers', defaults.layers, MOST_LAYERS),
   };
 }
 

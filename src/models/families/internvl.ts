@@ -25,7 +25,7 @@ import {
   requireSquare,
 } from '../preprocessor';
 import { blockRows, joinMaps } from '../row_maps';
-import { closestTileGrid, gridTiles } from '../tile_choice';
+import { closestTileGrid, gridTiles, MOST_TILES } from '../tile_choice';
 import { hiddenStateDepth, PLAIN_VIT, sizes, TOWER_ACTIVATIONS, type TowerShape } from '../tower_config';
 
 const NAMES: readonly NameRule[] = [
@@ -80,8 +80,6 @@ const VIDEOS: ProcessorSpec = {
 };
 /** Epsilon of RMSNorms on queries and keys, and torch's default for the projector's LayerNorm. */
 const [HEAD_EPS, PROJECTOR_EPS] = [1e-6, 1e-5];
-/** A limit far above any published model. */
-const MOST_TILES = 1024;
 
 export const internvl: Adapter = {
   types: ['internvl', 'internvl_chat'],

@@ -6,7 +6,7 @@
 import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
-import { activation } from '../config';
+import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
 import type { MediumSize } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
@@ -96,7 +96,7 @@ function shapeOf(vision: ConfigReader): QwenShape {
 
 /** Settings that both towers share; e: width. */
 function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) {
-  const [layers, heads] = [vision.size('depth'), vision.size('num_heads')];
+  const [layers, heads] = [vision.size('depth', undefined, MOST_LAYERS), vision.size('num_heads')];
   // Rows and columns each rotate a quarter of a head's dimensions, twice.
   if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of the tower's width ${e}`);
   return {
@@ -110,7 +110,7 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) 
 
 function plainTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
   const shape = shapeOf(vision);
-  const e = vision.size('embed_dim');
+  const e = vision.size('embed_dim', undefined, MOST_FEATURES);
   const intermediateSize = Math.trunc(e * vision.float('mlp_ratio'));
   const base = towerOf(vision, shape, e);
   return { tower: { ...base, intermediateSize, norm: 'layer', windowed: [], gated: false }, shape };
@@ -118,7 +118,7 @@ function plainTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShap
 
 function windowedTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
   const shape = shapeOf(vision);
-  const base = towerOf(vision, shape, vision.size('hidden_size'));
+  const base = towerOf(vision, shape, vision.size('hidden_size', undefined, MOST_FEATURES));
   const full: unknown = vision.json.fullatt_block_indexes;
   if (!Array.isArray(full) || !full.every((layer) => Number.isInteger(layer)))
     throw vision.wrong('fullatt_block_indexes', 'a list of layers');

@@ -6,7 +6,7 @@ import { halfEven, smartResizeVideo } from '../../image/smart_resize';
 import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
-import { activation } from '../config';
+import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
 import { MARKER, type MediumLayout, type MediumSize } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
@@ -103,7 +103,11 @@ function shapeOf(vision: ConfigReader): QwenShape {
 }
 
 function towerOf(vision: ConfigReader, { patch, frames }: QwenShape): TowerConfig {
-  const [layers, heads, e] = [vision.size('depth'), vision.size('num_heads'), vision.size('hidden_size')];
+  const [layers, heads, e] = [
+    vision.size('depth', undefined, MOST_LAYERS),
+    vision.size('num_heads'),
+    vision.size('hidden_size', undefined, MOST_FEATURES),
+  ];
   // Rows and columns turn a quarter of a head's numbers each, twice.
   if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of hidden_size ${e}`);
   const side = Math.sqrt(vision.size('num_position_embeddings'));

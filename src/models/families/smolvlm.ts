@@ -14,7 +14,7 @@ import { squarePatches } from '../patches';
 import type { Plan } from '../plan';
 import { parseFilter, parseNormalization } from '../preprocessor';
 import { blockRows, joinMaps } from '../row_maps';
-import type { TileGrid } from '../tile_choice';
+import { MOST_TILES, type TileGrid } from '../tile_choice';
 import { siglipTower, type TowerShape } from '../tower_config';
 
 export const smolvlm: Adapter = { types: ['smolvlm', 'idefics3'], plan };
@@ -104,7 +104,10 @@ function splitting(images: ConfigReader, imageSize: number): Splitting {
   const side = edgeOf('max_image_size');
   if (side !== imageSize) throw images.wrong('max_image_size', `the tower's image_size ${imageSize}`);
   const isSplit = images.boolean('do_image_splitting');
-  return { longest: edgeOf('size'), side, isSplit, filter: parseFilter(images) };
+  const longest = edgeOf('size');
+  if (isSplit && Math.ceil(Math.min(longest, MAX_SIDE) / side) ** 2 > MOST_TILES)
+    throw images.wrong('size', `at most ${MOST_TILES} tiles of ${side} pixels`);
+  return { longest, side, isSplit, filter: parseFilter(images) };
 }
 
 /** Maximum side of a resized picture. */

@@ -3,6 +3,7 @@
 // Source: NVlabs/VILA `configuration_llava.py`, `llava_arch.py`, `model/encoders`, `multimodal_encoder/vision_encoder.py`.
 
 import { type ConfigReader, configReader, type Json } from '../../json';
+import { MOST_TILES } from '../tile_choice';
 import type { Pool, Scales, Shape } from './vila_layouts';
 
 export const PICTURES = ['resize', 'pad', 'dynamic', 'dynamic_s2'] as const;
@@ -79,8 +80,7 @@ export function tilesOf(root: ConfigReader): { readonly min: number; readonly ma
   return { min, max };
 }
 
-/** Upper bounds, above those of any published model. */
-const MOST_TILES = 1024;
+/** Upper bound, above that of any published model. */
 const MOST_POOLS = 16;
 
 /**
