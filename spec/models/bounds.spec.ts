@@ -1,6 +1,7 @@
-// Counts of config files that no model has: refused from the number alone, before anything of that size is made.
+// Values of config files that no model has, or that contradict other files: refused by name, counts before anything of that size is made.
 
 import { join } from 'node:path';
+import { load } from '../../src';
 import type { Json } from '../../src/json';
 import { readJson } from '../../src/json';
 import { planOf } from '../../src/models/load';
@@ -52,4 +53,23 @@ it('smolvlm/smolvlm: a longest edge of too many tiles', async () => {
     return errorOf(() => planOf(folder));
   });
   expect(error.message).toMatch(/at most 1024 tiles of 12 pixels for "size"/);
+});
+
+it.each([
+  ['llava_onevision/tied', 'image_token_index', '<image>'],
+  ['internvl/layer', 'image_token_id', '<IMG_CONTEXT>'],
+  ['llava/llava-llama', 'image_token_index', '<image>'],
+])('%s: an image token that the chat template does not print', async (name, key, printed) => {
+  const picture = { data: new Uint8Array(300), width: 10, height: 10, channels: 3 } as const;
+  const error = await withCopy(join(FIXTURES, name), (folder) => {
+    changeJson(join(folder, CONFIG), { [key]: 0 });
+    return errorOf(async () => {
+      using model = await load(folder);
+      using session = model.session();
+      await session.ask('What?', { images: [picture] });
+    });
+  });
+  expect(error.code).toBe('ERR_CONFIG_INVALID');
+  expect(error.message).toContain('"<unk>"');
+  expect(error.message).toContain(printed);
 });

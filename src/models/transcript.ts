@@ -115,7 +115,10 @@ function stripStart(text: string): string {
 
 const PRINTS = new WeakMap<ChatTemplate, boolean>();
 
-/** Whether a template prints the marker for an image part and the text beside it; tested once by rendering. */
+/**
+ * Whether a template prints the marker for an image part and the text beside it; tested once by rendering.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID` for a template that prints something else for an image
+ */
 function printsImages(template: ChatTemplate, marker: string): boolean {
   let prints = PRINTS.get(template);
   if (prints === undefined) {
@@ -126,15 +129,28 @@ function printsImages(template: ChatTemplate, marker: string): boolean {
 }
 
 function tryParts(template: ChatTemplate, marker: string): boolean {
-  const words = 'sparsevila-words';
-  const content: ContentPart[] = [{ type: 'image' }, { type: 'text', text: words }];
+  const words = { type: 'text', text: 'sparsevila-words' } as const;
+  const render = (content: ContentPart[]): string =>
+    template.render([{ role: 'user', content }], { addGenerationPrompt: true });
   try {
-    const text = template.render([{ role: 'user', content }], { addGenerationPrompt: true });
-    return text.includes(marker) && text.includes(words) && !/['"]type['"]/.test(text);
+    const text = render([{ type: 'image' }, words]);
+    const takesParts = text.includes(words.text) && !/['"]type['"]/.test(text);
+    if (takesParts && !text.includes(marker) && text.length > render([words]).length)
+      throw otherMarker(template, marker, text);
+    return takesParts && text.includes(marker);
   } catch (error) {
     if (error instanceof SparseVilaError && error.code === 'ERR_TEMPLATE_INVALID') return false;
     throw error;
   }
+}
+
+/** The config's image token is not the one that the template prints: pictures would lie at the wrong places. */
+function otherMarker({ file }: ChatTemplate, marker: string, text: string): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_CONFIG_INVALID',
+    `${file}: expected a chat template that prints the config's image token ${JSON.stringify(marker)} for an image, but a message with an image ` +
+      `is printed as ${JSON.stringify(text)}. Check image_token_id (or image_token_index) of config.json.`,
+  );
 }
 
 /** The ranges of enclosed texts after removing their enclosures; empty if the template changed an enclosure. */
