@@ -14,7 +14,8 @@ function packagesBehind(file: string, seen = new Set<string>()): string[] {
   );
   return [...imports].flatMap(([, name = '', reference]) => {
     if (name.startsWith('.')) return packagesBehind(`${join(dirname(file), name).replace(/\.js$/, '')}.d.ts`, seen);
-    if (reference === undefined && name.startsWith('node:')) return [];
+    // TypeScript 7 finds Node's own types by this reference alone.
+    if (reference === 'node' || (reference === undefined && name.startsWith('node:'))) return [];
     return [`${relative(PUBLISHED, file)}: ${reference ?? name}`];
   });
 }

@@ -230,13 +230,13 @@ function look(
     weights: layers[layer] as DecoderLayerWeights,
     sequences: [{ kv: cache.tensor(layer), rows: noInt32() }],
   };
-  const made: Tensor[] = [table, shared.segments, shared.ranges];
+  let outputs: readonly Tensor[] = [];
   try {
-    const outputs = decoderLayers(x, table, shared, [called]);
-    made.push(...outputs);
-    return floats(outputs[1]).slice();
+    const [y, columns] = decoderLayers(x, table, shared, [called]);
+    outputs = [y, columns];
+    return floats(columns).slice();
   } finally {
-    for (const tensor of made) tensor.dispose();
+    for (const tensor of [table, shared.segments, shared.ranges, ...outputs]) tensor.dispose();
   }
 }
 

@@ -146,7 +146,7 @@ async function countWeights(plan: Plan, problems: Problem[]): Promise<Record<Par
     const layers = new Set(rest.filter(([, name]) => !name.endsWith('.bias')).map(([, name]) => layerOf(name)));
     const mayBe = ([entry, name]: (typeof rest)[number]): boolean =>
       isOptionalBias(entry, name) && !layers.has(layerOf(name));
-    counts[part].zeroBiases.push(...rest.filter(mayBe).map(([, name]) => name));
+    for (const [, name] of rest.filter(mayBe)) counts[part].zeroBiases.push(name);
     const names = rest.filter((one) => !mayBe(one)).map(([, name]) => name);
     if (names.length > 0)
       attempt(problems, names, () => {

@@ -173,8 +173,9 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const add = (rows: DecoderRows): void => {
     for (const row of rows.visual) visualRows.push(positions.length + row);
     for (const position of rows.positions) positions.push(position);
-    parts.push([rows.x, ...rows.added].map((tensor) => floats(tensor).slice()));
-    for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
+    const tensors = [rows.x, ...rows.added];
+    parts.push(tensors.map((tensor) => floats(tensor).slice()));
+    for (const tensor of tensors) tensor.dispose();
     conversation.nextPosition += rows.advance;
     append(conversation.items, rows.items);
   };

@@ -50,7 +50,7 @@ export function placeRun(
   const rank = (axis: number, value: number): number => ranks[axis]?.get(value) ?? 0;
   return {
     positions: places.map(([t, row, col]) => [begin + rank(0, t), begin + rank(1, row), begin + rank(2, col)]),
-    advance: Math.max(...ranks.map(({ size }) => size)),
+    advance: ranks.reduce((most, { size }) => Math.max(most, size), 0),
   };
 }
 
