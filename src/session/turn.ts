@@ -136,7 +136,7 @@ export async function* runTurn(
     else {
       if (options.history === 'forget') truncateTo(conversation, progress.anchor);
       else record();
-      commit(conversation);
+      if (conversation.script !== progress.before.script) commit(conversation);
     }
   }
 }
