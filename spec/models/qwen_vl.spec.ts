@@ -16,6 +16,7 @@ import type { Tensor } from '../../src/runtime/tensor';
 import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES } from '../support/assets';
+import { formula } from '../support/family_suite';
 import { pause } from '../support/media';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';
 import { readExpected } from '../support/tensors';
@@ -30,14 +31,6 @@ const SIZES = [
   [50, 37],
   [2000, 1500],
 ] as const;
-
-/** The pictures of the fixture script: red 3x + 5y, green xy, blue 7x + y, all modulo 256. */
-function formula(width: number, height: number) {
-  const data = new Uint8Array(width * height * 3);
-  for (let y = 0, at = 0; y < height; y++)
-    for (let x = 0; x < width; x++, at += 3) data.set([3 * x + 5 * y, x * y, 7 * x + y], at);
-  return { data, width, height, channels: 3 as const };
-}
 
 interface Turn {
   readonly question: string;

@@ -24,6 +24,17 @@ export interface QwenShape {
   readonly window: number | undefined;
 }
 
+/** The settings of a `vision_config`, without windows. @throws SparseVilaError `ERR_CONFIG_INVALID`, `ERR_CONFIG_UNSUPPORTED` */
+export function qwenShape(vision: ConfigReader): QwenShape {
+  if (vision.size('in_channels') !== 3) throw vision.unsupported('in_channels', '3');
+  return {
+    patch: vision.size('patch_size'),
+    frames: vision.size('temporal_patch_size'),
+    merge: vision.size('spatial_merge_size'),
+    window: undefined,
+  };
+}
+
 /** The resizing of the processor of one kind of media. */
 export interface QwenResize {
   readonly limits: AreaLimits;

@@ -42,7 +42,10 @@ export type { TurnStats } from './turn';
 export interface Session {
   readonly model: VisionLanguageModel;
   readonly method: SparsityMethod;
-  /** Number of rows in the cache; where layers differ, of the layer that has the most. */
+  /**
+   * Number of rows in the cache; where layers differ, of the layer that has the most. A failed turn may leave fewer where the chat template
+   * rewrites history: nothing that was said is lost, and the next question prefills them again.
+   */
   readonly length: number;
   /**
    * Asks a question. Invalid arguments throw at once. Reading the answer throws `ERR_BUSY` while another answer runs, `ERR_DISPOSED`,

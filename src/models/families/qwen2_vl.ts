@@ -11,7 +11,15 @@ import type { MediumSize } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
-import { QWEN_TOWER_NAMES, type QwenShape, qwenLayout, qwenPixels, qwenProcessor, qwenResize } from '../qwen_media';
+import {
+  QWEN_TOWER_NAMES,
+  type QwenShape,
+  qwenLayout,
+  qwenPixels,
+  qwenProcessor,
+  qwenResize,
+  qwenShape,
+} from '../qwen_media';
 import type { TowerConfig } from '../tower';
 import { PLAIN_VIT, TOWER_ACTIVATIONS } from '../tower_config';
 
@@ -84,16 +92,6 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
 const isTied = (root: ConfigReader): boolean =>
   root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
 
-function shapeOf(vision: ConfigReader): QwenShape {
-  if (vision.size('in_channels') !== 3) throw vision.unsupported('in_channels', '3');
-  return {
-    patch: vision.size('patch_size'),
-    frames: vision.size('temporal_patch_size'),
-    merge: vision.size('spatial_merge_size'),
-    window: undefined,
-  };
-}
-
 /** Settings that both towers share; e: width. */
 function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) {
   const [layers, heads] = [vision.size('depth', undefined, MOST_LAYERS), vision.size('num_heads')];
@@ -109,7 +107,7 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) 
 }
 
 function plainTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
-  const shape = shapeOf(vision);
+  const shape = qwenShape(vision);
   const e = vision.size('embed_dim', undefined, MOST_FEATURES);
   const intermediateSize = Math.trunc(e * vision.float('mlp_ratio'));
   const base = towerOf(vision, shape, e);
@@ -117,7 +115,7 @@ function plainTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShap
 }
 
 function windowedTower(vision: ConfigReader): { tower: TowerConfig; shape: QwenShape } {
-  const shape = shapeOf(vision);
+  const shape = qwenShape(vision);
   const base = towerOf(vision, shape, vision.size('hidden_size', undefined, MOST_FEATURES));
   const full: unknown = vision.json.fullatt_block_indexes;
   if (!Array.isArray(full) || !full.every((layer) => Number.isInteger(layer)))

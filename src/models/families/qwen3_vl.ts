@@ -19,6 +19,7 @@ import {
   qwenPixels,
   qwenProcessor,
   qwenResize,
+  qwenShape,
 } from '../qwen_media';
 import type { TowerConfig } from '../tower';
 import { PLAIN_VIT, TOWER_ACTIVATIONS } from '../tower_config';
@@ -55,7 +56,7 @@ export const qwen3Vl: Adapter = { types: ['qwen3_vl'], plan };
 function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Plan {
   const vision = part('vision_config', VISION);
   const { decoder, config } = text({ model_type: 'qwen3_vl_text' });
-  const shape = shapeOf(vision);
+  const shape = qwenShape(vision);
   const tower = towerOf(vision, shape);
   const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
   const videoSettings = qwenProcessor(videos, PROCESSOR, VIDEOS);
@@ -89,16 +90,6 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     videos: true,
     layout: (size) =>
       size.kind === 'image' ? qwenLayout(size, shape, resize.image) : videoLayout(size, shape, resize.video),
-  };
-}
-
-function shapeOf(vision: ConfigReader): QwenShape {
-  if (vision.size('in_channels') !== 3) throw vision.unsupported('in_channels', '3');
-  return {
-    patch: vision.size('patch_size'),
-    frames: vision.size('temporal_patch_size'),
-    merge: vision.size('spatial_merge_size'),
-    window: undefined,
   };
 }
 
