@@ -33,6 +33,7 @@ it('exports what the documentation names, and nothing else', () => {
       'list',
       'load',
       'observed',
+      'openEngine',
       'perPlane',
       'pruMerge',
       'pruMergePlus',

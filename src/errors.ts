@@ -18,6 +18,10 @@ export const ERROR_CODES = {
   ERR_CALLBACK: 'A function that was given as an option threw an error, which is the cause. Correct that function.',
   ERR_INTERNAL: 'An unexpected failure of the package; the cause has the details. Report it with the cause.',
 
+  // Engines.
+  ERR_ENGINE_FULL: 'As many requests as an engine accepts are answered and wait. Try again later, or raise maxWaiting.',
+  ERR_ENGINE_ENDED: 'The thread of an engine ended unexpectedly, and with it all requests. Open the engine again.',
+
   // Sparsity methods.
   ERR_METHOD: 'A sparsity method is malformed or threw an error, which is the cause. Correct the method.',
   ERR_SCORES: 'A score by which tokens are ranked is not a number. Correct the method that computed it.',

@@ -22,6 +22,22 @@ import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/s
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export type { ConvertOptions, ConvertResult } from './convert/convert';
+export { openEngine } from './engine/engine';
+export type {
+  AnswerFormat,
+  Engine,
+  EngineEvent,
+  EngineModel,
+  EngineOptions,
+  EngineRequest,
+  EngineStats,
+  PromptTokens,
+  RequestTimes,
+  SparsityRequest,
+  TokenCounts,
+  TokenLogprob,
+  Usage,
+} from './engine/types';
 export { type ErrorCode, SparseVilaError } from './errors';
 export { type DataSet, readDataSet, scenesSet, type TrueConversation, type TrueTurn } from './evaluate/data_set';
 export { type EvaluateOptions, evaluate } from './evaluate/evaluate';

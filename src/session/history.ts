@@ -24,32 +24,40 @@ export interface CheckedMessage {
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_QUESTION` for content that is neither text nor parts
  */
 export function checkMessages(messages: unknown): CheckedMessage[] {
-  const list = listIn(messages);
-  if (list === undefined) throw invalidOption('open', 'a list of messages', received(messages));
-  const checked = list.map(checkMessage);
-  const dialogue = checked[0]?.role === 'system' ? checked.slice(1) : checked;
-  const misplaced = dialogue.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
-  if (misplaced >= 0) {
-    throw invalidOption(
-      'open',
-      'user and assistant in turn, after a system message or none,',
-      `${dialogue[misplaced]?.role} for message ${misplaced + checked.length - dialogue.length}`,
-    );
-  }
-  if (dialogue.length % 2 === 0) return checked;
+  const checked = checkDialogue('open', messages);
+  if (checked.at(-1)?.role !== 'user') return checked;
   throw new SparseVilaError(
     'ERR_OPTION_INVALID',
     'Expected messages for open that end with an answer, received a question at their end. Give that question to ask().',
   );
 }
 
+/**
+ * Checks and copies messages: an optional system message first, then user and assistant alternate.
+ * @param what the function they are given to
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_QUESTION` for content that is neither text nor parts
+ */
+export function checkDialogue(what: string, messages: unknown): CheckedMessage[] {
+  const list = listIn(messages);
+  if (list === undefined) throw invalidOption(what, 'a list of messages', received(messages));
+  const checked = list.map((message, i) => checkMessage(what, message, i));
+  const dialogue = checked[0]?.role === 'system' ? checked.slice(1) : checked;
+  const misplaced = dialogue.findIndex(({ role }, i) => role !== (i % 2 === 0 ? 'user' : 'assistant'));
+  if (misplaced < 0) return checked;
+  throw invalidOption(
+    what,
+    'user and assistant in turn, after a system message or none,',
+    `${dialogue[misplaced]?.role} for message ${misplaced + checked.length - dialogue.length}`,
+  );
+}
+
 /** Reads each field once, because a getter may return something else the second time. */
-function checkMessage(message: unknown, i: number): CheckedMessage {
+function checkMessage(what: string, message: unknown, i: number): CheckedMessage {
   const { role, content } = fieldsOf(message);
   if (role === 'system' || role === 'user' || role === 'assistant')
     return { role, parts: questionOf(content, {}).parts };
   const expected = `{ role: 'system', 'user' or 'assistant', content } for message ${i}`;
-  throw invalidOption('open', expected, received(role ?? message));
+  throw invalidOption(what, expected, received(role ?? message));
 }
 
 function fieldsOf(message: unknown): { role?: unknown; content?: unknown } {

@@ -56,6 +56,8 @@ export interface TurnStats {
 
 export interface TurnOptions extends AskOptions {
   readonly history: History;
+  /** Called after the prefill, with the number of rows of the whole prompt, and how many of them were in the cache before. */
+  readonly onPrefilled?: ((rows: { readonly prompt: number; readonly cached: number }) => void) | undefined;
 }
 
 /** A question with its media, numbered in order: those of the options first, then those among its parts. */
@@ -78,6 +80,8 @@ interface Progress {
   /** The turns including this question, and their rendered text. */
   turns: readonly Turn[];
   text: string;
+  /** Rows in the cache before the prefill, and those that it added. */
+  cached: number;
   promptRows: number;
   activePrefill: number;
 }
@@ -95,7 +99,7 @@ export async function* runTurn(
   const before = pointAt(conversation);
   const progress: Progress = {
     ...{ media: new Map(), view: undefined, scores: undefined, before, anchor: before },
-    ...{ turns: [], text: '', promptRows: 0, activePrefill: 0 },
+    ...{ turns: [], text: '', cached: 0, promptRows: 0, activePrefill: 0 },
   };
   let failed = true;
   let answerText = '';
@@ -111,6 +115,8 @@ export async function* runTurn(
   };
   try {
     await prepare(context, system, question, progress);
+    const prompt = progress.cached + progress.promptRows;
+    options.onPrefilled?.({ prompt, cached: progress.cached });
     const pieces = answer(context, progress, options);
     // If the consumer leaves the loop early, only `finally` runs, which keeps the text so far.
     try {
@@ -204,6 +210,7 @@ async function prepare(
     }),
   );
   progress.scores = scores;
+  progress.cached = before.length;
   progress.promptRows = lengthOf(conversation) - before.length;
   progress.activePrefill = mean(conversation.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>

@@ -1,0 +1,42 @@
+// Counts the tokens of a request from the sizes of its pictures, without the vision tower.
+
+import { MARKER, planeTokens, tokensOf } from '../models/media';
+import type { VisionLanguageModel } from '../models/model';
+import { pacer } from '../models/pacer';
+import { startConversation } from '../session/conversation';
+import { rowsAround } from '../session/decoder_rows';
+import { openHistory } from '../session/history';
+import { prepareMedia } from '../session/media';
+import { turnPrompt } from '../session/prompt';
+import { turnsWith } from '../session/turn';
+import { budget } from '../sparsity/top_k';
+import type { CheckedRequest } from './request';
+import type { TokenCounts } from './types';
+
+/** @throws SparseVilaError as `Session.ask` */
+export async function countTokens(
+  model: VisionLanguageModel,
+  { history, question, method, pruned }: CheckedRequest,
+  signal: AbortSignal | undefined,
+): Promise<TokenCounts> {
+  const conversation = startConversation(model.decoder.cache('bf16'));
+  const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
+  const context = { model, method, conversation, times, signal, pace: pacer(signal) };
+  if (history.length > 0) await openHistory(context, undefined, history);
+  const first = conversation.media.length;
+  const own = await prepareMedia(context, question.media);
+  const media = [...conversation.media.map(({ prepared }) => prepared), ...own];
+  const layoutText = (medium: number): string => media[medium]?.layout.text ?? MARKER;
+  const turns = turnsWith(conversation.script, undefined, question, first);
+  const prompt = turnPrompt({ model, conversation, layoutText }, turns);
+  const ids = prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length);
+  const runs = media.flatMap(({ layout }) => layout.runs);
+  const planes = media.flatMap(({ layout }) =>
+    layout.grids.flatMap((grid) => new Array(grid.t).fill(planeTokens(grid))),
+  );
+  return {
+    text: runs.reduce((sum, run) => sum + rowsAround(model, run), ids),
+    visualSeen: media.reduce((sum, { layout }) => sum + tokensOf(layout), 0),
+    visualKept: planes.reduce((sum, tokens: number) => sum + budget(tokens, pruned), 0),
+  };
+}

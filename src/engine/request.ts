@@ -1,0 +1,92 @@
+// A request checked and taken apart: its messages, its method, and the options of its answer.
+
+import { received, SparseVilaError } from '../errors';
+import type { VisionLanguageModel } from '../models/model';
+import { checkSystem } from '../models/transcript';
+import { ANYTHING, type Checks, checkOptions, invalidOption, NAME } from '../options';
+import { type CheckedMessage, checkDialogue } from '../session/history';
+import { type AskOptions, checkAskOptions, checkSessionOptions, samplingOf } from '../session/options';
+import type { Question } from '../session/turn';
+import { dense } from '../sparsity/dense';
+import type { SparsityMethod } from '../sparsity/method';
+import { METHODS } from '../sparsity/methods';
+import { SPARSE_VILA_PRESETS } from '../sparsity/sparse_vila';
+import { createSampler } from '../text/sampling';
+import type { EngineRequest, SparsityRequest } from './types';
+
+export interface CheckedRequest {
+  /** The messages before the question. */
+  readonly history: readonly CheckedMessage[];
+  readonly question: Question;
+  /** The method with validation around it. */
+  readonly method: SparsityMethod;
+  /** A text that is equal for requests whose methods are equal. */
+  readonly methodKey: string;
+  /** Share of the visual tokens that the method drops after the tower. */
+  readonly pruned: number;
+  readonly ask: AskOptions;
+}
+
+const REQUEST = Object.fromEntries(
+  [
+    ...['messages', 'sparsity', 'maxTokens', 'stop', 'logprobs', 'logitBias', 'format'],
+    ...['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'],
+  ].map((name) => [name, ANYTHING]),
+) as Checks<EngineRequest>;
+
+const SPARSITY: Checks<SparsityRequest> = {
+  method: { ...NAME, required: true },
+  ...{ prefillSparsity: ANYTHING, decodeSparsity: ANYTHING, positions: ANYTHING, seed: ANYTHING },
+};
+
+/**
+ * The method that a request names; ratios that it does not give are those of SparseVILA's preset for images.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`
+ */
+export function requestedMethod(
+  sparsity: SparsityRequest | undefined,
+): Pick<CheckedRequest, 'method' | 'methodKey' | 'pruned'> {
+  if (sparsity === undefined) return { method: dense(), methodKey: 'dense', pruned: 0 };
+  const { method: name, ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
+  const entry = METHODS.find((row) => row.name === name);
+  if (entry === undefined)
+    throw invalidOption('sparsity', `one of ${METHODS.map((row) => row.name).join(', ')} for method`, received(name));
+  const all = { ...SPARSE_VILA_PRESETS.image, ...ratios };
+  const method = entry.create(all);
+  return {
+    method,
+    methodKey: JSON.stringify([name, all]),
+    pruned: method.prune === undefined ? 0 : all.prefillSparsity,
+  };
+}
+
+/**
+ * Checks a request and copies what it holds.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`, `ERR_QUESTION`, `ERR_METHOD`
+ */
+export function checkRequest(
+  model: VisionLanguageModel,
+  request: EngineRequest,
+  byDefault: SparsityRequest | undefined,
+): CheckedRequest {
+  const { messages, sparsity, ...answer } = checkOptions('run', request, REQUEST);
+  const dialogue = checkDialogue('run', messages);
+  const last = dialogue.at(-1);
+  if (last?.role !== 'user')
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `run: expected messages that end with a question of the user, received ${last === undefined ? 'none' : `one that ends with ${last.role}`}.`,
+    );
+  const [first] = dialogue;
+  if (first?.role === 'system') checkSystem(model, first.parts.join(''));
+  const { method, methodKey, pruned } = requestedMethod(sparsity ?? byDefault);
+  const { checked } = checkSessionOptions({ method }, model.decoder.config);
+  const ask = checkAskOptions(answer as AskOptions);
+  createSampler(samplingOf(ask), model.sampling);
+  const { parts } = last;
+  return {
+    history: dialogue.slice(0, -1),
+    question: { parts, media: parts.filter((part) => typeof part !== 'string') },
+    ...{ method: checked, methodKey, pruned, ask },
+  };
+}
