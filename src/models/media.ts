@@ -8,11 +8,19 @@ import type { ImageInput, RgbImage } from '../image/decode';
 /** Stands for one run of visual rows in a layout's text; the model's own marker token replaces it. */
 export const MARKER = '\uFFFC';
 
-/** The frames of a video, already sampled, in order. */
-export interface VideoInput {
-  readonly frames: readonly ImageInput[];
-  /** Frames per second of the list. Used by models whose positions count seconds; absent: their processor's default. */
+/** What is known of the times of a video's frames. Used by models that read times as text or whose positions count seconds. */
+export interface FrameTimes {
+  /** Frames per second of the list; absent: that of `times`, or 24, as in transformers. */
   readonly fps?: number;
+  /** The time of each frame in seconds, ascending; absent: the first frame at 0, and `fps` frames per second. */
+  readonly times?: readonly number[];
+  /** Seconds of the whole video; absent: the time of the last frame. */
+  readonly duration?: number;
+}
+
+/** The frames of a video, already sampled, in order. */
+export interface VideoInput extends FrameTimes {
+  readonly frames: readonly ImageInput[];
 }
 
 export type MediaInput =
@@ -20,11 +28,9 @@ export type MediaInput =
   | { readonly kind: 'video'; readonly video: VideoInput };
 
 /** The sizes from which a layout is made. Width and height are those of one frame, in pixels. */
-export interface MediumSize extends Size {
+export interface MediumSize extends Size, FrameTimes {
   readonly kind: 'image' | 'video';
   readonly frames: number;
-  /** The rate of a video, if given. */
-  readonly fps?: number;
 }
 
 /** One canvas that the tower sees. */
@@ -110,4 +116,18 @@ export function planeTokens({ h, w }: Pick<Grid, 'h' | 'w'>): number {
 /** The number of tokens of a medium before pruning. */
 export function tokensOf({ grids }: Pick<MediumLayout, 'grids'>): number {
   return grids.reduce((sum, { t, h, w }) => sum + t * h * w, 0);
+}
+
+/** Frames per second of a video of unknown rate, as in transformers. */
+const DEFAULT_FPS = 24;
+
+/** The time of each frame in seconds. */
+export function timesOf({ frames, fps = DEFAULT_FPS, times }: MediumSize): readonly number[] {
+  return times ?? Array.from({ length: frames }, (_, frame) => frame / fps);
+}
+
+/** Frames per second. */
+export function rateOf({ fps, times = [] }: FrameTimes): number {
+  const span = (times.at(-1) ?? 0) - (times[0] ?? 0);
+  return fps ?? (span > 0 ? (times.length - 1) / span : DEFAULT_FPS);
 }

@@ -31,14 +31,14 @@ async function prepareMedium(
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
   const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
-  const { fps = undefined } = medium.kind === 'video' ? medium.video : {};
+  const { frames: _, ...timing } = medium.kind === 'video' ? medium.video : { frames };
   const canvases: RgbImage[] = [];
   let layout: MediumLayout | undefined;
   let size: MediumSize | undefined;
   for (const [i, frame] of frames.entries()) {
     await withImage(frame, options, (image) => {
       const { width, height } = image;
-      size ??= { kind: medium.kind, width, height, frames: frames.length, ...(fps !== undefined && { fps }) };
+      size ??= { kind: medium.kind, width, height, frames: frames.length, ...timing };
       if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
       layout ??= plan.layout(size, turn);
       // The tiles of a picture share their first steps.

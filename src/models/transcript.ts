@@ -65,12 +65,12 @@ export function transcript(
 const MARKUP = new WeakMap<object, readonly string[]>();
 
 /** Whether a text spells the marker or a special token. */
-function spellsMarkup({ tokenizer, marker }: Renderer, text: string): boolean {
+function spellsMarkup({ tokenizer, marker, videoPlaceholder = MARKER }: Renderer, text: string): boolean {
   let markup = MARKUP.get(tokenizer);
   if (markup === undefined) {
     const ids = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id));
     const spelled = ids.map((id) => tokenizer.decode([id], { skipSpecial: false })).filter((token) => token !== '');
-    markup = [marker.text, MARKER, ...spelled];
+    markup = [marker.text, videoPlaceholder, MARKER, ...spelled];
     MARKUP.set(tokenizer, markup);
   }
   return markup.some((token) => text.includes(token));
@@ -91,7 +91,8 @@ function messageOf(renderer: Renderer, { role, parts }: Turn, enclose: (text: st
   if ((hasMedia || template.takes === 'parts') && printsImages(template, marker.text)) {
     const content = own.map((part): ContentPart => {
       if (typeof part === 'string') return { type: 'text', text: enclose(part) };
-      return { type: videoPlaceholder === undefined ? 'image' : (part.kind ?? 'image') };
+      if (videoPlaceholder === undefined || part.kind !== 'video') return { type: 'image' };
+      return printsVideos(template, videoPlaceholder) ? { type: 'video' } : { type: 'text', text: videoPlaceholder };
     });
     return { role, content };
   }
@@ -142,6 +143,18 @@ function tryParts(template: ChatTemplate, marker: string): boolean {
     if (error instanceof SparseVilaError && error.code === 'ERR_TEMPLATE_INVALID') return false;
     throw error;
   }
+}
+
+const PRINTS_VIDEOS = new WeakMap<ChatTemplate, boolean>();
+
+/** Whether a template prints the placeholder for a video part. The templates published with SmolVLM2 print nothing, and receive it as text. */
+function printsVideos(template: ChatTemplate, placeholder: string): boolean {
+  const known = PRINTS_VIDEOS.get(template);
+  if (known !== undefined) return known;
+  const content: ContentPart[] = [{ type: 'video' }, { type: 'text', text: 'sparsevila-words' }];
+  const prints = template.render([{ role: 'user', content }], { addGenerationPrompt: true }).includes(placeholder);
+  PRINTS_VIDEOS.set(template, prints);
+  return prints;
 }
 
 /** The config's image token is not the one that the template prints: pictures would lie at the wrong places. */

@@ -7,12 +7,10 @@ import type { MediaInput, VideoInput } from '../models/media';
 import type { KvType } from '../ops/kv_cache';
 import {
   ANYTHING,
-  type Check,
   type Checks,
   COUNT,
   checkOptions,
   integer,
-  invalidOption,
   listOf,
   NAME,
   OBJECT,
@@ -25,6 +23,7 @@ import { dense } from '../sparsity/dense';
 import type { SparsityMethod } from '../sparsity/method';
 import type { SamplingOptions } from '../text/sampling';
 import { dropStarts } from './drop';
+import { copyOfVideo, VIDEO } from './videos';
 
 /** What of a turn stays in the cache for the next one: 'keep', its text and media; 'forget', only its media. */
 export type History = 'keep' | 'forget';
@@ -61,15 +60,6 @@ export interface AskOptions extends SamplingOptions {
 
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
 const HISTORY = oneOf('keep', 'forget');
-
-const VIDEO: Check = {
-  expected: 'an object whose frames are a list of images, and whose fps, where given, is a number above 0',
-  accepts: (value) => {
-    if (!OBJECT.accepts(value)) return false;
-    const { frames, fps = 1 } = value as VideoInput;
-    return Array.isArray(frames) && frames.length > 0 && Number.isFinite(fps) && fps > 0;
-  },
-};
 
 /** The names of the sampling options. The sampler checks their values, together with the checkpoint's defaults. */
 const SAMPLING = Object.fromEntries(SAMPLING_KEYS.map((key) => [key, ANYTHING])) as Checks<SamplingOptions>;
@@ -119,21 +109,9 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
 /** Checks and copies the options of a question. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkAskOptions(options: AskOptions | undefined): AskOptions {
   const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
-  const videoCopies = videos && Array.from(videos, copyOf);
+  const videoCopies = videos && Array.from(videos, copyOfVideo);
   const lists = { ...(images && { images: Array.from(images) }), ...(videoCopies && { videos: videoCopies }) };
   return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
-}
-
-/** A copy of a video, which neither a getter nor a later change of the caller's list can affect. @throws SparseVilaError `ERR_OPTION_INVALID` */
-function copyOf(video: VideoInput): VideoInput {
-  try {
-    const { frames, fps } = video;
-    const copy = { frames: Array.from(frames), ...(fps !== undefined && { fps }) };
-    if (VIDEO.accepts(copy)) return copy;
-  } catch {
-    // A getter threw, or returned something else than a list this time.
-  }
-  throw invalidOption('ask', `${VIDEO.expected} for each video`, 'one whose frames change');
 }
 
 const PARTS = 'a text, { kind: "image", image } or { kind: "video", video }';
@@ -144,7 +122,7 @@ function partOf(value: unknown): Part | undefined {
   if (!OBJECT.accepts(value)) return undefined;
   const { kind, image, video } = value as { kind?: unknown; image?: unknown; video?: unknown };
   if (kind === 'image' && image !== undefined) return { kind, image: image as ImageInput };
-  return kind === 'video' && VIDEO.accepts(video) ? { kind, video: copyOf(video as VideoInput) } : undefined;
+  return kind === 'video' && VIDEO.accepts(video) ? { kind, video: copyOfVideo(video as VideoInput) } : undefined;
 }
 
 /** Copies of the parts of a question or message; undefined if it is neither text nor a list of parts. */

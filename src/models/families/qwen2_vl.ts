@@ -7,7 +7,7 @@ import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
-import type { MediumSize } from '../media';
+import { type MediumSize, rateOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
@@ -49,8 +49,6 @@ const PROCESSOR = {
   called: 'Qwen2VLImageProcessor or Qwen2VLVideoProcessor',
 };
 
-/** Frames per second of a video without a rate, as in transformers. */
-const DEFAULT_FPS = 24;
 const ACTIVATIONS = { ...TOWER_ACTIVATIONS, silu: 'silu', swish: 'silu' } as const;
 const NORM_EPS = 1e-6;
 const ROPE_THETA = 1e4;
@@ -140,7 +138,7 @@ function merger({ hiddenSize: e, norm }: TowerConfig, width: number, d: number):
 }
 
 /** Qwen2.5 counts seconds: the distance of positions between planes, whose frames are `frames / fps` seconds apart, rounded to f32 as in torch. */
-function planeStep({ kind, fps = DEFAULT_FPS }: MediumSize, { frames }: QwenShape, perSecond: number | undefined) {
-  if (kind === 'image' || perSecond === undefined) return {};
-  return { planeStep: Math.fround(perSecond * Math.fround(frames / fps)) };
+function planeStep(size: MediumSize, { frames }: QwenShape, perSecond: number | undefined) {
+  if (size.kind === 'image' || perSecond === undefined) return {};
+  return { planeStep: Math.fround(perSecond * Math.fround(frames / rateOf(size))) };
 }

@@ -7,7 +7,7 @@ import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
-import { MARKER, type MediumLayout, type MediumSize } from '../media';
+import { MARKER, type MediumLayout, type MediumSize, timesOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
@@ -46,8 +46,6 @@ const PROCESSOR = {
   called: 'Qwen2VLImageProcessor or Qwen3VLVideoProcessor',
 };
 
-/** Frames per second of a video of unknown rate, as transformers has it. */
-const DEFAULT_FPS = 24;
 const NORM_EPS = 1e-6;
 const ROPE_THETA = 1e4;
 
@@ -132,9 +130,9 @@ function videoLayout(size: MediumSize, shape: QwenShape, resize: QwenResize): Me
   const { patch, frames: span, merge } = shape;
   const to = smartResizeVideo(size, size.frames, { factor: patch * merge, span }, resize.limits);
   const layout = qwenLayout(size, shape, resize, to);
-  const { fps = DEFAULT_FPS } = size;
   const { t, h, w } = layout.grids[0] as (typeof layout.grids)[0];
-  const timeOf = (frame: number): number => Math.min(frame, size.frames - 1) / fps;
+  const times = timesOf(size);
+  const timeOf = (frame: number): number => times[Math.min(frame, size.frames - 1)] as number;
   const planes = Array.from({ length: t }, (_, plane) => (timeOf(plane * span) + timeOf((plane + 1) * span - 1)) / 2);
   return {
     ...layout,

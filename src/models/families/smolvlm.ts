@@ -1,36 +1,42 @@
 // SmolVLM2 and Idefics3 (`smolvlm`, `idefics3`): SigLIP, blocks of patches through one matrix, a Llama decoder; tiles row by row, each
-// named in the prompt, and the whole picture last.
-// Source: transformers 5.24 `modeling_smolvlm.py`, `processing_smolvlm.py`, `image_processing_pil_smolvlm.py`, and the same of Idefics3.
+// named in the prompt, and the whole picture last. SmolVLM2 takes videos: each frame is one tile, with its time as text.
+// Source: transformers 5.24 `modeling_smolvlm.py`, `processing_smolvlm.py`, `image_processing_pil_smolvlm.py`, `video_processing_smolvlm.py`, and
+// the same of Idefics3.
 
 import type { Draw } from '../../image/canvas';
 import { cellsOfRegion, type Region, type Size, wholePicture } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import { type ConfigReader, configReader, type Json } from '../../json';
+import { numberWords } from '../../text/number_words';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
-import { type Canvas, MARKER, type MediumLayout } from '../media';
+import { type Canvas, type Grid, MARKER, type MediumLayout, type MediumSize, timesOf } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import { squarePatches } from '../patches';
 import type { Plan } from '../plan';
-import { parseFilter, parseNormalization } from '../preprocessor';
+import { parseFilter, parseNormalization, requireSamePixels } from '../preprocessor';
 import { blockRows, joinMaps } from '../row_maps';
 import { MOST_TILES, type TileGrid } from '../tile_choice';
 import { siglipTower, type TowerShape } from '../tower_config';
 
 export const smolvlm: Adapter = { types: ['smolvlm', 'idefics3'], plan };
 
-function plan({ folder, root, part, text, images: given }: CheckpointFiles): Plan {
+function plan(files: CheckpointFiles): Plan {
+  const { folder, root, part, text } = files;
   const tower = visionTower(part('vision_config', VISION));
   const { decoder, config: textConfig } = text({ model_type: 'llama' });
-  const images = configReader({ ...IMAGES, ...withoutNulls(given.json) }, given.file);
+  const images = settingsOf(files.images);
+  const family = root.string('model_type');
   const block = root.size('scale_factor', 2);
   const [e, d, cells] = [tower.hiddenSize, decoder.hiddenSize, Math.floor(tower.imageSize / tower.patchSize)];
   if (cells % block !== 0) throw root.wrong('scale_factor', `a divisor of the ${cells} patches per side`);
   const shape = { ...splitting(images, tower.imageSize), patch: tower.patchSize, block };
+  const frames =
+    family === 'smolvlm' ? { ...shape, ...frameSplitting(settingsOf(files.videos), images, tower) } : shape;
   const source = { folder, prefix: '' };
   return {
     folder,
-    family: root.string('model_type'),
+    family,
     decoder,
     tower: { ...tower, depth: tower.layers },
     projector: [
@@ -49,8 +55,9 @@ function plan({ folder, root, part, text, images: given }: CheckpointFiles): Pla
     root,
     text: { folder, config: textConfig },
     marker: { id: root.number('image_token_id', 128257) },
-    videos: false,
-    layout: (size) => layout(size, shape),
+    videos: family === 'smolvlm',
+    videoPlaceholder: '<video>',
+    layout: (size) => (size.kind === 'video' ? film(size, frames) : layout(size, shape)),
   };
 }
 
@@ -75,8 +82,10 @@ const IMAGES: Json = {
   ...{ image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] },
 };
 
-function withoutNulls(json: Json): Json {
-  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+/** The settings of a processor over the defaults of its class. */
+function settingsOf({ json, file }: ConfigReader): ConfigReader {
+  const given = Object.entries(json).filter(([, value]) => value !== null);
+  return configReader({ ...IMAGES, ...Object.fromEntries(given) }, file);
 }
 
 /** The splitting of a picture; lengths are pixels. */
@@ -91,9 +100,9 @@ interface Splitting {
 
 /** Reads the processor's settings. @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a step that is turned off, `ERR_CONFIG_INVALID` */
 function splitting(images: ConfigReader, imageSize: number): Splitting {
-  const type = 'image_processor_type';
-  if (images.has(type) && !/^(Idefics3|SmolVLM)ImageProcessor(Fast|Pil)?$/.test(images.string(type)))
-    throw images.unsupported(type, 'Idefics3ImageProcessor or SmolVLMImageProcessor');
+  for (const type of ['image_processor_type', 'video_processor_type'])
+    if (images.has(type) && !/^(Idefics3|SmolVLM)(Image|Video)Processor(Fast|Pil)?$/.test(images.string(type)))
+      throw images.unsupported(type, 'Idefics3ImageProcessor, SmolVLMImageProcessor or SmolVLMVideoProcessor');
   for (const key of ['do_resize', 'do_rescale', 'do_normalize'])
     if (!images.boolean(key, true)) throw images.unsupported(key, 'true');
   const edgeOf = (key: string): number => {
@@ -108,6 +117,12 @@ function splitting(images: ConfigReader, imageSize: number): Splitting {
   if (isSplit && Math.ceil(Math.min(longest, MAX_SIDE) / side) ** 2 > MOST_TILES)
     throw images.wrong('size', `at most ${MOST_TILES} tiles of ${side} pixels`);
   return { longest, side, isSplit, filter: parseFilter(images) };
+}
+
+/** How frames are shown: each as one tile. @throws as `splitting`, and for other pixels than those of pictures */
+function frameSplitting(videos: ConfigReader, images: ConfigReader, { imageSize }: TowerShape): Splitting {
+  requireSamePixels(images, videos);
+  return splitting(configReader({ ...videos.json, do_image_splitting: false }, videos.file), imageSize);
 }
 
 /** Maximum side of a resized picture. */
@@ -140,16 +155,15 @@ function gridOf({ width, height }: Size, side: number): TileGrid {
   return { cols: tiles(Math.trunc(rows * side * ratio)), rows };
 }
 
-const FAKE = '<fake_token_around_image>';
-
 interface Shape extends Splitting {
   readonly patch: number;
   readonly block: number;
 }
 
-function layout(picture: Size, { longest, side, isSplit, filter, patch, block }: Shape): MediumLayout {
+function layout(picture: Size, shape: Shape): MediumLayout {
+  const { longest, side, isSplit } = shape;
   const square = { width: side, height: side };
-  const resize = (to: Size): Draw => ({ step: 'resize', to, filter });
+  const resize = (to: Size): Draw => ({ step: 'resize', to, filter: shape.filter });
   const to = withLongestEdge(picture, longest);
   const { cols, rows } = isSplit ? gridOf(to, side) : { cols: 1, rows: 1 };
   const isOne = cols * rows === 1;
@@ -167,11 +181,58 @@ function layout(picture: Size, { longest, side, isSplit, filter, patch, block }:
   const tags = tiles.map(({ col, row }) => {
     return `${FAKE}<row_${row + 1}_col_${col + 1}>${MARKER}${col + 1 === cols ? '\n' : ''}`;
   });
+  return {
+    ...squares(canvases, regions, shape),
+    kind: 'image',
+    text: `${tags.join('')}${isOne ? '' : '\n'}${WHOLE}`,
+  };
+}
+
+const FAKE = '<fake_token_around_image>';
+/** The text of a picture or frame that is one tile. */
+const WHOLE = `${FAKE}<global-img>${MARKER}${FAKE}`;
+
+/** Each frame as one tile, with its time before it. */
+function film(size: MediumSize, shape: Shape): MediumLayout {
+  const times = timesOf(size);
+  const [steps] = layout(size, shape).canvases.map((canvas) => canvas.steps);
+  const canvases = times.map((_, frame) => ({ frame, steps: steps ?? [] }));
+  const { grids, runs, ...rest } = squares(
+    canvases,
+    canvases.map(() => wholePicture(size)),
+    shape,
+  );
+  const { duration = times.at(-1) ?? 0 } = size;
+  const opening = `You are provided the following series of ${numberWords(size.frames)} frames from a ${clock(duration)} [H:MM:SS] video.\n`;
+  return {
+    ...{ ...rest, kind: 'video' },
+    grids: [{ ...(grids[0] as Grid), t: size.frames, frames: canvases.map(({ frame }) => frame) }],
+    runs: runs.map((run) => ({ ...run, grid: 0 })),
+    text: `${opening}${times.map((time) => `\nFrame from ${minutes(time)}:${WHOLE}`).join('')}\n\n`,
+  };
+}
+
+const twoDigits = (n: number): string => String(n).padStart(2, '0');
+const minutes = (time: number): string => `${twoDigits(Math.floor(time / 60))}:${twoDigits(Math.floor(time % 60))}`;
+
+/** Python's `str(timedelta(seconds=int(duration)))`: `0:01:05`, `1 day, 0:00:00`. */
+function clock(duration: number): string {
+  const days = Math.floor(duration / 86400);
+  const within = Math.floor(duration % 86400);
+  const hours = `${Math.floor(within / 3600)}:${twoDigits(Math.floor(within / 60) % 60)}:${twoDigits(within % 60)}`;
+  return days === 0 ? hours : `${days} day${days === 1 ? '' : 's'}, ${hours}`;
+}
+
+/** Square canvases, each with a grid and a run; `regions` are the parts of the picture that they show. */
+function squares(
+  canvases: readonly Canvas[],
+  regions: readonly Region[],
+  { side, patch, block }: Shape,
+): Pick<MediumLayout, 'canvases' | 'patches' | 'merge' | 'grids' | 'runs'> {
   const cells = Math.floor(side / patch);
   const [across, tokens] = [cells / block, (cells / block) ** 2];
   const blocks = blockRows(cells, cells, block);
   return {
-    kind: 'image',
     canvases,
     patches: squarePatches(canvases.length, cells, patch),
     merge: joinMaps(
@@ -182,6 +243,5 @@ function layout(picture: Size, { longest, side, isSplit, filter, patch, block }:
       return { t: 1, h: across, w: across, frames: [0], cells: cellsOfRegion(region, { size: side, patch, block }) };
     }),
     runs: regions.map((_, grid) => ({ grid, from: grid * tokens, to: (grid + 1) * tokens })),
-    text: `${tags.join('')}${isOne ? '' : '\n'}${FAKE}<global-img>${MARKER}${FAKE}`,
   };
 }
