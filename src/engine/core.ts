@@ -1,54 +1,100 @@
-// Answers requests with a loaded model, in the thread that calls it.
+// The engine in the thread of its model: admits requests, answers them side by side, and counts.
 
-import { SparseVilaError } from '../errors';
-import { tokensOf } from '../models/media';
+import { coded, SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
-import { pacer } from '../models/pacer';
-import { startConversation } from '../session/conversation';
-import { openHistory } from '../session/history';
-import { runTurn, type TurnStats } from '../session/turn';
-import type { CheckedRequest } from './request';
-import type { EngineEvent, PromptTokens } from './types';
+import { answerRequest } from './answer';
+import { countTokens } from './count';
+import { queue } from './queue';
+import { checkRequest } from './request';
+import { scheduler } from './scheduler';
+import type { EngineEvent, EngineModel, EngineOptions, EngineRequest, EngineStats, TokenCounts } from './types';
 
-/** Answers one request. @throws SparseVilaError as `Session.ask`; `signal.reason` */
-export async function* answerRequest(
-  model: VisionLanguageModel,
-  { history, question, method, ask }: CheckedRequest,
-  { kv, contextLength, queued }: { kv: 'bf16' | 'f32'; contextLength: number; queued: number },
-  signal: AbortSignal | undefined,
-): AsyncGenerator<EngineEvent> {
-  const conversation = startConversation(model.decoder.cache(kv, contextLength));
-  const begin = performance.now();
-  let first = 0;
-  let tokens: PromptTokens | undefined;
-  let stats: TurnStats | undefined;
-  const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-  const context = { model, method, conversation, times, signal, pace: pacer(signal) };
-  const onPrefilled = ({ prompt, cached }: { prompt: number; cached: number }): void => {
-    const visualSeen = conversation.media.reduce((sum, { prepared }) => sum + tokensOf(prepared.layout), 0);
-    tokens = { prompt, cached, visualSeen, visualKept: conversation.places.length };
+export interface Core {
+  readonly model: EngineModel;
+  /** Answers a request; the last event is its end. Never waits for `onEvent`. @throws SparseVilaError as `Engine.run`; `signal.reason` */
+  answer(request: EngineRequest, signal: AbortSignal, onEvent: (event: EngineEvent) => void): Promise<void>;
+  count(request: Pick<EngineRequest, 'messages' | 'sparsity'>, signal: AbortSignal): Promise<TokenCounts>;
+  stats(): EngineStats;
+  /** Waits until all requests have ended, and frees the model. */
+  close(): Promise<void>;
+}
+
+const DEFAULT_CONTEXT = 32768;
+
+export function openCore(name: string, model: VisionLanguageModel, options: EngineOptions): Core {
+  const { kv = 'bf16', maxRunning = 16, maxWaiting = 64, sparsity } = options;
+  const { maxPositions, vocabSize } = model.decoder.config;
+  const contextLength = Math.min(options.contextLength ?? DEFAULT_CONTEXT, maxPositions);
+  const seats = scheduler(model);
+  const places = queue({ maxRunning, maxWaiting });
+  const totals = {
+    requests: 0,
+    answered: 0,
+    failed: 0,
+    aborted: 0,
+    promptTokens: 0,
+    cachedTokens: 0,
+    generatedTokens: 0,
   };
-  try {
-    if (history.length > 0) await openHistory(context, undefined, history);
-    const options = { ...ask, signal, history: 'keep' as const, onPrefilled };
-    const pieces = runTurn(context, undefined, question, options as Parameters<typeof runTurn>[3], (done) => {
-      stats = done;
-    });
-    for await (const text of pieces) {
-      if (first === 0) {
-        first = performance.now() - begin + queued;
-        yield { type: 'begin', tokens: tokens as PromptTokens };
+
+  const answerIn = async (
+    request: EngineRequest,
+    signal: AbortSignal,
+    onEvent: (event: EngineEvent) => void,
+  ): Promise<void> => {
+    const checked = checkRequest(model, request, sparsity);
+    const since = performance.now();
+    const release = await places.enter(signal);
+    try {
+      const context = { seat: seats.seat(signal), kv, contextLength, signal, since };
+      for await (const event of answerRequest(checked, context)) {
+        if (event.type === 'end') {
+          totals.promptTokens += event.usage.prompt;
+          totals.cachedTokens += event.usage.cached;
+          totals.generatedTokens += event.usage.generated;
+        }
+        onEvent(event);
       }
-      yield { type: 'text', text };
+    } finally {
+      release();
     }
-    if (first === 0) yield { type: 'begin', tokens: tokens as PromptTokens };
-    if (stats === undefined) throw new SparseVilaError('ERR_INTERNAL', 'A turn ended without statistics.');
-    const { generated, visualRetrieved } = stats.tokens;
-    const { perToken: _, ...stages } = stats.ms;
-    const total = performance.now() - begin + queued;
-    const usage = { ...(tokens as PromptTokens), generated, visualRetrieved };
-    yield { type: 'end', finish: stats.finish, usage, ms: { ...stages, queue: queued, first: first || total, total } };
-  } finally {
-    conversation.cache.dispose();
-  }
+  };
+
+  return {
+    model: {
+      ...{ name, path: model.path, family: model.family, contextLength, vocabSize },
+      ...{ maxNewTokens: model.maxNewTokens, videos: model.plan.videos },
+    },
+    async answer(request, signal, onEvent) {
+      totals.requests++;
+      try {
+        await answerIn(request, signal, onEvent);
+        totals.answered++;
+      } catch (error) {
+        if (signal.aborted) totals.aborted++;
+        else totals.failed++;
+        throw coded(error, signal);
+      }
+    },
+    async count(request, signal) {
+      try {
+        return await countTokens(model, checkRequest(model, request, sparsity), signal);
+      } catch (error) {
+        throw coded(error, signal);
+      }
+    },
+    stats: () => ({
+      ...{ running: places.running, waiting: places.waiting, total: { ...totals } },
+      ...{ kvBytes: 0, cachedBytes: 0, cachedPrefixes: 0, cachedPictures: 0 },
+    }),
+    async close() {
+      await places.idle();
+      model.dispose();
+    },
+  };
+}
+
+/** The error of a closed engine. */
+export function closedError(name: string): SparseVilaError {
+  return new SparseVilaError('ERR_DISPOSED', `The engine of ${name} has been closed. Open it again.`);
 }
