@@ -59,7 +59,17 @@ export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Mark } from './session/conversation';
-export type { Answer, AskOptions, ChatMessage, Part, Session, SessionOptions, TurnStats } from './session/session';
+export type {
+  Answer,
+  AskOptions,
+  ChatMessage,
+  FinishReason,
+  Part,
+  Piece,
+  Session,
+  SessionOptions,
+  TurnStats,
+} from './session/session';
 export type { StageTimes } from './session/times';
 export { compose } from './sparsity/compose';
 export { dense } from './sparsity/dense';
@@ -91,6 +101,7 @@ export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';
 export { type VScanOptions, vScan } from './sparsity/v_scan';
 export { type VisionZipOptions, visionZip } from './sparsity/vision_zip';
+export type { RankedToken, TokenLogprob } from './text/logprobs';
 export type { SamplingOptions } from './text/sampling';
 export type { ChatTemplate } from './text/template';
 export type { Tokenizer } from './text/tokenizer';

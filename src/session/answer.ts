@@ -1,6 +1,7 @@
 // An answer that can be read any number of times: the question is asked when it is first read, and its result is stored.
 
 import { whenDropped } from './dropped';
+import type { Piece } from './generate';
 import type { TurnStats } from './turn';
 
 /**
@@ -11,6 +12,8 @@ import type { TurnStats } from './turn';
  * its end: return it in an object or a list to have it streamed.
  */
 export interface Answer extends AsyncIterable<string>, PromiseLike<string> {
+  /** The answer in pieces with their tokens, for a question with `logprobs`; may be read beside the text. */
+  pieces(): AsyncIterable<Piece>;
   /** The whole text of the answer. */
   text(): Promise<string>;
   /** The statistics of the turn; undefined until the answer is complete. */
@@ -19,7 +22,7 @@ export interface Answer extends AsyncIterable<string>, PromiseLike<string> {
 
 /** A turn that is running or over. `next` produces another piece, or sets `end`. */
 export interface Reading {
-  readonly pieces: readonly string[];
+  readonly pieces: readonly Piece[];
   readonly end: { readonly error?: unknown } | undefined;
   readonly stats: TurnStats | undefined;
   readonly isRunning: boolean;
@@ -29,13 +32,13 @@ export interface Reading {
 }
 
 /** @param begin starts the turn; if it throws, the answer stays unread and can be read again */
-export function readingOf(begin: (done: (stats: TurnStats) => void) => AsyncGenerator<string>): Reading {
-  const pieces: string[] = [];
-  let turn: AsyncGenerator<string> | undefined;
+export function readingOf(begin: (done: (stats: TurnStats) => void) => AsyncGenerator<Piece>): Reading {
+  const pieces: Piece[] = [];
+  let turn: AsyncGenerator<Piece> | undefined;
   let end: Reading['end'];
   let stats: TurnStats | undefined;
   let pending: Promise<void> | undefined;
-  const advance = async (running: AsyncGenerator<string>): Promise<void> => {
+  const advance = async (running: AsyncGenerator<Piece>): Promise<void> => {
     try {
       const next = await running.next();
       if (next.done === true) end ??= {};
@@ -76,19 +79,22 @@ export function readingOf(begin: (done: (stats: TurnStats) => void) => AsyncGene
 export function answerOf(reading: Reading, session: object): Answer {
   const reached = { session, readers: 0 };
   whenDropped(reached, leaving(reading));
-  async function* read(): AsyncGenerator<string> {
+  async function* pieces(): AsyncGenerator<Piece> {
     reached.readers++;
     try {
       for (let at = 0; ; at++) {
         while (at === reading.pieces.length && reading.end === undefined) await reading.next();
         if (at === reading.pieces.length) break;
-        yield reading.pieces[at] as string;
+        yield reading.pieces[at] as Piece;
       }
       if (reading.end !== undefined && 'error' in reading.end) throw reading.end.error;
     } finally {
       reached.readers--;
       if (reached.readers === 0) await reading.leave();
     }
+  }
+  async function* read(): AsyncGenerator<string> {
+    for await (const piece of pieces()) if (piece.text !== '') yield piece.text;
   }
   const text = async (): Promise<string> => {
     let whole = '';
@@ -97,6 +103,7 @@ export function answerOf(reading: Reading, session: object): Answer {
   };
   return {
     [Symbol.asyncIterator]: read,
+    pieces,
     text,
     // biome-ignore lint/suspicious/noThenProperty: `await chat.ask(…)` gives the text
     then: (fulfilled, rejected) => text().then(fulfilled, rejected),

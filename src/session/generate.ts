@@ -3,15 +3,22 @@
 import { SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { floats } from '../ops/run';
-import { sample } from '../ops/sample';
 import type { Tensor } from '../runtime/tensor';
-import type { Sampler } from '../text/sampling';
+import type { TokenLogprob } from '../text/logprobs';
 import { stopMatcher, stopTokens } from '../text/stop';
 import { textStream } from '../text/tokenizer';
+import type { Chooser } from './choose';
 import { type Conversation, lengthOf } from './conversation';
 import type { TurnView } from './view';
 
 export type FinishReason = 'stop' | 'length' | 'stopString';
+
+/** A piece of an answer: text, and the tokens since the last piece if the question asks for log-probabilities. */
+export interface Piece {
+  /** Empty only at the end, after tokens that gave no text. */
+  readonly text: string;
+  readonly tokens: readonly TokenLogprob[];
+}
 
 export interface Generated {
   readonly finish: FinishReason;
@@ -29,17 +36,17 @@ export interface GenerateOptions {
 }
 
 /**
- * Yields the answer's text. Stores ids that are not in the cache yet as the script's `pending`, also when the consumer stops early.
+ * Yields the answer in pieces. Stores ids that are not in the cache yet as the script's `pending`, also when the consumer stops early.
  * @param first scores of the first token, f32 [1, v]; disposed of here
  */
 export async function* generate(
   model: VisionLanguageModel,
   conversation: Conversation,
   view: TurnView,
-  sampler: Sampler,
+  choices: Chooser,
   first: Tensor,
   { maxTokens, stop, pace }: GenerateOptions,
-): AsyncGenerator<string, Generated> {
+): AsyncGenerator<Piece, Generated> {
   checkSpread(floats(first));
   const stream = textStream(model.tokenizer);
   const matcher = stopMatcher(stop);
@@ -49,12 +56,13 @@ export async function* generate(
   let steps = 0;
   let ms = 0;
   let pending: number[] = [];
+  let unsaid: TokenLogprob[] = []; // tokens that belong to the next piece
   let finish: FinishReason = 'length';
   let cut = false; // true after a stop string: the text that the matcher holds back is not part of the answer
   try {
     while (tokens < maxTokens && Math.max(lengthOf(conversation), conversation.nextPosition) < conversation.capacity) {
       const begin = performance.now();
-      const id = choose(sampler, scores, conversation.ids);
+      const { id, logprob } = choices.choose(scores, conversation.ids);
       if (model.stopIds.includes(id)) {
         finish = 'stop';
         break;
@@ -67,7 +75,11 @@ export async function* generate(
       conversation.ids.push(id);
       pending = [id];
       const { emit, stopped } = matcher.push(stream.push(id));
-      if (emit !== '') yield emit;
+      if (logprob !== undefined) unsaid.push(logprob);
+      if (emit !== '') {
+        yield { text: emit, tokens: unsaid };
+        unsaid = [];
+      }
       if (stopped) {
         finish = 'stopString';
         cut = true;
@@ -82,7 +94,7 @@ export async function* generate(
     }
     const { emit } = cut ? { emit: '' } : matcher.push(stream.flush());
     const rest = cut ? '' : emit + matcher.flush();
-    if (rest !== '') yield rest;
+    if (rest !== '' || unsaid.length > 0) yield { text: rest, tokens: unsaid };
     return { finish, tokens, steps, ms };
   } finally {
     scores.dispose();
@@ -98,17 +110,6 @@ function checkSpread(scores: Float32Array): void {
     'ERR_LOGITS_INVALID',
     `Expected scores that tell tokens apart, received ${one} for all ${scores.length}. Is a weight of the decoder all zero?`,
   );
-}
-
-/** Samples the next id. The scores are read by JavaScript only under a repetition penalty; otherwise only the id is read. */
-function choose(sampler: Sampler, scores: Tensor, history: readonly number[]): number {
-  const draw = sampler.draw();
-  if (draw === undefined) return sampler.sample(floats(scores), history);
-  const drawn = sample(scores, draw);
-  const [id = -1] = drawn.dataSync<'int32'>();
-  drawn.dispose();
-  // The op found no valid id; the JavaScript sampler throws the error that says why.
-  return id >= 0 ? id : sampler.sample(floats(scores), history);
 }
 
 /** Runs one token through the decoder; returns the next scores, f32 [1, v]. */

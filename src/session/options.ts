@@ -53,12 +53,17 @@ export interface AskOptions extends SamplingOptions {
   readonly maxTokens?: number;
   /** Strings at which the answer ends; they are not part of it. */
   readonly stop?: readonly string[];
+  /** Reports the log-probability of each token and of this many most probable ones, of the softmax of the raw logits: `answer.pieces()`, `stats.logprobs`. */
+  readonly logprobs?: number;
+  /** Numbers from -100 to 100 that are added to the logits of these token ids. */
+  readonly logitBias?: Readonly<Record<number, number>>;
   readonly signal?: AbortSignal;
   /** Overrides the session's `history` for this turn. */
   readonly history?: History;
 }
 
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
+const MOST_LOGPROBS = 100;
 const HISTORY = oneOf('keep', 'forget');
 
 /** The names of the sampling options. The sampler checks their values, together with the checkpoint's defaults. */
@@ -69,6 +74,8 @@ const ASK: Checks<AskOptions> = {
   videos: listOf('videos, each { frames: [images] },', VIDEO),
   maxTokens: COUNT,
   stop: listOf('strings of at least one character', NAME),
+  logprobs: integer(0, MOST_LOGPROBS),
+  logitBias: OBJECT,
   signal: SIGNAL,
   history: HISTORY,
   ...SAMPLING,
@@ -106,12 +113,33 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
   return { ...given, method, checked };
 }
 
-/** Checks and copies the options of a question. @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function checkAskOptions(options: AskOptions | undefined): AskOptions {
-  const { images, videos, stop, ...given } = checkOptions('ask', options, ASK);
+/** Checks and copies the options of a question to a model with this vocabulary, if it is known. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkAskOptions(
+  options: AskOptions | undefined,
+  { vocabSize }: Pick<DecoderConfig, 'vocabSize'> = { vocabSize: Number.POSITIVE_INFINITY },
+): AskOptions {
+  const { images, videos, stop, logitBias, ...given } = checkOptions('ask', options, ASK);
   const videoCopies = videos && Array.from(videos, copyOfVideo);
   const lists = { ...(images && { images: Array.from(images) }), ...(videoCopies && { videos: videoCopies }) };
-  return { ...given, ...lists, ...(stop && { stop: Array.from(stop) }) };
+  const bias = logitBias && { logitBias: checkBias(logitBias, vocabSize) };
+  return { ...given, ...lists, ...bias, ...(stop && { stop: Array.from(stop) }) };
+}
+
+/** A checked copy of a bias. @throws SparseVilaError `ERR_OPTION_INVALID` */
+function checkBias(bias: Readonly<Record<number, number>>, vocabSize: number): Readonly<Record<number, number>> {
+  let entries: [string, unknown][];
+  try {
+    entries = Object.entries(bias);
+  } catch {
+    throw invalidOption('ask', 'an object of numbers by token id for logitBias', 'one that cannot be read');
+  }
+  for (const [id, value] of entries) {
+    if (!/^(0|[1-9]\d*)$/.test(id) || Number(id) >= vocabSize)
+      throw invalidOption('ask', `token ids from 0 to ${vocabSize - 1} in logitBias`, received(id));
+    if (typeof value !== 'number' || !(Math.abs(value) <= 100))
+      throw invalidOption('ask', `a number from -100 to 100 for id ${id} of logitBias`, received(value));
+  }
+  return Object.fromEntries(entries) as Record<number, number>;
 }
 
 const PARTS = 'a text, { kind: "image", image } or { kind: "video", video }';

@@ -20,6 +20,7 @@ import {
   startConversation,
 } from './conversation';
 import { whenDropped } from './dropped';
+import type { Piece } from './generate';
 import { type ChatMessage, checkMessages, openHistory } from './history';
 import { isLong } from './long_text';
 import {
@@ -35,6 +36,7 @@ import { turnPrompt } from './prompt';
 import { type Question, runTurn, type TurnStats, turnsWith } from './turn';
 
 export type { Answer } from './answer';
+export type { FinishReason, Piece } from './generate';
 export type { ChatMessage } from './history';
 export type { AskOptions, Part, SessionOptions } from './options';
 export type { TurnStats } from './turn';
@@ -152,7 +154,7 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
     ask: AskOptions,
     done: (stats: TurnStats) => void,
     releaseModel: (() => void) | undefined,
-  ): AsyncGenerator<string> {
+  ): AsyncGenerator<Piece> {
     const { signal } = ask;
     try {
       const context = contextOf(signal);
@@ -172,7 +174,7 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
     ask(words: unknown, options: AskOptions | undefined) {
       if (state === 'disposed') throw notIdle(state);
       model.lifetime?.check();
-      const ask = checkAskOptions(options);
+      const ask = checkAskOptions(options, model.decoder.config);
       createSampler(samplingOf(ask), model.sampling);
       const question = questionOf(words, ask);
       // A long question is tokenized when the answer is read, because reading can be aborted.

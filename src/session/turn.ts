@@ -4,7 +4,9 @@
 import { MARKER, type MediaInput } from '../models/media';
 import type { MessagePart, Turn } from '../models/transcript';
 import type { Tensor } from '../runtime/tensor';
+import type { TokenLogprob } from '../text/logprobs';
 import { createSampler } from '../text/sampling';
+import { chooser } from './choose';
 import {
   append,
   checkRoom,
@@ -19,7 +21,7 @@ import {
   truncateTo,
 } from './conversation';
 import { rowsAround } from './decoder_rows';
-import { type FinishReason, type Generated, generate } from './generate';
+import { type FinishReason, type Generated, generate, type Piece } from './generate';
 import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
 import { type AskOptions, type History, type Part, samplingOf } from './options';
@@ -52,6 +54,8 @@ export interface TurnStats {
   readonly media: readonly Omit<PrunedMedium, 'rows'>[];
   /** Per layer, the visual tokens that were attended, as indices among the `visualKept`; undefined if every layer attended all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
+  /** The tokens of the answer with their log-probabilities; undefined unless the question asked for them. */
+  readonly logprobs: readonly TokenLogprob[] | undefined;
 }
 
 export interface TurnOptions extends AskOptions {
@@ -86,14 +90,14 @@ interface Progress {
   activePrefill: number;
 }
 
-/** Yields the answer's text; `done` receives the statistics of a complete turn. */
+/** Yields the answer in pieces; `done` receives the statistics of a complete turn. */
 export async function* runTurn(
   context: PrefillContext,
   system: string | undefined,
   question: Question,
   options: TurnOptions,
   done: (stats: TurnStats) => void,
-): AsyncGenerator<string> {
+): AsyncGenerator<Piece> {
   const { conversation } = context;
   const begin = performance.now();
   const before = pointAt(conversation);
@@ -103,6 +107,7 @@ export async function* runTurn(
   };
   let failed = true;
   let answerText = '';
+  const logprobs: TokenLogprob[] | undefined = options.logprobs === undefined ? undefined : [];
   const record = (): void => {
     const assistant: Turn = { role: 'assistant', parts: [answerText] };
     const { pending } = conversation.script;
@@ -122,10 +127,12 @@ export async function* runTurn(
     try {
       for (let next = await pieces.next(); ; next = await pieces.next()) {
         if (next.done === true) {
-          done(summary(context, progress, question.media.length, next.value, performance.now() - begin));
+          const ms = performance.now() - begin;
+          done({ ...summary(context, progress, question.media.length, next.value, ms), logprobs });
           break;
         }
-        answerText += next.value;
+        answerText += next.value.text;
+        if (logprobs !== undefined) append(logprobs, next.value.tokens);
         failed = false;
         yield next.value;
         failed = true;
@@ -257,14 +264,19 @@ async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise
   }
 }
 
-function answer(
+async function* answer(
   { model, conversation, pace }: PrefillContext,
   { view, scores }: Progress,
   options: AskOptions,
-): AsyncGenerator<string, Generated> {
+): AsyncGenerator<Piece, Generated> {
   const sampler = createSampler(samplingOf(options), model.sampling);
-  const { maxTokens = model.maxNewTokens, stop = [] } = options;
-  return generate(model, conversation, view as TurnView, sampler, scores as Tensor, { maxTokens, stop, pace });
+  const { maxTokens = model.maxNewTokens, stop = [], logprobs, logitBias } = options;
+  const choices = chooser(model, sampler, { logprobs, logitBias });
+  try {
+    return yield* generate(model, conversation, view as TurnView, choices, scores as Tensor, { maxTokens, stop, pace });
+  } finally {
+    choices.dispose();
+  }
 }
 
 function summary(
@@ -273,7 +285,7 @@ function summary(
   given: number,
   { tokens, steps, ms, finish }: Generated,
   total: number,
-): TurnStats {
+): Omit<TurnStats, 'logprobs'> {
   const first = conversation.media.length - given;
   const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
   const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [conversation.places.length]);
