@@ -35,7 +35,6 @@ export type {
   RequestTimes,
   SparsityRequest,
   TokenCounts,
-  TokenLogprob,
   Usage,
 } from './engine/types';
 export { type ErrorCode, SparseVilaError } from './errors';

@@ -1,6 +1,6 @@
 // Log-probabilities and the bias of logits, against plain arithmetic on the decoder's scores.
 
-import { type AskOptions, load, type Model } from '../../src';
+import { type AskOptions, load, type Model, openEngine } from '../../src';
 import { floats } from '../../src/ops/run';
 import { start } from '../../src/runtime/start';
 import { createSession } from '../../src/session/session';
@@ -96,6 +96,18 @@ it('tokens that give no text yet belong to the next piece, and a cut character t
   expect(pieces.map(({ text }) => text)).toEqual(['a', '👍', 'b']);
   expect(pieces.flatMap(({ tokens }) => tokens.map(({ id }) => id))).toEqual(ids);
   expect(pieces[1]?.tokens.length).toBe(ids.length - 2);
+});
+
+it('an engine reports the same', async () => {
+  const options = { logprobs: 2, logitBias: { 40: 1.5 }, maxTokens: 5 };
+  const { stats, text } = await turn(options);
+  await using engine = await openEngine(TINY);
+  const content = [{ kind: 'image' as const, image: scene(1) }, LIST];
+  const found = [];
+  for await (const event of engine.run({ messages: [{ role: 'user', content }], ...options }))
+    if (event.type === 'text') found.push(event);
+  expect(found.map((event) => event.text).join('')).toBe(text);
+  expect(found.flatMap((event) => event.logprobs)).toEqual(stats?.logprobs);
 });
 
 describe('logitBias', () => {

@@ -43,10 +43,10 @@ export async function* answerRequest(
     const pieces = runTurn(context, undefined, question, options, (done) => {
       stats = done;
     });
-    for await (const text of pieces) {
+    for await (const { text, tokens: logprobs } of pieces) {
       if (first === undefined) yield { type: 'begin', tokens };
       first ??= performance.now() - since;
-      yield { type: 'text', text };
+      yield { type: 'text', text, ...(ask.logprobs !== undefined && { logprobs }) };
     }
     if (first === undefined) yield { type: 'begin', tokens };
     yield { type: 'end', ...summary(stats, tokens, { queue, first, total: performance.now() - since }) };

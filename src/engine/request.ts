@@ -81,7 +81,7 @@ export function checkRequest(
   if (first?.role === 'system') checkSystem(model, first.parts.join(''));
   const { method, methodKey, pruned } = requestedMethod(sparsity ?? byDefault);
   const { checked } = checkSessionOptions({ method }, model.decoder.config);
-  const ask = checkAskOptions(answer as AskOptions);
+  const ask = checkAskOptions(answer as AskOptions, model.decoder.config);
   createSampler(samplingOf(ask), model.sampling);
   const { parts } = last;
   return {

@@ -6,6 +6,7 @@ import type { FinishReason } from '../session/generate';
 import type { ChatMessage } from '../session/history';
 import type { StageTimes } from '../session/times';
 import type { MethodRatios } from '../sparsity/methods';
+import type { TokenLogprob } from '../text/logprobs';
 import type { SamplingOptions } from '../text/sampling';
 
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
@@ -32,14 +33,6 @@ export interface EngineRequest extends SamplingOptions {
   /** Added to the logits of these ids before sampling. */
   readonly logitBias?: Readonly<Record<number, number>>;
   readonly format?: AnswerFormat;
-}
-
-/** The log-probability of a generated token, and of the most probable ones in its place. */
-export interface TokenLogprob {
-  readonly id: number;
-  readonly text: string;
-  readonly logprob: number;
-  readonly top: readonly { readonly id: number; readonly text: string; readonly logprob: number }[];
 }
 
 /** Numbers of rows in the decoder, all of which take memory and time. */

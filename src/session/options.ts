@@ -11,6 +11,7 @@ import {
   COUNT,
   checkOptions,
   integer,
+  invalidOption,
   listOf,
   NAME,
   OBJECT,
