@@ -5,6 +5,7 @@ import type { QuantizationConfig } from '../checkpoint/quantized_config';
 import type { Normalization } from '../image/preprocessor_config';
 import type { ConfigReader } from '../json';
 import type { DecoderConfig } from './config';
+import type { FrameSampling } from './frame_sampling';
 import type { MediumLayout, MediumSize } from './media';
 import type { NameRule } from './names';
 import type { ProjectorStep } from './projector';
@@ -70,6 +71,8 @@ export interface Plan {
   readonly videoPlaceholder?: string;
   /** Whether videos are taken. */
   readonly videos: boolean;
+  /** Which frames of a film are looked at. Absent: eight, evenly. */
+  readonly sampling?: FrameSampling;
   /** The layout of one of the media of a turn: some families show one picture differently from several. */
   layout(size: MediumSize, turn: TurnMedia): MediumLayout;
 }

@@ -11,6 +11,7 @@ import { type ConfigReader, configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { activation, parseDecoderConfig } from '../config';
+import { type FrameSampling, samplingSettings } from '../frame_sampling';
 import { type Canvas, type Grid, MARKER, type MediumLayout, type MediumSize } from '../media';
 import { DECODER_NAMES, type NameRule, prefixed } from '../names';
 import { squarePatches } from '../patches';
@@ -93,6 +94,7 @@ interface Settings extends Pick<Plan, 'decoder' | 'text' | 'marker' | 'pixels' |
   readonly filter: ResampleFilter;
   readonly min: number;
   readonly max: number;
+  readonly sampling: FrameSampling;
   /** What follows a medium in the prompt, where no template prints it. */
   readonly after: string;
 }
@@ -113,7 +115,7 @@ function assemblePlan({ folder, root }: CheckpointFiles, settings: Settings): Pl
       { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias: true, activation: 'none' },
     ],
     sources: { decoder: source, tower: source, projector: source },
-    videos: true,
+    ...{ videos: true, sampling: settings.sampling },
     videoPlaceholder: '<video>',
     layout: (size) => (size.kind === 'video' ? film(size, shape) : tiled(size, shape)),
   };
@@ -135,6 +137,7 @@ function native(files: CheckpointFiles): Settings {
     ...{ text: { folder, config }, marker: { id: root.number('image_token_id', 151667) } },
     ...{ pixels: parseNormalization(images), filter: parseFilter(images), names: NAMES },
     ...tilesOf(images, ['min_patches', 'max_patches']),
+    sampling: { ...samplingSettings(videos, SAMPLING), rule: 'internvl', shift: shiftOf(videos) },
   };
 }
 
@@ -158,6 +161,7 @@ function original({ folder, root, part }: CheckpointFiles): Settings {
     text: { folder, config, template: { name: root.string('template'), file: root.file } },
     ...{ marker: { text: '<IMG_CONTEXT>' }, names: ORIGINAL_NAMES, pixels: IMAGENET, filter: 'bicubic' },
     ...tilesOf(root, ['min_dynamic_patch', 'max_dynamic_patch']),
+    sampling: { ...SAMPLING, rule: 'internvl' },
   };
 }
 
@@ -205,6 +209,13 @@ function blockOf(root: ConfigReader, { imageSize, patchSize }: TowerShape): numb
     `one over a divisor of the ${Math.floor(imageSize / patchSize)} patches per side`,
   );
 }
+
+/** Frames where the processor's file says nothing: as in the model cards. */
+const SAMPLING = { frames: 8 };
+
+/** `initial_shift`: true, false, or a number of frames. */
+const shiftOf = (videos: ConfigReader): boolean | number =>
+  typeof videos.json.initial_shift === 'number' ? videos.float('initial_shift') : videos.boolean('initial_shift', true);
 
 /** The processor always cuts pictures, whatever `crop_to_patches` of its image processor says. */
 function tilesOf(config: ConfigReader, [least, most]: readonly [string, string]): { min: number; max: number } {

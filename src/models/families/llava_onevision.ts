@@ -8,6 +8,7 @@ import type { ResampleFilter } from '../../image/resample';
 import type { ConfigReader, Json } from '../../json';
 import type { Adapter } from '../adapter';
 import { anyres, resolutionsOf, squareGrid } from '../anyres';
+import { samplingSettings } from '../frame_sampling';
 import { llavaPlan } from '../llava_plan';
 import { MARKER, type MediumLayout, type MediumSize } from '../media';
 import { squarePatches } from '../patches';
@@ -60,6 +61,8 @@ export const llavaOnevision: Adapter = {
       ...llavaPlan(files, { tower, images, text, strategy: 'full', layer: -1, marker: 151646 }),
       newline: 'image_newline',
       videos: true,
+      // The number of frames of the model cards, where the processor's file says nothing.
+      sampling: { ...samplingSettings(videos, { frames: 32 }), rule: 'uniform' },
       videoPlaceholder: '<video>',
       layout(size, { media, images: pictures = media }) {
         if (size.kind === 'video') return videoLayout(size, square);

@@ -7,6 +7,7 @@ import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
+import { samplingSettings } from '../frame_sampling';
 import { type MediumSize, rateOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
@@ -49,6 +50,8 @@ const PROCESSOR = {
   called: 'Qwen2VLImageProcessor or Qwen2VLVideoProcessor',
 };
 
+/** qwen-vl-utils, where the processor's file says nothing. */
+const SAMPLING = { fps: 2, min: 4, max: 768 };
 const ACTIVATIONS = { ...TOWER_ACTIVATIONS, silu: 'silu', swish: 'silu' } as const;
 const NORM_EPS = 1e-6;
 const ROPE_THETA = 1e4;
@@ -83,6 +86,10 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     marker: { id: root.number('image_token_id', 151655) },
     videoPlaceholder: '<|video_pad|>',
     videos: true,
+    sampling: {
+      ...samplingSettings(videoSettings, SAMPLING),
+      ...{ rule: 'qwen2', multiple: shape.frames },
+    },
     layout: (size) => ({ ...qwenLayout(size, shape, resize[size.kind]), ...planeStep(size, shape, tokensPerSecond) }),
   };
 }

@@ -7,6 +7,7 @@ import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
+import { samplingSettings } from '../frame_sampling';
 import { MARKER, type MediumLayout, type MediumSize, timesOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
@@ -46,6 +47,8 @@ const PROCESSOR = {
   called: 'Qwen2VLImageProcessor or Qwen3VLVideoProcessor',
 };
 
+/** Qwen3VLVideoProcessor. */
+const SAMPLING = { fps: 2, min: 4, max: 768 };
 const NORM_EPS = 1e-6;
 const ROPE_THETA = 1e4;
 
@@ -86,6 +89,7 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     marker: { id: root.number('image_token_id', 151655) },
     videoPlaceholder: '<|vision_start|><|video_pad|><|vision_end|>',
     videos: true,
+    sampling: { ...samplingSettings(videoSettings, SAMPLING), rule: 'qwen3' },
     layout: (size) =>
       size.kind === 'image' ? qwenLayout(size, shape, resize.image) : videoLayout(size, shape, resize.video),
   };

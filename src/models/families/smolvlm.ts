@@ -10,6 +10,7 @@ import { type ConfigReader, configReader, type Json } from '../../json';
 import { numberWords } from '../../text/number_words';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
+import { type FrameSampling, samplingSettings } from '../frame_sampling';
 import { type Canvas, type Grid, MARKER, type MediumLayout, type MediumSize, timesOf } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import { squarePatches } from '../patches';
@@ -31,8 +32,9 @@ function plan(files: CheckpointFiles): Plan {
   const [e, d, cells] = [tower.hiddenSize, decoder.hiddenSize, Math.floor(tower.imageSize / tower.patchSize)];
   if (cells % block !== 0) throw root.wrong('scale_factor', `a divisor of the ${cells} patches per side`);
   const shape = { ...splitting(images, tower.imageSize), patch: tower.patchSize, block };
-  const frames =
-    family === 'smolvlm' ? { ...shape, ...frameSplitting(settingsOf(files.videos), images, tower) } : shape;
+  const isFilm = family === 'smolvlm';
+  const videos = isFilm ? videoSettings(files.videos) : images;
+  const frames = { ...shape, ...frameSplitting(videos, images, tower) };
   const source = { folder, prefix: '' };
   return {
     folder,
@@ -55,7 +57,8 @@ function plan(files: CheckpointFiles): Plan {
     root,
     text: { folder, config: textConfig },
     marker: { id: root.number('image_token_id', 128257) },
-    videos: family === 'smolvlm',
+    videos: isFilm,
+    sampling: samplingOf(videos),
     videoPlaceholder: '<video>',
     layout: (size) => (size.kind === 'video' ? film(size, frames) : layout(size, shape)),
   };
@@ -83,9 +86,15 @@ const IMAGES: Json = {
 };
 
 /** The settings of a processor over the defaults of its class. */
-function settingsOf({ json, file }: ConfigReader): ConfigReader {
+function settingsOf({ json, file }: ConfigReader, defaults: Json = IMAGES): ConfigReader {
   const given = Object.entries(json).filter(([, value]) => value !== null);
-  return configReader({ ...IMAGES, ...Object.fromEntries(given) }, file);
+  return configReader({ ...defaults, ...Object.fromEntries(given) }, file);
+}
+
+/** The same of the processor of videos, whose size may be in `video_sampling`; `size` takes precedence. */
+function videoSettings(given: ConfigReader): ConfigReader {
+  const size = given.object('video_sampling')?.json.video_size;
+  return settingsOf(given, size === undefined ? IMAGES : { ...IMAGES, size });
 }
 
 /** The splitting of a picture; lengths are pixels. */
@@ -123,6 +132,13 @@ function splitting(images: ConfigReader, imageSize: number): Splitting {
 function frameSplitting(videos: ConfigReader, images: ConfigReader, { imageSize }: TowerShape): Splitting {
   requireSamePixels(images, videos);
   return splitting(configReader({ ...videos.json, do_image_splitting: false }, videos.file), imageSize);
+}
+
+/** `video_sampling` of published files, or the fields of other processors of videos. */
+function samplingOf(videos: ConfigReader): FrameSampling {
+  const own = videos.object('video_sampling');
+  const given = own && { frames: own.size('max_frames', 64), fps: own.float('fps', 1) };
+  return { ...(given ?? samplingSettings(videos, { frames: 64, fps: 1 })), rule: 'smolvlm' };
 }
 
 /** Maximum side of a resized picture. */

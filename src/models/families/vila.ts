@@ -16,13 +16,14 @@ import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import type { PartName, PartSource, Plan } from '../plan';
 import type { ProjectorStep } from '../projector';
 import { hiddenStateDepth, siglipTower } from '../tower_config';
-import { padded, resized, type Scales, type Shape, scaled, tiled, videoLayout } from './vila_layouts';
+import { type Pool, padded, resized, type Scales, type Shape, scaled, tiled, videoLayout } from './vila_layouts';
 import {
   checkVilaSettings,
   encoderTexts,
   type Pictures,
   picturesOf,
   poolsOf,
+  samplingOf,
   scalesOf,
   tilesOf,
 } from './vila_settings';
@@ -82,6 +83,7 @@ function plan(files: CheckpointFiles): Plan {
   checkSizes(pixels, tower.imageSize, preprocessorFile);
   const e = tower.hiddenSize * (scales?.sides.length ?? 1);
   const block = blockSide(type);
+  const pools = poolsOf(root, Math.ceil(Math.floor(tower.imageSize / tower.patchSize) / block));
   const shape = { side: tower.imageSize, patch: tower.patchSize, block, copies: scales?.sides.length ?? 1 };
   return {
     folder: files.folder,
@@ -102,7 +104,8 @@ function plan(files: CheckpointFiles): Plan {
     },
     marker: root.has('image_token_id') ? { id: root.number('image_token_id') } : { text: IMAGE_MARKER },
     videos: true,
-    layout: layoutOf(root, config.decoder, shape, { pictures, pixels, scales }),
+    sampling: samplingOf(root, pools),
+    layout: layoutOf(root, config.decoder, shape, { pictures, pixels, scales, pools }),
   };
 }
 
@@ -192,12 +195,17 @@ function layoutOf(
     pictures,
     pixels,
     scales,
-  }: { pictures: Pictures | undefined; pixels: PreprocessorConfig; scales: Scales | undefined },
+    pools,
+  }: {
+    pictures: Pictures | undefined;
+    pixels: PreprocessorConfig;
+    scales: Scales | undefined;
+    pools: readonly Pool[];
+  },
 ): Plan['layout'] {
   const decoderType = text.string('model_type');
   const picture: Shape = { ...base, ...encoderTexts(root, 'image_encoder', decoderType) };
   const frame: Shape = { ...base, ...encoderTexts(root, 'video_encoder', decoderType) };
-  const pools = poolsOf(root, Math.ceil(Math.floor(base.side / base.patch) / base.block));
   const range = pictures === 'dynamic' ? tilesOf(root) : undefined;
   const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
   const color: Rgb = [r, g, b];

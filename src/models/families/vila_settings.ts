@@ -3,6 +3,7 @@
 // Source: NVlabs/VILA `configuration_llava.py`, `llava_arch.py`, `model/encoders`, `multimodal_encoder/vision_encoder.py`.
 
 import { type ConfigReader, configReader, type Json } from '../../json';
+import type { FrameSampling } from '../frame_sampling';
 import { MOST_TILES } from '../tile_choice';
 import type { Pool, Scales, Shape } from './vila_layouts';
 
@@ -121,6 +122,16 @@ export function poolsOf(root: ConfigReader, side: number): readonly Pool[] {
     'pool_sizes',
     `at most ${MOST_POOLS} lists of frames, rows and columns, the latter divisors of ${side}`,
   );
+}
+
+/** `num_video_frames`, a multiple of the frames of each pool. VILA ignores `fps`. */
+export function samplingOf(root: ConfigReader, pools: readonly Pool[]): FrameSampling {
+  const multiple = pools.reduce((all, [t]) => {
+    let least = all;
+    while (least % t !== 0) least += all;
+    return least;
+  }, 1);
+  return { rule: 'vila', frames: root.size('num_video_frames', 8), multiple };
 }
 
 const ENCODERS = {
