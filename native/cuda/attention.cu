@@ -36,7 +36,7 @@ struct Job {
   const float* q;
   int64_t q_ld, vectors;  // vectors per kv head: t * group
   int32_t group, kv_heads, c, causal;
-  float scale;
+  float scale, softcap;
   int32_t aligned;  // rows start and end at multiples of 16 bytes
   const char *k, *v;
   int64_t stride, head_stride;
@@ -170,7 +170,7 @@ __device__ __forceinline__ void read_vector(const float* from, float (&x)[Q]) {
 
 // --- a chunk ---------------------------------------------------------------------------------------------------------
 
-/** s[j][i] = q_j . k_(32 i + lane), a chain of fused multiply-adds over ascending columns. Begins with a barrier. */
+/** s[j][i] = q_j . k_(32 i + lane), a chain of fused multiply-adds over ascending columns, capped where there is a cap. Begins with a barrier. */
 template <typename T, int Q>
 __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows, const float* q, uint32_t* tile, float (&s)[Q][kGroups]) {
   constexpr int kValues = Word<T>::kValues;
@@ -201,6 +201,12 @@ __device__ void score_chunk(const Job& a, const char* keys, const int32_t* rows,
         }
       }
     }
+  }
+  if (a.softcap <= 0) return;
+  SV_UNROLL
+  for (int j = 0; j < Q; j++) {
+    SV_UNROLL
+    for (int i = 0; i < kGroups; i++) s[j][i] = a.softcap * tanhf(s[j][i] / a.softcap);
   }
 }
 
@@ -603,6 +609,7 @@ void attend(GpuStream stream, GpuScratch scratch, const Attention* in) {
   a.c = (int32_t)in->c;
   a.causal = in->causal;
   a.scale = in->scale;
+  a.softcap = in->softcap;
   a.k = in->rows.k;
   a.v = in->rows.v;
   a.stride = in->rows.stride;

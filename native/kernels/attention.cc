@@ -67,6 +67,7 @@ AttentionStrip load_strip(const Plan& p, int64_t item, float* memory, float* sco
   s.begin = least / kAttentionChunk * kAttentionChunk;
   s.length = most;
   s.rows = a.rows;
+  s.softcap = a.softcap;
   s.rows.k += head * a.head_stride;
   s.rows.v += head * a.head_stride;
   s.scores = scores;

@@ -83,6 +83,25 @@ SV_INLINE void softmax_row(const float* s, int64_t seen, float* p, int64_t width
   *sum_out = seen > 0 ? sum_lanes(sum) : 0;
 }
 
+/** tanh: the polynomial of the Cephes library's tanhf below 0.625, else through e^2x. */
+SV_INLINE vec tanh(vec x) {
+  const vec small = splat(0.625f), a = max(x, sub(zero(), x)), b = min(small, max(splat(-0.625f), x)), z = mul(b, b);
+  vec p = fma(splat(-5.70498872745e-3f), z, splat(2.06390887954e-2f));
+  p = fma(p, z, splat(-5.37397155531e-2f));
+  p = fma(p, z, splat(1.33314422036e-1f));
+  p = fma(p, z, splat(-3.33332819422e-1f));
+  p = fma(mul(p, z), b, b);
+  const vec far = sub(splat(1.f), div(splat(2.f), add(exp(add(x, x)), splat(1.f))));
+  const vec is_far = zero_where_less(a, small, splat(1.f));
+  return add(mul(is_far, far), mul(sub(splat(1.f), is_far), p));
+}
+
+/** n scores s -> cap tanh(s / cap), in place; n is a multiple of the lanes. */
+SV_INLINE void cap_scores(float* s, int64_t n, float cap) {
+  const vec c = splat(cap), inv = splat(1.f / cap);
+  for (int64_t i = 0; i < n; i += kLanes) store(s + i, mul(c, tanh(mul(load(s + i), inv))));
+}
+
 }  // namespace SV_LEVEL
 }  // namespace sv
 
@@ -101,6 +120,7 @@ SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, f
   pack_keys(a, begin, n, kt);
   product_nn(a.q, a.c, a.m, kt, kAttentionChunk, a.c, width, s, a.score_stride);
   for (int64_t i = 0; i < a.m; i++) {
+    if (a.softcap > 0) cap_scores(s + i * a.score_stride, width, a.softcap);
     const int64_t seen = seen_in_chunk(a, i, begin, n, s + i * a.score_stride);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }

@@ -108,6 +108,7 @@ static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, Softmax
     few_scores<M, kBf16>(qt, a.c, (const uint32_t* const*)(k + g), s + g, a.score_stride);
   }
   for (int64_t i = 0; i < M; i++) {
+    if (a.softcap > 0) cap_scores(s + i * a.score_stride, width, a.softcap);
     const int64_t seen = seen_in_chunk(a, i, begin, n, s + i * a.score_stride);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }

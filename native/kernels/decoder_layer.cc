@@ -25,8 +25,19 @@ void attend_sequence(Device& device, const DecoderLayer& l, const Sequence& s, i
   a.causal = !s.spans;
   a.visible = s.n_rows + s.length - s.tail + (a.causal ? from + 1 : s.t);
   a.scale = l.scale;
+  a.softcap = l.softcap;
   a.out = context ? context + first * ldc : nullptr;
   a.out_ld = ldc;
+  a.columns = s.wanted < 0 ? nullptr : s.columns;
+  device.attend(a);
+  if (s.wanted >= 0) return;
+  // Only the columns of the last rows, which attention computes for all of its rows.
+  const int64_t skipped = s.t + s.wanted;
+  a.q += skipped * ldq;
+  a.t -= skipped;
+  if (a.spans) a.spans += 2 * skipped;
+  if (a.causal) a.visible += skipped;
+  a.out = nullptr;
   a.columns = s.columns;
   device.attend(a);
 }

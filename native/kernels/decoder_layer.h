@@ -11,7 +11,8 @@
 
 namespace sv {
 
-/** The column mean of a sequence's softmax. kLastRow: that of its last row alone, and nothing else of the layer but the cache. */
+/** The column mean of a sequence's softmax. kLastRow: that of its last row alone, and nothing else of the layer but the cache. A negative
+ *  number -k: that of its last k rows, beside the whole layer. */
 enum Columns : int32_t {
   kNoColumns = 0,
   kAllRows = 1,
@@ -41,7 +42,7 @@ struct DecoderLayer {
   Matrix qkv, o, gate_up, down;            // qkv rows: q heads, k heads, v heads
   const float *qkv_bias, *o_bias;          // null when absent
   int32_t activation;                      // of the gate
-  float scale;                             // of scores
+  float scale, softcap;                    // of scores, see attention.h
   const float *cos, *sin;                  // [t][c / 2]
   float* y;                                // [t][d]; null: columns of last rows only
 };

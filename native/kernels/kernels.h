@@ -71,6 +71,7 @@ struct AttentionStrip {
   const int32_t* first;   // [m], or null: all 0
   int64_t begin, length;  // rows that any of them sees lie in [begin, length); begin is a chunk's
   AttentionRows rows;
+  float softcap;  // 0: none, see attention.h
   float* scores;  // [m][score_stride]: all of them when columns are wanted, else one chunk
   int64_t score_stride;
 };

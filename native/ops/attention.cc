@@ -1,17 +1,19 @@
 // SvAttention: full or causal attention over plain tensors. SvGatheredSparseAttention: the same over rows of a KV cache,
 // read through an index. Both also yield the column mean of the softmax when asked.
 #include <math.h>
+#include <string.h>
 
 #include "checks.h"
 
 namespace sv {
 namespace {
 
-/** q f32 [t, h, c], k and v f32 [n, g, c], flags int32 [causal, columns], spans int32 [t, 2] or [0]. Causal: query i sees keys
+/** q f32 [t, h, c], k and v f32 [n, g, c], flags int32 [causal, columns, bits of the scale of scores (0:
+ *  c^-1/2), bits of their softcap (0: none)], spans int32 [t, 2] or [0]. Causal: query i sees keys
  *  0 .. n - t + i. */
 void attention_op(Op& op) {
   const View q = op.input(0, 3), k = op.input(1, 3), v = op.input(2, 3), flags = op.input(3), spans = op.input(4);
-  check_size(flags, 2, "flags");
+  check_size(flags, 4, "flags");
   const int64_t t = q.dim(0), h = q.dim(1), c = q.dim(2), n = k.dim(0), g = k.dim(1);
   require(k.dims == v.dims && k.dim(2) == c, "k, v: expected equal shapes and the head width of q");
   require(g > 0 && h % g == 0 && t > 0 && n > 0, "heads: expected a multiple of the kv heads, and at least one row");
@@ -31,7 +33,10 @@ void attention_op(Op& op) {
   require(!a.spans || !causal, "spans: expected none with causal attention");
   a.visible = causal ? n - t + 1 : n;
   a.causal = causal;
-  a.scale = 1.f / sqrtf((float)c);
+  memcpy(&a.scale, &flags.i32()[2], 4);
+  memcpy(&a.softcap, &flags.i32()[3], 4);
+  require(a.softcap >= 0, "flags: expected a softcap of at least 0");
+  if (a.scale == 0) a.scale = 1.f / sqrtf((float)c);
   a.out = out.f32();
   a.out_ld = h * c;
   a.columns = mean.optional();

@@ -43,7 +43,7 @@ Sequence read_sequence(Op& op, const View& kv, const View& rows, const int32_t* 
   s.n_rows = rows.count();
   s.tail = range[0];
   s.length = range[1];
-  require(range[2] >= kNoColumns && range[2] <= kLastRow, "ranges: expected columns 0, 1 or 2");
+  require(range[2] >= -t && range[2] <= kLastRow, "ranges: expected columns 0, 1, 2, or less than 0 for some of the last rows");
   s.wanted = range[2];
   check_rows(op, rows, s.tail, s.length, t, s.kv.capacity);
   s.spans = spans;
@@ -68,12 +68,12 @@ std::vector<Sequence> read_sequences(Op& op, const Inputs& in, int layer, int64_
 }
 
 /** One layer; x and y are the caller's. vectors f32, see below; options int32 [present, activation, bits of the scale of scores (0:
- *  c^-1/2), index]. */
+ *  c^-1/2), index, bits of the softcap of scores (0: none), number of its rotary table]. */
 DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const Shared& shared) {
   const auto weight = [&](int i) { return op.input(in.weight(i, layer)); };
   const View vectors = weight(0), options = weight(1), qkv = weight(2), o = weight(3), gate_up = weight(4), down = weight(5);
   const int64_t t = shared.t(), d = shared.d(), c = 2 * shared.table.dim(2);
-  check_size(options, 4, "options");
+  check_size(options, 6, "options");
   DecoderLayer l = {};
   l.sequences = read_sequences(op, in, layer, options.i32()[3], shared);
   const int64_t heads = l.sequences[0].kv.heads;
@@ -102,15 +102,19 @@ DecoderLayer read_layer(Op& op, const Inputs& in, int layer, const Shared& share
   l.activation = options.i32()[1];
   memcpy(&l.scale, &options.i32()[2], 4);
   if (l.scale == 0) l.scale = 1.f / sqrtf((float)c);
-  l.cos = shared.table.f32();
-  l.sin = shared.table.f32() + t * (c / 2);
+  memcpy(&l.softcap, &options.i32()[4], 4);
+  require(l.softcap >= 0, "options: expected a softcap of at least 0");
+  const int64_t table = options.i32()[5], angles = t * (c / 2);
+  require(table >= 0 && 2 * table < shared.table.dim(0), "options: expected the number of a rotary table");
+  l.cos = shared.table.f32() + 2 * table * angles;
+  l.sin = l.cos + angles;
   return l;
 }
 
 void check_shared(const Shared& shared) {
   const int64_t t = shared.t(), sequences = shared.segments.count();
   require(t > 0, "x: expected at least one row");
-  require(shared.table.dim(0) == 2 && shared.table.dim(1) == t, "table: expected [2, t, c / 2]");
+  require(shared.table.dim(0) > 0 && shared.table.dim(0) % 2 == 0 && shared.table.dim(1) == t, "table: expected [2 tables, t, c / 2]");
   require(shared.ranges.count() > 0 && shared.ranges.count() % (3 * sequences) == 0, "ranges: expected [layers, sequences, 3]");
   require(!shared.spans.count() || shared.spans.count() == 2 * shared.layers() * t, "spans: expected [layers, t, 2]");
   int64_t sum = 0;
@@ -121,7 +125,7 @@ void check_shared(const Shared& shared) {
   require(sum == t, "segments: expected as many rows as x has");
 }
 
-/** x f32 [t, d], table f32 [2, t, c / 2], segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3] and spans
+/** x f32 [t, d], table f32 [2 tables, t, c / 2] (cosines and sines of each), segments int32 [sequences] (rows of x of each), ranges int32 [layers, sequences, 3] and spans
  *  int32 [layers, t, 2] or [0] of all layers of a model, of which the call runs some; kv and rows and weights of those -> y f32 [t, d],
  *  columns f32 [n]: those of all layers and sequences that want them, in this order. Where a sequence wants the columns of its last row,
  *  there is one layer, all want them, and y is [0, d]. All layers are checked before the first writes to a cache. One call costs more

@@ -55,7 +55,8 @@ const WEIGHTS = decoderLayerWeights(DATA, LAYER);
 for (const tensor of weightTensors(WEIGHTS)) keep.tensor(tensor);
 const CACHE = { kvHeads: LAYER.kvHeads, c: LAYER.c, type: LAYER.kvType, spare: 2 };
 const LAYER_KV = keep.tensor(filledCache(DATA.k, DATA.v, CACHE));
-const SECOND = indices(0, 4, 0, 1);
+const SECOND = indices(0, 4, 0, 1, 0, 0);
+const OTHER_TABLE = indices(...WEIGHTS.options.dataSync<'int32'>().slice(0, 5), 1);
 interface LayerCall {
   readonly x?: Tensor;
   readonly table?: Tensor;
@@ -182,7 +183,17 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
   ['decoderLayer: a plain gate', () => layer({ weights: { gateUp: WEIGHTS.qkv } }), /gated|inputs/],
   ['decoderLayer: no norm', () => layer({ weights: { vectors: NONE } }), /vectors: expected \d+ elements/],
   ['decoderLayer: an index past the ranges', () => layer({ weights: { options: SECOND } }), /an index within ranges/],
-  ['decoderLayer: columns of an unknown kind', () => layer({ range: [0, 150, 3] }), /columns 0, 1 or 2/],
+  [
+    'decoderLayer: a table that is not there',
+    () => layer({ weights: { options: OTHER_TABLE } }),
+    /number of a rotary table/,
+  ],
+  ['decoderLayer: columns of an unknown kind', () => layer({ range: [0, 150, 3] }), /columns 0, 1, 2, or less/],
+  [
+    'decoderLayer: columns of more rows than there are',
+    () => layer({ range: [0, 150, -3] }),
+    /columns 0, 1, 2, or less/,
+  ],
   ['visionBlock: heads that do not divide', () => block(zeros(2, 144), { heads: 5 }), /divisor of the width/],
   ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /qkv: expected 142 inputs/],
   [

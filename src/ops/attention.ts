@@ -3,7 +3,7 @@
 // decoder): mean over heads and queries of P, per key (arXiv 2510.17777, section 3; z-lab/flash-colreduce).
 
 import type { Tensor } from '../runtime/tensor';
-import { noInt32, runTwo, withInt32 } from './run';
+import { floatBits, noInt32, runTwo, withInt32 } from './run';
 
 export interface AttentionResult {
   /** f32 [t, h, c] */
@@ -12,21 +12,27 @@ export interface AttentionResult {
   readonly columns: Tensor;
 }
 
+export interface AttentionOptions {
+  readonly causal?: boolean;
+  readonly columns?: boolean;
+  readonly spans?: Tensor | undefined;
+  readonly scale?: number | undefined;
+  readonly softcap?: number | undefined;
+}
+
 /**
- * softmax(q k^T / sqrt(c)) v. Query heads h are a multiple of kv heads g; head i uses kv head floor(i g / h).
+ * softmax(cap(scale q k^T)) v, cap(s) = softcap tanh(s / softcap). Query heads h are a multiple of kv heads g; head i uses kv head floor(i g / h).
  * @param q f32 [t, h, c]
  * @param k f32 [n, g, c]
  * @param v f32 [n, g, c]
  * Causal: query i sees keys 0 .. n - t + i.
+ * @param options.scale default c ** -0.5
+ * @param options.softcap default: scores stay
  * @param options.spans int32 [t, 2] (from, to): query i sees keys from .. to - 1 and no others; not with `causal`
  */
-export function attention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: { causal?: boolean; columns?: boolean; spans?: Tensor | undefined } = {},
-): AttentionResult {
-  const flags = [Number(options.causal ?? false), Number(options.columns ?? false)];
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): AttentionResult {
+  const { causal = false, columns: wanted = false, scale = 0, softcap = 0 } = options;
+  const flags = [Number(causal), Number(wanted), floatBits(scale), floatBits(softcap)];
   const spans = options.spans ?? noInt32();
   const [out, columns] = withInt32(flags, (f) => runTwo('SvAttention', [q, k, v, f, spans]));
   return { out, columns };

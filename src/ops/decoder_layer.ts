@@ -3,7 +3,7 @@
 
 import type { Tensor } from '../runtime/tensor';
 import { ACTIVATION_CODE, type Activation } from './linear';
-import { noInt32, runLists, runTwo, withInt32 } from './run';
+import { floatBits, noInt32, runLists, runTwo, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
 
 /**
@@ -32,15 +32,25 @@ export interface DecoderLayerWeights {
  * The options of a layer besides its weights.
  * @param present of the vectors' record
  * @param index the layer's own in `RaggedRows.ranges` and `spans`
- * @param activation of the gate
- * @param scale of scores; 0: c ** -0.5
+ * @param own what differs from a layer of Llama
  */
 export function decoderLayerOptions(
   present: number,
   index: number,
-  { activation = 'silu', scale = 0 }: { readonly activation?: Activation; readonly scale?: number } = {},
+  { activation = 'silu', scale = 0, softcap = 0, table = 0 }: DecoderLayerSettings = {},
 ): number[] {
-  return [present, ACTIVATION_CODE[activation], new Int32Array(Float32Array.of(scale).buffer)[0] ?? 0, index];
+  return [present, ACTIVATION_CODE[activation], floatBits(scale), index, floatBits(softcap), table];
+}
+
+export interface DecoderLayerSettings {
+  /** Of the gate; default silu. */
+  readonly activation?: Activation;
+  /** Factor of scores; default 0, which stands for c ** -0.5. */
+  readonly scale?: number;
+  /** Scores s become softcap tanh(s / softcap); default 0: they stay. */
+  readonly softcap?: number;
+  /** Which of the rotary tables turns queries and keys; default the first. */
+  readonly table?: number;
 }
 
 /** In `RaggedRows.ranges`: the columns of the last row alone. */
@@ -68,7 +78,7 @@ export interface RaggedRows {
    * int32 [layers, sequences, 3] (tail, length, columns), for all layers of a model, each of which knows its index: first cache row of the
    * contiguous tail, number of rows in the cache before x, and whether to return the column mean of the softmax over [rows, tail .. length +
    * t - 1] (t: the sequence's rows of x). 2: the columns of its last row alone; the layer then computes nothing else but its cache, and y is
-   * empty.
+   * empty. -k: the column mean of its last k rows.
    */
   readonly ranges: Tensor;
   /**
@@ -82,7 +92,7 @@ export interface RaggedRows {
  * One layer after another: h = x + o(attend(rope(qkv(norm(x))))), y = h + down(act(gate(n)) up(n)), n = norm(h). The bits of a
  * sequence do not depend on the others, nor on how many layers a call runs.
  * @param x f32 [t, d], the concatenated rows of all sequences
- * @param table f32 [2, t, c / 2], of the rows' positions
+ * @param table f32 [2 tables, t, c / 2], of the rows' positions: for each rotary embedding that layers use cosines, then sines
  * @returns [y f32 [t, d] of the last layer, or [0, d], columns f32 [n]: the requested ones, by layer and then by sequence]
  */
 export function decoderLayers(

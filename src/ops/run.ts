@@ -72,6 +72,9 @@ export function float32(values: Float32Array | readonly number[], shape: readonl
   );
 }
 
+/** The bits of a number as f32, for options that travel as int32. */
+export const floatBits = (value: number): number => new Int32Array(Float32Array.of(value).buffer)[0] ?? 0;
+
 const empty: { int32?: Tensor; float32?: Tensor } = {};
 /** An empty int32 tensor, made once and kept: an optional input that is absent. */
 export function noInt32(): Tensor {

@@ -15,6 +15,8 @@ interface AttentionSizes {
   readonly causal?: boolean;
   readonly mask?: Mask;
   readonly columns?: boolean;
+  readonly scale?: number;
+  readonly softcap?: number;
   readonly big?: boolean;
 }
 
@@ -126,8 +128,9 @@ function headOf(values: ArrayLike<number>, kvHeads: number, c: number, head: num
 }
 
 function attentionCase(sizes: AttentionSizes): OpCase {
-  const { t, n, heads, kvHeads, c, causal = false, mask, columns = false, big = false } = sizes;
-  const kind = `${mask?.name ?? (causal ? 'causal' : 'full')}${columns ? ' columns' : ''}`;
+  const { t, n, heads, kvHeads, c, causal = false, mask, columns = false, scale, softcap, big = false } = sizes;
+  const scores = `${scale === undefined ? '' : ` scale ${scale}`}${softcap === undefined ? '' : ` softcap ${softcap}`}`;
+  const kind = `${mask?.name ?? (causal ? 'causal' : 'full')}${columns ? ' columns' : ''}${scores}`;
   return {
     op: 'attention',
     name: `${t} of ${n}, ${heads}/${kvHeads}x${c} ${kind}`,
@@ -138,7 +141,7 @@ function attentionCase(sizes: AttentionSizes): OpCase {
   };
 }
 
-function prepare({ t, n, heads, kvHeads, c, causal, mask, columns }: AttentionSizes): PreparedCase {
+function prepare({ t, n, heads, kvHeads, c, causal, mask, columns, scale, softcap }: AttentionSizes): PreparedCase {
   const keep = keeper();
   const seed = `attention ${t} ${n} ${heads} ${kvHeads} ${c} `;
   const q = noise(`${seed}q`, t * heads * c, 1.5);
@@ -152,12 +155,13 @@ function prepare({ t, n, heads, kvHeads, c, causal, mask, columns }: AttentionSi
     const result = attention(qTensor, kTensor, vTensor, {
       causal: causal ?? false,
       columns: columns ?? false,
-      ...(spans && { spans }),
+      ...{ spans, scale, softcap },
     });
     return [result.out, result.columns];
   };
   const sees = (i: number, j: number) => j >= (intervals[i]?.[0] ?? 0) && j < (intervals[i]?.[1] ?? 0);
-  const checker = attentionChecker({ q, k, v, shape: { t, heads, kvHeads, c }, sees });
+  const scaled = scale === undefined ? q : q.map((x) => x * Math.fround(scale) * Math.sqrt(c));
+  const checker = attentionChecker({ q: scaled, k, v, shape: { t, heads, kvHeads, c, softcap }, sees });
   return {
     run,
     check() {
@@ -193,6 +197,8 @@ export const ATTENTION_CASES: readonly OpCase[] = [
   attentionCase({ t: 2, n: 700, heads: 4, kvHeads: 2, c: 32, mask: sliding(200, 697), columns: true }),
   attentionCase({ t: 1, n: 900, heads: 7, kvHeads: 1, c: 64, mask: sliding(50, 699), columns: true }),
   attentionCase({ t: 1, n: 900, heads: 7, kvHeads: 1, c: 64, mask: sliding(383, 899) }),
+  attentionCase({ t: 37, n: 150, heads: 4, kvHeads: 2, c: 24, causal: true, columns: true, softcap: 1.5 }),
+  attentionCase({ t: 2, n: 150, heads: 3, kvHeads: 3, c: 32, mask: sliding(131, 148), scale: 0.3, softcap: 2 }),
   attentionCase({ t: 1024, n: 1024, heads: 16, kvHeads: 16, c: 64, big: true }),
   attentionCase({ t: 4096, n: 4096, heads: 16, kvHeads: 16, c: 80, mask: windows(64, 4096), big: true }),
   attentionCase({ t: 1024, n: 1024, heads: 16, kvHeads: 16, c: 64, columns: true, big: true }),

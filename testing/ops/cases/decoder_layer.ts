@@ -10,7 +10,7 @@ import {
 import type { KvType } from '../../../src/ops/kv_cache';
 import type { Activation } from '../../../src/ops/linear';
 import { ropeTable } from '../../../src/ops/rope';
-import { float32, int32 } from '../../../src/ops/run';
+import { float32, floats, int32 } from '../../../src/ops/run';
 import { recordValues } from '../../../src/ops/vectors';
 import type { Tensor } from '../../../src/runtime/tensor';
 import { decoderLayerReference, EPS } from '../references/decoder_layer';
@@ -37,8 +37,8 @@ export interface DecoderLayerSizes {
   readonly kvType: KvType;
   readonly dot?: boolean;
   readonly bias?: boolean;
-  /** `last`: of the last row alone, and no output. */
-  readonly columns?: boolean | 'last';
+  /** `last`: of the last row alone, and no output. A number: of that many last rows. */
+  readonly columns?: boolean | 'last' | number;
   /** Norms of each query and key head, and of what attention and the MLP give. */
   readonly qkNorm?: boolean;
   readonly postNorms?: boolean;
@@ -46,6 +46,10 @@ export interface DecoderLayerSizes {
   readonly activation?: Activation;
   /** Of scores; default c ** -0.5. */
   readonly scale?: number;
+  /** Scores s become softcap tanh(s / softcap); default: they stay. */
+  readonly softcap?: number;
+  /** Number of rotary tables, of which the layer takes the last; default 1. */
+  readonly tables?: number;
   /** How many of the rows up to itself a row attends; absent: all. */
   readonly window?: number;
   readonly big?: boolean;
@@ -97,10 +101,10 @@ export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes
   const options = { roundActivations: s.dot ?? false };
   const matrix = (values: Float32Array, k: number) => packer([values], k, s.type, options)();
   const { values, present } = recordValues(DECODER_VECTORS.map((name) => (name === 'eps' ? [EPS] : data[name])));
-  const { activation = 'silu', scale = 0 } = s;
+  const { activation = 'silu', scale = 0, softcap = 0, tables = 1 } = s;
   return {
     vectors: float32(values, [values.length]),
-    options: int32(decoderLayerOptions(present, index, { activation, scale })),
+    options: int32(decoderLayerOptions(present, index, { activation, scale, softcap, table: tables - 1 })),
     qkv: matrix(data.qkv, s.d),
     o: matrix(data.o, s.heads * s.c),
     gateUp: packer([data.gate, data.up], s.d, s.type, { ...options, gated: true })(),
@@ -131,10 +135,13 @@ function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
     window,
     big = false,
   } = sizes;
-  const { qkNorm, postNorms, activation = '', scale } = sizes;
-  const flags = [bias ? 'bias' : '', columns ? `${columns === 'last' ? 'last-row ' : ''}columns` : ''].concat(
+  const { qkNorm, postNorms, activation = '', scale, softcap, tables } = sizes;
+  const whose = columns === 'last' ? 'last-row ' : typeof columns === 'number' ? `last ${columns} rows' ` : '';
+  const flags = [bias ? 'bias' : '', columns ? `${whose}columns` : ''].concat(
     [qkNorm ? 'q/k norm' : '', postNorms ? 'post norms' : '', activation, scale === undefined ? '' : `scale ${scale}`],
     window === undefined ? '' : `window ${window}`,
+    softcap === undefined ? '' : `softcap ${softcap}`,
+    tables === undefined ? '' : `table ${tables}`,
   );
   const extras = [...flags, `kv ${kvType}`].filter((text) => text !== '').join(' ');
   const view = listed || tail ? `${listed}+${length - tail}` : `${length}`;
@@ -170,11 +177,10 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   });
   const next = inTurn(copies);
   const x = keep.tensor(float32(data.x, [s.t, s.d]));
-  const table = keep.tensor(ropeTable(data.positions, inverseFrequencies(s.c)));
+  const table = keep.tensor(tablesOf(data.positions, s));
   const rows = keep.tensor(int32(data.rows));
-  const range = keep.tensor(
-    int32([s.tail, s.length, s.columns === 'last' ? LAST_ROW_COLUMNS : Number(s.columns ?? false)]),
-  );
+  const whose = typeof s.columns === 'number' ? -s.columns : Number(s.columns ?? false);
+  const range = keep.tensor(int32([s.tail, s.length, s.columns === 'last' ? LAST_ROW_COLUMNS : whose]));
   const sliding = s.window && slidingSpans(s.t, s.listed + s.length - s.tail + s.t, s.window);
   const spans = sliding ? keep.tensor(int32(sliding, [1, s.t, 2])) : undefined;
   const run = (): Tensor[] => {
@@ -183,6 +189,8 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   };
   const queries = s.columns === 'last' ? [s.t - 1] : sample(s.t, s.big ? SAMPLED_ROWS : s.t);
   const reference = once(() => decoderLayerReference(data, s, queries));
+  const raters = typeof s.columns === 'number' ? sample(s.t, s.t).slice(-s.columns) : queries;
+  const rated = once(() => (raters === queries ? reference() : decoderLayerReference(data, s, raters)));
   const attended = s.listed + s.length - s.tail;
   const kvBytes = 2 * s.kvHeads * s.c * (s.kvType === 'bf16' ? 2 : 4) * (attended + s.t);
   return {
@@ -192,13 +200,26 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
       const expected = reference();
       if (s.columns === 'last') return [compare('y', y, []), compare('columns', columns, expected.columns)];
       const result = [compare('y', y.length === s.t * s.d ? rowsOf(y, s.d, queries) : y, expected.y)];
-      if (s.columns && queries.length === s.t) result.push(compare('columns', columns, expected.columns));
+      if (s.columns && queries.length === s.t) result.push(compare('columns', columns, rated().columns));
       return result;
     },
     bytes: weightBytes + kvBytes + 8 * s.t * s.d,
     flops: 2 * s.t * parameters + 4 * s.heads * s.c * seenPairs(s.t, attended + s.t),
     dispose: keep.dispose,
   };
+}
+
+/** The rotary tables of a layer, its own last. */
+function tablesOf(positions: readonly number[], { c, tables = 1 }: DecoderLayerSizes): Tensor {
+  const made = Array.from({ length: tables }, (_, i) =>
+    ropeTable(
+      positions.map((position) => position + 17 * (tables - 1 - i)),
+      inverseFrequencies(c),
+    ),
+  );
+  const values = made.flatMap((table) => [...floats(table)]);
+  for (const table of made) table.dispose();
+  return float32(Float32Array.from(values), [2 * tables, positions.length, c / 2]);
 }
 
 /** One group of 7; every size different from every other. */
@@ -232,6 +253,12 @@ export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase({ ...GEMMA_LIKE, t: 1, type: 'bf16', kvType: 'bf16', window: 30 }),
   decoderLayerCase({ ...GEMMA_LIKE, type: 'int4', columns: 'last' }),
   decoderLayerCase({ ...SMALL_LAYER, window: 20 }),
+  decoderLayerCase({ ...SMALL_LAYER, columns: 4 }),
+  decoderLayerCase({ ...SMALL_LAYER, columns: 2, window: 20 }),
+  // A cap that most scores reach in part, over both branches of tanh: few queries and many.
+  decoderLayerCase({ ...GEMMA_LIKE, softcap: 2, tables: 2 }),
+  decoderLayerCase({ ...GEMMA_LIKE, softcap: 0.7, t: 1, columns: 'last', tables: 3 }),
+  decoderLayerCase({ ...UNGROUPED, softcap: 1.5, t: 1, columns: true }),
   decoderLayerCase({ ...UNGROUPED, t: 1, length: 300, window: 100, columns: true }),
   decoderLayerCase({ ...SMALL_LAYER, t: 1, length: 0, tail: 0, listed: 0 }),
   decoderLayerCase({ ...SMALL_LAYER, t: 37, length: 0, tail: 0, listed: 0, type: 'f16' }),

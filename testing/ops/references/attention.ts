@@ -5,6 +5,8 @@ export interface AttentionShape {
   readonly heads: number;
   readonly kvHeads: number;
   readonly c: number;
+  /** Scores s become softcap tanh(s / softcap); absent: they stay. */
+  readonly softcap?: number | undefined;
 }
 
 /**
@@ -18,7 +20,7 @@ export function attentionReference(
   shape: AttentionShape,
   sees: (query: number, key: number) => boolean,
 ): { out: Float64Array; columns: Float64Array } {
-  const { t, heads, kvHeads, c } = shape;
+  const { t, heads, kvHeads, c, softcap } = shape;
   const n = k.length / (kvHeads * c);
   const out = new Float64Array(t * heads * c);
   const columns = new Float64Array(n);
@@ -31,7 +33,8 @@ export function attentionReference(
         if (!sees(i, j)) continue;
         let dot = 0;
         for (let e = 0; e < c; e++) dot += (q[query + e] as number) * (k[key(j) + e] as number);
-        scores[j] = dot / Math.sqrt(c);
+        const score = dot / Math.sqrt(c);
+        scores[j] = softcap === undefined ? score : softcap * Math.tanh(score / softcap);
       }
       const top = scores.reduce((a, b) => Math.max(a, b));
       const weights = scores.map((s) => Math.exp(s - top));

@@ -45,7 +45,7 @@ export function decoderLayerReference(data: DecoderLayerData, s: DecoderLayerSiz
     return place > own - (s.window ?? Number.POSITIVE_INFINITY) && place >= 0 && place <= own;
   };
   const scaled = s.scale === undefined ? q : q.map((x) => x * Math.fround(s.scale ?? 0) * Math.sqrt(c));
-  const attended = attentionReference(scaled, k, v, { t: queries.length, heads, kvHeads, c }, sees);
+  const attended = attentionReference(scaled, k, v, { t: queries.length, heads, kvHeads, c, softcap: s.softcap }, sees);
   const eps = Math.fround(EPS);
   const add = (y: Float64Array, norm: Float32Array, x: ArrayLike<number>) =>
     (norm.length > 0 ? rmsNormReference(y, norm, eps) : y).map((value, i) => value + (x[i] as number));
