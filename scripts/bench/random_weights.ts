@@ -84,6 +84,7 @@ export function randomWeights(
   };
   return {
     has: (name) => name === 'lm_head.weight',
+    typeOf: () => 'bf16',
     tensor: (name, shape) => vector(shape, /norm.*weight/.test(name) ? 1 : 0.01),
     record: (sources) => {
       const { values: filled, present } = recordValues(

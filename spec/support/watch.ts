@@ -84,7 +84,9 @@ function recording(decoder: Decoder, calls: Call[], hidden: boolean): Decoder['f
       length: segment.cache.lengths[0] ?? 0,
       positions: Array.from(segment.positions),
       added: (segment.added ?? []).map((rows) => floats(rows).slice()),
-      views: segment.views?.map(({ rows, tail }) => ({ rows: Array.from(rows.dataSync()), tail })),
+      views: segment.views?.map((view) =>
+        view === undefined ? { rows: [], tail: 0 } : { rows: Array.from(view.rows.dataSync()), tail: view.tail },
+      ),
       columns: [],
       hidden: [],
     };

@@ -1,6 +1,6 @@
 // Decoder layers, tower blocks and projectors as compositions of small ops. The fused ops (`decoderLayer`, `visionBlock`) are a fast path of
 // these; spec/ops/composition*.spec.ts holds them equal. Quantization runs the compositions, because every input of a linear layer can be seen.
-// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
+// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_gemma3.py`, `modeling_siglip.py`, `modeling_clip.py`, `modeling_qwen2_5_vl.py`.
 
 import type { Activation } from '../ops/linear';
 import { start } from '../runtime/start';
@@ -24,6 +24,8 @@ export interface BlockNorm {
   readonly bias: boolean;
   readonly eps: number;
   readonly isScale?: boolean;
+  /** What is added to the weight in the file. */
+  readonly plus?: number | undefined;
 }
 
 /** An input that one or more linear layers share. */
@@ -67,7 +69,7 @@ interface PreNorm {
   readonly norms: readonly [BlockNorm, BlockNorm];
   /** Norms of queries and keys: of each head, or of all heads side by side. */
   readonly headNorms?: readonly [BlockNorm, BlockNorm] | undefined;
-  /** Factors for the outputs of attention and MLP. */
+  /** Factors for the outputs of attention and MLP, or their norms. */
   readonly scales?: readonly [BlockNorm, BlockNorm] | undefined;
   readonly heads: number;
   readonly kvHeads: number;
@@ -129,12 +131,14 @@ function preNormBlock(
   };
 }
 
-/** A decoder layer of Llama, Mistral, Qwen2 or Qwen3; the caller supplies the attention. */
+/** A decoder layer of Llama, Mistral, Qwen or Gemma; the caller supplies the attention. */
 export function decoderBlock(config: DecoderConfig): Block {
   const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
   const [queries, values] = [heads * headDim, kvHeads * headDim];
   const layer = (name: string, rows: number, cols: number, bias = false): BlockLinear => ({ name, rows, cols, bias });
-  const norm = (name: string): BlockNorm => ({ name, width: d, bias: false, eps: rmsNormEps });
+  const plus = config.normOffset ? 1 : undefined;
+  const norm = (name: string): BlockNorm => ({ name, width: d, bias: false, eps: rmsNormEps, plus });
+  const beforeMlp = config.postNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm';
   const attention = (name: string): string => `self_attn.${name}_proj`;
   const [gate, up, down] = ['mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'] as const;
   const headNorm = (name: string): BlockNorm => ({ ...norm(`self_attn.${name}_norm`), width: headDim });
@@ -152,7 +156,8 @@ export function decoderBlock(config: DecoderConfig): Block {
       ...[layer(gate, m, d), layer(up, m, d), layer(down, d, m)],
     ],
     {
-      norms: [norm('input_layernorm'), norm('post_attention_layernorm')],
+      norms: [norm('input_layernorm'), norm(beforeMlp)],
+      scales: config.postNorms ? [norm('post_attention_layernorm'), norm('post_feedforward_layernorm')] : undefined,
       headNorms: config.qkNorm ? [headNorm('q'), headNorm('k')] : undefined,
       ...{ heads, kvHeads, headDim },
       sites: [
@@ -166,11 +171,11 @@ export function decoderBlock(config: DecoderConfig): Block {
         },
         {
           ...{ name: 'mlp', linears: [gate, up], width: d, mixesRows: false },
-          absorbedBy: { norm: 'post_attention_layernorm' },
+          absorbedBy: { norm: beforeMlp },
         },
         { name: 'down', linears: [down], width: m, mixesRows: false, absorbedBy: { linear: up } },
       ],
-      lift: (ops, x) => start().tf.mul(ops.linear(gate, x, 'silu'), ops.linear(up, x)),
+      lift: (ops, x) => start().tf.mul(ops.linear(gate, x, config.hiddenAct), ops.linear(up, x)),
     },
   );
 }

@@ -3,7 +3,12 @@
 // Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
-import { parseRope, type RopeScaling, type RopeSections } from './rope_config';
+import { DECODER_DEFAULTS, type DecoderDefaults, type DecoderType } from './decoder_defaults';
+import { gemmaSettings, rejectBidirectional, ropeOf } from './gemma_config';
+import { parseRope, type RopeScaling } from './rope_config';
+
+/** How a layer attends, by Hugging Face's name. */
+export type LayerType = 'full_attention' | 'sliding_attention';
 
 export interface DecoderConfig {
   readonly hiddenSize: number;
@@ -25,56 +30,39 @@ export interface DecoderConfig {
   readonly qkNorm?: boolean;
   /** `tie_word_embeddings`. A checkpoint with `lm_head.weight` uses that tensor regardless; a checkpoint without it needs true. */
   readonly tieWordEmbeddings: boolean;
-  readonly hiddenAct: 'silu';
+  readonly hiddenAct: 'silu' | 'gelu_pytorch_tanh';
+  /** The type of each layer; absent: `full_attention` of all. */
+  readonly layerTypes?: readonly LayerType[];
+  /** Number of positions, up to its own, of the rows that a row of a `sliding_attention` layer attends. */
+  readonly slidingWindow?: number;
+  /** The rotary embedding of `sliding_attention` layers; absent: that of the others. */
+  readonly localRope?: Pick<DecoderConfig, 'ropeTheta' | 'ropeScaling'>;
+  /**
+   * Which rows also attend rows behind them: those of a run of visual rows each other, inside the layer's window (`media`), or all of a turn's
+   * prompt each other, whatever the window (`prompt`). Absent: none.
+   */
+  readonly bidirectional?: 'media' | 'prompt';
+  /** Whether norms multiply by 1 + weight. */
+  readonly normOffset?: boolean;
+  /** Whether the outputs of attention and MLP have norms of their own, before they are added. */
+  readonly postNorms?: boolean;
+  /** Factor of the rows of the embedding table; it is rounded to the table's data type. */
+  readonly embedScale?: number;
+  /** Factor of scores; absent: headDim ** -0.5. */
+  readonly attentionScale?: number;
+  /** Scores s become softcap tanh(s / softcap); so do the logits with `finalSoftcap`. */
+  readonly attentionSoftcap?: number;
+  readonly finalSoftcap?: number;
 }
 
-interface DecoderDefaults {
-  readonly hidden: number;
-  readonly intermediate: number;
-  readonly layers: number;
-  readonly heads: number;
-  /** null: as many as query heads. */
-  readonly kvHeads: number | null;
-  readonly vocab: number;
-  readonly maxPositions: number;
-  readonly theta: number;
-  readonly eps: number;
-  /** Width of a head; absent: hidden / heads. */
-  readonly headDim?: number;
-  /** Whether q, k and v always have a bias. */
-  readonly qkvBias: boolean;
-  /** Whether queries and keys have a norm. */
-  readonly qkNorm?: boolean;
-  /** First layer that may have a window, for classes with `use_sliding_window`. */
-  readonly windowsFrom?: number;
-  /** Whether positions have three axes, whose shares of the frequencies `mrope_section` gives. */
-  readonly sections: RopeSections;
+/** The window of a layer, in positions; undefined: it attends everything. */
+export function windowOf({ layerTypes, slidingWindow }: DecoderConfig, layer: number): number | undefined {
+  return layerTypes?.[layer] === 'sliding_attention' ? slidingWindow : undefined;
 }
 
-const LLAMA: DecoderDefaults = {
-  ...{ hidden: 4096, intermediate: 11008, layers: 32, heads: 32, kvHeads: null, vocab: 32000, maxPositions: 2048 },
-  ...{ theta: 1e4, eps: 1e-6, qkvBias: false, sections: false },
-};
-const QWEN2: DecoderDefaults = {
-  ...LLAMA,
-  ...{ intermediate: 22016, kvHeads: 32, vocab: 151936, maxPositions: 32768, qkvBias: true, windowsFrom: 28 },
-};
-const QWEN2_VL: DecoderDefaults = {
-  ...{ hidden: 8192, intermediate: 29568, layers: 80, heads: 64, kvHeads: 8, vocab: 152064, maxPositions: 32768 },
-  ...{ theta: 1e6, eps: 1e-5, qkvBias: true, windowsFrom: 80, sections: 'in order' },
-};
-
-const QWEN3: DecoderDefaults = { ...QWEN2, qkvBias: false, headDim: 128, qkNorm: true };
-const QWEN3_VL: DecoderDefaults = { ...QWEN3, maxPositions: 128000, theta: 5e5, sections: 'interleaved' };
-
-/** Class defaults per `model_type`. Published Qwen files have the decoder's fields at the root, under the whole model's type. */
-const DECODER_DEFAULTS = {
-  llama: LLAMA,
-  mistral: { ...LLAMA, intermediate: 14336, kvHeads: 8, maxPositions: 131072 },
-  qwen2: QWEN2,
-  ...{ qwen2_vl: QWEN2_VL, qwen2_vl_text: QWEN2_VL, qwen2_5_vl: QWEN2_VL, qwen2_5_vl_text: QWEN2_VL },
-  ...{ qwen3: QWEN3, qwen3_vl_text: QWEN3_VL },
-} as const satisfies Readonly<Record<string, DecoderDefaults>>;
+/** Whether any layer has a window. */
+export const hasWindows = ({ layerTypes = [] }: Pick<DecoderConfig, 'layerTypes'>): boolean =>
+  layerTypes.includes('sliding_attention');
 
 /** The outputs of a product are counted in int32. */
 const MAX_WIDTH = 2 ** 31 - 1;
@@ -82,12 +70,11 @@ const MAX_WIDTH = 2 ** 31 - 1;
 export const MOST_LAYERS = 1024;
 export const MOST_FEATURES = 2 ** 20;
 
-type DecoderType = keyof typeof DECODER_DEFAULTS;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
- * The decoder of a `llama`, `mistral`, `qwen2`, `qwen3`, `qwen2_vl`, `qwen2_5_vl` or `qwen3_vl_text` config (full attention only), in the form of
- * transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`).
+ * The decoder of a `llama`, `mistral`, `qwen2`, `qwen3`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl_text`, `gemma`, `gemma2` or `gemma3_text` config, in the
+ * form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). Only Gemma's have windows.
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that are not supported,
  *   `ERR_CONFIG_INVALID` for wrong values.
  */
@@ -113,8 +100,9 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
   const layers = config.size('num_hidden_layers', defaults.layers, MOST_LAYERS);
   rejectUnsupported(config, type, { headDim, layers, maxPositions });
-  const { qkNorm = false } = defaults;
-  const bias = (type === 'llama' || qkNorm) && config.boolean('attention_bias', false);
+  const { qkNorm = false, gemma } = defaults;
+  const bias = (type === 'llama' || qkNorm || gemma !== undefined) && config.boolean('attention_bias', false);
+  const rope = { ...defaults, headDim, maxPositions };
   return {
     hiddenSize,
     intermediateSize: config.size('intermediate_size', defaults.intermediate),
@@ -123,13 +111,16 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     kvHeads,
     headDim,
     vocabSize: config.size('vocab_size', defaults.vocab),
-    ...parseRope(config, { ...defaults, headDim, maxPositions }),
+    ...parseRope(gemma === undefined ? config : ropeOf(config, gemma, 'full_attention'), rope),
     rmsNormEps: config.float('rms_norm_eps', defaults.eps),
     maxPositions,
     attentionBias: { qkv: defaults.qkvBias || bias, o: bias },
     ...(qkNorm && { qkNorm }),
-    tieWordEmbeddings: config.boolean('tie_word_embeddings', false),
-    hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu'),
+    tieWordEmbeddings: config.boolean('tie_word_embeddings', defaults.tied ?? false),
+    ...(gemma === undefined
+      ? { hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu') }
+      : gemmaSettings(config, gemma, { layers, headDim, hiddenSize })),
+    ...(gemma?.localTheta !== undefined && { localRope: parseRope(ropeOf(config, gemma, 'sliding_attention'), rope) }),
   };
 }
 
@@ -187,18 +178,24 @@ function rejectUnsupported(config: ConfigReader, type: DecoderType, facts: Decod
   if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.unsupported('mlp_bias', 'false');
   for (const key of ['use_mrope', 'use_qk_norm', 'qk_layernorm'])
     if (config.boolean(key, false)) throw config.unsupported(key, 'false');
-  for (const [key, neutral] of neutralValues(facts))
+  const { gemma }: DecoderDefaults = DECODER_DEFAULTS[type];
+  if (gemma !== undefined) rejectBidirectional(config);
+  for (const [key, neutral] of neutralValues(facts, gemma?.postNorms ?? false))
     if (config.has(key) && config.json[key] !== neutral)
       throw config.unsupported(key, neutral === null ? 'null' : `${neutral}`);
-  rejectWindows(config, type, facts);
+  if (!gemma?.postNorms) rejectWindows(config, type, facts);
 }
 
+/** Of scores and logits, which Gemma has from its second version on. */
+const SCORES = ['attn_logit_softcapping', 'final_logit_softcapping', 'query_pre_attn_scalar'];
+
 /** Scales and caps of other architectures, each with the value that has no effect. */
-const neutralValues = ({ headDim }: DecoderFacts): readonly (readonly [key: string, value: number | null])[] => [
-  ['attn_logit_softcapping', null],
-  ['final_logit_softcapping', null],
+const neutralValues = (
+  { headDim }: DecoderFacts,
+  isGemma2: boolean,
+): readonly (readonly [key: string, value: number | null])[] => [
+  ...(isGemma2 ? [] : SCORES.map((key) => [key, key === 'query_pre_attn_scalar' ? headDim : null] as const)),
   ['clip_qkv', null],
-  ['query_pre_attn_scalar', headDim],
   ['embedding_multiplier', 1],
   ['residual_multiplier', 1],
   ['logits_scaling', 1],

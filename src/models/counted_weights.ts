@@ -64,6 +64,7 @@ const UNREAD: Tensor = {
 export const NO_WEIGHTS: Weights = {
   has: () => false,
   tensor: () => UNREAD,
+  typeOf: () => undefined,
   record: () => ({ tensor: UNREAD, present: 0 }),
   matrix: (_, rows, k, { gated = false } = {}) => {
     const outputs = gated ? (rows[0] as number) : rows.reduce((sum, one) => sum + one, 0);

@@ -1,9 +1,10 @@
-// A decoder of Llama's, Qwen2's or Qwen3's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
+// A decoder of Llama's, Qwen's or Gemma's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
 // layers is here and not in an op, so that a session can read the relevance of each layer. Knows no images.
-// Source: transformers 5.18 `modeling_llama.py`, `modeling_qwen2.py`.
+// Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_gemma3.py`.
 
 import {
   DECODER_VECTORS,
+  type DecoderLayerSettings,
   type DecoderLayerWeights,
   decoderLayerOptions,
   decoderLayers,
@@ -11,16 +12,17 @@ import {
   type RaggedRows,
 } from '../ops/decoder_layer';
 import type { KvType } from '../ops/kv_cache';
-import { embed, linear } from '../ops/linear';
+import { linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
-import { type Position, ropeTable } from '../ops/rope';
+import { type Position, ropeTables } from '../ops/rope';
 import { floats, int32, noInt32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { type DecoderConfig, ropeInverseFrequencies } from './config';
+import { type DecoderConfig, ropeInverseFrequencies, windowOf } from './config';
 import { withAdded } from './deepstack';
 import { type KvCache, kvCache, type LayerRange } from './kv_cache';
-import { checkBatch, giveColumns, type Segment, sharedInputs } from './segments';
+import { rowEmbedding } from './row_embedding';
+import { checkBatch, giveColumns, type Segment, sharedInputs, windowSpans } from './segments';
 import type { VectorSource, Weights } from './weights';
 
 export interface ForwardOptions {
@@ -50,11 +52,11 @@ export interface Decoder extends EmbeddingTable {
    */
   forward(x: Tensor, batch: readonly Segment[], options: ForwardOptions): Promise<Tensor>;
   /**
-   * The attention of the last row of x, f32 [t, d], in a layer that is not run: softmax over the layer's rows before `length` and the rows
-   * of x, mean over heads: f32 [length + t]. Writes x's keys and values after the `length` rows without counting them. Reserve room for all
-   * calls before the first one, because growing copies counted rows only.
+   * The attention of the last row of x, f32 [t, d], in a layer that is not run: softmax over the layer's rows and the rows of x, mean over
+   * heads: f32 [all rows]. Writes x's keys and values without counting them, after the counted rows and those at the positions `written`,
+   * which earlier calls wrote. Reserve room for all calls before the first one, because growing copies counted rows only.
    */
-  look(layer: number, x: Tensor, { cache, positions }: Segment, length: number): Float32Array;
+  look(layer: number, x: Tensor, { cache, positions }: Segment, written: readonly Position[]): Float32Array;
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
   /** Final norm and head of the given rows, f32 [n, vocabulary]; the caller disposes of it. */
@@ -70,7 +72,7 @@ export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
 /** A decoder that can only embed. */
 export async function embeddingTable(config: DecoderConfig, weights: Weights): Promise<EmbeddingTable> {
   const table = weights.matrix([TABLE], [config.vocabSize], config.hiddenSize, { isTable: true });
-  return { config, embed: (ids) => embed(table, ids) };
+  return { config, embed: rowEmbedding(config, table, weights.typeOf(TABLE)) };
 }
 
 /** Builds the decoder from canonically named weights; awaits `loaded` after the weights of each layer. */
@@ -83,13 +85,14 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     layers.push(layerWeights(config, weights, i));
     await loaded();
   }
-  const norm = weights.tensor('model.norm.weight', [d]);
+  const norm = weights.tensor('model.norm.weight', [d], Number(config.normOffset ?? false));
   const eps = weights.constant([config.rmsNormEps]);
   // A checkpoint with a head uses it regardless of tie_word_embeddings; without a head, the config must say that it is tied.
   const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
-  const frequencies = ropeInverseFrequencies(config);
-  const tableOf = (positions: ArrayLike<Position>): Tensor => ropeTable(positions, frequencies, config.ropeAxes);
+  const ropes = [config, ...(config.localRope === undefined ? [] : [{ ...config, ...config.localRope }])];
+  const embeddings = ropes.map((rope) => ({ frequencies: ropeInverseFrequencies(rope), axes: rope.ropeAxes }));
+  const tableOf = (positions: ArrayLike<Position>): Tensor => ropeTables(positions, embeddings);
   const scores = (x: Tensor, rows: readonly number[]): Tensor => {
     const normalized = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
     try {
@@ -102,9 +105,10 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   return {
     config,
     cache: (type, limit = config.maxPositions) => kvCache(config, type, limit),
-    embed: (ids) => embed(table, ids),
-    forward: (x, batch, options) => forward(x, batch, layers, tableOf, options),
-    look: (layer, x, { cache, positions }, length) => look(x, tableOf(positions), layers, cache, { layer, length }),
+    embed: rowEmbedding(config, table, weights.typeOf(TABLE)),
+    forward: (x, batch, options) => forward(x, batch, config, layers, tableOf, options),
+    look: (layer, x, segment, written) =>
+      look(x, tableOf(segment.positions), config, layers, { layer, segment, written }),
     norm: (x) => rmsNorm(x, norm, eps),
     scores,
     logits: (x, all = false) => {
@@ -125,22 +129,27 @@ function layerWeights(config: DecoderConfig, weights: Weights, i: number): Decod
   const [q, kv] = [heads * headDim, kvHeads * headDim];
   const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
   const widths = [q, kv, kv] as const;
-  const norm = (name: string): VectorSource => [[`${at}.${name}_layernorm.weight`, d]];
+  const plus = Number(config.normOffset ?? false);
+  const norm = (name: string): VectorSource => [[`${at}.${name}_layernorm.weight`, d, plus]];
+  const headNorm = (name: string): VectorSource => [[`${at}.self_attn.${name}_norm.weight`, headDim, plus]];
   const vectors: Partial<Record<(typeof DECODER_VECTORS)[number], VectorSource>> = {
     inputNorm: norm('input'),
-    postNorm: norm('post_attention'),
+    ...(config.postNorms
+      ? {
+          attentionNorm: norm('post_attention'),
+          postNorm: norm('pre_feedforward'),
+          mlpNorm: norm('post_feedforward'),
+        }
+      : { postNorm: norm('post_attention') }),
     eps: rmsNormEps,
     ...(attentionBias.qkv && { qkvBias: qkv.map((name, part) => [`${name}.bias`, widths[part] as number] as const) }),
     ...(attentionBias.o && { oBias: [[`${at}.self_attn.o_proj.bias`, d]] }),
-    ...(qkNorm && {
-      qNorm: [[`${at}.self_attn.q_norm.weight`, headDim]],
-      kNorm: [[`${at}.self_attn.k_norm.weight`, headDim]],
-    }),
+    ...(qkNorm && { qNorm: headNorm('q'), kNorm: headNorm('k') }),
   };
   const record = weights.record(DECODER_VECTORS.map((vector) => vectors[vector]));
   return {
     vectors: record.tensor,
-    options: weights.integers(decoderLayerOptions(record.present, i)),
+    options: weights.integers(decoderLayerOptions(record.present, i, layerSettings(config, i))),
     qkv: weights.matrix(
       qkv.map((name) => `${name}.weight`),
       widths,
@@ -152,9 +161,17 @@ function layerWeights(config: DecoderConfig, weights: Weights, i: number): Decod
   };
 }
 
+/** What differs between the layers of a model, and from those of other models. */
+function layerSettings(config: DecoderConfig, layer: number): DecoderLayerSettings {
+  const { hiddenAct: activation, attentionScale: scale = 0, attentionSoftcap: softcap = 0, localRope } = config;
+  const isLocal = localRope !== undefined && windowOf(config, layer) !== undefined;
+  return { activation, scale, softcap, table: Number(isLocal) };
+}
+
 async function forward(
   x: Tensor,
   batch: readonly Segment[],
+  config: DecoderConfig,
   layers: readonly DecoderLayerWeights[],
   tableOf: (positions: ArrayLike<Position>) => Tensor,
   { layers: range = { from: 0, to: layers.length }, onHidden, pace }: ForwardOptions,
@@ -163,7 +180,7 @@ async function forward(
   for (const { cache, positions } of batch) cache.reserve(positions.length, range);
   const positions = batch.flatMap((segment) => Array.from(segment.positions));
   const table = tableOf(positions);
-  const shared = sharedInputs(batch, layers.length);
+  const shared = sharedInputs(batch, config);
   const means: Tensor[] = [];
   // All layers in one call: a call per layer would add a third to the time of a decode step.
   const isOneCall =
@@ -190,7 +207,7 @@ async function forward(
   } finally {
     for (const tensor of [...means, table, shared.segments, shared.ranges, shared.spans]) tensor?.dispose();
   }
-  for (const segment of batch) segment.cache.extend(segment.positions.length, range);
+  for (const segment of batch) segment.cache.extend(segment.positions, range);
   return h;
 }
 
@@ -220,12 +237,20 @@ function runLayers(
 function look(
   x: Tensor,
   table: Tensor,
+  config: DecoderConfig,
   layers: readonly DecoderLayerWeights[],
-  cache: KvCache,
-  { layer, length }: { readonly layer: number; readonly length: number },
+  {
+    layer,
+    segment,
+    written,
+  }: { readonly layer: number; readonly segment: Segment; readonly written: readonly Position[] },
 ): Float32Array {
+  const { cache, positions } = segment;
+  const length = (cache.lengths[layer] as number) + written.length;
+  const earlier = [...cache.positions(layer), ...written.map(Number)];
+  const spans = windowSpans(config, layer, earlier, positions);
   const ranges = layers.flatMap((_, at) => (at === layer ? [0, length, LAST_ROW_COLUMNS] : [0, 0, 0]));
-  const shared = { segments: int32([x.shape[0] as number]), ranges: int32(ranges) };
+  const shared = { segments: int32([x.shape[0] as number]), ranges: int32(ranges), spans };
   const called = {
     weights: layers[layer] as DecoderLayerWeights,
     sequences: [{ kv: cache.tensor(layer), rows: noInt32() }],
@@ -236,7 +261,7 @@ function look(
     outputs = [y, columns];
     return floats(columns).slice();
   } finally {
-    for (const tensor of [table, shared.segments, shared.ranges, ...outputs]) tensor.dispose();
+    for (const tensor of [table, shared.segments, shared.ranges, spans, ...outputs]) tensor?.dispose();
   }
 }
 

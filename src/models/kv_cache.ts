@@ -2,8 +2,9 @@
 
 import { SparseVilaError } from '../errors';
 import { allocKv, checkKvMemory, copyKv, type KvType, keepKvRows, kvBytes } from '../ops/kv_cache';
+import type { Position } from '../ops/rope';
 import type { Tensor } from '../runtime/tensor';
-import type { DecoderConfig } from './config';
+import { type DecoderConfig, hasWindows } from './config';
 
 /** Layers from .. to - 1. */
 export interface LayerRange {
@@ -25,8 +26,10 @@ export interface KvCache {
    * @throws SparseVilaError `ERR_CONTEXT_OVERFLOW` beyond the limit, `ERR_OUT_OF_MEMORY`
    */
   reserve(rows: number, layers?: LayerRange): void;
-  /** Counts rows that an op wrote after the others, into reserved room. */
-  extend(rows: number, layers?: LayerRange): void;
+  /** Counts rows that an op wrote after the others, into reserved room; their positions, or their number if no layer has a window. */
+  extend(rows: ArrayLike<Position> | number, layers?: LayerRange): void;
+  /** The positions of a layer's rows, in their order; empty unless a layer of the model has a window. */
+  positions(layer: number): readonly number[];
   /** Removes the rows at and after these lengths. A cache without rows takes no memory. */
   truncate(lengths: readonly number[]): void;
   /** Removes rows of a layer from `begin` on, except begin + rows[i] (ascending), which move together. */
@@ -47,6 +50,7 @@ interface Sizes {
   readonly headDim: number;
   readonly type: KvType;
   readonly limit: number;
+  readonly hasWindows: boolean;
 }
 
 /**
@@ -55,17 +59,20 @@ interface Sizes {
  * @throws SparseVilaError `ERR_OUT_OF_MEMORY` if a layer of that many rows exceeds the machine's memory
  */
 export function kvCache(
-  { layers, kvHeads, headDim }: Pick<DecoderConfig, 'layers' | 'kvHeads' | 'headDim'>,
+  config: Pick<DecoderConfig, 'layers' | 'kvHeads' | 'headDim' | 'layerTypes'>,
   type: KvType,
   limit: number,
 ): KvCache {
+  const { layers, kvHeads, headDim } = config;
   checkKvMemory(kvHeads, limit, headDim, type);
   const none = Array.from({ length: layers }, () => undefined);
-  return cacheOf({ kvHeads, headDim, type, limit }, new Array<number>(layers).fill(0), none);
+  const positions = none.map((): number[] => []);
+  const sizes = { kvHeads, headDim, type, limit, hasWindows: hasWindows(config) };
+  return cacheOf(sizes, new Array<number>(layers).fill(0), none, positions);
 }
 
 /** A cache that owns these tensors. */
-function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[]): KvCache {
+function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[], positions: number[][]): KvCache {
   const { kvHeads, headDim, type, limit } = sizes;
   const all: LayerRange = { from: 0, to: lengths.length };
   const lengthOf = (layer: number): number => lengths[layer] as number;
@@ -89,7 +96,10 @@ function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[
     }
   };
   const truncate = (to: readonly number[]): void => {
-    for (const layer of lengths.keys()) lengths[layer] = Math.min(to[layer] ?? 0, lengthOf(layer));
+    for (const layer of lengths.keys()) {
+      lengths[layer] = Math.min(to[layer] ?? 0, lengthOf(layer));
+      if (sizes.hasWindows) (positions[layer] as number[]).length = lengthOf(layer);
+    }
     if (lengths.every((length) => length === 0)) for (const layer of lengths.keys()) put(layer, undefined);
   };
   return {
@@ -104,12 +114,22 @@ function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[
     },
     reserve,
     extend(rows, { from, to } = all) {
-      for (let layer = from; layer < to; layer++) lengths[layer] = lengthOf(layer) + rows;
+      const added = typeof rows === 'number' ? rows : rows.length;
+      for (let layer = from; layer < to; layer++) {
+        lengths[layer] = lengthOf(layer) + added;
+        if (sizes.hasWindows) for (const position of timesOf(rows)) positions[layer]?.push(position);
+      }
     },
+    positions: (layer) => positions[layer] ?? [],
     truncate,
     keep(layer, begin, rows) {
       keepKvRows(tensors[layer] as Tensor, { begin, end: lengthOf(layer), c: headDim }, rows);
       lengths[layer] = begin + rows.length;
+      if (!sizes.hasWindows) return;
+      const own = positions[layer] as number[];
+      const kept = Array.from(rows, (row) => own[begin + row] as number);
+      own.length = begin;
+      for (const position of kept) own.push(position);
     },
     fork() {
       const copies: (Tensor | undefined)[] = [];
@@ -120,10 +140,22 @@ function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[
         for (const copy of copies) copy?.dispose();
         throw error;
       }
-      return cacheOf(sizes, [...lengths], copies);
+      return cacheOf(
+        sizes,
+        [...lengths],
+        copies,
+        positions.map((own) => [...own]),
+      );
     },
     dispose: () => truncate([]),
   };
+}
+
+/** Positions on the axis of time. @throws SparseVilaError `ERR_INTERNAL` for a number of rows alone */
+function timesOf(rows: ArrayLike<Position> | number): number[] {
+  if (typeof rows !== 'number')
+    return Array.from(rows, (position) => (typeof position === 'number' ? position : position[0]));
+  throw new SparseVilaError('ERR_INTERNAL', 'Expected the positions of rows, since some layers have windows.');
 }
 
 const upToStep = (rows: number): number => Math.ceil(rows / STEP) * STEP;

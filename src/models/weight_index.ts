@@ -56,6 +56,8 @@ export interface WeightIndex {
   readonly progress: { readonly done: number; readonly total: number };
   has(name: string): boolean;
   find(name: string): TensorEntry | undefined;
+  /** The data type of a float tensor; undefined for other types, and if there is none. */
+  typeOf(name: string): WeightType | undefined;
   /** Marks a tensor as read. */
   take(entry: TensorEntry): void;
   /** A float tensor of exactly this shape, ones before it aside; ranks above two may be requested as [first, the rest]. @throws SparseVilaError `ERR_WEIGHT_…` */
@@ -130,6 +132,7 @@ export function weightIndex(
     },
     has: (name) => entries.has(name) || (name.endsWith('.weight') && isQuantized(find, moduleOf(name))),
     find,
+    typeOf: (name) => WEIGHT_TYPES[find(name)?.dtype ?? ''],
     take: (entry) => {
       if (unread.delete(entry)) done += entry.bytes;
     },

@@ -18,13 +18,15 @@ export interface MatrixOptions {
   readonly isTable?: boolean;
 }
 
-/** A vector of a record: concatenated tensors of shape [length], or one number. */
-export type VectorSource = readonly (readonly [name: string, length: number])[] | number;
+/** A vector of a record: concatenated tensors of shape [length], whose values are increased by `plus`; or one number. */
+export type VectorSource = readonly (readonly [name: string, length: number, plus?: number])[] | number;
 
 export interface Weights {
   has(name: string): boolean;
-  /** An f32 tensor of exactly this shape. */
-  tensor(name: string, shape: readonly number[]): Tensor;
+  /** An f32 tensor of exactly this shape, whose values are increased by `plus` in f32; default 0. */
+  tensor(name: string, shape: readonly number[], plus?: number): Tensor;
+  /** The data type of a float tensor in its file; undefined if there is none. */
+  typeOf(name: string): WeightType | undefined;
   /** The concatenated vectors of one op. */
   record(vectors: readonly (VectorSource | undefined)[]): VectorRecord;
   /**
@@ -83,19 +85,28 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     for (const source of sources.values()) native.release(source);
     sources.clear();
   };
-  const load = (name: string, shape: readonly number[]): Tensor => {
+  const load = (name: string, shape: readonly number[], plus = 0): Tensor => {
     const plain = index.plain(name, shape);
     const loaded = keep(loadTensor(plainPart(plain, 0, rangeOf), shape));
     checkVector(floats(loaded), plain.entry);
-    return loaded;
+    if (plus === 0) return loaded;
+    const increased = keep(
+      float32(
+        floats(loaded).map((value) => value + plus),
+        shape,
+      ),
+    );
+    free(loaded);
+    return increased;
   };
+  const free = (tensor: Tensor): void => made.splice(made.indexOf(tensor), 1)[0]?.dispose();
 
   const valuesOf = (source: VectorSource): readonly number[] => {
     if (typeof source === 'number') return [source];
-    return source.flatMap(([name, length]) => {
-      const tensor = load(name, [length]);
+    return source.flatMap(([name, length, plus]) => {
+      const tensor = load(name, [length], plus);
       const values = Array.from(floats(tensor));
-      made.splice(made.indexOf(tensor), 1)[0]?.dispose();
+      free(tensor);
       return values;
     });
   };
@@ -103,6 +114,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   return {
     has: index.has,
     tensor: load,
+    typeOf: index.typeOf,
     record: (vectors) => {
       const { values, present } = recordValues(
         vectors.map((source) => (source === undefined ? source : valuesOf(source))),

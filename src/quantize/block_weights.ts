@@ -11,6 +11,8 @@ import type { Tensor } from '../runtime/tensor';
 
 /** An RMSNorm has no bias. */
 export interface Norm {
+  /** The weight in the file is smaller by this number; absent: 0. */
+  readonly plus?: number | undefined;
   readonly weight: Float32Array;
   readonly bias?: Float32Array | undefined;
 }
@@ -36,10 +38,11 @@ export function readBlock(
     linears: Object.fromEntries(matrices),
     biases: Object.fromEntries(biased.map(({ name, rows }) => [name, floats(`${name}.bias`, [rows])])),
     norms: Object.fromEntries(
-      norms.map(({ name, width, bias }) => [
-        name,
-        { weight: floats(`${name}.weight`, [width]), bias: bias ? floats(`${name}.bias`, [width]) : undefined },
-      ]),
+      norms.map(({ name, width, bias, plus }) => {
+        const stored = floats(`${name}.weight`, [width]);
+        const weight = plus === undefined ? stored : stored.map((value) => value + plus);
+        return [name, { weight, plus, bias: bias ? floats(`${name}.bias`, [width]) : undefined }];
+      }),
     ),
   };
 }

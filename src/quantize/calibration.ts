@@ -13,6 +13,7 @@ import { endOfAnswer, transcript } from '../models/transcript';
 import type { Position } from '../ops/rope';
 import { floats, joinNumbers } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
+import { blockEnds, blocksOf } from '../session/blocks';
 import { append, startConversation } from '../session/conversation';
 import { type DecoderRows, type DecoderRowsContext, decoderRows } from '../session/decoder_rows';
 import { type MediaContext, prepareMedia, seeMedia } from '../session/media';
@@ -39,6 +40,8 @@ export interface Sequence {
   /** f32 [t, d] */
   x: Float32Array;
   readonly positions: readonly Position[];
+  /** Number of rows, from the first on, that each row attends if there are no windows; absent: those up to itself. */
+  readonly ends?: Int32Array | undefined;
   /** f32 [t, d] each: added to what leaves the first layers. */
   readonly added?: readonly Float32Array[];
   /** 1 for a visual row, 0 for text. */
@@ -170,7 +173,16 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const positions: Position[] = [];
   const answers: { row: number; next: number }[] = [];
   const visualRows: number[] = [];
-  const add = (rows: DecoderRows): void => {
+  const ends: number[] = [];
+  const add = (rows: DecoderRows, isPrompt: boolean): void => {
+    const blocks = isPrompt ? blocksOf(rows, config) : undefined;
+    const own = Int32Array.from(rows.positions.keys());
+    const before = positions.length;
+    const attended = blocks === undefined ? own.map((row) => row + 1) : blockEnds(own, blocks);
+    append(
+      ends,
+      Array.from(attended, (end) => before + end),
+    );
     for (const row of rows.visual) visualRows.push(positions.length + row);
     for (const position of rows.positions) positions.push(position);
     const tensors = [rows.x, ...rows.added];
@@ -197,13 +209,13 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     const plain = [{ begin: spoken.length - answer.length, end: spoken.length }];
     const ids = model.tokenizer.encode(spoken, { plain, continues: true });
     try {
-      add(decoderRows(context, [...prompt.opening, prompt.question], new Map(media.entries())));
+      add(decoderRows(context, [...prompt.opening, prompt.question], new Map(media.entries())), true);
     } finally {
       for (const { rows } of media) rows.dispose();
     }
     const answerIds = end === undefined ? ids : [...ids, end];
     for (const [j, next] of answerIds.entries()) answers.push({ row: positions.length - 1 + j, next });
-    if (ids.length > 0) add(decoderRows(context, [ids], new Map()));
+    if (ids.length > 0) add(decoderRows(context, [ids], new Map()), false);
     conversation.script = { turns: [...turns, assistant], open: [], text: prompt.text + spoken, pending: [] };
   }
   const visual = new Uint8Array(positions.length);
@@ -212,7 +224,11 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
   const [x = new Float32Array(), ...added] = Array.from({ length: count }, (_, i) =>
     joinNumbers(parts.map((part) => part[i] ?? new Float32Array(part[0]?.length ?? 0))),
   );
-  return { x, positions, visual, answers, ...(added.length > 0 && { added }) };
+  const isCausal = config.bidirectional === undefined;
+  return {
+    ...{ x, positions, visual, answers, ends: isCausal ? undefined : Int32Array.from(ends) },
+    ...(added.length > 0 && { added }),
+  };
 }
 
 /** An answer as the template prints it after a prompt: white space may precede it, as in "ASSISTANT: answer". */

@@ -5,13 +5,15 @@ import { relative } from 'node:path';
 import { readFloats } from '../checkpoint/safetensors';
 import { indexOptions } from '../models/assemble';
 import { type Block, type BlockOps, decoderBlock, projectorBlock, towerBlock } from '../models/blocks';
-import { type DecoderConfig, ropeInverseFrequencies } from '../models/config';
+import { type DecoderConfig, ropeInverseFrequencies, windowOf } from '../models/config';
 import type { PartName, Plan } from '../models/plan';
+import { rowSpans } from '../models/segments';
 import type { TowerConfig } from '../models/tower';
 import { placeOf } from '../models/tower_blocks';
 import { moduleOf, type WeightIndex, weightIndex } from '../models/weight_index';
 import { attention } from '../ops/attention';
-import { type Position, rope, ropeTable } from '../ops/rope';
+import { rope, ropeTable } from '../ops/rope';
+import { int32 } from '../ops/run';
 import type { Tensor } from '../runtime/tensor';
 import type { BlockWeights } from './block_weights';
 import { type CalibrationSource, calibrationSequences, type Sequence } from './calibration';
@@ -21,7 +23,7 @@ import type { VectorType } from './search';
 import { drawSampling, drawSequences, type Sampling } from './statistics';
 
 /** Rows that run through the blocks together: a conversation, or a picture's segment with its place in the picture. */
-export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual' | 'added'> {
+export interface Rows extends Pick<Sequence, 'x' | 'positions' | 'visual' | 'added' | 'ends'> {
   readonly segment?: Segment;
 }
 
@@ -118,15 +120,19 @@ function decoderPart({ decoder: config }: Plan): Part {
     // Configs of 4-bit decoders say float16.
     vectors: 'F16',
     sample: drawSampling,
-    attend: ({ positions }) => causalAttention(config, positions),
+    attend: (rows, layer) => decoderAttention(config, rows, layer),
   };
 }
 
-function causalAttention(config: DecoderConfig, positions: readonly Position[]): BlockOps['attend'] {
-  const frequencies = ropeInverseFrequencies(config);
+function decoderAttention(config: DecoderConfig, { positions, ends }: Rows, layer: number): BlockOps['attend'] {
+  const isLocal = windowOf(config, layer) !== undefined;
+  const frequencies = ropeInverseFrequencies({ ...config, ...(isLocal && config.localRope) });
+  const own = rowSpans(config, layer, { before: 0, earlier: [], positions, ends });
+  const { attentionScale: scale, attentionSoftcap: softcap } = config;
   return (q, k, v) => {
     const table = ropeTable(positions, frequencies, config.ropeAxes);
-    return attention(rope(q, table), rope(k, table), v, { causal: true }).out;
+    const spans = own && int32(own, [positions.length, 2]);
+    return attention(rope(q, table), rope(k, table), v, { causal: own === undefined, spans, scale, softcap }).out;
   };
 }
 

@@ -129,9 +129,9 @@ async function searchSite(
  * Scales that a norm stored as binary16 can hold: s is computed from the stored quotient, so that the product of norm and weights
  * does not change.
  */
-function storable(scale: Float32Array, { weight }: Norm): Float32Array {
+function storable(scale: Float32Array, { weight, plus = 0 }: Norm): Float32Array {
   return scale.map((s, c) => {
-    const exact = (weight[c] as number) / roundToF16((weight[c] as number) / s);
+    const exact = (weight[c] as number) / (roundToF16((weight[c] as number) / s - plus) + plus);
     return Number.isFinite(exact) && exact > 0 ? exact : s;
   });
 }

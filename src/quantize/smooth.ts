@@ -43,10 +43,11 @@ export function smoothingScales(inputs: Float32Array, matrices: readonly Matrix[
   return inputs.map((input, c) => max(input ** ALPHA / (weights[c] as number) ** (1 - ALPHA), SMALLEST));
 }
 
-/** The norm whose output is divided by s, per channel. */
-export function dividedNorm({ weight, bias }: Norm, s: Float32Array): Norm {
-  const divide = (values: Float32Array): Float32Array => values.map((value, c) => value / (s[c] as number));
-  return { weight: divide(weight), bias: bias && divide(bias) };
+/** The vectors in the file of the norm whose output is divided by s, per channel. */
+export function dividedNorm({ weight, bias, plus = 0 }: Norm, s: Float32Array): Pick<Norm, 'weight' | 'bias'> {
+  const divide = (values: Float32Array, less: number): Float32Array =>
+    values.map((value, c) => value / (s[c] as number) - less);
+  return { weight: divide(weight, plus), bias: bias && divide(bias, 0) };
 }
 
 /** Adds the vectors of a norm that is divided by s, by their names in the block. */

@@ -7,6 +7,7 @@ import type { Segment } from '../models/segments';
 import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
+import { blockEnds, blocksOf } from './blocks';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
@@ -30,6 +31,8 @@ interface Run {
   readonly window: number;
   /** Whether a row is visual. */
   readonly isVisual: Uint8Array;
+  /** The block of rows that attend each other, by its number, or -1; absent: none do. */
+  readonly blocks: Int32Array | undefined;
   /** Rows that are still kept, ascending; and per layer the rows that it wrote to the cache. */
   kept: Int32Array;
   readonly written: Int32Array[];
@@ -91,7 +94,7 @@ function addedTo({ rows, isVisual }: Run, kept: Int32Array): Tensor[] | undefine
   return isText ? undefined : rows.added.map((added) => gatherRows(added, kept));
 }
 
-function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, words: number): Run {
+function startRun({ conversation, method, model }: PrefillContext, rows: DecoderRows, words: number): Run {
   const t = rows.positions.length;
   const isVisual = new Uint8Array(t);
   for (const row of rows.visual) isVisual[row] = 1;
@@ -101,6 +104,7 @@ function startRun({ conversation, method }: PrefillContext, rows: DecoderRows, w
     question: t - words,
     window: needsRelevance ? t - Math.min(words, method.retrieve?.window ?? words) : t,
     isVisual,
+    blocks: blocksOf(rows, model.decoder.config),
     kept: Int32Array.from({ length: t }, (_, row) => row),
     written: [],
     relevance: [],
@@ -143,14 +147,18 @@ async function runStage(
   const { scores, onColumns } = columnSums(conversation, run, stage);
   const gone = rows.positions.length - kept.length;
   const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
+  const ends = run.blocks && blockEnds(kept, run.blocks);
   const outputs: Tensor[] = [];
   try {
-    for (const { begin, end } of chunks(kept.length, cuts)) {
+    for (const { begin, end } of chunks(kept.length, cuts, ends)) {
       const isAll = end - begin === kept.length;
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
       const added = from < rows.added.length ? addedTo(run, kept.subarray(begin, end)) : undefined;
-      const segment = { cache: conversation.cache, positions, added, onColumns: onColumns(begin + gone, end - begin) };
+      const segment = {
+        ...{ cache: conversation.cache, positions, added, onColumns: onColumns(begin + gone, end - begin) },
+        ends: ends?.slice(begin, end).map((row) => row - begin),
+      };
       try {
         outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
       } finally {
@@ -174,17 +182,14 @@ async function lookAhead(
   const { tf } = start();
   const before = conversation.layers[layer]?.length ?? 0;
   let columns = new Float32Array();
+  const written: Position[] = [];
   conversation.cache.reserve(kept.length, { from: layer, to: layer + 1 });
   for (const { begin, end } of chunks(kept.length, [])) {
     const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
     try {
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      columns = model.decoder.look(
-        layer,
-        part,
-        { cache: conversation.cache, positions },
-        before + begin,
-      ) as typeof columns;
+      columns = model.decoder.look(layer, part, { cache: conversation.cache, positions }, written) as typeof columns;
+      append(written, positions);
     } finally {
       part.dispose();
     }
@@ -194,17 +199,16 @@ async function lookAhead(
   return Float32Array.from(own, (i) => columns[before + i] as number);
 }
 
-/** Splits 0 .. n - 1 into chunks such that no chunk contains one of `cuts` in its inside. */
-function chunks(n: number, cuts: readonly number[]): { begin: number; end: number }[] {
-  const borders = [...new Set([0, ...cuts, n])].filter((row) => row >= 0 && row <= n).sort((a, b) => a - b);
-  return borders.slice(1).flatMap((end, i) => {
-    const first = borders[i] as number;
-    const count = Math.ceil((end - first) / CHUNK);
-    return Array.from({ length: count }, (_, j) => ({
-      begin: first + j * CHUNK,
-      end: Math.min(end, first + (j + 1) * CHUNK),
-    }));
-  });
+/** Splits 0 .. n - 1 into chunks such that no chunk contains one of `cuts` in its inside, and none ends before `ends` of its rows. */
+function chunks(n: number, cuts: readonly number[], ends?: Int32Array): { begin: number; end: number }[] {
+  const borders = [...new Set([...cuts, n])].filter((row) => row > 0 && row <= n).sort((a, b) => a - b);
+  const made: { begin: number; end: number }[] = [];
+  for (const border of borders)
+    for (let begin = made.at(-1)?.end ?? 0; begin < border; begin = made.at(-1)?.end ?? n) {
+      const end = Math.min(border, begin + CHUNK);
+      made.push({ begin, end: ends?.[end - 1] ?? end });
+    }
+  return made;
 }
 
 /** Sums attention columns over a stage: the relevance over the window's rows, per layer; the scores over the scored rows, for the turn's visual rows. */

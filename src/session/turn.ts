@@ -176,6 +176,7 @@ async function prepare(
   progress: Progress,
 ): Promise<void> {
   const { conversation, method, model, times } = context;
+  const { config } = model.decoder;
   context.signal?.throwIfAborted();
   const first = conversation.media.length;
   const turns = turnsWith(conversation.script, system, question, first);
@@ -221,9 +222,9 @@ async function prepare(
   progress.promptRows = lengthOf(conversation) - before.length;
   progress.activePrefill = mean(conversation.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
-    retrievePermanently(method, conversation, relevance, { before, anchor: progress.anchor }),
+    retrievePermanently(method, conversation, relevance, { before, anchor: progress.anchor, config }),
   );
-  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, relevance));
+  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, relevance, config));
 }
 
 /** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */

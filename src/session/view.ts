@@ -1,7 +1,8 @@
 // The view of a turn: per layer, the cache rows that its decoding attends, namely all text rows, the retrieved visual rows, and the
-// contiguous tail that grows with the answer. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
+// contiguous tail that grows with the answer. A layer with a sliding window attends all of it. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
 // makes no view: the rows that it leaves out are removed from the cache.
 
+import { type DecoderConfig, windowOf } from '../models/config';
 import type { LayerView } from '../models/segments';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
@@ -9,17 +10,18 @@ import { type CacheLayer, type Conversation, placesOf } from './conversation';
 import { checkSelection } from './selection';
 
 export interface TurnView {
-  readonly layers: readonly LayerView[] | undefined;
+  readonly layers: readonly (LayerView | undefined)[] | undefined;
   /** Per layer, the attended visual tokens of the conversation; undefined if every layer attends all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
   dispose(): void;
 }
 
-/** Retrieves in every layer. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
+/** Retrieves in every layer that has no window. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
 export function turnView(
   { name, retrieve }: SparsityMethod,
   conversation: Conversation,
   relevance: readonly Float32Array[],
+  config: DecoderConfig,
 ): TurnView {
   if (retrieve === undefined || retrieve.permanent || conversation.places.length === 0) {
     const isWhole = conversation.layers.every(({ tokens }) => tokens.length === conversation.places.length);
@@ -28,9 +30,12 @@ export function turnView(
   }
   const selections = relevance.map((scores, layer) => {
     const places = placesOf(conversation, layer);
+    if (windowOf(config, layer) !== undefined) return Int32Array.from(places.keys());
     return checkSelection(name, 'retrieve', retrieve.select(scores, layer, places), places.length);
   });
-  const layers = selections.map((selection, i) => layerView(conversation.layers[i] as CacheLayer, selection));
+  const layers = selections.map((selection, i) =>
+    windowOf(config, i) === undefined ? layerView(conversation.layers[i] as CacheLayer, selection) : undefined,
+  );
   const retrieved = selections.map((selection, i) =>
     selection.map((at) => conversation.layers[i]?.tokens[at] as number),
   );
@@ -38,7 +43,7 @@ export function turnView(
     layers,
     retrieved,
     dispose: () => {
-      for (const { rows } of layers) rows.dispose();
+      for (const view of layers) view?.rows.dispose();
     },
   };
 }
