@@ -43,7 +43,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   models: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'image', 'text', 'hub'],
   sparsity: ['errors', 'options', 'text'],
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
-  engine: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  engine: ['abort', 'errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
   quantize: [

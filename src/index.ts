@@ -25,6 +25,7 @@ export type { ConvertOptions, ConvertResult } from './convert/convert';
 export { openEngine } from './engine/engine';
 export type {
   AnswerFormat,
+  CountRequest,
   Engine,
   EngineEvent,
   EngineModel,
@@ -33,6 +34,7 @@ export type {
   EngineStats,
   PromptTokens,
   RequestTimes,
+  RunOptions,
   SparsityRequest,
   TokenCounts,
   Usage,

@@ -1,19 +1,27 @@
 // The engine in the thread of its model: admits requests, answers them side by side, and counts.
 
-import { coded, SparseVilaError } from '../errors';
+import { coded } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { answerRequest } from './answer';
 import { countTokens } from './count';
 import { queue } from './queue';
 import { checkRequest } from './request';
 import { scheduler } from './scheduler';
-import type { EngineEvent, EngineModel, EngineOptions, EngineRequest, EngineStats, TokenCounts } from './types';
+import type {
+  CountRequest,
+  EngineEvent,
+  EngineModel,
+  EngineOptions,
+  EngineRequest,
+  EngineStats,
+  TokenCounts,
+} from './types';
 
 export interface Core {
   readonly model: EngineModel;
   /** Answers a request; the last event is its end. Never waits for `onEvent`. @throws SparseVilaError as `Engine.run`; `signal.reason` */
   answer(request: EngineRequest, signal: AbortSignal, onEvent: (event: EngineEvent) => void): Promise<void>;
-  count(request: Pick<EngineRequest, 'messages' | 'sparsity'>, signal: AbortSignal): Promise<TokenCounts>;
+  count(request: CountRequest, signal: AbortSignal): Promise<TokenCounts>;
   stats(): EngineStats;
   /** Waits until all requests have ended, and frees the model. */
   close(): Promise<void>;
@@ -92,9 +100,4 @@ export function openCore(name: string, model: VisionLanguageModel, options: Engi
       model.dispose();
     },
   };
-}
-
-/** The error of a closed engine. */
-export function closedError(name: string): SparseVilaError {
-  return new SparseVilaError('ERR_DISPOSED', `The engine of ${name} has been closed. Open it again.`);
 }

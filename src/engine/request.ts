@@ -12,7 +12,7 @@ import type { SparsityMethod } from '../sparsity/method';
 import { METHODS } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
-import type { EngineRequest, SparsityRequest } from './types';
+import type { CountRequest, EngineRequest, SparsityRequest } from './types';
 
 export interface CheckedRequest {
   /** The messages before the question. */
@@ -60,13 +60,20 @@ export function requestedMethod(
   };
 }
 
+/** A copy of a request, whose messages are checked and whose options are not. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION` */
+export function checkFields(request: CountRequest): object {
+  const { messages, ...options } = checkOptions('run', request as EngineRequest, REQUEST);
+  const dialogue = checkDialogue('run', messages);
+  return { messages: dialogue.map(({ role, parts }) => ({ role, content: parts })), ...options };
+}
+
 /**
  * Checks a request and copies what it holds.
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`, `ERR_QUESTION`, `ERR_METHOD`
  */
 export function checkRequest(
   model: VisionLanguageModel,
-  request: EngineRequest,
+  request: CountRequest & Partial<EngineRequest>,
   byDefault: SparsityRequest | undefined,
 ): CheckedRequest {
   const { messages, sparsity, ...answer } = checkOptions('run', request, REQUEST);

@@ -35,6 +35,18 @@ export interface EngineRequest extends SamplingOptions {
   readonly format?: AnswerFormat;
 }
 
+/** What of a request its tokens depend on. */
+export type CountRequest = Pick<EngineRequest, 'messages' | 'sparsity'>;
+
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  /**
+   * Whether the buffers of pictures in the messages may be moved to the engine's thread instead of copied, where that is possible; they are
+   * empty afterwards. Default false.
+   */
+  readonly transfer?: boolean;
+}
+
 /** Numbers of rows in the decoder, all of which take memory and time. */
 export interface PromptTokens {
   /** Rows of the whole prompt, kept visual rows included. */
@@ -129,7 +141,7 @@ export interface EngineOptions
   readonly maxWaiting?: number;
 }
 
-/** A model that answers many requests at once. */
+/** A model that answers many requests at once, in a thread of its own: the caller's event loop stays free. */
 export interface Engine {
   readonly model: EngineModel;
   /**
@@ -137,12 +149,9 @@ export interface Engine {
    * The iteration throws `ERR_ENGINE_FULL`, `ERR_ENGINE_ENDED`, `ERR_DISPOSED`, `ERR_OPTION_INVALID`, `ERR_QUESTION`, `ERR_CONTEXT_OVERFLOW`, `ERR_OUT_OF_MEMORY`, image
    * errors and `signal.reason`.
    */
-  run(request: EngineRequest, options?: { readonly signal?: AbortSignal }): AsyncIterableIterator<EngineEvent>;
+  run(request: EngineRequest, options?: RunOptions): AsyncIterableIterator<EngineEvent>;
   /** Counts the tokens of a request without the vision tower. @throws SparseVilaError as `run` */
-  count(
-    request: Pick<EngineRequest, 'messages' | 'sparsity'>,
-    options?: { readonly signal?: AbortSignal },
-  ): Promise<TokenCounts>;
+  count(request: CountRequest, options?: { readonly signal?: AbortSignal }): Promise<TokenCounts>;
   stats(): EngineStats;
   /**
    * Ends the engine and frees the model. Running requests end with `ERR_DISPOSED`; with `drain`, all that were accepted are answered first.
