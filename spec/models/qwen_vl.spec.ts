@@ -9,7 +9,6 @@ import { readJson } from '../../src/json';
 import { stateOf } from '../../src/models/deepstack';
 import type { KvCache } from '../../src/models/kv_cache';
 import type { PreparedMedium } from '../../src/models/media';
-import { patchValues, pixelTables } from '../../src/models/patches';
 import type { Position } from '../../src/ops/rope';
 import { float32 } from '../../src/ops/run';
 import type { Tensor } from '../../src/runtime/tensor';
@@ -17,7 +16,7 @@ import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES } from '../support/assets';
 import { formula } from '../support/family_suite';
-import { pause } from '../support/media';
+import { patchesOf, pause } from '../support/media';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';
 import { readExpected } from '../support/tensors';
 import { argmax, joined, recordTurn } from '../support/turn';
@@ -47,17 +46,6 @@ const sha = (values: Float32Array | Uint8Array): string =>
   createHash('sha256')
     .update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
     .digest('hex');
-
-/** The patches of a medium, block after block of its tokens in raster order, as processors order them. */
-function patchesOf({ plan }: Model, { layout, canvases }: PreparedMedium, tables = pixelTables(plan.pixels)) {
-  const n = layout.patches.corners.length / 3;
-  const values = patchValues(canvases, layout.patches, { begin: 0, end: n }, plan.tower, tables);
-  const width = values.length / n;
-  const ordered = new Float32Array(values.length);
-  for (const [to, from] of layout.merge.from.entries())
-    ordered.set(values.subarray(from * width, (from + 1) * width), to * width);
-  return ordered;
-}
 
 const triple = (position: Position): readonly number[] =>
   typeof position === 'number' ? [position, position, position] : position;

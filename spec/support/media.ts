@@ -3,7 +3,7 @@
 import type { ImageInput } from '../../src/image/decode';
 import type { PreparedMedium } from '../../src/models/media';
 import type { EncodedMedium, RowModel } from '../../src/models/model';
-import { pixelTables } from '../../src/models/patches';
+import { patchValues, pixelTables } from '../../src/models/patches';
 import type { TowerTaps } from '../../src/models/tower';
 
 export const pause = async (): Promise<void> => undefined;
@@ -25,6 +25,17 @@ export function pixelsOf({ plan }: RowModel, { canvases }: PreparedMedium): Floa
       ),
     ),
   );
+}
+
+/** The patches of a medium, block after block of its tokens in raster order, as processors order them. */
+export function patchesOf({ plan }: RowModel, { layout, canvases }: PreparedMedium, tables = pixelTables(plan.pixels)) {
+  const n = layout.patches.corners.length / 3;
+  const values = patchValues(canvases, layout.patches, { begin: 0, end: n }, plan.tower, tables);
+  const width = values.length / n;
+  const ordered = new Float32Array(values.length);
+  for (const [to, from] of layout.merge.from.entries())
+    ordered.set(values.subarray(from * width, (from + 1) * width), to * width);
+  return ordered;
 }
 
 export async function encoded(model: RowModel, image: ImageInput, taps: TowerTaps = {}): Promise<EncodedMedium> {
