@@ -18,6 +18,7 @@ const PUBLIC: readonly string[] = [
   'sparsity',
   'session',
   'engine',
+  'jobs',
   'checkpoint',
   'convert',
   'quantize',
@@ -44,6 +45,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   sparsity: ['errors', 'options', 'text'],
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   engine: ['abort', 'errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
+  jobs: ['abort', 'errors', 'options', 'packages', 'files', 'json', 'runtime', 'image', 'models', 'session', 'engine'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
   quantize: [

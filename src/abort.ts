@@ -1,4 +1,5 @@
-// One listener per AbortSignal for any amount of waiting work, because Node warns of a leak from eleven listeners on.
+// Waiting that an AbortSignal can end. There is one listener per signal for any amount of waiting work, because Node warns of a leak from eleven
+// listeners on.
 
 const WAITING = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
 
@@ -26,4 +27,20 @@ function listen(signal: AbortSignal) {
   const waiting = { callbacks, listener };
   WAITING.set(signal, waiting);
   return waiting;
+}
+
+/** Rejects with the signal's reason as soon as it aborts, even if `work` is still running. */
+export async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  let takeBack: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    const stop = (): void => reject(signal.reason);
+    if (signal.aborted) stop();
+    else takeBack = onAbort(signal, stop);
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    takeBack?.();
+  }
 }

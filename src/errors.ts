@@ -80,6 +80,13 @@ export const ERROR_CODES = {
   ERR_HUB_UNREACHABLE:
     'The Hub cannot be reached, or breaks off each time. Check the network; what was downloaded is kept.',
 
+  // Jobs.
+  ERR_CANCELLED: 'A job was cancelled before it ended. Enqueue it again under another id if it is wanted after all.',
+  ERR_JOB_UNKNOWN:
+    'A queue has no job of this id, or no longer has its result. Check the id, or enqueue the job again.',
+  ERR_JOBS: 'A file of jobs cannot be read. Correct the line that the message names.',
+  ERR_QUEUE_UNREACHABLE: 'The server of a queue does not answer or refuses. Check that it runs, and the URL.',
+
   // Files that a user or a checkpoint names.
   ERR_FILE_CHANGED: 'A file changed while it was read. Wait until it is written, then try again.',
   ERR_FILE_ENCODING: 'A text file is not UTF-8. Convert it.',

@@ -4,6 +4,8 @@
 import { convert as convertFolder } from './convert/convert';
 import { coded } from './errors';
 import type { Removed, StoredModel } from './hub/stored';
+import { openQueue as openJobQueue } from './jobs/queue';
+import { openWorker as openJobWorker } from './jobs/worker';
 import {
   type DownloadOptions,
   type DownloadResult,
@@ -49,6 +51,12 @@ export { type ExplainedTurn, type ExplainOptions, explain } from './explain/expl
 export type { Removed, StoredModel, StoredRevision } from './hub/stored';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';
+export type { BatchOptions, BatchResult } from './jobs/batch';
+export { runBatch } from './jobs/batch';
+export { engineRunner, type Job, type JobProgress, type JobResult, type JobRunner } from './jobs/job';
+export { type JobFile, readJobs } from './jobs/job_file';
+export type { EnqueueOptions, JobQueue, QueueOptions } from './jobs/queue';
+export type { JobWorker, WorkerOptions } from './jobs/worker';
 export type { DownloadOptions, DownloadResult, RemoveOptions } from './models/by_name';
 export type { Decoder } from './models/decoder';
 export type { Inspection, InspectOptions, PartInspection, Problem } from './models/inspect';
@@ -139,6 +147,12 @@ export const list: () => Promise<StoredModel[]> = withCodes(listModels);
  * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_BUSY` while it is downloaded; `ERR_OUTPUT_UNWRITABLE`
  */
 export const remove: (name: string, options?: RemoveOptions) => Promise<Removed> = withCodes(removeModel);
+
+/** Connects to a queue of jobs for one model, on Redis or Postgres; results are stored there for a week. See `QueueOptions`. */
+export const openQueue = withCodes(openJobQueue);
+
+/** Takes jobs of a queue and runs them, such as on `engineRunner(await openEngine(…))`, until it is closed. See `WorkerOptions`. */
+export const openWorker = withCodes(openJobWorker);
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

@@ -77,6 +77,7 @@ const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/…/, 'it stands for arguments of the reader'],
   [/\bDIR\d?\b|\bFOLDER\b/, 'it stands for a folder of the reader'],
   [/\bowner\/name\b|\bEfficient-Large-Model\//, 'a model of the Hub, which needs the network'],
+  [/ --(?:redis|postgres) /, 'a queue on a server of the reader'],
   [/ bench\b/, 'a benchmark measures for minutes; its part and its options are looked up in its help'],
   [/ setup --gpu/, 'compiles the GPU library for minutes, and fetches the CUDA compiler'],
   [/^SPARSEVILA_LIBTENSORFLOW=/, "names a libtensorflow of the reader's"],

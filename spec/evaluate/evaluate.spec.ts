@@ -7,10 +7,10 @@ import sharp from 'sharp';
 import { load, METHODS, type Model } from '../../src';
 import { scenesSet, type TrueTurn } from '../../src/evaluate/data_set';
 import { type EvaluateOptions, evaluate } from '../../src/evaluate/evaluate';
-import { openResults } from '../../src/evaluate/results_file';
 import { DENSE, methodEntry, type Setting } from '../../src/evaluate/settings';
 import type { MethodSummary } from '../../src/evaluate/summary';
 import { tune } from '../../src/evaluate/tune';
+import { openResults } from '../../src/runtime/results_file';
 import { brokenImage, cli, startCli } from '../cli/run';
 import { scene, TINY } from '../support/assets';
 
@@ -160,7 +160,7 @@ describe('interruption', () => {
   it('refuses to continue another configuration, and names the difference', () => {
     openResults(at('other', 'results.jsonl'), { seed: 1, methods: 'all' }).close();
     expect(() => openResults(at('other', 'results.jsonl'), { seed: 2, methods: 'all' })).toThrow(
-      /holds the results of another evaluation: seed is 1 there and 2 here\. .*another --out/,
+      /holds the results of another run: seed is 1 there and 2 here\. .*another output/,
     );
   });
 });

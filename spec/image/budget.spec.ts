@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { abortable } from '../../src/image/abort';
+import { abortable } from '../../src/abort';
 import { memoryBudget } from '../../src/image/budget';
 
 const cost = (bytes: number) => () => Promise.resolve({ cost: bytes });

@@ -10,7 +10,6 @@ import type { DataSet } from '../evaluate/data_set';
 import { equalTimeRatios } from '../evaluate/equal_time';
 import { evaluate } from '../evaluate/evaluate';
 import { writePlots } from '../evaluate/plot';
-import { openResults, type ResultsFile } from '../evaluate/results_file';
 import {
   POSITION_MODES,
   type Positions,
@@ -23,6 +22,7 @@ import {
 import { formatTable } from '../evaluate/table';
 import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
+import { openResults, type ResultsFile } from '../runtime/results_file';
 import type { MethodEntry } from '../sparsity/methods';
 import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';

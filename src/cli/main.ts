@@ -65,6 +65,15 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     positionals: ['name'],
     load: async () => (await import('./hub.js')).removeCommand as Command,
   },
+  batch: {
+    describe: 'Answer the questions of a file: batch in.jsonl out.jsonl',
+    positionals: ['in', 'out'],
+    load: async () => (await import('./batch.js')).batchCommand as Command,
+  },
+  worker: {
+    describe: 'Answer the jobs of a queue on Redis or Postgres',
+    load: async () => (await import('./worker.js')).workerCommand as Command,
+  },
   quantize: {
     describe: 'Make a 4-bit checkpoint',
     load: async () => (await import('./quantize.js')).quantizeCommand as Command,

@@ -1,7 +1,7 @@
 // One memory budget for all images that are decoded at the same time. Images queue in the order of arrival, and only the first of the queue
 // is read before there is room, so that at most one encoded image waits in memory and none waits indefinitely. Knows no images, only bytes.
 
-import { abortable } from './abort';
+import { abortable } from '../abort';
 
 /** Bytes that all running decodes may take together. An image that alone exceeds it runs alone. */
 export const DECODE_MEMORY = 2 ** 30;

@@ -2,8 +2,8 @@
 // the source is abandoned as soon as its first bytes are not an image's. Does not know where the pieces come from.
 
 import { types } from 'node:util';
+import { abortable } from '../abort';
 import { messageOf, received, SparseVilaError } from '../errors';
-import { abortable } from './abort';
 import type { Pieces } from './input';
 import { requireSupported, SIGNATURE_BYTES } from './signature';
 

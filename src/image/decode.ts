@@ -5,8 +5,8 @@
 // profile (Pillow: r = 255 - min(255, c + k)), 16-bit gray is x >> 8 (Pillow clips), AVIF chroma differs.
 
 import { types } from 'node:util';
+import { abortable } from '../abort';
 import { type Check, COUNT, checkOptions, guardedCallback, integer, SIGNAL } from '../options';
-import { abortable } from './abort';
 import { DECODE_MEMORY, memoryBudget } from './budget';
 import type { AllowUrls } from './fetch';
 import { corrupt, inspect, type Treatment } from './header';

@@ -1,9 +1,9 @@
-// The results of an evaluation: continued after a kill, one writer at a time, errors that name the file.
+// The results of a long run: continued after a kill, one writer at a time, errors that name the file.
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { openResults } from '../../src/evaluate/results_file';
+import { openResults } from '../../src/runtime/results_file';
 
 let folder: string;
 let file: string;
@@ -64,7 +64,7 @@ test('a file in place of the folder', () => {
 });
 
 test('a full disk while a piece is added', () => {
-  const results = JSON.stringify(join(__dirname, '../../src/evaluate/results_file.js'));
+  const results = JSON.stringify(join(__dirname, '../../src/runtime/results_file.js'));
   const script = `const results = require(${results}).openResults(process.argv[1], {});
     try { for (;;) results.append("x", "y".repeat(10000)); } catch (error) { console.log(error.code, error.message.includes(process.argv[1])); }`;
   const limited = `ulimit -f 64; exec "$0" -e '${script}' "$1"`;

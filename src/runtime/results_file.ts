@@ -1,5 +1,5 @@
-// The results of an evaluation so far, in a file with which a killed run continues: the first line is the configuration, each further line is
-// one finished piece. Does not know what is evaluated.
+// The results so far of a long run, in a file with which a killed run continues: the first line is the configuration, each further line is one
+// finished piece. Does not know what is computed.
 
 import { appendFileSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -66,7 +66,7 @@ function append(file: string, line: string): void {
 
 /** The finished pieces of a file. An incomplete line (a killed process, a full disk) is ignored, and its piece is computed again. */
 function readPieces(file: string, configuration: Readonly<Record<string, unknown>>): Map<string, unknown> {
-  const text = readTextFile(file, { what: 'the results of an evaluation', limit: LIMIT });
+  const text = readTextFile(file, { what: 'the results of a run', limit: LIMIT });
   const lines = text.split('\n').slice(0, -1);
   checkConfiguration(file, lines[0], configuration);
   const pieces = new Map<string, unknown>();
@@ -86,8 +86,8 @@ function checkConfiguration(file: string, line: string | undefined, wanted: Read
     .map(({ key, there, here }) => `${key} is ${short(there)} there and ${short(here)} here`);
   throw new SparseVilaError(
     'ERR_RESUME_MISMATCH',
-    `${file} holds the results of another evaluation: ${differing.join('; ')}. ` +
-      'Repeat its command to continue it, give another --out, or remove that folder.',
+    `${file} holds the results of another run: ${differing.join('; ')}. ` +
+      'Repeat its command to continue it, give another output, or remove that folder.',
   );
 }
 

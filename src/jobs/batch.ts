@@ -1,0 +1,113 @@
+// Runs the jobs of a file and writes their results in the order of the jobs. A run that was stopped or killed is continued by the same call.
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { SparseVilaError } from '../errors';
+import { makeFolder } from '../files';
+import { removeAtOnce, replaceFile } from '../runtime/atomic';
+import type { Progress } from '../runtime/progress';
+import { openResults } from '../runtime/results_file';
+import { failed, type Job, type JobResult, type JobRunner } from './job';
+import type { JobFile } from './job_file';
+
+export interface BatchOptions {
+  readonly input: JobFile;
+  /** The file of results, JSON lines in the order of the jobs. It appears when all jobs have ended; until then they are in `OUT.partial`. */
+  readonly out: string;
+  readonly runner: JobRunner;
+  /** What else the results depend on, such as the model: a stopped run is continued only if it is equal. */
+  readonly configuration: Readonly<Record<string, unknown>>;
+  /** Maximum number of jobs that are given to the runner at the same time. */
+  readonly concurrency: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export interface BatchResult {
+  readonly out: string;
+  readonly jobs: number;
+  readonly failed: number;
+  /** Number of jobs that an earlier run had ended. */
+  readonly continued: number;
+}
+
+/**
+ * Runs the jobs of a file. A job that fails has its error as its result, and the others go on.
+ * @throws SparseVilaError `ERR_OUTPUT_EXISTS`; `ERR_RESUME_MISMATCH` if `OUT.partial` belongs to other jobs or another model; `ERR_BUSY` while
+ *   another process writes it; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`, after which the same call continues
+ */
+export async function runBatch(options: BatchOptions): Promise<BatchResult> {
+  const { input, out, configuration } = options;
+  if (existsSync(out)) {
+    throw new SparseVilaError(
+      'ERR_OUTPUT_EXISTS',
+      `${out} exists. Give another name, or remove it to run the jobs again.`,
+    );
+  }
+  const folder = `${out}.partial`;
+  makeFolder(folder);
+  const results = openResults(join(folder, 'results.jsonl'), { jobs: input.hash, ...configuration });
+  try {
+    const continued = input.jobs.filter(({ id }) => results.pieces.has(id)).length;
+    await runAll(options, results);
+    const ended = input.jobs.map(({ id }) => results.pieces.get(id) as JobResult);
+    replaceFile(out, ended.map((result) => `${JSON.stringify(result)}\n`).join(''));
+    results.close();
+    await removeAtOnce(folder);
+    return { out, jobs: ended.length, failed: ended.filter(({ status }) => status !== 'done').length, continued };
+  } finally {
+    results.close();
+  }
+}
+
+type Results = ReturnType<typeof openResults>;
+
+/** Runs the jobs that have no result yet. The first error that is not a job's own stops the others. */
+async function runAll(
+  { input, runner, concurrency, signal, onProgress }: BatchOptions,
+  results: Results,
+): Promise<void> {
+  const stop = new AbortController();
+  const abort = (): void => stop.abort(signal?.reason);
+  const waiting = input.jobs.filter(({ id }) => !results.pieces.has(id)).values();
+  const total = input.jobs.length;
+  const report = (): void => onProgress?.({ step: 'answer', done: results.pieces.size, total, unit: 'jobs' });
+  const lane = async (): Promise<void> => {
+    for (const job of waiting) {
+      results.append(job.id, await runOne(runner, job, stop.signal));
+      report();
+    }
+  };
+  signal?.throwIfAborted();
+  signal?.addEventListener('abort', abort, { once: true });
+  report();
+  try {
+    const lanes = Array.from({ length: concurrency }, () =>
+      lane().catch((error: unknown) => {
+        stop.abort(error);
+        throw error;
+      }),
+    );
+    // All lanes have ended before the results are closed.
+    const ends = await Promise.allSettled(lanes);
+    signal?.throwIfAborted();
+    for (const end of ends) if (end.status === 'rejected') throw stop.signal.reason;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+  }
+}
+
+const TRIES = 3;
+
+/** Runs a job, and again after an error that another try may mend. */
+async function runOne(runner: JobRunner, job: Job, signal: AbortSignal): Promise<JobResult> {
+  for (let tries = 1; ; tries++) {
+    signal.throwIfAborted();
+    try {
+      return await runner.run(job, { signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (tries === TRIES) return failed(job.id, error);
+    }
+  }
+}
