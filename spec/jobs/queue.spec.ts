@@ -4,7 +4,7 @@ import { SparseVilaError } from '../../src/errors';
 import type { Job, JobResult, JobRunner, RunOptions } from '../../src/jobs/job';
 import { type JobQueue, openQueue } from '../../src/jobs/queue';
 import { type JobWorker, openWorker } from '../../src/jobs/worker';
-import { INSTALLED, postgresServer, redisServer, type Server } from '../support/servers';
+import { INSTALLED, postgresServer, redisServer, type Server } from '../../testing/servers';
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const request = (text: string): EngineRequest => ({ messages: [{ role: 'user', content: text }] });

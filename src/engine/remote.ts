@@ -2,9 +2,8 @@
 
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { onAbort } from '../abort';
+import { abortable, onAbort } from '../abort';
 import { coded, SparseVilaError } from '../errors';
-import { abortable } from '../image/abort';
 import { guardedCallback } from '../options';
 import { type Link, linkTo } from './link';
 import { plainData } from './plain_data';

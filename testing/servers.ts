@@ -1,4 +1,4 @@
-// Starts the servers of queues for a spec, on free ports of this machine and in a temporary folder.
+// Starts the servers of queues for specs and soak tests, on free ports of this machine and in a temporary folder.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chownSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
