@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isQuantized, isUniform, quantizedModule, storedGroup as stored } from '../../src/checkpoint/quantized';
 import { parseQuantization, type QuantizationConfig, readQuantization } from '../../src/checkpoint/quantized_config';
+import { settingsOf } from '../../src/checkpoint/quantized_targets';
 import type { TensorDtype, TensorEntry } from '../../src/checkpoint/safetensors';
 import { SparseVilaError } from '../../src/errors';
 import { configReader, type Json } from '../../src/json';
@@ -183,6 +184,22 @@ describe('a stack', () => {
   });
 });
 
+/** Groups of 128 for one target, of 32 for the rest. */
+const grouped = (target: string): Json =>
+  compressed({
+    config_groups: {
+      a: { targets: [target], weights: { ...weights, group_size: 128 } },
+      b: { targets: ['Linear'], weights },
+    },
+  });
+const ruled = {
+  ...{ quant_method: 'gptq', bits: 4, group_size: 128, desc_act: false },
+  dynamic: {
+    '-:.*visual.*': {},
+    '+:.*\\.3\\..*up_proj': { group_size: 64 },
+    '.*layers\\.3\\.': { group_size: 32, desc_act: true },
+  },
+};
 const parse = (json: Json): QuantizationConfig => parseQuantization(configReader(json, 'config.json'));
 const weights = { num_bits: 4, type: 'int', strategy: 'group', group_size: 32, symmetric: true, dynamic: false };
 const compressed = (changes: Json = {}, group: Json = {}, inner: Json = {}): Json => ({
@@ -191,6 +208,12 @@ const compressed = (changes: Json = {}, group: Json = {}, inner: Json = {}): Jso
   config_groups: { group_0: { targets: ['Linear'], weights: { ...weights, ...inner }, ...group } },
   ...changes,
 });
+
+const FLOAT = { num_bits: 8, type: 'float', strategy: 'channel', symmetric: true, dynamic: false };
+const EIGHT = {
+  weights: { num_bits: 8, type: 'int', strategy: 'channel' },
+  input_activations: { num_bits: 8, type: 'int', dynamic: true, strategy: 'token' },
+};
 
 describe('a config', () => {
   test.each<readonly [string, Json, Partial<QuantizationConfig>]>([
@@ -238,6 +261,37 @@ describe('a config', () => {
       { quant_method: 'gptq', bits: 4, group_size: -1, desc_act: true, checkpoint_format: 'gptq_v2' },
       { layout: 'gptq_v2', groupSizes: [-1], activationOrder: true },
     ],
+    [
+      'of fp8 in blocks',
+      {
+        quant_method: 'fp8',
+        activation_scheme: 'dynamic',
+        fmt: 'e4m3',
+        weight_block_size: [128, 64],
+        modules_to_not_convert: ['lm_head'],
+      },
+      { method: 'fp8', layout: 'float-quantized', block: [128, 64] },
+    ],
+    ['of fp8 without blocks', { quant_method: 'fp8', weight_block_size: null }, { method: 'fp8', block: undefined }],
+    ['of fbgemm', { quant_method: 'fbgemm_fp8', activation_scale_ub: 1200 }, { method: 'fp8' }],
+    ['of modelopt', { quant_method: 'modelopt', quant_algo: 'FP8', config_groups: {} }, { method: 'fp8' }],
+    [
+      'of float-quantized',
+      compressed(
+        { format: 'float-quantized' },
+        { input_activations: { num_bits: 8, type: 'float', dynamic: true } },
+        { ...FLOAT },
+      ),
+      { layout: 'float-quantized', groupSizes: [] },
+    ],
+    [
+      'of 4 bits beside 8-bit floats',
+      compressed({
+        format: 'mixed-precision',
+        config_groups: { a: { format: 'float-quantized', weights: FLOAT }, b: { format: 'pack-quantized', weights } },
+      }),
+      { layout: 'pack-quantized', groupSizes: [32], symmetric: true },
+    ],
   ])('%s is read', (_, json, expected) => expect(parse(json)).toMatchObject(expected));
 
   test.each<readonly [string, Json, string]>([
@@ -247,7 +301,13 @@ describe('a config', () => {
     ['no zero points', { quant_method: 'awq', bits: 4, zero_point: false }, 'zero_point'],
     ['marlin', { quant_method: 'awq', bits: 4, version: 'marlin' }, 'version'],
     ['marlin (GPTQ)', { quant_method: 'gptq', bits: 4, checkpoint_format: 'marlin' }, 'checkpoint_format'],
-    ['fp8', { quant_method: 'fp8', activation_scheme: 'dynamic' }, 'quant_method'],
+    ['fp8 of another kind', { quant_method: 'fp8', fmt: 'e5m2' }, 'fmt'],
+    ['nvfp4 (modelopt)', { quant_method: 'modelopt', quant_algo: 'NVFP4' }, 'quant_algo'],
+    [
+      'int-quantized beside 4 bits',
+      compressed({ config_groups: { a: { weights }, b: { format: 'int-quantized', ...EIGHT } } }),
+      'config_groups',
+    ],
     ['bitsandbytes', { quant_method: 'bitsandbytes', load_in_4bit: true }, 'quant_method'],
     ['int-quantized', compressed({ format: 'int-quantized' }), 'format'],
     ['nvfp4', compressed({ format: 'nvfp4-pack-quantized' }), 'format'],
@@ -266,11 +326,47 @@ describe('a config', () => {
   test.each<readonly [string, Json, string]>([
     ['a group size of 0', { quant_method: 'awq', bits: 4, group_size: 0 }, 'group_size'],
     ['no groups', compressed({ config_groups: {} }), 'config_groups'],
+    ['a block of one size', { quant_method: 'fp8', weight_block_size: [128] }, 'weight_block_size'],
+    ['a rule that is no object', { quant_method: 'gptq', bits: 4, dynamic: { a: 8 } }, 'a'],
     ['a group without weights', compressed({ config_groups: { a: {} } }), 'config_groups'],
     ['no method', { bits: 4 }, 'quant_method'],
   ])('with %s is wrong', (_, json, key) => {
     expect(codeAndMessage(() => parse(json))).toMatch(new RegExp(`^ERR_CONFIG_INVALID.*${key}`));
   });
+
+  test.each<[string, Json, string, number[]]>([
+    ['the class', compressed(), 'model.layers.0.mlp.up_proj', [32]],
+    ...[
+      'model.layers.0.mlp.up_proj',
+      'language_model.model.layers.0.mlp.up_proj',
+      'model.language_model.layers.0.mlp.up_proj',
+    ].flatMap((file): [string, Json, string, number[]][] =>
+      [
+        'model.layers.0.mlp.up_proj',
+        're:model\\.language_model\\.layers\\..*\\.mlp',
+        're:language_model\\.model\\.layers.*up_proj$',
+        're:.*mlp.*',
+      ].map((target) => [target, grouped(target), file, [128]]),
+    ),
+    ['re:visual.*', grouped('re:visual.*'), 'model.visual.blocks.0.mlp.up_proj', [128]],
+    ['re:model.visual.*', grouped('re:model.visual.*'), 'visual.blocks.0.mlp.up_proj', [128]],
+    [
+      'a tower of transformers 5',
+      grouped('model.vision_tower.encoder.layers.0.q'),
+      'vision_tower.vision_model.encoder.layers.0.q',
+      [128],
+    ],
+    [
+      'a tower of transformers 4',
+      grouped('vision_tower.vision_model.encoder.layers.0.q'),
+      'model.vision_tower.encoder.layers.0.q',
+      [128],
+    ],
+    ['another module', grouped('re:.*self_attn.*'), 'model.layers.0.mlp.up_proj', [32]],
+    ['the first rule of GPTQ', ruled, 'model.layers.3.mlp.up_proj', [64]],
+    ['the second rule of GPTQ', ruled, 'model.language_model.layers.3.mlp.down_proj', [32]],
+    ['no rule of GPTQ', ruled, 'model.layers.0.mlp.up_proj', [128]],
+  ])('targets %s', (_, json, module, sizes) => expect(settingsOf(parse(json), module).groupSizes).toEqual(sizes));
 
   test('lies in config.json, in its text_config, or in the older files', () => {
     const folder = mkdtempSync(join(tmpdir(), 'sparsevila-'));

@@ -1,6 +1,6 @@
 // Copies of a checkpoint to damage. Knows the safetensors format and no model.
 
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Json, readJson } from '../../src/json';
@@ -30,6 +30,27 @@ export function changeJson(file: string, changes: Json): void {
 
 /** Rewrites a safetensors file after `change` on its tensors by name. */
 export function changeTensors(file: string, change: (tensors: Map<string, Stored>) => void): void {
+  const tensors = tensorsIn(file);
+  change(tensors);
+  writeTensors(file, tensors);
+}
+
+const weightFiles = (folder: string): string[] =>
+  readdirSync(folder).filter((name) => /^model.*\.safetensors(\.index\.json)?$/.test(name));
+
+/** The tensors of a folder, of all shards. */
+export function readShards(folder: string): Map<string, Stored> {
+  const files = weightFiles(folder).filter((name) => name.endsWith('.safetensors'));
+  return new Map(files.flatMap((name) => [...tensorsIn(join(folder, name))]));
+}
+
+/** Writes tensors as the one file of a folder, in place of its shards. */
+export function replaceShards(folder: string, tensors: ReadonlyMap<string, Stored>): void {
+  for (const name of weightFiles(folder)) rmSync(join(folder, name));
+  writeTensors(join(folder, 'model.safetensors'), tensors);
+}
+
+function tensorsIn(file: string): Map<string, Stored> {
   const bytes = readFileSync(file);
   const start = 8 + Number(bytes.readBigUInt64LE());
   const header = JSON.parse(bytes.subarray(8, start).toString()) as Record<
@@ -41,7 +62,10 @@ export function changeTensors(file: string, change: (tensors: Map<string, Stored
     if (name === '__metadata__') continue;
     tensors.set(name, { dtype, shape, data: bytes.subarray(start + span[0], start + span[1]) });
   }
-  change(tensors);
+  return tensors;
+}
+
+function writeTensors(file: string, tensors: ReadonlyMap<string, Stored>): void {
   let end = 0;
   const entries = [...tensors].map(([name, { dtype, shape, data }]) => {
     const begin = end;

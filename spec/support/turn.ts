@@ -1,5 +1,6 @@
 // One turn of a new session with all intermediate results, in the layout of the reference fixtures.
 
+import type { ImageInput } from '../../src/image/input';
 import type { VideoInput } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
 import type { KvType } from '../../src/ops/kv_cache';
@@ -15,7 +16,7 @@ import { watch } from './watch';
 export const keepAll = (): SparsityMethod => sparseVila({ prefillSparsity: 0, decodeSparsity: 0 });
 
 export interface TurnRequest {
-  readonly images: readonly string[];
+  readonly images: readonly ImageInput[];
   readonly videos?: readonly VideoInput[];
   readonly question: string;
   readonly kv: KvType;

@@ -1,6 +1,6 @@
 // Determines the quantized form of a module from its tensors' names, types and shapes: 4 bits of AutoAWQ gemm, gemv and gemv_fast,
-// compressed-tensors pack-quantized and GPTQ without activation order; 8 bits of compressed-tensors int-quantized, whose activations are
-// rounded per token as the product runs (W8A8, SmoothQuant, arXiv 2211.10438). Reads no weights; knows no architecture.
+// compressed-tensors pack-quantized and GPTQ; 8 bits of compressed-tensors int-quantized, whose activations are rounded per token as the
+// product runs (W8A8, SmoothQuant, arXiv 2211.10438). Reads no weights; knows no architecture.
 // Source: the packing code of AutoAWQ 0.2, compressed-tensors 0.10 and AutoGPTQ 0.7; see native/kernels/int4_formats.h.
 
 import { type ErrorCode, messageOf, SparseVilaError } from '../errors';
@@ -70,7 +70,7 @@ export function quantizedModule(
   const forms = ['weight', 'qweight', 'weight_packed'].filter((form) => find(`${module}.${form}`) !== undefined);
   if (forms.length > 1) throw wrong('FORMAT', module, `expected one form of the weight, found ${forms.join(' and ')}`);
   const tensors = tensorsOf(find, module);
-  const settings = config && settingsOf(config, module);
+  const settings = config && settingsOf(config, tensors.weight.name.replace(/\.[^.]*$/, ''));
   const { format, group } = recognize(tensors, module, rows, k, settings);
   checkAround(tensors, format, module, settings);
   const { zeros, groupIndex, shape } = tensors;
@@ -208,7 +208,7 @@ function candidates(weight: TensorEntry, config: QuantizationConfig | undefined)
   return ['awq-gemm', 'awq-gemv', config?.layout === 'gptq_v2' ? 'gptq-v2' : 'gptq'];
 }
 
-/** Checks the tensors beside weights and scales: zeros of the right kind, and no activation order unless the tensors disprove it. */
+/** Checks the tensors beside weights and scales: zeros of the right kind, and the order of the inputs where the config says that there is one. */
 function checkAround(
   { weight, zeros, groupIndex, shape }: QuantizedTensors,
   format: Int4Format,
@@ -219,7 +219,7 @@ function checkAround(
     throw wrong(
       'FORMAT',
       module,
-      `${config.file} asks for activation order (desc_act, actorder), which is not supported`,
+      `${config.file} says that inputs are reordered (desc_act, actorder), but there is no g_idx beside "${weight.name}"`,
     );
   }
   if (zeros === undefined && config?.layout === 'pack-quantized' && config.symmetric === false) {

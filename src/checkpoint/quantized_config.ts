@@ -9,38 +9,45 @@ import { type ConfigReader, configReader, readJson } from '../json';
 
 export interface QuantizationConfig {
   readonly file: string;
-  readonly method: 'awq' | 'compressed-tensors' | 'gptq';
-  /** The layout that the file names. */
-  readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | 'pack-quantized' | 'int-quantized' | 'gptq' | 'gptq_v2';
+  readonly method: 'awq' | 'compressed-tensors' | 'gptq' | 'fp8';
+  /** The layout that the file names; of several, 4 bits. */
+  readonly layout: 'gemm' | 'gemv' | 'gemv_fast' | CompressedLayout | 'gptq' | 'gptq_v2';
   /** Inputs per scale, -1 for whole rows. Several if modules differ; empty if the file has none. */
   readonly groupSizes: readonly number[];
   /** Undefined if modules differ, or if the file does not say. */
   readonly symmetric: boolean | undefined;
   /** Whether inputs were reordered, with the order in a g_idx. */
   readonly activationOrder: boolean;
-  /** compressed-tensors' `config_groups`, of which one applies to each module. */
+  /** Of 8-bit floats, outputs and inputs per scale; undefined if the file does not say. */
+  readonly block?: Block | undefined;
+  /** compressed-tensors' `config_groups` or GPTQModel's `dynamic` rules, of which one applies to each module; of several, the first. */
   readonly groups?: readonly QuantizationGroup[];
 }
 
+type CompressedLayout = 'pack-quantized' | 'int-quantized' | 'float-quantized';
+type Block = readonly [rows: number, k: number];
+
 /** One of `config_groups`, for the modules that `targets` name: full names, "re:" and a regular expression, or classes. */
 export interface QuantizationGroup {
-  readonly layout: 'pack-quantized' | 'int-quantized';
+  readonly layout: CompressedLayout | 'gptq';
   readonly targets: readonly string[];
-  readonly groupSize: number;
-  readonly symmetric: boolean;
+  /** Undefined if the file does not say. */
+  readonly groupSize: number | undefined;
+  readonly symmetric: boolean | undefined;
   readonly activationOrder: boolean;
+  readonly block?: Block | undefined;
 }
 
 /**
  * The quantization of the checkpoint in `folder`: `quantization_config` (or `compression_config`) of its config.json or of the
- * `text_config` there, else AutoAWQ's quant_config.json, else AutoGPTQ's quantize_config.json; undefined if there is none.
+ * `text_config` (`llm_config`) there, else AutoAWQ's quant_config.json, else AutoGPTQ's quantize_config.json; undefined if there is none.
  * @throws SparseVilaError as `parseQuantization`.
  */
 export function readQuantization(folder: string): QuantizationConfig | undefined {
   const file = join(folder, 'config.json');
   if (isPresent(file)) {
     const root = configReader(readJson(file), file);
-    for (const part of [root, root.object('text_config'), configAt(root, 'llm_cfg')]) {
+    for (const part of [root, root.object('text_config'), configAt(root, 'llm_config'), configAt(root, 'llm_cfg')]) {
       const found = part && quantizationIn(part);
       if (found !== undefined) return found;
     }
@@ -76,7 +83,8 @@ export function parseQuantization(config: ConfigReader): QuantizationConfig {
   if (method === 'awq' || method === 'autoawq') return parseAwq(config);
   if (method === 'compressed-tensors') return parseCompressed(config);
   if (method === 'gptq' || method === 'autogptq') return parseGptq(config);
-  throw unsupported(config, 'quant_method', 'awq, compressed-tensors or gptq, 4 bits');
+  if (method === 'fp8' || method === 'fbgemm-fp8' || method === 'modelopt') return parseFp8(config, method);
+  throw unsupported(config, 'quant_method', 'awq, compressed-tensors or gptq of 4 bits, or fp8');
 }
 
 /** A normalized name for any spelling: awq_marlin, AWQ, compressed_tensors. */
@@ -91,14 +99,52 @@ function parseAwq(config: ConfigReader): QuantizationConfig {
 
 function parseGptq(config: ConfigReader): QuantizationConfig {
   requireValues(config, { bits: [4, undefined] });
+  const symmetric = config.has('sym') ? config.boolean('sym') : undefined;
+  const activationOrder = config.boolean('desc_act', false);
+  const groupSizes = groupSizesOf(config, 'group_size');
+  const rules = rulesOf(config, { layout: 'gptq', groupSize: groupSizes[0], symmetric, activationOrder });
   return {
-    file: config.file,
-    method: 'gptq',
-    layout: layoutOf(config, 'checkpoint_format', ['gptq', 'gptq_v2']),
-    groupSizes: groupSizesOf(config, 'group_size'),
-    symmetric: config.has('sym') ? config.boolean('sym') : undefined,
-    activationOrder: config.boolean('desc_act', false),
+    ...{ file: config.file, method: 'gptq', layout: layoutOf(config, 'checkpoint_format', ['gptq', 'gptq_v2']) },
+    ...{ groupSizes, symmetric, activationOrder },
+    ...(rules.length > 0 && { groups: rules }),
   };
+}
+
+/**
+ * GPTQModel's `dynamic`: an object from regular expression ("+:" before it means nothing, "-:" that the module stays float) to settings that
+ * differ from the common ones, which hold for the rest.
+ */
+function rulesOf(config: ConfigReader, common: Omit<QuantizationGroup, 'targets'>): QuantizationGroup[] {
+  const dynamic = config.object('dynamic');
+  const rules = Object.keys(dynamic?.json ?? {}).filter((pattern) => !pattern.startsWith('-:'));
+  if (dynamic === undefined || rules.length === 0) return [];
+  const own = rules.map((pattern): QuantizationGroup => {
+    const rule = dynamic.object(pattern);
+    if (rule === undefined) throw dynamic.wrong(pattern, 'an object of settings');
+    const [groupSize = common.groupSize] = groupSizesOf(rule, 'group_size');
+    return {
+      ...{ layout: common.layout, targets: [`re:${pattern.replace(/^\+:/, '')}`], groupSize },
+      symmetric: rule.has('sym') ? rule.boolean('sym') : common.symmetric,
+      activationOrder: rule.boolean('desc_act', common.activationOrder),
+    };
+  });
+  return [...own, { ...common, targets: ['Linear'] }];
+}
+
+/** 8-bit floats of transformers (`fp8`, `fbgemm_fp8`) and of NVIDIA's `modelopt`. What is said of activations is not needed. */
+function parseFp8(config: ConfigReader, method: string): QuantizationConfig {
+  if (method === 'modelopt') requireValues(config, { quant_algo: ['FP8'] });
+  else requireValues(config, { fmt: ['e4m3'] });
+  const common = { method: 'fp8', layout: 'float-quantized', groupSizes: [], symmetric: true } as const;
+  return { file: config.file, ...common, activationOrder: false, block: blockOf(config, 'weight_block_size') };
+}
+
+function blockOf(config: ConfigReader, key: string): Block | undefined {
+  if (!config.has(key)) return undefined;
+  const [rows, k, ...more]: unknown[] = Array.isArray(config.json[key]) ? config.json[key] : [];
+  const isSide = (side: unknown): side is number => Number.isSafeInteger(side) && Number(side) > 0;
+  if (!isSide(rows) || !isSide(k) || more.length > 0) throw config.wrong(key, 'two positive integers');
+  return [rows, k];
 }
 
 /** One of the supported layouts, by its name; the first if none is named. */
@@ -118,15 +164,16 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
   const groups = config.object('config_groups');
   const parsed = Object.keys(groups?.json ?? {}).map((name) => parseGroup(config, groups?.object(name)));
   if (parsed.length === 0) throw config.wrong('config_groups', 'an object of at least one group');
-  const symmetries = new Set(parsed.map(({ symmetric }) => symmetric));
-  const [layout = 'pack-quantized', ...others] = new Set(parsed.map((group) => group.layout));
-  if (others.length > 0) throw unsupported(config, 'config_groups', 'groups of one format');
+  const has = (layout: CompressedLayout): boolean => parsed.some((group) => group.layout === layout);
+  const layout = (['int-quantized', 'pack-quantized'] as const).find(has) ?? 'float-quantized';
+  if (layout === 'int-quantized' && parsed.some((group) => group.layout !== layout))
+    throw unsupported(config, 'config_groups', 'groups of one format beside 8-bit integers');
+  const packed = parsed.filter((group) => group.layout === 'pack-quantized');
+  const symmetries = new Set(packed.map(({ symmetric }) => symmetric));
   return {
-    file: config.file,
-    method: 'compressed-tensors',
-    layout,
-    groupSizes: layout === 'int-quantized' ? [] : [...new Set(parsed.map(({ groupSize }) => groupSize))],
-    symmetric: symmetries.size === 1 ? parsed[0]?.symmetric : undefined,
+    ...{ file: config.file, method: 'compressed-tensors', layout },
+    groupSizes: [...new Set(packed.flatMap(({ groupSize = [] }) => groupSize))],
+    symmetric: symmetries.size > 1 ? undefined : (packed[0]?.symmetric ?? true),
     activationOrder: parsed.some(({ activationOrder }) => activationOrder),
     groups: parsed,
   };
@@ -134,7 +181,8 @@ function parseCompressed(config: ConfigReader): QuantizationConfig {
 
 /**
  * Parses one of `config_groups`; absent keys have the defaults of compressed-tensors' `QuantizationArgs`. 4 bits: weights alone. 8 bits (W8A8):
- * symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs.
+ * symmetric weights with a scale per output, symmetric activations with a scale per token, found as the product runs. 8-bit floats: weights;
+ * what is said of activations is not needed.
  */
 function parseGroup(config: ConfigReader, group: ConfigReader | undefined): QuantizationGroup {
   const weights = group?.object('weights');
@@ -153,8 +201,15 @@ function parseGroup(config: ConfigReader, group: ConfigReader | undefined): Quan
     requireValues(group, { output_activations: [null] });
     return { layout, targets, groupSize: -1, symmetric: true, activationOrder: false };
   }
-  if (layout !== 'pack-quantized')
-    throw unsupported(format, 'format', 'pack-quantized of 4 bits or int-quantized of 8 bits');
+  if ((layout === 'float-quantized' || layout === 'naive-quantized') && weights.json.type === 'float') {
+    requireValues(weights, { num_bits: [8], symmetric: [true], dynamic: [false] });
+    const common = { groupSize: -1, symmetric: true, activationOrder: false } as const;
+    return { layout: 'float-quantized', targets, ...common, block: blockOf(weights, 'block_structure') };
+  }
+  if (layout !== 'pack-quantized') {
+    const known = 'pack-quantized of 4 bits, float-quantized of 8 bits or int-quantized of 8 bits';
+    throw unsupported(format, 'format', known);
+  }
   requireValues(weights, { type: ['int'], num_bits: [4, 8], dynamic: [false] });
   requireValues(group, { input_activations: [null], output_activations: [null] });
   const [size = -1] = groupSizesOf(weights, 'group_size');

@@ -107,7 +107,7 @@ function changesOf(
   const configs = new Map<Part['name'], Json>();
   const weights = new Map<string, TensorSource[]>();
   for (const { part, tasks, ...facts } of plans) {
-    if (part.config !== undefined) configs.set(part.name, configOf(part.config, facts, part.entries));
+    if (part.config !== undefined) configs.set(part.name, configOf(part.config, facts));
     const { folder } = placeOf(part.name, layout);
     weights.set(folder, [...(weights.get(folder) ?? []), ...tasks.flatMap((task) => task.sources)]);
   }

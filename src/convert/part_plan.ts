@@ -2,15 +2,15 @@
 
 import { type QuantizationFacts, quantizedConfig, withType } from '../checkpoint/export';
 import { QUANTIZED_FORMATS, type QuantizedFormat } from '../checkpoint/formats';
+import type { Fp8Module } from '../checkpoint/fp8';
 import type { FloatDtype } from '../checkpoint/half';
 import type { QuantizedModule } from '../checkpoint/quantized';
 import { readQuantization } from '../checkpoint/quantized_config';
-import type { TensorEntries } from '../checkpoint/safetensors';
 import { SparseVilaError } from '../errors';
 import type { Json } from '../json';
 import type { ConvertOptions } from './convert';
 import { type Checkpoint, type Layout, type Part, placeOf } from './layout';
-import { quantizedModules, readMatrix, type Task, tasksOf, WRITTEN } from './tasks';
+import { float8Modules, quantizedModules, readMatrix, type Task, tasksOf, WRITTEN } from './tasks';
 
 export const TARGET_FORMATS = ['float', ...QUANTIZED_FORMATS] as const;
 export type TargetFormat = (typeof TARGET_FORMATS)[number];
@@ -24,6 +24,8 @@ export interface PartPlan {
   readonly tasks: readonly Task[];
   readonly dtype: FloatDtype | undefined;
   readonly quantization: QuantizationFacts | undefined;
+  /** Whether it has 8-bit tensors that stay as they are. */
+  readonly is8Bit?: boolean;
 }
 
 export function planParts(
@@ -31,24 +33,30 @@ export function planParts(
   { model, format, dtype }: ConvertOptions,
   layout: Layout | undefined,
 ): PartPlan[] {
-  const found = parts.map((part) => ({
-    part,
-    modules: quantizedModules(part.entries, readQuantization(part.folder)),
-  }));
+  const found = parts.map((part) => {
+    const config = readQuantization(part.folder);
+    const float8 = format === 'float' ? float8Modules(part.entries, config) : [];
+    return { part, modules: quantizedModules(part.entries, config), float8 };
+  });
   // Some parts of a 4-bit checkpoint may be float.
   if (format !== undefined && format !== 'float' && found.every(({ modules }) => modules.length === 0))
     throw notQuantized(model, format);
-  return found.map(({ part, modules }) => {
-    return planPart(part, modules, { format, dtype: dtype && DTYPE[dtype], prefix: placeOf(part.name, layout).prefix });
+  return found.map(({ part, ...matrices }) => {
+    return planPart(part, matrices, {
+      format,
+      dtype: dtype && DTYPE[dtype],
+      prefix: placeOf(part.name, layout).prefix,
+    });
   });
 }
 
 function planPart(
   part: Part,
-  modules: readonly QuantizedModule[],
+  matrices: { readonly modules: readonly QuantizedModule[]; readonly float8: readonly Fp8Module[] },
   { format, dtype, prefix }: { format: TargetFormat | undefined; dtype: FloatDtype | undefined; prefix: string },
 ): PartPlan {
   const { entries, folder } = part;
+  const { modules, float8 } = matrices;
   const [first] = modules;
   const to = format ?? (first === undefined ? 'float' : WRITTEN[first.format]);
   if (to === undefined) {
@@ -59,8 +67,12 @@ function planPart(
   }
   const symmetric = to !== 'float' && modules.every((module) => readMatrix(module).zero.every((zero) => zero === 8));
   if (to === 'float' || first === undefined) {
-    const tasks = tasksOf(entries, modules, { format: 'float', dtype, symmetric, prefix });
-    return { part, tasks, dtype: dtype ?? (first && 'F16'), quantization: undefined };
+    const tasks = tasksOf(entries, matrices, { format: 'float', dtype, symmetric, prefix });
+    const made = first === undefined ? float8.length > 0 && 'BF16' : 'F16';
+    const is8Bit = [...entries.values()].some(
+      (one) => one.dtype === 'I8' || (one.dtype.startsWith('F8') && float8.length === 0),
+    );
+    return { part, tasks, dtype: dtype ?? (made || undefined), quantization: undefined, is8Bit };
   }
   // A config has only one group size.
   const other = modules.find(({ group }) => group !== first.group);
@@ -71,7 +83,7 @@ function planPart(
         `"${other.name}". Only --format float takes both.`,
     );
   }
-  const tasks = tasksOf(entries, modules, { format: to, dtype, symmetric, prefix });
+  const tasks = tasksOf(entries, matrices, { format: to, dtype, symmetric, prefix });
   const ignore = floatLinears(part, to, modules);
   return { part, tasks, dtype, quantization: { format: to, groupSize: first.group, symmetric, ignore } };
 }
@@ -101,16 +113,11 @@ function notQuantized(folder: string, format: QuantizedFormat): SparseVilaError 
 }
 
 /** The config of a converted part: its data type and its quantization. */
-export function configOf(
-  config: Json,
-  { dtype, quantization }: Omit<PartPlan, 'part' | 'tasks'>,
-  entries: TensorEntries,
-): Json {
+export function configOf(config: Json, { dtype, quantization, is8Bit }: Omit<PartPlan, 'part' | 'tasks'>): Json {
   if (quantization !== undefined) return quantizedConfig(config, quantization);
   const { quantization_config: settings, compression_config: older, ...rest } = config;
   const typed = dtype === undefined ? rest : withType(rest, TORCH_DTYPE[dtype]);
-  // 8-bit weights stay what they are.
-  if (![...entries.values()].some((entry) => entry.dtype === 'I8')) return typed;
+  if (is8Bit !== true) return typed;
   return {
     ...typed,
     ...(settings != null && { quantization_config: settings }),

@@ -3,12 +3,14 @@
 
 import { asSource } from '../checkpoint/export';
 import { packQuantized, type QuantizedFormat, type RawTensor, unpackQuantized } from '../checkpoint/formats';
+import { type Fp8Module, fp8Module, isFp8 } from '../checkpoint/fp8';
 import { encodeFloats, type FloatDtype } from '../checkpoint/half';
 import { type QuantizedModule, quantizedModule } from '../checkpoint/quantized';
 import type { QuantizationConfig } from '../checkpoint/quantized_config';
-import { dequantizeMatrix, type QuantizedMatrix } from '../checkpoint/round';
+import type { QuantizedMatrix } from '../checkpoint/round';
 import { readBytes, readFloats, type TensorEntries, type TensorEntry } from '../checkpoint/safetensors';
 import { copyOf, type TensorSource } from '../checkpoint/safetensors_writer';
+import { isReordered, type WidenedMatrix, widenedFp8, widenedInt4 } from '../checkpoint/widen';
 import { SparseVilaError } from '../errors';
 import type { Int4Format } from '../ops/weights';
 
@@ -31,7 +33,7 @@ export interface Task {
 export interface Target {
   /** The format of 4-bit matrices. */
   readonly format: 'float' | QuantizedFormat;
-  /** The data type of float tensors; undefined: unchanged, and f16 for dequantized ones. */
+  /** The data type of float tensors; undefined: unchanged, f16 for dequantized ones, and bf16 for those of 8-bit floats. */
   readonly dtype: FloatDtype | undefined;
   readonly symmetric: boolean;
   /** The prefix of the names. */
@@ -44,11 +46,18 @@ export function quantizedModules(entries: TensorEntries, config: QuantizationCon
   return [...entries.keys()].flatMap((name) => {
     const [, module] = /^(.*)\.(?:qweight|weight_packed)$/.exec(name) ?? [];
     if (module === undefined) return [];
-    const found = quantizedModule(find, module, ...sizeOf(find, module), config);
-    const { groupIndex } = found.tensors;
-    if (groupIndex !== undefined && words(groupIndex).some((group, i) => group !== Math.floor(i / found.group)))
-      throw reordered(groupIndex);
-    return [found];
+    return [quantizedModule(find, module, ...sizeOf(find, module), config)];
+  });
+}
+
+/** The matrices of 8-bit floats among tensors. @throws SparseVilaError `ERR_WEIGHT_…` */
+export function float8Modules(entries: TensorEntries, config: QuantizationConfig | undefined): Fp8Module[] {
+  const find = (name: string): TensorEntry | undefined => entries.get(name);
+  return [...entries.keys()].flatMap((name) => {
+    const module = name.replace(/\.weight$/, '');
+    if (module === name || !isFp8(find, module)) return [];
+    const [rows = 0, k = 0] = entries.get(name)?.shape ?? [];
+    return [fp8Module(find, module, rows, k, config)];
   });
 }
 
@@ -69,19 +78,28 @@ const words = (entry: TensorEntry): Int32Array => new Int32Array(readBytes(entry
 /** The numbers of a 4-bit matrix. */
 export const readMatrix = (module: QuantizedModule): QuantizedMatrix => unpackQuantized(module, readBytes);
 
-/** The tasks that write a part. */
-export function tasksOf(entries: TensorEntries, modules: readonly QuantizedModule[], target: Target): Task[] {
-  const moduleOf = new Map(
-    modules.flatMap((module) => Object.values(module.tensors).map((entry: TensorEntry | undefined) => [entry, module])),
-  );
-  const seen = new Set<QuantizedModule>();
-  return [...entries.values()].flatMap((entry) => {
-    const module = moduleOf.get(entry);
-    if (module === undefined) return [castTask(entry, target)];
-    if (seen.has(module)) return [];
-    seen.add(module);
-    return [target.format === 'float' ? floatTask(module, target) : packTask(module, target.format, target)];
-  });
+/** The tasks that write a part. `float8` are converted if the format is float. */
+export function tasksOf(
+  entries: TensorEntries,
+  { modules, float8 }: { readonly modules: readonly QuantizedModule[]; readonly float8: readonly Fp8Module[] },
+  target: Target,
+): Task[] {
+  const { format } = target;
+  const made = new Map<TensorEntry, () => Task[]>();
+  const add = (own: readonly (TensorEntry | undefined)[], task: () => Task): void => {
+    const [first, ...others] = own.filter((entry) => entry !== undefined);
+    if (first !== undefined) made.set(first, () => [task()]);
+    for (const entry of others) made.set(entry, () => []);
+  };
+  for (const module of modules) {
+    const widened = (): Task => floatTask(module, widenedInt4(module), 'F16', target);
+    add(Object.values(module.tensors), format === 'float' ? widened : () => packTask(module, format, target));
+  }
+  for (const module of format === 'float' ? float8 : []) {
+    const widened = widenedFp8(module);
+    add(widened.entries, () => floatTask(module, widened, 'BF16', target));
+  }
+  return [...entries.values()].flatMap((entry) => made.get(entry)?.() ?? [castTask(entry, target)]);
 }
 
 function castTask(entry: TensorEntry, { dtype, prefix }: Target): Task {
@@ -102,10 +120,16 @@ function castTask(entry: TensorEntry, { dtype, prefix }: Target): Task {
   };
 }
 
-function floatTask(module: QuantizedModule, { dtype = 'F16', prefix }: Target): Task {
-  const { rows, k } = module;
-  const name = `${prefix}${module.name}.weight`;
-  const bytes = (): Uint8Array => encodeFloats(dequantizeMatrix(readMatrix(module)).values, dtype);
+const TYPES = { F32: 'f32', F16: 'f16', BF16: 'bf16' } as const;
+
+function floatTask(
+  { name: module, rows, k }: Pick<QuantizedModule, 'name' | 'rows' | 'k'>,
+  matrix: WidenedMatrix,
+  otherwise: FloatDtype,
+  { dtype = otherwise, prefix }: Target,
+): Task {
+  const name = `${prefix}${module}.weight`;
+  const bytes = (): Uint8Array => matrix.read(TYPES[dtype]);
   const source = { name, dtype, shape: [rows, k], byteLength: rows * k * ELEMENT_BYTES[dtype], bytes };
   return { sources: [source], converted: true, check: (written) => sameBytes(bytes(), bytesIn(written, name)) };
 }
@@ -113,6 +137,8 @@ function floatTask(module: QuantizedModule, { dtype = 'F16', prefix }: Target): 
 function packTask(module: QuantizedModule, format: QuantizedFormat, { symmetric, prefix }: Target): Task {
   const { rows, k, group } = module;
   const name = prefix + module.name;
+  const { groupIndex } = module.tensors;
+  if (groupIndex !== undefined && isReordered(module)) throw reordered(groupIndex);
   const pack = (): RawTensor[] => {
     const matrix = readMatrix(module);
     if (matrix.zero.includes(16)) throw zeroOf16(module);
@@ -136,7 +162,7 @@ const sameNumbers = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
   a.length === b.length && Array.prototype.every.call(a, (value, i) => value === b[i]);
 
 function reordered({ file, name }: TensorEntry): SparseVilaError {
-  const why = 'inputs are reordered (desc_act, actorder), which no other layout can hold. Quantize without it';
+  const why = 'inputs are reordered (desc_act, actorder), which no other layout can hold. Use --format float';
   return new SparseVilaError('ERR_WEIGHT_FORMAT', `${file}: "${name}": ${why}.`);
 }
 

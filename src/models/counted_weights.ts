@@ -148,7 +148,10 @@ function addForm(
   const size = (i: number): number => (rows[i] as number) * k;
   if (form.kind === 'mixed')
     for (const [i, part] of form.parts.entries()) addForm(part, { rows: rows.slice(i, i + 1), k }, add);
-  else if (form.kind === 'plain') for (const [i, { entry, type }] of form.parts.entries()) add([entry], type, size(i));
+  else if (form.kind === 'plain')
+    for (const [i, part] of form.parts.entries())
+      if ('entry' in part) add([part.entry], part.type, size(i));
+      else add(part.entries, part.format, size(i));
   else if (form.kind === 'int8')
     for (const [i, { tensors }] of form.parts.entries()) add(Object.values(tensors), '8 bits (W8A8)', size(i));
   else

@@ -1,8 +1,9 @@
 // Packs matrices that share one product (q, k and v; gate and up; or a single one) in the form that the checkpoint stores: plain,
-// 4-bit or 8-bit. Parts of different forms are dequantized. Knows the tensors of quantized modules, and no architecture.
+// 4-bit or 8-bit. 8-bit floats are widened, and parts of different forms are dequantized. Knows the tensors of quantized modules, and no architecture.
 
 import { type Int8Module, nameParts, type QuantizedModule, storedGroup } from '../checkpoint/quantized';
 import type { TensorEntry } from '../checkpoint/safetensors';
+import type { WidenedMatrix } from '../checkpoint/widen';
 import { floats } from '../ops/run';
 import {
   type ByteRange,
@@ -37,8 +38,33 @@ export function packStack(
   if (form.kind === 'int4') return packModules(form.parts, rangeOf, { gated, precision });
   if (form.kind === 'int8') return packInt8Modules(form.parts, k, rangeOf, gated);
   if (form.kind === 'mixed') return packMixed(form.parts, { k, rows, gated }, options);
-  const parts = form.parts.map((part, i) => plainPart(part, rows[i] as number, rangeOf));
-  return packMatrix(parts, k, { gated, ...(type === undefined ? {} : { type }) });
+  return withFloats(form.parts, rows, options, (parts) => packMatrix(parts, k, { gated, ...(type && { type }) }));
+}
+
+/** Runs `work` with the locations of floats; matrices that are converted are in memory until then. */
+function withFloats<T>(
+  matrices: readonly (PlainTensor | WidenedMatrix)[],
+  rows: readonly number[],
+  { type: wanted, rangeOf }: PackOptions,
+  work: (parts: WeightPart[]) => T,
+): T {
+  const { native } = start();
+  const sources: number[] = [];
+  try {
+    return work(
+      matrices.map((matrix, i) => {
+        const count = rows[i] as number;
+        if ('entry' in matrix) return plainPart(matrix, count, rangeOf);
+        const type = wanted ?? matrix.type;
+        for (const entry of matrix.entries) rangeOf(entry);
+        const source = native.openMemory(matrix.read(type));
+        sources.push(source);
+        return { source, offset: 0, type, rows: count };
+      }),
+    );
+  } finally {
+    for (const source of sources) native.release(source);
+  }
 }
 
 export const plainPart = ({ entry, type }: PlainTensor, rows: number, rangeOf: PackOptions['rangeOf']): WeightPart => ({
@@ -59,7 +85,8 @@ function packMixed(
   const { native } = start();
   const sources: number[] = [];
   const plain = (form: StackForm, count: number): WeightPart => {
-    if (form.kind === 'plain') return plainPart(form.parts[0] as PlainTensor, count, options.rangeOf);
+    const [only] = form.kind === 'plain' ? form.parts : [];
+    if (only !== undefined && 'entry' in only) return plainPart(only, count, options.rangeOf);
     const packed = packStack(form, { k, rows: [count], gated: false }, options);
     const values = dequantize(packed);
     const source = native.openMemory(floats(values).slice());

@@ -1,6 +1,7 @@
 // The tensors of one checkpoint folder by canonical name, from safetensors headers alone: which exist, in which form and shape, and which were
 // never requested. `openWeights` loads through it; `inspect` only queries it. Knows no architecture.
 
+import { fp8Module, isFp8 } from '../checkpoint/fp8';
 import {
   type Int8Module,
   int8Module,
@@ -13,8 +14,9 @@ import {
 } from '../checkpoint/quantized';
 import { type QuantizationConfig, readQuantization } from '../checkpoint/quantized_config';
 import { openCheckpoint, type TensorEntry } from '../checkpoint/safetensors';
+import { isReordered, type WidenedMatrix, widenedFp8, widenedInt4 } from '../checkpoint/widen';
 import { SparseVilaError } from '../errors';
-import type { WeightType } from '../ops/weights';
+import { STRIP, type WeightType } from '../ops/weights';
 
 const WEIGHT_TYPES: Readonly<Record<string, WeightType>> = { F32: 'f32', F16: 'f16', BF16: 'bf16' };
 
@@ -33,9 +35,12 @@ export interface PlainTensor {
   readonly type: WeightType;
 }
 
-/** The form of a stack's modules in the file; mixed: different forms, which ignore lists and `modules_to_not_convert` produce. */
+/**
+ * The form of a stack's modules as they are loaded, floats or quantized; mixed: different forms, which ignore lists and
+ * `modules_to_not_convert` produce.
+ */
 export type StackForm =
-  | { readonly kind: 'plain'; readonly parts: readonly PlainTensor[] }
+  | { readonly kind: 'plain'; readonly parts: readonly (PlainTensor | WidenedMatrix)[] }
   | { readonly kind: 'int4'; readonly parts: readonly [QuantizedModule, ...QuantizedModule[]] }
   | { readonly kind: 'int8'; readonly parts: readonly Int8Module[] }
   | { readonly kind: 'mixed'; readonly parts: readonly StackForm[] };
@@ -101,25 +106,30 @@ export function weightIndex(
     }
     return { entry, type };
   };
+  const formOf = (module: string, rows: number, k: number): Exclude<StackForm, { kind: 'mixed' }> => {
+    if (isFp8(find, module))
+      return { kind: 'plain', parts: [widenedFp8(fp8Module(find, module, rows, k, quantization))] };
+    if (isInt8(find, module)) return { kind: 'int8', parts: [int8Module(find, module, rows, k, quantization)] };
+    if (!isQuantized(find, module)) return { kind: 'plain', parts: [plain(`${module}.weight`, [rows, k])] };
+    const found = quantizedModule(find, module, rows, k, quantization);
+    return isReordered(found) ? { kind: 'plain', parts: [widenedInt4(found)] } : { kind: 'int4', parts: [found] };
+  };
   const stack = (given: Stack): StackForm => {
-    const { modules, rows, k } = given;
-    const kinds = new Set(modules.map((module) => kindOf(find, module)));
-    if (kinds.size > 1) return each(given);
-    const rowsOf = (i: number): number => rows[i] as number;
-    if (kinds.has('plain'))
-      return { kind: 'plain', parts: modules.map((module, i) => plain(`${module}.weight`, [rowsOf(i), k])) };
-    const config = quantization;
-    if (kinds.has('int8')) {
-      const parts = modules.map((module, i) => int8Module(find, module, rowsOf(i), k, config));
-      return { kind: 'int8', parts };
-    }
-    const parts = modules.map((module, i) => quantizedModule(find, module, rowsOf(i), k, config));
-    parts.forEach(storedGroup);
-    if (!isUniform(parts)) return each(given);
-    const [first] = parts as [QuantizedModule, ...QuantizedModule[]];
+    const { modules, rows, k, gated } = given;
+    const forms = modules.map((module, i) => formOf(module, rows[i] as number, k));
+    const floats = forms.flatMap((form) => (form.kind === 'plain' ? form.parts : []));
+    if (floats.length === modules.length) return { kind: 'plain', parts: floats };
+    const bytes = forms.flatMap((form) => (form.kind === 'int8' ? form.parts : []));
+    if (bytes.length === modules.length) return { kind: 'int8', parts: bytes };
+    const [first, ...others] = forms.flatMap((form) => (form.kind === 'int4' ? form.parts : []));
+    const nibbles = first === undefined ? [] : [first, ...others];
+    nibbles.forEach(storedGroup);
+    const isStackable = gated || rows.slice(0, -1).every((count) => count % STRIP === 0);
+    if (first === undefined || nibbles.length < modules.length || !isUniform(nibbles) || !isStackable)
+      return each(given);
     known ??= first;
     if (known.format !== first.format) throw mixedFormats(known, first);
-    return { kind: 'int4', parts: [first, ...parts.slice(1)] };
+    return { kind: 'int4', parts: [first, ...others] };
   };
   const each = ({ modules, rows, k }: Stack): StackForm => ({
     kind: 'mixed',
@@ -141,9 +151,6 @@ export function weightIndex(
     rest: () => [...unread],
   };
 }
-
-const kindOf = (find: (name: string) => TensorEntry | undefined, module: string): StackForm['kind'] =>
-  isInt8(find, module) ? 'int8' : isQuantized(find, module) ? 'int4' : 'plain';
 
 /** A weight's name without `.weight`. */
 export const moduleOf = (name: string): string => name.replace(/\.weight$/, '');

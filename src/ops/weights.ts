@@ -40,8 +40,8 @@ export interface PackOptions {
   readonly roundActivations?: boolean;
 }
 
-/** Number of outputs of a strip; packed matrices are stored in strips. */
-const STRIP = 16;
+/** Number of outputs of a strip; packed matrices are stored in strips, and 4-bit ones are stacked in whole strips. */
+export const STRIP = 16;
 const HEADER_BYTES = 64;
 
 /**
