@@ -44,6 +44,7 @@ it('exports what the documentation names, and nothing else', () => {
       'readDataSet',
       'remove',
       'scenesSet',
+      'serve',
       'setup',
       'snapKv',
       'sparseVila',

@@ -19,6 +19,7 @@ const PUBLIC: readonly string[] = [
   'session',
   'engine',
   'jobs',
+  'server',
   'checkpoint',
   'convert',
   'quantize',
@@ -46,6 +47,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   engine: ['abort', 'errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
   jobs: ['abort', 'errors', 'options', 'packages', 'files', 'json', 'runtime', 'image', 'models', 'session', 'engine'],
+  server: ['abort', 'errors', 'options', 'image', 'text', 'session', 'sparsity', 'engine'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
   quantize: [

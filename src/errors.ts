@@ -112,6 +112,9 @@ export const ERROR_CODES = {
   ERR_DATA_SET: 'A data set is missing or malformed. Correct the line that the message names.',
   ERR_GOAL: 'No ratios of the grid reach the goal. Lower the goal.',
 
+  // Serving.
+  ERR_LISTEN: 'The server cannot listen at its address. Choose another port or host.',
+
   // Set-up and engine.
   ERR_BACKEND: 'The process already has a tfjs backend of the same name. Load either tfjs-node or this package.',
   ERR_BAD_DEVICE: 'SPARSEVILA_DEVICE has an unknown value. Unset it or use one that the message lists.',

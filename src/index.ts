@@ -2,6 +2,7 @@
 // The public API.
 
 import { convert as convertFolder } from './convert/convert';
+import type { Engine } from './engine/types';
 import { coded } from './errors';
 import type { Removed, StoredModel } from './hub/stored';
 import { openQueue as openJobQueue } from './jobs/queue';
@@ -21,6 +22,7 @@ import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
+import type { Server, ServerOptions } from './server/server';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export type { ConvertOptions, ConvertResult } from './convert/convert';
@@ -67,6 +69,7 @@ export type { QuantizeOptions, QuantizeResult } from './quantize/quantize';
 export { diagnose, type Report } from './runtime/doctor';
 export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
+export type { Server, ServerLimits, ServerOptions } from './server/server';
 export type { Mark } from './session/conversation';
 export type {
   Answer,
@@ -153,6 +156,20 @@ export const openQueue = withCodes(openJobQueue);
 
 /** Takes jobs of a queue and runs them, such as on `engineRunner(await openEngine(…))`, until it is closed. See `WorkerOptions`. */
 export const openWorker = withCodes(openJobWorker);
+/**
+ * Serves an engine over HTTP with OpenAI's API, as `sparsevila serve` does: docs/server.md.
+ * @example
+ * const engine = await openEngine(PACKAGED_MODEL);
+ * const server = await serve(engine, { port: 8000 });
+ * // … later: running answers are finished first
+ * await server.close();
+ * await engine.close();
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_LISTEN`
+ */
+export const serve: (engine: Engine, options?: ServerOptions) => Promise<Server> = withCodes(
+  // Loaded here, because most programs serve nothing.
+  async (engine: Engine, options?: ServerOptions) => (await import('./server/server.js')).serve(engine, options),
+);
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

@@ -99,6 +99,7 @@ test('every example of every --help', async () => {
     'ask',
     'chat',
     'explain',
+    'serve',
     'evaluate',
     'tune',
     'download',

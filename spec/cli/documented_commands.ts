@@ -13,7 +13,8 @@ export interface Documented {
 /** First words of command lines; other lines of a block are not commands. */
 const LAUNCHER = /^(?:[A-Z_]+=\S+ )*(?:npx|npm|pnpm|yarn|bun|node|echo|curl|sparsevila|scripts\/\S+\.sh)(?: |$)/;
 /** A command of the CLI that running text names without its launcher: `evaluate --equal time`. */
-const FRAGMENT = /^(?:run|ask|chat|explain|evaluate|tune|inspect|download|list|remove|quantize|convert|setup|doctor) -/;
+const FRAGMENT =
+  /^(?:run|ask|chat|explain|serve|evaluate|tune|inspect|download|list|remove|quantize|convert|setup|doctor) -/;
 
 /** The command lines of a Markdown file: in blocks without a language or in a shell's, and as code in its text. */
 export function commandsOf(markdown: string): string[] {
@@ -78,6 +79,7 @@ const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/\bDIR\d?\b|\bFOLDER\b/, 'it stands for a folder of the reader'],
   [/\bowner\/name\b|\bEfficient-Large-Model\//, 'a model of the Hub, which needs the network'],
   [/ --(?:redis|postgres) /, 'a queue on a server of the reader'],
+  [/ serve\b/, 'it runs until it is stopped; spec/server starts it'],
   [/ bench\b/, 'a benchmark measures for minutes; its part and its options are looked up in its help'],
   [/ setup --gpu/, 'compiles the GPU library for minutes, and fetches the CUDA compiler'],
   [/^SPARSEVILA_LIBTENSORFLOW=/, "names a libtensorflow of the reader's"],

@@ -3,7 +3,7 @@
 
 import { signalExit } from './usage';
 
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+export const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Milliseconds that work may take to stop. Everything that must persist is on disk by then, as after `kill -9`. */
 export const PATIENCE_MS = 800;

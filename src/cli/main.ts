@@ -38,6 +38,11 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     describe: 'Draw the visual tokens that a conversation attended',
     load: async () => (await import('./explain.js')).explainCommand as Command,
   },
+  serve: {
+    describe: 'Serve a model over HTTP: serve MODEL',
+    positionals: ['model'],
+    load: async () => (await import('./serve.js')).serveCommand as Command,
+  },
   evaluate: {
     describe: 'Compare methods and ratios on questions with known answers',
     load: async () => (await import('./evaluate.js')).evaluateCommand as Command,

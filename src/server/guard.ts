@@ -1,0 +1,102 @@
+// What every request passes before its body is read: the host name it is addressed to, cross-origin rules, the API key, and room for its body.
+
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { isIP } from 'node:net';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { CheckedServerOptions } from './options';
+import { RequestError, tooMany } from './request_error';
+
+/** Paths that need no key: the page, which asks for one, and the health check. */
+const OPEN = ['/', '/health', '/page.css', '/page.js', '/favicon.ico'];
+const MOST_WAIT_SECONDS = 30;
+
+/** Requests that the server holds: from their first byte to the last one of their answer. */
+export interface Held {
+  readonly requests: () => number;
+  readonly bytes: () => number;
+}
+
+/** Installs the checks. `answerSeconds` is the time after which a refused client may find room. */
+export function guard(app: FastifyInstance, options: CheckedServerOptions, answerSeconds: () => number): Held {
+  const { limits } = options;
+  const held = { requests: 0, bytes: 0 };
+  app.addHook('onRequest', async (request, reply) => {
+    checkHost(request, options);
+    crossOrigin(request, reply, options);
+    checkKey(request, options);
+    if (request.method !== 'POST') return;
+    const bytes = bodyBytes(request, limits.bodyBytes);
+    if (held.requests >= limits.requests || held.bytes + bytes > Math.max(limits.heldBytes, limits.bodyBytes)) {
+      throw tooMany(Math.min(MOST_WAIT_SECONDS, Math.max(1, Math.ceil(answerSeconds()))));
+    }
+    held.requests++;
+    held.bytes += bytes;
+    reply.raw.once('close', () => {
+      held.requests--;
+      held.bytes -= bytes;
+    });
+  });
+  return { requests: () => held.requests, bytes: () => held.bytes };
+}
+
+/** The size that a body announces, or the most it may have. @throws RequestError 413 */
+function bodyBytes({ headers }: FastifyRequest, most: number): number {
+  const length = headers['content-length'];
+  const bytes = length === undefined ? most : Number(length);
+  if (bytes <= most) return bytes;
+  throw new RequestError(413, `Expected a body of at most ${most} bytes, received ${bytes}.`, {
+    code: 'request_too_large',
+  });
+}
+
+const isLoopback = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|::1)$/i.test(host);
+
+/**
+ * A server for this machine alone answers only under names of this machine: a web page whose own name leads to 127.0.0.1 (DNS rebinding) cannot
+ * call it.
+ */
+function checkHost(request: FastifyRequest, { host, hostNames }: CheckedServerOptions): void {
+  if (!isLoopback(host)) return;
+  const name = hostNameOf(request.headers.host ?? '');
+  if (name === undefined || isLoopback(name) || hostNames.includes(name)) return;
+  const message = `This server is not addressed as ${JSON.stringify(name.slice(0, 100))}. Allow the name with --host-name.`;
+  throw new RequestError(403, message, { code: 'host_not_allowed' });
+}
+
+/** The host name in a Host header, without port and brackets; undefined if there is none. */
+function hostNameOf(header: string): string | undefined {
+  if (header === '') return undefined;
+  const url = URL.canParse(`http://${header}`) ? new URL(`http://${header}`) : undefined;
+  const name = url?.hostname.replace(/^\[|\]$/g, '') ?? header;
+  return isIP(name) === 6 ? name : name.toLowerCase();
+}
+
+/** Answers of a browser's question whether a page of another origin may call: only for the origins of the options. */
+function crossOrigin(request: FastifyRequest, reply: FastifyReply, { origins }: CheckedServerOptions): void {
+  const { origin } = request.headers;
+  if (origins.length === 0 || origin === undefined) return;
+  if (!origins.includes('*') && !origins.includes(origin)) return;
+  reply.header('access-control-allow-origin', origins.includes('*') ? '*' : origin);
+  reply.header('vary', 'origin');
+  reply.header('access-control-expose-headers', 'x-request-id');
+  if (request.method !== 'OPTIONS') return;
+  reply.header('access-control-allow-methods', 'GET, POST, DELETE');
+  reply.header('access-control-allow-headers', request.headers['access-control-request-headers'] ?? '*');
+  reply.header('access-control-max-age', '600');
+}
+
+/** Compares digests in constant time, so that neither the length nor a prefix of a key can be measured. */
+function checkKey(request: FastifyRequest, { apiKeys }: CheckedServerOptions): void {
+  const [path = ''] = request.url.split('?');
+  if (apiKeys.length === 0 || request.method === 'OPTIONS' || OPEN.includes(path)) return;
+  const [, given = ''] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? '') ?? [];
+  const found = apiKeys.map((key) => timingSafeEqual(digest(key), digest(given)));
+  if (found.includes(true)) return;
+  const message =
+    given === ''
+      ? "You didn't provide an API key: send the header Authorization: Bearer KEY."
+      : 'Incorrect API key provided.';
+  throw new RequestError(401, message, { code: 'invalid_api_key' });
+}
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest();

@@ -1,0 +1,101 @@
+// Errors of HTTP requests: the status, the body in OpenAI's form, and whether a client should repeat the request. Errors of the package become
+// 400 if the request caused them, 503 if a later request may succeed, and 500 otherwise.
+
+import { type ErrorCode, SparseVilaError } from '../errors';
+
+interface Details {
+  readonly type?: string;
+  readonly code?: string | null;
+  /** The path of the field at fault, as `messages[0].content`. */
+  readonly param?: string | null;
+  /** Seconds after which a client may try again; absent: it should not. */
+  readonly retryAfter?: number;
+}
+
+/** A request that is answered with an error. */
+export class RequestError extends Error {
+  readonly status: number;
+  readonly type: string;
+  readonly code: string | null;
+  readonly param: string | null;
+  readonly retryAfter: number | undefined;
+
+  constructor(status: number, message: string, { type, code = null, param = null, retryAfter }: Details = {}) {
+    super(message);
+    this.name = 'RequestError';
+    this.status = status;
+    this.type = type ?? (status >= 500 ? 'server_error' : 'invalid_request_error');
+    this.code = code;
+    this.param = param;
+    this.retryAfter = retryAfter;
+  }
+
+  /** The body of the response. */
+  get body(): { readonly error: object } {
+    const { message, type, param, code } = this;
+    return { error: { message, type, param, code } };
+  }
+
+  /** The headers by which official clients decide whether to repeat the request. */
+  get headers(): Record<string, string> {
+    if (this.retryAfter === undefined) return { 'x-should-retry': 'false' };
+    return { 'x-should-retry': 'true', 'retry-after': String(this.retryAfter) };
+  }
+}
+
+/** A 400 for one field. */
+export function invalidField(param: string, message: string, code = 'invalid_value'): RequestError {
+  return new RequestError(400, message, { param, code });
+}
+
+/** A 400 for a field that OpenAI's API has and this server does not support. */
+export function unsupportedField(param: string, what: string): RequestError {
+  return invalidField(param, `Unsupported: ${what}. Omit '${param}'.`, 'unsupported_parameter');
+}
+
+/** Codes of errors that the content of a request causes, besides those of images. */
+const REQUEST_CODES: readonly string[] = ['ERR_OPTION_INVALID', 'ERR_OPTION_MISSING', 'ERR_QUESTION', 'ERR_VIDEO'];
+/** Codes of states that pass. */
+const PASSING_CODES: readonly ErrorCode[] = ['ERR_OUT_OF_MEMORY', 'ERR_BUSY', 'ERR_DISPOSED'];
+
+const FULL: string = 'ERR_ENGINE_FULL';
+
+/** A 429: as many requests as the server holds are running or waiting. */
+export function tooMany(retryAfter: number): RequestError {
+  const message = 'The server holds as many requests as it can; try again later.';
+  return new RequestError(429, message, { type: 'rate_limit_error', code: 'rate_limit_exceeded', retryAfter });
+}
+
+/** Any error as one that is answered. An unexpected one shows nothing of its cause, which `log` receives. */
+export function requestErrorOf(error: unknown, log: (error: unknown) => void): RequestError {
+  if (error instanceof RequestError) return error;
+  if (error instanceof SparseVilaError) {
+    const { code, message } = error;
+    if (code === FULL) return tooMany(5);
+    if (code === 'ERR_CONTEXT_OVERFLOW')
+      return new RequestError(400, message, { code: 'context_length_exceeded', param: 'messages' });
+    if (REQUEST_CODES.includes(code) || /^ERR_(IMAGE|VIDEO|FORMAT|SCHEMA)/.test(code))
+      return new RequestError(400, message, { code });
+    if (PASSING_CODES.includes(code)) return new RequestError(503, message, { code, retryAfter: 5 });
+  }
+  const { status, type, message } = ofFramework(error);
+  if (status !== undefined) return new RequestError(status, message, { code: type });
+  log(error);
+  return new RequestError(500, 'The server failed to answer this request; its log has the reason.', {
+    code: 'internal_error',
+  });
+}
+
+const FRAMEWORK_CODES: Readonly<Record<string, string>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'request_too_large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported_media_type',
+  FST_ERR_CTP_INVALID_JSON_BODY: 'invalid_json',
+};
+
+/** Errors that Fastify throws before a handler runs: a body that is too large, not JSON, or of another type. */
+function ofFramework(error: unknown): { readonly status?: number; readonly type: string; readonly message: string } {
+  const { statusCode, code, message } = error as { statusCode?: unknown; code?: unknown; message?: unknown };
+  if (typeof statusCode !== 'number' || statusCode < 400 || statusCode > 499) return { type: '', message: '' };
+  const type = (typeof code === 'string' && FRAMEWORK_CODES[code]) || 'invalid_request';
+  return { status: statusCode, type, message: typeof message === 'string' ? message : 'The request is not valid.' };
+}
