@@ -93,14 +93,14 @@ describe('requests answered together', () => {
   it('have the bits of requests answered one after another', async () => {
     expect(requests.every(({ sparsity }) => METHODS.some(({ name }) => name === sparsity?.method))).toBe(true);
     const alone = recorded();
-    const one = openCore('tiny', alone.model, {});
+    const one = openCore('tiny', alone.model, { memoryBytes: 0 });
     const expected: Told[] = [];
     for (const request of requests) expected.push(await tell(one, request));
     expect(alone.batches).toEqual([]);
     const before = countTensors();
 
     const beside = recorded();
-    const all = openCore('tiny', beside.model, {});
+    const all = openCore('tiny', beside.model, { memoryBytes: 0 });
     const told = await Promise.all(requests.map((request) => tell(all, request)));
     expect(told.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
     expect(told.map(finish)).toEqual(expected.map(finish));
@@ -110,7 +110,7 @@ describe('requests answered together', () => {
   });
 
   it('are not affected by those that are aborted, fail or are refused', async () => {
-    const core = openCore('tiny', model, { contextLength: 600 });
+    const core = openCore('tiny', model, { contextLength: 600, memoryBytes: 0 });
     const expected = await Promise.all(requests.map((request) => tell(core, request).catch((error: Error) => error)));
     const before = countTensors();
     const reason = new Error('enough');
@@ -152,7 +152,7 @@ describe('requests answered together', () => {
       ...broken,
       decoder: { ...broken.decoder, cache: (type) => model.decoder.cache(type, ++opened === 2 ? 500 : 600) },
     };
-    const core = openCore('tiny', one, {});
+    const core = openCore('tiny', one, { memoryBytes: 0 });
     const request = requests[1] as EngineRequest;
     const results = await Promise.allSettled([0, 1, 2].map(() => tell(core, request)));
     expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);

@@ -2,11 +2,15 @@
 
 import { SparseVilaError } from '../errors';
 import { tokensOf } from '../models/media';
-import type { KvType } from '../ops/kv_cache';
-import { startConversation } from '../session/conversation';
+import { type KvType, kvBytes } from '../ops/kv_cache';
+import { type Conversation, lengthOf, startConversation } from '../session/conversation';
+import { rowsAround } from '../session/decoder_rows';
 import { openHistory } from '../session/history';
+import type { TurnPrompt } from '../session/prompt';
 import { runTurn, type TurnStats } from '../session/turn';
+import type { Prefixes } from './prefixes';
 import type { CheckedRequest } from './request';
+import type { Room } from './room';
 import type { Seat } from './scheduler';
 import type { EngineEvent, PromptTokens } from './types';
 
@@ -15,19 +19,38 @@ export interface AnswerContext {
   readonly kv: KvType;
   readonly contextLength: number;
   readonly signal: AbortSignal;
+  readonly memory: Prefixes;
+  readonly room: Room;
+  /** The caches of running requests. */
+  readonly caches: Set<{ readonly bytes: number }>;
   /** When the request came, on the clock of `performance.now()`. */
   readonly since: number;
 }
 
 /** @throws SparseVilaError as `Session.ask`; `signal.reason` */
 export async function* answerRequest(
-  { history, question, method, ask }: CheckedRequest,
-  { seat, kv, contextLength, signal, since }: AnswerContext,
+  request: CheckedRequest,
+  { seat, kv, contextLength, signal, memory, room, caches, since }: AnswerContext,
 ): AsyncGenerator<EngineEvent> {
+  const { history, question, method, methodKey, ask } = request;
   const { model, pace } = seat;
   const conversation = startConversation(model.decoder.cache(kv, contextLength));
+  const cache = {
+    get bytes() {
+      return conversation.cache.bytes;
+    },
+  };
+  caches.add(cache);
+  let leaveRoom = (): void => undefined;
+  const admit = async (prompt: TurnPrompt): Promise<void> => {
+    const { layers, kvHeads, headDim } = model.decoder.config;
+    const rowBytes = layers * kvBytes(kvHeads, 1, headDim, kv);
+    const rows = Math.min(contextLength, rowsOf(seat.model, request, conversation, prompt));
+    leaveRoom = await room.admit(rows * rowBytes, () => lengthOf(conversation) * rowBytes, signal);
+  };
+  const remembered = memory.turn({ conversation, method, methodKey, kv, signal, admit });
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
-  const context = { model, method, conversation, times, signal, pace };
+  const context = { model, method, conversation, times, signal, pace, memory: remembered };
   const queue = performance.now() - since;
   let tokens: PromptTokens = { prompt: 0, cached: 0, visualSeen: 0, visualKept: 0 };
   let first: number | undefined;
@@ -35,6 +58,7 @@ export async function* answerRequest(
   const onPrefilled = (rows: Pick<PromptTokens, 'prompt' | 'cached'>): void => {
     const visualSeen = conversation.media.reduce((sum, { prepared }) => sum + tokensOf(prepared.layout), 0);
     tokens = { ...rows, visualSeen, visualKept: conversation.places.length };
+    remembered.prefilled();
     seat.decode();
   };
   try {
@@ -52,8 +76,28 @@ export async function* answerRequest(
     yield { type: 'end', ...summary(stats, tokens, { queue, first, total: performance.now() - since }) };
   } finally {
     seat.leave();
-    conversation.cache.dispose();
+    caches.delete(cache);
+    remembered.end();
+    leaveRoom();
   }
+}
+
+/** How much larger than its rows a cache may become, since it grows in steps. */
+const SPARE = 1.25;
+
+/** An upper bound of the rows of a request, its answer included. */
+function rowsOf(
+  model: Seat['model'],
+  { ask, pruned }: CheckedRequest,
+  { media }: Conversation,
+  { opening, question }: TurnPrompt,
+): number {
+  const rows = opening.reduce((sum, part) => {
+    if (!('medium' in part)) return sum + part.length;
+    const run = media[part.medium]?.prepared.layout.runs[part.run];
+    return run === undefined ? sum : sum + Math.ceil((run.to - run.from) * (1 - pruned)) + rowsAround(model, run);
+  }, question.length);
+  return Math.ceil((rows + (ask.maxTokens ?? model.maxNewTokens)) * SPARE);
 }
 
 function summary(

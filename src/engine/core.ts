@@ -4,8 +4,11 @@ import { coded } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { answerRequest } from './answer';
 import { countTokens } from './count';
+import { withPictures } from './pictures';
+import { prefixes } from './prefixes';
 import { queue } from './queue';
 import { checkRequest } from './request';
+import { freeMemory, room } from './room';
 import { scheduler } from './scheduler';
 import type {
   CountRequest,
@@ -29,8 +32,26 @@ export interface Core {
 
 const DEFAULT_CONTEXT = 32768;
 
-export function openCore(name: string, model: VisionLanguageModel, options: EngineOptions): Core {
-  const { kv = 'bf16', maxRunning = 16, maxWaiting = 64, sparsity } = options;
+/** Share of the free memory that is used to remember, if the caller does not say how much. */
+const REMEMBERED = 1 / 8;
+/** Share of the remembered bytes that pictures may have; conversations have the rest. */
+const PICTURES = 1 / 4;
+/** Bytes of memory that are left to the rest of the process, such as the activations of a prefill. */
+const RESERVE = 2 ** 28;
+
+/** @param free bytes that the machine has left */
+export function openCore(
+  name: string,
+  loaded: VisionLanguageModel,
+  options: EngineOptions,
+  free: () => number = freeMemory,
+): Core {
+  const { kv = 'bf16', maxRunning = 16, maxWaiting = 64, sparsity, memoryBytes = free() * REMEMBERED } = options;
+  const pictures = withPictures(loaded, memoryBytes * PICTURES);
+  const { model } = pictures;
+  const memory = prefixes(model, memoryBytes * (1 - PICTURES));
+  const memoryRoom = room({ free: () => free() - RESERVE, evict: () => memory.evict() || pictures.evict() });
+  const caches = new Set<{ readonly bytes: number }>();
   const { maxPositions, vocabSize } = model.decoder.config;
   const contextLength = Math.min(options.contextLength ?? DEFAULT_CONTEXT, maxPositions);
   const seats = scheduler(model);
@@ -54,7 +75,7 @@ export function openCore(name: string, model: VisionLanguageModel, options: Engi
     const since = performance.now();
     const release = await places.enter(signal);
     try {
-      const context = { seat: seats.seat(signal), kv, contextLength, signal, since };
+      const context = { seat: seats.seat(signal), kv, contextLength, signal, since, memory, room: memoryRoom, caches };
       for await (const event of answerRequest(checked, context)) {
         if (event.type === 'end') {
           totals.promptTokens += event.usage.prompt;
@@ -93,10 +114,13 @@ export function openCore(name: string, model: VisionLanguageModel, options: Engi
     },
     stats: () => ({
       ...{ running: places.running, waiting: places.waiting, total: { ...totals } },
-      ...{ kvBytes: 0, cachedBytes: 0, cachedPrefixes: 0, cachedPictures: 0 },
+      kvBytes: [...caches].reduce((sum, { bytes }) => sum + bytes, 0),
+      cachedBytes: memory.bytes + pictures.bytes,
+      ...{ cachedPrefixes: memory.size, cachedPictures: pictures.size },
     }),
     async close() {
       await places.idle();
+      memory.clear();
       model.dispose();
     },
   };

@@ -7,6 +7,7 @@ import {
   COUNT,
   checkOptions,
   FUNCTION,
+  finite,
   integer,
   NATURAL,
   oneOf,
@@ -22,6 +23,7 @@ const OPTIONS: Checks<EngineOptions> = {
   ...{ signal: SIGNAL, onProgress: FUNCTION, allowUrls: BOOLEAN, sparsity: ANYTHING },
   kv: oneOf('bf16', 'f32'),
   contextLength: integer(2),
+  memoryBytes: finite(0),
   maxRunning: COUNT,
   maxWaiting: NATURAL,
 };

@@ -13,7 +13,7 @@ function post(message: FromThread): void {
 }
 
 async function open(): Promise<Core> {
-  const { kv, contextLength, sparsity, maxRunning, maxWaiting, ...load } = options;
+  const { kv, contextLength, sparsity, memoryBytes, maxRunning, maxWaiting, ...load } = options;
   const onProgress: LoadOptions['onProgress'] = (progress) => post({ type: 'progress', progress });
   return openCore(name, await loadByName(name, { ...load, ...(hasProgress && { onProgress }) }), options);
 }

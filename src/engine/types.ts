@@ -91,10 +91,10 @@ export interface EngineStats {
   /** Requests that are answered, and those that wait. */
   readonly running: number;
   readonly waiting: number;
-  /** Bytes of the KV caches of running requests, and of the conversations in memory. */
+  /** Bytes of the KV caches of running requests, and of what is remembered. */
   readonly kvBytes: number;
   readonly cachedBytes: number;
-  /** Conversations and pictures in memory. */
+  /** Conversations and pictures that are remembered. */
   readonly cachedPrefixes: number;
   readonly cachedPictures: number;
   /** Totals since the engine was opened. */
@@ -135,6 +135,11 @@ export interface EngineOptions
   readonly contextLength?: number;
   /** Method of requests that name none; default dense. */
   readonly sparsity?: SparsityRequest;
+  /**
+   * Most bytes of conversations and pictures that are remembered for later requests, of which the least recently used are forgotten first; default
+   * an eighth of the memory that is free when the engine is opened. 0: none.
+   */
+  readonly memoryBytes?: number;
   /** Most requests that are answered at once; default 16. */
   readonly maxRunning?: number;
   /** Most requests that wait for others; default 64. Further ones are refused with `ERR_ENGINE_FULL`. */

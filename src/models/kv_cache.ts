@@ -34,8 +34,8 @@ export interface KvCache {
   truncate(lengths: readonly number[]): void;
   /** Removes rows of a layer from `begin` on, except begin + rows[i] (ascending), which move together. */
   keep(layer: number, begin: number, rows: Int32Array): void;
-  /** An independent cache with a copy of the rows. */
-  fork(): KvCache;
+  /** An independent cache with a copy of the rows, or of the first ones of each layer. */
+  fork(lengths?: readonly number[]): KvCache;
   /** Frees the memory; the cache is empty afterwards. */
   dispose(): void;
 }
@@ -81,10 +81,10 @@ function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[
     tensors[layer]?.dispose();
     tensors[layer] = tensor;
   };
-  const copied = (layer: number, capacity: number): Tensor => {
+  const copied = (layer: number, capacity: number, rows = lengthOf(layer)): Tensor => {
     const old = tensors[layer];
-    const isEmpty = old === undefined || lengthOf(layer) === 0;
-    return isEmpty ? allocKv(kvHeads, capacity, headDim, type) : copyKv(old, lengthOf(layer), capacity, headDim);
+    const isEmpty = old === undefined || rows === 0;
+    return isEmpty ? allocKv(kvHeads, capacity, headDim, type) : copyKv(old, rows, capacity, headDim);
   };
   const reserve = (rows: number, { from, to }: LayerRange = all): void => {
     for (let layer = from; layer < to; layer++) {
@@ -131,20 +131,21 @@ function cacheOf(sizes: Sizes, lengths: number[], tensors: (Tensor | undefined)[
       own.length = begin;
       for (const position of kept) own.push(position);
     },
-    fork() {
+    fork(to = lengths) {
+      const own = lengths.map((length, layer) => Math.min(length, to[layer] ?? 0));
       const copies: (Tensor | undefined)[] = [];
       try {
-        for (const [layer, length] of lengths.entries())
-          copies.push(length === 0 ? undefined : copied(layer, Math.min(limit, upToStep(length))));
+        for (const [layer, length] of own.entries())
+          copies.push(length === 0 ? undefined : copied(layer, Math.min(limit, upToStep(length)), length));
       } catch (error) {
         for (const copy of copies) copy?.dispose();
         throw error;
       }
       return cacheOf(
         sizes,
-        [...lengths],
+        own,
         copies,
-        positions.map((own) => [...own]),
+        positions.map((all, layer) => all.slice(0, own[layer])),
       );
     },
     dispose: () => truncate([]),

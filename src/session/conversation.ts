@@ -75,8 +75,8 @@ export interface CacheLayer {
 
 export interface Conversation {
   readonly capacity: number;
-  /** Allocated as rows are written, so that a session without a turn takes no memory. */
-  readonly cache: KvCache;
+  /** Allocated as rows are written, so that a session without a turn takes no memory. Replaced where a conversation begins with known rows. */
+  cache: KvCache;
   readonly layers: readonly CacheLayer[];
   /** Position of the next text row, after the positions of all earlier tokens, pruned ones included. */
   nextPosition: number;

@@ -21,6 +21,18 @@ const CHUNK = 512;
 export interface PrefillContext extends MediaContext {
   readonly model: VisionLanguageModel;
   readonly conversation: Conversation;
+  /** Takes part in a turn where rows are remembered beyond the conversation. */
+  readonly memory?: TurnMemory | undefined;
+}
+
+export interface TurnMemory {
+  /**
+   * Called before the media are encoded. May give an empty conversation the rows that a prompt begins with, and returns how many items of the
+   * prompt's opening these are.
+   */
+  begin(prompt: TurnPrompt): Promise<number>;
+  /** Called when the rows of the opening are in the conversation, before those of the question are counted. */
+  opened(): void;
 }
 
 /** State of a prefill. Row indices count all rows of the turn. */
@@ -70,6 +82,7 @@ export async function prefill(
     append(conversation.items, rows.items.slice(0, -prompt.question.length));
     append(conversation.ids, rows.ids.slice(0, -prompt.question.length));
     conversation.nextPosition += rows.advance - prompt.question.length;
+    context.memory?.opened();
     afterOpening();
     appendRows(conversation, run, { from: run.question, to: rows.positions.length });
     append(conversation.ids, prompt.question);

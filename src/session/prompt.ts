@@ -166,6 +166,18 @@ function grouped(items: readonly (number | RunPlace)[]): Opening {
   return parts;
 }
 
+/** The rest of an opening after `count` items: ids and runs. */
+export function openingFrom(opening: Opening, count: number): Opening {
+  let left = count;
+  const rest: (readonly number[] | RunPlace)[] = [];
+  for (const part of opening) {
+    const items = 'medium' in part ? 1 : part.length;
+    if (left < items) rest.push('medium' in part ? part : part.slice(left));
+    left = Math.max(0, left - items);
+  }
+  return rest;
+}
+
 function checkWords(parts: readonly MessagePart[]): void {
   if (parts.some((part) => typeof part === 'string' && strip(part) !== '')) return;
   const words = parts.filter((part) => typeof part === 'string');

@@ -28,7 +28,7 @@ import { type AskOptions, type History, type Part, samplingOf } from './options'
 import { retrievePermanently } from './permanent';
 import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
-import { type TurnPrompt, turnPrompt } from './prompt';
+import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
 import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 
@@ -195,14 +195,17 @@ async function prepare(
     prepared.map((medium) => ({ prepared: medium, first })),
   );
   const isDraft = prepared.every(({ layout }) => layout.text === MARKER);
-  const prompt = isDraft ? draft : turnPrompt({ model, conversation, layoutText }, turns);
-  if (prompt.common < conversation.items.length) {
-    keepItems(conversation, prompt.common);
+  const whole = isDraft ? draft : turnPrompt({ model, conversation, layoutText }, turns);
+  if (whole.common < conversation.items.length) {
+    keepItems(conversation, whole.common);
     // The media of this turn are in the conversation already.
     progress.before = { ...pointAt(conversation), media: progress.before.media };
     progress.anchor = progress.before;
   }
-  checkVisualRoom(context, prompt);
+  checkVisualRoom(context, whole);
+  const start = pointAt(conversation);
+  const known = await context.memory?.begin(whole);
+  const prompt = known === undefined ? whole : { ...whole, opening: openingFrom(whole.opening, known) };
   const before = pointAt(conversation);
   progress.media = await seeAll(context, prompt);
   progress.turns = turns;
@@ -222,7 +225,7 @@ async function prepare(
   progress.promptRows = lengthOf(conversation) - before.length;
   progress.activePrefill = mean(conversation.layers.map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
-    retrievePermanently(method, conversation, relevance, { before, anchor: progress.anchor, config }),
+    retrievePermanently(method, conversation, relevance, { before: start, anchor: progress.anchor, config }),
   );
   progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, relevance, config));
 }
