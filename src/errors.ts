@@ -30,14 +30,26 @@ export const ERROR_CODES = {
   // Images.
   ERR_IMAGE_CORRUPT: 'An image is damaged or truncated. Fetch or export it again.',
   ERR_IMAGE_EMPTY: 'An image file or buffer has no bytes. Check how it was written or read.',
-  ERR_IMAGE_FETCH: 'An image could not be fetched from its URL. Check the URL and the network.',
+  ERR_IMAGE_FETCH: 'An image or video could not be fetched from its URL. Check the URL and the network.',
   ERR_IMAGE_INVALID: 'An image argument is not one of the accepted forms. Pass a path, a URL, bytes or raw pixels.',
   ERR_IMAGE_NOT_FOUND: 'An image file does not exist. Check its path.',
   ERR_IMAGE_TOO_LARGE: 'An image has more pixels or bytes than the limit. Scale it down or raise the limit.',
   ERR_IMAGE_UNREADABLE: 'An image file or stream cannot be read. Check that it is a file and its permissions.',
   ERR_IMAGE_UNSUPPORTED: 'An image has an unsupported format. Convert it to PNG or JPEG.',
   ERR_IMAGE_URL:
-    'An image is given by an http(s) URL, and the caller does not allow them. Load the model with allowUrls.',
+    'An image or video is given by an http(s) URL, and the caller does not allow it. Load the model with allowUrls.',
+
+  // Videos.
+  ERR_VIDEO:
+    'A video cannot be taken: the model takes none, or its frames are not of one size or number. The message says which.',
+  ERR_VIDEO_CORRUPT: 'A video file is damaged or truncated. Fetch or export it again.',
+  ERR_VIDEO_EMPTY: 'A video has no bytes, or no frames in the given segment. Check the file, from and to.',
+  ERR_VIDEO_NOT_FOUND: 'A video file does not exist. Check its path.',
+  ERR_VIDEO_TIMEOUT: 'Reading a video took too long. Give a shorter segment or fewer frames.',
+  ERR_VIDEO_TOO_LARGE: 'A video has more pixels or frames than the limit. Scale it down, or give a shorter segment.',
+  ERR_VIDEO_TOOL: 'ffmpeg or ffprobe is missing, too old or does not run. Install FFmpeg, or pass frames.',
+  ERR_VIDEO_UNREADABLE: 'A video file cannot be read, or is not a regular file. Check its kind and its permissions.',
+  ERR_VIDEO_UNSUPPORTED: 'A file is not a video of an accepted format. Convert it, for example to MP4.',
 
   // Checkpoints.
   ERR_MODEL_MISSING: 'The folder does not exist or contains no checkpoint. Check the path.',
@@ -56,8 +68,6 @@ export const ERROR_CODES = {
   ERR_TOKENIZER:
     'The tokenizer cannot encode a text or decodes it to another one. Compare its files with the original.',
   ERR_TOKENIZER_LIMIT: 'A pattern of the tokenizer takes too long. Compare its files with the original.',
-  ERR_VIDEO:
-    'A video cannot be taken: the model takes none, or its frames are not of one size or number. The message says which.',
   ERR_WEIGHT_DTYPE: 'A tensor has an unsupported data type. Convert it, or use another checkpoint.',
   ERR_WEIGHT_EXTRA: 'The checkpoint has tensors that the model does not use. Check the model type.',
   ERR_WEIGHT_FORMAT: 'The tensors of a quantized module do not follow its format. Quantize or download it again.',

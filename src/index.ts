@@ -62,7 +62,18 @@ export type { JobWorker, WorkerOptions } from './jobs/worker';
 export type { DownloadOptions, DownloadResult, RemoveOptions } from './models/by_name';
 export type { Decoder } from './models/decoder';
 export type { Inspection, InspectOptions, PartInspection, Problem } from './models/inspect';
-export type { Grid, MediaInput, MediumLayout, PreparedMedium, Run, VideoInput } from './models/media';
+export type {
+  FilmFile,
+  FrameList,
+  FrameStream,
+  FrameTimes,
+  Grid,
+  MediaInput,
+  MediumLayout,
+  PreparedMedium,
+  Run,
+  VideoInput,
+} from './models/media';
 export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } from './models/model';
 export type { Plan } from './models/plan';
 export type { QuantizeOptions, QuantizeResult } from './quantize/quantize';

@@ -17,6 +17,8 @@ export interface CollectOptions {
   readonly signal?: AbortSignal | undefined;
   /** Default IDLE_MS. */
   readonly idleMs?: number;
+  /** Throws if the first bytes are not those of a file that is wanted; default: an image. */
+  readonly check?: (head: Uint8Array, name: string) => void;
 }
 
 /**
@@ -25,7 +27,7 @@ export interface CollectOptions {
  *   comes in time, the source fails); `signal.reason` if aborted
  */
 export async function collect(open: () => Pieces, options: CollectOptions): Promise<Uint8Array> {
-  const { name, maxBytes, signal } = options;
+  const { name, maxBytes, signal, check = requireSupported } = options;
   const parts: Uint8Array[] = [];
   let size = 0;
   let isKnown = false;
@@ -40,7 +42,7 @@ export async function collect(open: () => Pieces, options: CollectOptions): Prom
       if (size > maxBytes) throw tooManyBytes(name, maxBytes);
       parts.push(part);
       if (!isKnown && size >= SIGNATURE_BYTES) {
-        requireSupported(Buffer.concat(parts), name);
+        check(Buffer.concat(parts), name);
         isKnown = true;
       }
     }

@@ -28,7 +28,7 @@ const KEYS: readonly string[] = ['id', 'question', 'images', 'system', 'messages
 /**
  * Reads JSON lines `{"id", "question", "images": [paths], "system"}` or `{"id", "messages": [{"role", "content"}]}`, with the settings of
  * a request (`maxTokens`, `temperature`, `sparsity`, …) beside them. Without an id, a line has its number. Content is a text or a list of texts,
- * `{"image": path}` and `{"video": {"frames": [paths], "fps"}}`; paths are relative to the file, and data URLs are taken as they are.
+ * `{"image": path}` and `{"video": {"frames": [paths], "fps"}}` or `{"video": {"file": path}}`; paths are relative to the file, and data URLs are taken as they are.
  * @throws SparseVilaError `ERR_JOBS`, naming the line
  */
 export function readJobs(file: string): JobFile {
@@ -87,7 +87,8 @@ function messageOf(message: unknown, line: JsonLine, folder: string): ChatMessag
 function mediumOf(part: unknown, line: JsonLine, folder: string): MediaInput {
   const { image, video } = objectOf(part, 'a text, {"image": path} or {"video": {"frames", "fps"}}', line);
   if (image !== undefined) return { kind: 'image', image: placeOf(image, line, folder) };
-  const { frames, ...rest } = objectOf(video, '{"frames": [paths], "fps"} for "video"', line);
+  const { file, frames, ...rest } = objectOf(video, '{"frames": [paths], "fps"} or {"file": path} for "video"', line);
+  if (file !== undefined) return { kind: 'video', video: { ...rest, file: placeOf(file, line, folder) } };
   if (!Array.isArray(frames)) throw line.wrong('a list of paths for "frames"', received(frames));
   return { kind: 'video', video: { ...rest, frames: frames.map((frame) => placeOf(frame, line, folder)) } };
 }

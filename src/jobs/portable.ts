@@ -25,7 +25,17 @@ function partOf(part: Part): Part {
 }
 
 function mapFrames({ video }: Extract<MediaInput, { kind: 'video' }>): Part {
-  return { kind: 'video', video: { ...video, frames: video.frames.map(imageOf) } };
+  if ('file' in video) {
+    const { onProgress: _, file, ...segment } = video;
+    return { kind: 'video', video: { ...segment, file: imageOf(file) } };
+  }
+  const { frames, ...timing } = video;
+  if (!Array.isArray(frames))
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      'Expected a list of frames, or a file, for a video in a queue, received a stream.',
+    );
+  return { kind: 'video', video: { ...timing, frames: (frames as readonly ImageInput[]).map(imageOf) } };
 }
 
 function imageOf(image: ImageInput): string {

@@ -4,6 +4,7 @@
 import type { Draw } from '../image/canvas';
 import type { CellGeometry, Size } from '../image/cells';
 import type { ImageInput, RgbImage } from '../image/decode';
+import type { FilmInput } from '../video/source';
 
 /** Stands for one run of visual rows in a layout's text; the model's own marker token replaces it. */
 export const MARKER = '\uFFFC';
@@ -19,9 +20,32 @@ export interface FrameTimes {
 }
 
 /** The frames of a video, already sampled, in order. */
-export interface VideoInput extends FrameTimes {
+export interface FrameList extends FrameTimes {
   readonly frames: readonly ImageInput[];
 }
+
+/** Frames that come one by one, such as those of a camera: they are read to their end, or until there are `maxFrames`. */
+export interface FrameStream extends Pick<FrameTimes, 'fps'> {
+  readonly frames: AsyncIterable<ImageInput>;
+  /** Default 768. */
+  readonly maxFrames?: number;
+}
+
+/** A film, of which the family's rule chooses frames. */
+export interface FilmFile {
+  /** A path, URL, bytes or stream of a video file, or of an animated GIF, WebP or PNG. */
+  readonly file: FilmInput;
+  /** The segment that is looked at, in seconds from the first frame; default all of it. `to` is not part of it. */
+  readonly from?: number;
+  readonly to?: number;
+  /** Frames to take per second, and at most; default those of the model. */
+  readonly fps?: number;
+  readonly maxFrames?: number;
+  /** Called after each decoded frame. */
+  readonly onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+}
+
+export type VideoInput = FrameList | FrameStream | FilmFile;
 
 export type MediaInput =
   | { readonly kind: 'image'; readonly image: ImageInput }

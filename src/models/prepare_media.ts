@@ -5,6 +5,7 @@ import { type Draw, draw } from '../image/canvas';
 import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
 import type { MediaInput, MediumLayout, MediumSize, PreparedMedium } from './media';
 import type { Plan, TurnMedia } from './plan';
+import { framesOf } from './video_frames';
 
 /**
  * Decodes, lays out and draws the media of a turn one after another, and a video frame by frame.
@@ -30,22 +31,23 @@ async function prepareMedium(
   turn: TurnMedia,
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
-  const frames = medium.kind === 'image' ? [medium.image] : medium.video.frames;
-  const { frames: _, ...timing } = medium.kind === 'video' ? medium.video : { frames };
+  const { frames, count, ...timing } = await framesOf(plan, medium, options);
   const canvases: RgbImage[] = [];
   let layout: MediumLayout | undefined;
   let size: MediumSize | undefined;
-  for (const [i, frame] of frames.entries()) {
+  let i = 0;
+  for await (const frame of frames) {
+    const own = i++;
     await withImage(frame, options, (image) => {
       const { width, height } = image;
-      size ??= { kind: medium.kind, width, height, frames: frames.length, ...timing };
-      if (width !== size.width || height !== size.height) throw unequalFrames(i, image, size);
+      size ??= { kind: medium.kind, width, height, frames: count, ...timing };
+      if (width !== size.width || height !== size.height) throw unequalFrames(own, image, size);
       layout ??= plan.layout(size, turn);
       // The tiles of a picture share their first steps.
       const drawn: Drawn = new Map();
       for (const canvas of layout.canvases) {
         options.signal?.throwIfAborted();
-        if (canvas.frame === i) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
+        if (canvas.frame === own) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
       }
     });
   }

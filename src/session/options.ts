@@ -72,7 +72,7 @@ const SAMPLING = Object.fromEntries(SAMPLING_KEYS.map((key) => [key, ANYTHING]))
 
 const ASK: Checks<AskOptions> = {
   images: listOf('images', ANYTHING),
-  videos: listOf('videos, each { frames: [images] },', VIDEO),
+  videos: listOf('videos, each { frames: [images] } or { file: path } with valid options,', VIDEO),
   maxTokens: COUNT,
   stop: listOf('strings of at least one character', NAME),
   logprobs: integer(0, MOST_LOGPROBS),

@@ -1,0 +1,112 @@
+// Questions about film files and streams of frames: the same answers as about the frames alone, and the times of the film in the prompt.
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type ImageInput, load, type Model } from '../../src';
+import { openFilm } from '../../src/video/film';
+import { errorOf } from '../image/fixtures';
+import { FIXTURES } from '../support/assets';
+import { ffmpeg, filmFolder, itWithFfmpeg } from '../support/films';
+
+const folder = filmFolder();
+const path = join(folder, 'film.mp4');
+const question = 'What happens in the film?';
+
+/** The frames at these places of the film. */
+async function framesAt(...places: number[]): Promise<ImageInput[]> {
+  const film = await openFilm(path, () => places, { maxPixels: 1e6, allowUrls: false });
+  const frames: ImageInput[] = [];
+  for await (const frame of film.frames()) frames.push(frame);
+  return frames;
+}
+
+describe('films', () => {
+  let nvila: Model;
+  let qwen: Model;
+  beforeAll(async () => {
+    nvila = await load(join(FIXTURES, 'nvila', 'film'));
+    qwen = await load(join(FIXTURES, 'qwen_vl', 'qwen3-vl'));
+  });
+  afterAll(() => {
+    for (const model of [nvila, qwen]) model.dispose();
+  });
+  const ask = async (model: Model, video: object) => {
+    using chat = model.session();
+    const answer = chat.ask(question, { videos: [video as never], maxTokens: 6, temperature: 0 });
+    return { text: await answer.text(), stats: answer.stats };
+  };
+
+  itWithFfmpeg('a film is asked about like the frames that the rule of the family takes', async () => {
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=size=44x32:rate=10:duration=3', '-pix_fmt', 'yuv420p', path);
+    // Eight frames, round(i * 29 / 7), as num_video_frames says.
+    const frames = await framesAt(0, 4, 8, 12, 17, 21, 25, 29);
+    const own = await ask(nvila, { frames });
+    const film = await ask(nvila, { file: path });
+    expect(film.text).toBe(own.text);
+    expect(film.stats?.media).toEqual(own.stats?.media);
+    expect((await ask(nvila, { file: readFileSync(path), to: 2, maxFrames: 4 })).stats?.tokens.visualSeen).toBe(16);
+  });
+
+  itWithFfmpeg('times of the film stand in the prompt', async () => {
+    // Two frames per second from second 1 on: 0.5, and four at least.
+    const { stats } = await ask(qwen, { file: path, from: 1, to: 2.5 });
+    const text = stats?.media[0]?.layout.text.replaceAll(/<\|.*?\|>|\uFFFC/g, '');
+    expect(text).toBe('<1.2 seconds><2.1 seconds>');
+    const frames = await framesAt(10, 15, 19, 24);
+    const own = await ask(qwen, { frames, times: [1, 1.5, 1.9, 2.4] });
+    expect(own.stats?.media).toEqual(stats?.media);
+    const rate = await ask(qwen, { file: path, fps: 1, maxFrames: 2 });
+    expect(rate.stats?.media[0]?.layout.grids[0]?.t).toBe(1);
+  });
+
+  it('a stream of frames is read to its end, or until there are enough', async () => {
+    const picture = (value: number) =>
+      ({ data: new Uint8Array(20 * 20 * 3).fill(value), width: 20, height: 20, channels: 3 }) as const;
+    let [given, closed] = [0, false];
+    async function* camera(): AsyncGenerator<ImageInput> {
+      try {
+        for (;;) yield picture(30 * given++);
+      } finally {
+        closed = true;
+      }
+    }
+    const list = await ask(nvila, { frames: [0, 1, 2, 3].map((i) => picture(30 * i)) });
+    const stream = await ask(nvila, { frames: camera(), maxFrames: 4 });
+    expect([stream.text, given, closed]).toEqual([list.text, 4, true]);
+    async function* none(): AsyncGenerator<ImageInput> {
+      yield* [];
+    }
+    expect((await errorOf(() => ask(nvila, { frames: none() }))).code).toBe('ERR_VIDEO_EMPTY');
+  });
+
+  itWithFfmpeg('an abort while a film is decoded leaves the conversation as it was', async () => {
+    using chat = nvila.session();
+    const controller = new AbortController();
+    const reason = new Error('enough');
+    const video = { file: path, onProgress: () => controller.abort(reason) };
+    const answer = chat.ask(question, { videos: [video], signal: controller.signal });
+    await expect(answer.text()).rejects.toBe(reason);
+    expect(chat.length).toBe(0);
+    const thrown = { file: path, onProgress: () => JSON.parse('') };
+    expect((await errorOf(() => chat.ask(question, { videos: [thrown] }).text())).code).toBe('ERR_CALLBACK');
+  });
+
+  it.each([
+    { file: 'a.mp4', frames: [] },
+    { file: 'a.mp4', from: 2, to: 1 },
+    { file: 'a.mp4', from: -1 },
+    { file: 'a.mp4', maxFrames: 0 },
+    { file: 'a.mp4', fps: 0 },
+    { file: 'a.mp4', begin: 1 },
+    { file: 'a.mp4', times: [1] },
+    { frames: ['a.png'], times: [1, 2] },
+    { frames: ['a.png', 'b.png'], times: [2, 1] },
+    { frames: ['a.png'], maxFrames: 1 },
+    { frames: 'a.png' },
+    {},
+  ])('%j is refused before anything is read', async (video) => {
+    using chat = nvila.session();
+    const error = await errorOf(async () => chat.ask('What?', { videos: [video as never] }));
+    expect([error.code, /\{ file/.test(error.message)]).toEqual(['ERR_OPTION_INVALID', true]);
+  });
+});

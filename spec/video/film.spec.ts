@@ -1,0 +1,169 @@
+// Film files: the frames that are chosen are those that are decoded, whatever the container, the way of reading and the gaps; times, rate,
+// orientation and shape of pixels.
+
+import { createReadStream, openAsBlob, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import sharp from 'sharp';
+import { groupsOf } from '../../src/video/decode';
+import { streamable } from '../../src/video/faststart';
+import { type Choose, type FilmOptions, openFilm } from '../../src/video/film';
+import { findTools } from '../../src/video/tools';
+import { ffmpeg, filmFolder, itWithFfmpeg, numbered, numberOf } from '../support/films';
+
+const folder = filmFolder();
+const at = (name: string): string => join(folder, name);
+
+/** Opens a film and decodes the frames that `choose` takes. */
+async function look(file: unknown, choose: Choose, options: Partial<FilmOptions> = {}) {
+  const film = await openFilm(file, choose, { maxPixels: 1e6, allowUrls: false, ...options });
+  const numbers: number[] = [];
+  const sizes = new Set<string>();
+  for await (const frame of film.frames()) {
+    numbers.push(numberOf(frame));
+    sizes.add(`${frame.width}x${frame.height}`);
+  }
+  return { ...film, numbers, sizes: [...sizes] };
+}
+
+const these =
+  (...frames: number[]): Choose =>
+  () =>
+    frames;
+
+describe('film files', () => {
+  itWithFfmpeg.each(['mp4', 'mkv', 'avi', 'ts'])('%s: exactly the chosen frames, with their times', async (ending) => {
+    const path = numbered(at(`plain.${ending}`), 100, '-g', '25');
+    let segment: unknown;
+    const choose: Choose = (given) => {
+      segment = given;
+      return [0, 1, 37, 63, 99];
+    };
+    const { numbers, times, fps, duration, sizes } = await look(path, choose);
+    expect(segment).toEqual({ frames: 100, fps: 25 });
+    expect(numbers).toEqual([0, 1, 37, 63, 99]);
+    expect(times.map((time) => Math.round(time * 1000))).toEqual([0, 40, 1480, 2520, 3960]);
+    expect([fps, duration]).toEqual([1.25, 4]);
+    expect(sizes).toEqual(['64x48']);
+  });
+
+  itWithFfmpeg('frames after long gaps are found from key frames, and many frames by a tree of times', async () => {
+    const path = numbered(at('long.mp4'), 200, '-g', '10', '-bf', '2');
+    expect((await look(path, these(0, 150, 151, 199))).numbers).toEqual([0, 150, 151, 199]);
+    const all = Array.from({ length: 200 }, (_, i) => i);
+    expect((await look(path, () => all)).numbers).toEqual(all);
+  });
+
+  itWithFfmpeg('a segment is chosen from by time, and its times are those of the film', async () => {
+    const path = numbered(at('segment.mp4'), 100);
+    const { numbers, times } = await look(path, ({ frames }) => [0, frames - 1], { from: 1, to: 2 });
+    expect([numbers, times]).toEqual([
+      [25, 49],
+      [1, 1.96],
+    ]);
+  });
+
+  itWithFfmpeg('where the rate varies, frames are taken by the time at which they are shown', async () => {
+    // Frames 0 to 49 all, then one in ten: 55 frames in 4 seconds.
+    const keep = "select='lt(n,50)+not(mod(n,10))'";
+    const path = at('variable.mkv');
+    const lavfi = `nullsrc=s=64x48:r=25:d=4,geq=lum='20+N':cb=128:cr=128,${keep}`;
+    ffmpeg('-f', 'lavfi', '-i', lavfi, '-vsync', 'vfr', '-c:v', 'ffv1', path);
+    const { numbers, duration } = await look(path, ({ frames }) => [0, Math.floor(frames / 2), frames - 1]);
+    // Half of the film's time is shown by frame 45, half of its frames would end at frame 27.
+    expect(numbers).toEqual([0, 45, 90]);
+    expect(duration).toBeGreaterThan(3.6);
+  });
+
+  itWithFfmpeg(
+    'bytes, streams, Blobs and file URLs are read like the path, also with the index at the end',
+    async () => {
+      const path = numbered(at('bytes.mp4'), 50);
+      const bytes = readFileSync(path);
+      const wanted = these(0, 20, 49);
+      const inputs = [bytes, createReadStream(path), await openAsBlob(path), pathToFileURL(path).href];
+      inputs.push(`data:video/mp4;base64,${bytes.toString('base64')}`);
+      for (const input of inputs) expect((await look(input, wanted)).numbers).toEqual([0, 20, 49]);
+      // The index was behind the data, and its pieces are all bytes of the file.
+      const pieces = streamable(bytes);
+      expect(pieces.length).toBeGreaterThan(1);
+      expect(pieces.reduce((sum, piece) => sum + piece.byteLength, 0)).toBe(bytes.byteLength);
+      ffmpeg('-i', path, '-c', 'copy', '-movflags', '+faststart', at('fast.mp4'));
+      expect(streamable(readFileSync(at('fast.mp4')))).toHaveLength(1);
+    },
+  );
+
+  itWithFfmpeg('frames are upright and have square pixels', async () => {
+    numbered(at('flat.mp4'), 3, '-vf', 'setsar=2/1');
+    expect((await look(at('flat.mp4'), these(0))).sizes).toEqual(['128x48']);
+    numbered(at('tall.mp4'), 3, '-vf', 'setsar=1/2');
+    expect((await look(at('tall.mp4'), these(0))).sizes).toEqual(['64x96']);
+    const isOld = findTools().version < 600;
+    const turn = isOld ? ['-metadata:s:v', 'rotate=90'] : [];
+    ffmpeg(
+      ...(isOld ? [] : ['-display_rotation', '90']),
+      '-i',
+      at('flat.mp4'),
+      '-c',
+      'copy',
+      ...turn,
+      at('turned.mp4'),
+    );
+    expect((await look(at('turned.mp4'), these(0))).sizes).toEqual(['48x128']);
+  });
+
+  it.each(['gif', 'webp'] as const)('an animated %s is a film, without ffmpeg', async (format) => {
+    const [width, height, frames] = [16, 8, 6];
+    const data = new Uint8Array(width * height * frames * 3);
+    for (let i = 0; i < frames; i++) data.fill(40 * i, i * width * height * 3, (i + 1) * width * height * 3);
+    const strip = sharp(data, { raw: { width, height: height * frames, channels: 3, pageHeight: height } });
+    const delay = [100, 100, 300, 100, 0, 100];
+    const bytes = await (format === 'gif' ? strip.gif({ delay }) : strip.webp({ lossless: true, delay })).toBuffer();
+    writeFileSync(at(`moving.${format}`), bytes);
+    for (const input of [bytes, at(`moving.${format}`)]) {
+      const film = await openFilm(input, these(0, 2, 3, 5), { maxPixels: 2 * width * height, allowUrls: false });
+      const grays: number[] = [];
+      for await (const frame of film.frames()) grays.push(frame.data[0] as number);
+      expect(grays).toEqual([0, 80, 120, 200]);
+      expect(film.times).toEqual([0, 0.2, 0.5, 0.7]);
+    }
+  });
+
+  itWithFfmpeg('an animated PNG is a film', async () => {
+    numbered(at('source.mkv'), 8);
+    ffmpeg('-i', at('source.mkv'), '-plays', '0', at('moving.apng'));
+    const { numbers } = await look(at('moving.apng'), these(0, 3, 7));
+    // Its colors are rounded twice.
+    for (const [i, frame] of [0, 3, 7].entries()) expect(Math.abs((numbers[i] as number) - frame)).toBeLessThan(1.5);
+  });
+
+  itWithFfmpeg('progress is told after each frame, and leaving early is no error', async () => {
+    const path = numbered(at('left.mp4'), 50);
+    const told: string[] = [];
+    const onProgress = ({ done, total }: { done: number; total: number }) => void told.push(`${done}/${total}`);
+    await look(path, these(1, 2, 3), { onProgress });
+    expect(told).toEqual(['1/3', '2/3', '3/3']);
+    const film = await openFilm(path, these(1, 2, 3), { maxPixels: 1e6, allowUrls: false });
+    for await (const frame of film.frames()) {
+      expect(numberOf(frame)).toBe(1);
+      break;
+    }
+  });
+
+  it('runs of ffmpeg begin anew only where a key frame saves more than a hundred frames', () => {
+    const times = Array.from({ length: 1000 }, (_, i) => i * 10);
+    const keys = times.filter((_, i) => i % 50 === 0);
+    const groups = (...frames: number[]) =>
+      groupsOf(
+        frames.map((frame) => frame * 10),
+        { times, keys },
+      );
+    expect(groups(0, 60, 140)).toEqual([{ from: undefined, wanted: [0, 600, 1400] }]);
+    expect(groups(10, 270, 999)).toEqual([
+      { from: undefined, wanted: [100] },
+      { from: 2500, wanted: [2700] },
+      { from: 9500, wanted: [9990] },
+    ]);
+    expect(groupsOf([5000, 9990], { times, keys: [] })).toHaveLength(1);
+  });
+});

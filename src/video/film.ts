@@ -1,0 +1,139 @@
+// A film as a sampled list of frames with their times: chosen by presentation time before anything is decoded, then decoded one after another.
+
+import { SparseVilaError } from '../errors';
+import type { AllowUrls } from '../image/fetch';
+import type { RawPixels } from '../image/input';
+import { animation, isAnimation } from './animation';
+import { decodeFrames } from './decode';
+import { type FilmFacts, probe } from './probe';
+import { type FilmSource, filmSource } from './source';
+import { findTools } from './tools';
+
+export interface FilmOptions {
+  /** The segment to look at, in seconds from the film's first frame; default all of it. `to` is not part of it. */
+  readonly from?: number | undefined;
+  readonly to?: number | undefined;
+  readonly maxPixels: number;
+  readonly allowUrls: AllowUrls;
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each decoded frame. */
+  readonly onProgress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined;
+}
+
+/** Which frames of a segment to look at, as ascending indices; `fps` is its rate. */
+export type Choose = (segment: { readonly frames: number; readonly fps: number }) => readonly number[];
+
+export interface Film {
+  /** The time of each chosen frame, in seconds from the film's first frame. */
+  readonly times: readonly number[];
+  /** Chosen frames per second of the segment. */
+  readonly fps: number;
+  /** Seconds of the whole film. */
+  readonly duration: number;
+  /** The frames, decoded when they are asked for. */
+  frames(): AsyncGenerator<RawPixels>;
+}
+
+/** Frames by their times, in seconds from the first, and a way to decode some of them. */
+export interface Timeline {
+  readonly times: readonly number[];
+  /** The rate that the container has, 0 if unknown. */
+  readonly rate: number;
+  decode(frames: readonly number[]): AsyncGenerator<RawPixels>;
+}
+
+/**
+ * Opens a film, and chooses its frames; decodes none.
+ * @throws SparseVilaError ERR_VIDEO_…, ERR_IMAGE_URL, ERR_IMAGE_FETCH; `signal.reason`
+ */
+export async function openFilm(input: unknown, choose: Choose, options: FilmOptions): Promise<Film> {
+  const source = await filmSource(input, options);
+  const timeline = isAnimation(source) ? await animation(source, options) : await timelineOf(source, options);
+  return sampled(source.name, timeline, choose, options);
+}
+
+async function timelineOf(source: FilmSource, { maxPixels, signal }: FilmOptions): Promise<Timeline> {
+  const tools = findTools();
+  const facts = await probe(tools, source, maxPixels, { signal });
+  const { times, unit, rate } = facts;
+  const first = times[0] as number;
+  return {
+    // One division, so that frame i of a film of 25 per second is at i / 25 exactly.
+    times: times.map((time) => scaled(time - first, unit)),
+    rate,
+    decode: (frames) =>
+      decodeFrames(
+        { tools, source, facts, maxPixels, signal },
+        frames.map((i) => times[i] as number),
+      ),
+  };
+}
+
+const scaled = (units: number, { numerator, denominator }: FilmFacts['unit']): number =>
+  (units * numerator) / denominator;
+
+/** The film with the frames that `choose` takes of the segment. */
+export function sampled(
+  name: string,
+  { times, rate, decode }: Timeline,
+  choose: Choose,
+  { from = 0, to = Number.POSITIVE_INFINITY, onProgress }: Pick<FilmOptions, 'from' | 'to' | 'onProgress'>,
+): Film {
+  const fps = rateOf(times, rate);
+  const begin = times.findIndex((time) => time >= from);
+  const after = times.findIndex((time) => time >= to);
+  const segment = times.slice(begin < 0 ? times.length : begin, after < 0 ? times.length : after);
+  if (segment.length === 0) {
+    throw new SparseVilaError(
+      'ERR_VIDEO_EMPTY',
+      `Expected frames from second ${from}${to === Number.POSITIVE_INFINITY ? '' : ` to ${to}`} of ${name}, which lasts ` +
+        `${(times.length / fps).toFixed(1)} seconds, but there are none.`,
+    );
+  }
+  const chosen = choose({ frames: segment.length, fps });
+  const start = segment[0] as number;
+  // Where the rate varies, the frames that are shown when those of a film of even rate would be.
+  const own = isEven(segment, fps)
+    ? chosen
+    : nearest(
+        segment,
+        chosen.map((place) => start + place / fps),
+      );
+  const places = own.map((place) => begin + place);
+  const distinct = [...new Set(places)];
+  return {
+    times: places.map((place) => times[place] as number),
+    fps: (places.length / segment.length) * fps,
+    duration: times.length / fps,
+    async *frames() {
+      let done = 0;
+      for await (const frame of decode(distinct)) {
+        const place = distinct[done++];
+        onProgress?.({ done, total: distinct.length });
+        // A rule may take a frame more than once.
+        for (const one of places) if (one === place) yield frame;
+      }
+    },
+  };
+}
+
+/** Frames per second: the container's if the frames keep to it, and otherwise their mean. */
+function rateOf(times: readonly number[], rate: number): number {
+  if (rate > 0 && isEven(times, rate)) return rate;
+  const span = times.at(-1) ?? 0;
+  return span > 0 ? (times.length - 1) / span : rate || 1;
+}
+
+/** Whether frame i is nearest to i / rate for every i. */
+const isEven = (times: readonly number[], rate: number): boolean =>
+  times.every((time, i) => Math.abs(time - (times[0] as number) - i / rate) <= 0.5 / rate);
+
+/** The frame that is nearest to each of these times, all ascending. */
+function nearest(times: readonly number[], wanted: readonly number[]): number[] {
+  let at = 0;
+  return wanted.map((time) => {
+    const off = (i: number): number => Math.abs((times[i] ?? Number.POSITIVE_INFINITY) - time);
+    while (off(at + 1) <= off(at)) at++;
+    return at;
+  });
+}
