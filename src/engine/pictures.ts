@@ -67,10 +67,17 @@ function sizeOf({ canvases }: PreparedMedium): number {
 function keyOf(medium: MediaInput, kinds: readonly string[]): string | undefined {
   const hash = createHash('sha256').update(JSON.stringify([medium.kind, kinds]));
   if (medium.kind === 'image') return addImage(hash, medium.image) ? hash.digest('base64') : undefined;
-  const { frames, ...rest } = medium.video;
+  const { video } = medium;
+  if ('file' in video) {
+    const { file, onProgress: _, ...segment } = video;
+    hash.update(JSON.stringify(segment));
+    return addImage(hash, file) ? hash.digest('base64') : undefined;
+  }
+  const { frames, ...rest } = video;
   if (!Array.isArray(frames)) return undefined;
   hash.update(JSON.stringify(rest));
-  return frames.every((frame) => addImage(hash, frame)) ? hash.digest('base64') : undefined;
+  const isKnown = (frames as readonly ImageInput[]).every((frame) => addImage(hash, frame));
+  return isKnown ? hash.digest('base64') : undefined;
 }
 
 /** Adds the content of an image to a hash; returns whether its content is known. Errors are left to the decoder. */
