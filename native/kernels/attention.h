@@ -14,7 +14,7 @@ struct Attention {
   bool causal;
   const int32_t* spans = nullptr;  // [t][2], or null: query i sees rows [spans[i][0], spans[i][1]) of the `visible` ones; not causal
   float scale;
-  float softcap = 0;  // scores s become softcap tanh(s / softcap); 0: they stay
+  float softcap = 0;     // scores s become softcap tanh(s / softcap); 0: they stay
   float* out = nullptr;  // [t][out_ld]; null: columns only
   int64_t out_ld = 0;
   float* columns = nullptr;  // [visible + (causal ? t - 1 : 0)]: mean over heads and queries of the softmax, or null
