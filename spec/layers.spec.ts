@@ -49,7 +49,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity'],
   engine: ['abort', 'errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'models', 'sparsity', 'session'],
   jobs: ['abort', 'errors', 'options', 'packages', 'files', 'json', 'runtime', 'image', 'models', 'session', 'engine'],
-  server: ['abort', 'errors', 'options', 'image', 'text', 'session', 'sparsity', 'engine'],
+  server: ['abort', 'errors', 'options', 'runtime', 'image', 'text', 'session', 'sparsity', 'engine'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
   quantize: [

@@ -26,6 +26,7 @@ import type { Server, ServerOptions } from './server/server';
 import { createSession, type Session, type SessionOptions } from './session/session';
 
 export type { ConvertOptions, ConvertResult } from './convert/convert';
+export type { PlaneCells, TurnCells } from './engine/cells';
 export { openEngine } from './engine/engine';
 export type {
   AnswerFormat,

@@ -8,6 +8,7 @@ import { rowsAround } from '../session/decoder_rows';
 import { openHistory } from '../session/history';
 import type { TurnPrompt } from '../session/prompt';
 import { runTurn, type TurnStats } from '../session/turn';
+import { turnCells } from './cells';
 import type { Prefixes } from './prefixes';
 import type { CheckedRequest } from './request';
 import type { Room } from './room';
@@ -73,7 +74,8 @@ export async function* answerRequest(
       yield { type: 'text', text, ...(ask.logprobs !== undefined && { logprobs }) };
     }
     if (first === undefined) yield { type: 'begin', tokens };
-    yield { type: 'end', ...summary(stats, tokens, { queue, first, total: performance.now() - since }) };
+    const cells = request.cells ? { cells: turnCells(conversation, stats?.retrieved) } : {};
+    yield { type: 'end', ...summary(stats, tokens, { queue, first, total: performance.now() - since }), ...cells };
   } finally {
     seat.leave();
     caches.delete(cache);

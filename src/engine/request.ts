@@ -3,7 +3,7 @@
 import { received, SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { checkSystem } from '../models/transcript';
-import { ANYTHING, type Checks, checkOptions, invalidOption, NAME } from '../options';
+import { ANYTHING, BOOLEAN, type Checks, checkOptions, invalidOption, NAME } from '../options';
 import { type CheckedMessage, checkDialogue } from '../session/history';
 import { type AskOptions, checkAskOptions, checkSessionOptions, samplingOf } from '../session/options';
 import type { Question } from '../session/turn';
@@ -25,13 +25,15 @@ export interface CheckedRequest {
   /** Share of the visual tokens that the method drops after the tower. */
   readonly pruned: number;
   readonly ask: AskOptions;
+  /** Whether the end comes with the cells of the pictures. */
+  readonly cells: boolean;
 }
 
 const REQUEST = Object.fromEntries(
   [
-    ...['messages', 'sparsity', 'maxTokens', 'stop', 'logprobs', 'logitBias', 'format'],
+    ...['messages', 'sparsity', 'maxTokens', 'stop', 'logprobs', 'logitBias', 'format', 'cells'],
     ...['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'],
-  ].map((name) => [name, ANYTHING]),
+  ].map((name) => [name, name === 'cells' ? BOOLEAN : ANYTHING]),
 ) as Checks<EngineRequest>;
 
 const SPARSITY: Checks<SparsityRequest> = {
@@ -76,7 +78,7 @@ export function checkRequest(
   request: CountRequest & Partial<EngineRequest>,
   byDefault: SparsityRequest | undefined,
 ): CheckedRequest {
-  const { messages, sparsity, ...answer } = checkOptions('run', request, REQUEST);
+  const { messages, sparsity, cells = false, ...answer } = checkOptions('run', request, REQUEST);
   const dialogue = checkDialogue('run', messages);
   const last = dialogue.at(-1);
   if (last?.role !== 'user')
@@ -94,6 +96,6 @@ export function checkRequest(
   return {
     history: dialogue.slice(0, -1),
     question: { parts, media: parts.filter((part) => typeof part !== 'string') },
-    ...{ method: checked, methodKey, pruned, ask },
+    ...{ method: checked, methodKey, pruned, ask, cells },
   };
 }

@@ -8,6 +8,7 @@ import type { StageTimes } from '../session/times';
 import type { MethodRatios } from '../sparsity/methods';
 import type { TokenLogprob } from '../text/logprobs';
 import type { SamplingOptions } from '../text/sampling';
+import type { TurnCells } from './cells';
 
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
 export interface SparsityRequest extends Partial<MethodRatios> {
@@ -33,6 +34,8 @@ export interface EngineRequest extends SamplingOptions {
   /** Added to the logits of these ids before sampling. */
   readonly logitBias?: Readonly<Record<number, number>>;
   readonly format?: AnswerFormat;
+  /** Whether the end comes with the kept and attended cells of every picture and video; default false. */
+  readonly cells?: boolean;
 }
 
 /** What of a request its tokens depend on. */
@@ -76,7 +79,13 @@ export interface RequestTimes extends StageTimes {
 export type EngineEvent =
   | { readonly type: 'begin'; readonly tokens: PromptTokens }
   | { readonly type: 'text'; readonly text: string; readonly logprobs?: readonly TokenLogprob[] }
-  | { readonly type: 'end'; readonly finish: FinishReason; readonly usage: Usage; readonly ms: RequestTimes };
+  | {
+      readonly type: 'end';
+      readonly finish: FinishReason;
+      readonly usage: Usage;
+      readonly ms: RequestTimes;
+      readonly cells?: TurnCells;
+    };
 
 /** Tokens of a request, known from the sizes of its pictures alone. */
 export interface TokenCounts {

@@ -70,8 +70,8 @@ export function chatUsage({ prompt, cached, generated }: TokenUsage) {
   };
 }
 
-/** The extension `sparsevila` of an answer: visual tokens of each stage, and milliseconds. */
-export function measurements({ usage, ms }: EndEvent) {
+/** The extension `sparsevila` of an answer: visual tokens of each stage, milliseconds, and the cells if they were wanted. */
+export function measurements({ usage, ms, cells }: EndEvent) {
   const { prompt, cached, generated, visualSeen, visualKept, visualRetrieved } = usage;
   return {
     tokens: {
@@ -79,6 +79,7 @@ export function measurements({ usage, ms }: EndEvent) {
       visual_retrieved: visualRetrieved,
     },
     ms: Object.fromEntries(Object.entries(ms).map(([stage, time]) => [stage, Math.round(time * 1000) / 1000])),
+    ...(cells !== undefined && { cells }),
   };
 }
 

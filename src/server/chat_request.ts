@@ -13,8 +13,6 @@ export interface ChatRequest {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly hasLogprobs: boolean;
-  /** Whether the answer comes with the cells of each picture that were kept and retrieved. */
-  readonly explain: boolean;
 }
 
 const KNOWN = [
@@ -67,9 +65,10 @@ export async function chatRequest(value: unknown, model: ServedModel, source: Me
       logprobs,
       logitBias: biasOf(body),
       format: formatOf(body.object('response_format')),
+      // The cells of each picture that were kept and attended.
+      cells: body.flag('cells'),
     }),
   };
-  const explain = body.flag('explain') ?? false;
   const list = body.list('messages');
   if (list === undefined) throw missing('messages');
   // Media last, because they may be fetched.
@@ -79,7 +78,7 @@ export async function chatRequest(value: unknown, model: ServedModel, source: Me
   );
   return {
     runs: seeds.map((seed) => ({ ...request, ...seed, messages })),
-    ...{ stream, includeUsage, hasLogprobs: logprobs !== undefined, explain },
+    ...{ stream, includeUsage, hasLogprobs: logprobs !== undefined },
   };
 }
 

@@ -4,10 +4,11 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { CheckedServerOptions } from './options';
+import { PAGE_PATHS } from './page';
 import { RequestError, tooMany } from './request_error';
 
 /** Paths that need no key: the page, which asks for one, and the health check. */
-const OPEN = ['/', '/health', '/page.css', '/page.js', '/favicon.ico'];
+const OPEN = [...PAGE_PATHS, '/health', '/favicon.ico'];
 const MOST_WAIT_SECONDS = 30;
 
 /** Requests that the server holds: from their first byte to the last one of their answer. */

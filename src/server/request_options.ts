@@ -12,7 +12,7 @@ export const IGNORED = [
   ...['prompt_cache_retention', 'parallel_tool_calls', 'prediction', 'verbosity', 'moderation'],
 ] as const;
 /** Fields of this server, and of vLLM and llama.cpp. */
-export const EXTENSIONS = ['sparsity', 'explain', 'top_k', 'repetition_penalty'] as const;
+export const EXTENSIONS = ['sparsity', 'cells', 'top_k', 'repetition_penalty'] as const;
 /** Fields that would change the answer; empty values of them are accepted. */
 export const REFUSED: Readonly<Record<string, string>> = {
   tools: 'tools',

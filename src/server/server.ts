@@ -11,6 +11,7 @@ import type { ServedModel } from './chat_request';
 import { guard, type Held } from './guard';
 import { type ServerMetrics, serverMetrics } from './metrics';
 import { type CheckedServerOptions, checkServerOptions, type ServerOptions } from './options';
+import { pageRoutes } from './page';
 import { RequestError, requestErrorOf } from './request_error';
 import { plainRoutes } from './routes';
 
@@ -57,6 +58,7 @@ export async function serve(engine: Engine, options?: ServerOptions): Promise<Se
   answerErrors(app, context);
   plainRoutes(app, context);
   chatRoutes(app, context);
+  if (checked.page) pageRoutes(app);
   const { host, port } = checked;
   try {
     await app.listen({ host, port });
