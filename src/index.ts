@@ -29,7 +29,6 @@ export type { ConvertOptions, ConvertResult } from './convert/convert';
 export type { PlaneCells, TurnCells } from './engine/cells';
 export { openEngine } from './engine/engine';
 export type {
-  AnswerFormat,
   CountRequest,
   Engine,
   EngineEvent,
@@ -51,6 +50,7 @@ export { SCORES, type Score, type ScoreName } from './evaluate/scores';
 export type { Setting } from './evaluate/settings';
 export type { MethodSummary } from './evaluate/summary';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
+export type { AnswerFormat } from './grammar/constraint';
 export type { Removed, StoredModel, StoredRevision } from './hub/stored';
 export type { CellGeometry } from './image/cells';
 export type { ImageInput, RawPixels } from './image/decode';

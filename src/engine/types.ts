@@ -1,5 +1,6 @@
 // The interface of an engine: requests and events are plain data, which can be posted to a thread or stored in a queue.
 
+import type { AnswerFormat } from '../grammar/constraint';
 import type { LoadOptions } from '../models/model';
 import type { KvType } from '../ops/kv_cache';
 import type { FinishReason } from '../session/generate';
@@ -14,11 +15,6 @@ import type { TurnCells } from './cells';
 export interface SparsityRequest extends Partial<MethodRatios> {
   readonly method: string;
 }
-
-/** What an answer must be: any JSON text, or one that a JSON schema accepts. */
-export type AnswerFormat =
-  | { readonly type: 'json' }
-  | { readonly type: 'schema'; readonly schema: Readonly<Record<string, unknown>> };
 
 /** One request for one answer. Options that are not given are the engine's and the checkpoint's. */
 export interface EngineRequest extends SamplingOptions {

@@ -1,5 +1,6 @@
 // Chooses the next token of an answer from the decoder's scores: what is added to them, the draw, and the log-probabilities that are reported.
 
+import { type AnswerFormat, type Constraint, compileFormat, constraintOf } from '../grammar/constraint';
 import type { VisionLanguageModel } from '../models/model';
 import { float32, floats } from '../ops/run';
 import { sample } from '../ops/sample';
@@ -19,42 +20,70 @@ export interface ChoiceOptions {
   readonly logprobs: number | undefined;
   /** Added to the scores of these ids. */
   readonly logitBias: Readonly<Record<number, number>> | undefined;
+  readonly format: AnswerFormat | undefined;
 }
 
 export interface Chooser {
   /** Samples the next id from scores, f32 [1, v]. `history`: the ids of the conversation, for the repetition penalty. */
   choose(scores: Tensor, history: readonly number[]): Choice;
+  /** Whether the answer is complete, and the format allows no further token. */
+  readonly isOver: boolean;
   dispose(): void;
 }
 
 export function chooser(
-  { tokenizer, decoder }: Pick<VisionLanguageModel, 'tokenizer' | 'decoder'>,
+  model: Pick<VisionLanguageModel, 'tokenizer' | 'decoder' | 'stopIds'>,
   sampler: Sampler,
-  { logprobs, logitBias = {} }: ChoiceOptions,
+  { logprobs, logitBias = {}, format }: ChoiceOptions,
 ): Chooser {
+  const { tokenizer, decoder, stopIds } = model;
+  const constraint = format && constraintOf(model, compileFormat(format));
   const bias = biasOf(logitBias, decoder.config.vocabSize);
+  const constant = bias && constraint === undefined ? float32(bias, [1, bias.length]) : undefined;
+  const masked = new Float32Array(constraint === undefined ? 0 : decoder.config.vocabSize);
+  /** What is added to all scores, f32 [1, v]; undefined if it is nothing. */
+  const added = (): Tensor | undefined =>
+    constraint === undefined ? constant : float32(mask(masked, constraint, bias), [1, masked.length]);
   return {
     choose: (scores, history) => {
-      const adjusted = bias === undefined ? scores : start().tf.add(scores, bias);
+      const addition = added();
+      const adjusted = addition === undefined ? scores : start().tf.add(scores, addition);
       try {
         const id = draw(sampler, adjusted, history);
+        if (!stopIds.includes(id)) constraint?.accept(id);
         const logprob = logprobs === undefined ? undefined : logprobsOf(floats(scores), id, logprobs, tokenizer.bytes);
         return { id, logprob };
       } finally {
         if (adjusted !== scores) adjusted.dispose();
+        if (addition !== constant) addition?.dispose();
       }
     },
-    dispose: () => bias?.dispose(),
+    get isOver() {
+      return constraint?.isOver === true;
+    },
+    dispose: () => constant?.dispose(),
   };
 }
 
-/** What is added to all scores, f32 [1, v]; undefined if it is nothing. */
-function biasOf(logitBias: Readonly<Record<number, number>>, size: number): Tensor | undefined {
+/** The bias by id, f32 [v]; undefined if there is none. */
+function biasOf(logitBias: Readonly<Record<number, number>>, size: number): Float32Array | undefined {
   const entries = Object.entries(logitBias);
   if (entries.length === 0) return undefined;
   const values = new Float32Array(size);
   for (const [id, value] of entries) values[Number(id)] = value;
-  return float32(values, [1, size]);
+  return values;
+}
+
+/** Writes the bias of allowed ids, and -Infinity for the others. */
+function mask(values: Float32Array, constraint: Constraint, bias: Float32Array | undefined): Float32Array {
+  const allowed = constraint.allowed();
+  values.fill(Number.NEGATIVE_INFINITY);
+  for (let id = 0; id < values.length; id++) {
+    const word = allowed[id >> 5] as number;
+    if (word === 0) id |= 31;
+    else if ((word >>> (id & 31)) & 1) values[id] = bias?.[id] ?? 0;
+  }
+  return values;
 }
 
 /** Samples the next id. The scores are read by JavaScript only under a repetition penalty; otherwise only the id is read. */

@@ -85,6 +85,10 @@ export async function* generate(
         cut = true;
         break;
       }
+      if (choices.isOver) {
+        finish = 'stop';
+        break;
+      }
       if (tokens === maxTokens) break;
       scores.dispose();
       scores = await step(model, conversation, view, id, pace);

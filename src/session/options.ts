@@ -1,6 +1,7 @@
 // Options of sessions and questions, and their validation.
 
 import { received, SparseVilaError } from '../errors';
+import { type AnswerFormat, checkFormat } from '../grammar/constraint';
 import type { ImageInput } from '../image/decode';
 import type { DecoderConfig } from '../models/config';
 import type { MediaInput, VideoInput } from '../models/media';
@@ -58,6 +59,8 @@ export interface AskOptions extends SamplingOptions {
   readonly logprobs?: number;
   /** Numbers from -100 to 100 that are added to the logits of these token ids. */
   readonly logitBias?: Readonly<Record<number, number>>;
+  /** Holds the answer to JSON, or to a JSON schema: tokens that would break it are not drawn. Cut by `maxTokens`, it is incomplete. */
+  readonly format?: AnswerFormat;
   readonly signal?: AbortSignal;
   /** Overrides the session's `history` for this turn. */
   readonly history?: History;
@@ -77,6 +80,7 @@ const ASK: Checks<AskOptions> = {
   stop: listOf('strings of at least one character', NAME),
   logprobs: integer(0, MOST_LOGPROBS),
   logitBias: OBJECT,
+  format: OBJECT,
   signal: SIGNAL,
   history: HISTORY,
   ...SAMPLING,
@@ -119,11 +123,12 @@ export function checkAskOptions(
   options: AskOptions | undefined,
   { vocabSize }: Pick<DecoderConfig, 'vocabSize'> = { vocabSize: Number.POSITIVE_INFINITY },
 ): AskOptions {
-  const { images, videos, stop, logitBias, ...given } = checkOptions('ask', options, ASK);
+  const { images, videos, stop, logitBias, format, ...given } = checkOptions('ask', options, ASK);
   const videoCopies = videos && Array.from(videos, copyOfVideo);
   const lists = { ...(images && { images: Array.from(images) }), ...(videoCopies && { videos: videoCopies }) };
   const bias = logitBias && { logitBias: checkBias(logitBias, vocabSize) };
-  return { ...given, ...lists, ...bias, ...(stop && { stop: Array.from(stop) }) };
+  const checkedFormat = format && { format: checkFormat(format) };
+  return { ...given, ...lists, ...bias, ...checkedFormat, ...(stop && { stop: Array.from(stop) }) };
 }
 
 /** A checked copy of a bias. @throws SparseVilaError `ERR_OPTION_INVALID` */

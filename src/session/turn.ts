@@ -274,8 +274,8 @@ async function* answer(
   options: AskOptions,
 ): AsyncGenerator<Piece, Generated> {
   const sampler = createSampler(samplingOf(options), model.sampling);
-  const { maxTokens = model.maxNewTokens, stop = [], logprobs, logitBias } = options;
-  const choices = chooser(model, sampler, { logprobs, logitBias });
+  const { maxTokens = model.maxNewTokens, stop = [], logprobs, logitBias, format } = options;
+  const choices = chooser(model, sampler, { logprobs, logitBias, format });
   try {
     return yield* generate(model, conversation, view as TurnView, choices, scores as Tensor, { maxTokens, stop, pace });
   } finally {

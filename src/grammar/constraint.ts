@@ -1,0 +1,127 @@
+// Holds an answer to a format: which tokens may come next, and whether the text so far is complete.
+
+import { received, SparseVilaError } from '../errors';
+import { ANYTHING, checkOptions, invalidOption, OBJECT, oneOf } from '../options';
+import type { Tokenizer } from '../text/tokenizer';
+import { type Expression, type Expressions, expressions } from './expression';
+import { type Masks, masks } from './masks';
+import { schemaExpression } from './schema';
+import { type Vocabulary, vocabularyOf } from './vocabulary';
+
+/** What an answer must be: a JSON object or list, or a JSON text that a schema accepts. */
+export type AnswerFormat =
+  | { readonly type: 'json' }
+  | { readonly type: 'schema'; readonly schema: Readonly<Record<string, unknown>> };
+
+/** A copy of a format, checked. @throws SparseVilaError as `compileFormat` */
+export function checkFormat(format: unknown): AnswerFormat {
+  if (!OBJECT.accepts(format))
+    throw invalidOption('ask', '{ type: "json" } or { type: "schema", schema } for format', received(format));
+  let copy: AnswerFormat;
+  try {
+    copy = JSON.parse(JSON.stringify(format)) as AnswerFormat;
+  } catch (cause) {
+    const message = 'format: expected a schema that is JSON, received one that JSON cannot hold.';
+    throw new SparseVilaError('ERR_OPTION_INVALID', message, { cause });
+  }
+  compileFormat(copy);
+  return copy;
+}
+
+/** A format that was checked, with its expression. */
+export interface CheckedFormat {
+  readonly e: Expressions;
+  readonly start: Expression;
+}
+
+export interface Constraint {
+  /** One bit for each id that may come next, in words of 32. Stop ids may come where the text is complete. */
+  allowed(): Uint32Array;
+  /** Takes the next token, one of the allowed. */
+  accept(id: number): void;
+  /** Whether the text is complete and nothing can follow. */
+  readonly isOver: boolean;
+}
+
+/** What a constraint reads of a model. */
+export interface ConstrainedModel {
+  readonly tokenizer: Pick<Tokenizer, 'bytes'>;
+  readonly stopIds: readonly number[];
+  readonly decoder: { readonly config: { readonly vocabSize: number } };
+}
+
+/** Maximum number of characters of a schema as JSON. */
+const MOST_CHARACTERS = 500_000;
+/** Number of formats that are kept with their masks. */
+const KEPT_FORMATS = 16;
+
+/**
+ * Checks a format and makes its expression; one that was made before is found again.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` for a schema that is invalid, unsupported, too large, or that no text satisfies
+ */
+export function compileFormat(format: AnswerFormat): CheckedFormat {
+  const type = { ...oneOf('json', 'schema'), required: true as const };
+  if (format.type === 'schema') checkOptions('format', format, { type, schema: { ...ANYTHING, required: true } });
+  else checkOptions('format', format, { type });
+  const text = format.type === 'json' ? '{"type":["object","array"]}' : JSON.stringify(format.schema);
+  if (text.length > MOST_CHARACTERS)
+    throw invalidOption('format', `a schema of at most ${MOST_CHARACTERS} characters`, `one of ${text.length}`);
+  const known = formats.get(text);
+  // Expressions are added while answers are written.
+  const found = known !== undefined && known.e.filled < 0.25 ? known : compiled(text);
+  formats.delete(text);
+  formats.set(text, found);
+  for (const oldest of formats.keys()) {
+    if (formats.size <= KEPT_FORMATS) break;
+    formats.delete(oldest);
+  }
+  return found;
+}
+
+const formats = new Map<string, CheckedFormat>();
+
+function compiled(text: string): CheckedFormat {
+  const e = expressions();
+  return { e, start: schemaExpression(e, JSON.parse(text)) };
+}
+
+interface Prepared {
+  readonly vocabulary: Vocabulary;
+  /** Masks by format. */
+  readonly masks: WeakMap<Expressions, Masks>;
+}
+
+const prepared = new WeakMap<object, Prepared>();
+
+/** A constraint at the beginning of an answer. The vocabulary of a model is read when it is first needed. */
+export function constraintOf(model: ConstrainedModel, { e, start }: CheckedFormat): Constraint {
+  const { tokenizer, stopIds, decoder } = model;
+  const stops = new Set(stopIds);
+  const known = prepared.get(tokenizer.bytes) ?? {
+    vocabulary: vocabularyOf(tokenizer.bytes, decoder.config.vocabSize, (id) => stops.has(id)),
+    masks: new WeakMap(),
+  };
+  prepared.set(tokenizer.bytes, known);
+  const own = known.masks.get(e) ?? masks(e, known.vocabulary);
+  known.masks.set(e, own);
+  // A SentencePiece vocabulary writes a space before a text, which the stream of the answer removes.
+  let state = e.sequence(e.repeat(e.byte(0x20), 0, tokenizer.bytes.leadingSpaces), start);
+  return {
+    allowed: () => {
+      const bits = own.allowed(state);
+      const closed = state.nullable ? bits.slice() : bits;
+      if (state.nullable) for (const id of stopIds) closed[id >> 5] = (closed[id >> 5] ?? 0) | (1 << (id & 31));
+      if (closed.some((word) => word !== 0)) return closed;
+      throw new SparseVilaError(
+        'ERR_TOKENIZER',
+        'No token of the vocabulary continues the JSON text: it has no tokens of single characters.',
+      );
+    },
+    accept: (id) => {
+      for (const byte of tokenizer.bytes.bytesOf(id)) state = e.derivative(state, byte);
+    },
+    get isOver() {
+      return state === e.empty;
+    },
+  };
+}
