@@ -11,6 +11,8 @@ import type { TokenLogprob } from '../text/logprobs';
 import type { SamplingOptions } from '../text/sampling';
 import type { TurnCells } from './cells';
 
+export type { AnswerFormat };
+
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
 export interface SparsityRequest extends Partial<MethodRatios> {
   readonly method: string;
