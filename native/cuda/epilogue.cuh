@@ -15,6 +15,7 @@ __device__ __forceinline__ float activate(float x, int32_t kind) {
   if (kind == kGeluErf) return 0.5f * x * (1.f + erff(0.70710678118654752f * x));
   if (kind == kQuickGelu) return x * sigmoid(1.702f * x);
   if (kind == kSilu) return x * sigmoid(x);
+  if (kind == kSigmoid) return sigmoid(x);
   return x;
 }
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "../kernels/attention.h"
+#include "../kernels/delta.h"
 #include "../kernels/linear.h"
 
 namespace sv {

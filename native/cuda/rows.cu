@@ -1,5 +1,6 @@
 // Norms, rotary embedding and sums of rows. A norm is one block per row, so a row's result does not depend on the others.
 // Knows no matrices.
+#include "epilogue.cuh"
 #include "launch.h"
 #include "launchers.h"
 
@@ -35,11 +36,11 @@ __global__ void layer_norm_rows(const float* x, int64_t ldx, const float* w, con
 }
 
 /** A thread per rotated pair: it reads both of its elements before it writes them, so y may be x. */
-__global__ void rope_pairs(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t pairs, int64_t heads,
+__global__ void rope_pairs(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t pairs, int64_t heads, int64_t width,
                            int64_t half, float* y, int64_t ldy) {
   const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (at >= pairs) return;
-  const int64_t i = at % half, head = at / half % heads, token = at / half / heads, in = head * 2 * half + i;
+  const int64_t i = at % half, head = at / half % heads, token = at / half / heads, in = head * width + i;
   const float a = x[token * ldx + in], b = x[token * ldx + in + half];
   const float c = cos[token * half + i], s = sin[token * half + i];
   y[token * ldy + in] = a * c - b * s;
@@ -51,6 +52,14 @@ __global__ void add_elements(const float* a, int64_t lda, const float* b, int64_
   if (at >= total) return;
   const int64_t row = at / d, i = at % d;
   y[row * ldy + i] = a[row * lda + i] + b[row * ldb + i];
+}
+
+__global__ void gate_elements(const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t total, int64_t n, int32_t activation,
+                              float* y, int64_t ldy) {
+  const int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= total) return;
+  const int64_t row = at / n, i = at % n;
+  y[row * ldy + i] = activate(gate[row * ldg + i], activation) * x[row * ldx + i];
 }
 
 }  // namespace
@@ -69,10 +78,17 @@ void layer_norm(GpuStream stream, const float* x, int64_t ldx, const float* w, c
 }
 
 void rope(GpuStream stream, const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c,
-          float* y, int64_t ldy) {
-  const int64_t pairs = t * heads * (c / 2);
+          int64_t half, float* y, int64_t ldy) {
+  const int64_t pairs = t * heads * half;
   if (pairs > 0)
-    SV_LAUNCH(rope_pairs, (unsigned)ceil_div(pairs, 256), 256, 0, stream_of(stream), x, ldx, cos, sin, pairs, heads, c / 2, y, ldy);
+    SV_LAUNCH(rope_pairs, (unsigned)ceil_div(pairs, 256), 256, 0, stream_of(stream), x, ldx, cos, sin, pairs, heads, c, half, y, ldy);
+}
+
+void gated_mul(GpuStream stream, const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t rows, int64_t n, int32_t activation,
+               float* y, int64_t ldy) {
+  const int64_t total = rows * n;
+  if (total > 0)
+    SV_LAUNCH(gate_elements, (unsigned)ceil_div(total, 256), 256, 0, stream_of(stream), gate, ldg, x, ldx, total, n, activation, y, ldy);
 }
 
 void add_rows(GpuStream stream, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) {

@@ -38,8 +38,18 @@ class CpuDevice : public Device {
   void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) override {
     for (int64_t i = 0; i < rows; i++) kernels().add(a + i * lda, b + i * ldb, d, y + i * ldy);
   }
+  void gated_mul(const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t rows, int64_t n, int32_t activation, float* y,
+                 int64_t ldy) override {
+    parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; i++) kernels().gated_mul(gate + i * ldg, x + i * ldx, n, activation, y + i * ldy);
+    });
+  }
   void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override {
     for (int64_t i = 0; i < rows; i++) memcpy(y + i * width, x + i * ldx, (size_t)width * 4);
+  }
+  void copy_heads(const float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t step, int64_t c, float* y, int64_t ldy) override {
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t h = 0; h < heads; h++) memcpy(y + i * ldy + h * c, x + i * ldx + h * step, (size_t)c * 4);
   }
 
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix& m, const Epilogue& e, float* y, int64_t ldy,
@@ -71,18 +81,19 @@ class CpuDevice : public Device {
         memcpy(to.data + h * to.head_stride(), from.data + h * from.head_stride(), (size_t)(rows * from.row_stride()));
     });
   }
-  void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, const KvCache& kv,
-                       int64_t at) override {
+  void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, int64_t half,
+                       const KvCache& kv, int64_t at) override {
     const int64_t c = kv.c, key_width = kv.heads * c;
     parallel(t, 8, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; i++) {
         float* row = qkv + i * ld;
-        for (int64_t x = 0; x < query_width + key_width; x += c) kernels().rope(row + x, cos + i * (c / 2), sin + i * (c / 2), c / 2);
+        for (int64_t x = 0; x < query_width + key_width; x += c) kernels().rope(row + x, cos + i * half, sin + i * half, half);
         kv_write(kv, at + i, row + query_width, row + query_width + key_width, 0, 1);
       }
     });
   }
 
+  void delta_rule(const Delta& d) override { sv::delta_rule(d); }
   void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) override {
     parallel(rows, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; i++) ids[i] = sv::sample(logits + i * n, n, samplings[i]);

@@ -8,9 +8,9 @@ namespace {
  *  cache, attends. context: [t][ldc]; null: only columns. */
 void attend_sequence(Device& device, const DecoderLayer& l, const Sequence& s, int64_t first, float* heads, int64_t ldq,
                      int64_t query_width, float* context, int64_t ldc) {
-  const int64_t c = s.kv.c, angles = first * (c / 2);
+  const int64_t c = s.kv.c, angles = first * l.half;
   heads += first * ldq;
-  device.rope_and_append(heads, ldq, s.t, query_width, l.cos + angles, l.sin + angles, s.kv, s.length);
+  device.rope_and_append(heads, ldq, s.t, query_width, l.cos + angles, l.sin + angles, l.half, s.kv, s.length);
   Attention a = {};
   const int64_t from = s.wanted == kLastRow ? s.t - 1 : 0;
   a.q = heads + from * ldq;
@@ -62,28 +62,62 @@ void add_product(Device& device, const DecoderLayer& l, const float* x, int64_t 
   device.add(normed, ld, sum.residual, sum.residual_ld, l.t, l.d, y, ldy);
 }
 
-}  // namespace
-
-void decoder_layer(Device& device, const DecoderLayer& l) {
+/** Attention of all rows; returns what o_proj takes, [t][padded_ld(o's inputs)], or null where only columns are wanted. */
+float* mix_by_attention(Device& device, const DecoderLayer& l, const float* normed, int64_t ld) {
   const KvCache& kv = l.sequences[0].kv;
-  const int64_t qkv_width = l.qkv.header.n, key_width = kv.heads * kv.c, query_width = qkv_width - 2 * key_width;
-  const int64_t mlp_width = l.gate_up.header.n;
-  const int64_t ld = padded_ld(l.d), ldq = padded_ld(qkv_width), ldc = padded_ld(query_width), ldm = padded_ld(mlp_width);
-  float* normed = device.scratch(kNormed, l.t * ld);
+  const int64_t c = kv.c, key_width = kv.heads * c, query_width = l.o.header.k, width = query_width + 2 * key_width;
+  const int64_t wide = l.qkv.header.n, ldw = padded_ld(wide), ldq = padded_ld(width), ldc = padded_ld(query_width);
   float* heads = device.scratch(kQkv, l.t * ldq);  // q, k, v of a token side by side
-  float* context = l.y ? device.scratch(kContext, l.t * ldc) : nullptr;
-
-  device.rms_norm(l.x, l.d, l.input_norm, l.eps, l.t, l.d, normed, ld);
+  float* gates = l.gated ? device.scratch(kGates, l.t * ldc) : nullptr;
   Epilogue e;
   e.bias = l.qkv_bias;
-  device.linear(normed, ld, l.t, l.qkv, e, heads, ldq);
-  if (l.q_norm) device.rms_norm(heads, ldq, l.q_norm, l.eps, l.t, kv.c, heads, ldq, query_width / kv.c);
-  if (l.k_norm) device.rms_norm(heads + query_width, ldq, l.k_norm, l.eps, l.t, kv.c, heads + query_width, ldq, kv.heads);
+  if (l.gated) {
+    float* both = device.scratch(kWide, l.t * ldw);
+    device.linear(normed, ld, l.t, l.qkv, e, both, ldw);
+    device.copy_heads(both, ldw, l.t, query_width / c, 2 * c, c, heads, ldq);
+    device.copy_heads(both + c, ldw, l.t, query_width / c, 2 * c, c, gates, ldc);
+    device.copy_heads(both + 2 * query_width, ldw, l.t, 1, 0, 2 * key_width, heads + query_width, ldq);
+  } else {
+    device.linear(normed, ld, l.t, l.qkv, e, heads, ldq);
+  }
+  if (l.q_norm) device.rms_norm(heads, ldq, l.q_norm, l.eps, l.t, c, heads, ldq, query_width / c);
+  if (l.k_norm) device.rms_norm(heads + query_width, ldq, l.k_norm, l.eps, l.t, c, heads + query_width, ldq, kv.heads);
+  float* context = l.y ? device.scratch(kContext, l.t * ldc) : nullptr;
   int64_t first = 0;
   for (const Sequence& s : l.sequences) {
     attend_sequence(device, l, s, first, heads, ldq, query_width, context, ldc);
     first += s.t;
   }
+  if (l.gated && context) device.gated_mul(gates, ldc, context, ldc, l.t, query_width, kSigmoid, context, ldc);
+  return context;
+}
+
+/** The same by the gated delta rule. */
+float* mix_by_delta(Device& device, const DecoderLayer& l, const float* normed, int64_t ld) {
+  const int64_t width = l.sizes.width(), out_width = l.sizes.value_width();
+  const int64_t ldw = padded_ld(width + out_width), ldg = padded_ld(2 * l.sizes.value_heads), ldc = padded_ld(out_width);
+  float* rows = device.scratch(kQkv, l.t * ldw);  // q, k, v, z of a token side by side
+  float* gates = device.scratch(kGates, l.t * ldg);
+  float* context = device.scratch(kContext, l.t * ldc);
+  device.linear(normed, ld, l.t, l.qkv, {}, rows, ldw);
+  device.linear(normed, ld, l.t, l.ba, {}, gates, ldg);
+  std::vector<DeltaSequence> sequences;
+  for (const Sequence& s : l.sequences) sequences.push_back({s.t, s.state});
+  device.delta_rule({l.sizes, rows, ldw, gates, ldg, l.conv, l.a_log, l.dt_bias, sequences.data(), (int64_t)sequences.size(), context, ldc});
+  device.rms_norm(context, ldc, l.delta_norm, l.eps, l.t, l.sizes.dv, context, ldc, l.sizes.value_heads);
+  device.gated_mul(rows + width, ldw, context, ldc, l.t, out_width, kSilu, context, ldc);
+  return context;
+}
+
+}  // namespace
+
+void decoder_layer(Device& device, const DecoderLayer& l) {
+  const int64_t mlp_width = l.gate_up.header.n;
+  const int64_t ld = padded_ld(l.d), ldc = padded_ld(l.o.header.k), ldm = padded_ld(mlp_width);
+  float* normed = device.scratch(kNormed, l.t * ld);
+
+  device.rms_norm(l.x, l.d, l.input_norm, l.eps, l.t, l.d, normed, ld);
+  const float* context = l.is_delta ? mix_by_delta(device, l, normed, ld) : mix_by_attention(device, l, normed, ld);
   if (!l.y) return;
 
   float* hidden = device.scratch(kHidden, l.t * ld);

@@ -1,6 +1,8 @@
-// One pre-norm decoder layer (Llama, Qwen2, Qwen3, Gemma 3) over the KV caches of the sequences whose rows it is given, composed of a
-// device's kernels:
+// One pre-norm decoder layer (Llama, Qwen2, Qwen3, Gemma 3, Qwen3.5) over the KV caches of the sequences whose rows it is given, composed of
+// a device's kernels:
 //   h = x + o_proj(attend(rope(qkv(rms_norm(x))))),  y = h + down(act(gate(n)) * up(n)),  n = rms_norm(h).
+// What attention gives may be multiplied by sigmoid(gate), where q_proj gives each head a query and a gate. A delta layer has the gated
+// delta rule (delta.h) over states in place of attention: h = x + out_proj(rms_norm(delta_rule(qkv, b, a)) * silu(z)).
 // Queries and keys may have a norm of each head before rotary embedding, and what attention and the MLP give one before it is added.
 // Norms and matrix products run over the rows of all sequences at once; rotary embedding, appending to the cache and attention run
 // sequence by sequence. No bit of a sequence depends on the others.
@@ -23,6 +25,7 @@ enum Columns : int32_t {
 struct Sequence {
   int64_t t;                     // its rows of x, which follow those of the sequence before
   KvCache kv;                    // rows [length, length + t) are written
+  float* state;                  // of a delta layer, in place of kv and of what follows
   const int32_t* rows;           // the turn's view: rows attended besides the tail
   int64_t n_rows, tail, length;  // tail: first row of the contiguous rest; length: rows in the cache before
   const int32_t* spans;          // [t][2], see attention.h; null: causal
@@ -43,7 +46,14 @@ struct DecoderLayer {
   const float *qkv_bias, *o_bias;          // null when absent
   int32_t activation;                      // of the gate
   float scale, softcap;                    // of scores, see attention.h
-  const float *cos, *sin;                  // [t][c / 2]
+  const float *cos, *sin;                  // [t][half]
+  int64_t half;                            // pairs of a head that are rotated, at most c / 2
+  bool gated;                              // qkv rows: a query and a gate of each head, k heads, v heads
+  bool is_delta;                           // qkv rows: as DeltaSizes::width, then z as wide as the values
+  DeltaSizes sizes;                        // of a delta layer, as are the next
+  Matrix ba;                               // b of each value head, then a
+  const float *conv, *a_log, *dt_bias;     // as Delta
+  const float* delta_norm;                 // [dv]
   float* y;                                // [t][d]; null: columns of last rows only
 };
 

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "attention.h"
+#include "delta.h"
 #include "linear.h"
 #include "pool.h"
 #include "sample.h"
@@ -45,11 +46,16 @@ class Device {
   /** x [t][ldx], head i at i * c; cos and sin [t][c / 2]. y may be x. */
   virtual void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                     int64_t ldy) = 0;
+  /** y = activation(gate) x, rows of n floats; y may be x. */
+  virtual void gated_mul(const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t rows, int64_t n, int32_t activation, float* y,
+                         int64_t ldy) = 0;
 
   /** y = a + b, rows of d floats. */
   virtual void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) = 0;
   /** Rows [rows][ldx] of `width` floats, to y [rows][width]. */
   virtual void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) = 0;
+  /** c floats of each of `heads` heads, `step` apart in a row of x and side by side in a row of y. */
+  virtual void copy_heads(const float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t step, int64_t c, float* y, int64_t ldy) = 0;
 
   /** See linear.h. */
   virtual void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy,
@@ -67,9 +73,12 @@ class Device {
   virtual void kv_read(const KvCache&, int64_t begin, int64_t end, float* y) = 0;
   /** Rows [0, rows) of one cache to those of another with the same heads, width and type. */
   virtual void kv_copy(const KvCache& from, int64_t rows, const KvCache& to) = 0;
-  /** Rows [t][ld] of query heads, key heads, value heads: rotates queries and keys in place, then writes keys and values. */
-  virtual void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin,
+  /** Rows [t][ld] of query heads, key heads, value heads: rotates the first 2 `half` numbers of queries and keys in place, then writes
+   *  keys and values. cos and sin [t][half]. */
+  virtual void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, int64_t half,
                                const KvCache&, int64_t at) = 0;
+  /** See delta.h; the list of sequences is on the host. */
+  virtual void delta_rule(const Delta&) = 0;
 
   /** See sample.h. logits [rows][n] -> ids [rows], both in the device's memory; samplings [rows] are on the host. */
   virtual void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) = 0;

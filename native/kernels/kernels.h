@@ -51,7 +51,8 @@ enum Activation : int32_t {
   kGeluTanh = 1,
   kGeluErf = 2,
   kQuickGelu = 3,
-  kSilu = 4
+  kSilu = 4,
+  kSigmoid = 5
 };
 
 /** Rows of keys and values that one query strip attends: rows `rows[0..n_rows)`, then tail rows from `tail`. */
@@ -81,6 +82,17 @@ struct SoftmaxState {
   float *o, *max, *sum;
 };
 
+constexpr int kMostTaps = 16;  // of a convolution
+
+/** Rows of one head: queries and keys of width dk, values of width dv, [t][ld]; out [t][ldo]. */
+struct DeltaRows {
+  const float *q, *k, *v;
+  int64_t ld, t, dk, dv;
+  const float *decay, *beta;  // [t]
+  float* out;
+  int64_t ldo;
+};
+
 struct Kernels {
   const char* name;
   MatmulFn matmul[3];          // by WeightType, f32 activations
@@ -108,6 +120,10 @@ struct Kernels {
   /** columns[j] += sum_i e^(scores[i][j] - max[i]) / sum[i], over the strip's vectors in order. */
   void (*column_sum)(const AttentionStrip&, const float* max, const float* sum, float* columns);
   void (*scores_only)(const AttentionStrip&, int64_t begin, SoftmaxState partial, float* scratch);
+  /** See delta.inl. */
+  void (*conv_silu)(const float* const* x, const float* w, int64_t ldw, int64_t taps, int64_t n, float* y);
+  void (*l2_norm)(float* x, float scale, int64_t n);
+  void (*delta_rows)(float* state, const DeltaRows&);
   /** For machine_peak.h: iterations of independent multiply-adds, returning the operations of one; a sum over n floats. */
   double (*f32_loop)(int64_t iterations);
   double (*bf16_loop)(int64_t iterations);

@@ -4,6 +4,7 @@
 #include "matmul.inl"
 #include "rows.inl"
 #include "attention.inl"
+#include "delta.inl"
 
 namespace sv {
 namespace SV_LEVEL {
@@ -69,6 +70,9 @@ const Kernels SV_TABLE = {
     SV_LEVEL::merge,
     SV_LEVEL::column_sum,
     SV_LEVEL::scores_only,
+    SV_LEVEL::conv_silu,
+    SV_LEVEL::l2_norm,
+    SV_LEVEL::delta_rows,
     SV_LEVEL::f32_loop,
     SV_BF16_LOOP,
     SV_LEVEL::read_all,

@@ -45,6 +45,8 @@ enum SharedSlot : int {
   kColumns,
   kNormed,
   kQkv,
+  kWide,
+  kGates,
   kContext,
   kHidden,
   kMlp,

@@ -59,6 +59,7 @@ SV_INLINE vec activation(vec x, int32_t kind) {
   if (kind == kGeluErf) return mul(mul(x, splat(0.5f)), add(splat(1.f), erf(mul(x, splat(0.70710678118654752f)))));
   if (kind == kQuickGelu) return mul(x, sigmoid(mul(x, splat(1.702f))));
   if (kind == kSilu) return mul(x, sigmoid(x));
+  if (kind == kSigmoid) return sigmoid(x);
   return x;
 }
 

@@ -32,6 +32,19 @@ inline KvCache kv_cache(const View& v, int64_t c) {
   return {v.raw(), v.dim(1), v.dim(2), c, v.dim(3) == c * 2};
 }
 
+/** Sizes of a delta layer: key heads, value heads, their widths, taps. */
+inline DeltaSizes delta_sizes(const int32_t* s) {
+  for (int i = 0; i < 5; i++) require(s[i] > 0 && s[i] <= 1 << 16, "delta: expected positive sizes of at most 65536");
+  require(s[1] % s[0] == 0, "delta: expected value heads that divide over the key heads");
+  require(s[4] <= kMostTaps, "delta: expected a convolution over at most 16 rows");
+  return {s[0], s[1], s[2], s[3], s[4]};
+}
+/** A state: uint8, as `SvStateAlloc` makes it. */
+inline float* delta_state(const View& v, const DeltaSizes& sizes) {
+  check_size(v, sizes.state_floats() * 4, "state");
+  return reinterpret_cast<float*>(v.raw());
+}
+
 /** The rows that a query sees: `rows` ascending in [0, tail), then [tail, length + t). Where the host cannot read rows, whoever
  *  made them has checked them, and kernels read none outside [0, tail). */
 inline void check_rows(Op& op, const View& rows, int64_t tail, int64_t length, int64_t t, int64_t capacity) {

@@ -109,11 +109,20 @@ void GpuDevice::layer_norm(const float* x, int64_t ldx, const float* w, const fl
 
 void GpuDevice::rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
                      int64_t ldy) {
-  if (t * heads > 0) table_.rope(stream_, x, ldx, cos, sin, t, heads, c, y, ldy);
+  if (t * heads > 0) table_.rope(stream_, x, ldx, cos, sin, t, heads, c, c / 2, y, ldy);
 }
 
 void GpuDevice::add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) {
   if (rows * d > 0) table_.add_rows(stream_, a, lda, b, ldb, rows, d, y, ldy);
+}
+
+void GpuDevice::gated_mul(const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t rows, int64_t n, int32_t activation, float* y,
+                          int64_t ldy) {
+  if (rows * n > 0) table_.gated_mul(stream_, gate, ldg, x, ldx, rows, n, activation, y, ldy);
+}
+
+void GpuDevice::copy_heads(const float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t step, int64_t c, float* y, int64_t ldy) {
+  if (rows * heads * c > 0) copy({rows, heads, c}, x, {ldx, step, 1}, y, {ldy, c, 1});
 }
 
 void GpuDevice::copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) {
@@ -156,11 +165,23 @@ void GpuDevice::kv_copy(const KvCache& from, int64_t rows, const KvCache& to) {
     table_.move(stream_, to.data + h * to.head_stride(), from.data + h * from.head_stride(), rows * from.row_stride());
 }
 
-void GpuDevice::rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin,
+void GpuDevice::rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, int64_t half,
                                 const KvCache& kv, int64_t at) {
   const int64_t key_width = kv.heads * kv.c;
-  rope(qkv, ld, cos, sin, t, (query_width + key_width) / kv.c, kv.c, qkv, ld);
+  if (t > 0) table_.rope(stream_, qkv, ld, cos, sin, t, (query_width + key_width) / kv.c, kv.c, half, qkv, ld);
   kv_write(kv, at, qkv + query_width, qkv + query_width + key_width, ld, t);
+}
+
+void GpuDevice::delta_rule(const Delta& d) {
+  Delta one = d;
+  one.count = 1;
+  for (int64_t i = 0; i < d.count; i++) {
+    one.sequences = d.sequences + i;
+    table_.delta_rule(stream_, call_scratch(), &one);
+    one.x += one.sequences->t * d.ldx;
+    one.gates += one.sequences->t * d.ldg;
+    one.out += one.sequences->t * d.ldo;
+  }
 }
 
 void GpuDevice::sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) {

@@ -26,7 +26,10 @@ class GpuDevice : public Device {
   void rope(const float* x, int64_t ldx, const float* cos, const float* sin, int64_t t, int64_t heads, int64_t c, float* y,
             int64_t ldy) override;
   void add(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t d, float* y, int64_t ldy) override;
+  void gated_mul(const float* gate, int64_t ldg, const float* x, int64_t ldx, int64_t rows, int64_t n, int32_t activation, float* y,
+                 int64_t ldy) override;
   void copy_rows(const float* x, int64_t ldx, int64_t rows, int64_t width, float* y) override;
+  void copy_heads(const float* x, int64_t ldx, int64_t rows, int64_t heads, int64_t step, int64_t c, float* y, int64_t ldy) override;
   void linear(const float* x, int64_t ldx, int64_t rows, const Matrix&, const Epilogue&, float* y, int64_t ldy, int64_t strips) override;
   void gather_rows(const Matrix&, const int32_t* ids, int64_t count, float* y) override;
   void dequantize(const Matrix&, int64_t row, int64_t rows, float* y) override;
@@ -34,8 +37,9 @@ class GpuDevice : public Device {
   void kv_write(const KvCache&, int64_t at, const float* keys, const float* values, int64_t ld, int64_t t) override;
   void kv_read(const KvCache&, int64_t begin, int64_t end, float* y) override;
   void kv_copy(const KvCache& from, int64_t rows, const KvCache& to) override;
-  void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, const KvCache&,
-                       int64_t at) override;
+  void rope_and_append(float* qkv, int64_t ld, int64_t t, int64_t query_width, const float* cos, const float* sin, int64_t half,
+                       const KvCache&, int64_t at) override;
+  void delta_rule(const Delta&) override;
   void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) override;
 
   float* scratch(SharedSlot, int64_t floats) override;

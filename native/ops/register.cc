@@ -9,6 +9,7 @@ void register_rows();
 void register_attention();
 void register_kv_cache();
 void register_decoder_layer();
+void register_delta();
 void register_vision_block();
 void register_int4();
 void register_sample();
@@ -22,6 +23,7 @@ void register_all_ops() {
     register_attention();
     register_kv_cache();
     register_decoder_layer();
+    register_delta();
     register_vision_block();
     register_int4();
     register_sample();

@@ -87,7 +87,7 @@ def test_rope(gpu):
         x, angle, ld = noise(t, heads * c), noise(t, c // 2, scale=3), heads * c + 5
         y = gpu.empty((t, ld + 1))
         cos, sin = np.cos(angle), np.sin(angle)
-        gpu.call("rope", gpu.put(strided(x, ld)), ld, gpu.put(cos), gpu.put(sin), t, heads, c, y, ld + 1)
+        gpu.call("rope", gpu.put(strided(x, ld)), ld, gpu.put(cos), gpu.put(sin), t, heads, c, c // 2, y, ld + 1)
         a, b = ref(x.reshape(t, heads, 2, c // 2)[:, :, 0]), ref(x.reshape(t, heads, 2, c // 2)[:, :, 1])
         u, v = ref(cos)[:, None], ref(sin)[:, None]
         got = y.get()[:, : heads * c].reshape(t, heads, 2, c // 2)

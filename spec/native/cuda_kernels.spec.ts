@@ -11,8 +11,8 @@ import { requireCompiler } from '../support/standin';
 
 const NATIVE = join(packageFolder(), 'native');
 const STANDIN = join(packageFolder(), 'testing/cuda');
-const PROGRAMS = ['attention', 'cache', 'elementwise', 'sample'] as const;
-const KERNELS = ['attention', 'cache', 'elementwise', 'errors', 'sample'];
+const PROGRAMS = ['attention', 'cache', 'delta', 'elementwise', 'sample'] as const;
+const KERNELS = ['attention', 'cache', 'delta', 'elementwise', 'errors', 'sample'];
 const folder = mkdtempSync(join(tmpdir(), 'sparsevila-cuda-'));
 const compiler = requireCompiler();
 const run = promisify(execFile);

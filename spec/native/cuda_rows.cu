@@ -55,8 +55,8 @@ void check_rope(int64_t t, int64_t heads, int64_t c) {
   const string name = "rope t=" + std::to_string(t) + " heads=" + std::to_string(heads) + " c=" + std::to_string(c);
   double touched = 0;
   Device<float> in(spread(x, t, d, ldx)), out((t + 1) * (d + 1));
-  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, out.data, d + 1);
-  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, in.data, ldx);
+  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, half, out.data, d + 1);
+  gpu::rope(nullptr, in.data, ldx, dc.data, ds.data, t, heads, c, half, in.data, ldx);
   const Floats apart = gathered(out.read(), t, d, d + 1, &touched);
   report("f64", name, nmse(apart, want));
   report("same", name + " in place", differing(gathered(in.read(), t, d, ldx, &touched), apart));

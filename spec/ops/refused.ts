@@ -2,6 +2,7 @@
 
 import { attention, gatheredSparseAttention } from '../../src/ops/attention';
 import { type DecoderLayerWeights, decoderLayer } from '../../src/ops/decoder_layer';
+import { allocState, copyState, deltaRule } from '../../src/ops/delta';
 import { allocKv, appendKv, readKv } from '../../src/ops/kv_cache';
 import { embed, gatedMlp, linear } from '../../src/ops/linear';
 import { layerNorm, rmsNorm } from '../../src/ops/norm';
@@ -21,6 +22,12 @@ import {
   SMALL_LAYER,
   weightTensors,
 } from '../../testing/ops/cases/decoder_layer';
+import {
+  type DeltaLayerSizes,
+  deltaLayerData,
+  deltaLayerWeights,
+  SMALL_DELTA,
+} from '../../testing/ops/cases/delta_layer';
 import { filledCache } from '../../testing/ops/cases/kv_cache';
 import { SMALL_BLOCK, visionBlockData, visionBlockWeights } from '../../testing/ops/cases/vision_block';
 
@@ -55,8 +62,8 @@ const WEIGHTS = decoderLayerWeights(DATA, LAYER);
 for (const tensor of weightTensors(WEIGHTS)) keep.tensor(tensor);
 const CACHE = { kvHeads: LAYER.kvHeads, c: LAYER.c, type: LAYER.kvType, spare: 2 };
 const LAYER_KV = keep.tensor(filledCache(DATA.k, DATA.v, CACHE));
-const SECOND = indices(0, 4, 0, 1, 0, 0);
-const OTHER_TABLE = indices(...WEIGHTS.options.dataSync<'int32'>().slice(0, 5), 1);
+const SECOND = indices(0, 4, 0, 1, ...new Array<number>(9).fill(0));
+const OTHER_TABLE = indices(...WEIGHTS.options.dataSync<'int32'>().slice(0, 5), 1, ...new Array<number>(7).fill(0));
 interface LayerCall {
   readonly x?: Tensor;
   readonly table?: Tensor;
@@ -75,6 +82,28 @@ const layer = ({ x, table, rows = [], range = [0, 150, 0], weights = {}, spans }
     { ...WEIGHTS, ...weights },
     spans,
   );
+
+/** Rows of two value heads of width 4 with one key head of width 3, over two rows. */
+const DELTA = { keyHeads: 1, valueHeads: 2, keyWidth: 3, valueWidth: 4, taps: 2 };
+const STATE = keep.tensor(allocState(DELTA));
+const DELTA_VECTORS = zeros(64);
+interface RuleCall {
+  readonly x?: Tensor;
+  readonly gates?: Tensor;
+  readonly state?: Tensor;
+  readonly vectors?: Tensor;
+}
+const rule = ({ x, gates, state = STATE, vectors = DELTA_VECTORS }: RuleCall, sizes = DELTA) =>
+  deltaRule(x ?? zeros(2, 14), gates ?? zeros(2, 4), state, vectors, sizes);
+const DELTA_LAYER: DeltaLayerSizes = { ...SMALL_DELTA, t: 2, before: 0 };
+const DELTA_WEIGHTS = deltaLayerWeights(deltaLayerData(DELTA_LAYER), DELTA_LAYER);
+for (const tensor of weightTensors(DELTA_WEIGHTS)) keep.tensor(tensor);
+const LAYER_STATE = keep.tensor(allocState(DELTA_LAYER));
+const deltaLayer = (weights: Partial<DecoderLayerWeights>, state = LAYER_STATE, range = [0, 0, 0]) =>
+  decoderLayer(zeros(2, DELTA_LAYER.d), state, zeros(2, 2, 1), indices(), indices(...range), {
+    ...DELTA_WEIGHTS,
+    ...weights,
+  });
 
 const BLOCK = visionBlockWeights(visionBlockData(SMALL_BLOCK), SMALL_BLOCK, keep);
 const TOO_MANY = { ...BLOCK.vectors, present: BLOCK.vectors.present | (1 << VISION_VECTORS.indexOf('scale1')) };
@@ -194,6 +223,20 @@ export const REFUSED: readonly (readonly [string, () => unknown, RegExp])[] = [
     () => layer({ range: [0, 150, -3] }),
     /columns 0, 1, 2, or less/,
   ],
+  ['deltaRule: x of another width', () => rule({ x: zeros(2, 15) }), /x: expected query, key and value heads/],
+  ['deltaRule: gates of other rows', () => rule({ gates: zeros(1, 4) }), /gates: expected b and a/],
+  ['deltaRule: another state', () => rule({ state: LAYER_STATE }), /state: expected \d+ elements/],
+  ['deltaRule: vectors too few', () => rule({ vectors: zeros(48) }), /vectors: expected 64 elements, received 48/],
+  ['deltaRule: heads that do not divide', () => rule({}, { ...DELTA, keyHeads: 3 }), /divide over the key heads/],
+  ['deltaRule: no taps', () => rule({}, { ...DELTA, taps: 0 }), /positive sizes/],
+  ['deltaRule: too many taps', () => rule({}, { ...DELTA, taps: 17 }), /at most 16 rows/],
+  ['allocState: no heads', () => allocState({ ...DELTA, valueHeads: 0 }), /positive sizes/],
+  ['copyState: no state', () => copyState(KV), /expected rank 1/],
+  ['delta layer: a cache in the place of a state', () => deltaLayer({}, LAYER_KV), /state: expected \d+ elements/],
+  ['delta layer: columns', () => deltaLayer({}, LAYER_STATE, [0, 0, 1]), /no columns of a delta layer/],
+  ['delta layer: qkv without z', () => deltaLayer({ qkv: DELTA_WEIGHTS.gateUp }), /gated|queries, keys, values and z/],
+  ['delta layer: no matrix of gates', () => deltaLayer({ ba: DELTA_WEIGHTS.o }), /ba: expected/],
+  ['delta layer: o of other inputs', () => deltaLayer({ o: DELTA_WEIGHTS.down }), /o: expected 126 inputs/],
   ['visionBlock: heads that do not divide', () => block(zeros(2, 144), { heads: 5 }), /divisor of the width/],
   ['visionBlock: x of another width', () => block(zeros(2, 142), {}), /qkv: expected 142 inputs/],
   [

@@ -1,7 +1,8 @@
-// Decoder layers of Llama, Qwen2, Qwen3 or Gemma 3 as a single op over the KV caches of one or more sequences. It equals the composition of
+// Decoder layers of Llama, Qwen2, Qwen3, Gemma 3 or Qwen3.5 as a single op over the KV caches and states of one or more sequences. It equals the composition of
 // the small ops bit for bit, because both call the same kernels, and a batch equals its sequences one by one.
 
 import type { Tensor } from '../runtime/tensor';
+import { type DeltaSizes, deltaNumbers } from './delta';
 import { ACTIVATION_CODE, type Activation } from './linear';
 import { floatBits, noInt32, runLists, runTwo, withInt32 } from './run';
 import type { PackedMatrix } from './weights';
@@ -9,10 +10,11 @@ import type { PackedMatrix } from './weights';
 /**
  * The vectors of a layer, in the order of its record; norms are RMSNorms. `qNorm`, `kNorm`: of each head, before rotary embedding.
  * `attentionNorm`, `mlpNorm`: of the outputs of attention and the MLP, before they are added. Only `inputNorm`, `postNorm` (before the MLP) and
- * `eps` are required.
+ * `eps` are required. `conv`, `aLog`, `dtBias` and `deltaNorm` are of a delta layer, see `deltaRule`.
  */
 export const DECODER_VECTORS = [
   ...(['inputNorm', 'qkvBias', 'qNorm', 'kNorm', 'oBias', 'attentionNorm', 'postNorm', 'mlpNorm', 'eps'] as const),
+  ...(['conv', 'aLog', 'dtBias', 'deltaNorm'] as const),
 ] as const;
 
 export interface DecoderLayerWeights {
@@ -20,8 +22,13 @@ export interface DecoderLayerWeights {
   readonly vectors: Tensor;
   /** int32, of `decoderLayerOptions`. */
   readonly options: Tensor;
-  /** Query heads, then key heads, then value heads. */
+  /**
+   * Query heads, then key heads, then value heads; with `gated` of the options, a query and a gate of each head in the place of queries. Of a delta
+   * layer also z, as wide as the values.
+   */
   readonly qkv: PackedMatrix;
+  /** Of a delta layer: b of each value head, then a. */
+  readonly ba?: PackedMatrix;
   readonly o: PackedMatrix;
   /** Packed with `gated`. */
   readonly gateUp: PackedMatrix;
@@ -37,9 +44,19 @@ export interface DecoderLayerWeights {
 export function decoderLayerOptions(
   present: number,
   index: number,
-  { activation = 'silu', scale = 0, softcap = 0, table = 0 }: DecoderLayerSettings = {},
+  {
+    activation = 'silu',
+    scale = 0,
+    softcap = 0,
+    table = 0,
+    headWidth = 0,
+    gated = false,
+    delta,
+  }: DecoderLayerSettings = {},
 ): number[] {
-  return [present, ACTIVATION_CODE[activation], floatBits(scale), index, floatBits(softcap), table];
+  const sizes = delta === undefined ? [0, 0, 0, 0, 0] : deltaNumbers(delta);
+  const attention = [floatBits(scale), index, floatBits(softcap), table, headWidth, Number(gated)];
+  return [present, ACTIVATION_CODE[activation], ...attention, ...sizes];
 }
 
 export interface DecoderLayerSettings {
@@ -51,6 +68,12 @@ export interface DecoderLayerSettings {
   readonly softcap?: number;
   /** Which of the rotary tables turns queries and keys; default the first. */
   readonly table?: number;
+  /** Width of queries and keys; default 0: all of a head is rotated, and a table is half as wide. */
+  readonly headWidth?: number;
+  /** Whether what attention gives is multiplied by sigmoid(gate). */
+  readonly gated?: boolean;
+  /** Sizes of a delta layer. */
+  readonly delta?: DeltaSizes | undefined;
 }
 
 /** In `RaggedRows.ranges`: the columns of the last row alone. */
@@ -58,7 +81,7 @@ export const LAST_ROW_COLUMNS = 2;
 
 /** The state of a sequence in one layer. */
 export interface CachedSequence {
-  /** Its cache, to which its rows of x are appended. */
+  /** Its cache, to which its rows of x are appended; of a delta layer its state. */
   readonly kv: Tensor;
   /** int32 [r]: gathered cache rows that it attends, ascending, below the tail. */
   readonly rows: Tensor;
@@ -144,6 +167,7 @@ export function decoderLayer(
   );
 }
 
-function weightTensors({ vectors, options, qkv, o, gateUp, down }: DecoderLayerWeights): Tensor[] {
-  return [vectors, options, ...[qkv, o, gateUp, down].map(({ tensor }) => tensor)];
+/** A layer without `ba` has any tensor in its place. */
+function weightTensors({ vectors, options, qkv, ba = qkv, o, gateUp, down }: DecoderLayerWeights): Tensor[] {
+  return [vectors, options, ...[qkv, ba, o, gateUp, down].map(({ tensor }) => tensor)];
 }

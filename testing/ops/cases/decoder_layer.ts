@@ -52,12 +52,18 @@ export interface DecoderLayerSizes {
   readonly tables?: number;
   /** How many of the rows up to itself a row attends; absent: all. */
   readonly window?: number;
+  /** Whether each query head has a gate of what attention gives. */
+  readonly gated?: boolean;
+  /** Numbers of a head that are rotated; default all. */
+  readonly rotated?: number;
   readonly big?: boolean;
 }
 
+type DeltaVector = 'conv' | 'aLog' | 'dtBias' | 'deltaNorm';
+
 /** All inputs of a decoder layer, as numbers. Vectors that are absent are empty. */
 export interface DecoderLayerData
-  extends Readonly<Record<Exclude<(typeof DECODER_VECTORS)[number], 'eps'>, Float32Array>> {
+  extends Readonly<Record<Exclude<(typeof DECODER_VECTORS)[number], 'eps' | DeltaVector>, Float32Array>> {
   readonly x: Float32Array;
   readonly k: Float32Array;
   readonly v: Float32Array;
@@ -72,7 +78,7 @@ export interface DecoderLayerData
 
 export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
   const seed = `decoder ${s.t} ${s.d} ${s.heads} ${s.kvHeads} ${s.c} ${s.type} `;
-  const width = (s.heads + 2 * s.kvHeads) * s.c;
+  const width = ((s.gated ? 2 : 1) * s.heads + 2 * s.kvHeads) * s.c;
   const matrix = (name: string, n: number, k: number) => storedValues(seed + name, n, k, s.type);
   return {
     x: noise(`${seed}x`, s.t * s.d),
@@ -100,11 +106,13 @@ export function decoderLayerData(s: DecoderLayerSizes): DecoderLayerData {
 export function decoderLayerWeights(data: DecoderLayerData, s: DecoderLayerSizes, index = 0): DecoderLayerWeights {
   const options = { roundActivations: s.dot ?? false };
   const matrix = (values: Float32Array, k: number) => packer([values], k, s.type, options)();
-  const { values, present } = recordValues(DECODER_VECTORS.map((name) => (name === 'eps' ? [EPS] : data[name])));
-  const { activation = 'silu', scale = 0, softcap = 0, tables = 1 } = s;
+  const given: Partial<Record<(typeof DECODER_VECTORS)[number], ArrayLike<number>>> = { ...data, eps: [EPS] };
+  const { values, present } = recordValues(DECODER_VECTORS.map((name) => given[name]));
+  const { activation = 'silu', scale = 0, softcap = 0, tables = 1, gated = false, rotated } = s;
+  const settings = { activation, scale, softcap, table: tables - 1, gated, headWidth: rotated === undefined ? 0 : s.c };
   return {
     vectors: float32(values, [values.length]),
-    options: int32(decoderLayerOptions(present, index, { activation, scale, softcap, table: tables - 1 })),
+    options: int32(decoderLayerOptions(present, index, settings)),
     qkv: matrix(data.qkv, s.d),
     o: matrix(data.o, s.heads * s.c),
     gateUp: packer([data.gate, data.up], s.d, s.type, { ...options, gated: true })(),
@@ -135,10 +143,11 @@ function decoderLayerCase(sizes: DecoderLayerSizes): OpCase {
     window,
     big = false,
   } = sizes;
-  const { qkNorm, postNorms, activation = '', scale, softcap, tables } = sizes;
+  const { qkNorm, postNorms, activation = '', scale, softcap, tables, gated, rotated } = sizes;
   const whose = columns === 'last' ? 'last-row ' : typeof columns === 'number' ? `last ${columns} rows' ` : '';
   const flags = [bias ? 'bias' : '', columns ? `${whose}columns` : ''].concat(
     [qkNorm ? 'q/k norm' : '', postNorms ? 'post norms' : '', activation, scale === undefined ? '' : `scale ${scale}`],
+    [gated ? 'gated' : '', rotated === undefined ? '' : `rotated ${rotated}`],
     window === undefined ? '' : `window ${window}`,
     softcap === undefined ? '' : `softcap ${softcap}`,
     tables === undefined ? '' : `table ${tables}`,
@@ -161,7 +170,7 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
   const keep = keeper();
   const data = decoderLayerData(s);
   const parameters = data.qkv.length + data.o.length + 3 * data.gate.length;
-  const width = (s.heads + 2 * s.kvHeads) * s.c;
+  const width = ((s.gated ? 2 : 1) * s.heads + 2 * s.kvHeads) * s.c;
   const sizes = [
     [width, s.d],
     [s.d, s.heads * s.c],
@@ -210,16 +219,16 @@ function prepare(s: DecoderLayerSizes): PreparedCase {
 }
 
 /** The rotary tables of a layer, its own last. */
-function tablesOf(positions: readonly number[], { c, tables = 1 }: DecoderLayerSizes): Tensor {
+function tablesOf(positions: readonly number[], { c, tables = 1, rotated = c }: DecoderLayerSizes): Tensor {
   const made = Array.from({ length: tables }, (_, i) =>
     ropeTable(
       positions.map((position) => position + 17 * (tables - 1 - i)),
-      inverseFrequencies(c),
+      inverseFrequencies(rotated),
     ),
   );
   const values = made.flatMap((table) => [...floats(table)]);
   for (const table of made) table.dispose();
-  return float32(Float32Array.from(values), [2 * tables, positions.length, c / 2]);
+  return float32(Float32Array.from(values), [2 * tables, positions.length, rotated / 2]);
 }
 
 /** One group of 7; every size different from every other. */
@@ -236,6 +245,8 @@ export const GEMMA_LIKE: DecoderLayerSizes = {
   ...{ t: 11, d: 72, heads: 4, kvHeads: 2, c: 40, ffn: 171, length: 140, tail: 0, listed: 0 },
   ...{ type: 'f32', kvType: 'f32', qkNorm: true, postNorms: true, activation: 'gelu_pytorch_tanh', scale: 0.25 },
 };
+/** A gate of each head, and a quarter of it rotated, as Qwen3.5 has them. */
+const GATED: DecoderLayerSizes = { ...SMALL_LAYER, qkNorm: true, bias: false, gated: true, rotated: 18 };
 /** The decoder of Qwen2-0.5B. */
 const QWEN2_HALF: DecoderLayerSizes = {
   ...{ t: 1, d: 896, heads: 14, kvHeads: 2, c: 64, ffn: 4864 },
@@ -252,6 +263,9 @@ export const DECODER_LAYER_CASES: readonly OpCase[] = [
   decoderLayerCase({ ...GEMMA_LIKE }),
   decoderLayerCase({ ...GEMMA_LIKE, t: 1, type: 'bf16', kvType: 'bf16', window: 30 }),
   decoderLayerCase({ ...GEMMA_LIKE, type: 'int4', columns: 'last' }),
+  decoderLayerCase(GATED),
+  decoderLayerCase({ ...GATED, t: 1, type: 'bf16', kvType: 'bf16' }),
+  decoderLayerCase({ ...GATED, type: 'int4', columns: 'last' }),
   decoderLayerCase({ ...SMALL_LAYER, window: 20 }),
   decoderLayerCase({ ...SMALL_LAYER, columns: 4 }),
   decoderLayerCase({ ...SMALL_LAYER, columns: 2, window: 20 }),

@@ -5,6 +5,8 @@ import { ATTENTION_CASES } from './attention';
 import type { OpCase } from './case';
 import { DECODER_LAYER_CASES } from './decoder_layer';
 import { DECODER_LAYERS_CASES } from './decoder_layers';
+import { DELTA_CASES } from './delta';
+import { DELTA_LAYER_CASES } from './delta_layer';
 import { KV_CACHE_CASES } from './kv_cache';
 import { LINEAR_CASES } from './linear';
 import { INTEGER_CASES } from './linear_integer';
@@ -23,6 +25,8 @@ export const OP_CASES: readonly OpCase[] = [
   ...KV_CACHE_CASES,
   ...DECODER_LAYER_CASES,
   ...DECODER_LAYERS_CASES,
+  ...DELTA_CASES,
+  ...DELTA_LAYER_CASES,
   ...VISION_BLOCK_CASES,
   ...SAMPLE_CASES,
   ...QUANTIZE_CASES,
