@@ -59,7 +59,7 @@ std::vector<float> run(const DeltaSizes& s, const Inputs& in, int64_t ldx, int64
   for (const int64_t to : borders) {
     Scratch scratch;
     const DeltaSequence sequence = {to - from, state.data};
-    const Delta d = {s,      x.data + from * ldx, ldx, gates.data + from * ldg, ldg, conv.data, a_log.data, dt_bias.data, &sequence, 1,
+    const Delta d = {s, x.data + from * ldx, ldx, gates.data + from * ldg, ldg, conv.data, a_log.data, dt_bias.data, &sequence, 1,
                      out.data + from * ldo, ldo};
     sv::gpu::delta_rule(nullptr, scratch.gpu(), &d);
     from = to;
