@@ -60,7 +60,10 @@ export function randomWeights(
     keep(float32(new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value), shape));
   const vectorOf = (source: VectorSource): number[] => {
     if (typeof source === 'number') return [source];
-    return source.flatMap(([name, length]) => new Array<number>(length).fill(/norm.*weight/.test(name) ? 1 : 0.01));
+    return source.flatMap(([name, shape]) => {
+      const length = typeof shape === 'number' ? shape : shape.reduce((size, one) => size * one, 1);
+      return new Array<number>(length).fill(/norm.*weight/.test(name) ? 1 : 0.01);
+    });
   };
   const matrix = (names: readonly string[], rows: readonly number[], k: number, gated: boolean): PackedMatrix => {
     if (format === 'w8a8')

@@ -93,7 +93,7 @@ export function dropThrough(method: SparsityMethod, total: number, layers: numbe
   const drops: Dropped[] = [];
   const kept: number[] = [];
   let left = total;
-  for (const { to, drop } of dropStages(method, [0], layers)) {
+  for (const { to, drop } of dropStages(method, [0], { layers })) {
     while (kept.length < to) kept.push(left);
     if (drop === undefined) continue;
     const scores = Float32Array.from({ length: left }, () => (equal ? 0.25 : Math.floor(random() * 30) / 1000));

@@ -82,6 +82,7 @@ function text(found: Inspection): string {
     `${found.folder}: ${found.family}`,
     ...parts,
     row('context', `${found.contextLength} tokens, ${cache.join(' or ')} of KV cache each`),
+    ...(found.stateBytes > 0 ? [row('states', `${size(found.stateBytes)} for each conversation and each mark`)] : []),
     row('memory', `${size(stored)} as stored; ${memory.join(', ')} with --weights`),
     ...images,
     ...found.unsupported.map(({ what, why }) => row('unsupported', `${what}: ${why}`)),

@@ -1,8 +1,9 @@
 // The answer to one request: a turn of a conversation of its own, as events.
 
 import { SparseVilaError } from '../errors';
+import { allStateBytes, rowBytes } from '../models/kv_cache';
 import { tokensOf } from '../models/media';
-import { type KvType, kvBytes } from '../ops/kv_cache';
+import type { KvType } from '../ops/kv_cache';
 import { type Conversation, lengthOf, startConversation } from '../session/conversation';
 import { rowsAround } from '../session/decoder_rows';
 import { openHistory } from '../session/history';
@@ -28,6 +29,9 @@ export interface AnswerContext {
   readonly since: number;
 }
 
+/** Of the layers that keep them: the states, and copies of them before a turn and at its question. */
+const STATES = 3;
+
 /** @throws SparseVilaError as `Session.ask`; `signal.reason` */
 export async function* answerRequest(
   request: CheckedRequest,
@@ -44,10 +48,12 @@ export async function* answerRequest(
   caches.add(cache);
   let leaveRoom = (): void => undefined;
   const admit = async (prompt: TurnPrompt): Promise<void> => {
-    const { layers, kvHeads, headDim } = model.decoder.config;
-    const rowBytes = layers * kvBytes(kvHeads, 1, headDim, kv);
+    const { config } = model.decoder;
+    const each = rowBytes(config, kv);
+    const states = STATES * allStateBytes(config);
     const rows = Math.min(contextLength, rowsOf(seat.model, request, conversation, prompt));
-    leaveRoom = await room.admit(rows * rowBytes, () => lengthOf(conversation) * rowBytes, signal);
+    const written = (): number => (lengthOf(conversation) === 0 ? 0 : lengthOf(conversation) * each + states);
+    leaveRoom = await room.admit(rows * each + states, written, signal);
   };
   const remembered = memory.turn({ conversation, method, methodKey, kv, signal, admit });
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };

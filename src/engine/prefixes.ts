@@ -5,7 +5,7 @@
 import { abortable } from '../abort';
 import type { VisionLanguageModel } from '../models/model';
 import type { KvType } from '../ops/kv_cache';
-import type { Conversation, Item, KnownMedium } from '../session/conversation';
+import { type Conversation, type Item, type KnownMedium, restorable } from '../session/conversation';
 import type { TurnMemory } from '../session/prefill';
 import { beginWith, type Prefix, prefixOf } from '../session/prefix';
 import type { RunPlace, TurnPrompt } from '../session/prompt';
@@ -68,15 +68,17 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
   const longest = (kind: string, marks: readonly Mark[]): { key: string; count: number } => {
     let best = { key: '', count: 0 };
     for (const [key, one] of known.entries()) {
-      const count = one.kind === kind ? commonMarks(one.marks, marks) : 0;
+      const count = one.kind === kind ? restorable(one.prefix, commonMarks(one.marks, marks)) : 0;
       if (count > best.count) best = { key, count };
     }
     return best;
   };
   const keep = (kind: string, marks: readonly Mark[], prefix: Prefix): void => {
     for (const [key, one] of [...known.entries()]) {
-      // Whatever begins with the shorter one can begin with the longer one.
-      if (one.kind === kind && commonMarks(one.marks, marks) === one.marks.length) known.delete(key);
+      // Whatever begins with the shorter one can begin with the longer one, unless states are needed that it has not saved.
+      const count = one.marks.length;
+      const isBeginning = one.kind === kind && commonMarks(one.marks, marks) === count;
+      if (isBeginning && restorable(prefix, count) === count) known.delete(key);
     }
     known.set(String(keys++), { kind, marks, prefix }, prefix.cache.bytes);
   };
@@ -99,7 +101,8 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
     /** Items that need not be kept, since they are in memory; items after the prefill. */
     let taken = 0;
     let prompted = 0;
-    const store = (count: number, moves: boolean): boolean => {
+    const store = (wanted: number, moves: boolean): boolean => {
+      const count = restorable(conversation, wanted);
       if (budget === 0 || rowsOf(conversation.items, taken, count) < LEAST) return false;
       const marks = marksIn(conversation, method, conversation.items.slice(0, count));
       try {

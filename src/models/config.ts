@@ -3,12 +3,14 @@
 // Source: transformers 5.18 and 4.57, `configuration_{llama,mistral,qwen2,siglip}.py`, `modeling_rope_utils.py`.
 import { SparseVilaError } from '../errors';
 import { type ConfigReader, configReader, type Json } from '../json';
+import type { DeltaSizes } from '../ops/delta';
 import { DECODER_DEFAULTS, type DecoderDefaults, type DecoderType } from './decoder_defaults';
+import { deltaSettings } from './delta_config';
 import { gemmaSettings, rejectBidirectional, ropeOf } from './gemma_config';
 import { parseRope, type RopeScaling } from './rope_config';
 
-/** How a layer attends, by Hugging Face's name. */
-export type LayerType = 'full_attention' | 'sliding_attention';
+/** How a layer mixes rows, by Hugging Face's name. A `linear_attention` layer keeps a state in the place of keys and values. */
+export type LayerType = 'full_attention' | 'sliding_attention' | 'linear_attention';
 
 export interface DecoderConfig {
   readonly hiddenSize: number;
@@ -20,7 +22,9 @@ export interface DecoderConfig {
   readonly vocabSize: number;
   readonly ropeTheta: number;
   readonly ropeScaling: RopeScaling;
-  /** uint8 [headDim / 2]: the axis of a position (time, row, column) that rotates each frequency. Absent: positions have one axis. */
+  /** Numbers of a head that are rotated, the first ones; absent: all. */
+  readonly rotaryDim?: number;
+  /** uint8 [rotaryDim / 2]: the axis of a position (time, row, column) that rotates each frequency. Absent: positions have one axis. */
   readonly ropeAxes?: Uint8Array;
   readonly rmsNormEps: number;
   readonly maxPositions: number;
@@ -33,6 +37,10 @@ export interface DecoderConfig {
   readonly hiddenAct: 'silu' | 'gelu_pytorch_tanh';
   /** The type of each layer; absent: `full_attention` of all. */
   readonly layerTypes?: readonly LayerType[];
+  /** Heads of `linear_attention` layers. */
+  readonly delta?: DeltaSizes;
+  /** Whether q_proj gives each head a query and a gate, by whose sigmoid what attention gives is multiplied. */
+  readonly attentionGate?: boolean;
   /** Number of positions, up to its own, of the rows that a row of a `sliding_attention` layer attends. */
   readonly slidingWindow?: number;
   /** The rotary embedding of `sliding_attention` layers; absent: that of the others. */
@@ -60,6 +68,14 @@ export function windowOf({ layerTypes, slidingWindow }: DecoderConfig, layer: nu
   return layerTypes?.[layer] === 'sliding_attention' ? slidingWindow : undefined;
 }
 
+/** Whether a layer keeps a state, and attends nothing. */
+export const isStateLayer = ({ layerTypes }: Pick<DecoderConfig, 'layerTypes'>, layer: number): boolean =>
+  layerTypes?.[layer] === 'linear_attention';
+
+/** Whether a layer attends all rows before its own: methods retrieve, drop and remove rows by these layers. */
+export const attendsAll = ({ layerTypes }: Pick<DecoderConfig, 'layerTypes'>, layer: number): boolean =>
+  (layerTypes?.[layer] ?? 'full_attention') === 'full_attention';
+
 /** Whether any layer has a window. */
 export const hasWindows = ({ layerTypes = [] }: Pick<DecoderConfig, 'layerTypes'>): boolean =>
   layerTypes.includes('sliding_attention');
@@ -73,7 +89,7 @@ export const MOST_FEATURES = 2 ** 20;
 const DECODER_TYPES = Object.keys(DECODER_DEFAULTS) as DecoderType[];
 
 /**
- * The decoder of a `llama`, `mistral`, `qwen2`, `qwen3`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl_text`, `gemma`, `gemma2` or `gemma3_text` config, in the
+ * The decoder of a `llama`, `mistral`, `qwen2`, `qwen3`, `qwen2_vl`, `qwen2_5_vl`, `qwen3_vl_text`, `qwen3_5_text`, `gemma`, `gemma2` or `gemma3_text` config, in the
  * form of transformers 4 (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`). Only Gemma's have windows.
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type` and for settings that are not supported,
  *   `ERR_CONFIG_INVALID` for wrong values.
@@ -100,7 +116,7 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
   const maxPositions = config.size('max_position_embeddings', defaults.maxPositions);
   const layers = config.size('num_hidden_layers', defaults.layers, MOST_LAYERS);
   rejectUnsupported(config, type, { headDim, layers, maxPositions });
-  const { qkNorm = false, gemma } = defaults;
+  const { qkNorm = false, gemma, isHybrid = false } = defaults;
   const bias = (type === 'llama' || qkNorm || gemma !== undefined) && config.boolean('attention_bias', false);
   const rope = { ...defaults, headDim, maxPositions };
   return {
@@ -120,24 +136,25 @@ export function parseDecoderConfig(json: Json, file: string): DecoderConfig {
     ...(gemma === undefined
       ? { hiddenAct: activation(config, { silu: 'silu', swish: 'silu' }, 'silu') }
       : gemmaSettings(config, gemma, { layers, headDim, hiddenSize })),
+    ...(isHybrid && deltaSettings(config, layers)),
     ...(gemma?.localTheta !== undefined && { localRope: parseRope(ropeOf(config, gemma, 'sliding_attention'), rope) }),
   };
 }
 
 /**
- * Inverse rotary frequencies θ^(−2i/c), float64 [headDim / 2], i = 0 … c/2 − 1, after the config's scaling (RoFormer, arXiv 2104.09864, eq. 15).
+ * Inverse rotary frequencies θ^(−2i/c), float64 [rotaryDim / 2], c = rotaryDim, i = 0 … c/2 − 1, after the config's scaling (RoFormer, arXiv 2104.09864, eq. 15).
  * linear: divided by `factor`. dynamic: unchanged up to `maxPositions` tokens; beyond, θ·((f·L/max) − (f − 1))^(c/(c−2)) for `length` L tokens.
  * llama3: wavelengths above original/lowFreqFactor divided by `factor`, below original/highFreqFactor kept, blended in between.
  */
 export function ropeInverseFrequencies(config: DecoderConfig, length = 0): Float64Array {
-  const { headDim, ropeScaling: scaling, maxPositions } = config;
+  const { headDim, rotaryDim: width = headDim, ropeScaling: scaling, maxPositions } = config;
   let theta = config.ropeTheta;
   if (scaling.type === 'dynamic' && length > maxPositions) {
     const stretch = (scaling.factor * length) / maxPositions - (scaling.factor - 1);
-    theta *= stretch ** (headDim / (headDim - 2));
+    theta *= stretch ** (width / (width - 2));
   }
-  return Float64Array.from({ length: headDim / 2 }, (_, i) => {
-    const frequency = theta ** ((-2 * i) / headDim);
+  return Float64Array.from({ length: width / 2 }, (_, i) => {
+    const frequency = theta ** ((-2 * i) / width);
     if (scaling.type === 'linear') return frequency / scaling.factor;
     if (scaling.type !== 'llama3') return frequency;
     const { factor, lowFreqFactor: low, highFreqFactor: high, originalMaxPositions } = scaling;
@@ -178,12 +195,12 @@ function rejectUnsupported(config: ConfigReader, type: DecoderType, facts: Decod
   if (type === 'llama' && config.boolean('mlp_bias', false)) throw config.unsupported('mlp_bias', 'false');
   for (const key of ['use_mrope', 'use_qk_norm', 'qk_layernorm'])
     if (config.boolean(key, false)) throw config.unsupported(key, 'false');
-  const { gemma }: DecoderDefaults = DECODER_DEFAULTS[type];
+  const { gemma, isHybrid = false }: DecoderDefaults = DECODER_DEFAULTS[type];
   if (gemma !== undefined) rejectBidirectional(config);
   for (const [key, neutral] of neutralValues(facts, gemma?.postNorms ?? false))
     if (config.has(key) && config.json[key] !== neutral)
       throw config.unsupported(key, neutral === null ? 'null' : `${neutral}`);
-  if (!gemma?.postNorms) rejectWindows(config, type, facts);
+  if (!gemma?.postNorms && !isHybrid) rejectWindows(config, type, facts);
 }
 
 /** Of scores and logits, which Gemma has from its second version on. */

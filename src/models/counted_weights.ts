@@ -119,8 +119,9 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
       for (const source of vectors) {
         if (source === undefined) continue;
         const parts = typeof source === 'number' ? [] : source;
-        for (const [name, length] of parts) look(name, [length]);
-        const length = typeof source === 'number' ? 1 : parts.reduce((sum, [, own]) => sum + own, 0);
+        const shapes = parts.map(([, shape]) => (typeof shape === 'number' ? [shape] : shape));
+        for (const [i, [name]] of parts.entries()) look(name, shapes[i] as readonly number[]);
+        const length = typeof source === 'number' ? 1 : shapes.reduce((sum, shape) => sum + product(shape), 0);
         occupy(() => 4 * paddedLength(length));
       }
       return NO_WEIGHTS.record([]);

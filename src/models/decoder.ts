@@ -1,16 +1,8 @@
-// A decoder of Llama's, Qwen's or Gemma's kind over the KV caches of one or more sequences: embedding, layers, final norm, head. The loop over the
+// A decoder of Llama's, Qwen's or Gemma's kind over the KV caches and states of one or more sequences: embedding, layers, final norm, head. The loop over the
 // layers is here and not in an op, so that a session can read the relevance of each layer. Knows no images.
 // Source: transformers 5.24 `modeling_llama.py`, `modeling_qwen2.py`, `modeling_gemma3.py`.
 
-import {
-  DECODER_VECTORS,
-  type DecoderLayerSettings,
-  type DecoderLayerWeights,
-  decoderLayerOptions,
-  decoderLayers,
-  LAST_ROW_COLUMNS,
-  type RaggedRows,
-} from '../ops/decoder_layer';
+import { type DecoderLayerWeights, decoderLayers, LAST_ROW_COLUMNS, type RaggedRows } from '../ops/decoder_layer';
 import type { KvType } from '../ops/kv_cache';
 import { linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
@@ -18,12 +10,13 @@ import { type Position, ropeTables } from '../ops/rope';
 import { floats, int32, noInt32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { type DecoderConfig, ropeInverseFrequencies, windowOf } from './config';
+import { type DecoderConfig, ropeInverseFrequencies } from './config';
 import { withAdded } from './deepstack';
 import { type KvCache, kvCache, type LayerRange } from './kv_cache';
+import { layerWeights } from './layer_weights';
 import { rowEmbedding } from './row_embedding';
 import { checkBatch, giveColumns, type Segment, sharedInputs, windowSpans } from './segments';
-import type { VectorSource, Weights } from './weights';
+import type { Weights } from './weights';
 
 export interface ForwardOptions {
   /** Default: all layers. */
@@ -121,51 +114,6 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
       }
     },
   };
-}
-
-function layerWeights(config: DecoderConfig, weights: Weights, i: number): DecoderLayerWeights {
-  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, qkNorm, rmsNormEps } = config;
-  const at = `model.layers.${i}`;
-  const [q, kv] = [heads * headDim, kvHeads * headDim];
-  const qkv = ['q', 'k', 'v'].map((name) => `${at}.self_attn.${name}_proj`);
-  const widths = [q, kv, kv] as const;
-  const plus = Number(config.normOffset ?? false);
-  const norm = (name: string): VectorSource => [[`${at}.${name}_layernorm.weight`, d, plus]];
-  const headNorm = (name: string): VectorSource => [[`${at}.self_attn.${name}_norm.weight`, headDim, plus]];
-  const vectors: Partial<Record<(typeof DECODER_VECTORS)[number], VectorSource>> = {
-    inputNorm: norm('input'),
-    ...(config.postNorms
-      ? {
-          attentionNorm: norm('post_attention'),
-          postNorm: norm('pre_feedforward'),
-          mlpNorm: norm('post_feedforward'),
-        }
-      : { postNorm: norm('post_attention') }),
-    eps: rmsNormEps,
-    ...(attentionBias.qkv && { qkvBias: qkv.map((name, part) => [`${name}.bias`, widths[part] as number] as const) }),
-    ...(attentionBias.o && { oBias: [[`${at}.self_attn.o_proj.bias`, d]] }),
-    ...(qkNorm && { qNorm: headNorm('q'), kNorm: headNorm('k') }),
-  };
-  const record = weights.record(DECODER_VECTORS.map((vector) => vectors[vector]));
-  return {
-    vectors: record.tensor,
-    options: weights.integers(decoderLayerOptions(record.present, i, layerSettings(config, i))),
-    qkv: weights.matrix(
-      qkv.map((name) => `${name}.weight`),
-      widths,
-      d,
-    ),
-    o: weights.matrix([`${at}.self_attn.o_proj.weight`], [d], q),
-    gateUp: weights.matrix([`${at}.mlp.gate_proj.weight`, `${at}.mlp.up_proj.weight`], [m, m], d, { gated: true }),
-    down: weights.matrix([`${at}.mlp.down_proj.weight`], [d], m),
-  };
-}
-
-/** What differs between the layers of a model, and from those of other models. */
-function layerSettings(config: DecoderConfig, layer: number): DecoderLayerSettings {
-  const { hiddenAct: activation, attentionScale: scale = 0, attentionSoftcap: softcap = 0, localRope } = config;
-  const isLocal = localRope !== undefined && windowOf(config, layer) !== undefined;
-  return { activation, scale, softcap, table: Number(isLocal) };
 }
 
 async function forward(

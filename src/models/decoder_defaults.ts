@@ -29,6 +29,12 @@ export interface DecoderDefaults {
   /** Default of `tie_word_embeddings`; absent: false. */
   readonly tied?: boolean;
   readonly gemma?: GemmaDefaults;
+  /** Whether some layers keep states. */
+  readonly isHybrid?: boolean;
+  /** Default of `partial_rotary_factor`; absent: 1, and no other value is known. */
+  readonly rotaryShare?: number;
+  /** Default of `mrope_section` of interleaved axes. */
+  readonly sectionCounts?: readonly number[];
 }
 
 const LLAMA: DecoderDefaults = {
@@ -45,6 +51,11 @@ const QWEN2_VL: DecoderDefaults = {
 };
 
 const QWEN3: DecoderDefaults = { ...QWEN2, qkvBias: false, headDim: 128, qkNorm: true };
+const QWEN3_5: DecoderDefaults = {
+  ...{ hidden: 4096, intermediate: 12288, layers: 32, heads: 16, kvHeads: 4, headDim: 256, vocab: 248320 },
+  ...{ maxPositions: 32768, theta: 1e4, eps: 1e-6, qkvBias: false, qkNorm: true, isHybrid: true },
+  ...{ rotaryShare: 0.25, sections: 'interleaved', sectionCounts: [11, 11, 10] },
+};
 const QWEN3_VL: DecoderDefaults = { ...QWEN3, maxPositions: 128000, theta: 5e5, sections: 'interleaved' };
 
 const GEMMA: DecoderDefaults = {
@@ -65,7 +76,7 @@ export const DECODER_DEFAULTS = {
   mistral: { ...LLAMA, intermediate: 14336, kvHeads: 8, maxPositions: 131072 },
   qwen2: QWEN2,
   ...{ qwen2_vl: QWEN2_VL, qwen2_vl_text: QWEN2_VL, qwen2_5_vl: QWEN2_VL, qwen2_5_vl_text: QWEN2_VL },
-  ...{ qwen3: QWEN3, qwen3_vl_text: QWEN3_VL },
+  ...{ qwen3: QWEN3, qwen3_vl_text: QWEN3_VL, qwen3_5_text: QWEN3_5 },
   ...{ gemma: GEMMA, gemma2: GEMMA2, gemma3_text: GEMMA3 },
 } as const satisfies Readonly<Record<string, DecoderDefaults>>;
 

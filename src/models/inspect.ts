@@ -2,7 +2,7 @@
 // uses; the builders of tower, projector and decoder request the tensors that they need.
 
 import type { Size } from '../image/cells';
-import { type KvType, kvBytes } from '../ops/kv_cache';
+import type { KvType } from '../ops/kv_cache';
 import { type Check, checkOptions, checkValue, listOf, NAME, OBJECT } from '../options';
 import { buildParts, indexOptions, textSide } from './assemble';
 import type { DecoderConfig } from './config';
@@ -16,6 +16,7 @@ import {
   type Storage,
 } from './counted_weights';
 import { decoder } from './decoder';
+import { allStateBytes, rowBytes } from './kv_cache';
 import { planOf } from './load';
 import { tokensOf } from './media';
 import { PARTS, type PartName, type Plan } from './plan';
@@ -56,6 +57,8 @@ export interface Inspection {
   readonly memory: Readonly<Record<Storage, number>>;
   /** Bytes of KV cache per token, per value of the session option `kv`. */
   readonly kvBytesPerToken: Readonly<Record<KvType, number>>;
+  /** Bytes of the states of a conversation, however long it is; a mark takes as many. 0 unless layers keep states. */
+  readonly stateBytes: number;
   /** The errors that `load` would throw, in order; empty if it would load, provided that its tensors are finite. */
   readonly problems: readonly Problem[];
   /** Biases that the model does not have. They must be zeros, which only loading can check. */
@@ -86,7 +89,7 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
   const problems: Problem[] = [];
   attempt(problems, [], () => textSide(plan, {}));
   const counts = await countWeights(plan, problems);
-  const { layers, kvHeads, headDim, maxPositions } = plan.decoder;
+  const { maxPositions } = plan.decoder;
   const sum = (storage: Storage): number => PARTS.reduce((all, part) => all + counts[part].memory[storage], 0);
   return {
     folder: plan.folder,
@@ -102,10 +105,8 @@ export async function inspect(path: string, options?: InspectOptions): Promise<I
       return { width, height, tokens: tokensOf(layout), tiles: layout.patches.segments.length - 1 };
     }),
     memory: { stored: sum('stored'), f32: sum('f32'), f16: sum('f16'), bf16: sum('bf16') },
-    kvBytesPerToken: {
-      bf16: layers * kvBytes(kvHeads, 1, headDim, 'bf16'),
-      f32: layers * kvBytes(kvHeads, 1, headDim, 'f32'),
-    },
+    kvBytesPerToken: { bf16: rowBytes(plan.decoder, 'bf16'), f32: rowBytes(plan.decoder, 'f32') },
+    stateBytes: allStateBytes(plan.decoder),
     problems,
     zeroBiases: PARTS.flatMap((part) => counts[part].zeroBiases),
     unsupported: plan.videos ? [] : [{ what: 'videos', why: `models of type ${plan.family} take images only` }],

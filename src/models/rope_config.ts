@@ -25,21 +25,23 @@ interface RopeFacts {
   /** Default of `rope_theta`. */
   readonly theta: number;
   readonly sections: RopeSections;
+  /** Default of `partial_rotary_factor`; absent: 1, and no other value is known. */
+  readonly rotaryShare?: number;
+  /** Default of `mrope_section` of interleaved axes. */
+  readonly sectionCounts?: readonly number[];
 }
 
 /** @throws SparseVilaError `ERR_CONFIG_INVALID`, `ERR_CONFIG_UNSUPPORTED` */
 export function parseRope(
   config: ConfigReader,
-  { headDim, maxPositions, theta, sections }: RopeFacts,
-): { ropeTheta: number; ropeScaling: RopeScaling; ropeAxes?: Uint8Array } {
+  { headDim, maxPositions, theta, sections, rotaryShare, sectionCounts = [24, 20, 20] }: RopeFacts,
+): { ropeTheta: number; ropeScaling: RopeScaling; rotaryDim?: number; ropeAxes?: Uint8Array } {
   const [current, older] = [config.object('rope_parameters'), config.object('rope_scaling')];
   const rope = current ?? older;
   const ropeTheta = rope?.has('rope_theta') ? rope.float('rope_theta') : config.float('rope_theta', theta);
-  const fastest = Math.fround(ropeTheta ** (2 / headDim - 1));
+  const rotaryDim = rotaryDimOf(config, rope, headDim, rotaryShare);
+  const fastest = Math.fround(ropeTheta ** (2 / rotaryDim - 1));
   if (ropeTheta === 0 || !Number.isFinite(fastest)) throw config.wrong('rope_theta', 'a number above 0 that f32 holds');
-  for (const part of [config, rope]) {
-    if (part && part.number('partial_rotary_factor', 1) !== 1) throw part.unsupported('partial_rotary_factor', '1');
-  }
   const ropeScaling = rope === undefined ? ({ type: 'default' } as const) : parseScaling(rope, maxPositions, sections);
   const isOlder = (key: string): boolean => older?.has(key) === true;
   if (current !== undefined && (isOlder('type') || isOlder('rope_type') || isOlder('factor'))) {
@@ -47,7 +49,29 @@ export function parseRope(
     if (JSON.stringify(other) !== JSON.stringify(ropeScaling))
       throw config.wrong('rope_scaling', 'what "rope_parameters" says');
   }
-  return { ropeTheta, ropeScaling, ...(sections && { ropeAxes: sectionAxes(rope ?? config, headDim / 2, sections) }) };
+  return {
+    ...{ ropeTheta, ropeScaling },
+    ...(rotaryDim !== headDim && { rotaryDim }),
+    ...(sections && { ropeAxes: sectionAxes(rope ?? config, rotaryDim / 2, sections, sectionCounts) }),
+  };
+}
+
+/** Numbers of a head that are rotated: `partial_rotary_factor` of it. */
+function rotaryDimOf(
+  config: ConfigReader,
+  rope: ConfigReader | undefined,
+  headDim: number,
+  share: number | undefined,
+): number {
+  const holder = [rope, config].find((part) => part?.has('partial_rotary_factor'));
+  if (share === undefined) {
+    for (const part of [config, rope])
+      if (part && part.float('partial_rotary_factor', 1) !== 1) throw part.unsupported('partial_rotary_factor', '1');
+    return headDim;
+  }
+  const width = Math.trunc(headDim * (holder?.float('partial_rotary_factor') ?? share));
+  if (width >= 2 && width <= headDim && width % 2 === 0) return width;
+  throw (holder ?? config).wrong('partial_rotary_factor', `a share of head_dim ${headDim} that is an even number`);
 }
 
 /**
@@ -55,8 +79,13 @@ export function parseRope(
  * time, row, column, time, row, … as long as rows and columns have some left, and then time.
  * Source: transformers 5.24 `apply_multimodal_rotary_pos_emb` (Qwen2-VL), `recomposition_frequencies` (Qwen3-VL).
  */
-function sectionAxes(rope: ConfigReader, half: number, sections: 'in order' | 'interleaved'): Uint8Array {
-  const given: unknown = rope.json.mrope_section ?? (sections === 'interleaved' ? [24, 20, 20] : undefined);
+function sectionAxes(
+  rope: ConfigReader,
+  half: number,
+  sections: 'in order' | 'interleaved',
+  interleaved: readonly number[],
+): Uint8Array {
+  const given: unknown = rope.json.mrope_section ?? (sections === 'interleaved' ? interleaved : undefined);
   const isSection = (value: unknown): value is number => Number.isInteger(value) && Number(value) >= 0;
   const counts = Array.isArray(given) && given.length === 3 && given.every(isSection) ? given : [];
   if (counts.reduce((sum, count) => sum + count, 0) !== half)

@@ -5,7 +5,7 @@ import type { RaggedRows } from '../ops/decoder_layer';
 import type { Position } from '../ops/rope';
 import { floats, int32 } from '../ops/run';
 import type { Tensor } from '../runtime/tensor';
-import { type DecoderConfig, hasWindows, windowOf } from './config';
+import { type DecoderConfig, hasWindows, isStateLayer, windowOf } from './config';
 import type { KvCache } from './kv_cache';
 
 /** The cache rows that a layer attends, besides the contiguous tail. */
@@ -35,7 +35,7 @@ export interface Segment {
    * to its own. Rows are counted in the order of attention: those of the view, then the contiguous tail, new ones included.
    */
   readonly spans?: readonly (Int32Array | undefined)[] | undefined;
-  /** Receives, per layer, the column mean over all rows that the layer attends (mean over heads and the rated rows of the segment). */
+  /** Receives, per layer that is no state layer, the column mean over all rows that the layer attends (mean over heads and the rated rows of the segment). */
   readonly onColumns?: ((layer: number, columns: Float32Array) => void) | undefined;
   /** How many of the segment's last rows are rated; absent: all of them. */
   readonly rated?: number | undefined;
@@ -57,7 +57,11 @@ export function sharedInputs(batch: readonly Segment[], config: DecoderConfig): 
   const ranges: number[] = [];
   for (let layer = 0; layer < config.layers; layer++)
     for (const { cache, views, onColumns, rated } of batch)
-      ranges.push(views?.[layer]?.tail ?? 0, cache.lengths[layer] as number, columnsCode(onColumns, rated));
+      ranges.push(
+        views?.[layer]?.tail ?? 0,
+        cache.lengths[layer] as number,
+        isStateLayer(config, layer) ? 0 : columnsCode(onColumns, rated),
+      );
   return {
     segments: int32(batch.map((segment) => segment.positions.length)),
     ranges: int32(ranges),
@@ -186,9 +190,9 @@ export function windowSpans(
   return int32(values, [config.layers, positions.length, 2]);
 }
 
-/** Reads the columns of one layer and passes each segment its part. */
+/** Reads the columns of one layer and passes each segment its part; a state layer has none. */
 export function giveColumns(batch: readonly Segment[], layer: number, columns: Tensor): void {
-  if (batch.every(({ onColumns }) => onColumns === undefined)) return;
+  if (columns.size === 0 || batch.every(({ onColumns }) => onColumns === undefined)) return;
   const values = floats(columns);
   let at = 0;
   for (const segment of batch) {

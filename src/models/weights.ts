@@ -18,8 +18,10 @@ export interface MatrixOptions {
   readonly isTable?: boolean;
 }
 
-/** A vector of a record: concatenated tensors of shape [length], whose values are increased by `plus`; or one number. */
-export type VectorSource = readonly (readonly [name: string, length: number, plus?: number])[] | number;
+/** A vector of a record: concatenated tensors of a shape or of shape [length], whose values are increased by `plus`; or one number. */
+export type VectorSource =
+  | readonly (readonly [name: string, shape: number | readonly number[], plus?: number])[]
+  | number;
 
 export interface Weights {
   has(name: string): boolean;
@@ -103,8 +105,8 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
 
   const valuesOf = (source: VectorSource): readonly number[] => {
     if (typeof source === 'number') return [source];
-    return source.flatMap(([name, length, plus]) => {
-      const tensor = load(name, [length], plus);
+    return source.flatMap(([name, shape, plus]) => {
+      const tensor = load(name, typeof shape === 'number' ? [shape] : shape, plus);
       const values = Array.from(floats(tensor));
       free(tensor);
       return values;

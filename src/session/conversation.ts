@@ -47,7 +47,7 @@ export interface Mark {
   readonly layers: readonly { readonly length: number; readonly visual: number }[];
 }
 
-/** The state that a mark refers to. */
+/** The point that a mark refers to. */
 export interface Point extends Mark {
   /** The conversation, and which of its states. */
   readonly of: object;
@@ -95,6 +95,8 @@ export interface Conversation {
   readonly states: { readonly id: number; items: number }[];
   /** Number of states so far, of which some were left by rewinding. */
   changes: number;
+  /** For each mark, the number of items after which the cache has saved what it needs, where the cache saves anything. */
+  readonly pins: Set<{ items: number }>;
 }
 
 /** An empty conversation that owns the cache; the limit of the cache is the context length. */
@@ -111,6 +113,7 @@ export function startConversation(cache: KvCache): Conversation {
     script: { turns: [], open: [], text: '', pending: [] },
     states: [{ id: 0, items: 0 }],
     changes: 0,
+    pins: new Set(),
   };
 }
 
@@ -165,12 +168,49 @@ export function pointAt(conversation: Conversation): Point {
   return { of: conversation, state, length: lengthOf(conversation), layers, ...counts, script };
 }
 
+/** @throws SparseVilaError `ERR_OUT_OF_MEMORY` for states that cannot be copied */
 export function mark(conversation: Conversation): Mark {
   const point = pointAt(conversation);
+  savePoint(conversation);
   const layers = Object.freeze(point.layers.map((layer) => Object.freeze({ ...layer })));
   const made: Mark = Object.freeze({ length: point.length, layers });
   POINTS.set(made, point);
+  pin(conversation, point.items, made);
   return made;
+}
+
+/** Keeps what the cache saved for a mark, until the mark is collected. */
+function pin({ cache, pins }: Conversation, items: number, made: Mark): void {
+  if (!cache.hasStates) return;
+  const own = { items };
+  pins.add(own);
+  DROPPED.register(made, () => pins.delete(own));
+}
+
+/** Calls what releases a mark that was collected. */
+const DROPPED = new FinalizationRegistry<() => void>((release) => release());
+
+/**
+ * Saves the states of the present point, where layers keep any, so that `truncateTo` can return to it.
+ * @throws SparseVilaError `ERR_OUT_OF_MEMORY`
+ */
+export function savePoint({ cache, items }: Conversation): void {
+  if (cache.hasStates && items.length > 0 && !cache.points.includes(items.length)) cache.save(items.length);
+}
+
+/** Frees what was saved at points that no mark needs, except at the last point up to `items`. */
+export function forgetPoints({ cache, pins }: Conversation, items: number): void {
+  const kept = new Set([...pins].map((one) => one.items)).add(cache.points.findLast((point) => point <= items) ?? 0);
+  cache.forget((point) => !kept.has(point));
+}
+
+/** The largest number of the first items, up to `count`, that the cache can return to: `count`, unless layers keep states. */
+export function restorable(
+  { cache, items }: { readonly cache: KvCache; readonly items: readonly Item[] },
+  count: number,
+): number {
+  if (!cache.hasStates || count === items.length) return count;
+  return cache.points.findLast((point) => point <= count) ?? 0;
 }
 
 /** The point that a mark refers to. @throws SparseVilaError `ERR_MARK` for a value that no session returned */
@@ -211,15 +251,17 @@ export function rewind(conversation: Conversation, to: Point): void {
   states.length = index + 1;
   const { media, ids, items } = to;
   const script = { ...to.script, text: '', pending: [] };
-  const held = { ...pointBefore(conversation, state.items), media, ids, script };
-  truncateTo(conversation, state.items < items ? held : to);
+  for (const one of [...conversation.pins]) if (one.items > items) conversation.pins.delete(one);
+  const left = restorable(conversation, Math.min(state.items, items));
+  const held = { ...pointBefore(conversation, left), media, ids, script };
+  truncateTo(conversation, left < items ? held : to);
 }
 
 /** Keeps the first `count` items of a conversation, whose template has rewritten the rest. The messages and media do not change. */
 export function keepItems(conversation: Conversation, count: number): void {
   truncateTo(conversation, pointBefore(conversation, count));
   conversation.script = { ...conversation.script, text: '', pending: [] };
-  for (const state of conversation.states) state.items = Math.min(state.items, count);
+  for (const one of [...conversation.states, ...conversation.pins]) one.items = Math.min(one.items, count);
 }
 
 /** Removes everything after `to`, whose rows are as they were. */
@@ -230,7 +272,11 @@ export function truncateTo(conversation: Conversation, to: Point): void {
     layer.visual.length = at.visual;
     layer.tokens.length = at.visual;
   }
-  conversation.cache.truncate(to.layers.map((layer) => layer.length));
+  conversation.cache.truncate(
+    to.layers.map((layer) => layer.length),
+    to.items,
+  );
+  conversation.cache.forget((point) => point > to.items);
   conversation.nextPosition = to.nextPosition;
   conversation.places.length = to.visual;
   conversation.media.length = to.media;

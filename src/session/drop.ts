@@ -2,6 +2,7 @@
 // that stay. Runs no layer itself.
 
 import { SparseVilaError } from '../errors';
+import { type DecoderConfig, isStateLayer } from '../models/config';
 import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -22,9 +23,10 @@ export interface Stage {
   readonly looksAhead?: boolean;
 }
 
-/** The stages of a prefill through `layers` layers: one stage if the method has no `drop` or the turn has no visual rows. */
-export function dropStages(method: SparsityMethod, scored: readonly number[], layers: number): Stage[] {
-  const starts = method.drop === undefined || scored.length === 0 ? [] : dropStarts(method, layers);
+/** The stages of a prefill through a decoder's layers: one stage if the method has no `drop` or the turn has no visual rows. */
+export function dropStages(method: SparsityMethod, scored: readonly number[], config: DecoderDepth): Stage[] {
+  const { layers } = config;
+  const starts = method.drop === undefined || scored.length === 0 ? [] : seenStarts(method, config);
   const stages: Stage[] = [];
   let from = 0;
   for (const [stage, to] of starts.entries()) {
@@ -38,6 +40,22 @@ export function dropStages(method: SparsityMethod, scored: readonly number[], la
     from = to;
   }
   return [...stages, { from, to: layers, scored: [] }];
+}
+
+type DecoderDepth = Pick<DecoderConfig, 'layers' | 'layerTypes'>;
+
+/**
+ * `dropStarts`, moved on to layers that follow, or begin, one that attends all rows: the method sees its attention. Those that would then be the same
+ * are one.
+ */
+function seenStarts(method: SparsityMethod, config: DecoderDepth): number[] {
+  const seen = (at: number): number => (method.drop?.scores === 'next' ? at : at - 1);
+  const starts = dropStarts(method, config.layers).flatMap((start) => {
+    let at = start;
+    while (at < config.layers && isStateLayer(config, seen(at))) at++;
+    return at < config.layers ? [at] : [];
+  });
+  return [...new Set(starts)];
 }
 
 /** `drop.layers` as layer indices: shares of the depth are rounded, at least 1 and strictly ascending; those at or beyond the depth are left out. */

@@ -1,7 +1,7 @@
-// Permanent retrieval: rows of this turn's media that `retrieve` leaves out are removed from the cache in every layer that has no sliding
-// window, and later rows move up. Rows from before the turn do not change, so that marks stay valid.
+// Permanent retrieval: rows of this turn's media that `retrieve` leaves out are removed from the cache in every layer that attends
+// everything, and later rows move up. Rows from before the turn do not change, so that marks stay valid.
 
-import { type DecoderConfig, windowOf } from '../models/config';
+import { attendsAll, type DecoderConfig } from '../models/config';
 import type { SparsityMethod } from '../sparsity/method';
 import { type CacheLayer, type Conversation, type Point, placesOf } from './conversation';
 import { checkSelection } from './selection';
@@ -18,7 +18,7 @@ export function retrievePermanently(
 ): Point {
   if (retrieve?.permanent !== true || conversation.places.length === before.visual) return anchor;
   const layers = anchor.layers.map(({ length, visual }, i) => {
-    if (windowOf(config, i) !== undefined) return { length, visual };
+    if (!attendsAll(config, i)) return { length, visual };
     const old = before.layers[i]?.visual ?? 0;
     const places = placesOf(conversation, i, old);
     const scores = (relevance[i] as Float32Array).slice(old);

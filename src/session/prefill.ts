@@ -45,6 +45,8 @@ interface Run {
   readonly isVisual: Uint8Array;
   /** The block of rows that attend each other, by its number, or -1; absent: none do. */
   readonly blocks: Int32Array | undefined;
+  /** Number of items of the conversation before the question: where states are saved. */
+  readonly anchor: number;
   /** Rows that are still kept, ascending; and per layer the rows that it wrote to the cache. */
   kept: Int32Array;
   readonly written: Int32Array[];
@@ -118,6 +120,7 @@ function startRun({ conversation, method, model }: PrefillContext, rows: Decoder
     window: needsRelevance ? t - Math.min(words, method.retrieve?.window ?? words) : t,
     isVisual,
     blocks: blocksOf(rows, model.decoder.config),
+    anchor: conversation.items.length + rows.items.length - words,
     kept: Int32Array.from({ length: t }, (_, row) => row),
     written: [],
     relevance: [],
@@ -130,7 +133,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
   const scored = scoredRows(method, run.rows, run.question);
   let x = run.rows.x.clone();
   try {
-    for (const stage of dropStages(method, scored, model.decoder.config.layers)) {
+    for (const stage of dropStages(method, scored, model.decoder.config)) {
       const { y, scores: own } = await runStage(context, run, x, stage);
       x.dispose();
       x = y;
@@ -177,6 +180,8 @@ async function runStage(
       } finally {
         for (const tensor of [part, ...(added ?? [])]) tensor.dispose();
       }
+      if (end + gone === run.question && conversation.cache.hasStates)
+        conversation.cache.save(run.anchor, { from, to });
       if (to === model.decoder.config.layers && outputs.length > 1) outputs.shift()?.dispose();
     }
     return { y: outputs.length === 1 ? (outputs[0] as Tensor).clone() : tf.concat(outputs), scores };

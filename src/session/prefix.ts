@@ -25,7 +25,7 @@ export function prefixOf(model: VisionLanguageModel, conversation: Conversation,
   const { layers, visual, nextPosition } = pointBefore(conversation, count);
   const lengths = layers.map(({ length }) => length);
   const { cache } = conversation;
-  if (moves) cache.truncate(lengths);
+  if (moves) cache.truncate(lengths, count);
   return {
     items: conversation.items.slice(0, count),
     ids: conversation.ids.slice(0, idsIn(model, conversation, count)),
@@ -39,7 +39,7 @@ export function prefixOf(model: VisionLanguageModel, conversation: Conversation,
       };
     }),
     nextPosition,
-    cache: moves ? cache : cache.fork(lengths),
+    cache: moves ? cache : cache.fork(lengths, count),
   };
 }
 
@@ -50,7 +50,10 @@ export function prefixOf(model: VisionLanguageModel, conversation: Conversation,
  */
 export function beginWith(model: VisionLanguageModel, conversation: Conversation, prefix: Prefix, count: number): void {
   const { layers, visual, nextPosition } = pointBefore({ ...conversation, ...prefix } as Conversation, count);
-  const cache = prefix.cache.fork(layers.map(({ length }) => length));
+  const cache = prefix.cache.fork(
+    layers.map(({ length }) => length),
+    count,
+  );
   conversation.cache.dispose();
   conversation.cache = cache;
   append(conversation.items, prefix.items.slice(0, count));

@@ -1,6 +1,6 @@
 // The text of a conversation as token ids, and the part of it that the cache already holds. The whole conversation is rendered for every
 // turn. If the text continues the cached text, only the rest is tokenized; if the template rewrites history, all of it is tokenized and the
-// longest common prefix stays in the cache.
+// longest common prefix stays in the cache, or less where layers keep states, which can only return to saved points.
 
 import { received, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
@@ -16,7 +16,7 @@ import {
 import { checkEmbedded } from '../text/embedded';
 import { strip } from '../text/strip';
 import type { TextRange } from '../text/template';
-import type { Conversation, Item } from './conversation';
+import { type Conversation, type Item, restorable } from './conversation';
 
 /** A run of visual rows in a prompt. */
 export interface RunPlace {
@@ -41,7 +41,7 @@ export interface TurnPrompt {
 /** The input of a prompt. */
 export interface PromptContext {
   readonly model: RowModel;
-  readonly conversation: Pick<Conversation, 'items' | 'script'>;
+  readonly conversation: Pick<Conversation, 'items' | 'script' | 'cache'>;
   /** The text that replaces each medium, with one MARKER per run. */
   layoutText(medium: number): string;
 }
@@ -68,7 +68,7 @@ export function turnPrompt(context: PromptContext, turns: readonly Turn[]): Turn
   const encoded = encode(model, whole, from);
   const known = items.filter((item) => typeof item !== 'number').length;
   const found = withRuns(encoded, marker.id, continues ? places.slice(known) : places);
-  const common = continues ? items.length : commonItems(items, found);
+  const common = continues ? items.length : restorable(conversation, commonItems(items, found));
   const own = continues ? [...script.pending, ...found] : found.slice(common);
   const lastRun = own.findLastIndex((item) => typeof item !== 'number');
   const closed = closedLength(context, turns, whole, { common, continues });

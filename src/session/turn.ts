@@ -1,6 +1,7 @@
 // One turn: encode media, prefill, retrieve, generate. A turn is a transaction: if it throws or is aborted, the conversation is as it
 // was before; if the consumer stops early, the text so far stays.
 
+import { type DecoderConfig, isStateLayer } from '../models/config';
 import { MARKER, type MediaInput } from '../models/media';
 import type { MessagePart, Turn } from '../models/transcript';
 import type { Tensor } from '../runtime/tensor';
@@ -11,6 +12,7 @@ import {
   append,
   checkRoom,
   commit,
+  forgetPoints,
   type KnownMedium,
   keepItems,
   lengthOf,
@@ -18,6 +20,7 @@ import {
   pointAt,
   pointBefore,
   type Script,
+  savePoint,
   truncateTo,
 } from './conversation';
 import { rowsAround } from './decoder_rows';
@@ -147,6 +150,8 @@ export async function* runTurn(
     for (const { rows } of progress.media.values()) rows.dispose();
     if (failed) truncateTo(conversation, progress.before);
     else {
+      // The template may rewrite this turn's end as history: the next prompt then begins at the question.
+      forgetPoints(conversation, conversation.items.length);
       if (options.history === 'forget') truncateTo(conversation, progress.anchor);
       else record();
       if (conversation.script !== progress.before.script) commit(conversation);
@@ -206,6 +211,8 @@ async function prepare(
   const start = pointAt(conversation);
   const known = await context.memory?.begin(whole);
   const prompt = known === undefined ? whole : { ...whole, opening: openingFrom(whole.opening, known) };
+  savePoint(conversation);
+  forgetPoints(conversation, conversation.items.length);
   const before = pointAt(conversation);
   progress.media = await seeAll(context, prompt);
   progress.turns = turns;
@@ -223,7 +230,7 @@ async function prepare(
   progress.scores = scores;
   progress.cached = before.length;
   progress.promptRows = lengthOf(conversation) - before.length;
-  progress.activePrefill = mean(conversation.layers.map(({ visual }) => visual.length));
+  progress.activePrefill = mean(attending(config, conversation.layers).map(({ visual }) => visual.length));
   progress.anchor = await timed(times, 'retrieve', () =>
     retrievePermanently(method, conversation, relevance, { before: start, anchor: progress.anchor, config }),
   );
@@ -284,7 +291,7 @@ async function* answer(
 }
 
 function summary(
-  { conversation, times }: PrefillContext,
+  { conversation, model, times }: PrefillContext,
   { media: seen, view, promptRows, activePrefill }: Progress,
   given: number,
   { tokens, steps, ms, finish }: Generated,
@@ -292,7 +299,8 @@ function summary(
 ): Omit<TurnStats, 'logprobs'> {
   const first = conversation.media.length - given;
   const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
-  const activeDecode = mean(view?.retrieved?.map(({ length }) => length) ?? [conversation.places.length]);
+  const retrieved = view?.retrieved && attending(model.decoder.config, view.retrieved);
+  const activeDecode = mean(retrieved?.map(({ length }) => length) ?? [conversation.places.length]);
   return {
     tokens: {
       visualSeen: media.reduce((sum, medium) => sum + medium.tokens, 0),
@@ -308,6 +316,11 @@ function summary(
     media: media.map(({ rows: _, ...kept }) => kept),
     retrieved: view?.retrieved,
   };
+}
+
+/** Of one entry per layer, those of the layers that attend rows. */
+function attending<T>(config: DecoderConfig, layers: readonly T[]): T[] {
+  return layers.filter((_, layer) => !isStateLayer(config, layer));
 }
 
 function mean(counts: readonly number[]): number {

@@ -1,8 +1,8 @@
 // The view of a turn: per layer, the cache rows that its decoding attends, namely all text rows, the retrieved visual rows, and the
-// contiguous tail that grows with the answer. A layer with a sliding window attends all of it. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
+// contiguous tail that grows with the answer. A layer with a sliding window attends all of it, and one with a state nothing. Nothing is copied, and without the view all rows are attended again. A permanent retrieval
 // makes no view: the rows that it leaves out are removed from the cache.
 
-import { type DecoderConfig, windowOf } from '../models/config';
+import { attendsAll, type DecoderConfig } from '../models/config';
 import type { LayerView } from '../models/segments';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
@@ -16,7 +16,7 @@ export interface TurnView {
   dispose(): void;
 }
 
-/** Retrieves in every layer that has no window. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
+/** Retrieves in every layer that attends everything. Without `retrieve`, with a permanent one, or without visual rows, everything in the cache is attended. */
 export function turnView(
   { name, retrieve }: SparsityMethod,
   conversation: Conversation,
@@ -30,11 +30,11 @@ export function turnView(
   }
   const selections = relevance.map((scores, layer) => {
     const places = placesOf(conversation, layer);
-    if (windowOf(config, layer) !== undefined) return Int32Array.from(places.keys());
+    if (!attendsAll(config, layer)) return Int32Array.from(places.keys());
     return checkSelection(name, 'retrieve', retrieve.select(scores, layer, places), places.length);
   });
   const layers = selections.map((selection, i) =>
-    windowOf(config, i) === undefined ? layerView(conversation.layers[i] as CacheLayer, selection) : undefined,
+    attendsAll(config, i) ? layerView(conversation.layers[i] as CacheLayer, selection) : undefined,
   );
   const retrieved = selections.map((selection, i) =>
     selection.map((at) => conversation.layers[i]?.tokens[at] as number),

@@ -1,81 +1,38 @@
-// Qwen3-VL (`qwen3_vl`): pictures at their own resolution, videos with the time of every frame pair as text, a tower with learned positions
-// that are resampled and rotary ones, deepstack, a Qwen3 decoder whose positions in time, row and column are interleaved.
-// Source: transformers 5.24 `modeling_qwen3_vl.py`, `configuration_qwen3_vl.py`, `processing_qwen3_vl.py`, `video_processing_qwen3_vl.py`.
+// Qwen3-VL (`qwen3_vl`): the vision side of Qwen3 with deepstack, and a Qwen3 decoder whose positions in time, row and column are interleaved.
+// Source: transformers 5.24 `modeling_qwen3_vl.py`, `configuration_qwen3_vl.py`.
 
-import { halfEven, smartResizeVideo } from '../../image/smart_resize';
 import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
-import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
-import { samplingSettings } from '../frame_sampling';
-import { MARKER, type MediumLayout, type MediumSize, timesOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import type { Plan } from '../plan';
-import type { ProjectorStep } from '../projector';
-import {
-  QWEN_TOWER_NAMES,
-  type QwenResize,
-  type QwenShape,
-  qwenLayout,
-  qwenPixels,
-  qwenProcessor,
-  qwenResize,
-  qwenShape,
-} from '../qwen_media';
-import type { TowerConfig } from '../tower';
-import { PLAIN_VIT, TOWER_ACTIVATIONS } from '../tower_config';
+import { QWEN_TOWER_NAMES } from '../qwen_media';
+import { QWEN3_VIDEO, QWEN3_VISION, qwen3Merger, qwen3Vision } from '../qwen3_vision';
 
 /** Qwen3VLVisionConfig. */
-const VISION = {
-  ...{ depth: 27, hidden_size: 1152, hidden_act: 'gelu_pytorch_tanh', intermediate_size: 4304, num_heads: 16 },
-  ...{ in_channels: 3, patch_size: 16, spatial_merge_size: 2, temporal_patch_size: 2, out_hidden_size: 3584 },
-  ...{ num_position_embeddings: 2304, deepstack_visual_indexes: [8, 16, 24] },
-};
-
-/** Qwen2VLImageProcessor and Qwen3VLVideoProcessor. */
-const IMAGES = {
-  image_mean: [0.48145466, 0.4578275, 0.40821073],
-  image_std: [0.26862954, 0.26130258, 0.27577711],
-  size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 },
-};
-const VIDEOS = {
-  ...{ image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] },
-  size: { shortest_edge: 128 * 32 * 32, longest_edge: 32 * 32 * 768 },
-};
-const PROCESSOR = {
-  pattern: /^Qwen[23]VL(Image|Video)Processor(Fast|Pil)?$/,
-  called: 'Qwen2VLImageProcessor or Qwen3VLVideoProcessor',
-};
-
-/** Qwen3VLVideoProcessor. */
-const SAMPLING = { fps: 2, min: 4, max: 768 };
-const NORM_EPS = 1e-6;
-const ROPE_THETA = 1e4;
+const VISION = { ...QWEN3_VISION, deepstack_visual_indexes: [8, 16, 24] };
 
 export const qwen3Vl: Adapter = { types: ['qwen3_vl'], plan };
 
-function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Plan {
+function plan(files: CheckpointFiles): Plan {
+  const { folder, root, part, text } = files;
   const vision = part('vision_config', VISION);
   const { decoder, config } = text({ model_type: 'qwen3_vl_text' });
-  const shape = qwenShape(vision);
-  const tower = towerOf(vision, shape);
-  const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
-  const videoSettings = qwenProcessor(videos, PROCESSOR, VIDEOS);
-  const resize = { image: qwenResize(pictures, shape), video: qwenResize(videoSettings, shape) };
   const d = decoder.hiddenSize;
-  if (vision.size('out_hidden_size') !== d) throw vision.wrong('out_hidden_size', `the decoder's hidden_size ${d}`);
-  if (tower.deepstack.length > decoder.layers)
+  const { shape, tower, ...seen } = qwen3Vision(vision, files, d);
+  const deepstack = deepstackOf(vision, tower.layers);
+  if (deepstack.length > decoder.layers)
     throw vision.wrong('deepstack_visual_indexes', `at most one for each of the decoder's ${decoder.layers} layers`);
   const width = tower.hiddenSize * shape.merge ** 2;
   const source = { folder, prefix: '' };
   const isTied = root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
   return {
+    ...seen,
     folder,
     family: 'qwen3_vl',
     decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied },
-    tower,
-    projector: merger('', tower.hiddenSize, width, d),
-    deepstack: tower.deepstack.map((_, i) => merger(`deepstack.${i}.`, width, width, d)),
+    tower: { ...tower, deepstack },
+    deepstack: deepstack.map((_, i) => qwen3Merger(`deepstack.${i}.`, width, width, d)),
     sources: { decoder: source, tower: source, projector: source },
     names: [
       [/^(?:model\.)?visual\.merger\./, 'projector.'],
@@ -83,69 +40,20 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
       ...QWEN_TOWER_NAMES,
       ...DECODER_NAMES,
     ],
-    pixels: qwenPixels(pictures, videoSettings),
     root,
     text: { folder, config },
     marker: { id: root.number('image_token_id', 151655) },
-    videoPlaceholder: '<|vision_start|><|video_pad|><|vision_end|>',
+    videoPlaceholder: QWEN3_VIDEO,
     videos: true,
-    sampling: { ...samplingSettings(videoSettings, SAMPLING), rule: 'qwen3' },
-    layout: (size) =>
-      size.kind === 'image' ? qwenLayout(size, shape, resize.image) : videoLayout(size, shape, resize.video),
   };
 }
 
-function towerOf(vision: ConfigReader, { patch, frames }: QwenShape): TowerConfig {
-  const [layers, heads, e] = [
-    vision.size('depth', undefined, MOST_LAYERS),
-    vision.size('num_heads'),
-    vision.size('hidden_size', undefined, MOST_FEATURES),
-  ];
-  // Rows and columns turn a quarter of a head's numbers each, twice.
-  if (e % (4 * heads) !== 0) throw vision.wrong('num_heads', `a divisor of a quarter of hidden_size ${e}`);
-  const side = Math.sqrt(vision.size('num_position_embeddings'));
-  if (!Number.isInteger(side)) throw vision.wrong('num_position_embeddings', 'a square number');
+/** The hidden states that become rows of the first decoder layers, as numbers of layers before them. */
+function deepstackOf(vision: ConfigReader, layers: number): number[] {
   const states: unknown = vision.json.deepstack_visual_indexes;
   const isState = (layer: unknown): layer is number =>
     Number.isInteger(layer) && Number(layer) >= 0 && Number(layer) < layers;
   if (!Array.isArray(states) || !states.every(isState) || states.some((layer, i) => layer <= (states[i - 1] ?? -1)))
     throw vision.wrong('deepstack_visual_indexes', `an ascending list of layers below ${layers}`);
-  return {
-    ...PLAIN_VIT,
-    ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
-    ...{ patchBias: true, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA, fusedQkv: true },
-    ...{ intermediateSize: vision.size('intermediate_size'), depth: layers, resampledSide: side },
-    activation: activation(vision, TOWER_ACTIVATIONS, 'gelu_pytorch_tanh'),
-    deepstack: states.map((layer) => layer + 1),
-  };
-}
-
-/** A norm of each patch, or of a token's patches together, then two linear layers. */
-function merger(at: string, normWidth: number, width: number, d: number): readonly ProjectorStep[] {
-  return [
-    { kind: 'norm', name: `${at}norm`, width: normWidth, bias: true, eps: NORM_EPS },
-    { kind: 'linear', name: `${at}linear_fc1`, rows: width, cols: width, bias: true, activation: 'gelu' },
-    { kind: 'linear', name: `${at}linear_fc2`, rows: d, cols: width, bias: true, activation: 'none' },
-  ];
-}
-
-/** Every plane is a run of its own, with the mean time of its first and last frame before it. */
-function videoLayout(size: MediumSize, shape: QwenShape, resize: QwenResize): MediumLayout {
-  const { patch, frames: span, merge } = shape;
-  const to = smartResizeVideo(size, size.frames, { factor: patch * merge, span }, resize.limits);
-  const layout = qwenLayout(size, shape, resize, to);
-  const { t, h, w } = layout.grids[0] as (typeof layout.grids)[0];
-  const times = timesOf(size);
-  const timeOf = (frame: number): number => times[Math.min(frame, size.frames - 1)] as number;
-  const planes = Array.from({ length: t }, (_, plane) => (timeOf(plane * span) + timeOf((plane + 1) * span - 1)) / 2);
-  return {
-    ...layout,
-    runs: planes.map((_, plane) => ({ grid: 0, from: plane * h * w, to: (plane + 1) * h * w })),
-    text: planes.map((time) => `<${tenths(time)} seconds><|vision_start|>${MARKER}<|vision_end|>`).join(''),
-  };
-}
-
-/** Python's `.1f`, which rounds what lies exactly between two tenths to the even one; only quarters do. */
-function tenths(time: number): string {
-  return (Number.isInteger(4 * time) ? halfEven(10 * time) / 10 : time).toFixed(1);
+  return states.map((layer) => layer + 1);
 }
