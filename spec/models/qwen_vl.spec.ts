@@ -74,7 +74,7 @@ it('sizes and refusals equal those of smart_resize', async () => {
 /** Rows from … to - 1. */
 type Piece = readonly [from: number, to: number];
 
-describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl'])('%s', (name) => {
+describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl', 'qwen3.5'])('%s', (name) => {
   const folder = join(QWEN, name);
   const expected = readExpected(join(folder, 'expected.safetensors'));
   const facts = readJson(join(folder, 'expected.json')) as unknown as Facts;

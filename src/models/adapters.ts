@@ -6,6 +6,7 @@ import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
 import { llavaOnevision } from './families/llava_onevision';
 import { qwen2Vl } from './families/qwen2_vl';
+import { qwen3_5 } from './families/qwen3_5';
 import { qwen3Vl } from './families/qwen3_vl';
 import { smolvlm } from './families/smolvlm';
 import { vila } from './families/vila';
@@ -18,5 +19,6 @@ export const ADAPTERS: readonly Adapter[] = [
   internvl,
   qwen2Vl,
   qwen3Vl,
+  qwen3_5,
   smolvlm,
 ];
