@@ -5,10 +5,11 @@
 import { abortable } from '../abort';
 import type { VisionLanguageModel } from '../models/model';
 import type { KvType } from '../ops/kv_cache';
-import { type Conversation, type Item, type KnownMedium, restorable } from '../session/conversation';
+import type { Conversation, Item, KnownMedium } from '../session/conversation';
 import type { TurnMemory } from '../session/prefill';
 import { beginWith, type Prefix, prefixOf } from '../session/prefix';
 import type { RunPlace, TurnPrompt } from '../session/prompt';
+import { restorable } from '../session/saved_points';
 import type { SparsityMethod } from '../sparsity/method';
 import { lru } from './lru';
 import { contentOf } from './pictures';

@@ -6,6 +6,7 @@ import type { KvCache } from '../models/kv_cache';
 import type { PreparedMedium } from '../models/media';
 import type { MessagePart, Turn } from '../models/transcript';
 import type { VisualPlace } from '../sparsity/method';
+import { pin, restorable, savePoint } from './saved_points';
 
 /** What one or more rows of the cache stand for, in the order of the cache: the id of a text row, or a run of visual rows with its texts. */
 export type Item = number | RunItem;
@@ -179,40 +180,6 @@ export function mark(conversation: Conversation): Mark {
   return made;
 }
 
-/** Keeps what the cache saved for a mark, until the mark is collected. */
-function pin({ cache, pins }: Conversation, items: number, made: Mark): void {
-  if (!cache.hasStates) return;
-  const own = { items };
-  pins.add(own);
-  DROPPED.register(made, () => pins.delete(own));
-}
-
-/** Calls what releases a mark that was collected. */
-const DROPPED = new FinalizationRegistry<() => void>((release) => release());
-
-/**
- * Saves the states of the present point, where layers keep any, so that `truncateTo` can return to it.
- * @throws SparseVilaError `ERR_OUT_OF_MEMORY`
- */
-export function savePoint({ cache, items }: Conversation): void {
-  if (cache.hasStates && items.length > 0 && !cache.points.includes(items.length)) cache.save(items.length);
-}
-
-/** Frees what was saved at points that no mark needs, except at the last point up to `items`. */
-export function forgetPoints({ cache, pins }: Conversation, items: number): void {
-  const kept = new Set([...pins].map((one) => one.items)).add(cache.points.findLast((point) => point <= items) ?? 0);
-  cache.forget((point) => !kept.has(point));
-}
-
-/** The largest number of the first items, up to `count`, that the cache can return to: `count`, unless layers keep states. */
-export function restorable(
-  { cache, items }: { readonly cache: KvCache; readonly items: readonly Item[] },
-  count: number,
-): number {
-  if (!cache.hasStates || count === items.length) return count;
-  return cache.points.findLast((point) => point <= count) ?? 0;
-}
-
 /** The point that a mark refers to. @throws SparseVilaError `ERR_MARK` for a value that no session returned */
 export function pointOf(mark: unknown): Point {
   const point = typeof mark === 'object' && mark !== null ? POINTS.get(mark) : undefined;
@@ -272,10 +239,8 @@ export function truncateTo(conversation: Conversation, to: Point): void {
     layer.visual.length = at.visual;
     layer.tokens.length = at.visual;
   }
-  conversation.cache.truncate(
-    to.layers.map((layer) => layer.length),
-    to.items,
-  );
+  const lengths = to.layers.map((layer) => layer.length);
+  conversation.cache.truncate(lengths, to.items);
   conversation.cache.forget((point) => point > to.items);
   conversation.nextPosition = to.nextPosition;
   conversation.places.length = to.visual;

@@ -16,7 +16,8 @@ import {
 import { checkEmbedded } from '../text/embedded';
 import { strip } from '../text/strip';
 import type { TextRange } from '../text/template';
-import { type Conversation, type Item, restorable } from './conversation';
+import type { Conversation, Item } from './conversation';
+import { restorable } from './saved_points';
 
 /** A run of visual rows in a prompt. */
 export interface RunPlace {

@@ -12,7 +12,6 @@ import {
   append,
   checkRoom,
   commit,
-  forgetPoints,
   type KnownMedium,
   keepItems,
   lengthOf,
@@ -20,7 +19,6 @@ import {
   pointAt,
   pointBefore,
   type Script,
-  savePoint,
   truncateTo,
 } from './conversation';
 import { rowsAround } from './decoder_rows';
@@ -32,6 +30,7 @@ import { retrievePermanently } from './permanent';
 import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
+import { forgetPoints, savePoint } from './saved_points';
 import { type StageTimes, timed } from './times';
 import { type TurnView, turnView } from './view';
 
