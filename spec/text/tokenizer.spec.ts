@@ -83,6 +83,11 @@ describe('SentencePiece-like vocabulary', () => {
     expect(pieces.decode(ids, keep)).toBe('a b 😀');
   });
 
+  it('takes half a surrogate pair for U+FFFD', () => {
+    expect(pieces.encode('a\ud83db')).toEqual(pieces.encode('a\ufffdb'));
+    expect(pieces.encode('\ufffd')).toContain(pieces.idOf('\ufffd'));
+  });
+
   it('strips one leading space of the whole text, not of every token', () => {
     const [a, b, twice] = [pieces.idOf('▁a') ?? -1, pieces.idOf('▁b') ?? -1, pieces.idOf('▁▁') ?? -1];
     expect(pieces.decode([a, b], keep)).toBe('a b');

@@ -58,7 +58,8 @@ export function byteLevel(preTokenizer: unknown): Record<string, unknown> {
 export function sentencePiece(): Record<string, unknown> {
   const vocab: Record<string, number> = { '<unk>': 0, '<s>': 1, '</s>': 2 };
   for (let byte = 0; byte < 256; byte++) vocab[`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`] = 3 + byte;
-  for (const token of ['▁', 'a', 'b', 'c', '▁a', '▁b', '▁▁', 'é', ':']) vocab[token] = Object.keys(vocab).length;
+  for (const token of ['▁', 'a', 'b', 'c', '▁a', '▁b', '▁▁', 'é', ':', '\ufffd'])
+    vocab[token] = Object.keys(vocab).length;
   return {
     version: '1.0',
     added_tokens: [special(0, '<unk>'), special(1, '<s>'), special(2, '</s>')],

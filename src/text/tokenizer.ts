@@ -157,13 +157,16 @@ function encoder(
     checkValue('encode', 'text', text, TEXT);
     const slow = `${file}: encoding ${text.length} characters takes too long: a pattern of the tokenizer backtracks.`;
     try {
-      return withinTime(timeFor(text), () => encode(text, options), 'ERR_TOKENIZER_LIMIT', slow);
+      return withinTime(timeFor(text), () => encode(wellFormed(text), options), 'ERR_TOKENIZER_LIMIT', slow);
     } catch (cause) {
       if (cause instanceof SparseVilaError) throw cause;
       throw failed(file, `encoding ${text.length} characters`, cause);
     }
   };
 }
+
+/** With U+FFFD for each half of a surrogate pair, which no UTF-8 text has and which would otherwise miss the vocabulary's own U+FFFD. */
+const wellFormed = (text: string): string => text.replace(/\p{Surrogate}/gu, '\ufffd');
 
 const failed = (file: string, what: string, cause: unknown): SparseVilaError => {
   const message = cause instanceof Error ? cause.message : String(cause);
