@@ -28,6 +28,16 @@ test('conversation.mjs: streams, remembers the picture, and forgets a turn', asy
   );
 });
 
+test('film.mjs: seconds of a film, and the whole of it', async () => {
+  expect(await output('film.mjs')).toBe(
+    [
+      ...['second 0: yellow A', 'second 1: blue X, blue triangle', 'second 2: white V'],
+      ...[1, 2, 3].map((frame) => `decoded ${frame} of 3 frames`),
+      ...['attended 30 of 300 visual tokens', ''],
+    ].join('\n'),
+  );
+});
+
 test('method.mjs: a method of its own beside dense and SparseVILA', async () => {
   expect(await output('method.mjs')).toBe(
     [

@@ -132,6 +132,17 @@ describe('ask --json', () => {
     ]);
   });
 
+  test('a video file is a film, of which --from, --to and --max-frames take a part', async () => {
+    const film = ['ask', '--video', 'assets/demo/film.webp', '--question', 'Read row 7.'];
+    const { turns } = await ask([...film, '--from', '1', '--to', '2', '--max-frames', '1']);
+    expect([turns[0]?.answer, turns[0]?.tokens.visualSeen]).toEqual(['blue X, blue triangle', 100]);
+    // Eight frames, as the model's config says.
+    expect((await ask([...film, '--max-tokens', '1'])).turns[0]?.tokens.visualSeen).toBe(800);
+    const refused = async (...args: string[]): Promise<string> => (await startCli([...ASK, ...args]).ended).stderr;
+    expect(await refused('--video', picture(20), '--from', '1')).toMatch(/ERR_OPTION_INVALID.*--from/);
+    expect(await refused('--video', 'no-such.mp4')).toMatch(/ERR_VIDEO_NOT_FOUND.*no-such\.mp4/);
+  });
+
   test('--fps is the rate of the videos: Qwen3-VL reads their times', async () => {
     const folder = join(FIXTURES, 'qwen_vl', 'qwen3-vl');
     const frames = [0, 1, 2].map((i) => join(folder, `frame${i}.png`));

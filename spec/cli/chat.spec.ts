@@ -1,6 +1,7 @@
 // `sparsevila chat` over a pipe: each line is a question or a command.
+import { join } from 'node:path';
 import { splitWords } from '../../src/cli/chat_line';
-import { cli, ENDLESS, picture, startCli } from './run';
+import { cli, ENDLESS, picture, ROOT, startCli } from './run';
 
 test.each([
   ['a.png  b.png', ['a.png', 'b.png']],
@@ -63,6 +64,17 @@ describe('chat', () => {
       '',
     ]);
     expect(stdout).toBe('blue X, blue triangle\n');
+  });
+
+  test('/video adds a film to the next question', async () => {
+    const film = join(ROOT, 'assets/demo/film.webp');
+    const script = ['/video', '/video nope.mp4', `/video ${film}`, 'Read row 7.', '/stats'];
+    const { code, stderr } = await cli(['chat', '--max-tokens', '1'], script.join('\n'));
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /Expected a path: \/video FILE[\s\S]*ERR_VIDEO_NOT_FOUND[\s\S]*about the video .*film\.webp/,
+    );
+    expect(stderr).toMatch(/800 seen/);
   });
 
   test('SIGINT stops an answer and keeps its text; the next line is read', async () => {

@@ -4,6 +4,7 @@ import { addAbortSignal } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
+import type { FilmFile, FrameList } from '../models/media';
 import type { AskOptions, Session } from '../session/session';
 import { interruptible } from './interrupt';
 import { checkImages, openModel } from './open';
@@ -19,11 +20,10 @@ import {
   OUTPUT_OPTIONS,
   QUESTION_OPTION,
   sessionOptions,
-  videoOf,
-  videoPaths,
 } from './options';
 import { columns, notes, printJson, printNote } from './style';
 import { streamAnswer, summaryLines, type TurnRecord, turnRecord } from './turn';
+import { videoOf, videoPaths } from './videos';
 
 export type OutputFlags = InferredOptionTypes<typeof OUTPUT_OPTIONS>;
 type AskFlags = ConversationFlags & InferredOptionTypes<typeof QUESTION_OPTION> & OutputFlags;
@@ -43,6 +43,10 @@ export const askCommand: CommandModule<object, AskFlags> = {
       .example(
         '$0 ask -m assets/tiny-nvila -i assets/demo/scene.png -q "Read row 7." --method dense',
         'Without sparsity',
+      )
+      .example(
+        '$0 ask --video assets/demo/film.webp --from 1 --max-frames 1 -q "Read row 7."',
+        'A film from its second 1 on',
       )
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
       .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),
@@ -68,10 +72,10 @@ export async function ask(args: AskArguments, signal: AbortSignal): Promise<void
   printJson({ model: modelFolder(args), method: method.name, ...options, turns: records }, 2);
 }
 
-/** Images and videos, as lists of frames, of the first question. */
+/** Images and videos of the first question. */
 interface FirstMedia {
   readonly images: readonly (string | Buffer)[];
-  readonly videos: readonly { readonly frames: readonly (string | Buffer)[] }[];
+  readonly videos: readonly (FrameList | FilmFile)[];
 }
 
 /** The turns of a command. Each begins after the one before has ended; all media belong to the first. */
@@ -98,7 +102,7 @@ async function printTurns(turns: ReturnType<typeof conversation>, quiet: boolean
 
 /** The media of the first question, and all questions; `-` is read from stdin. Images are checked before the model is loaded. */
 export async function inputs(
-  args: ConversationArguments & { readonly question: readonly string[] },
+  args: ConversationArguments & { readonly question: readonly string[]; readonly quiet?: boolean },
   signal: AbortSignal,
 ): Promise<FirstMedia & { questions: string[] }> {
   const paths = imagePaths(args);
@@ -122,6 +126,6 @@ export async function inputs(
   if (questions.length === 0 || questions.some((question) => question.trim() === '')) {
     throw new SparseVilaError('ERR_QUESTION', 'Expected a question of at least one character, received an empty one.');
   }
-  await checkImages([...images, ...videos.flatMap(({ frames }) => frames)]);
+  await checkImages(images);
   return { images, videos, questions };
 }

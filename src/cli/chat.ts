@@ -18,12 +18,11 @@ import {
   OUTPUT_OPTIONS,
   packagedPath,
   sessionOptions,
-  videoOf,
-  videoPaths,
 } from './options';
 import { printNote, styleFor } from './style';
 import { streamAnswer } from './turn';
 import { signalExit } from './usage';
+import { videoOf, videoPaths } from './videos';
 
 const { quiet } = OUTPUT_OPTIONS;
 type ChatFlags = ConversationFlags & InferredOptionTypes<{ quiet: typeof quiet }>;
@@ -46,8 +45,8 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
   const { method } = methodOf(args);
   const [session, options] = [sessionOptions(args, method), askOptions(args)];
   const images = (args.image ?? []).map(packagedPath);
-  const videos = videoPaths(args);
-  await checkImages([...images, ...videos.flat()]);
+  await checkImages(images);
+  const videos = await Promise.all(videoPaths(args).map((values) => videoOf(values, args)));
   const model = await interruptible((signal) => openModel(args, signal));
   if (model === undefined) return;
   using _model = model;
@@ -56,7 +55,7 @@ export async function chat(args: ArgumentsCamelCase<ChatFlags>): Promise<void> {
     session: opened,
     marks: [],
     images,
-    videos: videos.map((frames) => videoOf(frames, args)),
+    videos,
     history: args.history ?? 'keep',
     options,
     isTerminal: process.stdin.isTTY === true && process.stdout.isTTY === true,

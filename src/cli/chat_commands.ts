@@ -9,6 +9,7 @@ import { packagedPath } from './options';
 import { columns, notes } from './style';
 import { summaryLines } from './turn';
 import { didYouMean } from './usage';
+import { videoOf } from './videos';
 
 /** The state of a chat. */
 export interface ChatState {
@@ -44,6 +45,11 @@ const COMMANDS: Readonly<Record<string, ChatCommand>> = {
     usage: '/image PATH…',
     describe: 'Add images to the next question; a picture dropped on the terminal does too',
     run: (state, paths) => addImages(state, paths.map(packagedPath)),
+  },
+  video: {
+    usage: '/video FILE',
+    describe: 'Add a video file (or the frames of a video) to the next question',
+    run: addVideo,
   },
   history: {
     usage: '/history keep|forget',
@@ -87,6 +93,12 @@ export async function addImages(state: ChatState, paths: readonly string[]): Pro
   for (const path of paths) await checkImage(path);
   state.images.push(...paths);
   return `The next question is about ${state.images.join(', ')}.`;
+}
+
+async function addVideo(state: ChatState, paths: readonly string[]): Promise<string> {
+  if (paths.length === 0) throw new Error('Expected a path: /video FILE');
+  state.videos.push(await videoOf(paths.map(packagedPath), { quiet: state.quiet }));
+  return `The next question is about the video ${paths.join(', ')}.`;
 }
 
 function setHistory(state: ChatState, [choice]: readonly string[]): string {

@@ -73,6 +73,8 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   const { questions, ...media } = await inputs(args, signal);
   if (media.images.length + media.videos.length === 0)
     throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image or --video to explain, received neither.');
+  if (media.videos.some((video) => 'file' in video))
+    throw new SparseVilaError('ERR_OPTION_INVALID', 'Expected frames for --video to explain, received a video file.');
   const out = resolve(args.out);
   await checkOutput(out);
   const watched = observed(method);
@@ -84,7 +86,7 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
     const words = await answer.text();
     const { stats } = answer;
     if (stats === undefined) continue;
-    const asked = turns.length === 0 ? media : {};
+    const asked = turns.length === 0 ? { ...media, videos: media.videos.filter((video) => 'frames' in video) } : {};
     turns.push({ question, answer: words, ...asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);

@@ -47,10 +47,19 @@ export const CONVERSATION_OPTIONS = {
     ...conversation,
     array: true,
     coerce: groupsOf,
-    describe: 'Frames of a video of the first question, in order; may be given again for another video',
+    describe:
+      'A video file (or the frames of a video, in order) of the first question; may be given again for another video',
   },
-  fps: { ...number, ...conversation, describe: 'Frames per second of the videos, for models that read their times' },
-  'allow-urls': { ...flag, ...conversation, describe: 'Allow images that are http(s) URLs' },
+  fps: {
+    ...number,
+    ...conversation,
+    describe: 'Frames per second: to take of a video file, or of the frames given',
+    defaultDescription: 'as the model is set',
+  },
+  'max-frames': { ...number, ...conversation, describe: 'Maximum number of frames to take of a video file' },
+  from: { ...number, ...conversation, describe: 'Second at which to begin in a video file' },
+  to: { ...number, ...conversation, describe: 'Second at which to end in a video file' },
+  'allow-urls': { ...flag, ...conversation, describe: 'Allow images and video files that are http(s) URLs' },
   'max-pixels': {
     ...number,
     ...conversation,
@@ -178,19 +187,6 @@ export function imagePaths({
 }: Pick<ConversationArguments, 'model' | 'image' | 'video'>): string[] {
   if (image !== undefined) return image.map(packagedPath);
   return model === undefined && video === undefined ? [PACKAGED_PICTURE] : [];
-}
-
-/** The videos of the first question, as lists of frames. */
-export function videoPaths({ video = [] }: Pick<ConversationArguments, 'video'>): string[][] {
-  return video.map((frames) => frames.map(packagedPath));
-}
-
-/** A video of these frames at the rate that is given. */
-export function videoOf(
-  frames: readonly (string | Buffer)[],
-  { fps }: Pick<ConversationArguments, 'fps'>,
-): { frames: readonly (string | Buffer)[]; fps?: number } {
-  return { frames, ...(fps !== undefined && { fps }) };
 }
 
 /**

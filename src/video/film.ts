@@ -52,6 +52,15 @@ export async function openFilm(input: unknown, choose: Choose, options: FilmOpti
   return sampled(source.name, timeline, choose, options);
 }
 
+/**
+ * Checks that a film exists and that there are programs to read it; a URL is not checked, because it may be allowed to be fetched once only.
+ * @throws SparseVilaError ERR_VIDEO_…
+ */
+export async function checkFilm(input: string | Uint8Array): Promise<void> {
+  if (typeof input === 'string' && /^https?:/i.test(input)) return void findTools();
+  if (!isAnimation(await filmSource(input, { allowUrls: false }))) findTools();
+}
+
 async function timelineOf(source: FilmSource, { maxPixels, signal }: FilmOptions): Promise<Timeline> {
   const tools = findTools();
   const facts = await probe(tools, source, maxPixels, { signal });
