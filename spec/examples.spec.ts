@@ -4,6 +4,7 @@ import { execFile, spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { PACKAGED_PICTURE } from '../src';
 import { ROOT } from './cli/run';
 
 const EXAMPLES = join(ROOT, 'examples');
@@ -48,6 +49,52 @@ test('method.mjs: a method of its own beside dense and SparseVILA', async () => 
     ].join('\n'),
   );
 });
+
+test('stream.mjs has ten lines at most, and streams', async () => {
+  expect(readFileSync(join(EXAMPLES, 'stream.mjs'), 'utf8').trimEnd().split('\n').length).toBeLessThanOrEqual(10);
+  expect(await output('stream.mjs')).toBe('d5\n');
+});
+
+test('json.mjs: an answer of a schema', async () => {
+  expect(await output('json.mjs')).toMatch(
+    /^\d{1,2} shapes, [0-3] colors, at [a-j]([1-9]|10)\nleast likely token: ".*"\n$/,
+  );
+});
+
+test('ai_sdk.mjs: text, a stream and an object through the AI SDK', async () => {
+  const [first, second, third] = (await output('ai_sdk.mjs')).split('\n');
+  expect([first, second]).toEqual(['d5 (56 tokens in, 2 out)', 'blue X, blue triangle']);
+  expect(third).toMatch(/^[a-j]([1-9]|10)$/);
+});
+
+test('http.mjs answers a picture in a form or as the body, and reports errors', async () => {
+  const server = spawn(process.execPath, [join(EXAMPLES, 'http.mjs'), '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  try {
+    const address = await new Promise<string>((done, fail) => {
+      server.stdout.setEncoding('utf8').once('data', (line: string) => done(line.trim()));
+      server.once('exit', (code) => fail(new Error(`http.mjs ended with ${code}`)));
+    });
+    const picture = new Blob([readFileSync(PACKAGED_PICTURE)], { type: 'image/png' });
+    const form = new FormData();
+    form.set('picture', picture, 'scene.png');
+    const ask = async (q: string, body: FormData | Blob) => {
+      const answer = await fetch(`${address}/?${new URLSearchParams({ q })}`, { method: 'POST', body });
+      return [answer.status, await answer.text()];
+    };
+    const where = 'Where is the yellow 2?';
+    expect(await Promise.all([ask(where, form), ask(where, picture)])).toEqual([
+      [200, 'd5'],
+      [200, 'd5'],
+    ]);
+    expect(await ask(where, new FormData())).toEqual([400, expect.stringContaining('picture')]);
+    expect(await ask('', picture)).toEqual([400, expect.stringContaining('question')]);
+    const ended = new Promise((done) => server.once('exit', done));
+    server.kill('SIGTERM');
+    expect(await ended).toBe(0);
+  } finally {
+    server.kill('SIGKILL');
+  }
+}, 60_000);
 
 test('worker.mjs answers several HTTP requests at a time, and reports errors', async () => {
   const server = spawn(process.execPath, [join(EXAMPLES, 'worker.mjs'), '0'], { stdio: ['ignore', 'pipe', 'inherit'] });

@@ -65,6 +65,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ],
   jobs: ['abort', 'errors', 'options', 'packages', 'files', 'json', 'runtime', 'image', 'models', 'session', 'engine'],
   server: ['abort', 'errors', 'options', 'runtime', 'image', 'text', 'session', 'sparsity', 'engine'],
+  ai: ['errors', 'options', 'text', 'session', 'engine'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],
   quantize: [
