@@ -1,6 +1,7 @@
 // The table of model families, one entry each.
 
 import type { Adapter } from './adapter';
+import { gemma3 } from './families/gemma3';
 import { internvl } from './families/internvl';
 import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
@@ -21,4 +22,5 @@ export const ADAPTERS: readonly Adapter[] = [
   qwen3Vl,
   qwen3_5,
   smolvlm,
+  gemma3,
 ];

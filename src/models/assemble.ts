@@ -141,7 +141,8 @@ export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'tem
   const { template: named, strips = false } = text;
   const template = loadChatTemplate(text.folder, { template: given, named, path, strips });
   const marker = markerOf(plan, tokenizer);
-  const renderer = { template, marker, tokenizer, videoPlaceholder: plan.videoPlaceholder };
+  const { imagePlaceholder, videoPlaceholder } = plan;
+  const renderer = { template, marker, tokenizer, imagePlaceholder, videoPlaceholder };
   checkTemplate(renderer, tokenizer, rows);
   checkAround(plan, tokenizer, rows);
   const file = join(text.folder, 'generation_config.json');

@@ -223,11 +223,12 @@ export function projectorBlock(steps: readonly ProjectorStep[]): Block {
       ? inPieces(x, step.width, (pieces) => ops.norm(step.name, pieces))
       : ops.linear(step.name, x, step.activation);
   return {
-    linears: steps.flatMap((step) => (step.kind === 'linear' ? [step] : [])),
+    // A transposed matrix is no linear layer of the checkpoint, so that no format of quantized weights has a name for it.
+    linears: steps.flatMap((step) => (step.kind === 'linear' && !step.transposed ? [step] : [])),
     norms: steps.flatMap((step) => (step.kind === 'norm' ? [step] : [])),
     sites: steps.flatMap((step, i): BlockSite[] => {
       const before = steps[i - 1];
-      if (step.kind === 'norm') return [];
+      if (step.kind === 'norm' || step.transposed) return [];
       const site = { name: step.name, linears: [step.name], width: step.cols, mixesRows: false };
       // A norm of pieces divides the channels of all pieces equally.
       const isWhole = before?.kind === 'norm' && before.width === step.cols;

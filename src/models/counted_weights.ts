@@ -126,7 +126,12 @@ export function countedWeights(index: WeightIndex, count: Count, problems: Probl
       }
       return NO_WEIGHTS.record([]);
     },
-    matrix: (names, rows, k, { gated = false } = {}): PackedMatrix => {
+    matrix: (names, rows, k, { gated = false, transposed = false } = {}): PackedMatrix => {
+      if (transposed) {
+        look(names[0] as string, [k, rows[0] as number]);
+        occupy(() => packedBytes('f32', { rows, k, gated }));
+        return NO_WEIGHTS.matrix(names, rows, k);
+      }
       const stack: Stack = { modules: names.map(moduleOf), rows, k, gated };
       const form = attempt(problems, names, () => index.stack(stack));
       if (form === undefined) stack.modules.forEach(settle);

@@ -7,7 +7,7 @@ import type { KvType } from '../ops/kv_cache';
 import { linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
 import { type Position, ropeTables } from '../ops/rope';
-import { floats, int32, noInt32, withInt32 } from '../ops/run';
+import { float32, floats, int32, noInt32, withInt32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
@@ -89,7 +89,7 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const scores = (x: Tensor, rows: readonly number[]): Tensor => {
     const normalized = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
     try {
-      return linear(normalized, head, none);
+      return capped(linear(normalized, head, none), config.finalSoftcap);
     } finally {
       normalized.dispose();
     }
@@ -210,6 +210,19 @@ function look(
     return floats(columns).slice();
   } finally {
     for (const tensor of [table, shared.segments, shared.ranges, spans, ...outputs]) tensor?.dispose();
+  }
+}
+
+/** Logits between -cap and cap; the given ones are disposed of. */
+function capped(logits: Tensor, cap: number | undefined): Tensor {
+  if (cap === undefined) return logits;
+  try {
+    return float32(
+      floats(logits).map((value) => cap * Math.tanh(value / cap)),
+      logits.shape,
+    );
+  } finally {
+    logits.dispose();
   }
 }
 

@@ -38,6 +38,8 @@ export interface VisionLanguageModel {
   readonly template: ChatTemplate;
   /** The marker of one run of visual rows in a prompt: its text and its id. */
   readonly marker: { readonly text: string; readonly id: number };
+  /** What the chat template prints for an image; absent: the marker's text. */
+  readonly imagePlaceholder?: string | undefined;
   /** What the chat template prints for a video; absent: videos are shown to it as images. */
   readonly videoPlaceholder?: string | undefined;
   /** The learned row that runs with `newlines` are followed by, f32 [d]. */

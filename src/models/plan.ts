@@ -67,6 +67,8 @@ export interface Plan {
   readonly text: TextSource;
   /** The marker of one run of visual rows: its id, or its text if the config has no id. */
   readonly marker: { readonly id: number } | { readonly text: string };
+  /** What the chat template prints for an image; absent: the marker. */
+  readonly imagePlaceholder?: string;
   /** What the chat template prints for a video; absent: videos are shown to it as images. */
   readonly videoPlaceholder?: string;
   /** Whether videos are taken. */

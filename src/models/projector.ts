@@ -8,7 +8,8 @@ import type { Weights } from './weights';
 
 /**
  * One step: an RMSNorm, a LayerNorm where there is a bias, or a linear layer [rows, cols] (outputs, inputs) and the activation that follows
- * it. A norm that is narrower than a row is one of its pieces: of the patches that a token is made of.
+ * it. A norm that is narrower than a row is one of its pieces: of the patches that a token is made of; `plus` is added to its weight. A
+ * transposed matrix is stored as [cols, rows] and stays in floating point.
  */
 export type ProjectorStep =
   | {
@@ -17,6 +18,7 @@ export type ProjectorStep =
       readonly width: number;
       readonly bias: boolean;
       readonly eps: number;
+      readonly plus?: number;
     }
   | {
       readonly kind: 'linear';
@@ -25,6 +27,7 @@ export type ProjectorStep =
       readonly cols: number;
       readonly bias: boolean;
       readonly activation: Activation;
+      readonly transposed?: boolean;
     };
 
 /** Rows f32 [m, width] to rows f32 [m, d]; the result is a new tensor. */
@@ -48,14 +51,14 @@ function projectorStep(step: ProjectorStep, weights: Weights): Projector {
   const { name } = step;
   if (step.kind === 'norm') {
     const { width } = step;
-    const w = weights.tensor(`${name}.weight`, [width]);
+    const w = weights.tensor(`${name}.weight`, [width], step.plus);
     const b = step.bias ? weights.tensor(`${name}.bias`, [width]) : undefined;
     const eps = weights.constant([step.eps]);
     const norm: Projector = (x) => (b === undefined ? rmsNorm(x, w, eps) : layerNorm(x, w, b, eps));
     return (x) => inPieces(x, width, norm);
   }
-  const { rows, cols, activation } = step;
-  const w = weights.matrix([`${name}.weight`], [rows], cols);
+  const { rows, cols, activation, transposed = false } = step;
+  const w = weights.matrix([`${name}.weight`], [rows], cols, { transposed });
   const bias = step.bias ? weights.tensor(`${name}.bias`, [rows]) : weights.constant([]);
   return (x) => linear(x, w, bias, activation);
 }

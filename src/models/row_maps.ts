@@ -32,6 +32,18 @@ export function blockRows(
   return { rows: rows * cols, parts: k * k, taps: 1, from };
 }
 
+/** The means of the k × k blocks of `planes` rasters of h × w rows, which k divides, plane after plane. */
+export function meanRows(planes: number, h: number, w: number, k: number): RowMap {
+  const [rows, cols, taps] = [h / k, w / k, k * k];
+  const from = Int32Array.from({ length: planes * h * w }, (_, i) => {
+    const [token, tap] = [Math.floor(i / taps), i % taps];
+    const [plane, row, col] = [Math.floor(token / (rows * cols)), Math.floor(token / cols) % rows, token % cols];
+    return (plane * h + row * k + Math.floor(tap / k)) * w + col * k + (tap % k);
+  });
+  const weights = new Float32Array(from.length).fill(1 / taps);
+  return { rows: planes * rows * cols, parts: 1, taps, from, weights };
+}
+
 /**
  * Area averaging along one axis: for each of `to` outputs, the range of the `from` inputs whose mean it is.
  * Source: torch `adaptive_avg_pool`, from floor(i · from / to) to ceil((i + 1) · from / to).

@@ -29,8 +29,9 @@ export interface TowerConfig {
   readonly patchBias: boolean;
   /** Whether each segment begins with a learned class row. */
   readonly classToken: boolean;
-  /** Whether there is a norm before the first block. */
+  /** Whether there is a norm before the first block, and one after the last, which the last hidden state then has behind it. */
   readonly preNorm: boolean;
+  readonly postNorm?: boolean;
   /** The norms of the blocks: LayerNorm or RMSNorm. */
   readonly norm: 'layer' | 'rms';
   readonly normEps: number;
@@ -103,6 +104,8 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
     blocks.push(readBlock(config, weights, i));
     await loaded();
   }
+  const last = config.postNorm ? norm(weights, 'post_layernorm', config.hiddenSize, config.normEps) : undefined;
+  const finish = config.depth === config.layers ? last : undefined;
   return {
     config,
     async run(patches, values, taps, pause) {
@@ -121,12 +124,20 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
             for (const tensor of [place.table, place.spans]) tensor?.dispose();
           }
         }
-        return joinOutputs(outputs, wanted);
+        return finished(joinOutputs(outputs, wanted), finish);
       } finally {
         for (const { features } of outputs) features.dispose();
       }
     },
   };
+}
+
+/** An output whose features went through the norm after the last block. */
+function finished(output: TowerOutput, last: RowFunction | undefined): TowerOutput {
+  if (last === undefined) return output;
+  const features = last(output.features);
+  output.features.dispose();
+  return { ...output, features };
 }
 
 function layerIndex(layer: number, layers: number): number {

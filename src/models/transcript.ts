@@ -25,8 +25,9 @@ export interface Transcript {
 /** The parts of a model that rendering needs. */
 export interface Renderer {
   readonly template: ChatTemplate;
-  /** The text that the template prints for an image part. */
   readonly marker: { readonly text: string };
+  /** The text that the template prints for an image part; absent: the marker. */
+  readonly imagePlaceholder?: string | undefined;
   /** The text that it prints for a video part; absent: the template receives videos as images. */
   readonly videoPlaceholder?: string | undefined;
   readonly tokenizer: Pick<Tokenizer, 'decode' | 'isSpecial' | 'vocabSize'>;
@@ -62,15 +63,20 @@ export function transcript(
   return expand(renderer, { text, plain }, media.map(layouts));
 }
 
+/** What the template prints for an image. */
+const printedImage = ({ marker, imagePlaceholder }: Pick<Renderer, 'marker' | 'imagePlaceholder'>): string =>
+  imagePlaceholder ?? marker.text;
+
 const MARKUP = new WeakMap<object, readonly string[]>();
 
 /** Whether a text spells the marker or a special token. */
-function spellsMarkup({ tokenizer, marker, videoPlaceholder = MARKER }: Renderer, text: string): boolean {
+function spellsMarkup(renderer: Renderer, text: string): boolean {
+  const { tokenizer, videoPlaceholder = MARKER } = renderer;
   let markup = MARKUP.get(tokenizer);
   if (markup === undefined) {
     const ids = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter((id) => tokenizer.isSpecial(id));
     const spelled = ids.map((id) => tokenizer.decode([id], { skipSpecial: false })).filter((token) => token !== '');
-    markup = [marker.text, videoPlaceholder, MARKER, ...spelled];
+    markup = [printedImage(renderer), videoPlaceholder, MARKER, ...spelled];
     MARKUP.set(tokenizer, markup);
   }
   return markup.some((token) => text.includes(token));
@@ -85,10 +91,10 @@ function enclosed(words: string): string {
 }
 
 function messageOf(renderer: Renderer, { role, parts }: Turn, enclose: (text: string) => string): Message {
-  const { template, marker, videoPlaceholder } = renderer;
+  const { template, videoPlaceholder } = renderer;
   const own: MessagePart[] = template.strips ? stripped(parts) : [...parts];
   const hasMedia = parts.some((part) => typeof part !== 'string');
-  if ((hasMedia || template.takes === 'parts') && printsImages(template, marker.text)) {
+  if ((hasMedia || template.takes === 'parts') && printsImages(template, printedImage(renderer))) {
     const content = own.map((part): ContentPart => {
       if (typeof part === 'string') return { type: 'text', text: enclose(part) };
       if (videoPlaceholder === undefined || part.kind !== 'video') return { type: 'image' };
@@ -184,8 +190,8 @@ function rangesOf(marked: string, text: string): TextRange[] {
 function expand(renderer: Renderer, { text, plain }: Transcript, layouts: readonly string[]): Transcript {
   const isWritten = (at: number): boolean => plain.some(({ begin, end }) => at >= begin && at < end);
   const places: { at: number; length: number }[] = [];
-  const { marker, videoPlaceholder = MARKER } = renderer;
-  for (const printed of new Set([marker.text, videoPlaceholder, MARKER]))
+  const { videoPlaceholder = MARKER } = renderer;
+  for (const printed of new Set([printedImage(renderer), videoPlaceholder, MARKER]))
     for (let at = text.indexOf(printed); at >= 0; at = text.indexOf(printed, at + printed.length))
       if (!isWritten(at)) places.push({ at, length: printed.length });
   places.sort((a, b) => a.at - b.at);
@@ -207,8 +213,9 @@ function expand(renderer: Renderer, { text, plain }: Transcript, layouts: readon
   };
 }
 
-function misplaced({ template, marker }: Renderer, found: number, given: number): SparseVilaError {
-  const printed = JSON.stringify(marker.text);
+function misplaced(renderer: Renderer, found: number, given: number): SparseVilaError {
+  const { template } = renderer;
+  const printed = JSON.stringify(printedImage(renderer));
   return new SparseVilaError(
     'ERR_TEMPLATE_INVALID',
     `${template.file}: expected a chat template that prints one image marker ${printed} for each of ${given} images, found ${found} in the rendered prompt.`,

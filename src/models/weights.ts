@@ -4,7 +4,14 @@
 import { readTensor, type TensorEntry } from '../checkpoint/safetensors';
 import { float32, floats, int32 } from '../ops/run';
 import { recordValues, type VectorRecord } from '../ops/vectors';
-import { type ByteRange, loadTensor, type PackedMatrix, type Precision, type WeightType } from '../ops/weights';
+import {
+  type ByteRange,
+  loadTensor,
+  type PackedMatrix,
+  type Precision,
+  packArrays,
+  type WeightType,
+} from '../ops/weights';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { checkMatrix, checkVector } from './finite';
@@ -16,6 +23,8 @@ export interface MatrixOptions {
   readonly gated?: boolean;
   /** Whether only single rows are looked up: rows that no token needs may hold any value. Default false: all values have to be finite. */
   readonly isTable?: boolean;
+  /** Whether the file holds one float matrix as [k, rows]; it is kept in f32. Default false. */
+  readonly transposed?: boolean;
 }
 
 /** A vector of a record: concatenated tensors of a shape or of shape [length], whose values are increased by `plus`; or one number. */
@@ -103,6 +112,17 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   };
   const free = (tensor: Tensor): void => made.splice(made.indexOf(tensor), 1)[0]?.dispose();
 
+  const transposedMatrix = (name: string, rows: number, k: number): PackedMatrix => {
+    const stored = load(name, [k, rows]);
+    const values = floats(stored);
+    const packed = packArrays(
+      [Float32Array.from({ length: rows * k }, (_, i) => values[(i % k) * rows + Math.floor(i / k)] as number)],
+      k,
+    );
+    free(stored);
+    keep(packed.tensor);
+    return packed;
+  };
   const valuesOf = (source: VectorSource): readonly number[] => {
     if (typeof source === 'number') return [source];
     return source.flatMap(([name, shape, plus]) => {
@@ -123,7 +143,8 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       );
       return { tensor: keep(float32(values, [values.length])), present };
     },
-    matrix: (names, rows, k, { gated = false, isTable = false } = {}) => {
+    matrix: (names, rows, k, { gated = false, isTable = false, transposed = false } = {}) => {
+      if (transposed) return transposedMatrix(names[0] as string, rows[0] as number, k);
       const stack = { modules: names.map(moduleOf), rows, k, gated };
       const packed = packStack(index.stack(stack), stack, packing);
       keep(packed.tensor);

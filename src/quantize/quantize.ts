@@ -111,8 +111,17 @@ function checkPart(plan: Plan, { part, index, bits, head }: OpenPart, options: C
   );
 }
 
+function nothing(called: string): SparseVilaError {
+  return invalid(
+    'modules',
+    `parts with linear layers; ${called} of this family is a matrix that no quantized format names`,
+    'one',
+  );
+}
+
 /** Checks the matrices [outputs, inputs] of a part against the limits of the format. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
 function checkShapes({ name, called, block, wide }: Part, { groupSize, format }: CheckedOptions): void {
+  if (block.linears.length === 0) throw nothing(called);
   // A padded MLP fits.
   const fixed = block.linears.filter((one, i) => isDeepStrictEqual(one, wide.linears[i]));
   for (const { name: linear, rows, cols } of fixed) {
