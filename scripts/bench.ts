@@ -4,6 +4,7 @@
 
 import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
+import { LOAD } from './bench/load';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
@@ -21,7 +22,8 @@ async function main(): Promise<void> {
     .command(OVERHEAD)
     .command(PACK)
     .command(CHECKPOINT)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack or checkpoint.')
+    .command(LOAD)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack, checkpoint or load.')
     .strict()
     .help()
     .version(false)

@@ -1,46 +1,54 @@
-// `bench checkpoint`: writes an NVILA checkpoint folder with a decoder of a real shape and random weights, so that quantizing
-// and loading can be measured at sizes that no packaged model has. Tower, tokenizer and template are the packaged model's.
+// `bench checkpoint`: writes a checkpoint folder of a real shape with random weights, so that quantizing and loading can be measured at sizes that
+// no packaged model has: NVILA with the packaged model's tower, tokenizer and template, or a whole model of another family (checkpoint_vlm.ts).
 
 import { cpSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { writeCheckpoint, writeJson } from '../../src/checkpoint/export';
-import { fromBf16Bits, toBf16Bits } from '../../src/checkpoint/half';
 import type { TensorSource } from '../../src/checkpoint/safetensors_writer';
 import { readJson } from '../../src/json';
 import { decoderBlock } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
 import { packageFolder } from '../../src/runtime/paths';
+import { isVlm, VLMS, type VlmShape, writeVlm } from './checkpoint_vlm';
 import { decoderConfig, SHAPES, type Shape } from './model';
+import { type Draw, norm, normals, powerOf, tensor, withLargeRows } from './random_tensors';
 
 interface Options {
-  shape: Shape;
+  shape: Shape | VlmShape;
+  weights: 'bf16' | '4-bit';
   layers: number | undefined;
   out: string;
 }
 
 export const CHECKPOINT: CommandModule<object, Options> = {
   command: 'checkpoint',
-  describe: 'Writes an NVILA checkpoint of a real shape with random bf16 weights: something to quantize and load',
+  describe: 'Writes a checkpoint of a real shape with random weights: something to quantize and load',
   builder: (yargs) =>
     yargs
-      .option('shape', { choices: Object.keys(SHAPES) as Shape[], default: 'qwen2-7b' as Shape, describe: 'Decoder' })
+      .option('shape', {
+        choices: [...Object.keys(SHAPES), ...Object.keys(VLMS)] as Options['shape'][],
+        default: 'qwen2-7b' as Options['shape'],
+        describe: "NVILA's decoder, or a whole model",
+      })
+      .option('weights', {
+        choices: ['bf16', '4-bit'] as const,
+        default: 'bf16' as Options['weights'],
+        describe: 'Of the decoder of a whole model: bf16, or the 4 bits in which it is published',
+      })
       .option('layers', { type: 'number', describe: 'Fewer layers than the shape has' })
       .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
-      .example('$0 checkpoint --shape qwen2-7b --out /tmp/nvila-7b', '15 GB'),
-  handler: (options) => writeRandom(options),
+      .example('$0 checkpoint --shape qwen2-7b --out /tmp/nvila-7b', '15 GB')
+      .example('$0 checkpoint --shape qwen2.5-vl-7b --weights 4-bit --out /tmp/qwen2.5-vl-7b', '7 GB'),
+  handler: async ({ shape, ...options }) => {
+    if (isVlm(shape)) return writeVlm(shape, options);
+    if (options.weights !== 'bf16')
+      throw new Error(`Expected bf16 weights for ${shape}; \`quantize\` makes 4-bit ones.`);
+    return writeRandom({ shape, ...options });
+  },
 };
 
-/** One channel in this many is 8 times as large as the others, as in trained models: without large channels AWQ has no effect. */
-const OUTLIER = 97;
-const LARGE = 3;
-const POOL = 2 ** 22;
-const PIECE = 2 ** 16;
-
-/** Normal numbers of standard deviation 2^power as bf16 bits. */
-type Draw = (count: number, power: number) => Uint16Array;
-
-async function writeRandom({ shape, layers, out }: Options): Promise<void> {
+async function writeRandom({ shape, layers, out }: { shape: Shape } & Pick<Options, 'layers' | 'out'>): Promise<void> {
   const tiny = join(packageFolder(), 'assets', 'tiny-nvila');
   const whole = decoderConfig(shape, 32768);
   const config = { ...whole, layers: layers ?? whole.layers };
@@ -61,59 +69,6 @@ async function writeRandom({ shape, layers, out }: Options): Promise<void> {
   await writeCheckpoint(join(out, 'llm'), decoderTensors(config, draw));
   process.stdout.write(`${JSON.stringify({ out: resolve(out), shape, layers: config.layers })}\n`);
 }
-
-function normals(): Draw {
-  let state = 0x9e3779b9;
-  const uniform = (): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state + 0.5) / 2 ** 32;
-  };
-  const normal = (): number => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
-  const drawn = Float64Array.from({ length: POOL }, normal);
-  const pools = new Map<number, Uint16Array>();
-  return (count, power) => {
-    const pool = pools.get(power) ?? Uint16Array.from(drawn, (x) => toBf16Bits(x * 2 ** power));
-    pools.set(power, pool);
-    const values = new Uint16Array(count);
-    for (let at = 0; at < count; ) {
-      // Pieces of uneven length from anywhere, so that rows do not repeat.
-      const from = Math.floor(uniform() * (POOL - PIECE));
-      const piece = pool.subarray(from, from + Math.min(count - at, 1 + Math.floor(uniform() * PIECE)));
-      values.set(piece, at);
-      at += piece.length;
-    }
-    return values;
-  };
-}
-
-const isLarge = (channel: number): boolean => channel % OUTLIER === 41;
-
-/** A tensor that is drawn when it is written. */
-function tensor(name: string, shape: readonly number[], make: (count: number) => Uint16Array): TensorSource {
-  const count = shape.reduce((a, b) => a * b, 1);
-  return { name, dtype: 'BF16', shape, byteLength: 2 * count, bytes: () => new Uint8Array(make(count).buffer) };
-}
-
-/** Multiplies the large rows of a matrix of `cols` columns; a vector has one. Adds to the exponents. */
-function withLargeRows(bits: Uint16Array, cols: number): Uint16Array {
-  for (let row = 0; row < bits.length / cols; row++)
-    if (isLarge(row)) for (let i = row * cols; i < (row + 1) * cols; i++) bits[i] = (bits[i] as number) + (LARGE << 7);
-  return bits;
-}
-
-/** A norm's weights: about 1, some channels large. */
-function norm(name: string, width: number, draw: Draw): TensorSource {
-  return tensor(name, [width], (count) => {
-    const spread = draw(count, -3);
-    return withLargeRows(
-      spread.map((bits) => toBf16Bits(1 + fromBf16Bits(bits))),
-      1,
-    );
-  });
-}
-
-/** The power of two nearest to 1 / sqrt(inputs): outputs are about as large as inputs. */
-const powerOf = (inputs: number): number => -Math.round(Math.log2(inputs) / 2);
 
 function decoderTensors(config: DecoderConfig, draw: Draw): TensorSource[] {
   const { hiddenSize: d, vocabSize } = config;

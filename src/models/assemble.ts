@@ -117,6 +117,7 @@ export function openPart(
 
 /** How the files of a part are read: its quantization config, its names, and the names of other parts. */
 export const indexOptions = (plan: Plan, part: PartName) => ({
+  family: plan.family,
   quantization: plan.sources[part].quantization,
   rename: partName(plan, part),
   ignore: [/^of another part: /],

@@ -73,6 +73,9 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const { hiddenSize: d, vocabSize } = config;
   const isTied = config.tieWordEmbeddings && !weights.has('lm_head.weight');
   const table = weights.matrix([TABLE], [vocabSize], d, { isTable: !isTied });
+  // A checkpoint with a head uses it regardless of tie_word_embeddings; without a head, the config must say that it is tied. The largest
+  // matrices come first, because while one is read its file's pages are in memory, too.
+  const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const layers: DecoderLayerWeights[] = [];
   for (let i = 0; i < config.layers; i++) {
     layers.push(layerWeights(config, weights, i));
@@ -80,8 +83,6 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   }
   const norm = weights.tensor('model.norm.weight', [d], Number(config.normOffset ?? false));
   const eps = weights.constant([config.rmsNormEps]);
-  // A checkpoint with a head uses it regardless of tie_word_embeddings; without a head, the config must say that it is tied.
-  const head = isTied ? table : weights.matrix(['lm_head.weight'], [vocabSize], d);
   const none = weights.constant([]);
   const ropes = [config, ...(config.localRope === undefined ? [] : [{ ...config, ...config.localRope }])];
   const embeddings = ropes.map((rope) => ({ frequencies: ropeInverseFrequencies(rope), axes: rope.ropeAxes }));

@@ -151,7 +151,7 @@ async function countWeights(plan: Plan, problems: Problem[]): Promise<Record<Par
     const names = rest.filter((one) => !mayBe(one)).map(([, name]) => name);
     if (names.length > 0)
       attempt(problems, names, () => {
-        throw extraWeights(plan.sources[part].folder, names);
+        throw extraWeights(plan.sources[part].folder, names, plan.family);
       });
   }
   return counts;

@@ -52,6 +52,8 @@ export interface IndexOptions {
   readonly ignore?: readonly RegExp[];
   /** Maps a name in the file to its canonical name. */
   readonly rename?: (name: string) => string;
+  /** The `model_type` that expects the tensors, for messages. */
+  readonly family?: string;
 }
 
 export interface WeightIndex {
@@ -79,7 +81,7 @@ export interface WeightIndex {
  */
 export function weightIndex(
   folder: string,
-  { rename = (name) => name, ignore = [], ...given }: IndexOptions,
+  { rename = (name) => name, ignore = [], family, ...given }: IndexOptions,
 ): WeightIndex {
   const entries = new Map<string, TensorEntry>();
   for (const entry of openCheckpoint(folder).values()) {
@@ -96,7 +98,7 @@ export function weightIndex(
   let known: QuantizedModule | undefined;
   const find = (name: string): TensorEntry | undefined => entries.get(name);
   const plain = (name: string, shape: readonly number[]): PlainTensor => {
-    const entry = findEntry(entries, name, shape, folder);
+    const entry = findEntry(entries, name, shape, { folder, family });
     const type = WEIGHT_TYPES[entry.dtype];
     if (type === undefined) {
       throw new SparseVilaError(
@@ -160,31 +162,32 @@ export const isOptionalBias = ({ shape, dtype }: TensorEntry, name: string): boo
   name.endsWith('.bias') && shape.length === 1 && dtype in WEIGHT_TYPES;
 
 /** The error for tensors that were never requested. */
-export function extraWeights(folder: string, names: readonly string[]): SparseVilaError {
+export function extraWeights(folder: string, names: readonly string[], family?: string): SparseVilaError {
   const shown = names.slice(0, 5).join(', ');
   return new SparseVilaError(
     'ERR_WEIGHT_EXTRA',
-    `${folder}: ${names.length} tensors that this model does not use: ${shown}${names.length > 5 ? ', …' : ''}. ` +
+    `${folder}: ${names.length} tensors that this model${family === undefined ? '' : ` of type ${family}`} does not use: ${shown}${names.length > 5 ? ', …' : ''}. ` +
       'Running without them would be a different model; is the model type right?' +
       (names.every((name) => name.endsWith('.bias')) ? ' (Biases may be there when they are all zero.)' : ''),
   );
 }
+
+const ofModel = (family: string | undefined): string => (family === undefined ? '' : ` of a model of type ${family}`);
 
 /** The entry of a name, its shape checked; a tensor of rank above two (a convolution) may be requested as [first, the rest]. */
 function findEntry(
   entries: ReadonlyMap<string, TensorEntry>,
   name: string,
   shape: readonly number[],
-  folder: string,
+  { folder, family }: { readonly folder: string; readonly family: string | undefined },
 ): TensorEntry {
   const entry = entries.get(name);
   if (entry === undefined) {
-    const near = [...entries.keys()].filter((other) =>
-      other.endsWith(name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1))),
-    );
+    const end = name.slice(name.lastIndexOf('.', name.lastIndexOf('.') - 1));
+    const near = [...entries].flatMap(([other, own]) => (other.endsWith(end) ? own.name : []));
     throw new SparseVilaError(
       'ERR_WEIGHT_MISSING',
-      `${folder}: expected a tensor "${name}" [${shape}], but the checkpoint has none` +
+      `${folder}: expected a tensor "${name}" [${shape}]${ofModel(family)}, but the checkpoint has none` +
         `${near.length > 0 ? ` (it has ${near.slice(0, 3).join(', ')})` : ''}. Is this the whole checkpoint, of this model type?`,
     );
   }
@@ -196,7 +199,8 @@ function findEntry(
   if (flat.length !== shape.length || flat.some((size, i) => size !== shape[i])) {
     throw new SparseVilaError(
       'ERR_WEIGHT_SHAPE',
-      `${entry.file}: expected shape [${shape}] for "${name}", received [${entry.shape}]. Do the config files belong to these weights?`,
+      `${entry.file}: expected shape [${shape}] for "${name}"${ofModel(family)}, received [${entry.shape}]. ` +
+        'Do the config files belong to these weights?',
     );
   }
   return entry;

@@ -18,6 +18,9 @@ import { checkMatrix, checkVector } from './finite';
 import { packStack, plainPart } from './stack';
 import { extraWeights, type IndexOptions, isOptionalBias, moduleOf, weightIndex } from './weight_index';
 
+/** Number of bytes that are read from mapped files before they are unmapped. */
+const MAPPED_BYTES = 2 ** 27;
+
 export interface MatrixOptions {
   /** Whether the two matrices are gate and up of a gated MLP. */
   readonly gated?: boolean;
@@ -76,6 +79,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const index = weightIndex(folder, options);
   const sources = new Map<string, number>();
   const made: Tensor[] = [];
+  let unmappedAt = 0;
 
   const keep = <T extends Tensor>(tensor: T): T => {
     made.push(tensor);
@@ -95,6 +99,11 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
   const unmap = (): void => {
     for (const source of sources.values()) native.release(source);
     sources.clear();
+    unmappedAt = index.progress.done;
+  };
+  /** Pages of mapped files count as resident memory until they are unmapped. */
+  const unmapRead = (): void => {
+    if (index.progress.done - unmappedAt >= MAPPED_BYTES) unmap();
   };
   const load = (name: string, shape: readonly number[], plus = 0): Tensor => {
     const plain = index.plain(name, shape);
@@ -149,6 +158,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
       const packed = packStack(index.stack(stack), stack, packing);
       keep(packed.tensor);
       if (!isTable) checkMatrix(packed, names, rows, index.find);
+      unmapRead();
       return packed;
     },
     constant: (values) => keep(float32(values, [values.length])),
@@ -163,6 +173,7 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
         throw extraWeights(
           folder,
           left.map(([, name]) => name),
+          options.family,
         );
     },
     dispose: () => {
