@@ -188,7 +188,7 @@ async function tensorsOf(plan: Plan, fixture: Plan, format: Format | undefined):
       },
       record: (vectors) => {
         for (const source of vectors)
-          if (typeof source === 'object') for (const [name, length] of source) vector(name, [length]);
+          if (typeof source === 'object') for (const [name, length] of source) vector(name, [length].flat());
         return NO_WEIGHTS.record([]);
       },
       matrix: (names, rows, k, options) => {
