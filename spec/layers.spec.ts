@@ -64,7 +64,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'session',
   ],
   jobs: ['abort', 'errors', 'options', 'packages', 'files', 'json', 'runtime', 'image', 'models', 'session', 'engine'],
-  server: ['abort', 'errors', 'options', 'runtime', 'image', 'text', 'session', 'sparsity', 'engine'],
+  server: ['abort', 'errors', 'options', 'runtime', 'models', 'image', 'text', 'session', 'sparsity', 'engine'],
   ai: ['errors', 'options', 'text', 'session', 'engine'],
   explain: ['errors', 'options', 'files', 'runtime', 'image', 'sparsity'],
   convert: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'text', 'models'],

@@ -3,6 +3,7 @@
 
 import { fetchImage } from '../image/fetch';
 import { dataUrlBytes, isDataUrl } from '../image/text';
+import type { VideoInput } from '../models/media';
 import type { Part } from '../session/options';
 import { type Fields, fieldsOf, missing, wrongType } from './fields';
 import type { CheckedServerOptions } from './options';
@@ -78,39 +79,49 @@ async function pictureOf(part: Fields, source: MediaSource): Promise<Uint8Array>
   return await bytesOf(url, inner.at('url'), source);
 }
 
-/** `video_url: { url }` or `{ frames: [url], fps }`; `data:video/jpeg;base64,A,B` lists frames, as in vLLM. */
-async function videoOf(
-  part: Fields,
-  type: string,
-  source: MediaSource,
-): Promise<{ frames: Uint8Array[]; fps?: number }> {
+/**
+ * A film as `video_url: { url }`, or its frames: `{ frames: [url], fps }`, or `data:video/jpeg;base64,A,B` as in vLLM. `fps` and `max_frames` of a
+ * film say which frames are taken of it.
+ */
+async function videoOf(part: Fields, type: string, source: MediaSource): Promise<VideoInput> {
   part.only(['type', 'video_url', 'input_video', 'video', 'fps'], HINTS);
-  const value = part.value(type);
-  const inner = typeof value === 'object' && !Array.isArray(value) ? part.object(type) : undefined;
-  inner?.only(['url', 'frames', 'fps'], HINTS);
-  const fps = inner?.number('fps', 0.001, 1000) ?? part.number('fps', 0.001, 1000);
+  const inner = typeof part.value(type) === 'string' ? undefined : part.object(type);
+  inner?.only(['url', 'data', 'frames', 'fps', 'max_frames', 'format'], HINTS);
+  const rate = inner?.number('fps', 0.001, 1000) ?? part.number('fps', 0.001, 1000);
+  const fps = rate === undefined ? {} : { fps: rate };
   const at = inner?.path ?? part.at(type);
-  const listed = inner === undefined ? part.value(type) : (inner.list('frames') ?? inner.text('url'));
-  if (listed === undefined) throw missing(inner?.at('url') ?? at);
-  const urls = typeof listed === 'string' ? framesOfUrl(listed, at) : listed;
-  if (!Array.isArray(urls) || urls.length === 0) throw wrongType(at, 'a URL or a list of frames', listed);
-  count(source, 'frames', urls.length, part.path);
-  const frames: Uint8Array[] = [];
-  for (const [i, url] of urls.entries()) {
-    if (typeof url !== 'string') throw wrongType(`${at}.frames[${i}]`, 'a URL', url);
-    frames.push(await bytesOf(url, `${at}.frames[${i}]`, source));
+  const most = source.options.limits.frames;
+  const listed = inner?.list('frames', most);
+  if (listed !== undefined) return { frames: await framesOf(listed, `${at}.frames`, source), ...fps };
+  const data = inner?.text('data');
+  const url = inner === undefined ? part.text(type) : (inner.text('url') ?? (data && `data:video/mp4;base64,${data}`));
+  if (url === undefined) throw missing(inner?.at('url') ?? at);
+  const packed = /^data:video\/jpeg;base64,/i.exec(url.slice(0, 100))?.[0].length;
+  if (packed !== undefined) {
+    const frames = url.slice(packed).split(',');
+    return {
+      frames: await framesOf(
+        frames.map((frame) => `data:image/jpeg;base64,${frame}`),
+        at,
+        source,
+      ),
+      ...fps,
+    };
   }
-  return { frames, ...(fps !== undefined && { fps }) };
+  const maxFrames = inner?.integer('max_frames', 1, most);
+  count(source, 'frames', maxFrames ?? 1, part.path);
+  return { file: await bytesOf(url, at, source, 'video'), ...fps, ...(maxFrames !== undefined && { maxFrames }) };
 }
 
-function framesOfUrl(url: string, path: string): string[] {
-  const [, type] = /^data:(video\/jpeg|image\/[a-z+.-]+);base64,/i.exec(url.slice(0, 100)) ?? [];
-  if (type === undefined)
-    throw unsupportedField(path, 'video files; send the frames, as video_url: { frames: [data URLs], fps }');
-  return url
-    .slice(url.indexOf(',') + 1)
-    .split(',')
-    .map((frame) => `data:image/jpeg;base64,${frame}`);
+async function framesOf(urls: readonly unknown[], path: string, source: MediaSource): Promise<Uint8Array[]> {
+  if (urls.length === 0) throw wrongType(path, 'at least one frame', urls);
+  count(source, 'frames', urls.length, path);
+  const frames: Uint8Array[] = [];
+  for (const [i, url] of urls.entries()) {
+    if (typeof url !== 'string') throw wrongType(`${path}[${i}]`, 'a URL', url);
+    frames.push(await bytesOf(url, `${path}[${i}]`, source));
+  }
+  return frames;
 }
 
 function count(
@@ -129,7 +140,12 @@ function count(
 }
 
 /** The bytes that a data URL holds, or that are at a URL which is allowed. */
-async function bytesOf(url: string, path: string, { options, signal }: MediaSource): Promise<Uint8Array> {
+async function bytesOf(
+  url: string,
+  path: string,
+  { options, signal }: MediaSource,
+  kind = 'image',
+): Promise<Uint8Array> {
   signal.throwIfAborted();
   if (isDataUrl(url)) return dataUrlBytes(url);
   const web = URL.canParse(url) ? new URL(url) : undefined;
@@ -144,12 +160,9 @@ async function bytesOf(url: string, path: string, { options, signal }: MediaSour
     throw invalidField(path, 'This server fetches no URLs; send the picture as a data URL.', 'url_not_allowed');
   const allow = (target: URL): boolean => urls.some((pattern) => matches(target, pattern));
   if (!allow(web)) throw invalidField(path, `This server fetches nothing from ${web.host}.`, 'url_not_allowed');
-  return await fetchImage(url, allow, {
-    name: `picture of ${web.host}`,
-    maxBytes: limits.bodyBytes,
-    addresses,
-    signal,
-  });
+  const name = `${kind} of ${web.host}`;
+  const check = kind === 'video' ? { check: () => undefined } : {};
+  return await fetchImage(url, allow, { name, maxBytes: limits.bodyBytes, addresses, signal, ...check });
 }
 
 /** Whether a URL's host is one that a pattern allows. Without a port, a pattern allows the default ports alone. */

@@ -13,6 +13,7 @@ import { type ServerMetrics, serverMetrics } from './metrics';
 import { type CheckedServerOptions, checkServerOptions, type ServerOptions } from './options';
 import { pageRoutes } from './page';
 import { RequestError, requestErrorOf } from './request_error';
+import { responseRoutes } from './responses';
 import { plainRoutes } from './routes';
 
 export type { ServerLimits, ServerOptions } from './options';
@@ -58,6 +59,7 @@ export async function serve(engine: Engine, options?: ServerOptions): Promise<Se
   answerErrors(app, context);
   plainRoutes(app, context);
   chatRoutes(app, context);
+  responseRoutes(app, context);
   if (checked.page) pageRoutes(app);
   const { host, port } = checked;
   try {
