@@ -1,5 +1,6 @@
 // Answers of the engine in the terms of OpenAI's API: usage, finish reasons, log-probabilities, and this server's own measurements.
 
+import type { TurnCells } from '../engine/cells';
 import type { Engine, EngineEvent, EngineRequest } from '../engine/types';
 import { SparseVilaError } from '../errors';
 import type { RankedToken, TokenLogprob } from '../text/logprobs';
@@ -70,8 +71,15 @@ export function chatUsage({ prompt, cached, generated }: TokenUsage) {
   };
 }
 
+/** What was measured of an answer: tokens of each stage, and milliseconds. */
+export interface Measurements {
+  readonly tokens: Readonly<Record<string, number>>;
+  readonly ms: Readonly<Record<string, number>>;
+  readonly cells?: TurnCells;
+}
+
 /** The extension `sparsevila` of an answer: visual tokens of each stage, milliseconds, and the cells if they were wanted. */
-export function measurements({ usage, ms, cells }: EndEvent) {
+export function measurements({ usage, ms, cells }: EndEvent): Measurements {
   const { prompt, cached, generated, visualSeen, visualKept, visualRetrieved } = usage;
   return {
     tokens: {

@@ -23,7 +23,18 @@ export interface ResponseRequest {
 
 const KNOWN = [
   ...['model', 'input', 'instructions', 'previous_response_id', 'max_output_tokens', 'temperature', 'top_p', 'text'],
-  ...['stream', 'stream_options', 'include', 'top_logprobs', 'truncation', 'tool_choice', 'reasoning', 'seed', 'stop', 'background'],
+  ...[
+    'stream',
+    'stream_options',
+    'include',
+    'top_logprobs',
+    'truncation',
+    'tool_choice',
+    'reasoning',
+    'seed',
+    'stop',
+    'background',
+  ],
 ];
 const OTHERS: Readonly<Record<string, string>> = {
   ...REFUSED,
