@@ -4,6 +4,7 @@
 
 import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
+import { ENGINE } from './bench/engine';
 import { LOAD } from './bench/load';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
@@ -23,7 +24,8 @@ async function main(): Promise<void> {
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack, checkpoint or load.')
+    .command(ENGINE)
+    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack, checkpoint, load or engine.')
     .strict()
     .help()
     .version(false)
