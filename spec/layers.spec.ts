@@ -48,7 +48,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   hub: ['abort', 'errors', 'options', 'files', 'json', 'runtime'],
   models: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'image', 'video', 'text', 'hub'],
   sparsity: ['errors', 'options', 'text'],
-  session: ['errors', 'options', 'files', 'runtime', 'ops', 'image', 'text', 'grammar', 'models', 'sparsity'],
+  session: ['errors', 'options', 'files', 'json', 'runtime', 'ops', 'checkpoint', 'image', 'text', 'grammar', 'models', 'sparsity'],
   engine: [
     'abort',
     'errors',

@@ -12,6 +12,8 @@ export const ERROR_CODES = {
   ERR_QUESTION: 'A question is empty, is not text, or contains control tokens of the model. Reword it.',
   ERR_BUSY: 'Something else is still using the session, model or folder. Wait for it, abort it, or use another one.',
   ERR_DISPOSED: 'The session or model has been disposed of. Open a new session, or load the model again.',
+  ERR_SAVED_INVALID: 'A saved conversation is damaged, or another version of the package saved it. Save it again.',
+  ERR_SAVED_MODEL: 'A saved conversation is of another model or method. Load the one that the message names.',
   ERR_MARK: 'A mark was not made by this session, or the session was rewound to an earlier point. Take a new mark.',
   ERR_CONTEXT_OVERFLOW: 'The turn does not fit into the context. Rewind, ask in a new session, or raise contextLength.',
   ERR_OUT_OF_MEMORY: 'The machine has less memory than the call needs. Lower contextLength or use a smaller model.',

@@ -23,7 +23,13 @@ import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import type { Server, ServerOptions } from './server/server';
-import { createSession, type Session, type SessionOptions } from './session/session';
+import {
+  createSession,
+  type RestoreOptions,
+  restoreSession,
+  type Session,
+  type SessionOptions,
+} from './session/session';
 
 export type { ConvertOptions, ConvertResult } from './convert/convert';
 export type { PlaneCells, TurnCells } from './engine/cells';
@@ -187,6 +193,12 @@ export const serve: (engine: Engine, options?: ServerOptions) => Promise<Server>
 export interface Model extends VisionLanguageModel {
   /** Opens a conversation. Sessions share the weights; each has its own KV cache. */
   session(options?: SessionOptions): Session;
+  /**
+   * Continues a conversation that `save` of a session wrote, with its pictures and without a prefill. The method has to be the one that it was
+   * saved with.
+   * @throws SparseVilaError `ERR_SAVED_INVALID`, `ERR_SAVED_MODEL`, `ERR_FILE_…`, `ERR_CONTEXT_OVERFLOW`; `signal.reason`
+   */
+  restore(file: string, options?: RestoreOptions): Promise<Session>;
   [Symbol.dispose](): void;
 }
 
@@ -209,6 +221,7 @@ export async function load(path: string, options?: LoadOptions): Promise<Model> 
     return {
       ...model,
       session: (sessionOptions) => createSession(model, sessionOptions),
+      restore: (file, options) => restoreSession(model, file, options),
       [Symbol.dispose]: () => model.dispose(),
     };
   } catch (error) {

@@ -168,9 +168,11 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
   const values = Float32Array.from({ length: tokens * d }, () => random() - 0.5);
   const salience = Float32Array.from({ length: tokens }, random);
   const layout = rowOfTokens(tokens);
+  const size = { kind: 'image', width: tokens, height: 1, frames: 1 } as const;
   return {
     ...model,
-    prepare: async (media) => media.map(() => ({ layout, canvases: [] })),
+    prepare: async (media) =>
+      media.map(() => ({ layout, made: { size, turn: { media: media.length } }, canvases: [] })),
     encode: async () => {
       const features = float32(values, [tokens, d]);
       return {

@@ -57,6 +57,12 @@ export interface MediumSize extends Size, FrameTimes {
   readonly frames: number;
 }
 
+/** How many media a turn has, and how many of them are images; by default all. */
+export interface TurnMedia {
+  readonly media: number;
+  readonly images?: number;
+}
+
 /** One canvas that the tower sees. */
 export interface Canvas {
   /** Index of the frame from which it is drawn. */
@@ -128,6 +134,8 @@ export interface MediumLayout {
 /** A medium whose pixels have been drawn. */
 export interface PreparedMedium {
   readonly layout: MediumLayout;
+  /** What the layout was made from: the sizes of the medium, and how many media its message has. */
+  readonly made: { readonly size: MediumSize; readonly turn: TurnMedia };
   /** uint8, one image for each canvas of the layout. */
   readonly canvases: readonly RgbImage[];
 }

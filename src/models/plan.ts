@@ -6,7 +6,7 @@ import type { Normalization } from '../image/preprocessor_config';
 import type { ConfigReader } from '../json';
 import type { DecoderConfig } from './config';
 import type { FrameSampling } from './frame_sampling';
-import type { MediumLayout, MediumSize } from './media';
+import type { MediumLayout, MediumSize, TurnMedia } from './media';
 import type { NameRule } from './names';
 import type { ProjectorStep } from './projector';
 import type { TowerConfig } from './tower';
@@ -35,12 +35,6 @@ export interface TextSource {
   readonly template?: { readonly name: string; readonly file: string } | undefined;
   /** Whether the model's code strips a message before it is templated. */
   readonly strips?: boolean;
-}
-
-/** How many media a turn has, and how many of them are images; by default all. */
-export interface TurnMedia {
-  readonly media: number;
-  readonly images?: number;
 }
 
 export interface Plan {

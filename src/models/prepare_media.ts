@@ -3,8 +3,8 @@
 import { SparseVilaError } from '../errors';
 import { type Draw, draw } from '../image/canvas';
 import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
-import type { MediaInput, MediumLayout, MediumSize, PreparedMedium } from './media';
-import type { Plan, TurnMedia } from './plan';
+import type { MediaInput, MediumLayout, MediumSize, PreparedMedium, TurnMedia } from './media';
+import type { Plan } from './plan';
 import { framesOf } from './video_frames';
 
 /**
@@ -51,7 +51,7 @@ async function prepareMedium(
       }
     });
   }
-  return { layout: layout as MediumLayout, canvases };
+  return { layout: layout as MediumLayout, made: { size: size as unknown as MediumSize, turn }, canvases };
 }
 
 /** The result of a step on an image. */

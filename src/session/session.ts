@@ -5,7 +5,7 @@ import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { checkSystem } from '../models/transcript';
-import { checkOptions, SIGNAL } from '../options';
+import { checkOptions, checkValue, NAME, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { type Answer, answerOf, readingOf } from './answer';
@@ -33,6 +33,7 @@ import {
   samplingOf,
 } from './options';
 import { turnPrompt } from './prompt';
+import { restoreConversation, saveConversation } from './saved';
 import { type Question, runTurn, type TurnStats, turnsWith } from './turn';
 
 export type { Answer } from './answer';
@@ -68,6 +69,12 @@ export interface Session {
    * @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED`, `ERR_OUT_OF_MEMORY`
    */
   fork(): Session;
+  /**
+   * Writes the conversation with its pictures and its KV cache into a file, with which `restore` of the model continues it without a prefill. The
+   * file gets its name when it is complete. It holds what was said and shown.
+   * @throws SparseVilaError `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`, `ERR_BUSY`, `ERR_DISPOSED`; `signal.reason`
+   */
+  save(file: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** Returns a mark of the present state, for `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
   mark(): Mark;
   /** Returns to the state of a mark. @throws SparseVilaError `ERR_MARK`, `ERR_BUSY`, `ERR_DISPOSED` */
@@ -79,6 +86,10 @@ export interface Session {
 
 const DEFAULT_CONTEXT = 32768;
 
+export interface RestoreOptions extends Omit<SessionOptions, 'kv'> {
+  readonly signal?: AbortSignal;
+}
+
 /** Opens a conversation. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD`, `ERR_OUT_OF_MEMORY`, `ERR_DISPOSED` (the model) */
 export function createSession(model: VisionLanguageModel, options?: SessionOptions): Session {
   return codedCall(() => {
@@ -88,6 +99,30 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
     if (system !== undefined) checkSystem(model, system);
     return sessionOf(model, given, startConversation(model.decoder.cache(kv, contextLength)));
   });
+}
+
+/**
+ * Opens a session with the conversation of a file. The method has to be the one that it was saved with; `contextLength` is as it was.
+ * @throws SparseVilaError `ERR_SAVED_INVALID`, `ERR_SAVED_MODEL`, `ERR_FILE_…`, `ERR_CONTEXT_OVERFLOW`, as `createSession`; `signal.reason`
+ */
+export async function restoreSession(
+  model: VisionLanguageModel,
+  file: string,
+  options: RestoreOptions | undefined,
+): Promise<Session> {
+  const { signal, ...others } = options ?? {};
+  try {
+    model.lifetime?.check();
+    checkValue('restore', 'file', file, NAME);
+    if (signal !== undefined) checkValue('restore', 'signal', signal, SIGNAL);
+    const given = checkSessionOptions(others, model.decoder.config);
+    const { name: method } = given.method;
+    const context = { model, method, contextLength: given.contextLength, pace: pacer(signal) };
+    const { conversation, kv } = await restoreConversation(file, context);
+    return sessionOf(model, { ...given, kv }, conversation);
+  } catch (error) {
+    throw coded(error, signal);
+  }
 }
 
 type CheckedOptions = ReturnType<typeof checkSessionOptions>;
@@ -106,6 +141,7 @@ function sessionOf(model: VisionLanguageModel, options: CheckedOptions, conversa
         session,
       ),
     open: (messages, given) => core.open(messages, given),
+    save: (file, given) => core.save(file, given),
     fork: () => {
       core.checkIdle();
       return codedCall(() => sessionOf(model, options, forkConversation(conversation)));
@@ -149,6 +185,20 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
     const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
     return { model, method: checked, conversation, times, signal, pace: pacer(signal) };
   };
+  /** Runs work during which the session is busy. */
+  const exclusively = async (signal: AbortSignal | undefined, work: () => Promise<void>): Promise<void> => {
+    const releaseModel = model.lifetime?.hold();
+    state = 'busy';
+    try {
+      await work();
+    } catch (error) {
+      throw coded(error, signal);
+    } finally {
+      state = 'idle';
+      releaseModel?.();
+      if (isDropped) free();
+    }
+  };
   async function* run(
     question: Question,
     ask: AskOptions,
@@ -190,17 +240,14 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
       checkIdle();
       const { signal } = checkOptions<{ signal?: AbortSignal }>('open', options, { signal: SIGNAL });
       const checkedMessages = codedCall(() => checkMessages(messages));
-      const releaseModel = model.lifetime?.hold();
-      state = 'busy';
-      try {
-        await openHistory(contextOf(signal), system, checkedMessages);
-      } catch (error) {
-        throw coded(error, signal);
-      } finally {
-        state = 'idle';
-        releaseModel?.();
-        if (isDropped) free();
-      }
+      await exclusively(signal, () => openHistory(contextOf(signal), system, checkedMessages));
+    },
+    async save(file: string, options: { readonly signal?: AbortSignal } | undefined): Promise<void> {
+      checkIdle();
+      const { signal } = checkOptions<{ signal?: AbortSignal }>('save', options, { signal: SIGNAL });
+      checkValue('save', 'file', file, NAME);
+      const context = { model, method: method.name, kv: given.kv ?? 'bf16', conversation, signal };
+      await exclusively(signal, () => saveConversation(file, context));
     },
     dispose: (): void => {
       if (state === 'busy') throw notIdle(state);
