@@ -36,7 +36,9 @@ export async function plainData<T>(value: T, options: PlainOptions): Promise<Pla
     if (ArrayBuffer.isView(one)) return bytesOf(one.buffer, one.byteOffset, one.byteLength);
     if (types.isAnyArrayBuffer(one)) return bytesOf(one, 0, one.byteLength);
     if (isPlain(one)) {
-      const values = await inOrder(Object.values(one), copy);
+      const values = await inOrder(Object.entries(one), ([key, field]) =>
+        key === 'frames' ? frames(field) : copy(field),
+      );
       return Object.fromEntries(Object.keys(one).map((key, i) => [key, values[i]]));
     }
     if (one instanceof Blob) return one;
@@ -46,6 +48,16 @@ export async function plainData<T>(value: T, options: PlainOptions): Promise<Pla
     const limits = { maxBytes: MOST_BYTES, allowUrls: false, signal: options.signal };
     const { bytes } = await (await openImage(source, limits))();
     return bytesOf(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  };
+  /** A stream of frames becomes a list. */
+  const frames = async (given: unknown): Promise<unknown> => {
+    if (typeof given !== 'object' || given === null || !(Symbol.asyncIterator in given)) return copy(given);
+    const list: unknown[] = [];
+    for await (const frame of given as AsyncIterable<unknown>) {
+      options.signal?.throwIfAborted();
+      list.push(await copy(frame));
+    }
+    return list;
   };
   const bytesOf = (buffer: ArrayBufferLike, offset: number, length: number): Uint8Array => {
     // The thread copies shared memory before it reads it.
