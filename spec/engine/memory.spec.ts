@@ -1,13 +1,14 @@
 // What an engine remembers: later requests begin with it, and have the bits that they have without it.
 
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { EngineEvent, EngineRequest, PromptTokens } from '../../src';
 import { type Core, openCore } from '../../src/engine/core';
 import { loadModel } from '../../src/models/load';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { floats } from '../../src/ops/run';
 import { errorOf } from '../image/fixtures';
-import { scene, TINY } from '../support/assets';
+import { FIXTURES, scene, TINY } from '../support/assets';
 import { countTensors } from '../support/leaks';
 
 const NEVER = new AbortController().signal;
@@ -34,18 +35,20 @@ interface Told {
   readonly scores: readonly string[];
 }
 
+const STATES = join(FIXTURES, 'qwen_vl/qwen3.5');
+
 /** A core whose scores and runs of the tower are recorded. */
-function watched(memoryBytes: number) {
+function watched(memoryBytes: number, of = model) {
   const scores: string[] = [];
   const calls = { tower: 0 };
-  const { decoder } = model;
+  const { decoder } = of;
   const core = openCore(
     'tiny',
     {
-      ...model,
+      ...of,
       encode: (medium, options) => {
         calls.tower++;
-        return model.encode(medium, options);
+        return of.encode(medium, options);
       },
       decoder: {
         ...decoder,
@@ -119,6 +122,33 @@ describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', '
     for (const i of [1, 2, 7]) expect((cached[i] as number) >= visual).toBe(!drops);
     await with_.core.close();
     expect(countTensors()).toEqual(before);
+  });
+});
+
+describe('layers that keep states', () => {
+  it('go back to saved points, with the same bits as without the memory', async () => {
+    const states = await loadModel(STATES);
+    const [without, with_] = [watched(0, states), watched(2 ** 28, states)];
+    const first = [user(picture(0), FIRST)];
+    const { text } = await tell(without, { messages: first });
+    const requests: Messages[] = [
+      first,
+      [user(picture(0), SECOND)],
+      [...first, assistant(text), user(SECOND)],
+      [user(picture(0), 'Read row 7.')],
+      [...first, assistant(text), user(FIRST)],
+    ];
+    const cached: number[] = [];
+    for (const messages of requests) {
+      const expected = await tell(without, { messages });
+      const told = await tell(with_, { messages });
+      expect(told.scores).toEqual(expected.scores);
+      cached.push(told.tokens.cached);
+    }
+    for (const i of [1, 2, 3, 4]) expect(cached[i]).toBeGreaterThan(0);
+    expect(with_.calls.tower).toBe(1);
+    await with_.core.close();
+    states.dispose();
   });
 });
 

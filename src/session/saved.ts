@@ -38,12 +38,21 @@ export interface SaveContext {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Writes a conversation. On any error the file is as it was. @throws SparseVilaError `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`; `signal.reason` */
+/**
+ * Writes a conversation. On any error the file is as it was.
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for layers that keep states; `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`; `signal.reason`
+ */
 export async function saveConversation(
   file: string,
   { model, method, kv, conversation, signal }: SaveContext,
 ): Promise<void> {
   const { nextPosition, places, ids, items, script, capacity, layers, cache } = conversation;
+  if (cache.hasStates)
+    throw new SparseVilaError(
+      'ERR_CONFIG_UNSUPPORTED',
+      `Expected a model all of whose layers keep keys and values to save a conversation, received type ${model.family}, some of whose keep states. ` +
+        'Keep the messages, and give them to open().',
+    );
   const media = conversation.media.map(({ prepared, first }): SavedMedium => {
     const sizes = prepared.canvases.map(({ width, height }) => [width, height] as const);
     return { first, size: prepared.made.size, turn: prepared.made.turn, canvases: sizes };

@@ -72,7 +72,8 @@ export interface Session {
   /**
    * Writes the conversation with its pictures and its KV cache into a file, with which `restore` of the model continues it without a prefill. The
    * file gets its name when it is complete. It holds what was said and shown.
-   * @throws SparseVilaError `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`, `ERR_BUSY`, `ERR_DISPOSED`; `signal.reason`
+   * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a model with layers that keep states (Qwen3.5); `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`,
+   *   `ERR_BUSY`, `ERR_DISPOSED`; `signal.reason`
    */
   save(file: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
   /** Returns a mark of the present state, for `rewind`. @throws SparseVilaError `ERR_BUSY`, `ERR_DISPOSED` */
