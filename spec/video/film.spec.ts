@@ -48,10 +48,14 @@ describe('film files', () => {
   });
 
   itWithFfmpeg('frames after long gaps are found from key frames, and many frames by a tree of times', async () => {
-    const path = numbered(at('long.mp4'), 200, '-g', '10', '-bf', '2');
-    expect((await look(path, these(0, 150, 151, 199))).numbers).toEqual([0, 150, 151, 199]);
+    const large = ['-vf', 'scale=1280:960:flags=neighbor'];
+    const path = numbered(at('long.mp4'), 200, '-g', '10', '-bf', '2', ...large);
+    const own = { maxPixels: 2e6 };
+    expect((await look(path, these(0, 150, 151, 199), own)).numbers).toEqual([0, 150, 151, 199]);
+    expect((await look(path, these(130, 199), own)).numbers).toEqual([130, 199]);
     const all = Array.from({ length: 200 }, (_, i) => i);
-    expect((await look(path, () => all)).numbers).toEqual(all);
+    const small = numbered(at('small.mp4'), 200, '-bf', '2');
+    expect((await look(small, () => all)).numbers).toEqual(all);
   });
 
   itWithFfmpeg('a segment is chosen from by time, and its times are those of the film', async () => {
@@ -150,13 +154,14 @@ describe('film files', () => {
     }
   });
 
-  it('runs of ffmpeg begin anew only where a key frame saves more than a hundred frames', () => {
+  it('runs of ffmpeg begin anew only where a key frame saves a hundred million pixels', () => {
     const times = Array.from({ length: 1000 }, (_, i) => i * 10);
     const keys = times.filter((_, i) => i % 50 === 0);
+    const size = { width: 1000, height: 1000 };
     const groups = (...frames: number[]) =>
       groupsOf(
         frames.map((frame) => frame * 10),
-        { times, keys },
+        { times, keys, ...size },
       );
     expect(groups(0, 60, 140)).toEqual([{ from: undefined, wanted: [0, 600, 1400] }]);
     expect(groups(10, 270, 999)).toEqual([
@@ -164,6 +169,6 @@ describe('film files', () => {
       { from: 2500, wanted: [2700] },
       { from: 9500, wanted: [9990] },
     ]);
-    expect(groupsOf([5000, 9990], { times, keys: [] })).toHaveLength(1);
+    expect(groupsOf([5000, 9990], { times, keys: [], ...size })).toHaveLength(1);
   });
 });

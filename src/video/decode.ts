@@ -7,8 +7,8 @@ import { type FilmFacts, inputOptions, unreadable } from './probe';
 import type { FilmSource } from './source';
 import { runTool, type ToolOptions, type Tools } from './tools';
 
-/** A run of ffmpeg is started anew where it would otherwise decode so many frames for nothing: about what a start costs. */
-const LEAST_SKIPPED = 100;
+/** A run of ffmpeg is started anew where it would otherwise decode so many pixels for nothing: about what a start costs, 0.3 s on two cores. */
+const LEAST_SKIPPED = 1e8;
 
 export interface Decoding extends Omit<ToolOptions, 'name' | 'input'> {
   readonly tools: Tools;
@@ -52,7 +52,11 @@ interface Group {
 }
 
 /** Times that one run of ffmpeg decodes, each run from the last key frame before its first time. */
-export function groupsOf(wanted: readonly number[], { times, keys }: Pick<FilmFacts, 'times' | 'keys'>): Group[] {
+export function groupsOf(
+  wanted: readonly number[],
+  { times, keys, width, height }: Pick<FilmFacts, 'times' | 'keys' | 'width' | 'height'>,
+): Group[] {
+  const least = LEAST_SKIPPED / (width * height);
   const groups: { from: number | undefined; wanted: number[] }[] = [];
   let [position, key, at] = [0, 0, 0];
   for (const time of wanted) {
@@ -60,7 +64,7 @@ export function groupsOf(wanted: readonly number[], { times, keys }: Pick<FilmFa
     const start = keys[key];
     while ((times[at] ?? Number.POSITIVE_INFINITY) < (start ?? 0)) at++;
     const last = groups.at(-1);
-    const isGap = start !== undefined && start <= time && at - position > LEAST_SKIPPED;
+    const isGap = start !== undefined && start <= time && at - position > least;
     if (last === undefined || isGap) groups.push({ from: isGap ? start : undefined, wanted: [time] });
     else last.wanted.push(time);
     position = Math.max(at, indexFrom(times, time, at));
