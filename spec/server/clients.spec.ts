@@ -75,6 +75,25 @@ describe('the OpenAI client', () => {
     }
   });
 
+  it('gets JSON, of a schema or any', async () => {
+    const schema = {
+      ...{ type: 'object', required: ['cell', 'count'], additionalProperties: false },
+      properties: { cell: { type: 'string', enum: ['b4', 'c5'] }, count: { type: 'integer', minimum: 0, maximum: 9 } },
+    };
+    const format = { type: 'json_schema' as const, json_schema: { name: 'x', schema, strict: true } };
+    const options = { model: server.model, messages: first, max_tokens: 60 };
+    const parsed = await client().chat.completions.parse({ ...options, response_format: format });
+    expect(parsed.choices[0]?.message.parsed).toEqual({
+      ...{ cell: expect.stringMatching(/^(b4|c5)$/), count: expect.any(Number) },
+    });
+    const any = await client().chat.completions.create({ ...options, response_format: { type: 'json_object' } });
+    if (any.choices[0]?.finish_reason === 'stop') JSON.parse(any.choices[0].message.content ?? '');
+    const refused = { ...format, json_schema: { ...format.json_schema, schema: { type: 'strin' } } };
+    await expect(client().chat.completions.create({ ...options, response_format: refused })).rejects.toMatchObject({
+      status: 400,
+    });
+  });
+
   it('names what was wrong', async () => {
     const broken = { type: 'image_url' as const, image_url: { url: 'data:image/png;base64,AAAA' } };
     const messages = [{ role: 'user' as const, content: [broken, { type: 'text' as const, text: 'What?' }] }];
