@@ -120,8 +120,8 @@ async function benchEngine(options: Options): Promise<void> {
     }),
   );
   const seconds = await secondQuestion(engine, options);
-  const memory = await memoryOver(engine, options);
   await engine.close();
+  const memory = await memoryOver(options);
   const result = {
     ...{ model: options.model, conversations: options.conversations, promptRows: rows, equal },
     ...{ tokPerS: median(alone), tokPerSTogether: median(together), speedup: median(together) / median(alone) },
@@ -161,13 +161,15 @@ async function secondQuestion(engine: Engine, options: Options) {
   return { sessionFirstMs: median(inSession.slice(1)), engineFirstMs: median(inEngine.slice(1)) };
 }
 
-/** Resident memory after each of several rounds of requests about new pictures. */
-async function memoryOver(engine: Engine, options: Options): Promise<{ rssMb: number[] }> {
+/** Resident memory of this process, after each of several rounds of requests about more pictures than an engine may remember. */
+async function memoryOver(options: Options): Promise<{ rssMb: number[] }> {
   const rssMb: number[] = [];
-  for (let round = 0; round < 4; round++) {
-    const own = { ...options, pictures: 1, tokens: 8 };
+  const engine = await openEngine(options.model, { memoryBytes: 2 ** 25 });
+  const own = { ...options, pictures: 1, tokens: 8 };
+  for (let round = 0; round < 6; round++) {
     await Promise.all(Array.from({ length: 24 }, (_, i) => answer(engine, requestOf(i, own, `Read row ${round}.`))));
     rssMb.push(process.memoryUsage.rss() / 2 ** 20);
   }
+  await engine.close();
   return { rssMb };
 }

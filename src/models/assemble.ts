@@ -134,8 +134,13 @@ export function partName(plan: Plan, part: PartName): (name: string) => string {
   };
 }
 
+type TextSide = Pick<
+  VisionLanguageModel,
+  'template' | 'marker' | 'tokenizer' | 'videoPlaceholder' | 'stopIds' | 'sampling' | 'maxNewTokens'
+>;
+
 /** Loads tokenizer, template and everything else that turns text into ids. @throws SparseVilaError `ERR_TOKENIZER_…`, `ERR_TEMPLATE_…`, `ERR_CONFIG_…` */
-export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'template'>) {
+export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'template'>): TextSide {
   const { text, decoder: config, folder: path } = plan;
   const rows = config.vocabSize;
   const tokenizer = loadTokenizer(text.folder, { added: text.added ?? [] });
