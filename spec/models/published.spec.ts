@@ -7,7 +7,7 @@ import { type Json, readJson } from '../../src/json';
 import type { LoadOptions } from '../../src/models/model';
 import { nmse } from '../../testing/ops/tolerance';
 import { FIXTURES } from '../support/assets';
-import { readShards, withCopy } from '../support/checkpoint';
+import { readShards, replaceShards, withCopy } from '../support/checkpoint';
 import { formula } from '../support/family_suite';
 import { compareBits } from '../support/nmse';
 import { awqGemm, compressed, float8, gptq, groupFor, type Published, publish } from '../support/published';
@@ -15,7 +15,15 @@ import { recordTurn } from '../support/turn';
 
 const FAMILIES = [
   ...['llava/llava-llama', 'llava_next/vicuna', 'llava_onevision/large', 'internvl/layer', 'internvl/qwen3'],
-  ...['qwen_vl/qwen2-vl', 'qwen_vl/qwen2.5-vl', 'qwen_vl/qwen3-vl', 'smolvlm/smolvlm', 'nvila/tiles'],
+  ...[
+    'qwen_vl/qwen2-vl',
+    'qwen_vl/qwen2.5-vl',
+    'qwen_vl/qwen3-vl',
+    'qwen_vl/qwen3.5',
+    'gemma3/plain',
+    'smolvlm/smolvlm',
+    'nvila/tiles',
+  ],
 ];
 /** Logits after a few layers of products on 4-bit weights with two planes of 8-bit activations. */
 const EXACT_NMSE = 1e-6;
@@ -179,6 +187,33 @@ describe.each(FAMILIES)('%s', (name) => {
     }),
   );
 });
+
+/** The names of another generation of transformers, for the same tensors. */
+const OTHER_NAMES: readonly (readonly [from: RegExp, to: string])[] = [
+  [/^language_model\.model\./, 'model.language_model.'],
+  [/^language_model\.lm_head/, 'lm_head'],
+  [/^model\.language_model\./, 'model.'],
+  [/^model\.visual\./, 'visual.'],
+  [/^(vision_tower|multi_modal_projector|image_newline|visual)\b/, 'model.$1'],
+  [/^model\.(layers|embed_tokens|norm)\./, 'model.language_model.$1.'],
+];
+
+it.each(FAMILIES.filter((name) => !/nvila|smolvlm/.test(name)))('%s under the names of another generation', (name) =>
+  withBoth(name, async (packed, plain) => {
+    const format = FORMATS.find((one) => /groups of their own/.test(one.name)) as Published;
+    expect(publish(packed, plain, format)).toBeGreaterThan(0);
+    const expected = await promptOf(packed);
+    const rename = (file: string): string => {
+      const rule = OTHER_NAMES.find(([from]) => from.test(file));
+      return rule === undefined ? file : file.replace(rule[0], rule[1]);
+    };
+    const tensors = [...readShards(packed)].map(([file, tensor]) => [rename(file), tensor] as const);
+    expect(tensors.map(([file]) => file)).not.toEqual([...readShards(packed).keys()]);
+    replaceShards(packed, new Map(tensors));
+    expect((await inspect(packed)).problems).toEqual([]);
+    expect(compareBits([await promptOf(packed)], [expected])).toBe('identical');
+  }),
+);
 
 describe('convert writes the same numbers as floats', () => {
   it.each([...FLOATS, ...FORMATS.filter(({ name }) => /reordered/.test(name))])('$name', (format) =>

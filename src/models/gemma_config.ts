@@ -43,7 +43,12 @@ export function ropeOf(config: ConfigReader, { localTheta }: GemmaDefaults, type
       ? { rope_parameters: null }
       : { rope_parameters: null, rope_scaling: null, rope_theta: config.float('rope_local_base_freq', localTheta) };
   return configReader(
-    { ...json, ...(own === undefined ? older : { rope_parameters: own, rope_scaling: null }) },
+    {
+      ...json,
+      ...(own === undefined
+        ? older
+        : { rope_parameters: own, ...(type !== 'full_attention' && { rope_scaling: null }) }),
+    },
     config.file,
   );
 }
