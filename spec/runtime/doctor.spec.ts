@@ -9,7 +9,7 @@ const MAIN = join(__dirname, '../../src/cli/main.js');
 
 const NAMES = [
   ...['Node', 'system', 'processor', 'cores', 'memory', 'cache', 'packages', 'npm', 'pip', 'compiler', 'CMake'],
-  ...['engine', 'libtensorflow', 'native modules'],
+  ...['ffmpeg', 'engine', 'libtensorflow', 'native modules'],
   ...['NVIDIA driver', 'GPUs', 'CUDA compiler', 'GPU library', 'TensorFlow', 'device'],
 ];
 

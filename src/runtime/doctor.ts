@@ -67,6 +67,7 @@ export async function diagnose(): Promise<Report> {
     npmRow(engine !== undefined),
     pipRow(libtensorflow.value !== undefined),
     ...compilerRows(installed),
+    ffmpegRow(),
     engineRow(engine),
     libtensorflowRow(libtensorflow),
     nativeRow(native),
@@ -158,6 +159,13 @@ function compilerRows(built: boolean): DiagnosisRow[] {
     compilerRow,
     toolRow('CMake', cmake && versionLine(cmake), built, 'Install CMake ≥ 3.16 (`apt install cmake`).'),
   ];
+}
+
+/** Only video files need it. */
+function ffmpegRow(): DiagnosisRow {
+  const [ffmpeg, ffprobe] = [findProgram(['ffmpeg']), findProgram(['ffprobe'])];
+  const version = ffmpeg && ffprobe && versionLine(ffmpeg, ['-version'])?.replace(/ Copyright.*/, '');
+  return toolRow('ffmpeg', version, true, 'Video files need it: install FFmpeg (`apt install ffmpeg`).');
 }
 
 /** Whether there is a libtensorflow for this system. */
