@@ -121,10 +121,10 @@ export function widenFp8(module: Fp8Module, type: WeightType, bytesOf: (entry: T
   const bad = scales.findIndex((scale) => !Number.isFinite(scale));
   if (bad >= 0) throw wrong('VALUE', tensors.scales, `element ${bad} is ${scales[bad]}, expected finite scales`);
   const values = float8Values(float);
-  const isBad = Uint8Array.from(values, (value) => Number(!Number.isFinite(value)));
-  const at = codes.findIndex((code) => isBad[code] === 1);
-  if (at >= 0)
-    throw wrong('VALUE', tensors.weight, `element ${at} is ${values[codes[at] as number]}, expected finite numbers`);
+  for (const [code, value] of values.entries()) {
+    const at = Number.isFinite(value) ? -1 : codes.indexOf(code);
+    if (at >= 0) throw wrong('VALUE', tensors.weight, `element ${at} is ${value}, expected finite numbers`);
+  }
   const wide = type === 'f32' ? new Uint32Array(rows * k) : new Uint16Array(rows * k);
   const columns = Math.ceil(k / block[1]);
   // All products with one scale are looked up in a table of 256, already rounded.
@@ -133,14 +133,20 @@ export function widenFp8(module: Fp8Module, type: WeightType, bytesOf: (entry: T
       const scale = scales[(row / block[0]) * columns + column] as number;
       const table = bitsOf(values, scale, type);
       const [begin, end] = [column * block[1], Math.min(k, (column + 1) * block[1])];
-      for (let n = row; n < Math.min(rows, row + block[0]); n++)
-        for (let i = n * k + begin; i < n * k + end; i++) wide[i] = table[codes[i] as number] as number;
+      for (let n = row; n < Math.min(rows, row + block[0]); n++) lookUp(codes, table, wide, n * k + begin, n * k + end);
     }
   return new Uint8Array(wide.buffer);
 }
 
+/** A loop of its own, which the compiler specializes. */
+function lookUp(codes: Uint8Array, table: Bits, wide: Bits, begin: number, end: number): void {
+  for (let i = begin; i < end; i++) wide[i] = table[codes[i] as number] as number;
+}
+
+type Bits = Uint32Array | Uint16Array;
+
 /** The bits of all products with a scale. */
-function bitsOf(values: Float32Array, scale: number, type: WeightType): Uint32Array | Uint16Array {
+function bitsOf(values: Float32Array, scale: number, type: WeightType): Bits {
   const bytes = encodeFloats(
     values.map((value) => value * scale),
     DTYPES[type],
