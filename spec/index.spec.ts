@@ -9,31 +9,10 @@ const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
   const names = [
+    ...['METHODS', 'PACKAGED_MODEL', 'PACKAGED_PICTURE', 'SCORES', 'SPARSE_VILA_PRESETS', 'SparseVilaError'],
+    ...['budget', 'compose', 'convert', 'dense', 'diagnose', 'divPrune', 'download', 'engineRunner', 'evaluate'],
+    ...['explain', 'fastV', 'hiPrune', 'inspect', 'list', 'load', 'observed', 'openEngine', 'openQueue', 'openWorker'],
     ...[
-      'METHODS',
-      'PACKAGED_MODEL',
-      'PACKAGED_PICTURE',
-      'SCORES',
-      'SPARSE_VILA_PRESETS',
-      'SparseVilaError',
-      'budget',
-      'compose',
-      'convert',
-      'dense',
-      'diagnose',
-      'divPrune',
-      'download',
-      'evaluate',
-      'explain',
-      'fastV',
-      'hiPrune',
-      'inspect',
-    ],
-    ...[
-      'list',
-      'load',
-      'observed',
-      'openEngine',
       'perPlane',
       'pruMerge',
       'pruMergePlus',
@@ -42,14 +21,10 @@ it('exports what the documentation names, and nothing else', () => {
       'quest',
       'random',
       'readDataSet',
-      'remove',
-      'scenesSet',
-      'serve',
-      'setup',
-      'snapKv',
-      'sparseVila',
+      'readJobs',
     ],
-    ...['sparseVlm', 'sparseVlmPlus', 'topK', 'uniform', 'vScan', 'visionZip'],
+    ...['remove', 'runBatch', 'scenesSet', 'serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
+    ...['topK', 'tune', 'uniform', 'vScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

@@ -2,7 +2,8 @@
 // The public API.
 
 import { convert as convertFolder } from './convert/convert';
-import type { Engine } from './engine/types';
+import { type CountOptions, countContent } from './engine/count';
+import type { Engine, TokenCounts } from './engine/types';
 import { coded } from './errors';
 import type { Removed, StoredModel } from './hub/stored';
 import { openQueue as openJobQueue } from './jobs/queue';
@@ -23,16 +24,20 @@ import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import type { Server, ServerOptions } from './server/server';
+import { type EmbedOptions, embed } from './session/embed';
 import {
   createSession,
+  type Part,
   type RestoreOptions,
   restoreSession,
   type Session,
   type SessionOptions,
 } from './session/session';
+import { tokenize } from './text/tokenize';
 
 export type { ConvertOptions, ConvertResult } from './convert/convert';
 export type { PlaneCells, TurnCells } from './engine/cells';
+export type { CountOptions } from './engine/count';
 export { openEngine } from './engine/engine';
 export type {
   CountRequest,
@@ -55,6 +60,7 @@ export { type EvaluateOptions, evaluate } from './evaluate/evaluate';
 export { SCORES, type Score, type ScoreName } from './evaluate/scores';
 export type { Setting } from './evaluate/settings';
 export type { MethodSummary } from './evaluate/summary';
+export { type Goal, type Tuned, type TuneOptions, tune } from './evaluate/tune';
 export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
 export type { AnswerFormat } from './grammar/constraint';
 export type { Removed, StoredModel, StoredRevision } from './hub/stored';
@@ -89,6 +95,7 @@ export { PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Server, ServerLimits, ServerOptions } from './server/server';
 export type { Mark } from './session/conversation';
+export type { EmbedOptions } from './session/embed';
 export type {
   Answer,
   AskOptions,
@@ -199,6 +206,16 @@ export interface Model extends VisionLanguageModel {
    * @throws SparseVilaError `ERR_SAVED_INVALID`, `ERR_SAVED_MODEL`, `ERR_FILE_…`, `ERR_CONTEXT_OVERFLOW`; `signal.reason`
    */
   restore(file: string, options?: RestoreOptions): Promise<Session>;
+  /**
+   * Counts the tokens of a first question, in the chat template, without the vision tower: of text, and visual ones before and after a method of
+   * `METHODS` has pruned them. Pictures are decoded.
+   * @throws SparseVilaError as `Session.ask`; `signal.reason`
+   */
+  countTokens(content: string | readonly Part[], options?: CountOptions): Promise<TokenCounts>;
+  /** The ids of a text and the text of each, without a template. @throws SparseVilaError `ERR_TOKENIZER` */
+  tokenize(text: string): { readonly id: number; readonly text: string }[];
+  /** The vector of a text, a picture or several: see `embed` of docs/configuration.md. @throws SparseVilaError as `Session.ask` */
+  embed(content: string | readonly Part[], options?: EmbedOptions): Promise<Float32Array>;
   [Symbol.dispose](): void;
 }
 
@@ -222,6 +239,9 @@ export async function load(path: string, options?: LoadOptions): Promise<Model> 
       ...model,
       session: (sessionOptions) => createSession(model, sessionOptions),
       restore: (file, options) => restoreSession(model, file, options),
+      countTokens: withCodes((content, given) => countContent(model, content, given)),
+      tokenize: (text) => tokenize(model, text),
+      embed: withCodes((content, given) => embed(model, content, given)),
       [Symbol.dispose]: () => model.dispose(),
     };
   } catch (error) {

@@ -3,15 +3,16 @@
 import { MARKER, planeTokens, tokensOf } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
+import { checkOptions, OBJECT, SIGNAL } from '../options';
 import { startConversation } from '../session/conversation';
 import { rowsAround } from '../session/decoder_rows';
-import { openHistory } from '../session/history';
+import { type ChatMessage, openHistory } from '../session/history';
 import { prepareMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
 import { turnsWith } from '../session/turn';
 import { budget } from '../sparsity/top_k';
-import type { CheckedRequest } from './request';
-import type { TokenCounts } from './types';
+import { type CheckedRequest, checkRequest } from './request';
+import type { SparsityRequest, TokenCounts } from './types';
 
 /** @throws SparseVilaError as `Session.ask` */
 export async function countTokens(
@@ -39,4 +40,26 @@ export async function countTokens(
     visualSeen: media.reduce((sum, { layout }) => sum + tokensOf(layout), 0),
     visualKept: planes.reduce((sum, tokens: number) => sum + budget(tokens, pruned), 0),
   };
+}
+
+export interface CountOptions {
+  /** Default: dense. */
+  readonly sparsity?: SparsityRequest;
+  readonly signal?: AbortSignal;
+}
+
+/** Counts the tokens of a first question. @throws SparseVilaError as `Session.ask` */
+export function countContent(
+  model: VisionLanguageModel,
+  content: ChatMessage['content'],
+  options?: CountOptions,
+): Promise<TokenCounts> {
+  model.lifetime?.check();
+  const { signal, ...given } = checkOptions<CountOptions>('countTokens', options, { sparsity: OBJECT, signal: SIGNAL });
+  signal?.throwIfAborted();
+  return countTokens(
+    model,
+    checkRequest(model, { messages: [{ role: 'user', content }], ...given }, undefined),
+    signal,
+  );
 }

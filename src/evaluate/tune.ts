@@ -1,14 +1,27 @@
 // Finds the most aggressive ratios of a method that keep a given quality on a small set, by walking along the border in the grid of ratios.
 // Because quality falls as either ratio grows, this tries far fewer settings than the grid has.
 
+import { coded } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
+import {
+  ANYTHING,
+  type Check,
+  type Checks,
+  COUNT,
+  checkOptions,
+  FUNCTION,
+  OBJECT,
+  oneOf,
+  SEED,
+  SIGNAL,
+} from '../options';
 import type { OnProgress } from '../runtime/progress';
 import type { MethodEntry } from '../sparsity/methods';
 import { type ConverseOptions, converse, type TurnResult } from './converse';
 import type { DataSet } from './data_set';
 import { scoresOf } from './evaluate';
 import type { Score, ScoreName } from './scores';
-import { DENSE, type Positions, type Ratios, type Setting } from './settings';
+import { DENSE, POSITION_MODES, type Positions, type Ratios, type Setting } from './settings';
 
 /** The goal: a minimum of agreement with dense, or of accuracy by the score; a share. */
 export interface Goal {
@@ -23,17 +36,44 @@ export interface TuneOptions {
   readonly model: VisionLanguageModel;
   readonly data: DataSet;
   readonly method: MethodEntry;
-  readonly positions: Positions;
+  /** Default: original. */
+  readonly positions?: Positions;
   readonly goal: Goal;
   /** The score for accuracy. Default: exact. */
   readonly score?: ScoreName | Score;
-  readonly seed: number;
-  readonly maxTokens: number;
+  /** Seed of random methods. Default 1. */
+  readonly seed?: number;
+  /** Default 64. */
+  readonly maxTokens?: number;
   /** Default: PREFILL_GRID and DECODE_GRID. */
   readonly grid?: { readonly prefill: readonly number[]; readonly decode: readonly number[] };
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
 }
+
+const GOAL: Check = {
+  expected: '{ measure: "agreement" or "accuracy", least: a share from 0 to 1 }',
+  accepts: (value) => {
+    const { measure, least } = Object(value) as Partial<Goal>;
+    return (measure === 'agreement' || measure === 'accuracy') && typeof least === 'number' && least >= 0 && least <= 1;
+  },
+};
+
+const CHECKS: Checks<TuneOptions> = {
+  ...{ model: { ...OBJECT, required: true }, data: { ...OBJECT, required: true }, score: ANYTHING },
+  method: {
+    expected: 'a row of METHODS',
+    accepts: (value) => OBJECT.accepts(value) && 'uses' in (value as object),
+    required: true,
+  },
+  positions: oneOf(...POSITION_MODES),
+  goal: { ...GOAL, required: true },
+  seed: SEED,
+  maxTokens: COUNT,
+  grid: OBJECT,
+  signal: SIGNAL,
+  onProgress: FUNCTION,
+};
 
 /** Ratios that were tried; `value` is undefined if they were abandoned because the goal was out of reach. */
 export interface Tried extends Ratios {
@@ -48,9 +88,25 @@ export interface Tuned {
 
 /**
  * Tunes a method. Returns undefined if not even sparsity 0 reaches the goal, which happens only for an accuracy that dense does not have.
- * @throws errors of `converse`
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`, `ERR_CALLBACK`; errors of `converse`
  */
 export async function tune(options: TuneOptions): Promise<Tuned | undefined> {
+  const given = checkOptions('tune', options, CHECKS);
+  try {
+    return await search({ seed: 1, maxTokens: 64, positions: 'original', ...given });
+  } catch (error) {
+    throw coded(error, given.signal);
+  }
+}
+
+/** The options with their defaults. */
+interface Search extends TuneOptions {
+  readonly positions: Positions;
+  readonly seed: number;
+  readonly maxTokens: number;
+}
+
+async function search(options: Search): Promise<Tuned | undefined> {
   const { method, data, grid = { prefill: PREFILL_GRID, decode: DECODE_GRID }, onProgress = () => undefined } = options;
   const prefill = method.uses.prefill ? grid.prefill : [0];
   const decode = method.uses.decode ? grid.decode : [0];
@@ -83,7 +139,7 @@ function byActive(a: Ratios, b: Ratios): number {
 }
 
 function answersOf(
-  { model, data, seed, maxTokens, signal }: TuneOptions,
+  { model, data, seed, maxTokens, signal }: Search,
   setting: Setting,
   i: number,
   images: ConverseOptions['images'],
