@@ -1,8 +1,9 @@
 // The fused decoder layers equal the composition of models/blocks.ts bit for bit, and attention through an index equals dense attention
 // if the index contains all rows.
 
-import { type BlockOps, decoderBlock } from '../../src/models/blocks';
+import type { BlockOps } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
+import { decoderBlock } from '../../src/models/decoder_blocks';
 import { type AttentionResult, attention as attentionOp, gatheredSparseAttention } from '../../src/ops/attention';
 import { decoderLayer, decoderLayers } from '../../src/ops/decoder_layer';
 import { appendKv, readKv } from '../../src/ops/kv_cache';

@@ -1,6 +1,7 @@
 // The search on one block: folding scales into norms and preceding layers does not change the function, and its report agrees with its result.
 
 import { dequantizeMatrix } from '../../src/checkpoint/round';
+import type { Block } from '../../src/models/blocks';
 import type { DecoderConfig } from '../../src/models/config';
 import type { Plan } from '../../src/models/plan';
 import type { ProjectorStep } from '../../src/models/projector';
@@ -33,7 +34,8 @@ function configOf(heads: number, kvHeads: number): DecoderConfig {
 const decoderPart = (config: DecoderConfig): Part => partOf({ decoder: config } as Plan, 'decoder', ROUND.group);
 
 /** Random weights; a few channels of the norms are large, as in trained models, so that scaling pays. */
-function weightsOf({ block: { linears, norms } }: Part): BlockWeights {
+function weightsOf({ block }: Part): BlockWeights {
+  const { linears, norms } = block(0);
   const matrices = linears.map(({ name, rows, cols }, i) => {
     const { values } = randomMatrix(rows, cols, i + 10);
     return [name, { rows, cols, values: values.map((w) => (w * 0.7) / Math.sqrt(cols)) }] as const;
@@ -62,11 +64,11 @@ function outputs(part: Part, weights: BlockWeights, sequences: readonly Rows[]):
   return sequences.map((sequence) => run(part, weights, sequence));
 }
 
-function run(part: Part, weights: BlockWeights, rows: Rows, see?: Parameters<Part['block']['run']>[2]): Float32Array {
-  const ops = floatOps(part.block, weights);
+function run(part: Part, weights: BlockWeights, rows: Rows, see?: Parameters<Block['run']>[2]): Float32Array {
+  const ops = floatOps(part.block(0), weights);
   const t = rows.visual.length;
   const x = float32(rows.x, [t, rows.x.length / t]);
-  const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(rows, 0) }, x, see));
+  const y = start().tf.tidy(() => part.block(0).run({ ...ops, attend: part.attend(rows, 0) }, x, see));
   const values = floats(y).slice();
   for (const tensor of [x, y]) tensor.dispose();
   ops.dispose();
@@ -107,11 +109,11 @@ function rounded(weights: BlockWeights): BlockWeights {
 }
 
 function search(part: Part, weights: BlockWeights, sequences: readonly Rows[], feedback: boolean) {
-  const collector = collectStatistics(sequences, part.sample(sequences, 120), part.block.sites, ROUND.group);
+  const collector = collectStatistics(sequences, part.sample(sequences, 120), part.block(0).sites, ROUND.group);
   for (const [s, rows] of sequences.entries()) run(part, weights, rows, (site, input) => collector.see(s, site, input));
   const attend = (s: number) => part.attend(sequences[s] as Rows, 0);
   const { vectors } = part;
-  return searchBlock(part.block, weights, collector.finish(), { round: ROUND, feedback, vectors, attend, pace });
+  return searchBlock(part.block(0), weights, collector.finish(), { round: ROUND, feedback, vectors, attend, pace });
 }
 
 describe.each([

@@ -104,11 +104,11 @@ it('calibration rows run through the float tower as pictures do', async () => {
   const e = plan.tower.hiddenSize;
   for (const [i, name] of part.blocks.entries()) {
     const ops = floatOps(
-      part.block,
-      readBlock(part.block, (tensor, shape) => floatsOf(open, name + tensor, shape)),
+      part.block(i),
+      readBlock(part.block(i), (tensor, shape) => floatsOf(open, name + tensor, shape)),
     );
     const input = float32(x, [x.length / e, e]);
-    const y = start().tf.tidy(() => part.block.run({ ...ops, attend: part.attend(first, i) }, input));
+    const y = start().tf.tidy(() => part.block(i).run({ ...ops, attend: part.attend(first, i) }, input));
     x = floats(y).slice();
     for (const tensor of [input, y, ops]) tensor.dispose();
   }
@@ -159,12 +159,12 @@ it('calibration rows of Qwen3-VL run through the float decoder as a session runs
   for (const [i, name] of part.blocks.slice(0, 3).entries()) {
     expect(nmse(rows.subarray(0, t * d), hidden[i] ?? [])).toBeLessThanOrEqual(F32_NMSE);
     const ops = floatOps(
-      part.block,
-      readBlock(part.block, (tensor, shape) => floatsOf(open, name + tensor, shape)),
+      part.block(i),
+      readBlock(part.block(i), (tensor, shape) => floatsOf(open, name + tensor, shape)),
     );
     const input = float32(rows, [positions.length, d]);
     const attend = part.attend({ x, positions, visual: new Uint8Array() }, i);
-    const y = start().tf.tidy(() => part.block.run({ ...ops, attend }, input));
+    const y = start().tf.tidy(() => part.block(i).run({ ...ops, attend }, input));
     rows = floats(y).map((value, at) => value + (added?.[i]?.[at] ?? 0));
     for (const tensor of [input, y, ops]) tensor.dispose();
   }

@@ -5,7 +5,6 @@
 import type { Activation } from '../ops/linear';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import type { DecoderConfig } from './config';
 import { inPieces, type ProjectorStep } from './projector';
 import type { TowerConfig } from './tower';
 
@@ -49,12 +48,18 @@ export interface BlockOps {
   norm(name: string, x: Tensor): Tensor;
   /** f32 [t, cols] -> f32 [t, rows] */
   linear(name: string, x: Tensor, activation?: Activation): Tensor;
+  /** A vector or other tensor of the block, in the order of its file. */
+  values?(name: string): Float32Array;
   /** q f32 [t, heads, c], k and v f32 [t, kvHeads, c] before rotary embedding -> f32 [t, heads, c] */
   attend(q: Tensor, k: Tensor, v: Tensor): Tensor;
 }
 
 export interface Block {
   readonly linears: readonly BlockLinear[];
+  /** Linear layers that quantization leaves in floating point. */
+  readonly floats?: readonly BlockLinear[];
+  /** What `BlockOps.values` gives. */
+  readonly vectors?: readonly { readonly name: string; readonly shape: readonly number[] }[];
   readonly norms: readonly BlockNorm[];
   /** In the order in which a run reaches them. */
   readonly sites: readonly BlockSite[];
@@ -77,12 +82,21 @@ interface PreNorm {
   readonly sites: readonly [BlockSite, BlockSite, BlockSite, BlockSite];
   /** The hidden layer of the MLP. */
   readonly lift: (ops: BlockOps, x: Tensor) => Tensor;
+  /** Whether each query is followed by a gate, by whose sigmoid what attention gives is multiplied. */
+  readonly gated?: boolean | undefined;
+  /** What takes the place of attention, and what it needs. */
+  readonly mixer?: Mixer;
+}
+
+interface Mixer extends Pick<Block, 'floats' | 'vectors'> {
+  readonly norms: readonly BlockNorm[];
+  mix(ops: BlockOps, x: Tensor): Tensor;
 }
 
 /** h = x + scale1 attention(norm1 x); y = h + scale2 mlp(norm2 h). The four sites are the inputs of q, k and v; of o; of the MLP; of its last layer. */
-function preNormBlock(
+export function preNormBlock(
   linears: readonly BlockLinear[],
-  { norms, headNorms, scales, heads, kvHeads, headDim, sites, lift }: PreNorm,
+  { norms, headNorms, scales, heads, kvHeads, headDim, sites, lift, gated = false, mixer }: PreNorm,
 ): Block {
   const [toQkv, toOut, toMlp, toDown] = sites;
   /** What the layer of a site adds to the rows. */
@@ -91,7 +105,7 @@ function preNormBlock(
     const scale = scales?.[site === toOut ? 0 : 1];
     return scale === undefined ? y : ops.norm(scale.name, y);
   };
-  const mix = (ops: BlockOps, x: Tensor): Tensor => {
+  const attention = (ops: BlockOps, x: Tensor): Tensor => {
     const { tf } = start();
     const t = x.shape[0] as number;
     // One product for all three, or one for each.
@@ -99,13 +113,18 @@ function preNormBlock(
     const part = (begin: number, count: number): Tensor => tf.slice(first, [0, begin * headDim], [t, count * headDim]);
     const parts =
       rest.length > 0 ? [first, ...rest] : [part(0, heads), part(heads, kvHeads), part(heads + kvHeads, kvHeads)];
+    const both = gated ? tf.reshape(parts[0] as Tensor, [t, heads, 2 * headDim]) : undefined;
+    const half = (from: number): Tensor => tf.slice(both as Tensor, [0, 0, from], [t, heads, headDim]);
+    if (gated) parts[0] = half(0);
     const [q, k, v] = parts.map((rows, i) => {
       const norm = headNorms?.[i];
       const own = norm === undefined ? rows : ops.norm(norm.name, tf.reshape(rows, [-1, norm.width]));
       return tf.reshape(own, [t, -1, headDim]);
     }) as [Tensor, Tensor, Tensor];
-    return tf.reshape(ops.attend(q, k, v), [t, heads * headDim]);
+    const out = ops.attend(q, k, v);
+    return tf.reshape(gated ? tf.mul(out, tf.sigmoid(half(headDim))) : out, [t, heads * headDim]);
   };
+  const { mix = attention, floats, vectors } = mixer ?? {};
   const finish: Readonly<Record<string, (ops: BlockOps, input: Tensor) => Tensor>> = {
     [toQkv.name]: (ops, input) => added(ops, toOut, mix(ops, input)),
     [toOut.name]: (ops, input) => added(ops, toOut, input),
@@ -114,7 +133,9 @@ function preNormBlock(
   };
   return {
     linears,
-    norms: [...norms, ...(headNorms ?? []), ...(scales ?? [])],
+    ...(floats && { floats }),
+    ...(vectors && { vectors }),
+    norms: [...norms, ...(headNorms ?? []), ...(scales ?? []), ...(mixer?.norms ?? [])],
     sites,
     run(ops, x, see = () => undefined) {
       const { tf } = start();
@@ -129,55 +150,6 @@ function preNormBlock(
     },
     finish: (ops, site, input) => (finish[site] as (ops: BlockOps, input: Tensor) => Tensor)(ops, input),
   };
-}
-
-/** A decoder layer of Llama, Mistral, Qwen or Gemma; the caller supplies the attention. */
-export function decoderBlock(config: DecoderConfig): Block {
-  const { hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim, attentionBias, rmsNormEps } = config;
-  const [queries, values] = [heads * headDim, kvHeads * headDim];
-  const layer = (name: string, rows: number, cols: number, bias = false): BlockLinear => ({ name, rows, cols, bias });
-  const plus = config.normOffset ? 1 : undefined;
-  const norm = (name: string): BlockNorm => ({ name, width: d, bias: false, eps: rmsNormEps, plus });
-  const beforeMlp = config.postNorms ? 'pre_feedforward_layernorm' : 'post_attention_layernorm';
-  const attention = (name: string): string => `self_attn.${name}_proj`;
-  const [gate, up, down] = ['mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj'] as const;
-  const headNorm = (name: string): BlockNorm => ({ ...norm(`self_attn.${name}_norm`), width: headDim });
-  // Query heads that share a value head read the same rows of v.
-  const share = heads / kvHeads;
-  const rowOf = Int32Array.from(
-    { length: queries },
-    (_, i) => Math.floor(i / headDim / share) * headDim + (i % headDim),
-  );
-  return preNormBlock(
-    [
-      layer(attention('q'), queries, d, attentionBias.qkv),
-      ...['k', 'v'].map((name) => layer(attention(name), values, d, attentionBias.qkv)),
-      layer(attention('o'), d, queries, attentionBias.o),
-      ...[layer(gate, m, d), layer(up, m, d), layer(down, d, m)],
-    ],
-    {
-      norms: [norm('input_layernorm'), norm(beforeMlp)],
-      scales: config.postNorms ? [norm('post_attention_layernorm'), norm('post_feedforward_layernorm')] : undefined,
-      headNorms: config.qkNorm ? [headNorm('q'), headNorm('k')] : undefined,
-      ...{ heads, kvHeads, headDim },
-      sites: [
-        {
-          ...{ name: 'qkv', linears: ['q', 'k', 'v'].map(attention), width: d, mixesRows: true },
-          absorbedBy: { norm: 'input_layernorm' },
-        },
-        {
-          ...{ name: 'o', linears: [attention('o')], width: queries, mixesRows: false },
-          absorbedBy: { linear: attention('v'), rowOf },
-        },
-        {
-          ...{ name: 'mlp', linears: [gate, up], width: d, mixesRows: false },
-          absorbedBy: { norm: beforeMlp },
-        },
-        { name: 'down', linears: [down], width: m, mixesRows: false, absorbedBy: { linear: up } },
-      ],
-      lift: (ops, x) => start().tf.mul(ops.linear(gate, x, config.hiddenAct), ops.linear(up, x)),
-    },
-  );
 }
 
 /** A block of a tower. Only a linear layer can absorb a division, so the output of an activation is not scaled. */

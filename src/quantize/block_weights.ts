@@ -1,6 +1,6 @@
 // The float weights of one block, read by their names, and the block's small ops with these weights. Knows no architecture.
 
-import type { Block, BlockOps } from '../models/blocks';
+import type { Block, BlockLinear, BlockOps } from '../models/blocks';
 import { linear } from '../ops/linear';
 import { layerNorm, rmsNorm } from '../ops/norm';
 import type { Matrix } from '../ops/quantize';
@@ -22,20 +22,23 @@ export interface BlockWeights {
   readonly linears: Readonly<Record<string, Matrix>>;
   readonly biases: Readonly<Record<string, Float32Array>>;
   readonly norms: Readonly<Record<string, Norm>>;
+  /** Linear layers that stay as they are, and other tensors. */
+  readonly floats?: Readonly<Record<string, Matrix>>;
+  readonly vectors?: Readonly<Record<string, Float32Array>>;
 }
 
 /** Reads a block; `floats` gives the tensor of a name in the block, which must have the shape. */
 export function readBlock(
-  { linears, norms }: Pick<Block, 'linears' | 'norms'>,
+  { linears, norms, floats: others = [], vectors = [] }: Pick<Block, 'linears' | 'norms' | 'floats' | 'vectors'>,
   floats: (name: string, shape: readonly number[]) => Float32Array,
 ): BlockWeights {
-  const matrices = linears.map(({ name, rows, cols }) => [
-    name,
-    { rows, cols, values: floats(`${name}.weight`, [rows, cols]) },
-  ]);
+  const matrix = ({ name, rows, cols }: BlockLinear) =>
+    [name, { rows, cols, values: floats(`${name}.weight`, [rows, cols]) }] as const;
   const biased = linears.filter(({ bias }) => bias);
   return {
-    linears: Object.fromEntries(matrices),
+    linears: Object.fromEntries(linears.map(matrix)),
+    floats: Object.fromEntries(others.map(matrix)),
+    vectors: Object.fromEntries(vectors.map(({ name, shape }) => [name, floats(name, shape)])),
     biases: Object.fromEntries(biased.map(({ name, rows }) => [name, floats(`${name}.bias`, [rows])])),
     norms: Object.fromEntries(
       norms.map(({ name, width, bias, plus }) => {
@@ -47,7 +50,7 @@ export function readBlock(
   };
 }
 
-export interface FloatOps extends Pick<BlockOps, 'norm' | 'linear'> {
+export interface FloatOps extends Pick<BlockOps, 'norm' | 'linear' | 'values'> {
   /** Matrices that replace the block's own, by the names of their layers. */
   readonly replaced: Map<string, PackedMatrix>;
   dispose(): void;
@@ -67,7 +70,7 @@ export function floatOps({ norms }: Pick<Block, 'norms'>, weights: BlockWeights)
   const packed = new Map<string, PackedMatrix>();
   const replaced = new Map<string, PackedMatrix>();
   const matrix = (name: string): PackedMatrix => {
-    const { values, cols } = weights.linears[name] as Matrix;
+    const { values, cols } = { ...weights.linears, ...weights.floats }[name] as Matrix;
     const own = packed.get(name) ?? packArrays([values], cols);
     packed.set(name, own);
     kept(`${name}.weight`, () => own.tensor);
@@ -85,6 +88,7 @@ export function floatOps({ norms }: Pick<Block, 'norms'>, weights: BlockWeights)
     },
     linear: (name, x, activation) =>
       linear(x, replaced.get(name) ?? matrix(name), vector(`${name}.bias`, weights.biases[name]), activation),
+    values: (name) => weights.vectors?.[name] ?? new Float32Array(),
     dispose: () => {
       for (const tensor of made.values()) tensor.dispose();
     },

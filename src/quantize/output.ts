@@ -118,7 +118,7 @@ function configOf(json: Json, { format, groupSize, symmetric }: CheckedOptions, 
 
 /** A config with the new width of the tower's MLP. */
 function withWidth(json: Json, { block, wide }: Part): Json {
-  const [before, after] = [block, wide].map(
+  const [before, after] = [block(0), wide(0)].map(
     ({ linears }) => linears.find(({ name }) => WIDENED_LAYERS.some((one) => one === name))?.rows,
   );
   if (before === after) return json;

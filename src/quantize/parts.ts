@@ -4,8 +4,9 @@
 import { relative } from 'node:path';
 import { readFloats } from '../checkpoint/safetensors';
 import { indexOptions } from '../models/assemble';
-import { type Block, type BlockOps, decoderBlock, projectorBlock, towerBlock } from '../models/blocks';
+import { type Block, type BlockOps, projectorBlock, towerBlock } from '../models/blocks';
 import { type DecoderConfig, ropeInverseFrequencies, windowOf } from '../models/config';
+import { decoderBlock } from '../models/decoder_blocks';
 import type { PartName, Plan } from '../models/plan';
 import { rowSpans } from '../models/segments';
 import type { TowerConfig } from '../models/tower';
@@ -14,6 +15,7 @@ import { moduleOf, type WeightIndex, weightIndex } from '../models/weight_index'
 import { attention } from '../ops/attention';
 import { rope, ropeTable } from '../ops/rope';
 import { int32 } from '../ops/run';
+import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { BlockWeights } from './block_weights';
 import { type CalibrationSource, calibrationSequences, type Sequence } from './calibration';
@@ -34,12 +36,12 @@ export interface Part {
   readonly blockCalled: string;
   /** Canonical names of its blocks, with a dot at the end. */
   readonly blocks: readonly string[];
-  /** In the checkpoint. */
-  readonly block: Block;
+  /** Of a number, in the checkpoint. */
+  readonly block: (index: number) => Block;
   /** Other linear layers of the part, which stay as they are (mergers of deepstack). */
   readonly others?: readonly string[];
   /** In the result: with an MLP whose width is a multiple of the group. */
-  readonly wide: Block;
+  readonly wide: (index: number) => Block;
   readonly widen: (weights: BlockWeights) => BlockWeights;
   /** Data type of vectors that have absorbed scales. */
   readonly vectors: VectorType;
@@ -89,9 +91,12 @@ export const floatsOf = ({ index }: OpenPart, name: string, shape: readonly numb
 export function floatLinears(open: OpenPart): { readonly own: string[]; readonly unread: string[] } {
   const { part, index, bits, head } = open;
   const { blocks, block, others = [] } = part;
-  const layers = blocks.flatMap((at) => block.linears.map(({ name }) => `${at}${name}.weight`));
+  const layers = blocks.flatMap((at, i) => {
+    const { linears, floats = [] } = block(i);
+    return [...(bits === undefined ? linears : []), ...floats].map(({ name }) => `${at}${name}.weight`);
+  });
   const left = others.map((name) => `${name}.weight`);
-  const names = [...(bits === undefined ? layers : []), ...left, ...(part.name === 'decoder' && !head ? [HEAD] : [])];
+  const names = [...layers, ...left, ...(part.name === 'decoder' && !head ? [HEAD] : [])];
   const unread = [...index.entries].filter(
     ([name, { shape }]) => /: unread\..*\.weight$/.test(name) && shape.length === 2,
   );
@@ -110,7 +115,7 @@ const blockNames = (count: number, prefix: string): string[] =>
   Array.from({ length: count }, (_, i) => `${prefix}.${i}.`);
 
 function decoderPart({ decoder: config }: Plan): Part {
-  const block = decoderBlock(config);
+  const block = (index: number): Block => decoderBlock(config, index);
   return {
     name: 'decoder',
     called: 'the decoder',
@@ -132,8 +137,18 @@ function decoderAttention(config: DecoderConfig, { positions, ends }: Rows, laye
   return (q, k, v) => {
     const table = ropeTable(positions, frequencies, config.ropeAxes);
     const spans = own && int32(own, [positions.length, 2]);
-    return attention(rope(q, table), rope(k, table), v, { causal: own === undefined, spans, scale, softcap }).out;
+    const turned = (rows: Tensor): Tensor => partlyTurned(rows, table, config.rotaryDim);
+    return attention(turned(q), turned(k), v, { causal: own === undefined, spans, scale, softcap }).out;
   };
+}
+
+/** Rows [t, heads, c], of whose heads the first `width` numbers are rotated. */
+function partlyTurned(rows: Tensor, table: Tensor, width: number | undefined): Tensor {
+  if (width === undefined) return rope(rows, table);
+  const { tf } = start();
+  const [t, heads, c] = rows.shape as [number, number, number];
+  const rest = tf.slice(rows, [0, 0, width], [t, heads, c - width]);
+  return tf.concat([rope(tf.slice(rows, [0, 0, 0], [t, heads, width]), table), rest], 2);
 }
 
 const fullAttention: BlockOps['attend'] = (q, k, v) => attention(q, k, v).out;
@@ -149,8 +164,8 @@ function towerPart({ tower: config }: Plan, group: number): Part {
     called: 'the vision tower',
     blockCalled: 'tower block',
     blocks: blockNames(config.layers, 'encoder.layers'),
-    block: towerBlock(config),
-    wide: towerBlock({ ...config, intermediateSize: width }),
+    block: () => towerBlock(config),
+    wide: () => towerBlock({ ...config, intermediateSize: width }),
     widen: (weights) => (width === config.intermediateSize ? weights : widened(weights, width)),
     vectors: 'F32',
     sample: drawSequences,
@@ -211,7 +226,7 @@ function projectorPart({ projector, deepstack = [] }: Plan): Part {
     blockCalled: 'projector',
     blocks: [''],
     others: projectorBlock(deepstack.flat()).linears.map(({ name }) => name),
-    ...{ block, wide: block, widen: (weights) => weights },
+    ...{ block: () => block, wide: () => block, widen: (weights) => weights },
     vectors: 'F32',
     sample: drawEvenly,
     attend: () => fullAttention,
@@ -231,7 +246,7 @@ function drawEvenly(sequences: readonly Rows[], budget: number): Sampling {
 /** What enters the first block, for each conversation or for each picture. */
 export async function rowsOf({ name, block }: Part, source: CalibrationSource): Promise<Rows[]> {
   if (name === 'decoder') return calibrationSequences(source);
-  const width = block.sites[0]?.width ?? 1;
+  const width = block(0).sites[0]?.width ?? 1;
   const visible = (x: Float32Array): Rows => ({ x, positions: [], visual: new Uint8Array(x.length / width).fill(1) });
   if (name === 'projector') return (await pictureFeatures(source)).map(visible);
   return (await embeddedPictures(source)).map(({ x, ...segment }) => ({ ...visible(x), segment }));

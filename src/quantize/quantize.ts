@@ -120,10 +120,13 @@ function nothing(called: string): SparseVilaError {
 }
 
 /** Checks the matrices [outputs, inputs] of a part against the limits of the format. @throws SparseVilaError `ERR_QUANTIZE_SHAPE` */
-function checkShapes({ name, called, block, wide }: Part, { groupSize, format }: CheckedOptions): void {
-  if (block.linears.length === 0) throw nothing(called);
+function checkShapes({ name, called, blocks, block, wide }: Part, { groupSize, format }: CheckedOptions): void {
+  if (block(0).linears.length === 0) throw nothing(called);
   // A padded MLP fits.
-  const fixed = block.linears.filter((one, i) => isDeepStrictEqual(one, wide.linears[i]));
+  const fixed = blocks.flatMap((_, index) => {
+    const { linears } = wide(index);
+    return block(index).linears.filter((one, i) => isDeepStrictEqual(one, linears[i]));
+  });
   for (const { name: linear, rows, cols } of fixed) {
     if (cols % groupSize === 0 && (format !== 'autoawq' || rows % 8 === 0)) continue;
     const fits = [128, 64, 32].filter((size) => fixed.every((one) => one.cols % size === 0));
@@ -177,7 +180,7 @@ function resultsOf(
     layers: decoder?.blocks.map((block, layer) => ({ layer, errors: block.errors })) ?? [],
     tower: tower && { blocks: tower.blocks.length, images: tower.images, errors },
     projector: projector && {
-      linears: projector.part.block.linears.length,
+      linears: projector.part.block(0).linears.length,
       images: projector.images,
       errors: projector.blocks.flatMap((block) => block.errors),
     },

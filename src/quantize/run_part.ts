@@ -3,6 +3,7 @@
 
 import type { WorkFolder } from '../checkpoint/work_folder';
 import { SparseVilaError } from '../errors';
+import type { Block } from '../models/blocks';
 import { quantizeMatrix } from '../ops/quantize';
 import { float32, floats } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
@@ -59,7 +60,7 @@ export async function quantizePart(run: Run, open: OpenPart, first: number): Pro
   const sampling = part.sample(sequences, options.rows);
   const step = part.name === 'decoder' ? 'quantize layers' : `quantize ${part.name}`;
   for (let i = isCalibrated ? 0 : first; i < total; i++) {
-    const float = readBlock(part.block, (name, shape) => floatsOf(open, (part.blocks[i] as string) + name, shape));
+    const float = readBlock(part.block(i), (name, shape) => floatsOf(open, (part.blocks[i] as string) + name, shape));
     const weights = part.widen(float);
     const report = trialReporter((share) => onProgress({ step, done: i + share, total }), pace);
     const collector = i < first ? undefined : collectorOf(run, open, i, sequences, sampling);
@@ -103,12 +104,13 @@ async function advance(
   see: Collector['see'] | undefined,
 ): Promise<void> {
   const { tf } = start();
-  const ops = floatOps(part.wide, weights);
+  const wide = part.wide(i);
+  const ops = floatOps(wide, weights);
   try {
     for (const [s, sequence] of sequences.entries()) {
       const x = float32(sequence.x, [sequence.visual.length, sequence.x.length / sequence.visual.length]);
       const own = { ...ops, attend: part.attend(sequence, i) };
-      const y = tf.tidy(() => part.wide.run(own, x, see && ((site, input) => see(s, site, input))));
+      const y = tf.tidy(() => wide.run(own, x, see && ((site, input) => see(s, site, input))));
       const added = sequence.added?.[i];
       const next = floats(y).slice();
       sequences[s] = { ...sequence, x: added === undefined ? next : next.map((value, at) => value + (added[at] ?? 0)) };
@@ -145,7 +147,7 @@ function collectorOf(
 ): Collector {
   const { method, groupSize: group, symmetric, rounding } = options;
   const round = { group, symmetric };
-  if (bits === 8) return smoothing(part);
+  if (bits === 8) return smoothing(part.wide(block));
   if (method === 'rtn') {
     return {
       see: () => undefined,
@@ -155,7 +157,8 @@ function collectorOf(
       },
     };
   }
-  const { wide, vectors } = part;
+  const { vectors } = part;
+  const wide = part.wide(block);
   const collector = collectStatistics(sequences, sampling, wide.sites, group);
   const attend = (s: number) => part.attend(sequences[s] as Rows, block);
   const search = { round, feedback: rounding === 'feedback', vectors, attend };
@@ -165,7 +168,7 @@ function collectorOf(
   };
 }
 
-function smoothing({ wide }: Part): Collector {
+function smoothing(wide: Block): Collector {
   const sites = wide.sites.filter(({ absorbedBy }) => absorbedBy && 'norm' in absorbedBy);
   const largest = new Map(sites.map(({ name, width }) => [name, new Float32Array(width)]));
   return {
