@@ -67,6 +67,15 @@ describe('film files', () => {
     ]);
   });
 
+  itWithFfmpeg('a film that was cut without encoding it again begins where players begin', async () => {
+    const path = numbered(at('uncut.mp4'), 150, '-g', '50', '-bf', '2');
+    // The frames from the key frame at 2 s stay in the file, and are marked as not shown.
+    ffmpeg('-ss', '2.4', '-i', path, '-t', '2', '-c', 'copy', at('cut.mp4'));
+    const { numbers, times } = await look(at('cut.mp4'), ({ frames }) => [0, 10, frames - 1]);
+    expect([numbers[0], numbers[1], times[0]]).toEqual([60, 70, 0]);
+    expect(numbers[2]).toBeGreaterThan(100);
+  });
+
   itWithFfmpeg('where the rate varies, frames are taken by the time at which they are shown', async () => {
     // Frames 0 to 49 all, then one in ten: 55 frames in 4 seconds.
     const keep = "select='lt(n,50)+not(mod(n,10))'";

@@ -47,6 +47,7 @@ interface Read {
   /** Packets without a time. */
   untimed: number;
   stream: ReadonlyMap<string, string> | undefined;
+  format: string | undefined;
   complaints: string;
 }
 
@@ -94,12 +95,12 @@ async function read(
   options: Omit<ToolOptions, 'name' | 'input'>,
   entries: string,
 ): Promise<Read> {
-  const shown = `stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,time_base,nb_frames:${entries}`;
+  const shown = `stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,time_base,nb_frames:format=format_name:${entries}`;
   const args = [...inputOptions(source, maxPixels), '-select_streams', 'V:0', '-show_entries', shown, '-of', 'compact'];
   const { from, name } = source;
   const input = 'path' in from ? undefined : from.pieces;
   const run = runTool(ffprobe, args, { ...options, name, input }, (words) => unreadable(source, words));
-  const result: Read = { times: [], keys: [], untimed: 0, stream: undefined, complaints: '' };
+  const result: Read = { times: [], keys: [], untimed: 0, stream: undefined, format: undefined, complaints: '' };
   let rest = '';
   for await (const piece of run.pieces) {
     const lines = (rest + Buffer.from(piece).toString('latin1')).split('\n');
@@ -117,13 +118,14 @@ async function read(
   return result;
 }
 
-/** Takes a line of ffprobe: `packet|pts=512|flags=K_`, `frame|…`, `stream|…`. */
+/** Takes a line of ffprobe: `packet|pts=512|flags=K_`, `frame|…`, `stream|…`, `format|…`. */
 function take(line: string, result: Read): void {
   const [kind = '', ...fields] = line.trim().split('|');
   const values = new Map(
     fields.map((field) => [field.slice(0, field.indexOf('=')), field.slice(field.indexOf('=') + 1)]),
   );
   if (kind === 'stream') result.stream = values;
+  if (kind === 'format') result.format = values.get('format_name');
   if (kind !== 'packet' && kind !== 'frame') return;
   const flags = values.get('flags') ?? '';
   // The container says that this frame is not shown.
@@ -156,10 +158,10 @@ function shownSize(stream: ReadonlyMap<string, string>): [width: number, height:
   return ratio > 1 ? [Math.round(width * ratio), height] : [width, Math.round(height / ratio)];
 }
 
-/** Refuses a file that ends early: ffprobe complains, or there are fewer packets than the container counts. */
-function requireWhole({ name }: FilmSource, { times, stream, complaints }: Read): void {
-  const counted = Number(stream?.get('nb_frames'));
-  const isShort = Number.isFinite(counted) && times.length > 0 && times.length < 0.99 * counted - 1;
+/** Refuses a file that ends early: ffprobe complains, except of AVI, whose header counts the frames (that of MP4 counts cut ones too). */
+function requireWhole({ name }: FilmSource, { times, untimed, stream, format, complaints }: Read): void {
+  const counted = format === 'avi' ? Number(stream?.get('nb_frames')) : Number.NaN;
+  const isShort = times.length + untimed < 0.99 * counted - 1;
   const complaint = /partial file|ended prematurely|truncat/i.exec(complaints)?.[0];
   if (!isShort && complaint === undefined) return;
   const found = isShort ? `${times.length} of ${counted} frames` : complaint;
