@@ -1,10 +1,10 @@
 // `bench engine`: an engine over a checkpoint: tokens per second of conversations one after another and together, the time to the first token of
 // a second question about a picture, how long the caller's event loop is blocked, and memory over many requests.
 
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { isDeepStrictEqual } from 'node:util';
 import type { CommandModule } from 'yargs';
 import { type Engine, type EngineEvent, type EngineRequest, load, openEngine } from '../../src';
 import { packageFolder } from '../../src/runtime/paths';
@@ -73,92 +73,110 @@ async function answer(engine: Engine, request: EngineRequest): Promise<Answered>
 }
 
 async function benchEngine(options: Options): Promise<void> {
-  const delay = monitorEventLoopDelay({ resolution: 1 });
   const engine = await openEngine(options.model, { memoryBytes: 2 ** 30 });
   const requests = Array.from({ length: options.conversations }, (_, i) => requestOf(i, options));
   // The pictures are prefilled once, so that what follows is decoding.
   for (const request of requests) await answer(engine, { ...request, maxTokens: 1 });
-  const blocked = async (work: () => Promise<void>): Promise<number> => {
-    delay.reset();
-    delay.enable();
-    await work();
-    delay.disable();
-    return delay.max / 1e6;
-  };
-  const alone: number[] = [];
-  const together: number[] = [];
-  let equal = true;
-  let rows = 0;
-  let worst = 0;
-  for (let round = 0; round < options.rounds; round++) {
-    const one: Answered[] = [];
-    for (const request of requests) one.push(await answer(engine, request));
-    let all: Answered[] = [];
-    const begin = performance.now();
-    worst = Math.max(
-      worst,
-      await blocked(async () => {
-        all = await Promise.all(requests.map((request) => answer(engine, request)));
-      }),
-    );
-    const seconds = (performance.now() - begin) / 1000;
-    const generated = (answers: readonly Answered[]): number =>
-      answers.reduce((sum, { end }) => sum + end.usage.generated, 0);
-    alone.push(generated(one) / (one.reduce((sum, { first, rest }) => sum + first + rest, 0) / 1000));
-    together.push(generated(all) / seconds);
-    equal &&= isDeepStrictEqual(
-      all.map(({ text }) => text),
-      one.map(({ text }) => text),
-    );
-    rows = one[0]?.end.usage.prompt ?? 0;
-  }
-  // Other pictures, which have to be encoded and prefilled while the event loop is watched.
-  worst = Math.max(
-    worst,
-    await blocked(async () => {
-      await Promise.all([50, 51, 52].map((i) => answer(engine, requestOf(i, options))));
-    }),
+  const speed = await throughput(engine, requests, options.rounds);
+  // Other pictures, which have to be encoded and prefilled while others are answered.
+  const blocked = await blockedDuring(() =>
+    Promise.all([0, 1, 50, 51, 52].map((i) => answer(engine, requestOf(i, options)))),
   );
   const seconds = await secondQuestion(engine, options);
   await engine.close();
   const memory = await memoryOver(options);
   const result = {
-    ...{ model: options.model, conversations: options.conversations, promptRows: rows, equal },
-    ...{ tokPerS: median(alone), tokPerSTogether: median(together), speedup: median(together) / median(alone) },
-    ...{ eventLoopMs: worst, ...seconds, ...memory },
+    model: options.model,
+    ...speed,
+    eventLoopMs: blocked.own,
+    idleLoopMs: blocked.idle,
+    ...seconds,
+    ...memory,
   };
   process.stdout.write(
-    `${options.conversations} conversations of ${rows} rows: ${result.tokPerS.toFixed(1)} tok/s one after another, ` +
-      `${result.tokPerSTogether.toFixed(1)} together, ${result.speedup.toFixed(2)}x; answers ${equal ? 'equal' : 'DIFFERENT'}\n` +
-      `event loop blocked for at most ${worst.toFixed(1)} ms\n` +
-      `second question: ${seconds.sessionFirstMs.toFixed(0)} ms to the first token in a session, ${seconds.engineFirstMs.toFixed(0)} ms in another request\n` +
+    `${options.conversations} conversations of ${speed.promptRows} rows: ${speed.tokPerS.toFixed(1)} tok/s one after another, ` +
+      `${speed.tokPerSTogether.toFixed(1)} together, ${speed.speedup.toFixed(2)}x; answers ${speed.equal ? 'equal' : 'DIFFERENT'}\n` +
+      `event loop blocked for at most ${blocked.own.toFixed(1)} ms (of an idle process beside it: ${blocked.idle.toFixed(1)} ms)\n` +
+      `second question, first token: ${seconds.sessionFirstMs.toFixed(0)} ms in a session, ${seconds.engineFirstMs.toFixed(0)} ms in another request\n` +
       `memory: ${memory.rssMb.map((mb) => mb.toFixed(0)).join(', ')} MB\n`,
   );
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 
-/** Time to the first token of a second question: in a session of the library, and in another request to the engine. */
+/** Tokens per second of the requests one after another and together, in interleaved rounds. */
+async function throughput(engine: Engine, requests: readonly EngineRequest[], rounds: number) {
+  const [alone, together]: [number[], number[]] = [[], []];
+  let equal = true;
+  let promptRows = 0;
+  const timed = async (work: () => Promise<Answered[]>, rates: number[]): Promise<Answered[]> => {
+    const begin = performance.now();
+    const answers = await work();
+    const tokens = answers.reduce((sum, { end }) => sum + end.usage.generated, 0);
+    rates.push(tokens / ((performance.now() - begin) / 1000));
+    return answers;
+  };
+  for (let round = 0; round < rounds; round++) {
+    const one = await timed(async () => {
+      const answers: Answered[] = [];
+      for (const request of requests) answers.push(await answer(engine, request));
+      return answers;
+    }, alone);
+    const all = await timed(() => Promise.all(requests.map((request) => answer(engine, request))), together);
+    equal &&= all.every(({ text }, i) => text === one[i]?.text);
+    promptRows = one[0]?.end.usage.prompt ?? 0;
+  }
+  const [tokPerS, tokPerSTogether] = [median(alone), median(together)];
+  return {
+    conversations: requests.length,
+    promptRows,
+    equal,
+    tokPerS,
+    tokPerSTogether,
+    speedup: tokPerSTogether / tokPerS,
+  };
+}
+
+/** Time to the first token of a second question, in turn in a session of the library and in another request to the engine. */
 async function secondQuestion(engine: Engine, options: Options) {
-  const questions = Array.from({ length: 2 * options.rounds + 1 }, (_, i) => `What is at c${i + 1}?`);
-  const inEngine: number[] = [];
-  for (const question of questions)
-    inEngine.push((await answer(engine, { ...requestOf(0, options, question), maxTokens: 2 })).first);
   const model = await load(options.model);
   const chat = model.session();
+  const images = Array.from({ length: options.pictures }, (_, k) => scene(k));
+  await chat.ask('What is at b4?', { images, maxTokens: 1, history: 'forget' });
   const inSession: number[] = [];
-  for (const [i, question] of questions.entries()) {
-    const mark = chat.mark();
+  const inEngine: number[] = [];
+  for (let i = 0; i < 4 * options.rounds; i++) {
+    const question = `What is at c${i + 1}?`;
     const begin = performance.now();
-    const given = i === 0 ? { images: Array.from({ length: options.pictures }, (_, k) => scene(k)) } : {};
-    const pieces = chat.ask(question, { ...given, maxTokens: 2, history: 'forget' })[Symbol.asyncIterator]();
+    const pieces = chat.ask(question, { maxTokens: 2, history: 'forget' })[Symbol.asyncIterator]();
     await pieces.next();
     inSession.push(performance.now() - begin);
     await pieces.return?.();
-    if (i > 0) chat.rewind(mark);
+    const request = requestOf(0, options, question);
+    inEngine.push((await answer(engine, { ...request, maxTokens: 2 })).first);
   }
   chat.dispose();
   model.dispose();
-  return { sessionFirstMs: median(inSession.slice(1)), engineFirstMs: median(inEngine.slice(1)) };
+  return { sessionFirstMs: median(inSession), engineFirstMs: median(inEngine) };
+}
+
+/** The longest time in which an event loop did not run: this one's, and at the same time that of a process that does nothing. */
+async function blockedDuring(work: () => Promise<unknown>): Promise<{ own: number; idle: number }> {
+  const code = `const delay = require('node:perf_hooks').monitorEventLoopDelay({ resolution: 1 }); delay.enable();
+    process.on('message', (what) => what === 'begin' ? (delay.reset(), process.send(0)) : process.send(delay.max / 1e6));`;
+  const idle = spawn(process.execPath, ['-e', code], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+  const ask = (what: string): Promise<number> =>
+    new Promise((resolve) => {
+      idle.once('message', (value) => resolve(Number(value)));
+      idle.send(what);
+    });
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  await ask('begin');
+  delay.enable();
+  await work();
+  delay.disable();
+  const found = { own: delay.max / 1e6, idle: await ask('end') };
+  idle.kill();
+  return found;
 }
 
 /** Resident memory of this process, after each of several rounds of requests about more pictures than an engine may remember. */
