@@ -58,7 +58,10 @@ export async function recordTurn(model: VisionLanguageModel, request: TurnReques
   const answer = session.ask(question, { images, videos, maxTokens });
   const text = await answer.text();
   const { stats } = answer;
-  const [opening, asked] = watched.calls;
+  const [opening, second] = watched.calls;
+  // A prompt that attends to itself is one call.
+  const isWhole = model.decoder.config.bidirectional === 'prompt';
+  const asked = isWhole && opening ? { ...opening, positions: [], hidden: [] } : second;
   if (stats === undefined || opening === undefined || asked === undefined)
     throw new Error('a turn of two forward calls');
   const before = watched.embedded[0] ?? [];

@@ -6,6 +6,7 @@ import { internvl } from './families/internvl';
 import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
 import { llavaOnevision } from './families/llava_onevision';
+import { paligemma } from './families/paligemma';
 import { qwen2Vl } from './families/qwen2_vl';
 import { qwen3_5 } from './families/qwen3_5';
 import { qwen3Vl } from './families/qwen3_vl';
@@ -23,4 +24,5 @@ export const ADAPTERS: readonly Adapter[] = [
   qwen3_5,
   smolvlm,
   gemma3,
+  paligemma,
 ];

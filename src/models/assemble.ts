@@ -143,7 +143,8 @@ type TextSide = Pick<
 export function textSide(plan: Plan, { template: given }: Pick<LoadOptions, 'template'>): TextSide {
   const { text, decoder: config, folder: path } = plan;
   const rows = config.vocabSize;
-  const tokenizer = loadTokenizer(text.folder, { added: text.added ?? [] });
+  const loaded = loadTokenizer(text.folder, { added: text.added ?? [] });
+  const tokenizer = text.startsTexts === false ? { ...loaded, prefixIds: [] } : loaded;
   const { template: named, strips = false } = text;
   const template = loadChatTemplate(text.folder, { template: given, named, path, strips });
   const marker = markerOf(plan, tokenizer);

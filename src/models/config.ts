@@ -50,6 +50,8 @@ export interface DecoderConfig {
    * prompt each other, whatever the window (`prompt`). Absent: none.
    */
   readonly bidirectional?: 'media' | 'prompt';
+  /** The position of the first row, in rotary embedding; absent: 0. */
+  readonly firstPosition?: number;
   /** Whether norms multiply by 1 + weight. */
   readonly normOffset?: boolean;
   /** Whether the outputs of attention and MLP have norms of their own, before they are added. */

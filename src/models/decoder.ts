@@ -86,7 +86,10 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
   const none = weights.constant([]);
   const ropes = [config, ...(config.localRope === undefined ? [] : [{ ...config, ...config.localRope }])];
   const embeddings = ropes.map((rope) => ({ frequencies: ropeInverseFrequencies(rope), axes: rope.ropeAxes }));
-  const tableOf = (positions: ArrayLike<Position>): Tensor => ropeTables(positions, embeddings);
+  const { firstPosition = 0 } = config;
+  const moved = (position: Position): Position => (typeof position === 'number' ? position + firstPosition : position);
+  const tableOf = (positions: ArrayLike<Position>): Tensor =>
+    ropeTables(firstPosition === 0 ? positions : Array.from(positions, moved), embeddings);
   const scores = (x: Tensor, rows: readonly number[]): Tensor => {
     const normalized = onRows(x, rows, (part) => rmsNorm(part, norm, eps));
     try {

@@ -33,6 +33,8 @@ export interface TextSource {
   readonly added?: readonly string[];
   /** A chat template that the root config names, and the file that names it. */
   readonly template?: { readonly name: string; readonly file: string } | undefined;
+  /** Whether prompts begin as the tokenizer begins a text (with BOS), unless the template does; default true. */
+  readonly startsTexts?: boolean;
   /** Whether the model's code strips a message before it is templated. */
   readonly strips?: boolean;
 }

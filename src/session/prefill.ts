@@ -161,7 +161,9 @@ async function runStage(
   const { rows, kept } = run;
   const { from, to, scored } = stage;
   const { scores, onColumns } = columnSums(conversation, run, stage);
-  const gone = rows.positions.length - kept.length;
+  const t = rows.positions.length;
+  const gone = t - kept.length;
+  const isWhole = model.decoder.config.bidirectional === 'prompt';
   const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
   const ends = run.blocks && blockEnds(kept, run.blocks);
   const outputs: Tensor[] = [];
@@ -171,8 +173,10 @@ async function runStage(
       const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
       const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
       const added = from < rows.added.length ? addedTo(run, kept.subarray(begin, end)) : undefined;
+      const rated = isWhole ? ratedRows(run, stage) : undefined;
       const segment = {
-        ...{ cache: conversation.cache, positions, added, onColumns: onColumns(begin + gone, end - begin) },
+        ...{ cache: conversation.cache, positions, added, rated },
+        onColumns: rated === undefined ? onColumns(begin + gone, end - begin) : onColumns(t - rated, rated),
         ends: ends?.slice(begin, end).map((row) => row - begin),
       };
       try {
@@ -188,6 +192,14 @@ async function runStage(
   } finally {
     for (const output of outputs) output.dispose();
   }
+}
+
+/**
+ * Where a prompt is one chunk, the number of its last rows whose attention counts: those from the first scored one on, or those that count for
+ * the relevance.
+ */
+function ratedRows({ rows, window }: Run, { scored: [first = window] }: Stage): number {
+  return rows.positions.length - first;
 }
 
 /** The attention that the turn's visual rows receive from the last row in the layer that x, all kept rows, enters next. */
@@ -245,7 +257,7 @@ function columnSums(conversation: Conversation, { rows, kept, isVisual, question
   const onColumns = (row: number, n: number): Segment['onColumns'] => {
     const isRelevant = row >= window;
     const isScored = stage.scored.includes(row);
-    if (row < question || !(isRelevant || isScored)) return undefined;
+    if (n === 0 || row < question || !(isRelevant || isScored)) return undefined;
     return (layer, columns) => {
       const { length, visual } = conversation.layers[layer] as CacheLayer;
       const ownColumn = (i: number): number => columns[length + (own[i] as number)] as number;

@@ -64,12 +64,15 @@ export function turnPrompt(context: PromptContext, turns: readonly Turn[]): Turn
   const places = placesOf(turns, layoutText);
   const last = whole.text.lastIndexOf(MARKER);
   const opened = whole.text.slice(0, last + 1);
-  const continues = script.text !== '' && whole.text.startsWith(script.text);
+  // Where all of a prompt attends to itself, its rows depend on the question, and none of them serves another one.
+  const isWhole = model.decoder.config.bidirectional === 'prompt';
+  const continues = !isWhole && script.text !== '' && whole.text.startsWith(script.text);
   const from = continues ? script.text.length : 0;
   const encoded = encode(model, whole, from);
   const known = items.filter((item) => typeof item !== 'number').length;
   const found = withRuns(encoded, marker.id, continues ? places.slice(known) : places);
-  const common = continues ? items.length : restorable(conversation, commonItems(items, found));
+  const shared = continues ? items.length : restorable(conversation, commonItems(items, found));
+  const common = isWhole ? 0 : shared;
   const own = continues ? [...script.pending, ...found] : found.slice(common);
   const lastRun = own.findLastIndex((item) => typeof item !== 'number');
   const closed = closedLength(context, turns, whole, { common, continues });

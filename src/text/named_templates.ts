@@ -59,6 +59,13 @@ export const NAMED_TEMPLATES = {
     '<|im_start|>system\n',
     headed(INTERNVL_SYSTEM, '<|im_start|>user\n', '<|im_start|>assistant\n', '<|im_end|>\n'),
   ),
+  // The pictures of the whole conversation, and the last message alone: PaliGemma was trained on single questions.
+  paligemma:
+    "{%- for turn in messages %}{%- if turn['content'] is not string %}{%- for part in turn['content'] %}" +
+    "{%- if part['type'] == 'image' %}{{- '<image>' }}{%- endif %}{%- endfor %}{%- endif %}{%- endfor %}{{- bos_token }}" +
+    "{%- for turn in messages %}{%- if loop.last %}{%- if turn['content'] is string %}{{- turn['content'] }}{%- else %}" +
+    "{%- for part in turn['content'] %}{%- if part['type'] == 'text' %}{{- part['text'] }}{%- endif %}{%- endfor %}{%- endif %}" +
+    "{{- '\\n' }}{%- endif %}{%- endfor %}",
   mistral:
     "{{- bos_token }}{%- for turn in messages %}{%- if turn['role'] == 'system' %}{{- (turn['content'] | trim) + '\\n\\n' }}" +
     "{%- elif turn['role'] == 'user' %}{{- '[INST] ' + (turn['content'] | trim) + ' [/INST]' }}" +
