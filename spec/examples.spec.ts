@@ -50,6 +50,22 @@ test('method.mjs: a method of its own beside dense and SparseVILA', async () => 
   );
 });
 
+test('the steps of the Dockerfile are those of README, and its server is a command', async () => {
+  const [docker, readme] = [join(EXAMPLES, 'Dockerfile'), join(ROOT, 'README.md')].map((file) =>
+    readFileSync(file, 'utf8'),
+  );
+  const packages = /--no-install-recommends (.*?) &&/.exec(docker ?? '')?.[1] ?? 'none';
+  expect(readme).toContain(`apt install ${packages}`);
+  for (const step of ['npm install sparsevila', 'npx sparsevila setup'])
+    expect([docker, readme]).toEqual([expect.stringContaining(step), expect.stringContaining(step)]);
+  const [program = '', ...serve] = JSON.parse(/^ENTRYPOINT (.*)$/m.exec(docker ?? '')?.[1] ?? '[]') as string[];
+  expect(program).toBe('node_modules/.bin/sparsevila');
+  const help = await run(process.execPath, [join(ROOT, 'dist/src/cli/main.js'), ...serve, '--help'], {
+    encoding: 'utf8',
+  });
+  expect(help.stdout).toContain('--host');
+});
+
 test('stream.mjs has ten lines at most, and streams', async () => {
   expect(readFileSync(join(EXAMPLES, 'stream.mjs'), 'utf8').trimEnd().split('\n').length).toBeLessThanOrEqual(10);
   expect(await output('stream.mjs')).toBe('d5\n');
