@@ -58,6 +58,13 @@ describe('film files', () => {
     expect((await look(small, () => all)).numbers).toEqual(all);
   });
 
+  itWithFfmpeg('frames without times in the container have those of the decoder', async () => {
+    ffmpeg('-i', numbered(at('ordered.mp4'), 60, '-bf', '2'), '-c', 'copy', at('ordered.avi'));
+    const { numbers, times } = await look(at('ordered.avi'), these(0, 30, 55));
+    expect(numbers).toEqual([0, 30, 55]);
+    expect(times[1]).toBeCloseTo(1.2, 1);
+  });
+
   itWithFfmpeg('a segment is chosen from by time, and its times are those of the film', async () => {
     const path = numbered(at('segment.mp4'), 100);
     const { numbers, times } = await look(path, ({ frames }) => [0, frames - 1], { from: 1, to: 2 });

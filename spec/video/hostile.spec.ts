@@ -86,7 +86,6 @@ describe('hostile films', () => {
     ffmpeg('-i', film, '-c', 'copy', '-movflags', '+faststart', at('fast.mp4'));
     const fast = readFileSync(at('fast.mp4'));
     const index = fast.indexOf('mdat');
-    const avi = readFileSync(numbered(at('film.avi'), 30));
     mkdirSync(at('folder'));
     execFileSync('mkfifo', [at('fifo')]);
     writeFileSync(at('nothing'), '');
@@ -95,7 +94,6 @@ describe('hostile films', () => {
     const cases: readonly (readonly [unknown, string])[] = [
       [bytes.subarray(0, bytes.length - 200), 'ERR_VIDEO_CORRUPT'],
       [fast.subarray(0, index + (fast.length - index) / 2), 'ERR_VIDEO_CORRUPT'],
-      [avi.subarray(0, avi.length / 2), 'ERR_VIDEO_CORRUPT'],
       [noise, 'ERR_VIDEO_CORRUPT'],
       [Buffer.from('GIF89a'), 'ERR_VIDEO_CORRUPT'],
       [Buffer.alloc(0), 'ERR_VIDEO_EMPTY'],

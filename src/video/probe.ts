@@ -47,7 +47,6 @@ interface Read {
   /** Packets without a time. */
   untimed: number;
   stream: ReadonlyMap<string, string> | undefined;
-  format: string | undefined;
   complaints: string;
 }
 
@@ -95,12 +94,12 @@ async function read(
   options: Omit<ToolOptions, 'name' | 'input'>,
   entries: string,
 ): Promise<Read> {
-  const shown = `stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,time_base,nb_frames:format=format_name:${entries}`;
+  const shown = `stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,time_base:${entries}`;
   const args = [...inputOptions(source, maxPixels), '-select_streams', 'V:0', '-show_entries', shown, '-of', 'compact'];
   const { from, name } = source;
   const input = 'path' in from ? undefined : from.pieces;
   const run = runTool(ffprobe, args, { ...options, name, input }, (words) => unreadable(source, words));
-  const result: Read = { times: [], keys: [], untimed: 0, stream: undefined, format: undefined, complaints: '' };
+  const result: Read = { times: [], keys: [], untimed: 0, stream: undefined, complaints: '' };
   let rest = '';
   for await (const piece of run.pieces) {
     const lines = (rest + Buffer.from(piece).toString('latin1')).split('\n');
@@ -118,14 +117,13 @@ async function read(
   return result;
 }
 
-/** Takes a line of ffprobe: `packet|pts=512|flags=K_`, `frame|…`, `stream|…`, `format|…`. */
+/** Takes a line of ffprobe: `packet|pts=512|flags=K_`, `frame|…`, `stream|…`. */
 function take(line: string, result: Read): void {
   const [kind = '', ...fields] = line.trim().split('|');
   const values = new Map(
     fields.map((field) => [field.slice(0, field.indexOf('=')), field.slice(field.indexOf('=') + 1)]),
   );
   if (kind === 'stream') result.stream = values;
-  if (kind === 'format') result.format = values.get('format_name');
   if (kind !== 'packet' && kind !== 'frame') return;
   const flags = values.get('flags') ?? '';
   // The container says that this frame is not shown.
@@ -158,16 +156,13 @@ function shownSize(stream: ReadonlyMap<string, string>): [width: number, height:
   return ratio > 1 ? [Math.round(width * ratio), height] : [width, Math.round(height / ratio)];
 }
 
-/** Refuses a file that ends early: ffprobe complains, except of AVI, whose header counts the frames (that of MP4 counts cut ones too). */
-function requireWhole({ name }: FilmSource, { times, untimed, stream, format, complaints }: Read): void {
-  const counted = format === 'avi' ? Number(stream?.get('nb_frames')) : Number.NaN;
-  const isShort = times.length + untimed < 0.99 * counted - 1;
+/** Refuses a file that ends early. Counts of frames in headers are no help: they include those that are cut away, or fields. */
+function requireWhole({ name }: FilmSource, { complaints }: Read): void {
   const complaint = /partial file|ended prematurely|truncat/i.exec(complaints)?.[0];
-  if (!isShort && complaint === undefined) return;
-  const found = isShort ? `${times.length} of ${counted} frames` : complaint;
+  if (complaint === undefined) return;
   throw new SparseVilaError(
     'ERR_VIDEO_CORRUPT',
-    `Expected a whole video for ${name} but it is truncated (${found}); fetch or export it again.`,
+    `Expected a whole video for ${name} but it is truncated (${complaint}); fetch or export it again.`,
   );
 }
 
