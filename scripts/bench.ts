@@ -5,6 +5,7 @@
 import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
 import { ENGINE } from './bench/engine';
+import { FAMILIES } from './bench/families';
 import { LOAD } from './bench/load';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
@@ -20,12 +21,16 @@ async function main(): Promise<void> {
     .command(OPS)
     .command(DISPATCH)
     .command(MODEL)
+    .command(FAMILIES)
     .command(OVERHEAD)
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
     .command(ENGINE)
-    .demandCommand(1, 'Expected what to measure: ops, dispatch, model, overhead, pack, checkpoint, load or engine.')
+    .demandCommand(
+      1,
+      'Expected what to measure: ops, dispatch, model, families, overhead, pack, checkpoint, load or engine.',
+    )
     .strict()
     .help()
     .version(false)
