@@ -98,6 +98,11 @@ describe('what the engine is asked', () => {
     expect(two).toEqual({ ...one, seed: 8 });
   });
 
+  it('asks for an object where a client wants JSON without a schema', async () => {
+    await client().chat.completions.create({ model: MODEL, messages: HELLO, response_format: { type: 'json_object' } });
+    expect(engine.asked[0]?.format).toEqual({ type: 'schema', schema: { type: 'object' } });
+  });
+
   it('has the sparsity of the server, changed by what the request names', async () => {
     await start({ sparsity: { method: 'sparsevila', prefillSparsity: 0.5 } });
     await post({ model: MODEL, messages: HELLO, sparsity: { decode: 0.9 } });

@@ -60,7 +60,7 @@ export function formatOf(format: Fields | undefined): AnswerFormat | undefined {
   const type = format.oneOf('type', ['text', 'json_object', 'json_schema']);
   if (type === undefined) throw missing(format.at('type'));
   if (type === 'text') return undefined;
-  if (type === 'json_object') return { type: 'json' };
+  if (type === 'json_object') return { type: 'schema', schema: { type: 'object' } };
   const named = format.object('json_schema') ?? format;
   const schema = named.object('schema');
   if (schema === undefined) throw missing(named.at('schema'));
