@@ -112,12 +112,24 @@ describe('the end of a thread', () => {
       parentPort.postMessage({ type: 'open', model: {} });`;
     const link = linkTo(new Worker(code, { eval: true }), () => undefined);
     await link.opened;
+    expect(link.ended.aborted).toBe(false);
     const errors = await Promise.all([1, 2].map(() => errorOf(() => link.ask(ask))));
     for (const error of [...errors, await errorOf(() => link.ask(ask))]) {
       expect(error.code).toBe('ERR_ENGINE_ENDED');
       expect(error.message).toContain(why);
     }
+    expect(link.ended.reason).toMatchObject({ code: 'ERR_ENGINE_ENDED' });
     await link.close();
+  });
+
+  it('is no failure if it was asked for', async () => {
+    const code = `const { parentPort } = require('node:worker_threads');
+      parentPort.on('message', () => parentPort.postMessage({ type: 'closed' }));
+      parentPort.postMessage({ type: 'open', model: {} });`;
+    const link = linkTo(new Worker(code, { eval: true }), () => undefined);
+    await link.opened;
+    await link.close();
+    expect(link.ended.aborted).toBe(false);
   });
 
   const ended = (how: string): Promise<{ code: number | null; out: string }> =>

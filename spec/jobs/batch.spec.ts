@@ -1,5 +1,5 @@
 // A file of jobs: what its lines may hold, results in order, a run that is stopped and continued, and the command with the packaged model.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -138,6 +138,36 @@ test('a stopped run continues, and only with the same jobs and model', async () 
   expect(await batch(again)).toEqual({ out, jobs: 4, failed: 0, continued: 2 });
   expect(ran).toEqual(['0', '1', '2', '3']);
   expect(resultsOf().map(({ id }) => id)).toEqual(['0', '1', '2', '3']);
+});
+
+test('a runner that is gone stops the run, which can be continued', async () => {
+  write(...['0', '1', '2', '3'].map((id) => ({ id, question: id })));
+  let left = 2;
+  const runner: JobRunner = {
+    run: async ({ id }) => {
+      if (left-- <= 0) throw new SparseVilaError('ERR_ENGINE_ENDED', 'Its thread was stopped.');
+      return done(id);
+    },
+  };
+  await expect(batch(runner, { concurrency: 1 })).rejects.toEqual(code('ERR_ENGINE_ENDED'));
+  left = 9;
+  expect(await batch(runner)).toEqual({ out, jobs: 4, failed: 0, continued: 2 });
+});
+
+test('a number of jobs that is none and a place that cannot be written are refused', async () => {
+  write({ question: 'a' });
+  const runner: JobRunner = { run: async ({ id }) => done(id) };
+  for (const concurrency of [0, -1, 1.5, Number.NaN])
+    await expect(batch(runner, { concurrency })).rejects.toEqual(code('ERR_OPTION_INVALID'));
+  await expect(batch(runner, { out: '/proc/out.jsonl' })).rejects.toEqual(code('ERR_OUTPUT_UNWRITABLE'));
+});
+
+test('options that a queue cannot pass on are refused', () => {
+  write({ question: 'a' });
+  const cli = resolve(__dirname, '../../src/cli/main.js');
+  const given = ['batch', file, out, '--redis', 'redis://127.0.0.1:1', '--kv', 'f32'];
+  const { status, stderr } = spawnSync(process.execPath, [cli, ...given], { encoding: 'utf8' });
+  expect([status, stderr]).toEqual([2, expect.stringMatching(/ERR_OPTION_INVALID.*kv/)]);
 });
 
 test('the command answers the packaged jobs with the packaged model', () => {

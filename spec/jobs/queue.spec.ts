@@ -1,6 +1,7 @@
 // Queues on Redis and on Postgres with workers that need no model: results once, cancelling, tries, a worker that is gone.
 import type { EngineRequest } from '../../src/engine/types';
 import { SparseVilaError } from '../../src/errors';
+import { underOwnIds } from '../../src/jobs/batch';
 import type { Job, JobResult, JobRunner, RunOptions } from '../../src/jobs/job';
 import { type JobQueue, openQueue } from '../../src/jobs/queue';
 import { type JobWorker, openWorker } from '../../src/jobs/worker';
@@ -121,6 +122,30 @@ describe.each(['redis', 'postgres'] as const)('a queue on %s', (kind) => {
     await first.close({ now: true });
     await work(async ({ id }) => done(id, 'second'));
     expect(await queue.result('moved')).toEqual(done('moved', 'second'));
+  });
+
+  run(name('a worker whose engine has ended gives its jobs back and takes no more'), async () => {
+    let tries = 0;
+    await work(async () => {
+      tries++;
+      throw new SparseVilaError('ERR_ENGINE_ENDED', 'Its thread was stopped.');
+    });
+    await queue.enqueue([jobOf('a'), jobOf('b')], { attempts: 1 });
+    while (tries === 0) await new Promise((then) => setTimeout(then, 20));
+    await work(async ({ id }) => done(id, 'second'));
+    expect(await queue.result('a')).toEqual(done('a', 'second'));
+    expect(await queue.result('b')).toEqual(done('b', 'second'));
+  });
+
+  run(name('runs of files with equal ids have results of their own, also after a stop'), async () => {
+    const abort = new AbortController();
+    const stopped = underOwnIds(queue).run(jobOf('1', 'stopped'), { signal: abort.signal });
+    while ((await queue.counts()).waiting === 0) await new Promise((then) => setTimeout(then, 20));
+    abort.abort(new Error('enough'));
+    await expect(stopped).rejects.toThrow('enough');
+    await work(async ({ id, request: { messages } }) => done(id, String(messages[0]?.content)));
+    expect(await underOwnIds(queue).run(jobOf('1', 'stopped'))).toEqual(done('1', 'stopped'));
+    expect(await underOwnIds(queue).run(jobOf('1', 'other'))).toEqual(done('1', 'other'));
   });
 
   run(name('jobs that need a device go to workers on it; a full queue waits'), async () => {

@@ -18,6 +18,8 @@ export interface ScriptedEngine extends Engine {
   /** All requests so far. */
   readonly asked: EngineRequest[];
   readonly state: { running: number; aborted: number; script: Script };
+  /** Aborts `ended`, as the end of a thread does. */
+  readonly fail: () => void;
 }
 
 export function scriptedEngine(script: Script = {}): ScriptedEngine {
@@ -59,9 +61,12 @@ export function scriptedEngine(script: Script = {}): ScriptedEngine {
       state.running--;
     }
   }
+  const failure = new AbortController();
   return {
     asked,
     state,
+    ended: failure.signal,
+    fail: () => failure.abort(),
     model: {
       ...{ name: 'scripted', path: '/nowhere', family: 'scripted', contextLength: 1000, maxNewTokens: 64 },
       ...{ vocabSize: 100, videos: true },

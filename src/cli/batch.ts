@@ -1,10 +1,11 @@
 // `sparsevila batch IN OUT`: answers the jobs of a file, in this process or by the workers of a queue. Ctrl-C stops, the same command continues.
 
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
+import { SparseVilaError } from '../errors';
 import type { BatchResult } from '../jobs/batch';
-import type { JobRunner } from '../jobs/job';
+import type { Job, JobRunner } from '../jobs/job';
 import { progressReporter } from '../runtime/progress';
-import { ENGINE_OPTIONS, type EngineFlags, openEngineOf } from './engine_options';
+import { ENGINE_OPTIONS, type EngineFlags, openEngineOf, sparsityOf } from './engine_options';
 import { interruptible } from './interrupt';
 import { modelFolder, packagedPath } from './options';
 import { placeOf, QUEUE_OPTIONS, type QueueFlags } from './queue_options';
@@ -51,8 +52,9 @@ const AT_ONCE = { here: 16, queue: 256 };
 
 async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const { readJobs } = await import('../jobs/job_file.js');
-  const input = readJobs(packagedPath(args.in));
+  const given = readJobs(packagedPath(args.in));
   const isQueued = args.redis !== undefined || args.postgres !== undefined;
+  const input = isQueued ? { ...given, jobs: forWorkers(args, given.jobs) } : given;
   const { concurrency = isQueued ? AT_ONCE.queue : AT_ONCE.here } = args;
   const { runner, close } = await (isQueued ? throughQueue(args) : inThisProcess(args, concurrency, signal));
   const { runBatch } = await import('../jobs/batch.js');
@@ -73,6 +75,20 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   print(`${result.out}: ${result.jobs} jobs${failures}\n`);
 }
 
+const OF_WORKERS = ['template', 'weights', 'precision', 'kv', 'contextLength', 'maxPixels', 'allowUrls'] as const;
+
+/** Jobs with the method that the options choose. @throws SparseVilaError `ERR_OPTION_INVALID` for options that only a worker can follow */
+function forWorkers(args: Arguments, jobs: readonly Job[]): Job[] {
+  const stray = OF_WORKERS.find((name) => args[name] !== undefined && args[name] !== false);
+  if (stray !== undefined)
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected ${stray} at the workers, since jobs that go through a queue cannot bring it; received it at batch.`,
+    );
+  const sparsity = sparsityOf(args);
+  return jobs.map(({ id, request }) => ({ id, request: { sparsity, ...request } }));
+}
+
 interface Opened {
   readonly runner: JobRunner;
   close(): Promise<void>;
@@ -86,6 +102,7 @@ async function inThisProcess(args: Arguments, concurrency: number, signal: Abort
 
 async function throughQueue(args: Arguments): Promise<Opened> {
   const { openQueue } = await import('../jobs/queue.js');
+  const { underOwnIds } = await import('../jobs/batch.js');
   const queue = await openQueue({ ...placeOf(args), model: args.modelName ?? modelFolder(args) });
-  return { runner: queue, close: () => queue.close() };
+  return { runner: underOwnIds(queue), close: () => queue.close() };
 }

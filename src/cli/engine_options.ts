@@ -37,7 +37,7 @@ export function engineOptions(args: EngineArguments): EngineOptions {
 }
 
 /** The method that the options choose, by its name. @throws SparseVilaError `ERR_OPTION_INVALID` */
-function sparsityOf(args: EngineArguments): SparsityRequest {
+export function sparsityOf(args: EngineArguments): SparsityRequest {
   const { options } = methodOf({ ...args, salienceLayer: undefined, budget: undefined } as ConversationArguments);
   return { method: args.method, ...options };
 }

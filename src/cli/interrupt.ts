@@ -5,6 +5,14 @@ import { signalExit } from './usage';
 
 export const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
+/** Fulfilled when a signal aborts. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
 /** Milliseconds that work may take to stop. Everything that must persist is on disk by then, as after `kill -9`. */
 export const PATIENCE_MS = 800;
 

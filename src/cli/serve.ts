@@ -4,7 +4,7 @@ import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } 
 import type { EngineOptions } from '../engine/types';
 import { progressReporter } from '../runtime/progress';
 import type { ServerLimits, ServerOptions } from '../server/options';
-import { SIGNALS } from './interrupt';
+import { aborted, SIGNALS } from './interrupt';
 import { CONVERSATION_OPTIONS, type ConversationArguments, methodOf, modelFolder } from './options';
 import { print, printNote } from './style';
 import { signalExit } from './usage';
@@ -136,9 +136,11 @@ async function serveUntilStopped(args: ArgumentsCamelCase<ServeFlags>): Promise<
       );
       if (!isSafe(options))
         printNote('Everyone who reaches this address can use the server: no API key is set.\n', 'yellow');
-      await stop.received;
-      printNote(`Stopping; ${server.held()} requests are finished first. A second signal ends them.\n`);
+      await Promise.race([stop.received, aborted(engine.ended)]);
+      if (!engine.ended.aborted)
+        printNote(`Stopping; ${server.held()} requests are finished first. A second signal ends them.\n`);
       await server.close();
+      engine.ended.throwIfAborted();
     } finally {
       await engine.close({ drain: true });
     }

@@ -3,6 +3,7 @@
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
 import type { JobWorker } from '../jobs/worker';
 import { ENGINE_OPTIONS, type EngineFlags, openEngineOf } from './engine_options';
+import { aborted } from './interrupt';
 import { modelFolder } from './options';
 import { placeOf, QUEUE_OPTIONS, type QueueFlags } from './queue_options';
 
@@ -47,7 +48,8 @@ async function run(args: Arguments): Promise<void> {
       const model = args.modelName ?? modelFolder(args);
       const worker = await openWorker(engineRunner(engine), { ...placeOf(args), model, concurrency });
       process.stderr.write(`sparsevila: worker of ${model} takes ${concurrency} jobs at once.\n`);
-      await finish(worker, stop);
+      await finish(worker, stop, engine.ended);
+      engine.ended.throwIfAborted();
       const { done, failed } = worker.counts();
       process.stderr.write(
         `sparsevila: worker ended after ${done} jobs${failed === 0 ? '' : ` and ${failed} failures`}.\n`,
@@ -94,8 +96,8 @@ function stopper(): Stopper {
 }
 
 /** Waits for a signal, then for the jobs that run. */
-async function finish(worker: JobWorker, { first, second }: Stopper): Promise<void> {
-  await first;
+async function finish(worker: JobWorker, { first, second }: Stopper, ended: AbortSignal): Promise<void> {
+  await Promise.race([first, aborted(ended)]);
   const { active } = worker.counts();
   process.stderr.write(`sparsevila: finishing ${active} jobs; stop again to give them back.\n`);
   const drained = worker.close();

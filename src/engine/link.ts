@@ -20,6 +20,8 @@ export interface Question {
 export interface Link {
   /** The model, once it is loaded. */
   readonly opened: Promise<EngineModel>;
+  /** Aborted when the thread ends without `close` or `kill`; the reason is ERR_ENGINE_ENDED. */
+  readonly ended: AbortSignal;
   /** Posts a request and waits for its end; events that come after an abort are dropped. @throws SparseVilaError; the reason of the signal */
   ask(question: Question): Promise<TokenCounts | undefined>;
   /** Ends the thread after the requests that it has. */
@@ -33,11 +35,14 @@ export function linkTo(worker: Worker, onProgress: (progress: Progress) => void)
   const opening = deferred<EngineModel>();
   const closing = deferred<void>();
   const requests = postedRequests(worker);
+  const ended = new AbortController();
+  let isExpected = false;
   const end = (cause: unknown): void => {
     const error = endedError(cause);
     opening.reject(error);
     closing.resolve();
     requests.end(error);
+    if (!isExpected) ended.abort(error);
   };
   worker.on('error', end);
   worker.on('exit', () => end(undefined));
@@ -56,6 +61,7 @@ export function linkTo(worker: Worker, onProgress: (progress: Progress) => void)
     else requests.receive(message);
   });
   const kill = async (): Promise<void> => {
+    isExpected = true;
     await worker.terminate();
   };
   const close = async (): Promise<void> => {
@@ -64,7 +70,7 @@ export function linkTo(worker: Worker, onProgress: (progress: Progress) => void)
     await closing.promise;
     await kill();
   };
-  return { opened: opening.promise, ask: requests.ask, close, kill };
+  return { opened: opening.promise, ended: ended.signal, ask: requests.ask, close, kill };
 }
 
 type Answer = Extract<FromThread, { readonly id: number }>;

@@ -60,7 +60,7 @@ function engineOf(link: Link, model: EngineModel, stats: Engine['stats']): Engin
     closing ??= ended.then(link.close);
     return closing;
   };
-  return { model, run, count, stats, close, [Symbol.asyncDispose]: () => close() };
+  return { model, ended: link.ended, run, count, stats, close, [Symbol.asyncDispose]: () => close() };
 }
 
 /** The requests of an engine that have not ended. */

@@ -156,6 +156,8 @@ export interface EngineOptions
 /** A model that answers many requests at once, in a thread of its own: the caller's event loop stays free. */
 export interface Engine {
   readonly model: EngineModel;
+  /** Aborted if the engine's thread ends unexpectedly; the reason is `ERR_ENGINE_ENDED`. It answers nothing more, and is to be opened again. */
+  readonly ended: AbortSignal;
   /**
    * Answers a request. The work begins at once, whether or not the events are read; leaving the iteration early ends it.
    * The iteration throws `ERR_ENGINE_FULL`, `ERR_ENGINE_ENDED`, `ERR_DISPOSED`, `ERR_OPTION_INVALID`, `ERR_QUESTION`, `ERR_CONTEXT_OVERFLOW`, `ERR_OUT_OF_MEMORY`, image

@@ -1,13 +1,15 @@
 // Runs the jobs of a file and writes their results in the order of the jobs. A run that was stopped or killed is continued by the same call.
 
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { makeFolder } from '../files';
-import { removeAtOnce, replaceFile } from '../runtime/atomic';
+import { COUNT, checkValue } from '../options';
+import { removeAtOnce, replaceFile, writeError } from '../runtime/atomic';
 import type { Progress } from '../runtime/progress';
 import { openResults } from '../runtime/results_file';
-import { failed, type Job, type JobResult, type JobRunner } from './job';
+import { failed, isGone, type Job, type JobResult, type JobRunner } from './job';
 import type { JobFile } from './job_file';
 
 export interface BatchOptions {
@@ -38,6 +40,7 @@ export interface BatchResult {
  */
 export async function runBatch(options: BatchOptions): Promise<BatchResult> {
   const { input, out, configuration } = options;
+  checkValue('runBatch', 'concurrency', options.concurrency, COUNT);
   if (existsSync(out)) {
     throw new SparseVilaError(
       'ERR_OUTPUT_EXISTS',
@@ -45,7 +48,11 @@ export async function runBatch(options: BatchOptions): Promise<BatchResult> {
     );
   }
   const folder = `${out}.partial`;
-  makeFolder(folder);
+  try {
+    makeFolder(folder);
+  } catch (error) {
+    throw writeError(error, out);
+  }
   const results = openResults(join(folder, 'results.jsonl'), { jobs: input.hash, ...configuration });
   try {
     const continued = input.jobs.filter(({ id }) => results.pieces.has(id)).length;
@@ -97,6 +104,17 @@ async function runAll(
   }
 }
 
+/**
+ * A runner that gives jobs to another one under ids of its own. A queue keeps the results of an id for a week; the jobs of a file are run again
+ * with each run of the file, and jobs of other files have the same ids.
+ */
+export function underOwnIds(runner: JobRunner): JobRunner {
+  const own = randomUUID();
+  return {
+    run: async (job, options) => ({ ...(await runner.run({ ...job, id: `${own} ${job.id}` }, options)), id: job.id }),
+  };
+}
+
 const TRIES = 3;
 
 /** Runs a job, and again after an error that another try may mend. */
@@ -107,6 +125,7 @@ async function runOne(runner: JobRunner, job: Job, signal: AbortSignal): Promise
       return await runner.run(job, { signal });
     } catch (error) {
       signal.throwIfAborted();
+      if (isGone(error)) throw error;
       if (tries === TRIES) return failed(job.id, error);
     }
   }

@@ -58,6 +58,9 @@ const TRANSIENT: ReadonlySet<string> = new Set<ErrorCode>([
 /** Whether another try of a job may succeed after this error. */
 export const isTransient = (error: unknown): boolean => TRANSIENT.has(codeOf(error) ?? '');
 
+/** Whether the runner itself is gone, so that it can run no other job either. */
+export const isGone = (error: unknown): boolean => ['ERR_ENGINE_ENDED', 'ERR_DISPOSED'].includes(codeOf(error) ?? '');
+
 /** Runs jobs on an engine of this process. */
 export function engineRunner(engine: Engine): JobRunner {
   return {

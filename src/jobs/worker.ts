@@ -5,7 +5,7 @@ import { type ErrorCode, SparseVilaError } from '../errors';
 import { type Checks, COUNT, checkOptions } from '../options';
 import { requirePackage } from '../packages';
 import { type Backend, type BullWorker, backendOf, CANCELLED, opened, type QueuedJob } from './backend';
-import type { JobProgress, JobResult, JobRunner } from './job';
+import { isGone, type JobProgress, type JobResult, type JobRunner } from './job';
 import { PLACE, type QueuePlace, queueName } from './place';
 
 export interface WorkerOptions extends QueuePlace {
@@ -27,7 +27,7 @@ const LOOK_MS = 1000;
 const REPORT_MS = 250;
 
 /**
- * Takes jobs until it is closed. A job whose worker dies is taken by another one after half a minute; its result is stored once.
+ * Takes jobs until it is closed, or until the runner's engine has ended, which gives its jobs back. A job whose worker dies is taken by another one after half a minute; its result is stored once.
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`, `ERR_PACKAGE_INCOMPLETE`, `ERR_QUEUE_UNREACHABLE`
  */
 export async function openWorker(runner: JobRunner, options: WorkerOptions): Promise<JobWorker> {
@@ -41,6 +41,7 @@ export async function openWorker(runner: JobRunner, options: WorkerOptions): Pro
     if (now) state.stop.abort(new SparseVilaError('ERR_BUSY', 'The worker was closed while the job ran.'));
     await Promise.all(workers.map((worker) => worker.close()));
   };
+  state.stop.signal.addEventListener('abort', () => void close().catch(() => undefined), { once: true });
   return { counts: () => ({ active: state.active, done: state.done, failed: state.failed }), close };
 }
 
@@ -60,6 +61,8 @@ async function open(backend: Backend, name: string, { runner, concurrency, state
       state.done++;
       return result;
     } catch (error) {
+      // No other job can run here, and this one can run elsewhere.
+      if (isGone(error)) state.stop.abort(error);
       if (state.stop.signal.aborted) throw await backToQueue(job, token);
       state.failed++;
       throw error;
@@ -104,7 +107,7 @@ async function runJob(
     if (result.status === 'done') return result;
     throw forGood(result.error);
   } catch (error) {
-    if (!(error instanceof SparseVilaError)) throw error;
+    if (!(error instanceof SparseVilaError) || isGone(error)) throw error;
     throw error.code === 'ERR_CANCELLED'
       ? forGood(error)
       : new Error(`${error.code}: ${error.message}`, { cause: error });

@@ -56,7 +56,7 @@ export function unsupportedField(param: string, what: string): RequestError {
 /** Codes of errors that the content of a request causes, besides those of images. */
 const REQUEST_CODES: readonly string[] = ['ERR_OPTION_INVALID', 'ERR_OPTION_MISSING', 'ERR_QUESTION', 'ERR_VIDEO'];
 /** Codes of states that pass. */
-const PASSING_CODES: readonly ErrorCode[] = ['ERR_OUT_OF_MEMORY', 'ERR_BUSY', 'ERR_DISPOSED'];
+const PASSING_CODES: readonly ErrorCode[] = ['ERR_OUT_OF_MEMORY', 'ERR_BUSY', 'ERR_DISPOSED', 'ERR_ENGINE_ENDED'];
 
 const FULL: string = 'ERR_ENGINE_FULL';
 

@@ -28,9 +28,10 @@ export function plainRoutes(app: FastifyInstance, context: ServerContext): void 
     });
   });
   app.get('/health', async (_request, reply) => {
-    if (context.isStopping()) reply.code(503);
+    const status = engine.ended.aborted ? 'failed' : context.isStopping() ? 'stopping' : 'ok';
+    if (status !== 'ok') reply.code(503);
     const { running, waiting } = engine.stats();
-    return { status: context.isStopping() ? 'stopping' : 'ok', model: model.id, running, waiting };
+    return { status, model: model.id, running, waiting };
   });
   app.get('/metrics', async (_request, reply) => {
     reply.header('content-type', metrics.contentType);
