@@ -1,6 +1,7 @@
 // Who may call the server and how much at once: keys, host names, web pages of other origins, bodies, and the graceful stop.
 import { createServer, type Server as HttpServer, request as httpRequest } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
+import { SparseVilaError } from '../../src/errors';
 import { type Server, type ServerOptions, serve } from '../../src/server/server';
 import { type ScriptedEngine, scriptedEngine } from '../support/scripted_engine';
 
@@ -146,6 +147,34 @@ describe('room', () => {
     await new Promise((resolve) => (socket.destroyed ? resolve(0) : socket.once('close', resolve)));
     while (server.held() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   });
+
+  it('a client that does not read its answer is given up', async () => {
+    await start({ limits: { receiveMs: 50, answerMs: 300 } });
+    engine.state.script = { pieces: () => new Array(100).fill('x'.repeat(2 ** 20)) };
+    const { port, hostname } = new URL(server.url);
+    const body = JSON.stringify({ ...BODY, stream: true, n: 8 });
+    const socket = connect(Number(port), hostname).pause();
+    const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json';
+    socket.write(`${head}\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+    while (engine.state.running < 8) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (server.held() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await server.close();
+    expect(engine.state).toMatchObject({ running: 0, aborted: 8 });
+    socket.destroy();
+  });
+});
+
+describe('the end of the engine', () => {
+  it('is seen in the health check', async () => {
+    await start();
+    expect((await ask('/health')).status).toBe(200);
+    engine.fail();
+    const { status, body } = await ask('/health');
+    expect([status, JSON.parse(body)]).toMatchObject([503, { status: 'failed' }]);
+    const thrown = new SparseVilaError('ERR_ENGINE_ENDED', 'Its thread was stopped.');
+    engine.state.script = { error: { thrown, after: 0 } };
+    expect(await post()).toMatchObject({ status: 503, headers: { 'x-should-retry': 'true' } });
+  });
 });
 
 describe('pictures from URLs', () => {
@@ -209,6 +238,7 @@ describe('options', () => {
     [{ urls: ['http://example.com/'] }, 'urls'],
     [{ addresses: ['10.0.0.0/40'] }, 'addresses'],
     [{ limits: { bodyByte: 1 } }, 'bodyBytes'],
+    [{ limits: { answerMs: 2 ** 31 } }, 'answerMs'],
     [{ prot: 1 }, 'port'],
   ])('%j are refused', async (options, name) => {
     await start();

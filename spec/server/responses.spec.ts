@@ -1,6 +1,7 @@
 // POST /v1/responses with an engine that answers by a script, through the official client.
 import OpenAI from 'openai';
 import { SparseVilaError } from '../../src/errors';
+import { responseStore } from '../../src/server/response_store';
 import { type Server, serve } from '../../src/server/server';
 import { type ScriptedEngine, scriptedEngine } from '../support/scripted_engine';
 
@@ -116,6 +117,16 @@ it('the least recently used responses are forgotten', async () => {
   for (const id of ids.slice(1)) expect((await client().responses.retrieve(id)).id).toBe(id);
 });
 
+it('all that is stored of a response counts', () => {
+  const store = responseStore({ storedBytes: 10_000, storedResponses: 100 });
+  const dialogue = [{ role: 'user' as const, content: ['Hi'] }];
+  for (const id of ['a', 'b', 'c']) store.keep(id, { id, instructions: 'x'.repeat(2000) }, dialogue, 'Yes');
+  expect(() => store.response('a')).toThrow('not found');
+  expect(store.response('c')).toMatchObject({ id: 'c' });
+  store.keep('d', { id: 'd' }, [{ role: 'user', content: new Array(1000).fill('') }], 'Yes');
+  expect(() => store.response('d')).toThrow('not found');
+});
+
 it('errors before the first event have a status, later ones are events', async () => {
   const thrown = new SparseVilaError('ERR_OUT_OF_MEMORY', 'No memory');
   engine.state.script = { error: { thrown, after: 0 } };
@@ -138,6 +149,11 @@ it.each<[object, string]>([
   [{ conversation: 'x' }, 'conversation'],
   [{ reasoning: { effort: 'high' } }, 'reasoning'],
   [{ max_tokens: 3 }, 'max_tokens'],
+  [{ stop: [null] }, 'stop'],
+  [{ metadata: { a: 1 } }, 'metadata.a'],
+  [{ metadata: { a: 'x'.repeat(513) } }, 'metadata.a'],
+  [{ metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [i, ''])) }, 'metadata'],
+  [{ text: { format: { type: 'text', more: [] } } }, 'text.format.more'],
   [
     {
       input: [

@@ -103,7 +103,8 @@ function streamOf(body: Fields): { stream: boolean; includeUsage: boolean } {
 const tokensOf = (body: Fields): number | undefined =>
   body.integer('max_completion_tokens', 1, 2 ** 31) ?? body.integer('max_tokens', 1, 2 ** 31);
 
-function stopOf(body: Fields): readonly string[] | undefined {
+/** The texts at which an answer ends. */
+export function stopOf(body: Fields): readonly string[] | undefined {
   const value = body.value('stop');
   if (value === undefined) return undefined;
   const stops = typeof value === 'string' ? [value] : body.list('stop', MOST_STOPS);

@@ -43,6 +43,19 @@ export function eventStream(reply: FastifyReply, silenceMs: number): EventStream
   const stop = (): void => clearTimeout(timer);
   raw.once('close', stop);
   wait();
+  /** Of all events that wait for the client. */
+  let drained: Promise<void> | undefined;
+  const drain = (): Promise<void> => {
+    drained ??= new Promise<void>((resolve) => {
+      const go = (): void => {
+        raw.off('drain', go).off('close', go);
+        drained = undefined;
+        resolve();
+      };
+      raw.on('drain', go).on('close', go);
+    });
+    return drained;
+  };
   const write = (text: string): boolean => {
     open();
     return raw.destroyed || raw.write(text);
@@ -52,13 +65,7 @@ export function eventStream(reply: FastifyReply, silenceMs: number): EventStream
       wait();
       const name = event === undefined ? '' : `event: ${event}\n`;
       if (write(`${name}data: ${JSON.stringify(data)}\n\n`)) return;
-      await new Promise<void>((resolve) => {
-        const go = (): void => {
-          raw.off('drain', go).off('close', go);
-          resolve();
-        };
-        raw.on('drain', go).on('close', go);
-      });
+      await drain();
     },
     end(last) {
       stop();

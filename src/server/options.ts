@@ -21,7 +21,7 @@ export interface ServerLimits {
   readonly answers: number;
   /** Time for one request from its arrival to the end of its answer. */
   readonly answerMs: number;
-  /** Time for a client to send a request. */
+  /** Time for a client to send a request, and for it to read the answer once its time is over. */
   readonly receiveMs: number;
   /** Time without output after which a comment is sent, so that clients and proxies keep the connection. */
   readonly silenceMs: number;
@@ -116,8 +116,13 @@ export function checkServerOptions(options: ServerOptions | undefined): CheckedS
   return { host, port, name, apiKeys, origins, hostNames, urls, addresses, sparsity, page, limits, log };
 }
 
+/** Timers of Node take no longer time: 24 days. */
+export const LONGEST_MS = 2 ** 31 - 1;
+
 function checkLimits(limits: Partial<ServerLimits> | undefined): Partial<ServerLimits> {
-  const checks = Object.fromEntries(Object.keys(DEFAULT_LIMITS).map((name) => [name, COUNT]));
+  const checks = Object.fromEntries(
+    Object.keys(DEFAULT_LIMITS).map((name) => [name, name.endsWith('Ms') ? integer(1, LONGEST_MS) : COUNT]),
+  );
   return checkOptions('limits', limits, checks as { [K in keyof ServerLimits]: typeof COUNT });
 }
 

@@ -54,14 +54,21 @@ export function samplingOf(body: Fields): Partial<EngineRequest> {
   });
 }
 
+const NAMED = ['name', 'description', 'schema', 'strict'];
+
 /** The form of an answer: `response_format` of chat completions, whose schema lies in `json_schema`, or `text.format` of responses. */
 export function formatOf(format: Fields | undefined): AnswerFormat | undefined {
   if (format === undefined) return undefined;
+  format.only(['type', 'json_schema', ...NAMED]);
   const type = format.oneOf('type', ['text', 'json_object', 'json_schema']);
   if (type === undefined) throw missing(format.at('type'));
   if (type === 'text') return undefined;
   if (type === 'json_object') return { type: 'schema', schema: { type: 'object' } };
   const named = format.object('json_schema') ?? format;
+  named.only(['type', ...NAMED]);
+  named.text('name', 1000);
+  named.text('description', 100_000);
+  named.flag('strict');
   const schema = named.object('schema');
   if (schema === undefined) throw missing(named.at('schema'));
   return { type: 'schema', schema: named.value('schema') as Readonly<Record<string, unknown>> };

@@ -16,7 +16,7 @@ export interface ResponseStore {
 interface Stored {
   readonly response: object;
   readonly dialogue: readonly GrowingMessage[];
-  /** Bytes of the whole conversation. Conversations share pictures, so that the sum is an upper bound. */
+  /** Bytes of the whole conversation and of the response. Conversations share pictures, so that the sum is an upper bound. */
   readonly bytes: number;
 }
 
@@ -57,7 +57,9 @@ export function responseStore(limits: {
     },
     keep(id, response, dialogue, answer) {
       const whole = [...dialogue, { role: 'assistant' as const, content: [answer] }];
-      const size = whole.reduce((sum, { content }) => sum + content.reduce((all, part) => all + bytesOf(part), 0), 0);
+      const spoken = whole.reduce((sum, { content }) => sum + content.reduce((all, part) => all + bytesOf(part), 0), 0);
+      // The response repeats instructions and the schema of its format, and may hold log-probabilities and cells.
+      const size = spoken + 2 * JSON.stringify(response).length;
       if (size > limits.storedBytes) return;
       stored.set(id, { response, dialogue: whole, bytes: size });
       bytes += size;
@@ -67,7 +69,14 @@ export function responseStore(limits: {
   };
 }
 
+/** Bytes of a part besides its content. */
+const PART_BYTES = 64;
+
 function bytesOf(part: Part): number {
+  return PART_BYTES + contentBytes(part);
+}
+
+function contentBytes(part: Part): number {
   if (typeof part === 'string') return 2 * part.length;
   const size = (input: unknown): number => (input instanceof Uint8Array ? input.byteLength : 0);
   if (part.kind === 'image') return size(part.image);

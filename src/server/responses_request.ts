@@ -2,7 +2,7 @@
 
 import type { EngineRequest } from '../engine/types';
 import type { ChatMessage } from '../session/history';
-import { checkModel, type ServedModel } from './chat_request';
+import { checkModel, type ServedModel, stopOf } from './chat_request';
 import { type MediaSource, partsOf } from './content';
 import { type Fields, fieldsOf, missing, wrongType } from './fields';
 import { addMessage, finished, type GrowingMessage, roleOf } from './messages';
@@ -65,13 +65,13 @@ export async function responseRequest(
   const previous = body.text('previous_response_id', 100);
   const text = body.object('text');
   text?.only(['format', 'verbosity']);
-  const stop = body.list('stop', 16);
+  const metadata = metadataOf(body);
   const request: Omit<EngineRequest, 'messages'> = {
     ...samplingOf(body),
     sparsity: sparsityOf(body, sparsity),
     maxTokens: Math.min(maxTokens ?? model.maxNewTokens, limits.tokens),
     ...given({
-      stop: stop?.map(String),
+      stop: stopOf(body),
       logprobs: hasLogprobs ? (body.integer('top_logprobs', 0, 20) ?? 0) : undefined,
       format: formatOf(text?.object('format')),
       cells: body.flag('cells'),
@@ -84,11 +84,27 @@ export async function responseRequest(
     ...{ stream: body.flag('stream') ?? false, store: body.flag('store') ?? true, hasLogprobs, dialogue },
     shown: {
       ...{ instructions: instructions ?? null, max_output_tokens: maxTokens ?? null },
-      ...{ previous_response_id: previous ?? null, metadata: body.value('metadata') ?? {} },
+      ...{ previous_response_id: previous ?? null, metadata },
       ...{ temperature: body.value('temperature') ?? null, top_p: body.value('top_p') ?? null },
-      text: { format: text?.value('format') ?? { type: 'text' } },
+      // Without a schema nothing but the type has an effect.
+      text: {
+        format:
+          request.format?.type === 'schema' ? text?.value('format') : { type: request.format ? 'json_object' : 'text' },
+      },
     },
   };
+}
+
+const [MOST_METADATA, NAME_LENGTH, VALUE_LENGTH] = [16, 64, 512];
+
+/** Metadata that a response repeats, within the limits of OpenAI's API. */
+function metadataOf(body: Fields): Readonly<Record<string, string>> {
+  const metadata = body.object('metadata');
+  const names = metadata?.names() ?? [];
+  if (metadata === undefined) return {};
+  if (names.length > MOST_METADATA || names.some((name) => name.length > NAME_LENGTH))
+    throw wrongType('metadata', `at most ${MOST_METADATA} names of at most ${NAME_LENGTH} characters`, names);
+  return Object.fromEntries(names.map((name) => [name, metadata.text(name, VALUE_LENGTH) ?? '']));
 }
 
 function checkUnsupported(body: Fields): void {

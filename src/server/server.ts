@@ -10,7 +10,7 @@ import { chatRoutes } from './chat';
 import type { ServedModel } from './chat_request';
 import { guard, type Held } from './guard';
 import { type ServerMetrics, serverMetrics } from './metrics';
-import { type CheckedServerOptions, checkServerOptions, type ServerOptions } from './options';
+import { type CheckedServerOptions, checkServerOptions, LONGEST_MS, type ServerOptions } from './options';
 import { pageRoutes } from './page';
 import { RequestError, requestErrorOf } from './request_error';
 import { responseRoutes } from './responses';
@@ -131,14 +131,18 @@ function answerErrors(app: FastifyInstance, context: ServerContext): void {
   });
 }
 
-/** Headers of every response, metrics, and the end of connections while the server stops. */
-function observe(app: FastifyInstance, { metrics, isStopping }: ServerContext): void {
+/** Headers of every response, metrics, and the end of connections: while the server stops, and of clients that do not read. */
+function observe(app: FastifyInstance, { metrics, isStopping, options: { limits } }: ServerContext): void {
+  // To receive a request, to answer it, and to read the answer.
+  const longestMs = Math.min(LONGEST_MS, 2 * limits.receiveMs + limits.answerMs);
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     if (isStopping()) reply.header('connection', 'close');
     const route = request.routeOptions.url ?? 'none';
     const begin = performance.now();
+    const timer = setTimeout(() => reply.raw.destroy(), longestMs).unref();
     reply.raw.once('close', () => {
+      clearTimeout(timer);
       const { statusCode, writableFinished } = reply.raw;
       // 499, as nginx counts clients that leave.
       metrics.request(route, writableFinished ? statusCode : 499, (performance.now() - begin) / 1000);
