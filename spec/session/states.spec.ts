@@ -104,14 +104,29 @@ describe.each([
       for (const { session } of [one, other]) session.dispose();
     });
 
+    it('a turn without a picture that is forgotten after others leaves nothing', async () => {
+      const [one, other] = [open(options), open(options)];
+      for (const { ask } of [one, other]) await ask(FIRST);
+      await one.ask({ ...THIRD, forget: true });
+      expect(await one.ask(THIRD)).toEqual(await other.ask(THIRD));
+      // After a forgotten question the cached text ends with a picture.
+      for (const { ask } of [one, other]) await ask({ ...SECOND, forget: true });
+      await one.ask({ ...THIRD, forget: true });
+      expect(await one.ask(THIRD)).toEqual(await other.ask(THIRD));
+      for (const { session } of [one, other]) session.dispose();
+    });
+
     it('a fork answers as the session, and neither changes the other', async () => {
       const { session, ask } = open(options);
       await ask(FIRST);
+      const unmarked = session.fork();
+      // The copy of a mark takes the place of no other.
+      session.mark();
       const fork = session.fork();
       const own = await ask(SECOND);
-      expect(await ask(SECOND, fork)).toEqual(own);
+      for (const one of [unmarked, fork]) expect(await ask(SECOND, one)).toEqual(own);
       expect(await ask(THIRD, fork)).toEqual(await ask(THIRD));
-      for (const one of [session, fork]) one.dispose();
+      for (const one of [session, unmarked, fork]) one.dispose();
     });
   });
 
@@ -136,6 +151,16 @@ describe.each([
     const picturesEnd = calls[0]?.length ?? 0;
     await ask(THIRD);
     expect(calls[0]?.length).toBeGreaterThan(picturesEnd);
+    session.dispose();
+  });
+
+  it('after a forgotten question, the next one begins where the picture ends', async () => {
+    const { session, ask, calls } = open();
+    await ask(FIRST);
+    await ask({ ...SECOND, forget: true });
+    await ask(THIRD);
+    // One call for the question, and one for each token of the answer but the last.
+    expect(calls).toHaveLength(1 + 4);
     session.dispose();
   });
 

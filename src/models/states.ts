@@ -29,7 +29,10 @@ export interface States {
   restore(layer: number, point: number | undefined, rows: number): void;
   /** Frees copies. */
   forget(isGone: (point: number) => boolean): void;
-  /** Independent states: the present ones, or those saved at a point for layers of these numbers of rows, with the copies of the last point up to it. */
+  /**
+   * Independent states: those saved at a point for layers of these numbers of rows, with the copies of the last point up to it; or the present
+   * ones, with the copies of the last two points: the last one may be the present, and a sequence goes back to the one before.
+   */
   fork(point: number | undefined, rows: readonly number[]): States;
 }
 
@@ -106,11 +109,11 @@ function statesOf(
       const from = point === undefined ? live : (saved.get(point) ?? []);
       const lacking = (kind?.isState ?? []).findIndex((is, at) => is && (rows[at] ?? 0) > 0 && from[at] === undefined);
       if (lacking >= 0) throw noCopy(lacking, rows[lacking] ?? 0);
-      const last = points().findLast((one) => point === undefined || one <= point);
+      const before = points().filter((one) => point === undefined || one <= point);
+      const last = before.slice(point === undefined ? -2 : -1);
       try {
         const own = copied(from);
-        const kept = last === undefined ? [] : [[last, copied(saved.get(last) ?? [])] as const];
-        return statesOf(kind, own, new Map(kept));
+        return statesOf(kind, own, new Map(last.map((one) => [one, copied(saved.get(one) ?? [])])));
       } catch (error) {
         for (const copies of made) for (const tensor of copies) tensor?.dispose();
         throw error;

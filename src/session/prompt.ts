@@ -141,7 +141,9 @@ function closedLength(
   { common, continues }: { common: number; continues: boolean },
 ): number {
   const { script } = conversation;
-  if (turns.length < 2 || turns.at(-2)?.role !== 'assistant') return 0;
+  // Media whose question was forgotten end the cached text, and no answer.
+  const isOpen = continues && script.open.length > 0;
+  if (isOpen || turns.length < 2 || turns.at(-2)?.role !== 'assistant') return 0;
   if (continues) {
     const closing = commonPrefix(whole.text.slice(script.text.length), closingOf(model));
     return script.pending.length + model.tokenizer.encode(closing, { continues: true }).length;

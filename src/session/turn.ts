@@ -149,10 +149,10 @@ export async function* runTurn(
     for (const { rows } of progress.media.values()) rows.dispose();
     if (failed) truncateTo(conversation, progress.before);
     else {
-      // The template may rewrite this turn's end as history: the next prompt then begins at the question.
-      forgetPoints(conversation, conversation.items.length);
       if (options.history === 'forget') truncateTo(conversation, progress.anchor);
       else record();
+      // The template may rewrite this turn's end as history: the next prompt then begins at the question.
+      forgetPoints(conversation, conversation.items.length);
       if (conversation.script !== progress.before.script) commit(conversation);
     }
   }
