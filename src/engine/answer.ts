@@ -8,7 +8,8 @@ import { type Conversation, lengthOf, startConversation } from '../session/conve
 import { rowsAround } from '../session/decoder_rows';
 import { openHistory } from '../session/history';
 import type { TurnPrompt } from '../session/prompt';
-import { runTurn, type TurnStats } from '../session/turn';
+import { runTurn } from '../session/turn';
+import type { TurnStats } from '../session/turn_stats';
 import { turnCells } from './cells';
 import type { Prefixes } from './prefixes';
 import type { CheckedRequest } from './request';

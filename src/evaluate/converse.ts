@@ -4,7 +4,7 @@ import { codeOf, messageOf, SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
 import type { VisionLanguageModel } from '../models/model';
 import { createSession } from '../session/session';
-import type { TurnStats } from '../session/turn';
+import type { TurnStats } from '../session/turn_stats';
 import type { TrueConversation } from './data_set';
 import { createMethod, type Setting } from './settings';
 

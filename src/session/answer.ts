@@ -2,7 +2,7 @@
 
 import { whenDropped } from './dropped';
 import type { Piece } from './generate';
-import type { TurnStats } from './turn';
+import type { TurnStats } from './turn_stats';
 
 /**
  * A streamed answer. Nothing runs before it is first read. Every iteration gives the same pieces and every `text()` the same text; an

@@ -137,7 +137,7 @@ export function forkConversation(conversation: Conversation): Conversation {
   };
 }
 
-/** Appends one by one, because a call cannot take arbitrarily many arguments. */
+/** Appends one by one: a call cannot take arbitrarily many arguments. */
 export function append<T>(list: T[], values: Iterable<T>): void {
   for (const value of values) list.push(value);
 }

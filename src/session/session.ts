@@ -34,13 +34,14 @@ import {
 } from './options';
 import { turnPrompt } from './prompt';
 import { restoreConversation, saveConversation } from './saved';
-import { type Question, runTurn, type TurnStats, turnsWith } from './turn';
+import { type Question, runTurn, turnsWith } from './turn';
+import type { TurnStats } from './turn_stats';
 
 export type { Answer } from './answer';
 export type { FinishReason, Piece } from './generate';
 export type { ChatMessage } from './history';
 export type { AskOptions, Part, SessionOptions } from './options';
-export type { TurnStats } from './turn';
+export type { TurnStats } from './turn_stats';
 
 export interface Session {
   readonly model: VisionLanguageModel;

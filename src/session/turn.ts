@@ -1,7 +1,6 @@
 // One turn: encode media, prefill, retrieve, generate. A turn is a transaction: if it throws or is aborted, the conversation is as it
 // was before; if the consumer stops early, the text so far stays.
 
-import { type DecoderConfig, isStateLayer } from '../models/config';
 import { MARKER, type MediaInput } from '../models/media';
 import type { MessagePart, Turn } from '../models/transcript';
 import type { Tensor } from '../runtime/tensor';
@@ -22,7 +21,7 @@ import {
   truncateTo,
 } from './conversation';
 import { rowsAround } from './decoder_rows';
-import { type FinishReason, type Generated, generate, type Piece } from './generate';
+import { type Generated, generate, type Piece } from './generate';
 import { checkLength } from './long_text';
 import { type PrunedMedium, prepareMedia, seeMedia } from './media';
 import { type AskOptions, type History, type Part, samplingOf } from './options';
@@ -31,34 +30,9 @@ import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
 import { forgetPoints, savePoint } from './saved_points';
-import { type StageTimes, timed } from './times';
+import { timed } from './times';
+import { meanOfAttending, statsOf, type TurnStats } from './turn_stats';
 import { type TurnView, turnView } from './view';
-
-export interface TurnStats {
-  readonly tokens: {
-    /** Number of visual tokens of this turn's media, before pruning. */
-    readonly visualSeen: number;
-    /** Number of visual tokens that entered the decoder, over all turns so far. */
-    readonly visualKept: number;
-    /** Number of visual rows that decoding attends in this turn; where layers differ, their mean, rounded. */
-    readonly visualRetrieved: number;
-    /** Number of visual rows after the prefill, and of those that decoding attends: means over the layers. */
-    readonly activePrefill: number;
-    readonly activeDecode: number;
-    /** Number of rows that this turn's prompt added to the cache. */
-    readonly prompt: number;
-    readonly generated: number;
-  };
-  /** Milliseconds. `retrieve` is the time of `prune` and `retrieve` of the method; `perToken` is the mean decoder step. */
-  readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
-  readonly finish: FinishReason;
-  /** The kept tokens of each image and video of this turn. */
-  readonly media: readonly Omit<PrunedMedium, 'rows'>[];
-  /** Per layer, the visual tokens that were attended, as indices among the `visualKept`; undefined if every layer attended all of them. */
-  readonly retrieved: readonly Int32Array[] | undefined;
-  /** The tokens of the answer with their log-probabilities; undefined unless the question asked for them. */
-  readonly logprobs: readonly TokenLogprob[] | undefined;
-}
 
 export interface TurnOptions extends AskOptions {
   readonly history: History;
@@ -130,7 +104,7 @@ export async function* runTurn(
       for (let next = await pieces.next(); ; next = await pieces.next()) {
         if (next.done === true) {
           const ms = performance.now() - begin;
-          done({ ...summary(context, progress, question.media.length, next.value, ms), logprobs });
+          done({ ...statsOf(context, progress, question.media.length, next.value, ms), logprobs });
           break;
         }
         answerText += next.value.text;
@@ -229,7 +203,10 @@ async function prepare(
   progress.scores = scores;
   progress.cached = before.length;
   progress.promptRows = lengthOf(conversation) - before.length;
-  progress.activePrefill = mean(attending(config, conversation.layers).map(({ visual }) => visual.length));
+  progress.activePrefill = meanOfAttending(
+    config,
+    conversation.layers.map(({ visual }) => visual.length),
+  );
   progress.anchor = await timed(times, 'retrieve', () =>
     retrievePermanently(method, conversation, relevance, { before: start, anchor: progress.anchor, config }),
   );
@@ -287,41 +264,4 @@ async function* answer(
   } finally {
     choices.dispose();
   }
-}
-
-function summary(
-  { conversation, model, times }: PrefillContext,
-  { media: seen, view, promptRows, activePrefill }: Progress,
-  given: number,
-  { tokens, steps, ms, finish }: Generated,
-  total: number,
-): Omit<TurnStats, 'logprobs'> {
-  const first = conversation.media.length - given;
-  const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
-  const retrieved = view?.retrieved && attending(model.decoder.config, view.retrieved);
-  const activeDecode = mean(retrieved?.map(({ length }) => length) ?? [conversation.places.length]);
-  return {
-    tokens: {
-      visualSeen: media.reduce((sum, medium) => sum + medium.tokens, 0),
-      visualKept: conversation.places.length,
-      visualRetrieved: Math.round(activeDecode),
-      activePrefill,
-      activeDecode,
-      prompt: promptRows,
-      generated: tokens,
-    },
-    ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
-    finish,
-    media: media.map(({ rows: _, ...kept }) => kept),
-    retrieved: view?.retrieved,
-  };
-}
-
-/** Of one entry per layer, those of the layers that attend rows. */
-function attending<T>(config: DecoderConfig, layers: readonly T[]): T[] {
-  return layers.filter((_, layer) => !isStateLayer(config, layer));
-}
-
-function mean(counts: readonly number[]): number {
-  return counts.reduce((sum, count) => sum + count, 0) / counts.length;
 }
