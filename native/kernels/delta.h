@@ -3,6 +3,7 @@
 // token by token, so that no bit depends on how a sequence's rows are split into calls.
 // Source: Gated Delta Networks (arXiv 2412.06464, eq. 10); transformers 5.24 `torch_recurrent_gated_delta_rule`.
 #pragma once
+#include "host_device.h"
 #include "kernels.h"
 
 namespace sv {
@@ -11,14 +12,14 @@ namespace sv {
 struct DeltaSizes {
   int64_t key_heads, value_heads, dk, dv;
   int64_t taps;  // width of the convolution
-  int64_t key_width() const { return key_heads * dk; }
-  int64_t value_width() const { return value_heads * dv; }
+  SV_HOST_DEVICE int64_t key_width() const { return key_heads * dk; }
+  SV_HOST_DEVICE int64_t value_width() const { return value_heads * dv; }
   /** Width of a row: query heads, key heads, value heads. */
-  int64_t width() const { return 2 * key_width() + value_width(); }
+  SV_HOST_DEVICE int64_t width() const { return 2 * key_width() + value_width(); }
   /** Floats of one head's matrix: strips of 16 columns, [strips][dk][16]. */
-  int64_t matrix_floats() const { return (dv + kLanes - 1) / kLanes * kLanes * dk; }
+  SV_HOST_DEVICE int64_t matrix_floats() const { return (dv + kLanes - 1) / kLanes * kLanes * dk; }
   /** Floats of a state: a matrix per value head, then the last taps - 1 rows before the convolution. */
-  int64_t state_floats() const { return value_heads * matrix_floats() + (taps - 1) * width(); }
+  SV_HOST_DEVICE int64_t state_floats() const { return value_heads * matrix_floats() + (taps - 1) * width(); }
 };
 
 /** The rows of one sequence, which follow those of the sequence before, and the state that they change. */

@@ -3,11 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#if defined(__CUDACC__)
-#define SV_HOST_DEVICE __host__ __device__
-#else
-#define SV_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace sv {
 
