@@ -125,6 +125,18 @@ describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', '
   });
 });
 
+it('rows of a prompt that all attend to each other are not remembered', async () => {
+  const prompts = await loadModel(join(FIXTURES, 'paligemma/two'));
+  const [without, with_] = [watched(0, prompts), watched(2 ** 28, prompts)];
+  for (const question of [FIRST, SECOND, FIRST]) {
+    const request = { messages: [user(picture(0), question)] };
+    expect(await tell(with_, request)).toEqual(await tell(without, request));
+  }
+  expect(with_.core.stats().cachedPrefixes).toBe(0);
+  for (const { core } of [without, with_]) await core.close();
+  prompts.dispose();
+});
+
 describe('layers that keep states', () => {
   it('go back to saved points, with the same bits as without the memory', async () => {
     const states = await loadModel(STATES);

@@ -64,6 +64,8 @@ const LEAST = 16;
 export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
   const known = lru<Known>(budget, ({ prefix }) => prefix.cache.dispose());
   const flights = new Set<Flight>();
+  // Where all of a prompt attends to itself, its rows depend on the question, and none of them serves another one.
+  const isWhole = model.decoder.config.bidirectional === 'prompt';
   let keys = 0;
 
   const longest = (kind: string, marks: readonly Mark[]): { key: string; count: number } => {
@@ -104,7 +106,7 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
     let prompted = 0;
     const store = (wanted: number, moves: boolean): boolean => {
       const count = restorable(conversation, wanted);
-      if (budget === 0 || rowsOf(conversation.items, taken, count) < LEAST) return false;
+      if (isWhole || budget === 0 || rowsOf(conversation.items, taken, count) < LEAST) return false;
       const marks = marksIn(conversation, method, conversation.items.slice(0, count));
       try {
         keep(kind, marks, prefixOf(model, conversation, count, moves));
@@ -119,7 +121,7 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
         const items = prompt.opening.flatMap((part): readonly (number | RunPlace)[] =>
           'medium' in part ? [part] : part,
         );
-        const marks = marksIn(conversation, method, items.slice(0, sharedItems(method, items)));
+        const marks = marksIn(conversation, method, isWhole ? [] : items.slice(0, sharedItems(method, items)));
         if (conversation.items.length > 0) return 0;
         await abortable(landings(flights, kind, marks, longest(kind, marks).count), signal);
         await admit(prompt);
