@@ -32,7 +32,7 @@ const batch = (runner: JobRunner, more: object = {}) =>
 
 test('both forms of a line, with paths relative to the file', () => {
   write(
-    { question: 'What?', images: ['a.png', 'data:,x'], system: 'Be brief.', maxTokens: 3 },
+    { question: 'What?', images: ['a.png', 'data:,x'], videos: ['b.mp4'], system: 'Be brief.', maxTokens: 3 },
     {
       id: 'x',
       messages: [{ role: 'user', content: ['Two:', { image: '/b.png' }, { video: { frames: ['c.png'], fps: 2 } }] }],
@@ -47,7 +47,12 @@ test('both forms of a line, with paths relative to the file', () => {
           { role: 'system', content: 'Be brief.' },
           {
             role: 'user',
-            content: [{ kind: 'image', image: join(folder, 'a.png') }, { kind: 'image', image: 'data:,x' }, 'What?'],
+            content: [
+              { kind: 'image', image: join(folder, 'a.png') },
+              { kind: 'image', image: 'data:,x' },
+              { kind: 'video', video: { file: join(folder, 'b.mp4') } },
+              'What?',
+            ],
           },
         ],
       },

@@ -27,8 +27,8 @@ type Flags = EngineFlags & QueueFlags & InferredOptionTypes<typeof OPTIONS>;
 type Arguments = ArgumentsCamelCase<Flags>;
 
 const EPILOGUE =
-  'A line is {"id", "question", "images": [paths], "system"} or {"id", "messages": [{"role", "content"}]}, where content is a text or a list of ' +
-  'texts, {"image": path} and {"video": {"frames": [paths], "fps"}}; beside them maxTokens, stop, temperature, topK, topP, repetitionPenalty, ' +
+  'A line is {"id", "question", "images": [paths], "videos": [paths], "system"} or {"id", "messages": [{"role", "content"}]}, where content is a ' +
+  'text or a list of texts, {"image": path} and {"video": {"file": path}} or {"video": {"frames": [paths], "fps"}}; beside them maxTokens, stop, temperature, topK, topP, repetitionPenalty, ' +
   'seed, logprobs, logitBias, format and sparsity. Paths are relative to the file. A result is {"id", "status", "text", "finish", "usage"}, or ' +
   '"error" in place of an answer. Results are in OUT.partial until all jobs have ended.';
 
@@ -72,7 +72,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   if (result.failed > 0) process.exitCode = 1;
   if (args.json) return printJson(result);
   const failures = result.failed === 0 ? '' : `, ${result.failed} failed: their lines have "error"`;
-  print(`${result.out}: ${result.jobs} jobs${failures}\n`);
+  print(`${result.out}: ${result.jobs === 1 ? '1 job' : `${result.jobs} jobs`}${failures}\n`);
 }
 
 const OF_WORKERS = ['template', 'weights', 'precision', 'kv', 'contextLength', 'maxPixels', 'allowUrls'] as const;

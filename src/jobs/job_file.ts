@@ -23,10 +23,10 @@ const SETTINGS = [
   ...['maxTokens', 'stop', 'temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'],
   ...['logprobs', 'logitBias', 'format', 'sparsity'],
 ] as const;
-const KEYS: readonly string[] = ['id', 'question', 'images', 'system', 'messages', ...SETTINGS];
+const KEYS: readonly string[] = ['id', 'question', 'images', 'videos', 'system', 'messages', ...SETTINGS];
 
 /**
- * Reads JSON lines `{"id", "question", "images": [paths], "system"}` or `{"id", "messages": [{"role", "content"}]}`, with the settings of
+ * Reads JSON lines `{"id", "question", "images": [paths], "videos": [paths], "system"}` or `{"id", "messages": [{"role", "content"}]}`, with the settings of
  * a request (`maxTokens`, `temperature`, `sparsity`, …) beside them. Without an id, a line has its number. Content is a text or a list of texts,
  * `{"image": path}` and `{"video": {"frames": [paths], "fps"}}` or `{"video": {"file": path}}`; paths are relative to the file, and data URLs are taken as they are.
  * @throws SparseVilaError `ERR_JOBS`, naming the line
@@ -58,17 +58,21 @@ function jobOf(line: JsonLine, number: string, folder: string): Job {
 }
 
 function messagesOf(fields: Readonly<Record<string, unknown>>, line: JsonLine, folder: string): ChatMessage[] {
-  const { question, images = [], system, messages } = fields;
+  const { question, images = [], videos = [], system, messages } = fields;
   if (messages !== undefined) {
-    const stray = ['question', 'images', 'system'].find((key) => fields[key] !== undefined);
+    const stray = ['question', 'images', 'videos', 'system'].find((key) => fields[key] !== undefined);
     if (stray !== undefined) throw line.wrong('either "messages" or "question"', `"messages" and "${stray}"`);
     if (!Array.isArray(messages)) throw line.wrong('a list for "messages"', received(messages));
     return messages.map((message) => messageOf(message, line, folder));
   }
   if (typeof question !== 'string') throw line.wrong('a text for "question"', received(question));
   if (!Array.isArray(images)) throw line.wrong('a list of paths for "images"', received(images));
+  if (!Array.isArray(videos)) throw line.wrong('a list of paths for "videos"', received(videos));
   if (system !== undefined && typeof system !== 'string') throw line.wrong('a text for "system"', received(system));
-  const media = images.map((image): Part => ({ kind: 'image', image: placeOf(image, line, folder) }));
+  const media: Part[] = [
+    ...images.map((image): Part => ({ kind: 'image', image: placeOf(image, line, folder) })),
+    ...videos.map((file): Part => ({ kind: 'video', video: { file: placeOf(file, line, folder) } })),
+  ];
   return [
     ...(system === undefined ? [] : [{ role: 'system', content: system } as const]),
     { role: 'user', content: [...media, question] },
@@ -95,7 +99,7 @@ function mediumOf(part: unknown, line: JsonLine, folder: string): MediaInput {
 
 /** A path relative to the file made absolute; URLs stay as they are. */
 function placeOf(value: unknown, line: JsonLine, folder: string): string {
-  if (typeof value !== 'string' || value === '') throw line.wrong('a path or a URL of an image', received(value));
+  if (typeof value !== 'string' || value === '') throw line.wrong('a path or a URL', received(value));
   return /^(data:|[a-z][a-z0-9+.-]*:\/\/)/i.test(value) ? value : resolve(folder, value);
 }
 
