@@ -30,7 +30,12 @@ const FOREIGN: readonly (readonly [signature: string, name: string])[] = [
   ['PK\x03\x04', 'a zip archive'],
   ['\x1aE\xdf\xa3', 'a WebM or Matroska video'],
   ['OggS', 'an Ogg file'],
+  ['FLV\x01', 'an FLV video'],
 ];
+
+/** Names of formats that `videos` reads, and the remedy for them. */
+const VIDEO = /video|Ogg/;
+const AS_VIDEO = 'give it as a video (--video, videos: [{ file }], or a video_url part of a request)';
 
 /**
  * Requires that `bytes` start like a format that can be decoded.
@@ -42,7 +47,7 @@ export function requireSupported(bytes: Uint8Array, name: string): void {
   if (received === undefined) return;
   throw new SparseVilaError(
     'ERR_IMAGE_UNSUPPORTED',
-    `Expected ${READABLE} for ${name} but received ${received}; convert it to PNG or JPEG.`,
+    `Expected ${READABLE} for ${name} but received ${received}; ${VIDEO.test(received) ? AS_VIDEO : 'convert it to PNG or JPEG'}.`,
   );
 }
 
@@ -75,12 +80,13 @@ function headOf(bytes: Uint8Array): string {
 function foreignFormat(head: string): string | undefined {
   if (DECODABLE.some((signature) => head.startsWith(signature))) return undefined;
   if (head.startsWith('RIFF') && head.slice(8, 12) === 'WEBP') return undefined;
+  if (head.startsWith('RIFF') && head.slice(8, 12) === 'AVI ') return 'an AVI video';
   if (head.slice(4, 8) === 'ftyp') {
     const brands = head.slice(8);
     if (/avi[fs]/.test(brands)) return undefined;
     return /hei[cxms]|hev[cxms]|mif1|msf1/.test(brands)
       ? 'HEIC (HEVC is not in the decoder)'
-      : 'an MP4 or QuickTime file';
+      : 'an MP4 or QuickTime video';
   }
   const known = FOREIGN.find(([signature]) => head.startsWith(signature));
   if (known !== undefined) return known[1];
