@@ -117,6 +117,11 @@ describe('installCommand', () => {
     rmSync(join(project, lockFile));
   });
 
+  test('a missing peer dependency is added, since no lock file has it', () => {
+    const { message } = missingPackage('pg', Object.assign(new Error('none'), { code: 'MODULE_NOT_FOUND' }));
+    expect(message).toMatch(/^Expected the package pg in node_modules but it is not there\. Run `npm install pg@\^8\./);
+  });
+
   test('the error names the package and the reason', () => {
     expect(existsSync(project)).toBe(true);
     const error = missingPackage('sharp', new Error('Could not load the "sharp" module\nmore'));

@@ -7,23 +7,34 @@ import { codeOf, messageOf, SparseVilaError } from './errors';
 /** The folder of this package; this module is in its dist/src. */
 const PACKAGE = dirname(dirname(__dirname));
 
-/** For each package manager, the command that installs all packages of a project's lock file, optional ones included. */
-const INSTALL: readonly (readonly [lockFile: string, command: string])[] = [
-  ['pnpm-lock.yaml', 'pnpm install --force'],
-  ['yarn.lock', 'yarn install --force'],
-  ['bun.lock', 'bun install --force'],
-  ['bun.lockb', 'bun install --force'],
+/** For each package manager, the commands that install all packages of a project's lock file, optional ones included, and that add one. */
+const INSTALL: readonly (readonly [lockFile: string, command: string, add: string])[] = [
+  ['pnpm-lock.yaml', 'pnpm install --force', 'pnpm add'],
+  ['yarn.lock', 'yarn install --force', 'yarn add'],
+  ['bun.lock', 'bun install --force', 'bun add'],
+  ['bun.lockb', 'bun install --force', 'bun add'],
 ];
 const NPM_INSTALL = 'npm install --include=optional';
 
-/** The command that installs missing packages, chosen by the lock file of the project that contains this package. */
-export function installCommand(from: string = PACKAGE): string {
+/**
+ * The command that installs missing packages, chosen by the lock file of the project that contains this package.
+ * @param peer an optional peer dependency, which no lock file has before it is added
+ */
+export function installCommand(from: string = PACKAGE, peer?: string): string {
   for (let folder = from; ; folder = dirname(folder)) {
     const found = INSTALL.find(([lockFile]) => existsSync(join(folder, lockFile)));
-    if (found !== undefined) return found[1];
-    if (folder === dirname(folder) || existsSync(join(folder, 'package-lock.json'))) return NPM_INSTALL;
+    if (found !== undefined) return peer === undefined ? found[1] : `${found[2]} ${peer}`;
+    if (folder === dirname(folder) || existsSync(join(folder, 'package-lock.json')))
+      return peer === undefined ? NPM_INSTALL : `npm install ${peer}`;
   }
 }
+
+interface Manifest {
+  readonly dependencies: Readonly<Record<string, string>>;
+  readonly peerDependencies: Readonly<Record<string, string>>;
+}
+
+const manifest = (): Manifest => JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8'));
 
 export interface PackageProblem {
   readonly name: string;
@@ -34,11 +45,8 @@ export interface PackageProblem {
 
 /** The `dependencies` of our package.json that are missing or cannot be loaded. */
 export function packageProblems(): readonly PackageProblem[] {
-  const json = JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')) as {
-    readonly dependencies: Readonly<Record<string, string>>;
-  };
   const command = installCommand();
-  return Object.keys(json.dependencies).flatMap((name) => {
+  return Object.keys(manifest().dependencies).flatMap((name) => {
     if (!isThere(name)) return [{ name, found: 'not in node_modules', command }];
     // sharp has a native part, which is in separate optional packages.
     const error = name === 'sharp' ? loadError(name) : undefined;
@@ -88,9 +96,11 @@ export function requirePackage<T>(name: string): T {
 export function missingPackage(name: string, cause: unknown): SparseVilaError {
   const isMissing = codeOf(cause) === 'MODULE_NOT_FOUND' || codeOf(cause) === 'ERR_MODULE_NOT_FOUND';
   const found = isMissing ? 'it is not there' : `it does not load (${firstLine(messageOf(cause))})`;
+  const range = manifest().peerDependencies[name];
+  const command = installCommand(PACKAGE, range === undefined ? undefined : `${name}@${range}`);
   return new SparseVilaError(
     'ERR_PACKAGE_INCOMPLETE',
-    `Expected the package ${name} in node_modules but ${found}. Run \`${installCommand()}\` in your project.`,
+    `Expected the package ${name} in node_modules but ${found}. Run \`${command}\` in your project.`,
     { cause },
   );
 }
