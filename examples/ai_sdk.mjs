@@ -1,4 +1,4 @@
-// The model as one of the AI SDK (`npm install ai`), in this process: node ai_sdk.mjs [CHECKPOINT [PICTURE]]
+// The model as one of the AI SDK (`npm install ai@7`), in this process: node ai_sdk.mjs [CHECKPOINT [PICTURE]]
 import { readFile } from 'node:fs/promises';
 import { generateText, jsonSchema, Output, streamText } from 'ai';
 import { PACKAGED_MODEL, PACKAGED_PICTURE } from 'sparsevila';

@@ -1,8 +1,7 @@
 // Questions about a film: node film.mjs [CHECKPOINT [FILM]]. Video files need ffmpeg in PATH; animated GIF and WebP do not.
-import { load, PACKAGED_MODEL, sparseVila } from 'sparsevila';
+import { load, PACKAGED_FILM, PACKAGED_MODEL, sparseVila } from 'sparsevila';
 
-const packaged = new URL('../assets/demo/film.webp', import.meta.url).pathname;
-const [checkpoint = PACKAGED_MODEL, film = packaged] = process.argv.slice(2);
+const [checkpoint = PACKAGED_MODEL, film = PACKAGED_FILM] = process.argv.slice(2);
 const model = await load(checkpoint);
 const method = sparseVila({ prefillSparsity: 0.6, decodeSparsity: 0.75 });
 

@@ -18,6 +18,10 @@ test.each(programs)('%s has at most 40 lines', (name) => {
   expect(readFileSync(join(EXAMPLES, name), 'utf8').trimEnd().split('\n').length).toBeLessThanOrEqual(40);
 });
 
+test.each(programs)('%s can be copied to any folder: it names no file beside it', (name) => {
+  expect(readFileSync(join(EXAMPLES, name), 'utf8')).not.toMatch(/['"`]\.\.?\//);
+});
+
 test('they pass the type checker', async () => {
   const tsc = run(join(ROOT, 'node_modules/.bin/tsc'), ['-p', EXAMPLES], { encoding: 'utf8' });
   expect(await tsc.catch((error) => error)).toMatchObject({ stdout: '' });

@@ -9,7 +9,15 @@ const { load, sparseVila, SparseVilaError } = sparsevila;
 
 it('exports what the documentation names, and nothing else', () => {
   const names = [
-    ...['METHODS', 'PACKAGED_MODEL', 'PACKAGED_PICTURE', 'SCORES', 'SPARSE_VILA_PRESETS', 'SparseVilaError'],
+    ...[
+      'METHODS',
+      'PACKAGED_FILM',
+      'PACKAGED_MODEL',
+      'PACKAGED_PICTURE',
+      'SCORES',
+      'SPARSE_VILA_PRESETS',
+      'SparseVilaError',
+    ],
     ...['budget', 'compose', 'convert', 'dense', 'diagnose', 'divPrune', 'download', 'engineRunner', 'evaluate'],
     ...['explain', 'fastV', 'hiPrune', 'inspect', 'list', 'load', 'observed', 'openEngine', 'openQueue', 'openWorker'],
     ...[

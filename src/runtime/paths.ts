@@ -33,6 +33,9 @@ export const PACKAGED_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvil
 /** A picture of the kind that the packaged model was trained on. */
 export const PACKAGED_PICTURE: string = join(packageFolder(), 'assets', 'demo', 'scene.png');
 
+/** A film of three seconds, a picture of that kind in each: an animated WebP, which needs no ffmpeg. */
+export const PACKAGED_FILM: string = join(packageFolder(), 'assets', 'demo', 'film.webp');
+
 /** The folder of this package: the nearest one above that has both package.json and native/. */
 export function packageFolder(from: string = __dirname): string {
   for (let folder = resolve(from); ; folder = dirname(folder)) {
