@@ -1,5 +1,6 @@
 // The writer against the reader, and the files after a failure.
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { writeCheckpoint } from '../../src/checkpoint/export';
@@ -84,6 +85,22 @@ it('an abort leaves no new file, and keeps the old one', async () => {
   });
   expect(readSafetensorsHeader(file).map(({ name }) => name)).toEqual(['old']);
   expect(readdirSync(folder)).toEqual(['a.safetensors']);
+});
+
+it('replaces what a link points to, and nothing but files', async () => {
+  const at = (name: string): string => join(folder, name);
+  execFileSync('mkfifo', [at('pipe')]);
+  symlinkSync('pipe', at('to-pipe'));
+  for (const name of ['pipe', 'to-pipe'])
+    await expect(writeSafetensors(at(name), [tensor('a', 'U8', 3)])).rejects.toMatchObject({
+      code: 'ERR_OUTPUT_UNWRITABLE',
+    });
+  writeFileSync(at('file'), 'old');
+  symlinkSync('file', at('link'));
+  await writeSafetensors(at('link'), [tensor('a', 'U8', 3)]);
+  expect(lstatSync(at('link')).isSymbolicLink()).toBe(true);
+  expect(readSafetensorsHeader(at('file'))).toHaveLength(1);
+  expect(readdirSync(folder).sort()).toEqual(['file', 'link', 'pipe', 'to-pipe']);
 });
 
 it('writes shards with an index', async () => {

@@ -4,7 +4,7 @@
 
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { SparseVilaError } from '../errors';
-import { temporaryName, writeError } from '../runtime/atomic';
+import { replaceable, temporaryName, writeError } from '../runtime/atomic';
 import { readBytes, type TensorDtype, type TensorEntry } from './safetensors';
 
 /** A tensor to write. Its bytes are requested once, when it is written. */
@@ -43,7 +43,8 @@ export async function writeSafetensors(
   options: WriteOptions = {},
 ): Promise<void> {
   const tensors = given.toSorted((a, b) => elementBytes(b) - elementBytes(a));
-  const temporary = temporaryName(file);
+  const target = replaceable(file);
+  const temporary = temporaryName(target);
   try {
     const handle = await open(temporary, 'wx');
     try {
@@ -53,7 +54,7 @@ export async function writeSafetensors(
     } finally {
       await handle.close();
     }
-    await rename(temporary, file);
+    await rename(temporary, target);
   } catch (error) {
     await rm(temporary, { force: true });
     throw writeError(error, file);

@@ -93,8 +93,8 @@ export function syncFolder(folder: string): void {
   }
 }
 
-/** The regular file that `file` names, through links. */
-function replaceable(file: string): string {
+/** The regular file that `file` names, through links. @throws SparseVilaError `ERR_OUTPUT_UNWRITABLE` for anything else at the path */
+export function replaceable(file: string): string {
   if (!isPresent(file)) return file;
   const stat = statSync(file);
   if (stat.isFile()) return realpathSync(file);
