@@ -1,6 +1,8 @@
 // What a schema may not be: unsupported keywords, invalid values, and schemas made to cost time or memory. Each is refused by name.
 
-import { checkFormat, compileFormat } from '../../src/grammar/constraint';
+import { type ConstrainedModel, checkFormat, compileFormat, constraintOf } from '../../src/grammar/constraint';
+import { spend } from '../../src/grammar/effort';
+import type { Expression } from '../../src/grammar/expression';
 import { errorOf } from '../image/fixtures';
 
 const refusal = async (schema: unknown) => {
@@ -82,6 +84,43 @@ describe('hostile schemas', () => {
     ['a bigint', { const: 1n }],
   ])('%s', async (_, schema) => {
     expect((await refusal(schema))[0]).toBe('ERR_OPTION_INVALID');
+  });
+
+  const many = (count: number, schema: (i: number) => unknown): unknown[] =>
+    Array.from({ length: count }, (_, i) => schema(i));
+  const properties = (count: number, schema: (i: number) => unknown) => ({
+    properties: Object.fromEntries(many(count, schema).map((one, i) => [`p${i}`, one])),
+  });
+
+  it.each([
+    ['patterns', properties(50, (i) => ({ type: 'string', pattern: `^(a|b)*a(a|b){9}${i}$` }))],
+    ['lengths', properties(400, (i) => ({ type: 'string', pattern: '^[a-z]*$', maxLength: 19_000 - i }))],
+    ['alternatives', { anyOf: many(3000, (i) => ({ required: [`k${i}`] })) }],
+    ['comparisons', { oneOf: many(1500, (i) => ({ properties: { k: { const: i } }, required: ['k'] })) }],
+  ])('work of many %s', async (_, schema) => {
+    expect(await refusal(schema)).toEqual(['ERR_OPTION_INVALID', expect.stringContaining('2000000 steps')]);
+  });
+
+  it('a pattern of 100,000 characters', async () => {
+    const [code, message] = await refusal({ type: 'string', pattern: 'a|'.repeat(50_000) });
+    expect([code, message]).toEqual(['ERR_OPTION_INVALID', expect.stringContaining('20000 characters')]);
+  });
+
+  it('tokens whose mask is too much work', () => {
+    const { e, start } = compileFormat({ type: 'json' });
+    const slow = {
+      ...e,
+      derivative: (of: Expression, byte: number) => {
+        spend(1_000_000);
+        return e.derivative(of, byte);
+      },
+    };
+    const tokenizer = {
+      bytes: { bytesOf: (id: number) => Buffer.from([id]), isSpecial: () => false, leadingSpaces: 0 },
+    };
+    const model = { tokenizer, stopIds: [], decoder: { config: { vocabSize: 128 } } };
+    const constraint = constraintOf(model as unknown as ConstrainedModel, { e: slow, start });
+    expect(() => constraint.allowed()).toThrow('2000000 steps');
   });
 
   it.each([

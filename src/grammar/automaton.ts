@@ -2,6 +2,7 @@
 // expression over bytes could not tell whether an intersection is empty; states from which no text ends are removed.
 
 import { invalidOption } from '../options';
+import { spend } from './effort';
 
 /** The characters from one code point to another, which lead to a state. */
 export interface Move {
@@ -18,6 +19,8 @@ export interface Automaton {
 export const LAST_CHARACTER = 0x10ffff;
 /** Maximum number of states. */
 const MOST_STATES = 20_000;
+/** Steps of exploring a state, beside those of its moves. */
+const STATE_STEPS = 20;
 /** Maximum number of moves of all states. */
 const MOST_MOVES = 200_000;
 
@@ -36,6 +39,7 @@ export function explore<S>(start: S, key: (state: S) => string, look: (state: S)
   for (let at = 0; at < found.length; at++) {
     const { isFinal, moves } = look(found[at] as S);
     total += moves.length;
+    spend(STATE_STEPS + moves.length);
     if (found.length > MOST_STATES || total > MOST_MOVES)
       throw invalidOption('format', `a string or number of at most ${MOST_STATES} states`, 'one that needs more');
     const numbered = moves.map(({ from, to, next }) => {

@@ -3,6 +3,7 @@
 import { received, SparseVilaError } from '../errors';
 import { ANYTHING, checkOptions, invalidOption, OBJECT, oneOf } from '../options';
 import type { Tokenizer } from '../text/tokenizer';
+import { bounded } from './effort';
 import { type Expression, type Expressions, expressions } from './expression';
 import { type Masks, masks } from './masks';
 import { schemaExpression } from './schema';
@@ -82,7 +83,7 @@ const formats = new Map<string, CheckedFormat>();
 
 function compiled(text: string): CheckedFormat {
   const e = expressions();
-  return { e, start: schemaExpression(e, JSON.parse(text)) };
+  return { e, start: bounded(() => schemaExpression(e, JSON.parse(text))) };
 }
 
 interface Prepared {
@@ -108,7 +109,7 @@ export function constraintOf(model: ConstrainedModel, { e, start }: CheckedForma
   let state = e.sequence(e.repeat(e.byte(0x20), 0, tokenizer.bytes.leadingSpaces), start);
   return {
     allowed: () => {
-      const bits = own.allowed(state);
+      const bits = bounded(() => own.allowed(state));
       const closed = state.nullable ? bits.slice() : bits;
       if (state.nullable) for (const id of stopIds) closed[id >> 5] = (closed[id >> 5] ?? 0) | (1 << (id & 31));
       if (closed.some((word) => word !== 0)) return closed;

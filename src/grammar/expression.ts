@@ -3,6 +3,7 @@
 // Source: Brzozowski, Derivatives of Regular Expressions (1964); Owens, Reppy and Turon, Regular-expression derivatives re-examined (2009).
 
 import { invalidOption } from '../options';
+import { spend } from './effort';
 
 interface Common {
   readonly id: number;
@@ -54,11 +55,15 @@ export interface Expressions {
 /** Maximum number of different expressions of one schema and the answers that were written by it. */
 const MOST = 400_000;
 
+/** Steps of making an expression, beside those of its options. */
+const STATE_STEPS = 20;
+
 /** A set of expressions, in which equal ones are one object. */
 export function expressions(): Expressions {
   const known = new Map<string, Expression>();
   let count = 0;
   const common = (nullable: boolean): Common => {
+    spend(STATE_STEPS);
     if (++count > MOST) throw invalidOption('format', `a schema of at most ${MOST} states`, 'one that needs more');
     return { id: count, nullable, next: new Map() };
   };
@@ -114,6 +119,7 @@ export function expressions(): Expressions {
     for (const one of given)
       for (const option of one.kind === 'choice' ? one.options : [one])
         if (option !== fail) flat.set(option.id, option);
+    spend(flat.size);
     const options = [...flat.values()].sort((a, b) => a.id - b.id);
     const [first = fail] = options;
     if (options.length < 2) return first;

@@ -1,5 +1,6 @@
 // `oneOf`: the alternatives are accepted if no value can satisfy two of them, because the texts of each are written without regard to the others.
 
+import { spend } from './effort';
 import {
   checkKeywords,
   has,
@@ -18,6 +19,9 @@ interface Alternative {
   /** The values that it names, as JSON; undefined if it names none. */
   readonly values: ReadonlySet<string> | undefined;
 }
+
+/** Steps of comparing two alternatives. */
+const PAIR_STEPS = 20;
 
 type Resolve = (ref: unknown) => unknown;
 
@@ -53,6 +57,7 @@ function alternativeOf(given: unknown, path: string, resolve: Resolve): Alternat
 }
 
 function isApart(one: Alternative, other: Alternative, path: string, resolve: Resolve): boolean {
+  spend(one.values?.size ?? PAIR_STEPS);
   if (one.values !== undefined && other.values !== undefined)
     return [...one.values].every((value) => !other.values?.has(value));
   if (one.values !== undefined || other.values !== undefined) return !shareType(one, other);

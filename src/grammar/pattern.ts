@@ -5,6 +5,7 @@
 import { received, SparseVilaError } from '../errors';
 import { type Automaton, both, complement, explore, LAST_CHARACTER } from './automaton';
 import { type CharacterSet, classOf, DOT } from './characters';
+import { spend } from './effort';
 
 /** A part of a pattern. */
 type Part =
@@ -24,22 +25,24 @@ const ANY: Part = {
   min: 0,
   max: Number.POSITIVE_INFINITY,
 };
+const MOST_CHARACTERS = 20_000;
 const MOST_NODES = 20_000;
 const MOST_DEPTH = 50;
-/** Maximum number of pairs of an edge and a range of characters that are looked at. */
-const MOST_STEPS = 30_000_000;
+/** Steps of comparing two ranges of characters. */
+const RANGE_STEPS = 1 / 32;
 
 /** The texts in which a pattern is found. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function patternAutomaton(pattern: string): Automaton {
+  if (pattern.length > MOST_CHARACTERS) throw refused(pattern, `more than ${MOST_CHARACTERS} characters`);
   try {
     new RegExp(pattern, 'u');
   } catch {
     throw refused(pattern, 'it is no regular expression (ECMA-262, flag u)');
   }
   const { aheads, part } = parser(pattern).whole();
-  let found = determinize(pattern, nfaOf(pattern, part));
+  let found = determinize(nfaOf(pattern, part));
   for (const { isNegative, part: own } of aheads) {
-    const ahead = determinize(pattern, nfaOf(pattern, { kind: 'sequence', parts: [own, ANY] }));
+    const ahead = determinize(nfaOf(pattern, { kind: 'sequence', parts: [own, ANY] }));
     found = both(found, isNegative ? complement(ahead) : ahead);
   }
   return found;
@@ -181,8 +184,7 @@ function nfaOf(pattern: string, whole: Part): Nfa {
 }
 
 /** The subset construction. */
-function determinize(pattern: string, { states, start, final }: Nfa): Automaton {
-  let steps = 0;
+function determinize({ states, start, final }: Nfa): Automaton {
   const closure = (from: Iterable<number>): number[] => {
     const seen = new Set(from);
     const open = [...seen];
@@ -203,11 +205,11 @@ function determinize(pattern: string, { states, start, final }: Nfa): Automaton 
         return characters.map(([from, to]) => ({ from, to, next }));
       });
       const cuts = [...new Set(edges.flatMap(({ from, to }) => [from, to + 1]))].sort((a, b) => a - b);
-      steps += cuts.length * edges.length + set.length;
-      if (steps > MOST_STEPS) throw refused(pattern, 'it leads to too many states');
+      spend(set.length + cuts.length * edges.length * RANGE_STEPS);
       const moves = cuts.slice(0, -1).flatMap((from, i) => {
         const to = (cuts[i + 1] as number) - 1;
         const next = closure(edges.filter((edge) => edge.from <= from && to <= edge.to).map((edge) => edge.next));
+        spend(next.length);
         return next.length === 0 ? [] : [{ from, to, next }];
       });
       return { isFinal: set.includes(final), moves };
