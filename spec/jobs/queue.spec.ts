@@ -1,4 +1,7 @@
 // Queues on Redis and on Postgres with workers that need no model: results once, cancelling, tries, a worker that is gone.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { EngineRequest } from '../../src/engine/types';
 import { SparseVilaError } from '../../src/errors';
 import { underOwnIds } from '../../src/jobs/batch';
@@ -6,6 +9,7 @@ import type { Job, JobResult, JobRunner, RunOptions } from '../../src/jobs/job';
 import { type JobQueue, openQueue } from '../../src/jobs/queue';
 import { type JobWorker, openWorker } from '../../src/jobs/worker';
 import { INSTALLED, postgresServer, redisServer, type Server } from '../../testing/servers';
+import { startCli } from '../cli/run';
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const request = (text: string): EngineRequest => ({ messages: [{ role: 'user', content: text }] });
@@ -48,6 +52,19 @@ describe.each(['redis', 'postgres'] as const)('a queue on %s', (kind) => {
     workers.push(worker);
     return worker;
   };
+
+  run(name('the command batch says whose workers it waits for, and ends when these have answered'), async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'sparsevila-queue-'));
+    const [input, out] = [join(folder, 'in.jsonl'), join(folder, 'out.jsonl')];
+    writeFileSync(input, '{"id": "a", "question": "b"}\n');
+    const args = ['batch', input, out, `--${kind}`, server.url, '--model-name', place().model];
+    const { ended, shows } = startCli(args);
+    await shows(new RegExp(`wait for workers of ${place().model}\\.`));
+    await work(async ({ id }) => done(id, 'B'));
+    expect(await ended).toMatchObject({ code: 0, stdout: `${out}: 1 job\n` });
+    expect(JSON.parse(readFileSync(out, 'utf8'))).toEqual(done('a', 'B'));
+    rmSync(folder, { recursive: true });
+  });
 
   run(name('each of many jobs is answered once, however often it is added'), async () => {
     const ids = Array.from({ length: 120 }, (_, i) => `job ${i}`);

@@ -28,8 +28,8 @@ type Arguments = ArgumentsCamelCase<Flags>;
 
 const EPILOGUE =
   'A line is {"id", "question", "images": [paths], "videos": [paths], "system"} or {"id", "messages": [{"role", "content"}]}, where content is a ' +
-  'text or a list of texts, {"image": path} and {"video": {"file": path}} or {"video": {"frames": [paths], "fps"}}; beside them maxTokens, stop, temperature, topK, topP, repetitionPenalty, ' +
-  'seed, logprobs, logitBias, format and sparsity. Paths are relative to the file. A result is {"id", "status", "text", "finish", "usage"}, or ' +
+  'text or a list of texts, {"image": path} and {"video": {"file": path}} or {"video": {"frames": [paths], "fps"}}; beside them maxTokens, stop, ' +
+  'temperature, topK, topP, repetitionPenalty, seed, logprobs, logitBias, format and sparsity. Paths are relative to the file. A result is {"id", "status", "text", "finish", "usage"}, or ' +
   '"error" in place of an answer. Results are in OUT.partial until all jobs have ended.';
 
 export const batchCommand: CommandModule<object, Flags> = {
@@ -103,6 +103,9 @@ async function inThisProcess(args: Arguments, concurrency: number, signal: Abort
 async function throughQueue(args: Arguments): Promise<Opened> {
   const { openQueue } = await import('../jobs/queue.js');
   const { underOwnIds } = await import('../jobs/batch.js');
-  const queue = await openQueue({ ...placeOf(args), model: args.modelName ?? modelFolder(args) });
+  const model = args.modelName ?? modelFolder(args);
+  const queue = await openQueue({ ...placeOf(args), model });
+  // Where no worker has this name, nothing else tells why no answer comes.
+  process.stderr.write(`sparsevila: the jobs wait for workers of ${model}.\n`);
   return { runner: underOwnIds(queue), close: () => queue.close() };
 }

@@ -11,8 +11,16 @@ export const QUEUE_OPTIONS = {
     describe: 'Queue on Postgres: postgres://user:password@host/database; needs the packages bullmq and pg',
   },
   queue: { ...text, describe: 'Name of the service', defaultDescription: 'sparsevila' },
-  'model-name': { ...text, describe: 'Name of the model in the queue', defaultDescription: 'as --model' },
-  device: { ...text, choices: ['cpu', 'gpu'] as const, describe: 'Take jobs that need this device as well' },
+  'model-name': {
+    ...text,
+    describe: 'Name of the model in the queue, the same for batch and worker',
+    defaultDescription: 'the name on the Hub, or the path of the folder',
+  },
+  device: {
+    ...text,
+    choices: ['cpu', 'gpu'] as const,
+    describe: 'The jobs need this device; workers with it take jobs that need none as well',
+  },
 } satisfies Record<string, Options>;
 
 export type QueueFlags = InferredOptionTypes<typeof QUEUE_OPTIONS>;
