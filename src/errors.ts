@@ -50,7 +50,8 @@ export const ERROR_CODES = {
   ERR_VIDEO_TIMEOUT: 'Reading a video took too long. Give a shorter segment or fewer frames.',
   ERR_VIDEO_TOO_LARGE: 'A video has more pixels or frames than the limit. Scale it down, or give a shorter segment.',
   ERR_VIDEO_TOOL: 'ffmpeg or ffprobe is missing, too old or does not run. Install FFmpeg, or pass frames.',
-  ERR_VIDEO_UNREADABLE: 'A video file cannot be read, or is not a regular file. Check its kind and its permissions.',
+  ERR_VIDEO_UNREADABLE:
+    'A video file or a stream of frames cannot be read, or a file is not a regular one. Check its kind and its permissions.',
   ERR_VIDEO_UNSUPPORTED: 'A file is not a video of an accepted format. Convert it, for example to MP4.',
 
   // Checkpoints.

@@ -79,6 +79,34 @@ describe('films', () => {
     expect((await errorOf(() => ask(nvila, { frames: none() }))).code).toBe('ERR_VIDEO_EMPTY');
   });
 
+  it('a stream of frames that fails, or gives none, is left', async () => {
+    const picture = { data: new Uint8Array(300), width: 10, height: 10, channels: 3 } as const;
+    async function* broken(): AsyncGenerator<ImageInput> {
+      yield picture;
+      throw new Error('unplugged');
+    }
+    const failed = await errorOf(() => ask(nvila, { frames: broken() }));
+    expect([failed.code, failed.message]).toEqual(['ERR_VIDEO_UNREADABLE', expect.stringContaining('unplugged')]);
+    let isClosed = false;
+    const silent = {
+      [Symbol.asyncIterator]: () => ({
+        next: () => new Promise(() => undefined),
+        return: async () => {
+          isClosed = true;
+          return { done: true as const, value: undefined };
+        },
+      }),
+    };
+    using chat = nvila.session();
+    const controller = new AbortController();
+    const videos = [{ frames: silent as AsyncIterable<ImageInput> }];
+    const reading = chat.ask(question, { videos, signal: controller.signal }).text();
+    const reason = new Error('enough');
+    setImmediate(() => controller.abort(reason));
+    await expect(reading).rejects.toBe(reason);
+    expect([isClosed, chat.length]).toEqual([true, 0]);
+  });
+
   itWithFfmpeg('an abort while a film is decoded leaves the conversation as it was', async () => {
     using chat = nvila.session();
     const controller = new AbortController();

@@ -4,6 +4,7 @@
 import { SparseVilaError } from '../errors';
 import { DEFAULT_MAX_PIXELS, type DecodeOptions, decodeImage, type ImageInput } from '../image/decode';
 import { openFilm } from '../video/film';
+import { readStream } from '../video/stream';
 import { type FrameSampling, MOST_FRAMES, sampleFrames } from './frame_sampling';
 import type { FilmFile, FrameStream, FrameTimes, MediaInput } from './media';
 import type { Plan } from './plan';
@@ -17,7 +18,7 @@ export interface Frames extends FrameTimes {
 /** The rule of a family whose plan has none. */
 const EIGHT: FrameSampling = { rule: 'uniform', frames: 8 };
 
-/** @throws SparseVilaError `ERR_VIDEO_…` of a film, `ERR_IMAGE_…` of a stream of frames; `signal.reason` */
+/** @throws SparseVilaError `ERR_VIDEO_…` of a film or a stream, `ERR_IMAGE_…` of its frames; `signal.reason` */
 export async function framesOf(plan: Plan, medium: MediaInput, options: DecodeOptions): Promise<Frames> {
   if (medium.kind === 'image') return { count: 1, frames: [medium.image] };
   const { video } = medium;
@@ -51,8 +52,7 @@ async function collected(
 ): Promise<Frames> {
   const images: ImageInput[] = [];
   let bytes = 0;
-  for await (const frame of frames) {
-    options.signal?.throwIfAborted();
+  for await (const frame of readStream(frames, options.signal)) {
     const { data, width, height } = await decodeImage(frame, options);
     images.push({ data, width, height, channels: 3 });
     bytes += data.byteLength;
