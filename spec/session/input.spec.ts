@@ -287,3 +287,23 @@ describe('methods of others', () => {
     expect(watched.calls.at(-1)?.views?.[0]).toEqual({ rows: [0, 1, 2], tail: 103 });
   });
 });
+
+it.each<[string, () => unknown]>([
+  [
+    'throws when it is read',
+    () =>
+      new Proxy(
+        {},
+        {
+          get: () => {
+            throw new TypeError('no');
+          },
+        },
+      ),
+  ],
+  ['is a promise', async () => imageFixture('rgb.png')],
+])('a picture or frame that %s is refused', async (_, make) => {
+  const picture = await refused(QUESTION, { images: [make()] });
+  const frame = await refused(['A film:', { kind: 'video', video: { frames: [make()] } }], {});
+  expect([picture.code, frame.code]).toEqual(['ERR_IMAGE_INVALID', 'ERR_IMAGE_INVALID']);
+});

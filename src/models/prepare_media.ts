@@ -2,7 +2,7 @@
 
 import { SparseVilaError } from '../errors';
 import { type Draw, draw } from '../image/canvas';
-import { type DecodeOptions, type RgbImage, withImage } from '../image/decode';
+import { type DecodeOptions, type ImageInput, type RgbImage, withImage } from '../image/decode';
 import type { MediaInput, MediumLayout, MediumSize, PreparedMedium, TurnMedia } from './media';
 import type { Plan } from './plan';
 import { framesOf } from './video_frames';
@@ -36,7 +36,7 @@ async function prepareMedium(
   let layout: MediumLayout | undefined;
   let size: MediumSize | undefined;
   let i = 0;
-  for await (const frame of frames) {
+  const each = async (frame: ImageInput): Promise<void> => {
     const own = i++;
     await withImage(frame, options, (image) => {
       const { width, height } = image;
@@ -50,7 +50,10 @@ async function prepareMedium(
         if (canvas.frame === own) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
       }
     });
-  }
+  };
+  // Pictures of a list are not awaited: they come from the caller, and may be anything.
+  if (Symbol.asyncIterator in frames) for await (const frame of frames) await each(frame);
+  else for (const frame of frames) await each(frame);
   return { layout: layout as MediumLayout, made: { size: size as unknown as MediumSize, turn }, canvases };
 }
 
