@@ -96,8 +96,8 @@ SV_INLINE vec tanh(vec x) {
   return add(mul(is_far, far), mul(sub(splat(1.f), is_far), p));
 }
 
-/** n scores s -> cap tanh(s / cap), in place; n is a multiple of the lanes. */
-SV_INLINE void cap_scores(float* s, int64_t n, float cap) {
+/** n scores s -> cap tanh(s / cap), in place; n is a multiple of the lanes. Not inlined: few models need it, and it is called from many kernels. */
+__attribute__((noinline)) static void cap_scores(float* s, int64_t n, float cap) {
   const vec c = splat(cap), inv = splat(1.f / cap);
   for (int64_t i = 0; i < n; i += kLanes) store(s + i, mul(c, tanh(mul(load(s + i), inv))));
 }
