@@ -77,7 +77,9 @@ describe('web pages', () => {
     );
     expect(preflight.headers['access-control-allow-origin']).toBeUndefined();
     // What a page may send without asking is refused for its type.
-    expect((await post(BODY, { origin: 'https://evil.example', 'content-type': 'text/plain' })).status).toBe(415);
+    const form = await post(BODY, { origin: 'https://evil.example', 'content-type': 'text/plain' });
+    expect(form.status).toBe(415);
+    expect(form.body).toContain('content-type: application/json');
   });
 
   it('of a given origin may call', async () => {

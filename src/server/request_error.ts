@@ -97,5 +97,11 @@ function ofFramework(error: unknown): { readonly status?: number; readonly type:
   const { statusCode, code, message } = error as { statusCode?: unknown; code?: unknown; message?: unknown };
   if (typeof statusCode !== 'number' || statusCode < 400 || statusCode > 499) return { type: '', message: '' };
   const type = (typeof code === 'string' && FRAMEWORK_CODES[code]) || 'invalid_request';
+  if (type === 'unsupported_media_type')
+    return {
+      status: statusCode,
+      type,
+      message: 'Expected a JSON body: send the header "content-type: application/json".',
+    };
   return { status: statusCode, type, message: typeof message === 'string' ? message : 'The request is not valid.' };
 }
