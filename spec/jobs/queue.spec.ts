@@ -194,6 +194,15 @@ describe.each(['redis', 'postgres'] as const)('a queue on %s', (kind) => {
   });
 });
 
+(INSTALLED.redis ? test : test.skip)('the command worker ends on SIGTERM although its server is gone', async () => {
+  const server = await redisServer();
+  const { child, ended, shows } = startCli(['worker', '--redis', server.url, '--model-name', 'a']);
+  await shows(/takes 8 jobs at once/);
+  await server.stop();
+  child.kill('SIGTERM');
+  expect(await ended).toMatchObject({ code: 1, stderr: expect.stringContaining('cannot be reached') });
+});
+
 test('a server that is not there, and places that are none', async () => {
   await expect(openQueue({ model: 'a' })).rejects.toEqual(code('ERR_OPTION_INVALID'));
   await expect(openQueue({ model: 'a', redis: 'http://x' })).rejects.toEqual(code('ERR_OPTION_INVALID'));

@@ -1,5 +1,6 @@
 // `sparsevila worker`: takes jobs from a queue until it is stopped. The first signal finishes the running jobs, the second gives them back.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } from 'yargs';
 import type { JobWorker } from '../jobs/worker';
 import { ENGINE_OPTIONS, type EngineFlags, openEngineOf } from './engine_options';
@@ -48,7 +49,14 @@ async function run(args: Arguments): Promise<void> {
       const model = args.modelName ?? modelFolder(args);
       const worker = await openWorker(engineRunner(engine), { ...placeOf(args), model, concurrency });
       process.stderr.write(`sparsevila: worker of ${model} takes ${concurrency} jobs at once.\n`);
-      await finish(worker, stop, engine.ended);
+      const closed = await finish(worker, stop, engine.ended);
+      if (!closed) {
+        process.stderr.write(
+          'sparsevila: the server of the queue cannot be reached; other workers take the jobs of this one.\n',
+        );
+        // Its client would try to connect for ever.
+        process.exit(1);
+      }
       engine.ended.throwIfAborted();
       const { done, failed } = worker.counts();
       process.stderr.write(
@@ -95,13 +103,26 @@ function stopper(): Stopper {
   };
 }
 
-/** Waits for a signal, then for the jobs that run. */
-async function finish(worker: JobWorker, { first, second }: Stopper, ended: AbortSignal): Promise<void> {
+/** Milliseconds between two looks at whether jobs still run. */
+const LOOK_MS = 100;
+/** Milliseconds in which a queue lets a worker go that runs no job. */
+const LEAVE_MS = 10_000;
+
+/** Waits for a signal, then for the jobs that run. False if the server of the queue is gone, so that the worker cannot sign off. */
+async function finish(worker: JobWorker, { first, second }: Stopper, ended: AbortSignal): Promise<boolean> {
   await Promise.race([first, aborted(ended)]);
   const { active } = worker.counts();
   process.stderr.write(`sparsevila: finishing ${active} jobs; stop again to give them back.\n`);
   const drained = worker.close();
-  await Promise.race([drained, second]);
-  await worker.close({ now: true });
-  await drained;
+  const idle = async (): Promise<void> => {
+    while (worker.counts().active > 0) await sleep(LOOK_MS, undefined, { ref: false });
+  };
+  await Promise.race([drained, second, idle()]);
+  const closed = worker.close({ now: true }).then(() => drained);
+  const patience = new AbortController();
+  try {
+    return await Promise.race([closed.then(() => true), sleep(LEAVE_MS, false, { signal: patience.signal })]);
+  } finally {
+    patience.abort();
+  }
 }
