@@ -62,7 +62,7 @@ function isMatch(target: string, names: readonly string[], file: string): boolea
     if (codeOf(error) === 'ERR_SCRIPT_EXECUTION_TIMEOUT') {
       throw new SparseVilaError(
         'ERR_CONFIG_INVALID',
-        `${file}: expected regular expressions that end within ${MATCH_MS / 1000} s for its groups of modules, received ` +
+        `${file}: expected regular expressions that end within ${MATCH_MS / 1000} s for the modules of quantization_config (config_groups, ignore, dynamic), received ` +
           `${JSON.stringify(target.slice(0, 100))} for the module "${names[0]}".`,
         { cause: error },
       );
