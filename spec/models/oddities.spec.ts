@@ -67,7 +67,7 @@ const ODDITIES: readonly (readonly [what: string, edit: Edit])[] = [
   ],
   [
     'settings of videos',
-    json(ROOT, { num_video_frames: 1e30, fps: 'x', video_encoder: '{"_target_": "TSPVideoEncoder"}' }),
+    json(ROOT, { num_video_frames: 64, fps: 'x', video_encoder: '{"_target_": "TSPVideoEncoder"}' }),
   ],
   ['parts given as objects', json(ROOT, { llm_cfg: { hidden_size: 1 }, vision_tower_cfg: {}, mm_projector_cfg: null })],
   ['parts given as paths', json(ROOT, { llm_cfg: '/home/me/nvila/llm/', vision_tower_cfg: './vision_tower' })],
