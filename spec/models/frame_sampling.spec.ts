@@ -68,7 +68,8 @@ describe('frame sampling', () => {
   it.each(rules)('%s follows the rate and the maximum of the caller', (rule) => {
     const film = { frames: 3000, fps: 30 };
     const sampling: FrameSampling = { rule, fps: 1, ...(rule === 'smolvlm' && { frames: 64 }) };
-    const count = (wish: Parameters<typeof sampleFrames>[2]): number => sampleFrames(sampling, film, wish).length;
+    const count = (overrides: Parameters<typeof sampleFrames>[2]): number =>
+      sampleFrames(sampling, film, overrides).length;
     expect(count({ maxFrames: 10 })).toBe(10);
     expect(count({ fps: 0.5 })).toBe(50);
     expect(count({ fps: 1, maxFrames: 2 })).toBe(2);

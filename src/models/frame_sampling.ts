@@ -33,7 +33,7 @@ export interface FrameSampling extends SamplingSettings {
 }
 
 /** What a caller asks for instead of the family's defaults. */
-export interface SamplingWish {
+export interface SamplingOverrides {
   readonly fps?: number | undefined;
   readonly maxFrames?: number | undefined;
 }
@@ -97,8 +97,12 @@ export type SamplingRule = keyof typeof RULES;
 const SKIPPED = 1;
 
 /** The frames to look at: the family's rule, with the caller's rate or maximum. */
-export function sampleFrames({ rule, ...own }: FrameSampling, film: FilmLength, wish: SamplingWish = {}): number[] {
-  const { fps, maxFrames } = wish;
+export function sampleFrames(
+  { rule, ...own }: FrameSampling,
+  film: FilmLength,
+  overrides: SamplingOverrides = {},
+): number[] {
+  const { fps, maxFrames } = overrides;
   const least = (value: number | undefined): number | undefined =>
     value === undefined || maxFrames === undefined ? (value ?? maxFrames) : Math.min(value, maxFrames);
   const frames = fps === undefined || rule === 'smolvlm' ? own.frames && least(own.frames) : undefined;
