@@ -55,6 +55,15 @@ it('smolvlm/smolvlm: a longest edge of too many tiles', async () => {
   expect(error.message).toMatch(/at most 1024 tiles of 12 pixels for "size"/);
 });
 
+it('qwen_vl/qwen2.5-vl: a least size of more pixels than a canvas may have', async () => {
+  const error = await withCopy(join(FIXTURES, 'qwen_vl/qwen2.5-vl'), (folder) => {
+    changeJson(join(folder, IMAGES), { size: { shortest_edge: 1e9, longest_edge: 2e9 }, min_pixels: undefined });
+    return errorOf(() => planOf(folder));
+  });
+  expect(error.code).toBe('ERR_CONFIG_INVALID');
+  expect(error.message).toMatch(/from 1 to 64000000 for "size.shortest_edge"/);
+});
+
 it.each([
   ['llava_onevision/tied', 'image_token_index', '<image>'],
   ['internvl/layer', 'image_token_id', '<IMG_CONTEXT>'],

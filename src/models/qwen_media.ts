@@ -3,6 +3,7 @@
 
 import type { Draw } from '../image/canvas';
 import { evenCells, type Size } from '../image/cells';
+import { DEFAULT_MAX_PIXELS } from '../image/limits';
 import type { Normalization } from '../image/preprocessor_config';
 import type { ResampleFilter } from '../image/resample';
 import { type AreaLimits, smartResize } from '../image/smart_resize';
@@ -68,14 +69,18 @@ export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenS
     if (config.size(key, expected) !== expected) throw config.wrong(key, `${expected}, as in vision_config`);
   const size = config.object('size');
   // Old files have the limits beside "size" or in it; those beside it take precedence.
-  const limit = (side: string, pixels: string): number => {
-    if (config.has(pixels)) return config.size(pixels);
+  const limit = (side: string, pixels: string, most?: number): number => {
+    if (config.has(pixels)) return config.size(pixels, undefined, most);
     const name = [side, pixels].find((key) => size?.has(key));
     if (size === undefined || name === undefined)
       throw config.wrong('size', 'shortest_edge and longest_edge, in pixels');
-    return size.size(name);
+    return size.size(name, undefined, most);
   };
-  const limits = { min: limit('shortest_edge', 'min_pixels'), max: limit('longest_edge', 'max_pixels') };
+  // Smaller pictures are enlarged to the minimum, so it must fit on a canvas.
+  const limits = {
+    min: limit('shortest_edge', 'min_pixels', DEFAULT_MAX_PIXELS),
+    max: limit('longest_edge', 'max_pixels'),
+  };
   return { limits, filter: parseFilter(config) };
 }
 
