@@ -2,14 +2,12 @@
 // refused with a code; a read answer is kept; dropped objects are freed.
 
 import { getEventListeners } from 'node:events';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { load, type Mark, type Model, type SparsityMethod, sparseVila } from '../../src';
 import { start } from '../../src/runtime/start';
 import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
-import { countTensors, withoutLeak } from '../support/leaks';
+import { collected, countTensors, withoutLeak } from '../support/leaks';
 import { watch } from '../support/watch';
 
 const QUESTION = 'What is at b4?';
@@ -347,15 +345,6 @@ describe.each(['embed', 'forward', 'scores', 'project'] as const)('an op that fa
 });
 
 describe('objects that are dropped without dispose', () => {
-  setFlagsFromString('--expose-gc');
-  const gc = runInNewContext('gc') as () => void;
-  const collected = async (): Promise<void> => {
-    for (let i = 0; i < 10; i++) {
-      gc();
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  };
-
   it('are freed, with one warning: sessions, sessions after a turn, and answers between two pieces', async () => {
     const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     await collected();

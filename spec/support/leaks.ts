@@ -1,6 +1,22 @@
 // Tensors that a piece of work leaves behind, as tfjs counts them and as TensorFlow does.
 
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { start } from '../../src/runtime/start';
+
+setFlagsFromString('--expose-gc');
+const gc = runInNewContext('gc') as () => void;
+
+/** Collects garbage, and waits until the tensors of what was collected have been freed. */
+export async function collected(): Promise<void> {
+  for (let i = 0; i < 4; i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+// TensorFlow counts the tensors of all specs that ran in this process: what those before left to the collector is freed first.
+beforeAll(collected);
 
 export interface TensorCount {
   readonly tfjs: number;
