@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
 import { readJson } from '../../src/json';
+import { isStateLayer } from '../../src/models/config';
 import { type Decoder, decoder } from '../../src/models/decoder';
 import type { KvCache } from '../../src/models/kv_cache';
 import { planOf } from '../../src/models/load';
@@ -16,6 +17,7 @@ import { attention } from '../../src/ops/attention';
 import { float32, int32 } from '../../src/ops/run';
 import { packageFolder } from '../../src/runtime/paths';
 import { start } from '../../src/runtime/start';
+import { layerSize, towerOperations } from './family_operations';
 import { type Fields, MODELS, type Row } from './family_shapes';
 import { randomWeights } from './random_weights';
 import { median } from './timing';
@@ -40,12 +42,11 @@ export const FAMILIES: CommandModule<object, { rounds: number }> = {
 async function benchFamilies(rounds: number): Promise<void> {
   if (!(rounds >= 1)) throw new Error(`Expected at least one round for --rounds but received ${rounds}.`);
   const { native } = start();
-  const peaks = { flops: native.measure('bf16') || native.measure('f32'), read: native.measure('read') };
-  process.stdout.write(`${native.isa()}, ${native.threads()} threads, ${(peaks.flops / 1e12).toFixed(2)} TFLOP/s\n`);
+  process.stdout.write(`${native.isa()}, ${native.threads()} threads\n`);
   const [first, ...others] = MODELS;
   const vila = await candidate(first as Row);
   const results: Fields[] = [];
-  for (const row of [first as Row, ...others]) results.push(await beside(row, vila, rounds, peaks));
+  for (const row of [first as Row, ...others]) results.push(await beside(row, vila, rounds));
   vila.dispose();
   const windows = windowShare(rounds);
   process.stdout.write(
@@ -62,27 +63,39 @@ interface Work {
   readonly run: () => Promise<void>;
 }
 
+const PARTS = ['tower', 'prefill', 'decode'] as const;
+type Part = (typeof PARTS)[number];
+
 interface Candidate {
-  readonly works: Readonly<Record<'tower' | 'prefill' | 'decode', Work>>;
+  readonly works: Readonly<Record<Part, Work>>;
   readonly rows: number;
   dispose(): void;
 }
 
-/** Measures a family and VILA alternately; prints shares of the limit. */
-async function beside(row: Row, vila: Candidate, rounds: number, peaks: { flops: number; read: number }) {
+/** Measures a family, VILA and the machine's limits alternately; prints shares of the limits, of which the best tries count. */
+async function beside(row: Row, vila: Candidate, rounds: number) {
+  const { native } = start();
+  const peaks = { flops: 0, read: 0 };
   const own = await candidate(row);
   const ops = await opsOf(own);
   const shares: Record<string, number> = {};
   const ratios: Record<string, number> = {};
-  for (const part of ['tower', 'prefill', 'decode'] as const) {
-    const times: number[][] = [[], []];
-    for (let round = 0; round <= rounds; round++)
+  const times: Record<Part, readonly number[][]> = { tower: [[], []], prefill: [[], []], decode: [[], []] };
+  for (const part of PARTS) {
+    for (let round = 0; round <= rounds; round++) {
+      peaks.flops = Math.max(peaks.flops, native.measure('bf16') || native.measure('f32'));
+      peaks.read = Math.max(peaks.read, native.measure('read'));
       for (const [i, one] of [own, vila].entries()) {
         const begin = performance.now();
         await one.works[part].run();
-        if (round > 0) times[i]?.push((performance.now() - begin) / 1e3);
+        if (round > 0) times[part][i]?.push((performance.now() - begin) / 1e3);
       }
-    const [mine = 0, theirs = 0] = [own, vila].map((one, i) => one.works[part].least(peaks) / median(times[i] ?? []));
+    }
+  }
+  for (const part of PARTS) {
+    const [mine = 0, theirs = 0] = [own, vila].map(
+      (one, i) => one.works[part].least(peaks) / median(times[part][i] ?? []),
+    );
     shares[part] = mine;
     ratios[part] = mine / theirs;
   }
@@ -109,9 +122,9 @@ function planAt({ fixture, vision, text, pixels, root: more }: Row): Plan {
       const sections = mrope_section === undefined ? {} : { ...rope('rope_scaling'), ...rope('rope_parameters') };
       return {
         ...config,
+        num_hidden_layers: layersOf(text),
         ...sizes,
         ...sections,
-        num_hidden_layers: layersOf(text),
         layer_types: undefined,
         max_position_embeddings: 4096,
       };
@@ -122,7 +135,7 @@ function planAt({ fixture, vision, text, pixels, root: more }: Row): Plan {
       ...vision,
       ...layers,
       ...('fullatt_block_indexes' in config && { fullatt_block_indexes: [LAYERS - 1] }),
-      ...('deepstack_visual_indexes' in config && { deepstack_visual_indexes: [0] }),
+      ...((config.deepstack_visual_indexes as unknown[] | undefined)?.length ? { deepstack_visual_indexes: [0] } : {}),
     });
     if (visionOf(folder) === undefined) {
       put('llm/config.json', withText);
@@ -197,11 +210,17 @@ function decoderWorks(model: Decoder, cache: KvCache): Record<'prefill' | 'decod
     const y = await model.forward(x, [{ cache, positions }], { pace });
     for (const tensor of [x, y]) tensor.dispose();
   };
-  const restore = (length: number): void => cache.truncate(cache.lengths.map(() => length));
-  const weights = layers * layerSize(config);
+  const restore = (length: number): void =>
+    cache.truncate(
+      cache.lengths.map(() => length),
+      length,
+    );
+  const all = Array.from({ length: layers }, (_, layer) => layer);
+  const weights = all.reduce((sum, layer) => sum + layerSize(config, layer), 0);
+  const attending = all.filter((layer) => !isStateLayer(config, layer)).length;
   return {
     prefill: {
-      least: ({ flops }) => (2 * ROWS_OF_PROMPT * (weights + ROWS_OF_PROMPT * layers * heads * c)) / flops,
+      least: ({ flops }) => (2 * ROWS_OF_PROMPT * (weights + ROWS_OF_PROMPT * attending * heads * c)) / flops,
       run: async () => {
         restore(0);
         await rowsFrom(0, ROWS_OF_PROMPT);
@@ -209,9 +228,12 @@ function decoderWorks(model: Decoder, cache: KvCache): Record<'prefill' | 'decod
       },
     },
     decode: {
-      least: ({ read }) => (2 * weights + 4 * CONTEXT * layers * kvHeads * c) / read,
+      least: ({ read }) => (2 * weights + 4 * CONTEXT * attending * kvHeads * c) / read,
       run: async () => {
-        if ((cache.lengths[0] ?? 0) === 0) await rowsFrom(0, CONTEXT);
+        if ((cache.lengths[0] ?? 0) === 0) {
+          await rowsFrom(0, CONTEXT);
+          cache.save(CONTEXT);
+        }
         await rowsFrom(CONTEXT, 1);
         restore(CONTEXT);
       },
@@ -222,28 +244,6 @@ function decoderWorks(model: Decoder, cache: KvCache): Record<'prefill' | 'decod
 function layersOf({ hidden_size, intermediate_size }: Fields): number {
   const [d, m] = [Number(hidden_size), Number(intermediate_size)];
   return Math.ceil(WEIGHTS / (4 * d * d + 3 * d * m));
-}
-
-/** Weights of a decoder layer. */
-function layerSize({ hiddenSize: d, intermediateSize: m, heads, kvHeads, headDim: c }: Plan['decoder']): number {
-  return d * c * (2 * heads + 2 * kvHeads) + 3 * d * m;
-}
-
-/** Multiplications and additions of a tower, attention within each layer's windows or segments included. */
-function towerOperations(
-  { tower: t }: Plan,
-  { segments, windows }: { segments: Int32Array; windows?: Int32Array },
-  n: number,
-): number {
-  const pairs = (borders: Int32Array): number =>
-    borders.reduce((sum, border, i) => sum + (i === 0 ? 0 : (border - (borders[i - 1] ?? 0)) ** 2), 0);
-  const e = t.hiddenSize;
-  const products = n * (4 * e * e + (t.gated ? 3 : 2) * e * t.intermediateSize);
-  const layers = Array.from({ length: t.depth }, (_, i) =>
-    pairs(t.windowed.includes(i) && windows ? windows : segments),
-  );
-  const embedding = n * e * 3 * t.patchFrames * t.patchSize ** 2;
-  return 2 * (embedding + layers.reduce((sum, of) => sum + products + 2 * of * e, 0));
 }
 
 /** The ops of this package that run, with their number, as the backend sees them. */

@@ -119,4 +119,38 @@ export const MODELS: readonly Row[] = [
     pixels: pixelsOf(16),
     text: { ...decoderOf(2048, 6144, 16, 8, 128), mrope_section: [24, 20, 20] },
   },
+  {
+    ...{ model: 'Qwen3.5-2B', fixture: 'qwen_vl/qwen3.5' },
+    vision: {
+      hidden_size: 1024,
+      intermediate_size: 4096,
+      num_heads: 16,
+      out_hidden_size: 2048,
+      patch_size: 16,
+      num_position_embeddings: 2304,
+    },
+    pixels: pixelsOf(16),
+    text: {
+      ...decoderOf(2048, 6144, 8, 2, 256),
+      ...{ linear_num_key_heads: 16, linear_num_value_heads: 16, linear_key_head_dim: 128, linear_value_head_dim: 128 },
+      ...{ mrope_section: [11, 11, 10], num_hidden_layers: 4 },
+    },
+  },
+  {
+    ...{ model: 'Gemma3-4B', fixture: 'gemma3/plain' },
+    vision: { ...siglip, image_size: 896 },
+    pixels: square(896),
+    root: { mm_tokens_per_image: 256 },
+    text: { ...decoderOf(2560, 10240, 8, 4, 256), query_pre_attn_scalar: 256, sliding_window: 1024 },
+  },
+  {
+    ...{ model: 'PaliGemma2-3B', fixture: 'paligemma/two' },
+    vision: { ...siglip, image_size: 448 },
+    pixels: { ...square(448), image_seq_length: 1024 },
+    root: { projection_dim: 2304, hidden_size: 2304 },
+    text: {
+      ...decoderOf(2304, 9216, 8, 4, 256),
+      ...{ query_pre_attn_scalar: 256, sliding_window: 4096, attn_logit_softcapping: 50, final_logit_softcapping: 30 },
+    },
+  },
 ];
