@@ -108,11 +108,14 @@ export type {
   TurnStats,
 } from './session/session';
 export type { StageTimes } from './session/times';
+export { type CdPrunerOptions, cdPruner } from './sparsity/cd_pruner';
 export { compose } from './sparsity/compose';
+export { type DartOptions, dart } from './sparsity/dart';
 export { dense } from './sparsity/dense';
 export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
 export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
+export { type HoloVOptions, holoV } from './sparsity/holo_v';
 export type {
   Drop,
   DropView,
@@ -125,12 +128,14 @@ export type {
   VisualPlace,
 } from './sparsity/method';
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
+export { type MmTokOptions, mmTok } from './sparsity/mm_tok';
 export { type LayerRelevance, type Observed, observed } from './sparsity/observed';
 export { perPlane } from './sparsity/planes';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
 export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
 export { type QuestOptions, quest } from './sparsity/quest';
 export { type RandomOptions, random } from './sparsity/random';
+export { type RandomDeepOptions, randomDeep } from './sparsity/random_deep';
 export { type SnapKvOptions, snapKv } from './sparsity/snap_kv';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
 export { type SparseVlmOptions, sparseVlm, sparseVlmPlus } from './sparsity/sparse_vlm';

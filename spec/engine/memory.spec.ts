@@ -80,50 +80,53 @@ async function tell(
   return { text, tokens: tokens as PromptTokens, scores: scores.slice(from) };
 }
 
-describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', 'sparsevlm+'])('with %s', (method) => {
-  /** Conversations that have beginnings in common. */
-  async function conversations(): Promise<EngineRequest[]> {
-    const alone = watched(0);
-    const first = [user(picture(0), FIRST)];
-    const { text } = await tell(alone, { messages: first, sparsity: { method } });
-    const next = [...first, assistant(text), user(SECOND)];
-    const all: Messages[] = [
-      first,
-      [user(picture(0), SECOND)],
-      next,
-      [...next, assistant('d5'), user(picture(1), FIRST)],
-      [user(picture(0), picture(1), FIRST)],
-      [user(picture(0), picture(2), FIRST)],
-      [user(picture(1), FIRST)],
-      first,
-      [{ role: 'system', content: 'Answer briefly.' }, ...first],
-    ];
-    return all.map((messages) => ({ messages, sparsity: { method, prefillSparsity: 0.4, decodeSparsity: 0.5 } }));
-  }
-
-  it('requests have the same bits as without the memory', async () => {
-    const requests = await conversations();
-    await tell(watched(0), requests[3] as EngineRequest); // Constants are made by the first request.
-    const before = countTensors();
-    const [without, with_] = [watched(0), watched(2 ** 28)];
-    const cached: number[] = [];
-    for (const request of requests) {
-      const expected = await tell(without, request);
-      const told = await tell(with_, request);
-      expect(told.scores).toEqual(expected.scores);
-      expect(told.text).toBe(expected.text);
-      expect({ ...told.tokens, cached: 0 }).toEqual(expected.tokens);
-      cached.push(told.tokens.cached);
+describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', 'sparsevlm+', 'cdpruner'])(
+  'with %s',
+  (method) => {
+    /** Conversations that have beginnings in common. */
+    async function conversations(): Promise<EngineRequest[]> {
+      const alone = watched(0);
+      const first = [user(picture(0), FIRST)];
+      const { text } = await tell(alone, { messages: first, sparsity: { method } });
+      const next = [...first, assistant(text), user(SECOND)];
+      const all: Messages[] = [
+        first,
+        [user(picture(0), SECOND)],
+        next,
+        [...next, assistant('d5'), user(picture(1), FIRST)],
+        [user(picture(0), picture(1), FIRST)],
+        [user(picture(0), picture(2), FIRST)],
+        [user(picture(1), FIRST)],
+        first,
+        [{ role: 'system', content: 'Answer briefly.' }, ...first],
+      ];
+      return all.map((messages) => ({ messages, sparsity: { method, prefillSparsity: 0.4, decodeSparsity: 0.5 } }));
     }
-    expect(cached[0]).toBe(0);
-    // A method that drops visual rows between layers looks at the question before: only text is shared.
-    const drops = method === 'fastv' || method === 'sparsevlm+';
-    const visual = (await tell(without, requests[0] as EngineRequest)).tokens.visualKept;
-    for (const i of [1, 2, 7]) expect((cached[i] as number) >= visual).toBe(!drops);
-    await with_.core.close();
-    expect(countTensors()).toEqual(before);
-  });
-});
+
+    it('requests have the same bits as without the memory', async () => {
+      const requests = await conversations();
+      await tell(watched(0), requests[3] as EngineRequest); // Constants are made by the first request.
+      const before = countTensors();
+      const [without, with_] = [watched(0), watched(2 ** 28)];
+      const cached: number[] = [];
+      for (const request of requests) {
+        const expected = await tell(without, request);
+        const told = await tell(with_, request);
+        expect(told.scores).toEqual(expected.scores);
+        expect(told.text).toBe(expected.text);
+        expect({ ...told.tokens, cached: 0 }).toEqual(expected.tokens);
+        cached.push(told.tokens.cached);
+      }
+      expect(cached[0]).toBe(0);
+      // A method that drops visual rows between layers, or prunes by the question, looks at it before: only text is shared.
+      const drops = ['fastv', 'sparsevlm+', 'cdpruner'].includes(method);
+      const visual = (await tell(without, requests[0] as EngineRequest)).tokens.visualKept;
+      for (const i of [1, 2, 7]) expect((cached[i] as number) >= visual).toBe(!drops);
+      await with_.core.close();
+      expect(countTensors()).toEqual(before);
+    });
+  },
+);
 
 it('rows of a prompt that all attend to each other are not remembered', async () => {
   const prompts = await loadModel(join(FIXTURES, 'paligemma/two'));

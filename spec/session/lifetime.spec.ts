@@ -249,6 +249,7 @@ describe('methods of others', () => {
 
   it.each<[string, string, Partial<SparsityMethod>]>([
     ['a promise', 'ERR_SELECTION', { prune: { select: (async () => []) as never } }],
+    ['an undeclared question', 'ERR_METHOD', { prune: { select: ([grid]) => [all(grid?.question().width ?? 0)] } }],
     ['too many lists', 'ERR_SELECTION', { prune: { select: () => [all(3), all(3)] } }],
     ['a list of plain numbers', 'ERR_SELECTION', { retrieve: { select: () => [0, 1] as never } }],
     ['nothing', 'ERR_SELECTION', { retrieve: { select: () => undefined as never } }],

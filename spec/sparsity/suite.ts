@@ -72,7 +72,9 @@ export function methodSuite(entry: MethodEntry): void {
         entry.uses.prefill,
         entry.uses.decode,
       ]);
-      expect(method.retrieve?.permanent === true || method.drop !== undefined).toBe(!entry.safeForLaterTurns);
+      const isFinal =
+        method.retrieve?.permanent === true || method.drop !== undefined || method.prune?.question === true;
+      expect(isFinal && entry.queryAware).toBe(!entry.safeForLaterTurns);
     });
 
     const { prune, drop, retrieve } = entry.create(HALF);
@@ -152,6 +154,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
       keys: () => part(film.keys(), i),
       features: () => part(film.features(), i),
       projected: () => part(film.projected(), i),
+      question: () => film.question(),
     }));
     for (const ratios of RATIOS) {
       const { prune } = entry.create(ratios);

@@ -16,6 +16,7 @@ export function viewOf(grid: TowerView['grid'], ...saliences: Float32Array[]): T
     keys: () => none,
     features: () => none,
     projected: () => none,
+    question: () => none,
   };
 }
 
@@ -67,12 +68,14 @@ export function grids(shapes: readonly Shape[], seed: number, equal = false): To
     const flat = (rows: number, width: number): Matrix => ({ data: new Float32Array(rows * width).fill(0.5), width });
     const make = (rows: number, width: number) => (equal ? flat(rows, width) : noiseMatrix(rows, width, random));
     const [keys, features, projected] = [make(2 * tokens, 3), make(tokens, 5), make(tokens, 4)];
+    const question = noiseMatrix(6, 4, uniform(seed + 1));
     return {
       ...viewOf({ t, h, w }, ...saliences),
       medium,
       keys: () => keys,
       features: () => features,
       projected: () => projected,
+      question: () => question,
     };
   });
 }

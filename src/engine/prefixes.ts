@@ -175,16 +175,21 @@ function marksIn({ media }: Conversation, method: SparsityMethod, items: readonl
   });
 }
 
-/** The number of items of an opening whose rows do not depend on what follows: a method that drops rows looks at the question before. */
-function sharedItems({ drop }: SparsityMethod, items: readonly (number | RunPlace)[]): number {
+/** The number of items of an opening whose rows do not depend on what follows: a method may look at the question before it prunes or drops. */
+function sharedItems({ prune, drop }: SparsityMethod, items: readonly (number | RunPlace)[]): number {
   const run = items.findIndex((item) => typeof item !== 'number');
-  return drop === undefined || run < 0 ? items.length : run;
+  const isShared = drop === undefined && prune?.question !== true;
+  return isShared || run < 0 ? items.length : run;
 }
 
 /** The number of items of a finished turn that a prefill of their ids would give: the answer only if it attended all rows. */
-function endItems({ items, places }: Conversation, { drop, retrieve }: SparsityMethod, prompted: number): number {
+function endItems(
+  { items, places }: Conversation,
+  { prune, drop, retrieve }: SparsityMethod,
+  prompted: number,
+): number {
   if (places.length === 0) return items.length;
-  if (drop !== undefined || retrieve?.permanent === true) return 0;
+  if (drop !== undefined || prune?.question === true || retrieve?.permanent === true) return 0;
   return retrieve === undefined ? items.length : Math.min(prompted, items.length);
 }
 

@@ -199,7 +199,7 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? '';
     const turns = turnsWith(conversation.script, undefined, { parts: [question], media: inputs }, 0);
     const prompt = turnPrompt({ model, conversation, layoutText }, turns);
-    const media = await seeMedia(context, prepared);
+    const media = await seeMedia(context, prepared, prompt.question);
     const assistant = { role: 'assistant', parts: [answer] } as const;
     const spoken = spokenAs(
       transcript(model, [...turns, assistant], layoutText, { answers: false }).text,

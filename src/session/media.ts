@@ -45,8 +45,12 @@ export function prepareMedia(
   return inputs.length === 0 ? Promise.resolve([]) : timed(times, 'image', () => model.prepare(inputs, signal));
 }
 
-/** Encodes, prunes and projects the media of a turn. The caller disposes of the rows. */
-export async function seeMedia(context: MediaContext, prepared: readonly PreparedMedium[]): Promise<PrunedMedium[]> {
+/** Encodes, prunes and projects the media of a turn, whose question has these ids. The caller disposes of the rows. */
+export async function seeMedia(
+  context: MediaContext,
+  prepared: readonly PreparedMedium[],
+  question: readonly number[],
+): Promise<PrunedMedium[]> {
   const { model, method, times, pace } = context;
   if (prepared.length === 0) return [];
   const encoded: EncodedMedium[] = [];
@@ -54,7 +58,7 @@ export async function seeMedia(context: MediaContext, prepared: readonly Prepare
   try {
     for (const medium of prepared)
       encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, pace })));
-    const selections = await timed(times, 'retrieve', () => prune(context, encoded));
+    const selections = await timed(times, 'retrieve', () => prune(context, encoded, question));
     for (const [i, medium] of encoded.entries()) {
       const { layout, tokens } = medium;
       const own = selections[i] as readonly GridSelection[];
@@ -89,9 +93,13 @@ const firstOf = (firsts: readonly number[], grid: number): number => firsts[grid
 const tokensIn = (grid: Grid): number => grid.t * planeTokens(grid);
 
 /** For each medium and each of its grids, the method's selection. */
-function prune({ model, method }: MediaContext, encoded: readonly EncodedMedium[]): GridSelection[][] {
+function prune(
+  { model, method }: MediaContext,
+  encoded: readonly EncodedMedium[],
+  question: readonly number[],
+): GridSelection[][] {
   const grids = encoded.flatMap((medium, i) => medium.layout.grids.map((_, grid) => ({ medium, i, grid })));
-  const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid }));
+  const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid, question }));
   const lists =
     method.prune === undefined ? undefined : checkLists(method.name, method.prune.select(views), grids.length);
   const selections: GridSelection[][] = encoded.map(() => []);
@@ -114,7 +122,7 @@ function towerView(
   model: RowModel,
   method: SparsityMethod,
   medium: EncodedMedium,
-  at: { readonly medium: number; readonly grid: number },
+  at: { readonly medium: number; readonly grid: number; readonly question: readonly number[] },
 ): TowerView {
   const { layout, features } = medium;
   const grid = layout.grids[at.grid] as Grid;
@@ -146,6 +154,13 @@ function towerView(
     },
     features: () => matrixOf(rows),
     projected: () => matrixOf(() => model.project(rows(), layout)),
+    question: () => {
+      if (method.prune?.question === true) return matrixOf(() => model.decoder.embed(at.question));
+      throw new SparseVilaError(
+        'ERR_METHOD',
+        `Expected method ${JSON.stringify(method.name)} to set prune.question, since its prune.select reads the question.`,
+      );
+    },
   };
 }
 

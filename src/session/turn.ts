@@ -231,7 +231,7 @@ function checkVisualRoom({ conversation, method, model }: PrefillContext, { open
 }
 
 /** The media whose runs a prompt puts into the cache, pruned together with the media of their turns. */
-async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
+async function seeAll(context: PrefillContext, { opening, question }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
   const { conversation } = context;
   const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));
   const seen = new Map<number, PrunedMedium>();
@@ -241,6 +241,7 @@ async function seeAll(context: PrefillContext, { opening }: TurnPrompt): Promise
       const pruned = await seeMedia(
         context,
         numbers.map((medium) => (conversation.media[medium] as KnownMedium).prepared),
+        question,
       );
       for (const [i, medium] of numbers.entries()) seen.set(medium, pruned[i] as PrunedMedium);
     }

@@ -25,7 +25,7 @@ const GROUPS: {
   readonly drop: PartChecks<Drop>;
   readonly retrieve: PartChecks<Retrieve>;
 } = {
-  prune: { taps: TAPS, rows: oneOf('features', 'projected'), select: { ...FUNCTION, ...REQUIRED } },
+  prune: { taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, select: { ...FUNCTION, ...REQUIRED } },
   drop: {
     layers: { ...LAYERS, ...REQUIRED },
     scores: oneOf('previous', 'next'),

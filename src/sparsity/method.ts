@@ -25,6 +25,8 @@ export interface TowerView {
   features(): Matrix;
   /** The projector's output, f32 [tokens, d]. */
   projected(): Matrix;
+  /** Rows of the embedding table of the question's tokens, which are all that follow the turn's media, f32 [words, d]; for `prune.question`. */
+  question(): Matrix;
 }
 
 /** What `drop` sees of a turn between two layers of the decoder. */
@@ -55,12 +57,17 @@ export interface VisualPlace {
   readonly col: number;
 }
 
-/** Selects tokens once per turn, after the tower and before the decoder, independently of the question. */
+/** Selects tokens once per turn, after the tower and before the decoder; independently of the question, unless `question` is set. */
 export interface Prune {
   /** Tower layers that `select` reads: integers, negative from the last; or shares of the depth between 0 and 1. */
   readonly taps?: { readonly salience?: readonly number[]; readonly keys?: readonly number[] };
   /** The rows that a merging method returns: tower features (the default), or rows that are already projected. */
   readonly rows?: 'features' | 'projected';
+  /**
+   * Whether `select` reads the question. Its tokens are then those of the turn's question: later turns find no others, and no other request
+   * shares them. Default: false.
+   */
+  readonly question?: boolean;
   /** Returns the kept tokens of each grid of the turn's media. */
   select(grids: readonly TowerView[]): readonly Selection[];
 }

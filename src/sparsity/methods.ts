@@ -1,16 +1,21 @@
 // The table of methods, which evaluation, the command line and the specs read. A new method is one file and one entry here.
 
 import { checkOptions, SEED } from '../options';
+import { cdPruner } from './cd_pruner';
+import { dart } from './dart';
 import { dense } from './dense';
 import { divPrune } from './div_prune';
 import { fastV } from './fast_v';
 import { hiPrune } from './hi_prune';
+import { holoV } from './holo_v';
 import type { SparsityMethod } from './method';
+import { mmTok } from './mm_tok';
 import { POSITIONS, SHARE } from './options';
 import { pruMerge, pruMergePlus } from './pru_merge';
 import { pyramidDrop } from './pyramid_drop';
 import { quest } from './quest';
 import { random } from './random';
+import { randomDeep } from './random_deep';
 import { snapKv } from './snap_kv';
 import { sparseVila } from './sparse_vila';
 import { sparseVlm, sparseVlmPlus } from './sparse_vlm';
@@ -135,6 +140,46 @@ const ROWS: readonly MethodEntry[] = [
     create: tower(hiPrune),
   },
   {
+    name: 'dart',
+    title: 'DART',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Wen et al., arXiv 2502.11494',
+    uses: { prefill: true, decode: false },
+    create: tower(dart),
+  },
+  {
+    name: 'holov',
+    title: 'HoloV',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Zou et al., arXiv 2510.02912',
+    uses: { prefill: true, decode: false },
+    create: tower(holoV),
+  },
+  {
+    name: 'mmtok',
+    title: 'MMTok, vision term',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Dong et al., arXiv 2508.18264',
+    uses: { prefill: true, decode: false },
+    create: tower(mmTok),
+  },
+  {
+    name: 'cdpruner',
+    title: 'CDPruner',
+    stage: 'tower',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Zhang et al., arXiv 2506.10967',
+    uses: { prefill: true, decode: false },
+    create: tower(cdPruner),
+  },
+  {
     name: 'fastv',
     title: 'FastV',
     stage: 'prefill',
@@ -213,6 +258,16 @@ const ROWS: readonly MethodEntry[] = [
     source: 'baseline',
     uses: { prefill: true, decode: true },
     create: random,
+  },
+  {
+    name: 'random-deep',
+    title: 'Random in deep layers',
+    stage: 'prefill',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'baseline',
+    uses: { prefill: true, decode: false },
+    create: ({ prefillSparsity, seed = 0 }) => randomDeep({ prefillSparsity, seed }),
   },
   {
     name: 'uniform',

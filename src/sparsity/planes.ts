@@ -40,6 +40,7 @@ export function planesOf(view: TowerView): TowerView[] {
       keys: (i = 0) => part(keys(i)),
       features: () => part(features(0)),
       projected: () => part(projected(0)),
+      question: () => view.question(),
     };
   });
 }
