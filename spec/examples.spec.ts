@@ -38,7 +38,7 @@ test('film.mjs: seconds of a film, and the whole of it', async () => {
     [
       ...['second 0: yellow A', 'second 1: blue X, blue triangle', 'second 2: white V'],
       ...[1, 2, 3].map((frame) => `decoded ${frame} of 3 frames`),
-      ...['attended 30 of 300 visual tokens', ''],
+      ...['whole film: d5', 'attended 30 of 300 visual tokens', ''],
     ].join('\n'),
   );
 });

@@ -12,6 +12,7 @@ it('exports what the documentation names, and nothing else', () => {
     ...[
       'METHODS',
       'PACKAGED_FILM',
+      'PACKAGED_FILM_MODEL',
       'PACKAGED_MODEL',
       'PACKAGED_PICTURE',
       'SCORES',

@@ -91,7 +91,7 @@ export type { EncodedMedium, EncodeOptions, LoadOptions, VisionLanguageModel } f
 export type { Plan } from './models/plan';
 export type { QuantizeOptions, QuantizeResult } from './quantize/quantize';
 export { diagnose, type Report } from './runtime/doctor';
-export { PACKAGED_FILM, PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
+export { PACKAGED_FILM, PACKAGED_FILM_MODEL, PACKAGED_MODEL, PACKAGED_PICTURE } from './runtime/paths';
 export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Server, ServerLimits, ServerOptions } from './server/server';
 export type { Mark } from './session/conversation';

@@ -136,8 +136,10 @@ describe('ask --json', () => {
     const film = ['ask', '--video', 'assets/demo/film.webp', '--question', 'Read row 7.'];
     const { turns } = await ask([...film, '--from', '1', '--to', '2', '--max-frames', '1']);
     expect([turns[0]?.answer, turns[0]?.tokens.visualSeen]).toEqual(['blue X, blue triangle', 100]);
-    // Eight frames, as the model's config says.
-    expect((await ask([...film, '--max-tokens', '1'])).turns[0]?.tokens.visualSeen).toBe(800);
+    // The default is the film model, whose config says 48 frames.
+    const whole = await ask([...film, '--question', 'On which square is the yellow 2?']);
+    expect(whole.model).toMatch(/tiny-nvila-film$/);
+    expect([whole.turns[1]?.answer, whole.turns[0]?.tokens.visualSeen]).toEqual(['d5', 4800]);
     const refused = async (...args: string[]): Promise<string> => (await startCli([...ASK, ...args]).ended).stderr;
     expect(await refused('--video', picture(20), '--from', '1')).toMatch(/ERR_OPTION_INVALID.*--from/);
     expect(await refused('--video', 'no-such.mp4')).toMatch(/ERR_VIDEO_NOT_FOUND.*no-such\.mp4/);

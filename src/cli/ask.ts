@@ -45,8 +45,8 @@ export const askCommand: CommandModule<object, AskFlags> = {
         'Without sparsity',
       )
       .example(
-        '$0 ask --video assets/demo/film.webp --from 1 --max-frames 1 -q "Read row 7."',
-        'A film from its second 1 on',
+        '$0 ask --video assets/demo/film.webp --max-frames 3 -q "On which square is the yellow 2?"',
+        'The packaged film model about a film',
       )
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
       .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),

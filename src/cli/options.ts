@@ -7,7 +7,7 @@ import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { LoadOptions } from '../models/model';
 import { checkValue, integer } from '../options';
-import { PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
+import { PACKAGED_FILM_MODEL, PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
 import { type AskOptions, checkAskOptions, type SessionOptions, samplingOf } from '../session/options';
 import type { SparsityMethod } from '../sparsity/method';
 import { METHODS, type MethodEntry, type MethodOption, takesOption } from '../sparsity/methods';
@@ -39,7 +39,7 @@ export const CONVERSATION_OPTIONS = {
     ...conversation,
     alias: 'm',
     describe: 'Checkpoint folder, or owner/name on the Hub',
-    defaultDescription: 'the packaged assets/tiny-nvila',
+    defaultDescription: 'the packaged assets/tiny-nvila; with --video, assets/tiny-nvila-film',
   },
   image: { ...text, ...conversation, array: true, alias: 'i', describe: 'Images of the first question' },
   video: {
@@ -165,7 +165,7 @@ export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
 /** The options that select and configure the model. */
 export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'> &
-  Partial<Pick<ConversationArguments, 'template' | 'allowUrls' | 'maxPixels'>>;
+  Partial<Pick<ConversationArguments, 'video' | 'template' | 'allowUrls' | 'maxPixels'>>;
 
 /** `path`; if it does not exist and the package has a file of that name under assets/, the path of that file. */
 export function packagedPath(path: string): string {
@@ -174,9 +174,10 @@ export function packagedPath(path: string): string {
   return isAsset && !existsSync(path) && existsSync(packaged) ? packaged : path;
 }
 
-/** The folder to load: by default the packaged model. */
-export function modelFolder({ model }: Pick<ConversationArguments, 'model'>): string {
-  return model === undefined ? PACKAGED_MODEL : packagedPath(model);
+/** The folder to load: by default the packaged model, or that for films. */
+export function modelFolder({ model, video }: Partial<Pick<ConversationArguments, 'model' | 'video'>>): string {
+  if (model !== undefined) return packagedPath(model);
+  return video === undefined ? PACKAGED_MODEL : PACKAGED_FILM_MODEL;
 }
 
 /** The pictures of the first question. Without a model, pictures and videos, the packaged picture is used with the packaged model. */

@@ -30,6 +30,9 @@ export function libtensorflowFolder(env: Environment = process.env, arch: string
 /** The folder of the model that this package contains, for `load`. */
 export const PACKAGED_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila');
 
+/** The folder of the packaged model for films: it answers questions about a whole film of up to 48 frames. */
+export const PACKAGED_FILM_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila-film');
+
 /** A picture of the kind that the packaged model was trained on. */
 export const PACKAGED_PICTURE: string = join(packageFolder(), 'assets', 'demo', 'scene.png');
 

@@ -2,7 +2,7 @@
 
 import { SparseVilaError } from '../errors';
 import { type Question, questionsAbout } from './questions';
-import { randomFrom } from './random';
+import { type Random, randomFrom } from './random';
 import { renderFrame, type ScenePixels } from './render';
 import { type Frame, sampleFrame } from './scene';
 
@@ -27,7 +27,14 @@ export interface SceneConversation {
 const LIMITS = { seed: 2 ** 31, index: 2 ** 20, frames: 1000, turns: 1000 } as const;
 
 /** @throws SparseVilaError `ERR_OPTION_INVALID` */
-export function sceneConversation({ seed, index, frames = 1, turns = 6 }: SceneOptions): SceneConversation {
+export function sceneConversation(options: SceneOptions): SceneConversation {
+  checkScene(options);
+  const { seed, index, frames = 1, turns = 6 } = options;
+  return sceneOf({ seed, index, frames }, sampleFrame, (random, drawn) => questionsAbout(random, drawn, turns));
+}
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkScene({ seed, index, frames = 1, turns = 1 }: SceneOptions): void {
   for (const [name, value] of Object.entries({ seed, index, frames, turns })) {
     const [least, limit] = [name === 'seed' || name === 'index' ? 0 : 1, LIMITS[name as keyof typeof LIMITS]];
     if (Number.isInteger(value) && value >= least && value < limit) continue;
@@ -36,12 +43,20 @@ export function sceneConversation({ seed, index, frames = 1, turns = 6 }: SceneO
       `Expected an integer from ${least} to ${limit - 1} for ${name}, received ${value}.`,
     );
   }
+}
+
+/** The frames that `sample` draws from the stream of a seed and an index, what `ask` asks about them, and their pixels from a second stream. */
+export function sceneOf(
+  { seed, index, frames }: { readonly seed: number; readonly index: number; readonly frames: number },
+  sample: (random: Random) => Frame,
+  ask: (random: Random, frames: readonly Frame[]) => Question[],
+): SceneConversation {
   const stream = (seed * LIMITS.index + index) * 2;
   const random = randomFrom(stream);
-  const drawn = Array.from({ length: frames }, () => sampleFrame(random));
+  const drawn = Array.from({ length: frames }, () => sample(random));
   return {
     frames: drawn,
-    turns: questionsAbout(random, drawn, turns),
+    turns: ask(random, drawn),
     render: () => {
       const pixels = randomFrom(stream + 1);
       return drawn.map((frame) => renderFrame(frame, pixels));

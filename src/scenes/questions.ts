@@ -1,5 +1,5 @@
 // Questions about frames, each answerable, with their true answers. Knows no pixels and no model.
-// Source: scene.py's questions(), whose draws it repeats in order.
+// Source: scene.py's questions() and film_questions.py's film_qs() of the packaged models, whose draws they repeat in order.
 
 import type { Random } from './random';
 import { COLOR_NAMES, cellName, EMPTY, type Frame, GRID, TYPES } from './scene';
@@ -10,8 +10,11 @@ const KINDS = [
 ] as readonly Kind[];
 const VIDEO_KINDS: readonly Kind[] = [...KINDS, 'frame', 'frame'];
 const MOST_TRIES = 60;
+/** The kinds of questions about a whole film, which name no frame. */
+const FILM_KINDS: readonly Kind[] = ['color', 'square', 'shown'];
+const MOST_FILM_TRIES = 200;
 
-export type Kind = 'color' | 'where' | 'at' | 'count' | 'row' | 'yesno' | 'list' | 'frame';
+export type Kind = 'color' | 'where' | 'at' | 'count' | 'row' | 'yesno' | 'list' | 'frame' | 'square' | 'shown';
 
 export interface Question {
   readonly question: string;
@@ -33,7 +36,8 @@ interface Subject {
   /** The frame of questions about one frame, and the words that refer to it. */
   readonly frame: number;
   readonly where: string;
-  /** Things of that frame; things whose glyph, or glyph and color, is unique over all frames. */
+  /** Things of all frames; of that frame; things whose glyph, or glyph and color, is unique over all frames. */
+  readonly things: readonly Thing[];
   readonly here: readonly Thing[];
   readonly uniqueTypes: readonly Thing[];
   readonly unique: readonly Thing[];
@@ -41,22 +45,42 @@ interface Subject {
 
 /** `count` questions, or fewer if 60 tries do not give more; they may repeat. */
 export function questionsAbout(random: Random, frames: readonly Frame[], count: number): Question[] {
-  const things = frames.flatMap(thingsIn);
-  const times = (key: (thing: Thing) => string, thing: Thing): number =>
-    things.filter((other) => key(other) === key(thing)).length;
-  const uniqueTypes = things.filter((thing) => times(({ type }) => String(type), thing) === 1);
-  const unique = things.filter((thing) => times(nameOf, thing) === 1);
+  const about = thingsOf(frames);
   const kinds = frames.length > 1 ? VIDEO_KINDS : KINDS;
   const questions: Question[] = [];
   for (let tries = 0; questions.length < count && tries < MOST_TRIES; tries++) {
     const frame = random.below(frames.length);
     const where = frames.length > 1 ? ` in frame ${frame + 1}` : '';
-    const here = things.filter((thing) => thing.frame === frame);
+    const here = about.things.filter((thing) => thing.frame === frame);
     const kind = random.choice(kinds);
-    const made = MAKERS[kind]({ random, frames, frame, where, here, uniqueTypes, unique });
+    const made = MAKERS[kind]({ random, frames, frame, where, here, ...about });
     if (made !== undefined) questions.push({ question: made[0], answer: made[1], kind });
   }
   return questions;
+}
+
+/** `count` questions about a whole film, however long, or fewer if 200 tries do not give more; they may repeat. */
+export function filmQuestions(random: Random, frames: readonly Frame[], count: number): Question[] {
+  const about = { random, frames, frame: 0, where: ' in any frame', here: [], ...thingsOf(frames) };
+  const questions: Question[] = [];
+  for (let tries = 0; questions.length < count && tries < MOST_FILM_TRIES; tries++) {
+    const kind = random.choice(FILM_KINDS);
+    const made = MAKERS[kind](about);
+    if (made !== undefined) questions.push({ question: made[0], answer: made[1], kind });
+  }
+  return questions;
+}
+
+/** All things, those whose glyph is there once, and those whose glyph and color are there once. */
+function thingsOf(frames: readonly Frame[]): Pick<Subject, 'things' | 'uniqueTypes' | 'unique'> {
+  const things = frames.flatMap(thingsIn);
+  const times = (key: (thing: Thing) => string, thing: Thing): number =>
+    things.filter((other) => key(other) === key(thing)).length;
+  return {
+    things,
+    uniqueTypes: things.filter((thing) => times(({ type }) => String(type), thing) === 1),
+    unique: things.filter((thing) => times(nameOf, thing) === 1),
+  };
 }
 
 function thingsIn({ types, colors }: Frame, frame: number): Thing[] {
@@ -119,6 +143,16 @@ const MAKERS: Readonly<Record<Kind, Maker>> = {
     const color = random.choice(colors);
     const names = here.filter((thing) => thing.color === color).map(({ type }) => TYPES[type]);
     return [`List the ${COLOR_NAMES[color]} objects${where}.`, names.join(', ')];
+  },
+  square: ({ random, unique }) => {
+    if (unique.length === 0) return undefined;
+    const thing = random.choice(unique);
+    return [`On which square is the ${nameOf(thing)}?`, cellName(thing.cell)];
+  },
+  shown: ({ random, things, where }) => {
+    const asked = random.next() < 0.5 && things.length > 0 ? random.choice(things) : otherThing(random, []);
+    const isThere = things.some((thing) => nameOf(thing) === nameOf(asked));
+    return [`Is there a ${nameOf(asked)}${where}?`, isThere ? 'yes' : 'no'];
   },
 };
 
