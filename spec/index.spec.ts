@@ -54,6 +54,7 @@ it('exports what the documentation names, and nothing else', () => {
       'quest',
       'random',
       'randomDeep',
+      'reKv',
       'readDataSet',
       'readJobs',
     ],

@@ -119,6 +119,7 @@ export { type HoloVOptions, holoV } from './sparsity/holo_v';
 export type {
   Drop,
   DropView,
+  FramePlace,
   Matrix,
   Prune,
   Retrieve,
@@ -136,6 +137,7 @@ export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
 export { type QuestOptions, quest } from './sparsity/quest';
 export { type RandomOptions, random } from './sparsity/random';
 export { type RandomDeepOptions, randomDeep } from './sparsity/random_deep';
+export { type ReKvOptions, reKv } from './sparsity/re_kv';
 export { type SnapKvOptions, snapKv } from './sparsity/snap_kv';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
 export { type SparseVlmOptions, sparseVlm, sparseVlmPlus } from './sparsity/sparse_vlm';

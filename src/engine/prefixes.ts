@@ -189,7 +189,9 @@ function endItems(
   prompted: number,
 ): number {
   if (places.length === 0) return items.length;
-  if (drop !== undefined || prune?.question === true || retrieve?.permanent === true) return 0;
+  // A question over chosen frames has rows of its own.
+  const isOwn = retrieve?.permanent === true || retrieve?.frames !== undefined;
+  if (drop !== undefined || prune?.question === true || isOwn) return 0;
   return retrieve === undefined ? items.length : Math.min(prompted, items.length);
 }
 

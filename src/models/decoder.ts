@@ -16,6 +16,7 @@ import { type KvCache, kvCache, type LayerRange } from './kv_cache';
 import { layerWeights } from './layer_weights';
 import { rowEmbedding } from './row_embedding';
 import { checkBatch, giveColumns, type Segment, sharedInputs, windowSpans } from './segments';
+import { meanQuery, unrotatedKeys } from './unrotated';
 import type { Weights } from './weights';
 
 export interface ForwardOptions {
@@ -50,6 +51,13 @@ export interface Decoder extends EmbeddingTable {
    * which earlier calls wrote. Reserve room for all calls before the first one, because growing copies counted rows only.
    */
   look(layer: number, x: Tensor, { cache, positions }: Segment, written: readonly Position[]): Float32Array;
+  /** The mean of the queries of x, f32 [t, d], in a layer that attends all rows, before rotary embedding: f32 [heads, c]. */
+  meanQuery(layer: number, x: Tensor): Float32Array;
+  /**
+   * Keys before rotary embedding of consecutive cached rows, the first of which is `begin`, in some layers that attend all rows: per layer f32
+   * [rows, kvHeads, c].
+   */
+  keys(layers: readonly number[], cache: KvCache, begin: number, positions: readonly Position[]): Float32Array[];
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
   /** Final norm and head of the given rows, f32 [n, vocabulary]; the caller disposes of it. */
@@ -106,6 +114,16 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     forward: (x, batch, options) => forward(x, batch, config, layers, tableOf, options),
     look: (layer, x, segment, written) =>
       look(x, tableOf(segment.positions), config, layers, { layer, segment, written }),
+    meanQuery: (layer, x) => meanQuery(config, layers[layer] as DecoderLayerWeights, x),
+    keys: (wanted, cache, begin, positions) => {
+      const table = ropeTables(positions.map(moved).map(negated), embeddings.slice(0, 1));
+      const range = { begin, end: begin + positions.length };
+      try {
+        return wanted.map((layer) => unrotatedKeys(config, cache.tensor(layer), range, table));
+      } finally {
+        table.dispose();
+      }
+    },
     norm: (x) => rmsNorm(x, norm, eps),
     scores,
     logits: (x, all = false) => {
@@ -119,6 +137,9 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     },
   };
 }
+
+const negated = (position: Position): Position =>
+  typeof position === 'number' ? -position : [-position[0], -position[1], -position[2]];
 
 async function forward(
   x: Tensor,

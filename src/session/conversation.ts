@@ -5,6 +5,7 @@ import { received, SparseVilaError } from '../errors';
 import type { KvCache } from '../models/kv_cache';
 import type { PreparedMedium } from '../models/media';
 import type { MessagePart, Turn } from '../models/transcript';
+import type { Position } from '../ops/rope';
 import type { VisualPlace } from '../sparsity/method';
 import { pin, restorable, savePoint } from './saved_points';
 
@@ -64,6 +65,11 @@ export interface Point extends Mark {
 /** The points of marks are kept here and not in the marks, so that a caller can neither forge nor change one. */
 const POINTS = new WeakMap<object, Point>();
 
+/** A visual token of a conversation. */
+export interface VisualToken extends VisualPlace {
+  readonly position: Position;
+}
+
 /** One layer of the cache. Where a method drops rows between layers, deeper layers hold fewer. */
 export interface CacheLayer {
   /** Number of rows of the conversation; during a prefill the cache holds more. */
@@ -74,6 +80,12 @@ export interface CacheLayer {
   readonly tokens: number[];
 }
 
+/** The mean of a frame's keys before rotary embedding, f32 [kvHeads, c], and the number of its rows. */
+export interface FrameKey {
+  readonly mean: Float32Array;
+  readonly rows: number;
+}
+
 export interface Conversation {
   readonly capacity: number;
   /** Allocated as rows are written, so that a session without a turn takes no memory. Replaced where a conversation begins with known rows. */
@@ -81,8 +93,10 @@ export interface Conversation {
   readonly layers: readonly CacheLayer[];
   /** Position of the next text row, after the positions of all earlier tokens, pruned ones included. */
   nextPosition: number;
-  /** The place of each visual token of the conversation. */
-  readonly places: VisualPlace[];
+  /** The place and position of each visual token of the conversation. */
+  readonly places: VisualToken[];
+  /** Per layer, the mean keys of frames by their first visual token: made from the cache when a method first scores frames. */
+  readonly frameKeys: Map<number, FrameKey>[];
   /** Images and videos of the conversation, in the order by which places and runs refer to them. */
   readonly media: KnownMedium[];
   /** Ids of the prompts and answers so far, for the repetition penalty. */
@@ -108,6 +122,7 @@ export function startConversation(cache: KvCache): Conversation {
     layers: cache.lengths.map(() => ({ length: 0, visual: [], tokens: [] })),
     nextPosition: 0,
     places: [],
+    frameKeys: cache.lengths.map(() => new Map()),
     media: [],
     ids: [],
     items: [],
@@ -129,6 +144,7 @@ export function forkConversation(conversation: Conversation): Conversation {
     })),
     nextPosition: conversation.nextPosition,
     places: [...conversation.places],
+    frameKeys: conversation.frameKeys.map((keys) => new Map(keys)),
     media: [...conversation.media],
     ids: [...conversation.ids],
     items: [...conversation.items],
@@ -148,10 +164,10 @@ export function lengthOf({ layers }: Conversation): number {
 }
 
 /** The places of a layer's visual rows, starting at the from-th. */
-export function placesOf(conversation: Conversation, layer: number, from = 0): VisualPlace[] {
+export function placesOf(conversation: Conversation, layer: number, from = 0): VisualToken[] {
   return (conversation.layers[layer]?.tokens ?? [])
     .slice(from)
-    .map((token) => conversation.places[token] as VisualPlace);
+    .map((token) => conversation.places[token] as VisualToken);
 }
 
 /** A mark of the present state. */
@@ -244,6 +260,8 @@ export function truncateTo(conversation: Conversation, to: Point): void {
   conversation.cache.forget((point) => point > to.items);
   conversation.nextPosition = to.nextPosition;
   conversation.places.length = to.visual;
+  for (const keys of conversation.frameKeys)
+    for (const [first, { rows }] of keys) if (first + rows > to.visual) keys.delete(first);
   conversation.media.length = to.media;
   conversation.ids.length = to.ids;
   conversation.items.length = to.items;

@@ -8,7 +8,7 @@ import { int32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { SparsityMethod, VisualPlace } from '../sparsity/method';
-import { append, type Conversation, type Item } from './conversation';
+import { append, type Conversation, type Item, type VisualToken } from './conversation';
 import { firstTokens, type PrunedMedium } from './media';
 import { placeRun, positionRule } from './positions';
 import type { Opening, RunPlace } from './prompt';
@@ -22,7 +22,7 @@ export interface DecoderRows {
   readonly positions: Position[];
   /** Indices of the visual rows, ascending, and the place of each in its medium. */
   readonly visual: number[];
-  readonly places: VisualPlace[];
+  readonly places: VisualToken[];
   readonly ids: number[];
   /** What the rows stand for, in their order. */
   readonly items: Item[];
@@ -50,7 +50,7 @@ export function decoderRows(
   const made: (() => Tensor)[] = [];
   const positions: Position[] = [];
   const visual: number[] = [];
-  const places: VisualPlace[] = [];
+  const places: VisualToken[] = [];
   const ids: number[] = [];
   const items: Item[] = [];
   const rule = positionRule(model, method);
@@ -74,7 +74,7 @@ export function decoderRows(
     for (const [i, token] of kept.entries()) {
       visual.push(positions.length);
       positions.push(placed[i] as Position);
-      places.push({ medium, ...placeOf(pruned, run, token) });
+      places.push({ medium, ...placeOf(pruned, run, token), position: placed[i] as Position });
     }
     next += advance;
     items.push({ ...place, kept: end - begin, around: rowsAround(model, run), advance });

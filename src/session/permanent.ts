@@ -22,7 +22,7 @@ export function retrievePermanently(
     const old = before.layers[i]?.visual ?? 0;
     const places = placesOf(conversation, i, old);
     const scores = (relevance[i] as Float32Array).slice(old);
-    const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places), places.length);
+    const kept = checkSelection(name, 'retrieve', retrieve.select(scores, i, places, places.length), places.length);
     if (kept.length < places.length) keepVisual(conversation, i, { old, kept });
     const left = old + kept.filter((at) => old + at < visual).length;
     return { length: length - (visual - left), visual: left };

@@ -8,15 +8,16 @@ import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { blockEnds, blocksOf } from './blocks';
+import { chunks } from './chunks';
 import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
 import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
+import { runOverFrames, scoresFrames } from './frames';
+import { lookAhead } from './look_ahead';
 import { gatherRows, type MediaContext, type PrunedMedium } from './media';
 import { advanceOf, type PositionRule, placeRun, positionRule } from './positions';
 import type { TurnPrompt } from './prompt';
-
-/** Maximum number of rows per op call: bounds scratch memory and the time between calls of `pace`. */
-const CHUNK = 512;
+import type { Relevance } from './view';
 
 export interface PrefillContext extends MediaContext {
   readonly model: VisionLanguageModel;
@@ -60,7 +61,7 @@ export async function prefill(
   prompt: TurnPrompt,
   media: ReadonlyMap<number, PrunedMedium>,
   afterOpening: () => void,
-): Promise<{ scores: Tensor; relevance: readonly Float32Array[] }> {
+): Promise<Relevance & { scores: Tensor }> {
   const { conversation, method, model } = context;
   const all = [...media.values()];
   const kept = all.reduce((sum, medium) => sum + medium.kept.length, 0);
@@ -78,7 +79,9 @@ export async function prefill(
   const rows = decoderRows(context, [...prompt.opening, prompt.question], media);
   try {
     const run = startRun(context, rows, prompt.question.length);
-    const scores = await runRows(context, run);
+    const isFramed = scoresFrames(method, model, conversation.places.length + rows.visual.length > 0);
+    // A question over chosen frames is run when the rows of its media are in the conversation.
+    const known = isFramed ? await runOpening(context, run) : await runRows(context, run);
     appendRows(conversation, run, { from: 0, to: run.question });
     append(conversation.places, rows.places);
     append(conversation.items, rows.items.slice(0, -prompt.question.length));
@@ -86,11 +89,13 @@ export async function prefill(
     conversation.nextPosition += rows.advance - prompt.question.length;
     context.memory?.opened();
     afterOpening();
+    const { scores, ...found } = known ?? (await runOverFrames(context, rows, run.question));
+    if (known === undefined) run.written.fill(Int32Array.from(prompt.question.keys(), (i) => run.question + i));
     appendRows(conversation, run, { from: run.question, to: rows.positions.length });
     append(conversation.ids, prompt.question);
     append(conversation.items, prompt.question);
     conversation.nextPosition += prompt.question.length;
-    return { scores, relevance: run.relevance };
+    return { scores, ...found };
   } finally {
     for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
   }
@@ -127,8 +132,23 @@ function startRun({ conversation, method, model }: PrefillContext, rows: Decoder
   };
 }
 
+/** Runs the rows before the question through all layers. */
+async function runOpening(context: PrefillContext, run: Run): Promise<undefined> {
+  const { layers } = context.model.decoder.config;
+  run.kept = run.kept.slice(0, run.question);
+  for (let layer = 0; layer < layers; layer++) run.written[layer] = run.kept;
+  if (run.question === 0) return;
+  const x = start().tf.slice(run.rows.x, [0, 0], [run.question, run.rows.x.shape[1] as number]);
+  try {
+    const { y } = await runStage(context, { ...run, window: run.question }, x, { from: 0, to: layers, scored: [] });
+    y.dispose();
+  } finally {
+    x.dispose();
+  }
+}
+
 /** Runs the rows of a turn through all layers, stage by stage; returns the scores after the last row. */
-async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
+async function runRows(context: PrefillContext, run: Run): Promise<Relevance & { scores: Tensor }> {
   const { model, method } = context;
   const scored = scoredRows(method, run.rows, run.question);
   let x = run.rows.x.clone();
@@ -144,7 +164,7 @@ async function runRows(context: PrefillContext, run: Run): Promise<Tensor> {
       x = after.x;
       run.kept = after.kept;
     }
-    return model.decoder.scores(x, [(x.shape[0] as number) - 1]);
+    return { scores: model.decoder.scores(x, [(x.shape[0] as number) - 1]), relevance: run.relevance };
   } finally {
     x.dispose();
   }
@@ -161,7 +181,7 @@ async function runStage(
   const { rows, kept } = run;
   const { from, to, scored } = stage;
   const { scores, onColumns } = columnSums(conversation, run, stage);
-  const t = rows.positions.length;
+  const t = (run.kept.at(-1) ?? -1) + 1;
   const gone = t - kept.length;
   const isWhole = model.decoder.config.bidirectional === 'prompt';
   const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
@@ -200,45 +220,6 @@ async function runStage(
  */
 function ratedRows({ rows, window }: Run, { scored: [first = window] }: Stage): number {
   return rows.positions.length - first;
-}
-
-/** The attention that the turn's visual rows receive from the last row in the layer that x, all kept rows, enters next. */
-async function lookAhead(
-  { conversation, model, pace }: PrefillContext,
-  { rows, kept, isVisual }: Run,
-  x: Tensor,
-  layer: number,
-): Promise<Float32Array> {
-  const { tf } = start();
-  const before = conversation.layers[layer]?.length ?? 0;
-  let columns = new Float32Array();
-  const written: Position[] = [];
-  conversation.cache.reserve(kept.length, { from: layer, to: layer + 1 });
-  for (const { begin, end } of chunks(kept.length, [])) {
-    const part = tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
-    try {
-      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      columns = model.decoder.look(layer, part, { cache: conversation.cache, positions }, written) as typeof columns;
-      append(written, positions);
-    } finally {
-      part.dispose();
-    }
-    await pace();
-  }
-  const own = kept.map((_, i) => i).filter((i) => isVisual[kept[i] as number] === 1);
-  return Float32Array.from(own, (i) => columns[before + i] as number);
-}
-
-/** Splits 0 .. n - 1 into chunks such that no chunk contains one of `cuts` in its inside, and none ends before `ends` of its rows. */
-function chunks(n: number, cuts: readonly number[], ends?: Int32Array): { begin: number; end: number }[] {
-  const borders = [...new Set([...cuts, n])].filter((row) => row > 0 && row <= n).sort((a, b) => a - b);
-  const made: { begin: number; end: number }[] = [];
-  for (const border of borders)
-    for (let begin = made.at(-1)?.end ?? 0; begin < border; begin = made.at(-1)?.end ?? n) {
-      const end = Math.min(border, begin + CHUNK);
-      made.push({ begin, end: ends?.[end - 1] ?? end });
-    }
-  return made;
 }
 
 /** Sums attention columns over a stage: the relevance over the window's rows, per layer; the scores over the scored rows, for the turn's visual rows. */

@@ -2,15 +2,14 @@
 
 import type { KvCache } from '../models/kv_cache';
 import type { VisionLanguageModel } from '../models/model';
-import type { VisualPlace } from '../sparsity/method';
-import { append, type CacheLayer, type Conversation, type Item, pointBefore } from './conversation';
+import { append, type CacheLayer, type Conversation, type Item, pointBefore, type VisualToken } from './conversation';
 import { idsAround } from './decoder_rows';
 
 /** Rows with the state that a conversation has after them. Its owner disposes of the cache. */
 export interface Prefix {
   readonly items: readonly Item[];
   readonly ids: readonly number[];
-  readonly places: readonly VisualPlace[];
+  readonly places: readonly VisualToken[];
   readonly layers: readonly Readonly<CacheLayer>[];
   readonly nextPosition: number;
   readonly cache: KvCache;

@@ -4,8 +4,7 @@ import type { SparseVilaError } from '../errors';
 import { DEFAULT_MAX_PIXELS, MAX_SIDE } from '../image/limits';
 import type { MediumSize, TurnMedia } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
-import type { VisualPlace } from '../sparsity/method';
-import type { CacheLayer, Item, RunItem, Script } from './conversation';
+import type { CacheLayer, Item, RunItem, Script, VisualToken } from './conversation';
 
 export interface SavedMedium {
   /** Index of the first medium of the same message. */
@@ -18,7 +17,7 @@ export interface SavedMedium {
 
 export interface Saved {
   readonly nextPosition: number;
-  readonly places: readonly VisualPlace[];
+  readonly places: readonly VisualToken[];
   readonly ids: readonly number[];
   readonly items: readonly Item[];
   readonly script: Script;
@@ -95,8 +94,13 @@ function isMedium(value: unknown, i: number): boolean {
 
 function isPlace(value: unknown, media: number): boolean {
   if (!isRecord(value)) return false;
-  const { medium, grid, t, row, col } = value;
-  return isIndex(medium, media) && [grid, t, row, col].every((one) => isIndex(one, MAX_SIDE));
+  const { medium, grid, t, row, col, position } = value;
+  const axes = Array.isArray(position) && position.length === 3 ? position : [position];
+  return (
+    axes.every((axis) => isIndex(axis, 2 ** 31)) &&
+    isIndex(medium, media) &&
+    [grid, t, row, col].every((one) => isIndex(one, MAX_SIDE))
+  );
 }
 
 function isRun(value: unknown, media: number, most: number): boolean {

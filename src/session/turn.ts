@@ -190,7 +190,7 @@ async function prepare(
   progress.media = await seeAll(context, prompt);
   progress.turns = turns;
   progress.text = prompt.text;
-  const { scores, relevance } = await timed(times, 'prefill', () =>
+  const { scores, ...found } = await timed(times, 'prefill', () =>
     prefill(context, prompt, progress.media, () => {
       // The cache holds a history that was opened or rewritten, so the next turn compares it id by id.
       if (conversation.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(conversation);
@@ -208,9 +208,9 @@ async function prepare(
     conversation.layers.map(({ visual }) => visual.length),
   );
   progress.anchor = await timed(times, 'retrieve', () =>
-    retrievePermanently(method, conversation, relevance, { before: start, anchor: progress.anchor, config }),
+    retrievePermanently(method, conversation, found.relevance, { before: start, anchor: progress.anchor, config }),
   );
-  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, relevance, config));
+  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, found, config));
 }
 
 /** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */

@@ -6,8 +6,16 @@ import { attendsAll, type DecoderConfig } from '../models/config';
 import type { LayerView } from '../models/segments';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
-import { type CacheLayer, type Conversation, placesOf } from './conversation';
+import { type CacheLayer, type Conversation, placesOf, type VisualToken } from './conversation';
 import { checkSelection } from './selection';
+
+/** What a prefill found out about the visual rows. */
+export interface Relevance {
+  /** Per layer, of its visual rows or of its candidates. */
+  readonly relevance: readonly Float32Array[];
+  /** Per layer, the visual rows that the question attended, as indices among the layer's visual rows; absent: all of them. */
+  readonly candidates?: readonly Int32Array[] | undefined;
+}
 
 export interface TurnView {
   readonly layers: readonly (LayerView | undefined)[] | undefined;
@@ -20,7 +28,7 @@ export interface TurnView {
 export function turnView(
   { name, retrieve }: SparsityMethod,
   conversation: Conversation,
-  relevance: readonly Float32Array[],
+  { relevance, candidates }: Relevance,
   config: DecoderConfig,
 ): TurnView {
   if (retrieve === undefined || retrieve.permanent || conversation.places.length === 0) {
@@ -31,10 +39,14 @@ export function turnView(
   const selections = relevance.map((scores, layer) => {
     const places = placesOf(conversation, layer);
     if (!attendsAll(config, layer)) return Int32Array.from(places.keys());
-    return checkSelection(name, 'retrieve', retrieve.select(scores, layer, places), places.length);
+    const own = candidates?.[layer];
+    const seen = own === undefined ? places : Array.from(own, (at) => places[at] as VisualToken);
+    const selection = retrieve.select(scores, layer, seen, places.length);
+    const checked = checkSelection(name, 'retrieve', selection, seen.length);
+    return own === undefined ? checked : checked.map((at) => own[at] as number);
   });
   const layers = selections.map((selection, i) =>
-    attendsAll(config, i) ? layerView(conversation.layers[i] as CacheLayer, selection) : undefined,
+    attendsAll(config, i) ? layerViewOf(attendedRows(conversation.layers[i] as CacheLayer, selection)) : undefined,
   );
   const retrieved = selections.map((selection, i) =>
     selection.map((at) => conversation.layers[i]?.tokens[at] as number),
@@ -48,7 +60,15 @@ export function turnView(
   };
 }
 
-function layerView({ visual }: CacheLayer, selection: Int32Array): LayerView {
+/** Cache rows that a layer attends, ascending, before the contiguous tail. */
+export interface AttendedRows {
+  readonly rows: readonly number[];
+  /** First row of the tail. */
+  readonly tail: number;
+}
+
+/** All text rows, and the selected ones of the visual rows. */
+export function attendedRows({ visual }: CacheLayer, selection: Int32Array): AttendedRows {
   const tail = (visual.at(-1) ?? -1) + 1;
   const attended = new Uint8Array(tail).fill(1);
   for (const row of visual) attended[row] = 0;
@@ -57,5 +77,8 @@ function layerView({ visual }: CacheLayer, selection: Int32Array): LayerView {
   attended.forEach((yes, row) => {
     if (yes === 1) rows.push(row);
   });
-  return { rows: int32(rows), tail };
+  return { rows, tail };
 }
+
+/** The caller disposes of its rows. */
+export const layerViewOf = ({ rows, tail }: AttendedRows): LayerView => ({ rows: int32(rows), tail });

@@ -32,7 +32,7 @@ const GROUPS: {
     raters: FUNCTION,
     select: { ...FUNCTION, ...REQUIRED },
   },
-  retrieve: { window: COUNT, permanent: BOOLEAN, select: { ...FUNCTION, ...REQUIRED } },
+  retrieve: { window: COUNT, permanent: BOOLEAN, frames: FUNCTION, select: { ...FUNCTION, ...REQUIRED } },
 };
 
 const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
@@ -72,7 +72,10 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
     const given = checked[group];
     return given === undefined ? [] : [[group, checkedParts(name, given as object, checks, `${group}.`)] as const];
   });
-  return { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
+  const made = { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
+  if (made.retrieve?.frames !== undefined && (made.drop !== undefined || made.retrieve.permanent === true))
+    throw malformed(name, 'retrieve.frames without drop and without retrieve.permanent', 'a method with both');
+  return made;
 }
 
 /** The parts of `owner` that `checks` names. Each is read once, so that the value which was checked is the one that is used. */

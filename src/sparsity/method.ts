@@ -57,6 +57,12 @@ export interface VisualPlace {
   readonly col: number;
 }
 
+/** What `retrieve.frames` sees of a frame: a picture, a tile, a thumbnail, or one plane of a video. */
+export interface FramePlace extends Pick<VisualPlace, 'medium' | 'grid' | 't'> {
+  /** Number of its rows in the cache. */
+  readonly rows: number;
+}
+
 /** Selects tokens once per turn, after the tower and before the decoder; independently of the question, unless `question` is set. */
 export interface Prune {
   /** Tower layers that `select` reads: integers, negative from the last; or shares of the depth between 0 and 1. */
@@ -103,10 +109,18 @@ export interface Retrieve {
   /** Whether rows that are left out are removed from the cache. `select` is then called only for each turn's new media. Default: false. */
   readonly permanent?: boolean;
   /**
-   * Returns the visual rows of the layer that the answer attends, ascending. `relevance` is the attention to each of them: softmax over
-   * the full row, mean over heads and the question's rows.
+   * First level of a retrieval in two levels: returns the frames whose rows the question and the answer attend in the layer, ascending. A
+   * frame's score is the cosine of the mean of the question's queries and the mean of the frame's keys, all heads side by side, before
+   * rotary embedding. `select` then sees only the rows of these frames, so that a question costs as much as it has chosen. Not with `drop`
+   * or `permanent`; where all of a prompt attends to itself (PaliGemma), `select` sees all rows.
    */
-  select(relevance: Float32Array, layer: number, places: readonly VisualPlace[]): Int32Array;
+  frames?(scores: Float32Array, layer: number, frames: readonly FramePlace[]): Int32Array;
+  /**
+   * Returns the visual rows of the layer that the answer attends, ascending. `relevance` is the attention to each of them: softmax over
+   * the full row, mean over heads and the question's rows. `total`: number of the layer's visual rows, those of other
+   * frames included; default: as many as places.
+   */
+  select(relevance: Float32Array, layer: number, places: readonly VisualPlace[], total?: number): Int32Array;
 }
 
 /** A method has any of the three parts; dense has none. Keeping everything equals dense bit for bit. */

@@ -16,6 +16,7 @@ import { pyramidDrop } from './pyramid_drop';
 import { quest } from './quest';
 import { random } from './random';
 import { randomDeep } from './random_deep';
+import { reKv } from './re_kv';
 import { snapKv } from './snap_kv';
 import { sparseVila } from './sparse_vila';
 import { sparseVlm, sparseVlmPlus } from './sparse_vlm';
@@ -248,6 +249,18 @@ const ROWS: readonly MethodEntry[] = [
     source: 'after Tang et al., arXiv 2406.10774',
     uses: { prefill: false, decode: true },
     create: ({ decodeSparsity }) => quest({ decodeSparsity }),
+  },
+  {
+    name: 'rekv',
+    title: 'ReKV-style frames, then rows',
+    stage: 'decode',
+    queryAware: true,
+    safeForLaterTurns: true,
+    source: 'after Di et al., arXiv 2503.00540',
+    uses: { prefill: false, decode: true },
+    // Each level leaves out the same share.
+    create: ({ decodeSparsity }) =>
+      reKv({ ...(decodeSparsity && { decodeSparsity, frameSparsity: 1 - Math.sqrt(1 - decodeSparsity) }) }),
   },
   {
     name: 'random',

@@ -33,9 +33,9 @@ export function observed(watched: SparsityMethod): Observed {
     },
     retrieve: {
       ...retrieve,
-      select: (relevance, layer, places) => {
+      select: (relevance, layer, places, total) => {
         seen[layer] = { scores: relevance.slice(), places: [...places] };
-        return retrieve?.select(relevance, layer, places) ?? everyIndex(relevance.length);
+        return retrieve?.select(relevance, layer, places, total) ?? everyIndex(relevance.length);
       },
     },
   };

@@ -1,0 +1,33 @@
+// ReKV-style retrieval in two levels (after Di et al., arXiv 2503.00540): per layer, the frames whose mean key is most similar to the question's mean query,
+// and then, as SparseVILA does, the rows of these frames that the question attends most.
+// Stage: decode. Query-aware: yes. Safe for later turns: yes, every row stays in the cache.
+// Differences: frames keep their positions, where ReKV numbers the retrieved ones afresh from 0; the question is prefilled once, each of its layers over
+// the frames that the layer has chosen, where ReKV runs the question a second time; the score is always the cosine, where ReKV takes the dot
+// product while everything fits its window. The second level is not in ReKV, and is off by default.
+
+import { COUNT, checkOptions } from '../options';
+import type { SparsityMethod } from './method';
+import { SHARE } from './options';
+import { budget, topK } from './top_k';
+
+export interface ReKvOptions {
+  /** Most frames that a question attends in a layer; default 64. */
+  readonly frames?: number;
+  /** Share of the frames that a question leaves out at least, 0 <= s < 1; default 0. */
+  readonly frameSparsity?: number;
+  /** Share of all retained visual rows that decoding leaves out at least, 0 <= d < 1; default 0: it attends all rows of the chosen frames. */
+  readonly decodeSparsity?: number;
+}
+
+export function reKv(options: ReKvOptions = {}): SparsityMethod {
+  const given = checkOptions('reKv', options, { frames: COUNT, frameSparsity: SHARE, decodeSparsity: SHARE });
+  const { frames = 64, frameSparsity = 0, decodeSparsity = 0 } = given;
+  return {
+    name: 'rekv',
+    retrieve: {
+      frames: (scores) => topK(scores, Math.min(frames, budget(scores.length, frameSparsity))),
+      select: (relevance, _, places, total = places.length) =>
+        topK(relevance, Math.min(relevance.length, budget(total, decodeSparsity))),
+    },
+  };
+}
