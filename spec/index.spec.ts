@@ -33,6 +33,7 @@ it('exports what the documentation names, and nothing else', () => {
     ],
     ...[
       'evaluate',
+      'evs',
       'explain',
       'fastV',
       'hiPrune',
@@ -59,7 +60,7 @@ it('exports what the documentation names, and nothing else', () => {
       'readJobs',
     ],
     ...['remove', 'runBatch', 'scenesSet', 'serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
-    ...['topK', 'tune', 'uniform', 'vScan', 'visionZip'],
+    ...['topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

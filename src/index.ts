@@ -113,6 +113,7 @@ export { compose } from './sparsity/compose';
 export { type DartOptions, dart } from './sparsity/dart';
 export { dense } from './sparsity/dense';
 export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
+export { type EvsOptions, evs } from './sparsity/evs';
 export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
 export { type HoloVOptions, holoV } from './sparsity/holo_v';
@@ -143,7 +144,9 @@ export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './spars
 export { type SparseVlmOptions, sparseVlm, sparseVlmPlus } from './sparsity/sparse_vlm';
 export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';
+export { type VCastOptions, vCast } from './sparsity/v_cast';
 export { type VScanOptions, vScan } from './sparsity/v_scan';
+export { type VidCom2Options, vidCom2 } from './sparsity/vid_com2';
 export { type VisionZipOptions, visionZip } from './sparsity/vision_zip';
 export type { RankedToken, TokenLogprob } from './text/logprobs';
 export type { SamplingOptions } from './text/sampling';

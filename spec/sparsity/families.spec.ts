@@ -3,8 +3,9 @@
 
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type AskOptions, budget, dense, load, METHODS, type SparsityMethod, type TurnStats } from '../../src';
+import { type AskOptions, dense, load, METHODS, type SparsityMethod, type TurnStats } from '../../src';
 import { createSession } from '../../src/session/session';
+import { keptOf } from '../../src/sparsity/method_entry';
 import { FIXTURES, vilaCase } from '../support/assets';
 import { compareBits } from '../support/nmse';
 import { watch } from '../support/watch';
@@ -43,7 +44,7 @@ describe.each<[string, AskOptions, number]>([
   ['film', { videos: [{ frames }] }, 2],
 ])('%s', (name, media, planes) => {
   it.each(METHODS.map((entry) => [entry.name, entry] as const))(
-    '%s: each plane has its share, and keeping everything equals dense bit for bit',
+    '%s: each plane or film has its share, and keeping everything equals dense bit for bit',
     async (_, entry) => {
       using model = await load(join(FIXTURES, 'nvila', name));
       const ask = async (method: SparsityMethod): Promise<{ logits: Float32Array[]; stats: TurnStats }> => {
@@ -56,20 +57,23 @@ describe.each<[string, AskOptions, number]>([
       };
       const ratios = { prefillSparsity: 0.75, decodeSparsity: 0.5 };
       const [medium] = (await ask(entry.create(ratios))).stats.media;
-      const sizes = medium?.layout.grids.flatMap(({ t, h, w }) => Array<number>(t).fill(h * w)) ?? [];
-      expect(sizes).toHaveLength(planes);
+      const all = medium?.layout.grids ?? [];
+      expect(all.reduce((sum, { t }) => sum + t, 0)).toBe(planes);
       let first = 0;
       const { prune, drop } = entry.create(ratios);
-      for (const size of sizes) {
+      // Frames share a film's budget, or each plane has its own.
+      const parts = entry.keeps ? all : all.flatMap((grid) => Array(grid.t).fill({ ...grid, t: 1 }));
+      for (const part of parts) {
+        const size = part.t * part.h * part.w;
         const own = medium?.kept.filter((token) => token >= first && token < first + size) ?? [];
-        const share = prune && entry.uses.prefill ? budget(size, ratios.prefillSparsity) : size;
+        const share = prune && entry.uses.prefill ? keptOf(entry, part, ratios.prefillSparsity) : size;
         // VScan's drop removes a part of the tokens.
         expect(own.length).toBeGreaterThanOrEqual(share);
         if (prune === undefined || drop === undefined) expect(own).toHaveLength(share);
         first += size;
       }
-      const [all, plain] = [await ask(entry.create({ prefillSparsity: 0, decodeSparsity: 0 })), await ask(dense())];
-      expect(compareBits(all.logits, plain.logits)).toBe('identical');
+      const [whole, plain] = [await ask(entry.create({ prefillSparsity: 0, decodeSparsity: 0 })), await ask(dense())];
+      expect(compareBits(whole.logits, plain.logits)).toBe('identical');
     },
   );
 });

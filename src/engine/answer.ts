@@ -2,7 +2,7 @@
 
 import { SparseVilaError } from '../errors';
 import { allStateBytes, rowBytes } from '../models/kv_cache';
-import { tokensOf } from '../models/media';
+import { type Grid, tokensOf } from '../models/media';
 import type { KvType } from '../ops/kv_cache';
 import { type Conversation, lengthOf, startConversation } from '../session/conversation';
 import { rowsAround } from '../session/decoder_rows';
@@ -97,15 +97,28 @@ const SPARE = 1.25;
 /** An upper bound of the rows of a request, its answer included. */
 function rowsOf(
   model: Seat['model'],
-  { ask, pruned }: CheckedRequest,
+  { ask, keeps }: CheckedRequest,
   { media }: Conversation,
   { opening, question }: TurnPrompt,
 ): number {
-  const rows = opening.reduce((sum, part) => {
-    if (!('medium' in part)) return sum + part.length;
-    const run = media[part.medium]?.prepared.layout.runs[part.run];
-    return run === undefined ? sum : sum + Math.ceil((run.to - run.from) * (1 - pruned)) + rowsAround(model, run);
-  }, question.length);
+  const tokens = new Map<string, { readonly grid: Grid; readonly given: number }>();
+  let rows = question.length;
+  for (const part of opening) {
+    if (!('medium' in part)) {
+      rows += part.length;
+      continue;
+    }
+    const { grids, runs } = media[part.medium]?.prepared.layout ?? { grids: [], runs: [] };
+    const run = runs[part.run];
+    const grid = grids[run?.grid ?? 0];
+    if (run === undefined || grid === undefined) continue;
+    const key = `${part.medium} ${run.grid}`;
+    const own = tokens.get(key) ?? { grid, given: 0 };
+    tokens.set(key, { grid, given: own.given + run.to - run.from });
+    rows += rowsAround(model, run);
+  }
+  // A method may keep all tokens of one frame and none of another.
+  for (const { grid, given } of tokens.values()) rows += Math.min(given, keeps(grid));
   return Math.ceil((rows + (ask.maxTokens ?? model.maxNewTokens)) * SPARE);
 }
 

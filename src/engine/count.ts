@@ -1,6 +1,6 @@
 // Counts the tokens of a request from the sizes of its pictures, without the vision tower.
 
-import { MARKER, planeTokens, tokensOf } from '../models/media';
+import { MARKER, tokensOf } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { checkOptions, OBJECT, SIGNAL } from '../options';
@@ -10,14 +10,13 @@ import { type ChatMessage, openHistory } from '../session/history';
 import { prepareMedia } from '../session/media';
 import { turnPrompt } from '../session/prompt';
 import { turnsWith } from '../session/turn';
-import { budget } from '../sparsity/top_k';
 import { type CheckedRequest, checkRequest } from './request';
 import type { SparsityRequest, TokenCounts } from './types';
 
 /** @throws SparseVilaError as `Session.ask` */
 export async function countTokens(
   model: VisionLanguageModel,
-  { history, question, method, pruned }: CheckedRequest,
+  { history, question, method, keeps }: CheckedRequest,
   signal: AbortSignal | undefined,
 ): Promise<TokenCounts> {
   const conversation = startConversation(model.decoder.cache('bf16'));
@@ -32,13 +31,11 @@ export async function countTokens(
   const prompt = turnPrompt({ model, conversation, layoutText }, turns);
   const ids = prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length);
   const runs = media.flatMap(({ layout }) => layout.runs);
-  const planes = media.flatMap(({ layout }) =>
-    layout.grids.flatMap((grid) => new Array(grid.t).fill(planeTokens(grid))),
-  );
+  const grids = media.flatMap(({ layout }) => layout.grids);
   return {
     text: runs.reduce((sum, run) => sum + rowsAround(model, run), ids),
     visualSeen: media.reduce((sum, { layout }) => sum + tokensOf(layout), 0),
-    visualKept: planes.reduce((sum, tokens: number) => sum + budget(tokens, pruned), 0),
+    visualKept: grids.reduce((sum, grid) => sum + keeps(grid), 0),
   };
 }
 

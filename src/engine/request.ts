@@ -8,7 +8,8 @@ import { type CheckedMessage, checkDialogue } from '../session/history';
 import { type AskOptions, checkAskOptions, checkSessionOptions, samplingOf } from '../session/options';
 import type { Question } from '../session/turn';
 import { dense } from '../sparsity/dense';
-import type { SparsityMethod } from '../sparsity/method';
+import type { SparsityMethod, TowerView } from '../sparsity/method';
+import { keptOf } from '../sparsity/method_entry';
 import { METHODS } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
@@ -22,8 +23,8 @@ export interface CheckedRequest {
   readonly method: SparsityMethod;
   /** A text that is equal for requests whose methods are equal. */
   readonly methodKey: string;
-  /** Share of the visual tokens that the method drops after the tower. */
-  readonly pruned: number;
+  /** Number of tokens that the method keeps of a grid after the tower. */
+  readonly keeps: (grid: TowerView['grid']) => number;
   readonly ask: AskOptions;
   /** Whether the end comes with the cells of the pictures. */
   readonly cells: boolean;
@@ -47,8 +48,8 @@ const SPARSITY: Checks<SparsityRequest> = {
  */
 export function requestedMethod(
   sparsity: SparsityRequest | undefined,
-): Pick<CheckedRequest, 'method' | 'methodKey' | 'pruned'> {
-  if (sparsity === undefined) return { method: dense(), methodKey: 'dense', pruned: 0 };
+): Pick<CheckedRequest, 'method' | 'methodKey' | 'keeps'> {
+  if (sparsity === undefined) return { method: dense(), methodKey: 'dense', keeps: tokensIn };
   const { method: name, ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
   const entry = METHODS.find((row) => row.name === name);
   if (entry === undefined)
@@ -58,9 +59,11 @@ export function requestedMethod(
   return {
     method,
     methodKey: JSON.stringify([name, all]),
-    pruned: method.prune === undefined ? 0 : all.prefillSparsity,
+    keeps: method.prune === undefined ? tokensIn : (grid) => keptOf(entry, grid, all.prefillSparsity),
   };
 }
+
+const tokensIn = ({ t, h, w }: TowerView['grid']): number => t * h * w;
 
 /** A copy of a request, whose messages are checked and whose options are not. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_QUESTION` */
 export function checkFields(request: CountRequest): object {
@@ -88,7 +91,7 @@ export function checkRequest(
     );
   const [first] = dialogue;
   if (first?.role === 'system') checkSystem(model, first.parts.join(''));
-  const { method, methodKey, pruned } = requestedMethod(sparsity ?? byDefault);
+  const { method, methodKey, keeps } = requestedMethod(sparsity ?? byDefault);
   const { checked } = checkSessionOptions({ method }, model.decoder.config);
   const ask = checkAskOptions(answer as AskOptions, model.decoder.config);
   createSampler(samplingOf(ask), model.sampling);
@@ -96,6 +99,6 @@ export function checkRequest(
   return {
     history: dialogue.slice(0, -1),
     question: { parts, media: parts.filter((part) => typeof part !== 'string') },
-    ...{ method: checked, methodKey, pruned, ask, cells },
+    ...{ method: checked, methodKey, keeps, ask, cells },
   };
 }

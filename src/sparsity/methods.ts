@@ -6,9 +6,10 @@ import { dart } from './dart';
 import { dense } from './dense';
 import { divPrune } from './div_prune';
 import { fastV } from './fast_v';
+import { FILM_ROWS } from './film_methods';
 import { hiPrune } from './hi_prune';
 import { holoV } from './holo_v';
-import type { SparsityMethod } from './method';
+import { type MethodEntry, type MethodOption, tower } from './method_entry';
 import { mmTok } from './mm_tok';
 import { POSITIONS, SHARE } from './options';
 import { pruMerge, pruMergePlus } from './pru_merge';
@@ -24,35 +25,7 @@ import { uniform } from './uniform';
 import { vScan } from './v_scan';
 import { visionZip } from './vision_zip';
 
-export interface MethodRatios {
-  /** Share of visual tokens dropped in prefill, 0 <= p < 1; for methods that drop between layers, the mean over the layers. */
-  readonly prefillSparsity: number;
-  /** Share of the retained visual rows that decoding leaves out, 0 <= d < 1. */
-  readonly decodeSparsity: number;
-  readonly positions?: 'original' | 'compact';
-  readonly seed?: number;
-}
-
-/** Options of methods that the command line has. */
-export type MethodOption = 'prefillSparsity' | 'decodeSparsity' | 'positions' | 'salienceLayer' | 'budget';
-
-export interface MethodEntry {
-  readonly name: string;
-  readonly title: string;
-  /** 'tower', 'prefill', 'decode', or several. */
-  readonly stage: string;
-  readonly queryAware: boolean;
-  /** Whether a later question can still reach every token that the query-agnostic stage kept. */
-  readonly safeForLaterTurns: boolean;
-  readonly source: string;
-  /** The ratios that the method uses; the other one is ignored. */
-  readonly uses: { readonly prefill: boolean; readonly decode: boolean };
-  /** Names of the method's own options that the command line has. */
-  readonly options?: readonly MethodOption[];
-  /** Number of the first decoder layers that attend all retained rows regardless of the decode ratio; 0 if not given. */
-  readonly denseLayers?: number;
-  create(ratios: MethodRatios): SparsityMethod;
-}
+export type { MethodEntry, MethodOption, MethodRatios } from './method_entry';
 
 const ROWS: readonly MethodEntry[] = [
   {
@@ -250,6 +223,7 @@ const ROWS: readonly MethodEntry[] = [
     uses: { prefill: false, decode: true },
     create: ({ decodeSparsity }) => quest({ decodeSparsity }),
   },
+  ...FILM_ROWS,
   {
     name: 'rekv',
     title: 'ReKV-style frames, then rows',
@@ -308,10 +282,3 @@ export const METHODS: readonly MethodEntry[] = ROWS.map((row) => ({
   ...row,
   create: (ratios) => row.create(checkOptions(row.name, ratios, RATIOS)),
 }));
-
-/** The `create` of a method that uses only the prefill ratio and positions. */
-function tower(
-  make: (options: { prefillSparsity: number; positions?: 'original' | 'compact' }) => SparsityMethod,
-): MethodEntry['create'] {
-  return ({ decodeSparsity: _, seed: _s, ...options }) => make(options);
-}

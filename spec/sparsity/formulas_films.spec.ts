@@ -1,0 +1,156 @@
+// Formulas of methods whose budget is a film's, on cases small enough to do by hand.
+
+import { evs, type SparsityMethod, type TowerView, vCast, vidCom2 } from '../../src';
+import { shareOut } from '../../src/sparsity/shares';
+import { uniform as uniformNumbers } from '../../src/text/random';
+import { indicesOf, matrixOf, noiseMatrix, viewOf } from './views';
+
+type Rows = readonly (readonly number[])[];
+
+/** A film of frames of one row of tokens, each with its projected rows. */
+function film(frames: readonly Rows[]): TowerView {
+  const w = frames[0]?.length ?? 0;
+  const projected = matrixOf(...frames.flat());
+  return { ...viewOf({ t: frames.length, h: 1, w }), tokens: frames.length * w, projected: () => projected };
+}
+const kept = (method: SparsityMethod, view: TowerView): number[] =>
+  Array.from(indicesOf(method.prune?.select([view])[0]));
+
+describe('shareOut', () => {
+  it.each<[string, number, number[], { least: number; most: number }, number[]]>([
+    ['equal weights: the first get what is left', 10, [1, 1, 1], { least: 0, most: 10 }, [4, 3, 3]],
+    ['the largest remainder gets what is left', 7, [1, 2, 3], { least: 0, most: 7 }, [1, 2, 4]],
+    ['what a part cannot take goes to the others', 10, [8, 1, 1], { least: 0, most: 4 }, [4, 3, 3]],
+    ['the least comes first', 6, [0, 1, 5], { least: 1, most: 6 }, [1, 1, 4]],
+    ['weights that are all 0 are equal', 5, [0, 0], { least: 0, most: 4 }, [3, 2]],
+    ['parts of weight 0 take what nothing else can', 7, [1, 0, 0], { least: 0, most: 3 }, [3, 2, 2]],
+    ['one part', 5, [0.3], { least: 1, most: 9 }, [5]],
+    ['nothing', 0, [1, 2], { least: 0, most: 3 }, [0, 0]],
+    ['everything', 6, [1, 1e-9], { least: 0, most: 3 }, [3, 3]],
+  ])('%s', (_, total, weights, bounds, expected) => {
+    expect(shareOut(total, weights, bounds)).toEqual(expected);
+  });
+
+  it('sums to the total within the bounds, for any weights', () => {
+    const random = uniformNumbers(3);
+    for (let i = 0; i < 500; i++) {
+      const parts = 1 + Math.floor(random() * 9);
+      const least = Math.floor(random() * 3);
+      const most = least + Math.floor(random() * 20);
+      const total = parts * least + Math.floor(random() * (parts * (most - least) + 1));
+      const weights = Array.from({ length: parts }, () => (random() < 0.3 ? 0 : random() ** 9));
+      const counts = shareOut(total, weights, { least, most });
+      expect(counts.reduce((a, b) => a + b)).toBe(total);
+      for (const count of counts) expect(count >= least && count <= most && Number.isInteger(count)).toBe(true);
+    }
+  });
+});
+
+describe('EVS', () => {
+  // Against the frame before: 1 (token 3) and 2 (token 4); tokens 2 and 5 point as before.
+  const [right, up, left] = [
+    [1, 0],
+    [0, 1],
+    [-2, 0],
+  ];
+  const view = film([
+    [right, up],
+    [right, right],
+    [left, right],
+  ]);
+
+  it.each([
+    [1 / 3, [0, 1, 3, 4]],
+    [0.5, [0, 1, 4]],
+    // Less than the first frame cannot be kept.
+    [0.9, [0, 1]],
+  ])('keeps the first frame and what changed most, at %f', (prefillSparsity, expected) => {
+    expect(kept(evs({ prefillSparsity }), view)).toEqual(expected);
+  });
+
+  it('of equal changes keeps the first, over all frames', () => {
+    const blinking = film([
+      [right, up],
+      [up, right],
+      [right, up],
+    ]);
+    expect(kept(evs({ prefillSparsity: 0.5 }), blinking)).toEqual([0, 1, 2]);
+  });
+
+  it('keeps a picture whole', () => {
+    expect(kept(evs({ prefillSparsity: 0.9 }), film([[right, up, left]]))).toEqual([0, 1, 2]);
+  });
+});
+
+describe('VidCom2', () => {
+  // The first two channels vary most and do not count. In the others a is (1, 0) and b is (0, 1).
+  let at = 0;
+  const token = (x: number, y: number): number[] => [100 * (at % 3), -100 * (at++ % 2), x, y];
+  const [a, b] = [() => token(2, 0), () => token(0, 3)];
+  const still = [a(), a(), a(), a()];
+  const changing = [a(), a(), b(), b()];
+
+  it('gives the frame that differs from the film more tokens, and keeps what differs in it', () => {
+    // The film's mean is (3/4, 1/4): G(1/8) = 4.18 for a, G(9/8) = 1.77 for b. Means 4.18 and 2.97 give p = (0, 1), rates 1/4 and 3/4.
+    // In the second frame a has v + f = 4.18 + G(1/2) and b 1.77 + G(1/2).
+    expect(kept(vidCom2({ prefillSparsity: 0.5 }), film([still, changing]))).toEqual([0, 4, 6, 7]);
+    expect(kept(vidCom2({ prefillSparsity: 0.5 }), film([changing, still]))).toEqual([0, 2, 3, 4]);
+  });
+
+  it('keeps a token of each frame at least', () => {
+    expect(kept(vidCom2({ prefillSparsity: 0.99 }), film([still, changing]))).toEqual([0, 6]);
+  });
+
+  it('gives no frame more than it has', () => {
+    // Rates 5/8 and 15/8 of 4 tokens: the second frame is full, and the first takes the rest.
+    expect(kept(vidCom2({ prefillSparsity: 0.125 }), film([still, changing]))).toEqual([0, 1, 2, 4, 5, 6, 7]);
+  });
+
+  it('prunes a picture as a film of one frame', () => {
+    expect(kept(vidCom2({ prefillSparsity: 0.5 }), film([[a(), a(), a(), b()]]))).toEqual([0, 3]);
+  });
+
+  it('permuting the frames permutes what is kept', () => {
+    const [t, n] = [5, 12];
+    const { data, width } = noiseMatrix(t * n, 6, uniformNumbers(2));
+    const order = [3, 0, 4, 1, 2];
+    const frame = (i: number): Rows =>
+      Array.from({ length: n }, (_, row) =>
+        Array.from(data.subarray((i * n + row) * width, (i * n + row + 1) * width)),
+      );
+    const method = vidCom2({ prefillSparsity: 0.6 });
+    const plain = kept(method, film(Array.from({ length: t }, (_, i) => frame(i))));
+    const permuted = kept(method, film(order.map(frame)));
+    const back = permuted.map((i) => (order[Math.floor(i / n)] as number) * n + (i % n)).sort((x, y) => x - y);
+    expect(back).toEqual(plain);
+  });
+});
+
+describe('V-CAST', () => {
+  // Of mean (1, 0): scores 0, 1, 1 - 0.71 + 0.21, and the same.
+  const wide = [
+    [1, 0],
+    [3, 0],
+    [1, 1],
+    [1, -1],
+  ];
+  const tall = wide.map(([x = 0, y = 0]) => [y, x]);
+
+  it('gives the frame at which the path turns more tokens', () => {
+    // There and back: c = 1, 2, 1. Each frame has one token, and of 3 more 0.49, 2.03, 0.49.
+    expect(kept(vCast({ prefillSparsity: 0.5 }), film([wide, tall, wide]))).toEqual([1, 2, 5, 6, 7, 9]);
+  });
+
+  it('gives the frames of a still film equal numbers', () => {
+    expect(kept(vCast({ prefillSparsity: 0.5 }), film([wide, wide, wide]))).toEqual([1, 2, 5, 6, 9, 10]);
+  });
+
+  it('keeps a token of each frame at least, and two frames have no turn', () => {
+    expect(kept(vCast({ prefillSparsity: 0.99 }), film([wide, tall]))).toEqual([1, 5]);
+    expect(kept(vCast({ prefillSparsity: 0.5 }), film([wide, tall]))).toEqual([1, 2, 5, 6]);
+  });
+
+  it('prunes a picture as a film of one frame', () => {
+    expect(kept(vCast({ prefillSparsity: 0.5 }), film([wide]))).toEqual([1, 2]);
+  });
+});

@@ -1,0 +1,42 @@
+// The rows of methods on films, whose frames share one budget.
+
+import { evs, evsBudget } from './evs';
+import { type MethodEntry, tower } from './method_entry';
+import { vCast } from './v_cast';
+import { filmBudget, vidCom2 } from './vid_com2';
+
+export const FILM_ROWS: readonly MethodEntry[] = [
+  {
+    name: 'evs',
+    title: 'EVS, efficient video sampling',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Bagrov et al., arXiv 2510.14624',
+    uses: { prefill: true, decode: false },
+    keeps: evsBudget,
+    create: tower(evs),
+  },
+  {
+    name: 'vidcom2',
+    title: 'VidCom2',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Liu et al., arXiv 2505.14454',
+    uses: { prefill: true, decode: false },
+    keeps: filmBudget,
+    create: tower(vidCom2),
+  },
+  {
+    name: 'vcast',
+    title: 'V-CAST',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Lin et al., arXiv 2603.27650',
+    uses: { prefill: true, decode: false },
+    keeps: filmBudget,
+    create: tower(vCast),
+  },
+];

@@ -1,0 +1,74 @@
+// V-CAST (Lin et al., arXiv 2603.27650): frames at which the path of the frames' means turns get more tokens, and a frame keeps its tokens that differ
+// most from its mean or are longest.
+// Stage: tower (on projected tokens). Query-aware: no. Safe for later turns: yes, for what the kept tokens show. Positions stay.
+// Differences: what is left after rounding goes to different frames, where the published code gives it all to one; a picture is a film of one
+// frame, where the published code keeps it whole.
+
+import { checkOptions } from '../options';
+import type { Matrix, SparsityMethod, TowerView } from './method';
+import { POSITIONS, SHARE } from './options';
+import { shareOut, softmax, topOfFrames } from './shares';
+import { dot, meansOf, unitRows } from './vectors';
+import { filmBudget } from './vid_com2';
+
+export interface VCastOptions {
+  /** Share of a film's visual tokens dropped; each frame keeps one at least. Default 0.75. */
+  readonly prefillSparsity?: number;
+  readonly positions?: 'original' | 'compact';
+}
+
+/**
+ * r_t is the mean of a frame's tokens at unit length; c_t = 1 - cos(r_t - r_(t-1), r_(t+1) - r_t), 1 at both ends. Each frame gets one token,
+ * and of the others a share by softmax(c / 0.7); it keeps its highest (1 - cos(x, r_t)) + minmax |x|.
+ */
+export function vCast(options: VCastOptions = {}): SparsityMethod {
+  const given = checkOptions('vCast', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const { prefillSparsity = 0.75, positions = 'original' } = given;
+  return {
+    name: 'vcast',
+    positions,
+    prune: { select: (grids) => grids.map((film) => turning(film, filmBudget(film.grid, prefillSparsity))) },
+  };
+}
+
+function turning({ tokens, grid, projected }: TowerView, kept: number): Int32Array {
+  if (kept === tokens) return Int32Array.from({ length: kept }, (_, i) => i);
+  const [t, n] = [grid.t, grid.h * grid.w];
+  const x = projected();
+  const frames = Array.from({ length: t }, (_, frame) => Array.from({ length: n }, (_, i) => frame * n + i));
+  const means = unitRows({ data: meansOf(x, frames), width: x.width });
+  const scores = new Float32Array(tokens);
+  for (const [frame, own] of frames.entries()) {
+    const lengths = own.map((i) => Math.sqrt(dot(x, i, i)));
+    const least = lengths.reduce((a, b) => Math.min(a, b));
+    const range = lengths.reduce((a, b) => Math.max(a, b)) - least + 1e-6;
+    for (const [at, i] of own.entries()) {
+      const length = lengths[at] as number;
+      scores[i] = 1 - cosine(x, i, means, frame) + (length - least) / range;
+    }
+  }
+  const weights = softmax(curvature(means, t), 0.7);
+  const more = shareOut(kept - t, weights, { least: 0, most: n - 1 });
+  return topOfFrames(
+    scores,
+    more.map((count) => count + 1),
+  );
+}
+
+/** Of each row of a path, 1 - the cosine between the steps to it and from it. */
+function curvature({ data, width }: Matrix, rows: number): number[] {
+  const steps = Float32Array.from(
+    { length: Math.max(0, rows - 1) * width },
+    (_, at) => (data[at + width] as number) - (data[at] as number),
+  );
+  const unit = unitRows({ data: steps, width });
+  return Array.from({ length: rows }, (_, t) => (t === 0 || t === rows - 1 ? 1 : 1 - dot(unit, t - 1, t)));
+}
+
+/** The cosine of row i and a unit row; 0 for a row of zeros. */
+function cosine(x: Matrix, i: number, units: Matrix, at: number): number {
+  let sum = 0;
+  for (let c = 0; c < x.width; c++)
+    sum += (x.data[i * x.width + c] as number) * (units.data[at * x.width + c] as number);
+  return sum === 0 ? 0 : sum / Math.sqrt(dot(x, i, i));
+}
