@@ -60,7 +60,8 @@ it('exports what the documentation names, and nothing else', () => {
       'readJobs',
     ],
     ...['remove', 'runBatch', 'scenesSet', 'serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
-    ...['topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'visionZip'],
+    'storm',
+    ...['topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

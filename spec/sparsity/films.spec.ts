@@ -27,36 +27,36 @@ const FAMILIES = [
   ...['internvl/layer', 'smolvlm/smolvlm'],
 ];
 
-describe.each([['the packaged model', TINY], ...FAMILIES.map((name) => [name, join(FIXTURES, name)] as const)])(
-  'films of %s',
-  (_, folder) => {
-    let model: Model;
-    beforeAll(async () => {
-      model = await load(folder);
-    });
-    afterAll(() => model.dispose());
+describe.each<[string, string]>([
+  ['the packaged model', TINY],
+  ...FAMILIES.map((name): [string, string] => [name, join(FIXTURES, name)]),
+])('films of %s', (_, folder) => {
+  let model: Model;
+  beforeAll(async () => {
+    model = await load(folder);
+  });
+  afterAll(() => model.dispose());
 
-    async function ask(method: SparsityMethod) {
-      const watched = watch({ ...model, stopIds: [] });
-      using session = createSession(watched.model, { method, kv: 'f32' });
-      const answer = session.ask('What?', { videos: [{ frames: FRAMES }], maxTokens: 2 });
-      await answer;
-      if (answer.stats === undefined) throw new Error('a complete answer without stats');
-      return { ...answer.stats, logits: [...watched.logits] };
+  async function ask(method: SparsityMethod) {
+    const watched = watch({ ...model, stopIds: [] });
+    using session = createSession(watched.model, { method, kv: 'f32' });
+    const answer = session.ask('What?', { videos: [{ frames: FRAMES }], maxTokens: 2 });
+    await answer;
+    if (answer.stats === undefined) throw new Error('a complete answer without stats');
+    return { ...answer.stats, logits: [...watched.logits] };
+  }
+
+  it.each(FILM_ROWS.map((entry) => [entry.name, entry] as const))('%s', async (_, entry) => {
+    const plain = await ask(dense());
+    const all = await ask(entry.create({ prefillSparsity: 0, decodeSparsity: 0 }));
+    expect(compareBits(all.logits, plain.logits)).toBe('identical');
+    for (const prefillSparsity of [0.5, 0.9]) {
+      const { media, tokens } = await ask(entry.create({ prefillSparsity, decodeSparsity: 0 }));
+      const grids = media.flatMap(({ layout }) => layout.grids);
+      const promised = grids.reduce((sum, grid) => sum + keptOf(entry, grid, prefillSparsity), 0);
+      expect(tokens.visualKept).toBe(promised);
+      expect(plain.tokens.prompt - tokens.prompt).toBe(tokens.visualSeen - promised);
+      expect(tokens.visualSeen).toBeGreaterThan(promised);
     }
-
-    it.each(FILM_ROWS.map((entry) => [entry.name, entry] as const))('%s', async (_, entry) => {
-      const plain = await ask(dense());
-      const all = await ask(entry.create({ prefillSparsity: 0, decodeSparsity: 0 }));
-      expect(compareBits(all.logits, plain.logits)).toBe('identical');
-      for (const prefillSparsity of [0.5, 0.9]) {
-        const { media, tokens } = await ask(entry.create({ prefillSparsity, decodeSparsity: 0 }));
-        const grids = media.flatMap(({ layout }) => layout.grids);
-        const promised = grids.reduce((sum, grid) => sum + keptOf(entry, grid, prefillSparsity), 0);
-        expect(tokens.visualKept).toBe(promised);
-        expect(plain.tokens.prompt - tokens.prompt).toBe(tokens.visualSeen - promised);
-        expect(tokens.visualSeen).toBeGreaterThan(promised);
-      }
-    });
-  },
-);
+  });
+});

@@ -1,6 +1,6 @@
 // Formulas of methods whose budget is a film's, on cases small enough to do by hand.
 
-import { evs, type SparsityMethod, type TowerView, vCast, vidCom2 } from '../../src';
+import { evs, type SparsityMethod, storm, type TowerView, vCast, vidCom2, videoScan } from '../../src';
 import { shareOut } from '../../src/sparsity/shares';
 import { uniform as uniformNumbers } from '../../src/text/random';
 import { indicesOf, matrixOf, noiseMatrix, viewOf } from './views';
@@ -152,5 +152,84 @@ describe('V-CAST', () => {
 
   it('prunes a picture as a film of one frame', () => {
     expect(kept(vCast({ prefillSparsity: 0.5 }), film([wide]))).toEqual([1, 2]);
+  });
+});
+
+describe('STORM', () => {
+  it.each([
+    [5, 0.5, [0, 2, 4]],
+    [6, 0.5, [0, 2, 4]],
+    [7, 2 / 3, [0, 3, 6]],
+    // s = 2.5
+    [8, 0.6, [0, 2, 5, 7]],
+    [3, 0.99, [0]],
+    [1, 0.5, [0]],
+  ])('of %i frames at %f keeps all tokens of every s-th', (t, prefillSparsity, frames) => {
+    const view = film(Array.from({ length: t }, () => [[1], [2]]));
+    expect(kept(storm({ prefillSparsity }), view)).toEqual(frames.flatMap((frame) => [2 * frame, 2 * frame + 1]));
+  });
+});
+
+describe('VideoScan', () => {
+  const rowsOf = (method: SparsityMethod, view: TowerView): number[] => {
+    const [one] = method.prune?.select([view]) ?? [];
+    return one === undefined || one instanceof Int32Array ? [] : Array.from(one.rows);
+  };
+  // Means (3, 0), (2, 1/2), (0, 3), (1/2, 2): the first two are alike, and the last two.
+  const view = film([
+    [
+      [2, 0],
+      [4, 0],
+    ],
+    [
+      [1, 0],
+      [3, 1],
+    ],
+    [
+      [0, 2],
+      [0, 4],
+    ],
+    [
+      [0, 1],
+      [1, 3],
+    ],
+  ]);
+
+  it('replaces each frame by the mean of its tokens, at the place of its last one', () => {
+    expect(kept(videoScan(), view)).toEqual([1, 3, 5, 7]);
+    expect(rowsOf(videoScan(), view)).toEqual([3, 0, 2, 0.5, 0, 3, 0.5, 2]);
+  });
+
+  it('beyond the limit drops the earlier carrier of the most similar neighbors, frame by frame', () => {
+    // After the third frame the first two are alike, after the fourth the third and it.
+    expect(kept(videoScan({ memory: 2 }), view)).toEqual([3, 7]);
+    expect(rowsOf(videoScan({ memory: 2 }), view)).toEqual([2, 0.5, 0.5, 2]);
+    expect(kept(videoScan({ memory: 3 }), view)).toEqual([3, 5, 7]);
+    // The newest one stays.
+    expect(kept(videoScan({ memory: 1 }), view)).toEqual([7]);
+  });
+
+  it('of equally similar neighbors drops the first', () => {
+    expect(kept(videoScan({ memory: 2 }), film([[[1, 0]], [[2, 0]], [[3, 0]]]))).toEqual([1, 2]);
+  });
+
+  // Mean (2, 1): products 6, 3, 3 and the last token, in whose place the mean is.
+  const frame = [
+    [3, 0],
+    [0, 3],
+    [1, 1],
+    [4, 0],
+  ];
+  it('keeps beside the carrier the tokens with the largest product with it', () => {
+    expect(kept(videoScan({ addKv: 1 }), film([frame]))).toEqual([0, 3]);
+    expect(rowsOf(videoScan({ addKv: 2 }), film([frame]))).toEqual([3, 0, 0, 3, 2, 1]);
+    expect(kept(videoScan({ addKv: 16 }), film([frame]))).toEqual([0, 1, 2, 3]);
+  });
+
+  it('makes of a share a smaller bank or more tokens', () => {
+    expect(kept(videoScan({ prefillSparsity: 0.75 }), view)).toEqual([3, 7]);
+    expect(kept(videoScan({ prefillSparsity: 0.5 }), view)).toEqual([1, 3, 5, 7]);
+    expect(kept(videoScan({ prefillSparsity: 0.625 }), film([frame, frame]))).toEqual([0, 3, 7]);
+    expect(kept(videoScan({ prefillSparsity: 0.75 }), film([frame]))).toEqual([3]);
   });
 });

@@ -2,8 +2,10 @@
 
 import { evs, evsBudget } from './evs';
 import { type MethodEntry, tower } from './method_entry';
+import { storm, stormBudget } from './storm';
 import { vCast } from './v_cast';
 import { filmBudget, vidCom2 } from './vid_com2';
+import { videoScan, videoScanBudget } from './video_scan';
 
 export const FILM_ROWS: readonly MethodEntry[] = [
   {
@@ -38,5 +40,27 @@ export const FILM_ROWS: readonly MethodEntry[] = [
     uses: { prefill: true, decode: false },
     keeps: filmBudget,
     create: tower(vCast),
+  },
+  {
+    name: 'storm',
+    title: 'STORM, temporal sampling',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Jiang et al., arXiv 2503.04130',
+    uses: { prefill: true, decode: false },
+    keeps: stormBudget,
+    create: tower(storm),
+  },
+  {
+    name: 'videoscan',
+    title: 'VideoScan, carriers and their bank',
+    stage: 'tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'Li et al., arXiv 2503.09387',
+    uses: { prefill: true, decode: false },
+    keeps: videoScanBudget,
+    create: tower(videoScan),
   },
 ];

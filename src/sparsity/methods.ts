@@ -223,7 +223,6 @@ const ROWS: readonly MethodEntry[] = [
     uses: { prefill: false, decode: true },
     create: ({ decodeSparsity }) => quest({ decodeSparsity }),
   },
-  ...FILM_ROWS,
   {
     name: 'rekv',
     title: 'ReKV-style frames, then rows',
@@ -236,6 +235,7 @@ const ROWS: readonly MethodEntry[] = [
     create: ({ decodeSparsity }) =>
       reKv({ ...(decodeSparsity && { decodeSparsity, frameSparsity: 1 - Math.sqrt(1 - decodeSparsity) }) }),
   },
+  ...FILM_ROWS,
   {
     name: 'random',
     title: 'Random',

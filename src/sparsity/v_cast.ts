@@ -8,7 +8,7 @@ import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod, TowerView } from './method';
 import { POSITIONS, SHARE } from './options';
 import { shareOut, softmax, topOfFrames } from './shares';
-import { dot, meansOf, unitRows } from './vectors';
+import { dot, meansOf, product, unitRows } from './vectors';
 import { filmBudget } from './vid_com2';
 
 export interface VCastOptions {
@@ -44,7 +44,8 @@ function turning({ tokens, grid, projected }: TowerView, kept: number): Int32Arr
     const range = lengths.reduce((a, b) => Math.max(a, b)) - least + 1e-6;
     for (const [at, i] of own.entries()) {
       const length = lengths[at] as number;
-      scores[i] = 1 - cosine(x, i, means, frame) + (length - least) / range;
+      const cosine = length === 0 ? 0 : product(x, i, means, frame) / length;
+      scores[i] = 1 - cosine + (length - least) / range;
     }
   }
   const weights = softmax(curvature(means, t), 0.7);
@@ -63,12 +64,4 @@ function curvature({ data, width }: Matrix, rows: number): number[] {
   );
   const unit = unitRows({ data: steps, width });
   return Array.from({ length: rows }, (_, t) => (t === 0 || t === rows - 1 ? 1 : 1 - dot(unit, t - 1, t)));
-}
-
-/** The cosine of row i and a unit row; 0 for a row of zeros. */
-function cosine(x: Matrix, i: number, units: Matrix, at: number): number {
-  let sum = 0;
-  for (let c = 0; c < x.width; c++)
-    sum += (x.data[i * x.width + c] as number) * (units.data[at * x.width + c] as number);
-  return sum === 0 ? 0 : sum / Math.sqrt(dot(x, i, i));
 }

@@ -36,9 +36,14 @@ export function unitRows({ data, width }: Matrix): Matrix {
 }
 
 /** Inner product of two rows; for unit rows, their cosine. */
-export function dot({ data, width }: Matrix, i: number, j: number): number {
+export function dot(m: Matrix, i: number, j: number): number {
+  return product(m, i, m, j);
+}
+
+/** Inner product of a row of one matrix and a row of another of the same width. */
+export function product(a: Matrix, i: number, b: Matrix, j: number): number {
   let sum = 0;
-  for (let c = 0; c < width; c++) sum += (data[i * width + c] as number) * (data[j * width + c] as number);
+  for (let c = 0; c < a.width; c++) sum += (a.data[i * a.width + c] as number) * (b.data[j * b.width + c] as number);
   return sum;
 }
 
