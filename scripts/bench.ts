@@ -6,6 +6,7 @@ import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
 import { ENGINE } from './bench/engine';
 import { FAMILIES } from './bench/families';
+import { FILM } from './bench/film';
 import { LOAD } from './bench/load';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
@@ -23,13 +24,14 @@ async function main(): Promise<void> {
     .command(MODEL)
     .command(FAMILIES)
     .command(OVERHEAD)
+    .command(FILM)
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
     .command(ENGINE)
     .demandCommand(
       1,
-      'Expected what to measure: ops, dispatch, model, families, overhead, pack, checkpoint, load or engine.',
+      'Expected what to measure: ops, dispatch, model, families, overhead, film, pack, checkpoint, load or engine.',
     )
     .strict()
     .help()
