@@ -67,8 +67,10 @@ describe('ask --json', () => {
     ]);
     for (const { tokens, ms } of output.turns) {
       expect(Object.keys(tokens).sort()).toEqual([
+        'accepted',
         'activeDecode',
         'activePrefill',
+        'drafted',
         'generated',
         'prompt',
         'visualKept',

@@ -48,6 +48,7 @@ export const askCommand: CommandModule<object, AskFlags> = {
         '$0 ask --video assets/demo/film.webp --max-frames 3 -q "On which square is the yellow 2?"',
         'The packaged film model about a film',
       )
+      .example('$0 ask -q "Read row 7." --verify dense', 'Drafts are sparse, the answer is dense')
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
       .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),
   handler: async (args) => {

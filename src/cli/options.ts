@@ -113,6 +113,13 @@ export const CONVERSATION_OPTIONS = {
     describe: `Over what the prefill budget is counted: each image, tile and frame; each image or video; or all media of a turn; ${onlyOf('budget')}`,
     defaultDescription: 'plane',
   },
+  verify: {
+    ...text,
+    ...sparsity,
+    choices: ['dense'] as const,
+    describe:
+      'Draft on the retrieved visual tokens and verify with all kept ones: the answer is that of dense decoding',
+  },
 
   temperature: { ...number, ...sampling, describe: 'Sampling temperature; 0 always takes the most likely token' },
   'top-k': { ...number, ...sampling, describe: 'Sample from the k most likely tokens' },
@@ -236,8 +243,8 @@ export function sessionOptions(args: ConversationArguments, method: SparsityMeth
 
 /** Options for `ask`. @throws SparseVilaError `ERR_OPTION_INVALID` for errors that can be found without a model */
 export function askOptions(args: ConversationArguments): AskOptions {
-  const { temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop } = args;
-  const options: AskOptions = given({ temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop });
+  const { temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop, verify } = args;
+  const options: AskOptions = given({ temperature, topK, topP, repetitionPenalty, seed, maxTokens, stop, verify });
   checkAskOptions(options);
   // The temperature may come from the checkpoint, so only the ranges can be checked here.
   createSampler({ temperature: 1, ...samplingOf(options) });

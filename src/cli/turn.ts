@@ -58,6 +58,7 @@ export function summaryLines(stats: TurnStats, width: number): string {
     [
       `visual tokens: ${tokens.visualSeen} seen, ${tokens.visualKept} kept, ${tokens.visualRetrieved} retrieved`,
       `prompt ${tokens.prompt}, answer ${tokens.generated} tokens${limit}`,
+      ...(tokens.drafted === 0 ? [] : [`${tokens.drafted} drafted, ${tokens.accepted} accepted`]),
       ...(speed === undefined ? [] : [`${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`]),
       `ms: image ${time(ms.image)}, tower ${time(ms.tower)}, projector ${time(ms.project)}`,
       `prefill ${time(ms.prefill)}, retrieval ${time(ms.retrieve)}, total ${time(ms.total)}`,

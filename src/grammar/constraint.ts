@@ -40,6 +40,8 @@ export interface Constraint {
   allowed(): Uint32Array;
   /** Takes the next token, one of the allowed. */
   accept(id: number): void;
+  /** An independent constraint on the text so far. */
+  fork(): Constraint;
   /** Whether the text is complete and nothing can follow. */
   readonly isOver: boolean;
 }
@@ -106,7 +108,18 @@ export function constraintOf(model: ConstrainedModel, { e, start }: CheckedForma
   const own = known.masks.get(e) ?? masks(e, known.vocabulary);
   known.masks.set(e, own);
   // A SentencePiece vocabulary writes a space before a text, which the stream of the answer removes.
-  let state = e.sequence(e.repeat(e.byte(0x20), 0, tokenizer.bytes.leadingSpaces), start);
+  const begin = e.sequence(e.repeat(e.byte(0x20), 0, tokenizer.bytes.leadingSpaces), start);
+  return constraintAt(begin, { e, own, tokenizer, stopIds });
+}
+
+interface ConstraintContext extends Pick<ConstrainedModel, 'tokenizer' | 'stopIds'> {
+  readonly e: Expressions;
+  readonly own: Masks;
+}
+
+/** A constraint after some text: what may still come is the expression `state`. */
+function constraintAt(state: Expression, context: ConstraintContext): Constraint {
+  const { e, own, tokenizer, stopIds } = context;
   return {
     allowed: () => {
       const bits = bounded(() => own.allowed(state));
@@ -121,6 +134,7 @@ export function constraintOf(model: ConstrainedModel, { e, start }: CheckedForma
     accept: (id) => {
       for (const byte of tokenizer.bytes.bytesOf(id)) state = e.derivative(state, byte);
     },
+    fork: () => constraintAt(state, context),
     get isOver() {
       return state === e.empty;
     },

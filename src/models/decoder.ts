@@ -66,6 +66,8 @@ export interface Decoder extends EmbeddingTable {
   logits(x: Tensor, all?: boolean): Float32Array;
 }
 
+/** Maximum number of rows of a segment in a decode step: a token with drafted ones. */
+const STEP_ROWS = 32;
 const TABLE = 'model.embed_tokens.weight';
 /** Tensors of a decoder that the embedding alone does not need. */
 export const BEYOND_EMBEDDING = [/^(?!model\.embed_tokens\.)/];
@@ -158,7 +160,7 @@ async function forward(
   // All layers in one call: a call per layer would add a third to the time of a decode step.
   const isOneCall =
     onHidden === undefined &&
-    batch.every((one) => one.positions.length === 1 && one.onColumns === undefined && one.added === undefined);
+    batch.every((one) => one.positions.length <= STEP_ROWS && one.onColumns === undefined && one.added === undefined);
   const steps = isOneCall && range.to > range.from ? [range] : eachLayer(range);
   let h = x.clone();
   try {

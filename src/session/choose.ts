@@ -23,11 +23,17 @@ export interface ChoiceOptions {
   readonly format: AnswerFormat | undefined;
 }
 
-export interface Chooser {
+/** Chooses the tokens of an answer, one after another. */
+export interface Choices {
   /** Samples the next id from scores, f32 [1, v]. `history`: the ids of the conversation, for the repetition penalty. */
   choose(scores: Tensor, history: readonly number[]): Choice;
   /** Whether the answer is complete, and the format allows no further token. */
   readonly isOver: boolean;
+}
+
+export interface Chooser extends Choices {
+  /** Chooses from the same random numbers what would come next, without log-probabilities, and leaves this one as it is. Valid until this one chooses. */
+  ahead(): Choices;
   dispose(): void;
 }
 
@@ -42,24 +48,37 @@ export function chooser(
   const constant = bias && constraint === undefined ? float32(bias, [1, bias.length]) : undefined;
   const masked = new Float32Array(constraint === undefined ? 0 : decoder.config.vocabSize);
   /** What is added to all scores, f32 [1, v]; undefined if it is nothing. */
-  const added = (): Tensor | undefined =>
-    constraint === undefined ? constant : float32(mask(masked, constraint, bias), [1, masked.length]);
+  const added = (own: Constraint | undefined): Tensor | undefined =>
+    own === undefined ? constant : float32(mask(masked, own, bias), [1, masked.length]);
+  const choose = (scores: Tensor, history: readonly number[], from: Sampler, own: Constraint | undefined): number => {
+    const addition = added(own);
+    const adjusted = addition === undefined ? scores : start().tf.add(scores, addition);
+    try {
+      const id = draw(from, adjusted, history);
+      if (!stopIds.includes(id)) own?.accept(id);
+      return id;
+    } finally {
+      if (adjusted !== scores) adjusted.dispose();
+      if (addition !== constant) addition?.dispose();
+    }
+  };
   return {
     choose: (scores, history) => {
-      const addition = added();
-      const adjusted = addition === undefined ? scores : start().tf.add(scores, addition);
-      try {
-        const id = draw(sampler, adjusted, history);
-        if (!stopIds.includes(id)) constraint?.accept(id);
-        const logprob = logprobs === undefined ? undefined : logprobsOf(floats(scores), id, logprobs, tokenizer.bytes);
-        return { id, logprob };
-      } finally {
-        if (adjusted !== scores) adjusted.dispose();
-        if (addition !== constant) addition?.dispose();
-      }
+      const id = choose(scores, history, sampler, constraint);
+      const logprob = logprobs === undefined ? undefined : logprobsOf(floats(scores), id, logprobs, tokenizer.bytes);
+      return { id, logprob };
     },
     get isOver() {
       return constraint?.isOver === true;
+    },
+    ahead: () => {
+      const [from, own] = [sampler.ahead(), constraint?.fork()];
+      return {
+        choose: (scores, history) => ({ id: choose(scores, history, from, own), logprob: undefined }),
+        get isOver() {
+          return own?.isOver === true;
+        },
+      };
     },
     dispose: () => constant?.dispose(),
   };

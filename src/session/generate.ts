@@ -9,6 +9,8 @@ import { stopMatcher, stopTokens } from '../text/stop';
 import { textStream } from '../text/tokenizer';
 import type { Chooser } from './choose';
 import { type Conversation, lengthOf } from './conversation';
+import { plainSteps } from './steps';
+import { type VerifyOptions, verifiedSteps } from './verify';
 import type { TurnView } from './view';
 
 export type FinishReason = 'stop' | 'length' | 'stopString';
@@ -27,12 +29,17 @@ export interface Generated {
   /** Number of decoder steps, and the milliseconds they took. */
   readonly steps: number;
   readonly ms: number;
+  /** Number of drafted tokens, and how many of them the answer took; 0 unless drafts are verified. */
+  readonly drafted: number;
+  readonly accepted: number;
 }
 
 export interface GenerateOptions {
   readonly maxTokens: number;
   readonly stop: readonly string[];
   readonly pace: () => Promise<void>;
+  /** If given, the view only drafts, and the answer is that of dense decoding. */
+  readonly verify?: Omit<VerifyOptions, 'isEnd'> | undefined;
 }
 
 /**
@@ -45,24 +52,34 @@ export async function* generate(
   view: TurnView,
   choices: Chooser,
   first: Tensor,
-  { maxTokens, stop, pace }: GenerateOptions,
+  { maxTokens, stop, pace, verify }: GenerateOptions,
 ): AsyncGenerator<Piece, Generated> {
   checkSpread(floats(first));
   const stream = textStream(model.tokenizer);
   const matcher = stopMatcher(stop);
   const named = stopTokens(model.tokenizer, stop);
   let scores = first;
+  const context = { model, conversation, pace };
+  const isEnd = (id: number): boolean => model.stopIds.includes(id) || named.has(id);
+  const run =
+    verify === undefined
+      ? plainSteps(context, view.layers)
+      : verifiedSteps(context, view.layers, choices, { ...verify, isEnd });
   let tokens = 0;
+  let accepted = 0;
   let steps = 0;
   let ms = 0;
   let pending: number[] = [];
   let unsaid: TokenLogprob[] = []; // tokens that belong to the next piece
   let finish: FinishReason = 'length';
+  let isWhole = true; // false while a step runs: if it throws, the turn is taken back
   let cut = false; // true after a stop string: the text that the matcher holds back is not part of the answer
   try {
     while (tokens < maxTokens && Math.max(lengthOf(conversation), conversation.nextPosition) < conversation.capacity) {
       const begin = performance.now();
+      const { draft } = run;
       const { id, logprob } = choices.choose(scores, conversation.ids);
+      if (id === draft) accepted++;
       if (model.stopIds.includes(id)) {
         finish = 'stop';
         break;
@@ -91,7 +108,9 @@ export async function* generate(
       }
       if (tokens === maxTokens) break;
       scores.dispose();
-      scores = await step(model, conversation, view, id, pace);
+      isWhole = false;
+      scores = await run.next(id, maxTokens - tokens);
+      isWhole = true;
       pending = [];
       steps++;
       ms += performance.now() - begin;
@@ -99,9 +118,11 @@ export async function* generate(
     const { emit } = cut ? { emit: '' } : matcher.push(stream.flush());
     const rest = cut ? '' : emit + matcher.flush();
     if (rest !== '' || unsaid.length > 0) yield { text: rest, tokens: unsaid };
-    return { finish, tokens, steps, ms };
+    return { finish, tokens, steps, ms, drafted: run.drafted, accepted };
   } finally {
     scores.dispose();
+    if (isWhole) await run.end();
+    run.dispose();
     conversation.script = { ...conversation.script, pending };
   }
 }
@@ -114,29 +135,4 @@ function checkSpread(scores: Float32Array): void {
     'ERR_LOGITS_INVALID',
     `Expected scores that tell tokens apart, received ${one} for all ${scores.length}. Is a weight of the decoder all zero?`,
   );
-}
-
-/** Runs one token through the decoder; returns the next scores, f32 [1, v]. */
-async function step(
-  model: VisionLanguageModel,
-  conversation: Conversation,
-  view: TurnView,
-  id: number,
-  pace: () => Promise<void>,
-): Promise<Tensor> {
-  const x = model.decoder.embed([id]);
-  try {
-    const segment = { cache: conversation.cache, positions: [conversation.nextPosition], views: view.layers };
-    const y = await model.decoder.forward(x, [segment], { pace });
-    try {
-      for (const layer of conversation.layers) layer.length++;
-      conversation.nextPosition++;
-      conversation.items.push(id);
-      return model.decoder.scores(y, [0]);
-    } finally {
-      y.dispose();
-    }
-  } finally {
-    x.dispose();
-  }
 }

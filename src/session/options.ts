@@ -64,6 +64,11 @@ export interface AskOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
   /** Overrides the session's `history` for this turn. */
   readonly history?: History;
+  /**
+   * 'dense': the answer is that of dense decoding over everything that the cache still holds, token for token. What the method retrieves is used to
+   * draft tokens, which a dense pass verifies. What `prune`, `drop` and a permanent `retrieve` have discarded stays discarded.
+   */
+  readonly verify?: 'dense';
 }
 
 const SAMPLING_KEYS = ['temperature', 'topK', 'topP', 'repetitionPenalty', 'seed'] as const;
@@ -83,6 +88,7 @@ const ASK: Checks<AskOptions> = {
   format: OBJECT,
   signal: SIGNAL,
   history: HISTORY,
+  verify: oneOf('dense'),
   ...SAMPLING,
 };
 

@@ -259,9 +259,11 @@ async function* answer(
 ): AsyncGenerator<Piece, Generated> {
   const sampler = createSampler(samplingOf(options), model.sampling);
   const { maxTokens = model.maxNewTokens, stop = [], logprobs, logitBias, format } = options;
+  const verify = options.verify && {};
   const choices = chooser(model, sampler, { logprobs, logitBias, format });
   try {
-    return yield* generate(model, conversation, view as TurnView, choices, scores as Tensor, { maxTokens, stop, pace });
+    const how = { maxTokens, stop, pace, verify };
+    return yield* generate(model, conversation, view as TurnView, choices, scores as Tensor, how);
   } finally {
     choices.dispose();
   }

@@ -22,6 +22,9 @@ export interface TurnStats {
     /** Number of rows that this turn's prompt added to the cache. */
     readonly prompt: number;
     readonly generated: number;
+    /** With `verify`: number of drafted tokens, and how many of them the answer took. Otherwise 0. */
+    readonly drafted: number;
+    readonly accepted: number;
   };
   /** Milliseconds. `retrieve` is the time of `prune` and `retrieve` of the method; `perToken` is the mean decoder step. */
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
@@ -49,7 +52,7 @@ export function statsOf(
   { conversation, model, times }: PrefillContext,
   { media: seen, view, promptRows, activePrefill }: PrefilledTurn,
   given: number,
-  { tokens, steps, ms, finish }: Generated,
+  { tokens, steps, ms, finish, drafted, accepted }: Generated,
   total: number,
 ): Omit<TurnStats, 'logprobs'> {
   const first = conversation.media.length - given;
@@ -64,7 +67,7 @@ export function statsOf(
       activePrefill,
       activeDecode,
       prompt: promptRows,
-      generated: tokens,
+      ...{ generated: tokens, drafted, accepted },
     },
     ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
     finish,

@@ -12,6 +12,28 @@ export function uniform(seed: number): () => number {
   return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
 }
 
+/** A stream of numbers that can be read ahead of its own reading. */
+export interface Replayable {
+  next(): number;
+  /** A second reading from the present place on, which takes nothing from the first. Valid until `next` is called. */
+  ahead(): () => number;
+}
+
+/** A stream that stores the numbers that were only read ahead. */
+export function replayable(next: () => number): Replayable {
+  const upcoming: number[] = [];
+  return {
+    next: () => upcoming.shift() ?? next(),
+    ahead: () => {
+      let at = 0;
+      return () => {
+        if (at === upcoming.length) upcoming.push(next());
+        return upcoming[at++] as number;
+      };
+    },
+  };
+}
+
 /** xoshiro128** 1.1: returns the next uint32 per call, from a state that is not all zero. */
 export function xoshiro128(a: number, b: number, c: number, d: number): () => number {
   return () => {

@@ -7,7 +7,7 @@ import { randomInt } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { type Checks, checkOptions, invalidOption, NATURAL, SEED } from '../options';
 import { type Draw, MOST_LOGITS, roundedDown, sampleWeight } from './draw';
-import { uniform } from './random';
+import { replayable, uniform } from './random';
 
 export interface SamplingOptions {
   /** Divides the logits; absent or 0 means greedy: the highest logit, the lowest id on ties. */
@@ -31,6 +31,8 @@ export interface Sampler {
   sample(logits: Float32Array, history: readonly number[] | Int32Array): number;
   /** The parameters for ops/sample, instead of a call of `sample`; undefined under a repetition penalty, which needs the logits. */
   draw(): Draw | undefined;
+  /** A sampler that draws what this one is going to draw, without taking it. Valid until this one draws. */
+  ahead(): Sampler;
   /** The seed in use, with which the answer can be reproduced. */
   readonly seed: number;
 }
@@ -75,17 +77,19 @@ export function createSampler(options: SamplingOptions, { unusable, ...defaults 
   const penalize =
     repetitionPenalty === 1 ? (logits: Float32Array): Float32Array => logits : penalizer(repetitionPenalty);
   const isGreedy = Math.fround(temperature) === 0;
-  const random = uniform(seed);
-  const drawn = drawer(Math.fround(temperature), topK, topP, random);
-  return {
+  const stream = replayable(uniform(seed));
+  const drawn = drawer(Math.fround(temperature), topK, topP);
+  const over = (random: () => number): Sampler => ({
     seed,
     sample: (logits, history) => {
       const scores = penalize(logits, history);
       const best = argmax(scores);
-      return isGreedy ? best : drawn(scores, best);
+      return isGreedy ? best : drawn(scores, best, random());
     },
     draw: () => (repetitionPenalty === 1 ? { temperature, topK, topP, uniform: isGreedy ? 0 : random() } : undefined),
-  };
+    ahead: () => over(stream.ahead()),
+  });
+  return over(stream.next);
 }
 
 /** Checks the options. @throws SparseVilaError `ERR_OPTION_INVALID` */
@@ -144,17 +148,16 @@ function penalizer(penalty: number): (logits: Float32Array, history: readonly nu
   };
 }
 
-/** Temperature, top-k, top-p and the draw. `best` is the index of the highest score. */
+/** Temperature, top-k, top-p and the draw by a random number. `best` is the index of the highest score. */
 function drawer(
   temperature: number,
   topK: number,
   topP: number,
-  random: () => number,
-): (scores: Float32Array, best: number) => number {
+): (scores: Float32Array, best: number, random: number) => number {
   let ids = new Int32Array(0);
   let weights = new Float64Array(0);
   const kth = kthHighest(topK);
-  return (scores, best) => {
+  return (scores, best, random) => {
     if (scores.length > MOST_LOGITS) throw invalidLogits(`at most ${MOST_LOGITS} logits, received ${scores.length}`);
     if (ids.length !== scores.length) {
       ids = new Int32Array(scores.length);
@@ -174,7 +177,7 @@ function drawer(
       mass += weight;
     }
     const kept = topP < 1 ? nucleus(ids.subarray(0, count), scores, weights, topP * mass) : ids.subarray(0, count);
-    return drawFrom(kept, weights, roundedDown(random()));
+    return drawFrom(kept, weights, roundedDown(random));
   };
 }
 
