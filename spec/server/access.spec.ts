@@ -137,6 +137,29 @@ describe('room', () => {
     await first;
   });
 
+  it('bodies that arrive slowly, of any announced size, keep no room from others', async () => {
+    await start({ limits: { bodyBytes: 1000, heldBytes: 1500, requests: 2 } });
+    const { port, hostname } = new URL(server.url);
+    const head = 'POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n';
+    const sockets = ['transfer-encoding: chunked\r\n\r\n1\r\n{\r\n', 'content-length: 1000\r\n\r\n{'].flatMap((rest) =>
+      Array.from({ length: 4 }, () => {
+        const socket = connect(Number(port), hostname);
+        socket.write(head + rest);
+        return socket;
+      }),
+    );
+    while (server.heldBytes() < sockets.length) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect([server.held(), server.heldBytes()]).toEqual([0, 8]);
+    expect((await post()).status).toBe(200);
+    // What has arrived does count: 8 bytes of the others and two bodies are more than there is room for.
+    const full = connect(Number(port), hostname);
+    full.write(`${head}transfer-encoding: chunked\r\n\r\n3e7\r\n${'{'.padEnd(999)}\r\n`);
+    while (server.heldBytes() < 1007) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect((await post({ ...BODY, user: 'x'.repeat(600) }, { 'transfer-encoding': 'chunked' })).status).toBe(429);
+    for (const socket of [...sockets, full]) socket.destroy();
+    while (server.heldBytes() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
   it('a body that does not come is given up', async () => {
     await start({ limits: { receiveMs: 100 } });
     const { port, hostname } = new URL(server.url);
@@ -147,7 +170,7 @@ describe('room', () => {
     const answer = await new Promise<string>((resolve) => socket.once('data', (data) => resolve(data.toString())));
     expect(answer).toMatch(/^HTTP\/1.1 408/);
     await new Promise((resolve) => (socket.destroyed ? resolve(0) : socket.once('close', resolve)));
-    while (server.held() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (server.heldBytes() > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 
   it('a client that does not read its answer is given up', async () => {

@@ -2,6 +2,7 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
+import { type Readable, Transform } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { CheckedServerOptions } from './options';
 import { PAGE_PATHS } from './page';
@@ -11,7 +12,7 @@ import { RequestError, tooMany } from './request_error';
 const OPEN = [...PAGE_PATHS, '/health', '/favicon.ico'];
 const MOST_WAIT_SECONDS = 30;
 
-/** Requests that the server holds: from their first byte to the last one of their answer. */
+/** Requests that the server holds: from the last byte of their body to the last one of their answer. */
 export interface Held {
   readonly requests: () => number;
   readonly bytes: () => number;
@@ -21,29 +22,60 @@ export interface Held {
 export function guard(app: FastifyInstance, options: CheckedServerOptions, answerSeconds: () => number): Held {
   const { limits } = options;
   const held = { requests: 0, bytes: 0 };
+  const mostBytes = Math.max(limits.heldBytes, limits.bodyBytes);
+  const hasRoom = (bytes: number): boolean => held.requests < limits.requests && held.bytes + bytes <= mostBytes;
+  const full = (): RequestError => tooMany(Math.min(MOST_WAIT_SECONDS, Math.max(1, Math.ceil(answerSeconds()))));
   app.addHook('onRequest', async (request, reply) => {
     checkHost(request, options);
     crossOrigin(request, reply, options);
     checkKey(request, options);
+    // Refused before the body is sent, if there is no room for it now.
+    if (request.method === 'POST' && !hasRoom(announcedBytes(request, limits.bodyBytes))) throw full();
+  });
+  // Bytes count when they have arrived and a request when its body has, so that slow clients hold no room from others.
+  app.addHook('preParsing', async (request, reply, body) => {
+    if (request.method !== 'POST') return body;
+    let bytes = 0;
+    reply.raw.once('close', () => {
+      held.bytes -= bytes;
+    });
+    return counted(body as Readable, (arrived) => {
+      bytes += arrived;
+      held.bytes += arrived;
+      if (held.bytes <= mostBytes) return undefined;
+      // The rest of the body is not read.
+      reply.header('connection', 'close');
+      return full();
+    });
+  });
+  app.addHook('preValidation', async (request, reply) => {
     if (request.method !== 'POST') return;
-    const bytes = bodyBytes(request, limits.bodyBytes);
-    if (held.requests >= limits.requests || held.bytes + bytes > Math.max(limits.heldBytes, limits.bodyBytes)) {
-      throw tooMany(Math.min(MOST_WAIT_SECONDS, Math.max(1, Math.ceil(answerSeconds()))));
-    }
+    if (!hasRoom(0)) throw full();
     held.requests++;
-    held.bytes += bytes;
     reply.raw.once('close', () => {
       held.requests--;
-      held.bytes -= bytes;
     });
   });
   return { requests: () => held.requests, bytes: () => held.bytes };
 }
 
-/** The size that a body announces, or the most it may have. @throws RequestError 413 */
-function bodyBytes({ headers }: FastifyRequest, most: number): number {
-  const length = headers['content-length'];
-  const bytes = length === undefined ? most : Number(length);
+/** A body whose bytes are reported to `arrive`, which may refuse them. */
+function counted(body: Readable, arrive: (bytes: number) => Error | undefined): Readable {
+  const through = new Transform({
+    transform: (piece: Buffer, _encoding, done) => {
+      const refusal = arrive(piece.length);
+      if (refusal === undefined) done(null, piece);
+      else done(refusal);
+    },
+  });
+  // Not a pipeline, which would close the connection before the refusal is sent.
+  body.once('error', (error) => through.destroy(error));
+  return body.pipe(through);
+}
+
+/** The size that a body announces; 0 if it announces none. @throws RequestError 413 */
+function announcedBytes({ headers }: FastifyRequest, most: number): number {
+  const bytes = Number(headers['content-length'] ?? 0);
   if (bytes <= most) return bytes;
   throw new RequestError(413, `Expected a body of at most ${most} bytes, received ${bytes}.`, {
     code: 'request_too_large',

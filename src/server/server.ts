@@ -24,8 +24,9 @@ export interface Server {
   readonly url: string;
   /** The name of the model for clients. */
   readonly model: string;
-  /** The number of requests that it holds. */
+  /** The number of requests that it holds, and the bytes of their bodies and of those that arrive. */
   readonly held: () => number;
+  readonly heldBytes: () => number;
   /** Stops listening and waits until running answers are finished; with `now`, ends them. The engine stays open. */
   close(options?: { readonly now?: boolean }): Promise<void>;
 }
@@ -74,6 +75,7 @@ export async function serve(engine: Engine, options?: ServerOptions): Promise<Se
     url: `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`,
     model: model.name,
     held: held.requests,
+    heldBytes: held.bytes,
     async close({ now = false } = {}) {
       isStopping = true;
       const closed = app.close();
