@@ -299,6 +299,11 @@ describe('errors', () => {
           'url_not_allowed',
         ],
         [
+          user({ type: 'image_url', image_url: { url: 'data:image/png;base64,?' } }),
+          'messages[0].content[0].image_url.url',
+          'ERR_IMAGE_INVALID',
+        ],
+        [
           user(...Array.from({ length: 40 }, () => ({ type: 'image_url', image_url: { url: PNG } }))),
           'messages[0].content[32]',
           'too_many_pictures',
@@ -354,19 +359,35 @@ describe('errors', () => {
     ]);
   });
 
-  it.each<[SparseVilaError['code'], number, string]>([
-    ['ERR_IMAGE_CORRUPT', 400, 'false'],
-    ['ERR_CONTEXT_OVERFLOW', 400, 'false'],
-    ['ERR_OUT_OF_MEMORY', 503, 'true'],
-    ['ERR_INTERNAL', 500, 'false'],
-  ])('of the engine: %s', async (code, status, retry) => {
+  it.each<[SparseVilaError['code'], number, string, string | null]>([
+    ['ERR_IMAGE_CORRUPT', 400, 'false', 'messages'],
+    ['ERR_QUESTION', 400, 'false', 'messages'],
+    ['ERR_CONTEXT_OVERFLOW', 400, 'false', 'messages'],
+    ['ERR_OUT_OF_MEMORY', 503, 'true', null],
+    ['ERR_INTERNAL', 500, 'false', null],
+  ])('of the engine: %s', async (code, status, retry, param) => {
     script({ error: { thrown: new SparseVilaError(code, 'a secret path'), after: 0 } });
     for (const stream of [false, true]) {
       const found = await refusal({ stream });
-      expect(found).toMatchObject({ status, retry });
+      expect(found).toMatchObject({ status, retry, param });
       expect(found.message.includes('a secret path')).toBe(status !== 500);
     }
     expect(logged).toHaveLength(status === 500 ? 2 : 0);
+  });
+
+  it('of the engine: a damaged picture, a schema', async () => {
+    const picture = { type: 'image_url', image_url: { url: PNG } };
+    const [path, schema] = ['messages[0].content[1].image_url.url', { type: 'json_schema', schema: { type: 'x' } }];
+    script({ error: { thrown: new SparseVilaError('ERR_IMAGE_CORRUPT', 'Damaged.'), after: 0 } });
+    expect(await refusal(user({ type: 'text', text: 'x' }, picture))).toMatchObject({ status: 400, param: path });
+    expect(await refusal(user(picture, picture))).toMatchObject({ status: 400, param: 'messages' });
+    const response = await post(
+      { model: MODEL, input: [{ role: 'user', content: [{ type: 'input_image', image_url: PNG }] }] },
+      '/v1/responses',
+    );
+    expect(await response.json()).toMatchObject({ error: { param: 'input[0].content[0].image_url' } });
+    script({ error: { thrown: new SparseVilaError('ERR_OPTION_INVALID', 'format: at #, expected …'), after: 0 } });
+    expect(await refusal({ response_format: schema })).toMatchObject({ status: 400, param: 'response_format' });
   });
 
   it('within a stream end it with an error and without [DONE]', async () => {

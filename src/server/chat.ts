@@ -15,20 +15,21 @@ import {
 import { type ChatRequest, chatRequest } from './chat_request';
 import { mediaSource } from './content';
 import { eventStream } from './event_stream';
-import { requestErrorOf } from './request_error';
 import { type RequestLife, requestLife } from './request_life';
 import type { ServerContext } from './server';
+
+const FIELDS = { messages: 'messages', format: 'response_format' };
 
 export function chatRoutes(app: FastifyInstance, context: ServerContext): void {
   app.post('/v1/chat/completions', async (request, reply) => {
     const { options } = context;
-    const life = requestLife(reply.raw, options.limits.answerMs);
+    const life = requestLife(reply.raw, { answerMs: options.limits.answerMs, fields: FIELDS, log: context.logError });
     try {
-      const chat = await chatRequest(request.body, context.model, mediaSource(options, life.signal));
+      const chat = await chatRequest(request.body, context.model, mediaSource(options, life));
       if (chat.stream) return await streamed(context, chat, reply, life);
       return await whole(context, chat, life);
     } catch (error) {
-      throw life.reasonOf(error);
+      throw life.refusalOf(error);
     } finally {
       life.end();
     }
@@ -93,7 +94,7 @@ async function streamed(context: ServerContext, chat: ChatRequest, reply: Fastif
   } catch (error) {
     if (life.isLeft()) stream.end();
     else {
-      const refusal = requestErrorOf(life.reasonOf(error), context.logError);
+      const refusal = life.refusalOf(error);
       if (!stream.fail(refusal)) throw refusal;
     }
   }

@@ -42,7 +42,7 @@ export interface ServedModel {
   readonly maxNewTokens: number;
 }
 
-/** @throws RequestError; SparseVilaError `ERR_IMAGE_…` */
+/** @throws RequestError */
 export async function chatRequest(value: unknown, model: ServedModel, source: MediaSource): Promise<ChatRequest> {
   const body = fieldsOf(value);
   body.only(KNOWN, IGNORED, EXTENSIONS, Object.keys(REFUSED));

@@ -1,6 +1,7 @@
 // The content of a message as parts of a question: texts, pictures and videos in their order. Pictures are data URLs, or are fetched from hosts
 // that the server's options allow. A client never names a file of this machine.
 
+import { SparseVilaError } from '../errors';
 import { fetchImage } from '../image/fetch';
 import { dataUrlBytes, isDataUrl } from '../image/text';
 import type { VideoInput } from '../models/media';
@@ -8,6 +9,7 @@ import type { Part } from '../session/options';
 import { type Fields, fieldsOf, missing, wrongType } from './fields';
 import type { CheckedServerOptions } from './options';
 import { invalidField, unsupportedField } from './request_error';
+import type { RequestLife } from './request_life';
 
 /** What reading the media of one request needs. */
 export interface MediaSource {
@@ -15,10 +17,12 @@ export interface MediaSource {
   readonly signal: AbortSignal;
   /** Media of the request so far; they count over all its messages. */
   readonly counts: { pictures: number; frames: number };
+  /** The paths of the URLs that were read so far. */
+  readonly paths: string[];
 }
 
-export function mediaSource(options: CheckedServerOptions, signal: AbortSignal): MediaSource {
-  return { options, signal, counts: { pictures: 0, frames: 0 } };
+export function mediaSource(options: CheckedServerOptions, { signal, media }: RequestLife): MediaSource {
+  return { options, signal, counts: { pictures: 0, frames: 0 }, paths: media };
 }
 
 const TEXTS = ['text', 'input_text', 'output_text', 'refusal'];
@@ -35,7 +39,7 @@ const HINTS = ['detail', 'prompt_cache_breakpoint', 'uuid', 'cache_control', 'an
 
 /**
  * The parts of a message's content.
- * @throws RequestError for malformed or unsupported content; SparseVilaError `ERR_IMAGE_…` for a picture that cannot be had
+ * @throws RequestError for malformed or unsupported content, and for a picture that cannot be had
  */
 export async function partsOf(content: unknown, path: string, source: MediaSource): Promise<Part[]> {
   if (typeof content === 'string') return [content];
@@ -143,10 +147,25 @@ function count(
 async function bytesOf(
   url: string,
   path: string,
-  { options, signal }: MediaSource,
-  kind = 'image',
+  source: MediaSource,
+  kind: 'image' | 'video' = 'image',
 ): Promise<Uint8Array> {
-  signal.throwIfAborted();
+  source.signal.throwIfAborted();
+  source.paths.push(path);
+  try {
+    return await read(url, path, source, kind);
+  } catch (error) {
+    if (!(error instanceof SparseVilaError)) throw error;
+    throw invalidField(path, error.message, error.code);
+  }
+}
+
+async function read(
+  url: string,
+  path: string,
+  { options, signal }: MediaSource,
+  kind: 'image' | 'video',
+): Promise<Uint8Array> {
   if (isDataUrl(url)) return dataUrlBytes(url);
   const web = URL.canParse(url) ? new URL(url) : undefined;
   if (web?.protocol !== 'http:' && web?.protocol !== 'https:')

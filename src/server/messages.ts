@@ -18,7 +18,7 @@ const MOST_MESSAGES = 2000;
 /** What separates texts of messages that are joined because the same role speaks twice. */
 const SEPARATOR = '\n\n';
 
-/** @throws RequestError; SparseVilaError `ERR_IMAGE_…` */
+/** @throws RequestError */
 export async function messagesOf(value: readonly unknown[], source: MediaSource): Promise<ChatMessage[]> {
   if (value.length === 0 || value.length > MOST_MESSAGES)
     throw wrongType('messages', `a list of 1 to ${MOST_MESSAGES} messages`, value);

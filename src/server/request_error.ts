@@ -55,6 +55,7 @@ export function unsupportedField(param: string, what: string): RequestError {
 
 /** Codes of errors that the content of a request causes, besides those of images. */
 const REQUEST_CODES: readonly string[] = ['ERR_OPTION_INVALID', 'ERR_OPTION_MISSING', 'ERR_QUESTION', 'ERR_VIDEO'];
+const MEDIA_CODES = /^ERR_(IMAGE|VIDEO)/;
 /** Codes of states that pass. */
 const PASSING_CODES: readonly ErrorCode[] = ['ERR_OUT_OF_MEMORY', 'ERR_BUSY', 'ERR_DISPOSED', 'ERR_ENGINE_ENDED'];
 
@@ -66,16 +67,29 @@ export function tooMany(retryAfter: number): RequestError {
   return new RequestError(429, message, { type: 'rate_limit_error', code: 'rate_limit_exceeded', retryAfter });
 }
 
-/** Any error as one that is answered. An unexpected one shows nothing of its cause, which `log` receives. */
-export function requestErrorOf(error: unknown, log: (error: unknown) => void): RequestError {
+/** Where a request has what the engine reads, as paths of fields. */
+export interface Places {
+  /** The list of messages. */
+  readonly messages: string;
+  /** The form of the answer. */
+  readonly format: string;
+  /** The pictures and videos that have been read so far. */
+  readonly media: readonly string[];
+}
+
+/**
+ * Any error as one that is answered. An unexpected one shows nothing of its cause, which `log` receives. `places` locate what the engine refuses:
+ * a picture by its own path if the request has one, by that of the messages otherwise.
+ */
+export function requestErrorOf(error: unknown, log: (error: unknown) => void, places?: Places): RequestError {
   if (error instanceof RequestError) return error;
   if (error instanceof SparseVilaError) {
     const { code, message } = error;
     if (code === FULL) return tooMany(5);
     if (code === 'ERR_CONTEXT_OVERFLOW')
-      return new RequestError(400, message, { code: 'context_length_exceeded', param: 'messages' });
-    if (REQUEST_CODES.includes(code) || /^ERR_(IMAGE|VIDEO|FORMAT|SCHEMA)/.test(code))
-      return new RequestError(400, message, { code });
+      return new RequestError(400, message, { code: 'context_length_exceeded', param: places?.messages ?? null });
+    if (REQUEST_CODES.includes(code) || MEDIA_CODES.test(code))
+      return new RequestError(400, message, { code, param: places === undefined ? null : placeOf(error, places) });
     if (PASSING_CODES.includes(code)) return new RequestError(503, message, { code, retryAfter: 5 });
   }
   const { status, type, message } = ofFramework(error);
@@ -84,6 +98,14 @@ export function requestErrorOf(error: unknown, log: (error: unknown) => void): R
   return new RequestError(500, 'The server failed to answer this request; its log has the reason.', {
     code: 'internal_error',
   });
+}
+
+/** The field that an error of the engine is about; null if it is about none of these. */
+function placeOf({ code, message }: SparseVilaError, { messages, format, media }: Places): string | null {
+  if (MEDIA_CODES.test(code)) return media.length === 1 ? (media[0] ?? null) : messages;
+  if (code === 'ERR_QUESTION') return messages;
+  // As all messages about formats begin.
+  return /^format\b/.test(message) ? format : null;
 }
 
 const FRAMEWORK_CODES: Readonly<Record<string, string>> = {

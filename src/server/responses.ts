@@ -6,25 +6,27 @@ import type { TokenLogprob } from '../text/logprobs';
 import { type Answering, answer, chatLogprob, type EndEvent, finishReason, measurements, usageOf } from './answers';
 import { mediaSource } from './content';
 import { type EventStream, eventStream } from './event_stream';
-import { type RequestError, requestErrorOf } from './request_error';
+import type { RequestError } from './request_error';
 import { type RequestLife, requestLife } from './request_life';
 import { type ResponseStore, responseStore } from './response_store';
 import { type ResponseRequest, responseRequest } from './responses_request';
 import type { ServerContext } from './server';
 
+const FIELDS = { messages: 'input', format: 'text.format' };
+
 export function responseRoutes(app: FastifyInstance, context: ServerContext): void {
   const { options, model } = context;
   const store = responseStore(options.limits);
   app.post('/v1/responses', async (request, reply) => {
-    const life = requestLife(reply.raw, options.limits.answerMs);
+    const life = requestLife(reply.raw, { answerMs: options.limits.answerMs, fields: FIELDS, log: context.logError });
     try {
-      const asked = await responseRequest(request.body, model, mediaSource(options, life.signal), store);
+      const asked = await responseRequest(request.body, model, mediaSource(options, life), store);
       if (asked.stream) return await streamed(context, asked, store, reply, life);
       const own = responseParts(asked, model.name);
       const { text, logprobs, end } = await answer(answeringOf(context, life), asked.run);
       return remember(store, asked, own.finished(text, logprobs, end), text);
     } catch (error) {
-      throw life.reasonOf(error);
+      throw life.refusalOf(error);
     } finally {
       life.end();
     }
@@ -138,7 +140,7 @@ async function streamed(
     await send(`response.${response.status}`, { response });
     stream.end();
   } catch (error) {
-    const refusal = requestErrorOf(life.reasonOf(error), context.logError);
+    const refusal = life.refusalOf(error);
     if (life.isLeft()) stream.end();
     else if (hasBegun()) {
       await send('response.failed', { response: own.failed(refusal) });

@@ -45,7 +45,7 @@ const OTHERS: Readonly<Record<string, string>> = {
 };
 const LOGPROBS = 'message.output_text.logprobs';
 
-/** @throws RequestError; SparseVilaError `ERR_IMAGE_…` */
+/** @throws RequestError */
 export async function responseRequest(
   value: unknown,
   model: ServedModel,

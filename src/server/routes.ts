@@ -10,6 +10,8 @@ import { requestLife } from './request_life';
 import { IGNORED, sparsityOf } from './request_options';
 import type { ServerContext } from './server';
 
+const FIELDS = { messages: 'messages', format: 'response_format' };
+
 export function plainRoutes(app: FastifyInstance, context: ServerContext): void {
   const { engine, metrics, options } = context;
   const model = {
@@ -38,7 +40,7 @@ export function plainRoutes(app: FastifyInstance, context: ServerContext): void 
     return await metrics.text();
   });
   app.post('/tokenize', async (request, reply) => {
-    const life = requestLife(reply.raw, options.limits.answerMs);
+    const life = requestLife(reply.raw, { answerMs: options.limits.answerMs, fields: FIELDS, log: context.logError });
     try {
       const body = fieldsOf(request.body);
       body.only(['model', 'messages', 'prompt', 'sparsity'], IGNORED);
@@ -47,7 +49,7 @@ export function plainRoutes(app: FastifyInstance, context: ServerContext): void 
       const list = prompt === undefined ? body.list('messages') : [{ role: 'user', content: prompt }];
       if (list === undefined) throw missing('messages');
       const sparsity = sparsityOf(body, options.sparsity);
-      const messages = await messagesOf(list, mediaSource(options, life.signal));
+      const messages = await messagesOf(list, mediaSource(options, life));
       const { text, visualSeen, visualKept } = await engine.count({ messages, sparsity }, { signal: life.signal });
       return {
         count: text + visualKept,
@@ -55,7 +57,7 @@ export function plainRoutes(app: FastifyInstance, context: ServerContext): void 
         ...{ text_tokens: text, visual_tokens: { seen: visualSeen, kept: visualKept } },
       };
     } catch (error) {
-      throw life.reasonOf(error);
+      throw life.refusalOf(error);
     } finally {
       life.end();
     }
