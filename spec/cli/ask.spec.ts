@@ -1,6 +1,6 @@
 // `sparsevila ask` on the packaged model and pictures whose truths are known.
 import { spawnSync } from 'node:child_process';
-import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, copyFileSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { groupsOf, prepareArguments } from '../../src/cli/arguments';
@@ -38,6 +38,15 @@ async function ask(args: readonly string[], input: string | Buffer = ''): Promis
   expect([code, stderr]).toEqual([0, '']);
   return JSON.parse(stdout) as AskOutput;
 }
+
+test('--format holds the answer to the schema of a file', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sparsevila-format-'));
+  const file = join(folder, 'schema.json');
+  writeFileSync(file, JSON.stringify({ type: 'array', items: { enum: ['cat'] }, minItems: 2, maxItems: 2 }));
+  const { stdout } = await cli(['run', 'assets/tiny-nvila', 'Read row 7.', picture(20), '--quiet', '--format', file]);
+  expect(JSON.parse(stdout)).toEqual(['cat', 'cat']);
+  rmSync(folder, { recursive: true });
+});
 
 describe('ask --json', () => {
   test('dense: right answers, every token attended, no ratios', async () => {

@@ -30,6 +30,8 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
     /Unexpected argument "row": .*quotation marks/,
   ],
   ['missing image', ['ask', ...QUESTION, '--image', 'nope.png'], /ERR_IMAGE_NOT_FOUND: .*"nope\.png".*check the path/],
+  ['a schema that is no file', ['ask', ...QUESTION, '--format', 'nope.json'], /ERR_CONFIG_MISSING: nope\.json/],
+  ['a format without a question', ['run', 'assets/tiny-nvila', '--format', 'json'], /ERR_OPTION_INVALID: .*--format/],
   ['no image', ['ask', ...QUESTION, '--image', brokenImage('garbage.bin')], /ERR_IMAGE_UNSUPPORTED: .*garbage\.bin/],
   ['empty stdin', ['ask', ...QUESTION, '--image', '-'], /ERR_IMAGE_EMPTY: /],
   ['stdin twice', ['ask', '--question', '-', '--image', '-'], /ERR_OPTION_INVALID: Expected stdin \(-\) .* once/],
@@ -72,7 +74,7 @@ describe('a wrong command line', () => {
     expect(stderr).toMatch(message);
     expect(stderr).toMatch(/^sparsevila: [^\n]+\n$/);
     // A missing file is a failure; all other cases here are wrong command lines.
-    const isFailure = /ERR_(IMAGE|MODEL)_/.test(stderr);
+    const isFailure = /ERR_(IMAGE|MODEL|CONFIG)_/.test(stderr);
     expect([code, stdout]).toEqual([isFailure ? 1 : 2, '']);
     expect(/See `sparsevila [^`]*--help`\.\n$/.test(stderr)).toBe(!isFailure);
   });

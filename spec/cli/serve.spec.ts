@@ -5,7 +5,7 @@ import { TINY } from '../support/assets';
 import { MAIN } from './run';
 
 it('serves until SIGTERM, which finishes the running answer', async () => {
-  const server = spawn(process.execPath, [MAIN, 'serve', TINY, '--port', '0', '--name', 'mine'], {
+  const server = spawn(process.execPath, [MAIN, 'serve', TINY, '--port', '0', '--model-name', 'mine'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const exit = once(server, 'exit');

@@ -1,6 +1,15 @@
 // A file of jobs: what its lines may hold, results in order, a run that is stopped and continued, and the command with the packaged model.
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../../src/errors';
@@ -111,7 +120,7 @@ test('results have the order of the jobs whatever order they end in, and failure
   expect(steps).toEqual([0, 1, 2, 3, 4, 5]);
   expect(resultsOf()).toEqual([
     ...[done('0'), done('1'), done('2')],
-    { id: '3', status: 'failed', error: { code: 'ERR_OUT_OF_MEMORY', message: 'Always full.' } },
+    { id: '3', status: 'failed', error: { code: 'ERR_OUT_OF_MEMORY', message: `${file}:4: Always full.` } },
     done('4'),
   ]);
   expect(existsSync(`${out}.partial`)).toBe(false);
@@ -175,13 +184,23 @@ test('options that a queue cannot pass on are refused', () => {
   expect([status, stderr]).toEqual([2, expect.stringMatching(/ERR_OPTION_INVALID.*kv/)]);
 });
 
-test('the command answers the packaged jobs with the packaged model', () => {
+test('the command answers the packaged jobs with the packaged model, and names a picture that is missing with its line', () => {
   const cli = resolve(__dirname, '../../src/cli/main.js');
-  const jobs = resolve(__dirname, '../../../assets/demo/jobs.jsonl');
-  execFileSync(process.execPath, [cli, 'batch', jobs, out], { stdio: 'ignore' });
+  const demo = resolve(__dirname, '../../../assets/demo');
+  for (const name of readdirSync(demo)) copyFileSync(join(demo, name), join(folder, name));
+  const jobs = join(folder, 'jobs.jsonl');
+  appendFileSync(jobs, `${JSON.stringify({ id: 'none', question: 'What?', images: ['none.png'] })}\n`);
+  expect(spawnSync(process.execPath, [cli, 'batch', jobs, out], { stdio: 'ignore', cwd: demo }).status).toBe(1);
   expect(resultsOf().map((result) => ('text' in result ? [result.id, result.text] : result))).toEqual([
     ['yellow', 'd5'],
     ['row', 'blue X, blue triangle'],
     ['follow-up', '3'],
+    {
+      ...{ id: 'none', status: 'failed' },
+      error: {
+        code: 'ERR_IMAGE_NOT_FOUND',
+        message: `${jobs}:4: Expected an existing file for image "${join(folder, 'none.png')}" but there is none; check the path.`,
+      },
+    },
   ]);
 });

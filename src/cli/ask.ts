@@ -14,6 +14,7 @@ import {
   type ConversationArguments,
   type ConversationFlags,
   FILES_EPILOGUE,
+  formatOf,
   imagePaths,
   methodOf,
   modelFolder,
@@ -50,6 +51,7 @@ export const askCommand: CommandModule<object, AskFlags> = {
       )
       .example('$0 ask -q "Read row 7." --verify dense', 'Drafts are sparse, the answer is dense')
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
+      .example('$0 ask -q "Read row 7." --format json', 'An answer that is JSON; a file name is a JSON schema')
       .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),
   handler: async (args) => {
     await interruptible((signal) => ask(args, signal));
@@ -59,7 +61,7 @@ export const askCommand: CommandModule<object, AskFlags> = {
 /** Asks all questions and prints the answers. */
 export async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
   const { method, options } = methodOf(args);
-  const [session, asking] = [sessionOptions(args, method), askOptions(args)];
+  const [session, asking] = [sessionOptions(args, method), { ...askOptions(args), ...formatOf(args.format) }];
   const { questions, ...media } = await inputs(args, signal);
   using model = await openModel(args, signal);
   using chat = model.session(session);

@@ -7,7 +7,7 @@ import type { Job, JobRunner } from '../jobs/job';
 import { progressReporter } from '../runtime/progress';
 import { ENGINE_OPTIONS, type EngineFlags, openEngineOf, sparsityOf } from './engine_options';
 import { interruptible } from './interrupt';
-import { modelFolder, packagedPath } from './options';
+import { modelFolder, modelName, packagedPath } from './options';
 import { placeOf, QUEUE_OPTIONS, type QueueFlags } from './queue_options';
 import { print, printJson } from './style';
 
@@ -103,7 +103,7 @@ async function inThisProcess(args: Arguments, concurrency: number, signal: Abort
 async function throughQueue(args: Arguments): Promise<Opened> {
   const { openQueue } = await import('../jobs/queue.js');
   const { underOwnIds } = await import('../jobs/batch.js');
-  const model = args.modelName ?? modelFolder(args);
+  const model = modelName(args);
   const queue = await openQueue({ ...placeOf(args), model });
   // Where no worker has this name, nothing else tells why no answer comes.
   process.stderr.write(`sparsevila: the jobs wait for workers of ${model}.\n`);

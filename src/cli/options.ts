@@ -2,9 +2,11 @@
 // before a model is loaded. Knows nothing about conversations.
 
 import { existsSync } from 'node:fs';
-import { isAbsolute, join, normalize } from 'node:path';
+import { basename, isAbsolute, join, normalize, resolve } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
+import { checkFormat } from '../grammar/constraint';
+import { readJson } from '../json';
 import type { LoadOptions } from '../models/model';
 import { checkValue, integer } from '../options';
 import { PACKAGED_FILM_MODEL, PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
@@ -159,6 +161,12 @@ export const QUESTION_OPTION = {
 } satisfies Record<string, Options>;
 
 export const OUTPUT_OPTIONS = {
+  format: {
+    ...text,
+    group: 'Output:',
+    describe: 'Hold each answer to JSON (json), or to the JSON schema in this file',
+    defaultDescription: 'text',
+  },
   json: { ...flag, default: false, group: 'Output:', describe: 'Print one JSON object at the end' },
   quiet: { ...flag, default: false, group: 'Output:', describe: 'Print only answers and errors' },
 } satisfies Record<string, Options>;
@@ -185,6 +193,23 @@ export function packagedPath(path: string): string {
 export function modelFolder({ model, video }: Partial<Pick<ConversationArguments, 'model' | 'video'>>): string {
   if (model !== undefined) return packagedPath(model);
   return video === undefined ? PACKAGED_MODEL : PACKAGED_FILM_MODEL;
+}
+
+/** The option by which clients of a server and the jobs of a queue name the model. */
+export const MODEL_NAME_OPTION = {
+  'model-name': {
+    ...text,
+    describe: 'Name of the model for clients and in a queue',
+    defaultDescription: "the folder's, or that on the Hub",
+  },
+} satisfies Record<string, Options>;
+
+/** The name of the model: the given one, or the last part of its folder, whose path is nobody's business, or its name on the Hub. */
+export function modelName(
+  args: Pick<ConversationArguments, 'model'> & { readonly modelName?: string | undefined },
+): string {
+  const folder = modelFolder(args);
+  return args.modelName ?? (existsSync(folder) ? basename(resolve(folder)) : folder);
 }
 
 /** The pictures of the first question. Without a model, pictures and videos, the packaged picture is used with the packaged model. */
@@ -249,6 +274,13 @@ export function askOptions(args: ConversationArguments): AskOptions {
   // The temperature may come from the checkpoint, so only the ranges can be checked here.
   createSampler({ temperature: 1, ...samplingOf(options) });
   return options;
+}
+
+/** The form of the answers that `--format` names. @throws SparseVilaError for a file that is not read, or a schema that is not supported */
+export function formatOf(format: string | undefined): Pick<AskOptions, 'format'> {
+  if (format === undefined) return {};
+  if (format === 'json') return { format: checkFormat({ type: 'json' }) };
+  return { format: checkFormat({ type: 'schema', schema: readJson(packagedPath(format)) }) };
 }
 
 type Given<T> = { [K in keyof T]?: Exclude<T[K], undefined> };

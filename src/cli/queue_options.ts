@@ -1,6 +1,7 @@
 // The options that say where a queue is.
 
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
+import { MODEL_NAME_OPTION } from './options';
 
 const text = { type: 'string', group: 'Queue:' } as const;
 
@@ -11,11 +12,7 @@ export const QUEUE_OPTIONS = {
     describe: 'Queue on Postgres: postgres://user:password@host/database; needs the packages bullmq and pg',
   },
   queue: { ...text, describe: 'Name of the service', defaultDescription: 'sparsevila' },
-  'model-name': {
-    ...text,
-    describe: 'Name of the model in the queue, the same for batch and worker',
-    defaultDescription: 'the name on the Hub, or the path of the folder',
-  },
+  'model-name': { ...MODEL_NAME_OPTION['model-name'], group: 'Queue:' },
   device: {
     ...text,
     choices: ['cpu', 'gpu'] as const,

@@ -1,6 +1,7 @@
 // `sparsevila run MODEL "question" a.png…`: one question by positional arguments, as other engines' command lines have it.
 
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
+import { SparseVilaError } from '../errors';
 import { ask, type OutputFlags } from './ask';
 import { chat } from './chat';
 import { interruptible } from './interrupt';
@@ -26,7 +27,11 @@ export const runCommand: CommandModule<object, RunFlags> = {
       .example('$0 run assets/tiny-nvila "Read row 7." assets/demo/scene.png --quiet', 'The answer alone'),
   handler: async ({ question, ...rest }) => {
     const args: ArgumentsCamelCase<ConversationFlags & OutputFlags> = rest;
-    if (question === undefined) return await chat(args);
+    if (question === undefined) {
+      if (args.format !== undefined)
+        throw new SparseVilaError('ERR_OPTION_INVALID', 'Expected a question with --format, received none.');
+      return await chat(args);
+    }
     await interruptible((signal) => ask({ ...args, question: [question] }, signal));
   },
 };

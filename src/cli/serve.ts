@@ -5,7 +5,7 @@ import type { EngineOptions } from '../engine/types';
 import { progressReporter } from '../runtime/progress';
 import type { ServerLimits, ServerOptions } from '../server/options';
 import { aborted, SIGNALS } from './interrupt';
-import { CONVERSATION_OPTIONS, type ConversationArguments, methodOf, modelFolder } from './options';
+import { CONVERSATION_OPTIONS, type ConversationArguments, MODEL_NAME_OPTION, methodOf, modelFolder } from './options';
 import { print, printNote } from './style';
 import { signalExit } from './usage';
 
@@ -27,12 +27,7 @@ const SERVE_OPTIONS = {
     defaultDescription: '127.0.0.1',
   },
   port: { ...number, ...address, describe: 'Port to listen at; 0 lets the system choose', defaultDescription: '8000' },
-  name: {
-    ...text,
-    ...address,
-    describe: 'Name of the model for clients',
-    defaultDescription: "the folder's, or that on the Hub",
-  },
+  'model-name': { ...MODEL_NAME_OPTION['model-name'], ...address },
   page: { type: 'boolean', ...address, default: true, describe: 'Serve the chat page at /' },
 
   'api-key': {
@@ -185,7 +180,7 @@ function serverOptions(args: ArgumentsCamelCase<ServeFlags>): ServerOptions {
   const environment = process.env.SPARSEVILA_API_KEY;
   const apiKeys = [...(args.apiKey ?? []), ...(environment ? [environment] : [])];
   const {
-    name,
+    modelName: name,
     host,
     port,
     origin: origins,

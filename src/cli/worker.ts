@@ -5,7 +5,7 @@ import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes, Options } 
 import type { JobWorker } from '../jobs/worker';
 import { ENGINE_OPTIONS, type EngineFlags, openEngineOf } from './engine_options';
 import { aborted } from './interrupt';
-import { modelFolder } from './options';
+import { modelName } from './options';
 import { placeOf, QUEUE_OPTIONS, type QueueFlags } from './queue_options';
 
 const OPTIONS = {
@@ -46,7 +46,7 @@ async function run(args: Arguments): Promise<void> {
     const { concurrency } = args;
     const engine = await openEngineOf(args, stop.loading, { maxWaiting: concurrency });
     try {
-      const model = args.modelName ?? modelFolder(args);
+      const model = modelName(args);
       const worker = await openWorker(engineRunner(engine), { ...placeOf(args), model, concurrency });
       process.stderr.write(`sparsevila: worker of ${model} takes ${concurrency} jobs at once.\n`);
       const closed = await finish(worker, stop, engine.ended);

@@ -1,5 +1,6 @@
 // Turns an encoded image input into bytes of a known format, with errors that name the image. Knows nothing about decoding.
 
+import { isAbsolute } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf, SparseVilaError } from '../errors';
 import { collect, tooManyBytes } from './collect';
@@ -127,7 +128,7 @@ function notFound(text: string, name: string): SparseVilaError {
   const scheme = /^([a-z][a-z0-9+.-]+):\/\//i.exec(text)?.[1];
   const advice =
     scheme === undefined
-      ? 'check the path; it is taken relative to the working directory'
+      ? `check the path${isAbsolute(text) ? '' : '; it is taken relative to the working directory'}`
       : `URLs of type ${scheme} are not read: read it yourself and pass the bytes`;
   return new SparseVilaError(
     'ERR_IMAGE_NOT_FOUND',

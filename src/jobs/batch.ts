@@ -67,6 +67,12 @@ export async function runBatch(options: BatchOptions): Promise<BatchResult> {
   }
 }
 
+/** A result whose error says which line of the file it is about. */
+function placed(result: JobResult, place: string | undefined): JobResult {
+  if (result.status === 'done' || place === undefined) return result;
+  return { ...result, error: { ...result.error, message: `${place}: ${result.error.message}` } };
+}
+
 type Results = ReturnType<typeof openResults>;
 
 /** Runs the jobs that have no result yet. The first error that is not a job's own stops the others. */
@@ -81,7 +87,7 @@ async function runAll(
   const report = (): void => onProgress?.({ step: 'answer', done: results.pieces.size, total, unit: 'jobs' });
   const lane = async (): Promise<void> => {
     for (const job of waiting) {
-      results.append(job.id, await runOne(runner, job, stop.signal));
+      results.append(job.id, placed(await runOne(runner, job, stop.signal), input.places.get(job.id)));
       report();
     }
   };

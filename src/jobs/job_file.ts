@@ -13,6 +13,8 @@ export interface JobFile {
   /** The sha256 of the file's text, in hexadecimal. */
   readonly hash: string;
   readonly jobs: readonly Job[];
+  /** The file and line of each job, by its id. */
+  readonly places: ReadonlyMap<string, string>;
 }
 
 /** Largest file of jobs, in bytes: JavaScript holds no longer text. */
@@ -43,7 +45,7 @@ export function readJobs(file: string): JobFile {
     seen.set(job.id, line.place);
     return job;
   });
-  return { hash: createHash('sha256').update(text).digest('hex'), jobs: values };
+  return { hash: createHash('sha256').update(text).digest('hex'), jobs: values, places: seen };
 }
 
 function jobOf(line: JsonLine, number: string, folder: string): Job {
