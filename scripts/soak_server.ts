@@ -1,4 +1,4 @@
-// Hostile and healthy requests against `sparsevila serve` at the same time: node dist/scripts/soak_server.js [--requests 400] [--parallel 16].
+// Hostile and healthy requests against `sparsevila serve` at the same time: node dist/scripts/soak_server.js [400] [--parallel 16].
 // Prints how many healthy requests were answered as when they were asked alone, what each kind of hostile request received, and the memory of
 // the server. Everything stays on 127.0.0.1. Exits with 1 if an answer is wrong, a hostile request succeeds, or something is left running.
 
@@ -23,8 +23,11 @@ interface Outcome {
   readonly text?: string;
 }
 
-const { values } = parseArgs({ options: { requests: { type: 'string' }, parallel: { type: 'string' } } });
-const REQUESTS = Number(values.requests ?? 400);
+const { values, positionals } = parseArgs({
+  options: { requests: { type: 'string' }, parallel: { type: 'string' } },
+  allowPositionals: true,
+});
+const REQUESTS = Number(values.requests ?? positionals[0] ?? 400);
 const PARALLEL = Number(values.parallel ?? 16);
 
 let port = 0;

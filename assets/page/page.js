@@ -58,7 +58,10 @@ async function loadModel() {
   state.model = model.id;
   at('model').textContent = model.id;
   const { prefillSparsity = 0.6, decodeSparsity = 0.75 } = model.sparsevila.sparsity;
-  for (const [name, share] of [['prefill', prefillSparsity], ['decode', decodeSparsity]]) {
+  for (const [name, share] of [
+    ['prefill', prefillSparsity],
+    ['decode', decodeSparsity],
+  ]) {
     at(name).value = String(Math.round(share * 100));
     at(name).dispatchEvent(new Event('input'));
   }
@@ -266,7 +269,12 @@ function element(name, className, text = '') {
 
 function logItem(question) {
   const root = document.createElement('li');
-  const parts = { root, answer: element('div', 'answer'), note: element('div', 'note'), table: element('div', 'scroll') };
+  const parts = {
+    root,
+    answer: element('div', 'answer'),
+    note: element('div', 'note'),
+    table: element('div', 'scroll'),
+  };
   root.append(element('div', 'question', question), parts.answer, parts.note, parts.table);
   at('log').append(root);
   return parts;
@@ -279,7 +287,10 @@ const ROWS = [
   // Shown apart, because the second of two answers about a picture finds it in memory.
   ['pictures through the tower', ({ ms }) => time(pictures(ms))],
   ['prefill', ({ ms }) => time(ms.prefill)],
-  ['per token', ({ ms, tokens }) => (tokens.generated > 1 ? time((ms.total - ms.first) / (tokens.generated - 1)) : '–')],
+  [
+    'per token',
+    ({ ms, tokens }) => (tokens.generated > 1 ? time((ms.total - ms.first) / (tokens.generated - 1)) : '–'),
+  ],
   ['answer, without pictures', ({ ms }) => time(ms.total - ms.queue - pictures(ms))],
 ];
 
@@ -328,7 +339,8 @@ function draw() {
     const all = count(planes.map(({ rows, cols }) => rows * cols));
     const kept = count(planes.map((plane) => plane.kept.length));
     const attended = count(planes.map((plane) => plane.attended.filter((n) => n > 0).length));
-    caption.textContent = planes.length === 0 ? name : `${name}: ${kept} of ${all} cells kept, ${attended} attended in some layer`;
+    caption.textContent =
+      planes.length === 0 ? name : `${name}: ${kept} of ${all} cells kept, ${attended} attended in some layer`;
     for (const { canvas } of frames) canvas.setAttribute('aria-label', caption.textContent);
   }
 }
@@ -344,20 +356,29 @@ function drawFrame({ canvas, width, height }, planes, view, layers) {
       for (const [i, cell] of plane.kept.entries())
         if (wanted(plane.attended[i])) paint(rectangle(plane, cell), plane.attended[i]);
   };
-  each(() => true, (box) => {
-    pen.clearRect(...box);
-    if (view !== 'attended') return;
-    pen.fillStyle = 'rgb(11 13 18 / 45%)';
-    pen.fillRect(...box);
-  });
+  each(
+    () => true,
+    (box) => {
+      pen.clearRect(...box);
+      if (view !== 'attended') return;
+      pen.fillStyle = 'rgb(11 13 18 / 45%)';
+      pen.fillRect(...box);
+    },
+  );
   if (view !== 'attended') return;
-  each((n) => n > 0, (box) => pen.clearRect(...box));
-  each((n) => n > 0, ([x, y, w, h], n) => {
-    const line = Math.max(1.5, Math.min(w, h) * 0.1);
-    pen.lineWidth = line;
-    pen.strokeStyle = HEAT[Math.min(HEAT.length - 1, Math.floor((n / layers) * HEAT.length))];
-    pen.strokeRect(x + line / 2, y + line / 2, w - line, h - line);
-  });
+  each(
+    (n) => n > 0,
+    (box) => pen.clearRect(...box),
+  );
+  each(
+    (n) => n > 0,
+    ([x, y, w, h], n) => {
+      const line = Math.max(1.5, Math.min(w, h) * 0.1);
+      pen.lineWidth = line;
+      pen.strokeStyle = HEAT[Math.min(HEAT.length - 1, Math.floor((n / layers) * HEAT.length))];
+      pen.strokeRect(x + line / 2, y + line / 2, w - line, h - line);
+    },
+  );
 }
 
 /** The rectangle of a cell on its picture. */
