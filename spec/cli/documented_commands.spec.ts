@@ -72,14 +72,23 @@ function execute({ source, command }: Documented, folder: string): string | unde
 const optionsOf = (command: string): string[] =>
   command.match(/(?<= )--[a-z][a-z-]*/g)?.filter((name) => name !== '--silent') ?? [];
 
-/** Commands of one source run in order in one folder, since later ones read what earlier ones have written. */
+const seen = new Set<string>();
+
+/**
+ * Commands of one source run in order in one folder, since later ones read what earlier ones have written. A command that
+ * writes no file runs once, whatever starts it and however many sources show it.
+ */
 function executeAll(documented: readonly Documented[]): string[] {
   const folders = new Map<string, string>();
-  const seen = new Set<string>();
   return documented.flatMap((one) => {
     const folder = folders.get(one.source) ?? sandbox();
     folders.set(one.source, folder);
-    const key = `${one.source} ${one.command}`;
+    const plan = planOf(one.command);
+    if (plan.kind === 'elsewhere') return [];
+    const started = plan.command
+      .replace(/^npx sparsevila |^npm run (?:--silent )?cli -- /, 'sparsevila ')
+      .replace(/^npm run evaluate --/, 'sparsevila evaluate');
+    const key = / --out | > |\.jsonl$/.test(started) ? `${one.source} ${started}` : started;
     if (seen.has(key)) return [];
     seen.add(key);
     return execute(one, folder) ?? [];

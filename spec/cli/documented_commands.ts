@@ -108,7 +108,11 @@ export function planOf(command: string): Plan {
   if (elsewhere !== undefined) return { kind: 'elsewhere', why: elsewhere[1] };
   if (CHECKED.some(([pattern]) => pattern.test(command)))
     return { kind: 'check', command: `${command.replace(/ ?…/g, '')} --help` };
-  const smaller = command.replace(/--scenes \d+/, '--scenes 1').replace(/--turns \d+/, '--turns 1');
+  const smaller = command
+    .replace(/--scenes \d+/, '--scenes 1')
+    .replace(/--turns \d+/, '--turns 1')
+    .replace(/--samples \d+/, '--samples 1')
+    .replace(/(--equal \w+=[^\s,]+),\S+/, '$1'); // each share is an evaluation of its own
   const added = SMALLER.find(([pattern]) => pattern.test(command))?.[1] ?? '';
   const [head = '', ...redirected] = smaller.split(/(?= > )/);
   return { kind: 'run', command: `${head} ${added}${redirected.join('')}`.trim() };
