@@ -96,7 +96,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ],
   evaluate: ['errors', 'options', 'files', 'json', 'runtime', 'image', 'scenes', 'models', 'sparsity', 'session'],
   index: PUBLIC,
-  cli: [...PUBLIC, 'packages', 'index'],
+  cli: [...PUBLIC, 'packages', 'json', 'index'],
 };
 
 interface Import {
