@@ -2,7 +2,7 @@
 // every decoder layer receives, logits and greedy tokens with what transformers gave. scripts/fixtures/compare.py writes the folder and calls this.
 
 import { join } from 'node:path';
-import { patchesOf, pixelsOf } from '../spec/support/media';
+import { drawn, patchesOf, pixelsOf } from '../spec/support/media';
 import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../spec/support/nmse';
 import { type Expected, readExpected } from '../spec/support/tensors';
 import { argmax, joined } from '../spec/support/turn';
@@ -143,7 +143,7 @@ async function comparePixels(
   media: readonly MediaInput[],
   at: string,
 ): Promise<void> {
-  for (const [i, medium] of (await model.prepare(media)).entries()) {
+  for (const [i, medium] of (await drawn(model, media)).entries()) {
     const name = `${at}.pixel_values.${i}`;
     const own = expected.shape(name).length === 2 ? patchesOf(model, medium) : pixelsOf(model, medium);
     const difference = largestDifference(own, expected.f32(name));

@@ -6,7 +6,7 @@ import { load, type Model } from '../../src';
 import { configReader, readJson } from '../../src/json';
 import type { MediaInput } from '../../src/models/media';
 import { FIXTURES } from '../support/assets';
-import { pause, pixelsOf } from '../support/media';
+import { drawn, pause, pixelsOf } from '../support/media';
 import { F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from '../support/nmse';
 import { readExpected } from '../support/tensors';
 import { joined, recordTurn } from '../support/turn';
@@ -42,7 +42,7 @@ describe.each(REQUESTS)('$name, $request', ({ name, request, grids, runs }) => {
   afterAll(() => model.dispose());
 
   it('canvases, grids and projected rows', async () => {
-    const prepared = await model.prepare(media);
+    const prepared = await drawn(model, media);
     const pixels = joined(prepared.map((medium) => pixelsOf(model, medium)));
     expect(largestDifference(pixels, f32('pixel_values'))).toBeLessThanOrEqual(PIXELS_ABSOLUTE);
     expect(prepared.flatMap(({ layout }) => layout.grids)).toHaveLength(grids);

@@ -16,7 +16,7 @@ import { createSession } from '../../src/session/session';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES } from '../support/assets';
 import { formula } from '../support/family_suite';
-import { patchesOf, pause } from '../support/media';
+import { drawn, patchesOf, pause } from '../support/media';
 import { compareBits, F32_NMSE, nmse } from '../support/nmse';
 import { readExpected } from '../support/tensors';
 import { argmax, joined, recordTurn } from '../support/turn';
@@ -90,7 +90,7 @@ describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl', 'qwen3.5'])('%s', (name) =>
   const media = {
     image0: () => model.prepare([{ kind: 'image', image: image(0) }]),
     image1: () => model.prepare([{ kind: 'image', image: image(1) }]),
-    film: () => model.prepare([{ kind: 'video', video: film }]),
+    film: () => drawn(model, [{ kind: 'video', video: film }]),
   };
   const mediumOf = async (of: keyof typeof media): Promise<PreparedMedium> => {
     const [medium] = await media[of]();

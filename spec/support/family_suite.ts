@@ -11,7 +11,7 @@ import { createSession } from '../../src/session/session';
 import { TOLERANCES } from '../../testing/ops/tolerance';
 import { FIXTURES } from './assets';
 import { withCopy } from './checkpoint';
-import { pause, pixelsOf, prepared } from './media';
+import { drawn, pause, pixelsOf, prepared } from './media';
 import { compareBits, F32_NMSE, largestDifference, nmse, PIXELS_ABSOLUTE } from './nmse';
 import { readExpected } from './tensors';
 import { runTower } from './tower';
@@ -74,7 +74,7 @@ export function familySuite(name: string): void {
     });
     const itOfVideos = facts.film === undefined ? (): void => undefined : it;
     itOfVideos('pixels, tower, salience and rows of a video', async () => {
-      const [medium] = await model.prepare([film]);
+      const [medium] = await drawn(model, [film]);
       await stages(medium as PreparedMedium, (stage) => `film.${stage}`);
     });
 

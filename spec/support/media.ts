@@ -1,7 +1,7 @@
 // One picture as a model prepares and encodes it, for specs that look at single stages.
 
-import type { ImageInput } from '../../src/image/decode';
-import type { PreparedMedium } from '../../src/models/media';
+import type { ImageInput, RgbImage } from '../../src/image/decode';
+import { canvasesOf, type MediaInput, type PreparedMedium } from '../../src/models/media';
 import type { EncodedMedium, RowModel } from '../../src/models/model';
 import { patchValues, pixelTables } from '../../src/models/patches';
 import type { TowerTaps } from '../../src/models/tower';
@@ -13,6 +13,18 @@ export async function prepared(model: RowModel, image: ImageInput): Promise<Prep
   const [medium] = await model.prepare([{ kind: 'image', image }]);
   if (medium === undefined) throw new Error('a medium');
   return medium;
+}
+
+/** The media of a turn with all of their canvases, those of films as well. */
+export async function drawn(model: RowModel, media: readonly MediaInput[]): Promise<PreparedMedium[]> {
+  const all = await model.prepare(media);
+  return Promise.all(
+    all.map(async (medium) => {
+      const canvases: RgbImage[] = [];
+      for await (const canvas of canvasesOf(medium, undefined)) canvases.push(canvas);
+      return { layout: medium.layout, made: medium.made, canvases };
+    }),
+  );
 }
 
 /** The normalized values of its canvases, f32 [canvases, 3, height, width], as processors give them. */

@@ -122,7 +122,7 @@ describe('hostile films', () => {
     const options = { maxPixels: 1e6, allowUrls: false, signal: controller.signal };
     const opened = await openFilm(film, () => [0, 1, 2], options);
     const reading = (async () => {
-      for await (const _ of opened.frames()) controller.abort(reason);
+      for await (const _ of opened.frames(options)) controller.abort(reason);
     })();
     await expect(reading).rejects.toBe(reason);
     await expect(openFilm(film, () => [0], options)).rejects.toBe(reason);

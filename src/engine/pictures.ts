@@ -45,7 +45,7 @@ export function withPictures(model: VisionLanguageModel, budget: number): Pictur
 
 const contents = new WeakMap<PreparedMedium, string>();
 
-/** A hash of everything about a medium that its rows depend on: pixels, layout and positions. */
+/** A hash of everything about a medium that its rows depend on: pixels, or the film and the times of its frames; layout and positions. */
 export function contentOf(medium: PreparedMedium): string {
   const known = contents.get(medium);
   if (known !== undefined) return known;
@@ -53,14 +53,16 @@ export function contentOf(medium: PreparedMedium): string {
   const hash = createHash('sha256').update(JSON.stringify([kind, grids, runs, text, planeStep]));
   for (const numbers of [patches.corners, patches.segments, merge.from, pool?.from])
     if (numbers !== undefined) hash.update(numbers);
-  for (const { data } of medium.canvases) hash.update(data);
+  const { film, made, canvases } = medium;
+  if (film !== undefined) hash.update(JSON.stringify([film.content(), made.size]));
+  for (const { data } of canvases) hash.update(data);
   const content = hash.digest('base64');
   contents.set(medium, content);
   return content;
 }
 
-function sizeOf({ canvases }: PreparedMedium): number {
-  return canvases.reduce((sum, { data }) => sum + data.byteLength, 0);
+function sizeOf({ canvases, film }: PreparedMedium): number {
+  return canvases.reduce((sum, { data }) => sum + data.byteLength, film?.bytes ?? 0);
 }
 
 /** A hash of the medium's files and of the kinds of all media of its message; undefined for files that are given by name or can be read only once. */

@@ -131,13 +131,33 @@ export interface MediumLayout {
   readonly planeStep?: number;
 }
 
-/** A medium whose pixels have been drawn. */
+/** A medium that is laid out, and whose pixels are drawn or can be. */
 export interface PreparedMedium {
   readonly layout: MediumLayout;
   /** What the layout was made from: the sizes of the medium, and how many media its message has. */
   readonly made: { readonly size: MediumSize; readonly turn: TurnMedia };
-  /** uint8, one image for each canvas of the layout. */
+  /** uint8, one image for each canvas of the layout; none of a film, whose canvases are drawn as its frames are decoded. */
   readonly canvases: readonly RgbImage[];
+  readonly film?: FilmCanvases;
+}
+
+/** The canvases of a video whose frames can be read again: they are not kept, so that a long film takes no more memory than a short one. */
+export interface FilmCanvases {
+  /** Draws them in the order of the layout; each reading decodes the frames anew. @throws SparseVilaError `ERR_VIDEO_…`; `signal.reason` */
+  draw(signal: AbortSignal | undefined): AsyncGenerator<RgbImage>;
+  /** A text that is equal for films of equal frames. */
+  content(): string;
+  /** Bytes that are held for reading it. */
+  readonly bytes: number;
+}
+
+/** The canvases of a medium in the order of its layout. @throws as `FilmCanvases.draw` */
+export async function* canvasesOf(
+  { canvases, film }: PreparedMedium,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<RgbImage> {
+  if (film === undefined) yield* canvases;
+  else yield* film.draw(signal);
 }
 
 /** The number of tokens in one plane of a grid. */

@@ -1,14 +1,15 @@
-// The media of a turn before the tower: decoded, laid out by the plan, and drawn as canvases.
+// The media of a turn before the tower: decoded, laid out by the plan, and drawn as canvases; a film as its canvases are read.
 
 import { SparseVilaError } from '../errors';
 import { type Draw, draw } from '../image/canvas';
+import type { Size } from '../image/cells';
 import { type DecodeOptions, type ImageInput, type RgbImage, withImage } from '../image/decode';
-import type { MediaInput, MediumLayout, MediumSize, PreparedMedium, TurnMedia } from './media';
+import type { FilmCanvases, MediaInput, MediumLayout, MediumSize, PreparedMedium, TurnMedia } from './media';
 import type { Plan } from './plan';
-import { framesOf } from './video_frames';
+import { type Frames, framesOf } from './video_frames';
 
 /**
- * Decodes, lays out and draws the media of a turn one after another, and a video frame by frame.
+ * Decodes and lays out the media of a turn one after another, and draws them; of a film whose frames can be read again only the first is decoded.
  * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO`
  */
 export async function prepareMedia(
@@ -31,30 +32,71 @@ async function prepareMedium(
   turn: TurnMedia,
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
-  const { frames, count, ...timing } = await framesOf(plan, medium, options);
-  const canvases: RgbImage[] = [];
-  let layout: MediumLayout | undefined;
-  let size: MediumSize | undefined;
-  let i = 0;
-  const each = async (frame: ImageInput): Promise<void> => {
-    const own = i++;
-    await withImage(frame, options, (image) => {
-      const { width, height } = image;
-      size ??= { kind: medium.kind, width, height, frames: count, ...timing };
-      if (width !== size.width || height !== size.height) throw unequalFrames(own, image, size);
-      layout ??= plan.layout(size, turn);
-      // The tiles of a picture share their first steps.
-      const drawn: Drawn = new Map();
-      for (const canvas of layout.canvases) {
-        options.signal?.throwIfAborted();
-        if (canvas.frame === own) canvases.push(drawShared(image, canvas.steps, drawn, options.maxPixels));
-      }
-    });
+  const { count, read, lasting, ...timing } = await framesOf(plan, medium, options);
+  const lay = ({ width, height }: Size): LaidOut => {
+    const size = { ...{ kind: medium.kind, width, height, frames: count }, ...timing };
+    return { size, layout: plan.layout(size, turn) };
   };
-  // Pictures of a list are not awaited: they come from the caller, and may be anything.
-  if (Symbol.asyncIterator in frames) for await (const frame of frames) await each(frame);
-  else for (const frame of frames) await each(frame);
-  return { layout: layout as MediumLayout, made: { size: size as unknown as MediumSize, turn }, canvases };
+  if (lasting !== undefined) {
+    const known = lay(await firstSize(read(options.signal, false), options));
+    const draw: FilmCanvases['draw'] = (signal) => drawAll(read(signal, true), () => known, { ...options, signal });
+    return { layout: known.layout, made: { size: known.size, turn }, canvases: [], film: { ...lasting, draw } };
+  }
+  let known: LaidOut | undefined;
+  const once = (first: Size): LaidOut => {
+    known ??= lay(first);
+    return known;
+  };
+  const canvases: RgbImage[] = [];
+  for await (const canvas of drawAll(read(options.signal, true), once, options)) canvases.push(canvas);
+  const { size, layout } = known as unknown as LaidOut;
+  return { layout, made: { size, turn }, canvases };
+}
+
+interface LaidOut {
+  readonly size: MediumSize;
+  readonly layout: MediumLayout;
+}
+
+/** The size of the first frame; no other is read. */
+async function firstSize(frames: ReturnType<Frames['read']>, options: DecodeOptions): Promise<Size> {
+  for await (const { frame } of boxed(frames))
+    return withImage(frame, options, ({ width, height }) => ({ width, height }));
+  throw new SparseVilaError('ERR_VIDEO_EMPTY', 'Expected at least one frame, received none.');
+}
+
+/** Frames in boxes, since those of a list are not awaited: they come from the caller, and may be anything. */
+async function* boxed(frames: ReturnType<Frames['read']>): AsyncGenerator<{ readonly frame: ImageInput }> {
+  if (Symbol.asyncIterator in frames) for await (const frame of frames) yield { frame };
+  else for (const frame of frames) yield { frame };
+}
+
+/**
+ * Draws the canvases of frames, one frame after another.
+ * @param laidOut the layout for frames of the size of the first
+ */
+async function* drawAll(
+  frames: ReturnType<Frames['read']>,
+  laidOut: (first: Size) => LaidOut,
+  options: DecodeOptions,
+): AsyncGenerator<RgbImage> {
+  let [own, next] = [0, 0];
+  for await (const { frame } of boxed(frames)) {
+    const drawn = await withImage(frame, options, (image) => {
+      const { size, layout } = laidOut(image);
+      if (image.width !== size.width || image.height !== size.height) throw unequalFrames(own, image, size);
+      // The tiles of a picture share their first steps.
+      const shared: Drawn = new Map();
+      const canvases: RgbImage[] = [];
+      for (; layout.canvases[next]?.frame === own; next++) {
+        options.signal?.throwIfAborted();
+        canvases.push(drawShared(image, layout.canvases[next]?.steps ?? [], shared, options.maxPixels));
+      }
+      return canvases;
+    });
+    yield* drawn;
+    own++;
+  }
 }
 
 /** The result of a step on an image. */

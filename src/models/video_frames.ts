@@ -1,18 +1,28 @@
 // The frames of a medium, one after another, whatever it is given as: a picture, a list or stream of frames, or a film whose frames the family's
 // rule chooses.
 
+import { createHash } from 'node:crypto';
 import { SparseVilaError } from '../errors';
+import { shownPath } from '../files';
 import { DEFAULT_MAX_PIXELS, type DecodeOptions, decodeImage, type ImageInput } from '../image/decode';
+import { isDataUrl } from '../image/text';
 import { openFilm } from '../video/film';
+import { checkUnchanged, stampOf } from '../video/source';
 import { readStream } from '../video/stream';
 import { type FrameSampling, MOST_FRAMES, sampleFrames } from './frame_sampling';
-import type { FilmFile, FrameStream, FrameTimes, MediaInput } from './media';
+import type { FilmCanvases, FilmFile, FrameList, FrameStream, FrameTimes, MediaInput } from './media';
 import type { Plan } from './plan';
 
 /** The frames of a medium, and what is known of their times. */
 export interface Frames extends FrameTimes {
   readonly count: number;
-  readonly frames: Iterable<ImageInput> | AsyncIterable<ImageInput>;
+  /**
+   * Reads the frames in their order: any number of times if they are `lasting`, otherwise once.
+   * @param isTold whether the caller is told of the progress
+   */
+  read(signal: AbortSignal | undefined, isTold: boolean): Iterable<ImageInput> | AsyncIterable<ImageInput>;
+  /** Present if the frames can be read again, and not be changed unseen. */
+  readonly lasting?: Pick<FilmCanvases, 'content' | 'bytes'>;
 }
 
 /** The rule of a family whose plan has none. */
@@ -20,14 +30,11 @@ const EIGHT: FrameSampling = { rule: 'uniform', frames: 8 };
 
 /** @throws SparseVilaError `ERR_VIDEO_…` of a film or a stream, `ERR_IMAGE_…` of its frames; `signal.reason` */
 export async function framesOf(plan: Plan, medium: MediaInput, options: DecodeOptions): Promise<Frames> {
-  if (medium.kind === 'image') return { count: 1, frames: [medium.image] };
+  if (medium.kind === 'image') return { count: 1, read: () => [medium.image] };
   const { video } = medium;
   if ('file' in video) return filmFrames(plan, video, options);
-  if (!(Symbol.asyncIterator in video.frames)) {
-    const { frames, ...timing } = video;
-    return { count: frames.length, frames, ...timing };
-  }
-  return collected(video as FrameStream, options);
+  if (Symbol.asyncIterator in video.frames) return collected(video as FrameStream, options);
+  return listed(video as FrameList);
 }
 
 async function filmFrames(
@@ -36,11 +43,36 @@ async function filmFrames(
   { maxPixels = DEFAULT_MAX_PIXELS, allowUrls = false, signal }: DecodeOptions,
 ): Promise<Frames> {
   const film = await openFilm(file, (segment) => sampleFrames(sampling, segment, { fps, maxFrames }), {
-    ...{ from, to, maxPixels, allowUrls, signal, onProgress },
+    ...{ from, to, maxPixels, allowUrls, signal },
   });
   const { times, fps: rate, duration } = film;
-  return { count: times.length, frames: film.frames(), times, fps: rate, duration };
+  const read: Frames['read'] = (reading, isTold) =>
+    film.frames({ signal: reading, onProgress: isTold ? onProgress : undefined });
+  return { count: times.length, read, times, fps: rate, duration, lasting: film };
 }
+
+async function listed({ frames, ...timing }: FrameList): Promise<Frames> {
+  const count = frames.length;
+  const names = frames.filter((frame) => typeof frame === 'string' && !/^https?:/i.test(frame)) as string[];
+  // Bytes may be changed by the caller, and URLs be fetched once only.
+  if (names.length < count) return { count, read: () => frames, ...timing };
+  const stamps = await Promise.all(names.map(pathStamp));
+  async function* read(): AsyncGenerator<ImageInput> {
+    for (const [i, name] of names.entries()) {
+      const stamp = stamps[i];
+      if (stamp) await checkUnchanged(shownPath(name), name, stamp);
+      yield name;
+    }
+  }
+  const content = (): string =>
+    createHash('sha256')
+      .update(JSON.stringify([names, stamps]))
+      .digest('base64');
+  return { count, read, ...timing, lasting: { content, bytes: 0 } };
+}
+
+/** The stamp of a frame that is a path; empty for text of another form, which cannot change. */
+const pathStamp = (name: string): Promise<string> | string => (isDataUrl(name) ? '' : stampOf(name));
 
 /** Bytes of the decoded frames of a stream, which are all held until their number is known. */
 const MOST_BYTES = 2 ** 30;
@@ -65,5 +97,5 @@ async function collected(
   }
   if (images.length === 0)
     throw new SparseVilaError('ERR_VIDEO_EMPTY', 'Expected a stream of at least one frame, received none.');
-  return { count: images.length, frames: images, ...(fps !== undefined && { fps }) };
+  return { count: images.length, read: () => images, ...(fps !== undefined && { fps }) };
 }

@@ -6,7 +6,7 @@ import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { type JsonLine, readJsonLines } from '../json';
 import { kvCache } from '../models/kv_cache';
 import { loadModel, loadRowModel } from '../models/load';
-import type { MediaInput } from '../models/media';
+import type { MediaInput, PreparedMedium } from '../models/media';
 import type { RowModel, VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { endOfAnswer, transcript } from '../models/transcript';
@@ -15,10 +15,11 @@ import { floats, joinNumbers } from '../ops/run';
 import type { OnProgress } from '../runtime/progress';
 import { blockEnds, blocksOf } from '../session/blocks';
 import { append, startConversation } from '../session/conversation';
-import { type DecoderRows, type DecoderRowsContext, decoderRows } from '../session/decoder_rows';
-import { type MediaContext, prepareMedia, seeMedia } from '../session/media';
-import { turnPrompt } from '../session/prompt';
+import { addOpening, type DecoderRows, type DecoderRowsContext, rowBuilder, textRows } from '../session/decoder_rows';
+import { type MediaContext, prepareMedia } from '../session/media';
+import { type TurnPrompt, turnPrompt } from '../session/prompt';
 import { createSession } from '../session/session';
+import { sightOf } from '../session/sight';
 import { turnsWith } from '../session/turn';
 import { dense } from '../sparsity/dense';
 
@@ -199,7 +200,6 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     const layoutText = (medium: number): string => conversation.media[medium]?.prepared.layout.text ?? '';
     const turns = turnsWith(conversation.script, undefined, { parts: [question], media: inputs }, 0);
     const prompt = turnPrompt({ model, conversation, layoutText }, turns);
-    const media = await seeMedia(context, prepared, prompt.question);
     const assistant = { role: 'assistant', parts: [answer] } as const;
     const spoken = spokenAs(
       transcript(model, [...turns, assistant], layoutText, { answers: false }).text,
@@ -208,14 +208,10 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     );
     const plain = [{ begin: spoken.length - answer.length, end: spoken.length }];
     const ids = model.tokenizer.encode(spoken, { plain, continues: true });
-    try {
-      add(decoderRows(context, [...prompt.opening, prompt.question], new Map(media.entries())), true);
-    } finally {
-      for (const { rows } of media) rows.dispose();
-    }
+    add(await promptRows(context, prompt, prepared), true);
     const answerIds = end === undefined ? ids : [...ids, end];
     for (const [j, next] of answerIds.entries()) answers.push({ row: positions.length - 1 + j, next });
-    if (ids.length > 0) add(decoderRows(context, [ids], new Map()), false);
+    if (ids.length > 0) add(textRows(context, ids), false);
     conversation.script = { turns: [...turns, assistant], open: [], text: prompt.text + spoken, pending: [] };
   }
   const visual = new Uint8Array(positions.length);
@@ -229,6 +225,24 @@ export async function sequenceOf(model: RowModel, sample: CalibrationSample, sig
     ...{ x, positions, visual, answers, ends: isCausal ? undefined : Int32Array.from(ends) },
     ...(added.length > 0 && { added }),
   };
+}
+
+/** The rows of a prompt with its media. */
+async function promptRows(
+  context: MediaContext & DecoderRowsContext,
+  { opening, question }: TurnPrompt,
+  media: readonly PreparedMedium[],
+): Promise<DecoderRows> {
+  const sight = sightOf(context, [new Map(media.entries())], question);
+  const rows = rowBuilder(context);
+  try {
+    await addOpening(rows, opening, sight);
+    rows.text(question);
+    return rows.take();
+  } finally {
+    rows.dispose();
+    await sight.close();
+  }
 }
 
 /** An answer as the template prints it after a prompt: white space may precede it, as in "ASSISTANT: answer". */

@@ -1,7 +1,7 @@
 // The chunks in which the rows of a prefill run through the decoder.
 
 /** Maximum number of rows per op call: bounds scratch memory and the time between calls of `pace`. */
-const CHUNK = 512;
+export const CHUNK = 512;
 
 /** Splits 0 .. n - 1 into chunks such that no chunk contains one of `cuts` in its inside, and none ends before `ends` of its rows. */
 export function chunks(n: number, cuts: readonly number[], ends?: Int32Array): { begin: number; end: number }[] {

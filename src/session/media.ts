@@ -1,26 +1,26 @@
-// The media of a turn: decode, encode with the tower, prune, project. Makes rows for the decoder; does not know the conversation.
+// The media of a turn: drawn, encoded with the tower, pruned, projected, as the decoder's rows are asked for. Makes rows for the decoder; does not
+// know the conversation.
 
 import { SparseVilaError } from '../errors';
-import { type Grid, type MediaInput, type MediumLayout, type PreparedMedium, planeTokens } from '../models/media';
+import type { RgbImage } from '../image/decode';
+import { canvasesOf, type Grid, type MediaInput, type MediumLayout, type PreparedMedium } from '../models/media';
 import type { EncodedMedium, RowModel } from '../models/model';
-import { float32, floats, int32 } from '../ops/run';
+import { type MediumPart, partsOf, rangesOf, type TokenRange } from '../models/parts';
+import { float32, floats, int32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
 import { checkLists, checkMerged } from './selection';
 import { type StageTimes, timed } from './times';
 
-/** A medium after pruning. */
-export interface PrunedMedium {
-  readonly layout: MediumLayout;
-  /** Number of tokens before pruning. */
-  readonly tokens: number;
-  /** Indices of the kept tokens, ascending. */
+/** Consecutive tokens of a medium after pruning. */
+export interface PrunedTokens extends TokenRange {
+  /** Indices of the kept tokens in the medium, ascending. */
   readonly kept: Int32Array;
   /** f32 [tokens], of the first layer of `taps.salience`. */
   readonly salience: Float32Array | undefined;
-  /** f32 [kept, d] */
-  readonly rows: Tensor;
+  /** f32 [kept, d], with deepstack [kept, (1 + k) d]; undefined if no token is kept. */
+  readonly rows: Tensor | undefined;
 }
 
 export interface MediaContext {
@@ -31,13 +31,20 @@ export interface MediaContext {
   readonly pace: () => Promise<void>;
 }
 
+/** A part of a medium after the tower, or all of it. */
+interface EncodedPart extends EncodedMedium {
+  /** Index of the medium among those that are pruned together. */
+  readonly medium: number;
+  readonly ranges: MediumPart['tokens'];
+}
+
 /** The kept tokens of one grid, and the rows that replace them if the method merges. */
 interface GridSelection {
   readonly kept: Int32Array;
   readonly rows?: Float32Array;
 }
 
-/** Decodes and draws all media of a turn before any is encoded, so that an unreadable picture is refused before the tower runs. */
+/** Decodes and lays out all media of a turn before any is encoded, so that an unreadable picture is refused before the tower runs. */
 export function prepareMedia(
   { model, times, signal }: MediaContext,
   inputs: readonly MediaInput[],
@@ -45,74 +52,151 @@ export function prepareMedia(
   return inputs.length === 0 ? Promise.resolve([]) : timed(times, 'image', () => model.prepare(inputs, signal));
 }
 
-/** Encodes, prunes and projects the media of a turn, whose question has these ids. The caller disposes of the rows. */
-export async function seeMedia(
+/**
+ * Encodes, prunes and projects media that are pruned together, and yields their tokens as soon as they are: part by part of each, unless the method
+ * chooses among all of them. The caller disposes of the rows.
+ * @param question the ids of the turn's question
+ */
+export async function* seeMedia(
   context: MediaContext,
-  prepared: readonly PreparedMedium[],
+  media: readonly PreparedMedium[],
   question: readonly number[],
-): Promise<PrunedMedium[]> {
-  const { model, method, times, pace } = context;
-  if (prepared.length === 0) return [];
-  const encoded: EncodedMedium[] = [];
-  const seen: PrunedMedium[] = [];
+): AsyncGenerator<{ readonly medium: number; readonly tokens: PrunedTokens }> {
+  const { prune } = context.method;
+  if (prune === undefined || prune.scope === 'plane') {
+    for (const [medium, prepared] of media.entries())
+      for await (const part of encodedParts(context, prepared, medium)) yield* prunedTokens(context, [part], question);
+    return;
+  }
+  const wholes: EncodedPart[] = [];
   try {
-    for (const medium of prepared)
-      encoded.push(await timed(times, 'tower', () => model.encode(medium, { ...method.prune?.taps, pace })));
-    const selections = await timed(times, 'retrieve', () => prune(context, encoded, question));
-    for (const [i, medium] of encoded.entries()) {
-      const { layout, tokens } = medium;
-      const own = selections[i] as readonly GridSelection[];
-      const firsts = firstTokens(layout);
-      const kept = Int32Array.from(
-        own.flatMap((one, grid) => Array.from(one.kept, (token) => token + firstOf(firsts, grid))),
-      );
-      const rows = await timed(times, 'project', () => project(model, method, medium, own));
-      seen.push({ layout, tokens, kept, salience: medium.salience[0], rows });
-      await pace();
-    }
-    return seen;
-  } catch (error) {
-    for (const { rows } of seen) rows.dispose();
-    throw error;
+    for (const [medium, prepared] of media.entries()) wholes.push(await encodedWhole(context, prepared, medium));
+    yield* prunedTokens(context, wholes, question);
   } finally {
-    for (const medium of encoded) medium.dispose();
+    for (const whole of wholes) whole.dispose();
   }
 }
 
-/** For each grid of a medium, the index of its first token. */
-export function firstTokens({ grids }: Pick<MediumLayout, 'grids'>): number[] {
-  let first = 0;
-  return grids.map((grid) => {
-    const own = first;
-    first += tokensIn(grid);
-    return own;
-  });
+/** The parts of a medium after the tower, each drawn and encoded when it is asked for. The caller disposes of them. */
+async function* encodedParts(
+  { model, method, times, signal, pace }: MediaContext,
+  prepared: PreparedMedium,
+  medium: number,
+): AsyncGenerator<EncodedPart> {
+  const canvases = canvasesOf(prepared, signal);
+  try {
+    for (const { layout, tokens } of partsOf(prepared.layout, model.plan.tower)) {
+      const drawn: RgbImage[] = [];
+      await timed(times, 'image', async () => {
+        while (drawn.length < layout.canvases.length) drawn.push(await next(canvases));
+      });
+      const part = layout === prepared.layout && prepared.film === undefined ? prepared : { layout, canvases: drawn };
+      const options = { ...method.prune?.taps, pace };
+      const encoded = await timed(times, 'tower', () => model.encode({ ...part, made: prepared.made }, options));
+      yield { ...encoded, medium, ranges: tokens };
+    }
+  } finally {
+    await canvases.return(undefined);
+  }
 }
 
-const firstOf = (firsts: readonly number[], grid: number): number => firsts[grid] as number;
-const tokensIn = (grid: Grid): number => grid.t * planeTokens(grid);
+async function next(canvases: AsyncGenerator<RgbImage>): Promise<RgbImage> {
+  const { done, value } = await canvases.next();
+  if (done !== true) return value;
+  throw new SparseVilaError('ERR_VIDEO_CORRUPT', 'Expected as many frames as the video has had, received fewer.');
+}
 
-/** For each medium and each of its grids, the method's selection. */
+/** A medium after the tower, from its parts. The caller disposes of it. */
+async function encodedWhole(context: MediaContext, prepared: PreparedMedium, medium: number): Promise<EncodedPart> {
+  const parts: EncodedPart[] = [];
+  try {
+    for await (const part of encodedParts(context, prepared, medium)) parts.push(part);
+    const [only] = parts;
+    if (only !== undefined && parts.length === 1) return parts.pop() as EncodedPart;
+    return joined(prepared.layout, parts);
+  } finally {
+    for (const part of parts) part.dispose();
+  }
+}
+
+/** The parts of a medium as one, its tokens in their order: grid after grid. */
+function joined(layout: MediumLayout, parts: readonly EncodedPart[]): EncodedPart {
+  const { tf } = start();
+  const [first] = parts as [EncodedPart];
+  const pieces = layout.grids.flatMap((_, grid) =>
+    parts.map((part) => ({ part, ...(rangesOf(part.layout)[grid] as TokenRange) })),
+  );
+  const numbers = (of: (part: EncodedPart) => Float32Array): Float32Array =>
+    joinNumbers(
+      pieces.map(({ part, from, to }) => {
+        const values = of(part);
+        const each = values.length / part.tokens;
+        return values.subarray(from * each, to * each);
+      }),
+    );
+  const features = tf.tidy(() =>
+    tf.concat(pieces.map(({ part, from, to }) => sliceRows(part.features, from, to - from))),
+  );
+  return {
+    ...{ layout, features, medium: first.medium, ranges: rangesOf(layout) },
+    tokens: parts.reduce((sum, { tokens }) => sum + tokens, 0),
+    salience: first.salience.map((_, i) => numbers(({ salience }) => salience[i] as Float32Array)),
+    keys: first.keys.map(({ width }, i) => ({ width, data: numbers(({ keys }) => keys[i]?.data as Float32Array) })),
+    dispose: () => features.dispose(),
+  };
+}
+
+/** Prunes and projects what was encoded, and disposes of it. */
+async function* prunedTokens(
+  context: MediaContext,
+  encoded: readonly EncodedPart[],
+  question: readonly number[],
+): AsyncGenerator<{ readonly medium: number; readonly tokens: PrunedTokens }> {
+  const { model, method, times, pace } = context;
+  try {
+    const selections = await timed(times, 'retrieve', () => prune(context, encoded, question));
+    for (const [i, part] of encoded.entries()) {
+      for (const [grid, own] of rangesOf(part.layout).entries()) {
+        const { from, to } = part.ranges[grid] as TokenRange;
+        if (from === to) continue;
+        const selection = selections[i]?.[grid] as GridSelection;
+        const rows = await timed(times, 'project', () => project(model, method, part, own, selection));
+        const kept = selection.kept.map((token) => from + token);
+        yield {
+          medium: part.medium,
+          tokens: { from, to, kept, salience: part.salience[0]?.slice(own.from, own.to), rows },
+        };
+        await pace();
+      }
+    }
+  } finally {
+    for (const part of encoded) part.dispose();
+  }
+}
+
+/** For each part and each of its grids, the method's selection. */
 function prune(
   { model, method }: MediaContext,
-  encoded: readonly EncodedMedium[],
+  encoded: readonly EncodedPart[],
   question: readonly number[],
 ): GridSelection[][] {
-  const grids = encoded.flatMap((medium, i) => medium.layout.grids.map((_, grid) => ({ medium, i, grid })));
-  const views = grids.map(({ medium, i, grid }) => towerView(model, method, medium, { medium: i, grid, question }));
+  const grids = encoded.flatMap((part, i) =>
+    rangesOf(part.layout).flatMap((range, grid) => (range.from === range.to ? [] : [{ part, i, grid, range }])),
+  );
+  const views = grids.map(({ part, grid, range }) => towerView(model, method, part, { grid, range, question }));
   const lists =
     method.prune === undefined ? undefined : checkLists(method.name, method.prune.select(views), grids.length);
   const selections: GridSelection[][] = encoded.map(() => []);
-  for (const [at, { medium, i, grid }] of grids.entries()) {
-    const tokens = tokensIn(medium.layout.grids[grid] as Grid);
+  for (const [at, { part, i, grid, range }] of grids.entries()) {
+    const n = range.to - range.from;
     const deepstack = model.plan.deepstack?.length ?? 0;
     const width =
       method.prune?.rows === 'projected'
         ? model.decoder.config.hiddenSize * (1 + deepstack)
-        : (medium.features.shape[1] as number);
-    const all = { kept: Int32Array.from({ length: tokens }, (_, token) => token) };
-    const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n: tokens, width });
-    selections[i]?.push(own ?? all);
+        : (part.features.shape[1] as number);
+    const all = { kept: Int32Array.from({ length: n }, (_, token) => token) };
+    const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n, width });
+    (selections[i] as GridSelection[])[grid] = own ?? all;
   }
   return selections;
 }
@@ -121,13 +205,15 @@ function prune(
 function towerView(
   model: RowModel,
   method: SparsityMethod,
-  medium: EncodedMedium,
-  at: { readonly medium: number; readonly grid: number; readonly question: readonly number[] },
+  part: EncodedPart,
+  {
+    grid: index,
+    range: { from, to },
+    question,
+  }: { readonly grid: number; readonly range: TokenRange; readonly question: readonly number[] },
 ): TowerView {
-  const { layout, features } = medium;
-  const grid = layout.grids[at.grid] as Grid;
-  const tokens = tokensIn(grid);
-  const first = firstOf(firstTokens(layout), at.grid);
+  const { layout, features, medium } = part;
+  const { t, h, w } = layout.grids[index] as Grid;
   const declared = <T>(values: readonly T[], i: number, what: string): T => {
     const value = values[i];
     if (value !== undefined) return value;
@@ -138,24 +224,22 @@ function towerView(
     );
   };
   const own = (values: Float32Array): Float32Array => {
-    const each = values.length / medium.tokens;
+    const each = values.length / part.tokens;
     // Copied, because the numbers may be shared with other sessions and become part of the statistics.
-    return values.slice(first * each, (first + tokens) * each);
+    return values.slice(from * each, to * each);
   };
-  const rows = (): Tensor => sliceRows(features, first, tokens);
+  const rows = (): Tensor => sliceRows(features, from, to - from);
   return {
-    medium: at.medium,
-    tokens,
-    grid: { t: grid.t, h: grid.h, w: grid.w },
-    salience: (i = 0) => own(declared(medium.salience, i, 'salience')),
+    ...{ medium, tokens: to - from, grid: { t, h, w } },
+    salience: (i = 0) => own(declared(part.salience, i, 'salience')),
     keys: (i = 0) => {
-      const { data, width } = declared(medium.keys, i, 'keys');
+      const { data, width } = declared(part.keys, i, 'keys');
       return { data: own(data), width };
     },
     features: () => matrixOf(rows),
     projected: () => matrixOf(() => model.project(rows(), layout)),
     question: () => {
-      if (method.prune?.question === true) return matrixOf(() => model.decoder.embed(at.question));
+      if (method.prune?.question === true) return matrixOf(() => model.decoder.embed(question));
       throw new SparseVilaError(
         'ERR_METHOD',
         `Expected method ${JSON.stringify(method.name)} to set prune.question, since its prune.select reads the question.`,
@@ -179,26 +263,23 @@ export function matrix(tensor: Tensor): Matrix {
   return { data: floats(tensor).slice(), width: tensor.shape[1] as number };
 }
 
-/** Rows for the decoder: the projected features of the kept tokens, or the rows into which the method merged them. */
+/** Rows for the decoder: the projected features of the kept tokens of a grid, or the rows into which the method merged them. */
 function project(
   model: RowModel,
   { prune }: SparsityMethod,
-  { features, layout, tokens }: EncodedMedium,
-  selections: readonly GridSelection[],
-): Tensor {
-  const { tf } = start();
-  const firsts = firstTokens(layout);
+  { features, layout, tokens }: EncodedPart,
+  range: TokenRange,
+  { kept, rows }: GridSelection,
+): Tensor | undefined {
+  if (kept.length === 0) return undefined;
   // In a scope, which frees intermediate tensors even if an op throws.
-  return tf.tidy(() => {
-    const parts = selections.map(({ kept, rows }, grid) => {
-      if (rows !== undefined) {
-        const merged = float32(rows, [kept.length, rows.length / Math.max(1, kept.length)]);
-        return prune?.rows === 'projected' ? merged : model.project(merged, layout);
-      }
-      const own = kept.map((token) => token + firstOf(firsts, grid));
-      return model.project(own.length === tokens ? features : gatherRows(features, own), layout);
-    });
-    return parts.length === 1 ? (parts[0] as Tensor) : tf.concat(parts);
+  return start().tf.tidy(() => {
+    if (rows !== undefined) {
+      const merged = float32(rows, [kept.length, rows.length / kept.length]);
+      return prune?.rows === 'projected' ? merged : model.project(merged, layout);
+    }
+    const own = kept.map((token) => token + range.from);
+    return model.project(own.length === tokens ? features : gatherRows(features, own), layout);
   });
 }
 
@@ -208,7 +289,8 @@ export function gatherRows(x: Tensor, rows: Int32Array): Tensor {
   return tf.tidy(() => tf.gather(x, int32(rows)));
 }
 
-function sliceRows(x: Tensor, begin: number, count: number): Tensor {
+/** Rows begin … begin + count - 1 of a tensor [n, width]. */
+export function sliceRows(x: Tensor, begin: number, count: number): Tensor {
   const [n, width] = x.shape as [number, number];
   return count === n ? x.clone() : start().tf.slice(x, [begin, 0], [count, width]);
 }

@@ -3,9 +3,9 @@
 
 import { type Grid, type MediumLayout, planeTokens, type Run } from '../models/media';
 import type { RowModel } from '../models/model';
+import { rangesOf, type TokenRange } from '../models/parts';
 import type { Position } from '../ops/rope';
 import type { SparsityMethod } from '../sparsity/method';
-import { firstTokens } from './media';
 
 export interface PlacedRun {
   readonly positions: readonly Position[];
@@ -63,7 +63,7 @@ export function advanceOf(layout: PlacedLayout, run: Run, { hasAxes }: PositionR
 function axesOf(layout: PlacedLayout, run: Run) {
   const { planeStep = 1 } = layout;
   const grid = layout.grids[run.grid] as Grid;
-  const first = firstTokens(layout)[run.grid] as number;
+  const { from: first } = rangesOf(layout)[run.grid] as TokenRange;
   const plane = planeTokens(grid);
   const firstPlane = Math.floor((run.from - first) / plane);
   const lastPlane = Math.floor((run.to - 1 - first) / plane);

@@ -1,22 +1,19 @@
-// The prefill of a turn: its rows run through the decoder in chunks, and in stages between which a method may drop visual rows. Results:
-// the question's relevance for every visual row in every layer, and the scores of the next token.
+// The prefill of a turn: the rows of its opening as they come, then those of the question. Results: the scores of the next token, and the
+// question's relevance for every visual row in every layer.
 
-import type { Run as MediumRun } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
-import type { Segment } from '../models/segments';
-import type { Position } from '../ops/rope';
-import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { blockEnds, blocksOf } from './blocks';
-import { chunks } from './chunks';
-import { append, type CacheLayer, type Conversation, checkRoom } from './conversation';
-import { type DecoderRows, decoderRows, keptIn, rowsAround } from './decoder_rows';
-import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
+import { CHUNK } from './chunks';
+import { append, type Conversation, checkRoom, lengthOf } from './conversation';
+import { addOpening, type DecoderRows, type RowBuilder, rowBuilder, rowsAround } from './decoder_rows';
 import { runOverFrames, scoresFrames } from './frames';
-import { lookAhead } from './look_ahead';
-import { gatherRows, type MediaContext, type PrunedMedium } from './media';
-import { advanceOf, type PositionRule, placeRun, positionRule } from './positions';
+import type { MediaContext } from './media';
+import { advanceOf, positionRule } from './positions';
+import { type Run, runLayers, runOpening, startRun } from './prefill_run';
 import type { TurnPrompt } from './prompt';
+import { savePoint } from './saved_points';
+import { type PrunedMedium, type Sight, sightOf } from './sight';
+import { timed } from './times';
 import type { Relevance } from './view';
 
 export interface PrefillContext extends MediaContext {
@@ -24,6 +21,11 @@ export interface PrefillContext extends MediaContext {
   readonly conversation: Conversation;
   /** Takes part in a turn where rows are remembered beyond the conversation. */
   readonly memory?: TurnMemory | undefined;
+}
+
+interface Prefilled extends Relevance {
+  /** Scores of the next token, f32 [1, v]. */
+  readonly scores: Tensor;
 }
 
 export interface TurnMemory {
@@ -36,219 +38,128 @@ export interface TurnMemory {
   opened(): void;
 }
 
-/** State of a prefill. Row indices count all rows of the turn. */
-interface Run {
-  readonly rows: DecoderRows;
-  /** First row of the question, and first of its rows that count for the relevance. */
-  readonly question: number;
-  readonly window: number;
-  /** Whether a row is visual. */
-  readonly isVisual: Uint8Array;
-  /** The block of rows that attend each other, by its number, or -1; absent: none do. */
-  readonly blocks: Int32Array | undefined;
-  /** Number of items of the conversation before the question: where states are saved. */
-  readonly anchor: number;
-  /** Rows that are still kept, ascending; and per layer the rows that it wrote to the cache. */
-  kept: Int32Array;
-  readonly written: Int32Array[];
-  /** Per layer, f32 [visual rows in the cache]. */
-  readonly relevance: Float32Array[];
-}
-
-/** Appends the opening and the question to the cache. Returns the scores of the next token, f32 [1, v], and per layer the question's relevance. */
+/**
+ * Appends the opening and the question to the cache. The rows of the opening are prefilled as they come, a chunk at a time, except where a method
+ * drops rows between layers or all of a prompt attends to itself: these need all rows at once. Returns the scores of the next token, f32 [1, v],
+ * per layer the question's relevance, and what was seen of the media.
+ */
 export async function prefill(
   context: PrefillContext,
   prompt: TurnPrompt,
-  media: ReadonlyMap<number, PrunedMedium>,
   afterOpening: () => void,
-): Promise<Relevance & { scores: Tensor }> {
-  const { conversation, method, model } = context;
-  const all = [...media.values()];
-  const kept = all.reduce((sum, medium) => sum + medium.kept.length, 0);
-  const around = all.flatMap(({ layout }) => layout.runs.map((run) => rowsAround(model, run)));
-  const texts =
-    prompt.opening.reduce((sum, part) => sum + ('medium' in part ? 0 : part.length), prompt.question.length) +
-    around.reduce((sum, rows) => sum + rows, 0);
-  const rule = positionRule(model, method);
-  const advances = all.flatMap((medium) => medium.layout.runs.map((run) => advanceOfKept(medium, run, rule)));
-  checkRoom(
-    conversation,
-    kept + texts,
-    advances.reduce((sum, advance) => sum + advance, texts),
-  );
-  const rows = decoderRows(context, [...prompt.opening, prompt.question], media);
+): Promise<Prefilled & { readonly media: Map<number, PrunedMedium> }> {
+  const { method, model, times } = context;
+  const isWhole = method.drop !== undefined || model.decoder.config.bidirectional === 'prompt';
+  const sight = sightFor(context, prompt);
+  const builder = rowBuilder(context);
+  const checkSoFar = roomFor(context, prompt, sight);
   try {
-    const run = startRun(context, rows, prompt.question.length);
+    await addOpening(builder, prompt.opening, sight, async () => {
+      if (isWhole || builder.waiting < CHUNK) return;
+      checkSoFar(builder, 'at least');
+      await timed(times, 'prefill', () => prefillOpening(context, builder.take()));
+    });
+    checkSoFar(builder, '');
+    builder.text(prompt.question);
+    const rows = builder.take();
+    const done = await timed(times, 'prefill', () => prefillQuestion(context, rows, prompt.question, afterOpening));
+    return { ...done, media: sight.media() };
+  } finally {
+    builder.dispose();
+    await sight.close();
+  }
+}
+
+/** The media whose runs a prompt puts into the cache, together with the media of their messages. */
+function sightFor(context: PrefillContext, { opening, question }: TurnPrompt): Sight {
+  const { media } = context.conversation;
+  const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [media[part.medium]?.first] : [])));
+  const groups = [...wanted].map(
+    (first) => new Map([...media.entries()].flatMap(([i, one]) => (one.first === first ? [[i, one.prepared]] : []))),
+  );
+  return sightOf(context, groups, question);
+}
+
+/** Returns a check that the rows of a prompt have room: its texts, and the visual rows that were kept so far. */
+function roomFor({ conversation, method, model }: PrefillContext, { opening, question }: TurnPrompt, sight: Sight) {
+  const before = { length: lengthOf(conversation), nextPosition: conversation.nextPosition };
+  const rule = positionRule(model, method);
+  let [texts, advance] = [question.length, 0];
+  for (const part of opening) {
+    if (!('medium' in part)) {
+      texts += part.length;
+      continue;
+    }
+    const layout = sight.layoutOf(part.medium);
+    const run = layout?.runs[part.run];
+    if (layout === undefined || run === undefined) continue;
+    texts += rowsAround(model, run);
+    advance += advanceOf(layout, run, rule);
+  }
+  return (rows: RowBuilder, known: string): void =>
+    checkRoom(conversation, texts + rows.visual, texts + (rule.isCompact ? rows.advance : advance), known, before);
+}
+
+/** Prefills rows of the opening, and adds them to the conversation. Disposes of their tensors. */
+async function prefillOpening(context: PrefillContext, rows: DecoderRows): Promise<void> {
+  const { conversation } = context;
+  try {
+    const run = startRun(context, rows, 0);
+    (await runLayers(context, run)).dispose();
+    appendRows(conversation, run, { from: 0, to: rows.positions.length });
+    appendItems(conversation, rows, rows.advance);
+  } finally {
+    for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
+  }
+}
+
+/** Prefills the last rows of the opening with the question. Disposes of their tensors. */
+async function prefillQuestion(
+  context: PrefillContext,
+  rows: DecoderRows,
+  question: readonly number[],
+  afterOpening: () => void,
+): Promise<Prefilled> {
+  const { conversation, method, model } = context;
+  try {
+    const run = startRun(context, rows, question.length);
+    if (run.question === 0) savePoint(conversation);
     const isFramed = scoresFrames(method, model, conversation.places.length + rows.visual.length > 0);
     // A question over chosen frames is run when the rows of its media are in the conversation.
-    const known = isFramed ? await runOpening(context, run) : await runRows(context, run);
+    const known = isFramed ? await runOpening(context, run) : scored(model, run, await runLayers(context, run));
     appendRows(conversation, run, { from: 0, to: run.question });
-    append(conversation.places, rows.places);
-    append(conversation.items, rows.items.slice(0, -prompt.question.length));
-    append(conversation.ids, rows.ids.slice(0, -prompt.question.length));
-    conversation.nextPosition += rows.advance - prompt.question.length;
+    const [ids, items] = [rows.ids.slice(0, -question.length), rows.items.slice(0, -question.length)];
+    appendItems(conversation, { ...rows, ids, items }, rows.advance - question.length);
     context.memory?.opened();
     afterOpening();
     const { scores, ...found } = known ?? (await runOverFrames(context, rows, run.question));
-    if (known === undefined) run.written.fill(Int32Array.from(prompt.question.keys(), (i) => run.question + i));
+    if (known === undefined) run.written.fill(Int32Array.from(question.keys(), (i) => run.question + i));
     appendRows(conversation, run, { from: run.question, to: rows.positions.length });
-    append(conversation.ids, prompt.question);
-    append(conversation.items, prompt.question);
-    conversation.nextPosition += prompt.question.length;
+    append(conversation.ids, question);
+    append(conversation.items, question);
+    conversation.nextPosition += question.length;
     return { scores, ...found };
   } finally {
     for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
   }
 }
 
-/** The positions that a run takes. */
-function advanceOfKept(medium: PrunedMedium, run: MediumRun, rule: PositionRule): number {
-  if (!rule.isCompact) return advanceOf(medium.layout, run, rule);
-  const { begin, end } = keptIn(medium, run);
-  return placeRun(medium.layout, run, medium.kept.subarray(begin, end), 0, rule).advance;
+type Items = Pick<DecoderRows, 'places' | 'ids' | 'items'>;
+
+function appendItems(conversation: Conversation, { places, ids, items }: Items, advance: number): void {
+  append(conversation.places, places);
+  append(conversation.items, items);
+  append(conversation.ids, ids);
+  conversation.nextPosition += advance;
 }
 
-/** What is added to some rows after the first layers; undefined where nothing is. The caller disposes of it. */
-function addedTo({ rows, isVisual }: Run, kept: Int32Array): Tensor[] | undefined {
-  const isText = kept.every((row) => isVisual[row] === 0);
-  return isText ? undefined : rows.added.map((added) => gatherRows(added, kept));
-}
-
-function startRun({ conversation, method, model }: PrefillContext, rows: DecoderRows, words: number): Run {
-  const t = rows.positions.length;
-  const isVisual = new Uint8Array(t);
-  for (const row of rows.visual) isVisual[row] = 1;
-  const needsRelevance = method.retrieve !== undefined && (rows.visual.length > 0 || conversation.places.length > 0);
-  return {
-    rows,
-    question: t - words,
-    window: needsRelevance ? t - Math.min(words, method.retrieve?.window ?? words) : t,
-    isVisual,
-    blocks: blocksOf(rows, model.decoder.config),
-    anchor: conversation.items.length + rows.items.length - words,
-    kept: Int32Array.from({ length: t }, (_, row) => row),
-    written: [],
-    relevance: [],
-  };
-}
-
-/** Runs the rows before the question through all layers. */
-async function runOpening(context: PrefillContext, run: Run): Promise<undefined> {
-  const { layers } = context.model.decoder.config;
-  run.kept = run.kept.slice(0, run.question);
-  for (let layer = 0; layer < layers; layer++) run.written[layer] = run.kept;
-  if (run.question === 0) return;
-  const x = start().tf.slice(run.rows.x, [0, 0], [run.question, run.rows.x.shape[1] as number]);
+/** The scores after the last row; disposes of x. */
+function scored({ decoder }: VisionLanguageModel, { relevance }: Run, x: Tensor): Prefilled {
   try {
-    const { y } = await runStage(context, { ...run, window: run.question }, x, { from: 0, to: layers, scored: [] });
-    y.dispose();
+    return { scores: decoder.scores(x, [(x.shape[0] as number) - 1]), relevance };
   } finally {
     x.dispose();
   }
-}
-
-/** Runs the rows of a turn through all layers, stage by stage; returns the scores after the last row. */
-async function runRows(context: PrefillContext, run: Run): Promise<Relevance & { scores: Tensor }> {
-  const { model, method } = context;
-  const scored = scoredRows(method, run.rows, run.question);
-  let x = run.rows.x.clone();
-  try {
-    for (const stage of dropStages(method, scored, model.decoder.config)) {
-      const { y, scores: own } = await runStage(context, run, x, stage);
-      x.dispose();
-      x = y;
-      if (stage.drop === undefined) continue;
-      const scores = stage.looksAhead ? await lookAhead(context, run, x, stage.to) : own;
-      const after = keptAfter(method, stage.drop, { ...run, x, scores });
-      x.dispose();
-      x = after.x;
-      run.kept = after.kept;
-    }
-    return { scores: model.decoder.scores(x, [(x.shape[0] as number) - 1]), relevance: run.relevance };
-  } finally {
-    x.dispose();
-  }
-}
-
-/** Runs the kept rows through the layers of a stage. Returns their hidden states; after the last layer only those of the last chunk. */
-async function runStage(
-  { conversation, model, pace }: PrefillContext,
-  run: Run,
-  x: Tensor,
-  stage: Stage,
-): Promise<{ y: Tensor; scores: Float32Array }> {
-  const { tf } = start();
-  const { rows, kept } = run;
-  const { from, to, scored } = stage;
-  const { scores, onColumns } = columnSums(conversation, run, stage);
-  const t = (run.kept.at(-1) ?? -1) + 1;
-  const gone = t - kept.length;
-  const isWhole = model.decoder.config.bidirectional === 'prompt';
-  const cuts = [run.question, run.window, ...flips(scored)].map((row) => row - gone);
-  const ends = run.blocks && blockEnds(kept, run.blocks);
-  const outputs: Tensor[] = [];
-  try {
-    for (const { begin, end } of chunks(kept.length, cuts, ends)) {
-      const isAll = end - begin === kept.length;
-      const part = isAll ? x.clone() : tf.slice(x, [begin, 0], [end - begin, x.shape[1] as number]);
-      const positions = Array.from(kept.subarray(begin, end), (row) => rows.positions[row] as Position);
-      const added = from < rows.added.length ? addedTo(run, kept.subarray(begin, end)) : undefined;
-      const rated = isWhole ? ratedRows(run, stage) : undefined;
-      const segment = {
-        ...{ cache: conversation.cache, positions, added, rated },
-        onColumns: rated === undefined ? onColumns(begin + gone, end - begin) : onColumns(t - rated, rated),
-        ends: ends?.slice(begin, end).map((row) => row - begin),
-      };
-      try {
-        outputs.push(await model.decoder.forward(part, [segment], { layers: { from, to }, pace }));
-      } finally {
-        for (const tensor of [part, ...(added ?? [])]) tensor.dispose();
-      }
-      if (end + gone === run.question && conversation.cache.hasStates)
-        conversation.cache.save(run.anchor, { from, to });
-      if (to === model.decoder.config.layers && outputs.length > 1) outputs.shift()?.dispose();
-    }
-    return { y: outputs.length === 1 ? (outputs[0] as Tensor).clone() : tf.concat(outputs), scores };
-  } finally {
-    for (const output of outputs) output.dispose();
-  }
-}
-
-/**
- * Where a prompt is one chunk, the number of its last rows whose attention counts: those from the first scored one on, or those that count for
- * the relevance.
- */
-function ratedRows({ rows, window }: Run, { scored: [first = window] }: Stage): number {
-  return rows.positions.length - first;
-}
-
-/** Sums attention columns over a stage: the relevance over the window's rows, per layer; the scores over the scored rows, for the turn's visual rows. */
-function columnSums(conversation: Conversation, { rows, kept, isVisual, question, window, ...run }: Run, stage: Stage) {
-  const t = rows.positions.length;
-  const own = Array.from(kept.keys()).filter((i) => isVisual[kept[i] as number] === 1);
-  const scores = new Float32Array(own.length);
-  for (let layer = stage.from; layer < stage.to; layer++) {
-    run.written[layer] = kept;
-    run.relevance[layer] = new Float32Array((conversation.layers[layer] as CacheLayer).visual.length + own.length);
-  }
-  const add = (sums: Float32Array, share: number, values: (i: number) => number): void => {
-    for (let i = 0; i < sums.length; i++) sums[i] = (sums[i] as number) + values(i) * share;
-  };
-  /** Returns the function that takes the columns of n rows starting at `row` of the turn; undefined if they do not count. */
-  const onColumns = (row: number, n: number): Segment['onColumns'] => {
-    const isRelevant = row >= window;
-    const isScored = stage.scored.includes(row);
-    if (n === 0 || row < question || !(isRelevant || isScored)) return undefined;
-    return (layer, columns) => {
-      const { length, visual } = conversation.layers[layer] as CacheLayer;
-      const ownColumn = (i: number): number => columns[length + (own[i] as number)] as number;
-      if (isScored) add(scores, n / stage.scored.length, ownColumn);
-      const of = (i: number): number =>
-        i < visual.length ? (columns[visual[i] as number] as number) : ownColumn(i - visual.length);
-      if (isRelevant) add(run.relevance[layer] as Float32Array, n / (t - window), of);
-    };
-  };
-  return { scores, onColumns };
 }
 
 /** Adds rows from .. to - 1 of a prefill, which are in the cache already, to the conversation. */

@@ -8,7 +8,7 @@ import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { shownPath } from '../files';
 import { parseJson } from '../json';
 import { fingerprintOf } from '../models/fingerprint';
-import type { PreparedMedium } from '../models/media';
+import { canvasesOf, type PreparedMedium } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { appendKv, type KvType, readKv } from '../ops/kv_cache';
 import { float32, floats } from '../ops/run';
@@ -53,10 +53,11 @@ export async function saveConversation(
       `Expected a model all of whose layers keep keys and values to save a conversation, received type ${model.family}, some of whose keep states. ` +
         'Keep the messages, and give them to open().',
     );
-  const media = conversation.media.map(({ prepared, first }): SavedMedium => {
-    const sizes = prepared.canvases.map(({ width, height }) => [width, height] as const);
-    return { first, size: prepared.made.size, turn: prepared.made.turn, canvases: sizes };
-  });
+  const media: SavedMedium[] = [];
+  for (const { prepared, first } of conversation.media) {
+    const { size, turn } = prepared.made;
+    media.push({ first, size, turn, canvases: await canvasSizes(prepared, signal) });
+  }
   const positions = layers.map((_, layer) => cache.positions(layer));
   const state: Saved = { nextPosition, places, ids, items, script, layers, media, positions };
   const facts = {
@@ -71,9 +72,22 @@ export async function saveConversation(
   const tensors: TensorSource[] = [
     { name: STATE, dtype: 'U8', shape: [json.length], byteLength: json.length, bytes: () => json },
     ...layers.flatMap(({ length }, layer) => (length === 0 ? [] : [kvSource(conversation, model, kv, layer)])),
-    ...conversation.media.flatMap(({ prepared }, medium) => canvasSources(prepared, medium)),
+    ...conversation.media.flatMap(({ prepared }, medium) =>
+      canvasSources(prepared, medium, media[medium]?.canvases ?? [], signal),
+    ),
   ];
   await writeSafetensors(file, tensors, { signal });
+}
+
+/** The sizes of a medium's canvases. Those of a film are all equal, because they are drawn by the same steps from frames of one size. */
+async function canvasSizes(
+  prepared: PreparedMedium,
+  signal: AbortSignal | undefined,
+): Promise<SavedMedium['canvases']> {
+  if (prepared.film === undefined) return prepared.canvases.map(({ width, height }) => [width, height] as const);
+  for await (const { width, height } of canvasesOf(prepared, signal))
+    return prepared.layout.canvases.map(() => [width, height] as const);
+  return [];
 }
 
 /** Rows of one layer, [2 (keys, values), kvHeads, rows, c]. */
@@ -99,10 +113,21 @@ function kvSource(
   return { name: `layers.${layer}`, dtype, shape, byteLength: elements * (kv === 'bf16' ? 2 : 4), bytes };
 }
 
-function canvasSources({ canvases }: PreparedMedium, medium: number): TensorSource[] {
-  return canvases.map(({ data, width, height }, i) => ({
-    ...{ name: `media.${medium}.${i}`, dtype: 'U8', shape: [height, width, 3], byteLength: data.byteLength },
-    bytes: () => data,
+/** The canvases of a medium; those of a film are drawn as they are written, in their order. */
+function canvasSources(
+  prepared: PreparedMedium,
+  medium: number,
+  sizes: SavedMedium['canvases'],
+  signal: AbortSignal | undefined,
+): TensorSource[] {
+  const canvases = canvasesOf(prepared, signal);
+  return sizes.map(([width, height], i) => ({
+    ...{ name: `media.${medium}.${i}`, dtype: 'U8', shape: [height, width, 3], byteLength: 3 * width * height },
+    async *bytes() {
+      const { value, done } = await canvases.next();
+      if (done !== true) yield value.data;
+      if (i === sizes.length - 1) await canvases.return(undefined);
+    },
   }));
 }
 

@@ -23,13 +23,14 @@ import {
 import { rowsAround } from './decoder_rows';
 import { type Generated, generate, type Piece } from './generate';
 import { checkLength } from './long_text';
-import { type PrunedMedium, prepareMedia, seeMedia } from './media';
+import { prepareMedia } from './media';
 import { type AskOptions, type History, type Part, samplingOf } from './options';
 import { retrievePermanently } from './permanent';
 import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
 import { forgetPoints, savePoint } from './saved_points';
+import type { PrunedMedium } from './sight';
 import { timed } from './times';
 import { meanOfAttending, statsOf, type TurnStats } from './turn_stats';
 import { type TurnView, turnView } from './view';
@@ -120,7 +121,6 @@ export async function* runTurn(
   } finally {
     progress.view?.dispose();
     progress.scores?.dispose();
-    for (const { rows } of progress.media.values()) rows.dispose();
     if (failed) truncateTo(conversation, progress.before);
     else {
       if (options.history === 'forget') truncateTo(conversation, progress.anchor);
@@ -187,19 +187,17 @@ async function prepare(
   savePoint(conversation);
   forgetPoints(conversation, conversation.items.length);
   const before = pointAt(conversation);
-  progress.media = await seeAll(context, prompt);
   progress.turns = turns;
   progress.text = prompt.text;
-  const { scores, ...found } = await timed(times, 'prefill', () =>
-    prefill(context, prompt, progress.media, () => {
-      // The cache holds a history that was opened or rewritten, so the next turn compares it id by id.
-      if (conversation.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(conversation);
-      if (question.media.length === 0) return;
-      const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
-      conversation.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
-      progress.anchor = pointAt(conversation);
-    }),
-  );
+  const { scores, media, ...found } = await prefill(context, prompt, () => {
+    // The cache holds a history that was opened or rewritten, so the next turn compares it id by id.
+    if (conversation.script.text === '' && prompt.opening.length > 0) progress.anchor = pointAt(conversation);
+    if (question.media.length === 0) return;
+    const open = (turns.at(-1)?.parts ?? []).filter((part) => typeof part !== 'string');
+    conversation.script = { turns: turns.slice(0, -1), open, text: prompt.opened, pending: [] };
+    progress.anchor = pointAt(conversation);
+  });
+  progress.media = media;
   progress.scores = scores;
   progress.cached = before.length;
   progress.promptRows = lengthOf(conversation) - before.length;
@@ -228,28 +226,6 @@ function checkVisualRoom({ conversation, method, model }: PrefillContext, { open
   const positions = runs.reduce((sum, { layout, run }) => sum + advanceOf(layout, run, rule), texts);
   if (method.prune === undefined) checkRoom(conversation, all, positions);
   else checkRoom(conversation, texts, rule.isCompact ? texts : positions, 'at least');
-}
-
-/** The media whose runs a prompt puts into the cache, pruned together with the media of their turns. */
-async function seeAll(context: PrefillContext, { opening, question }: TurnPrompt): Promise<Map<number, PrunedMedium>> {
-  const { conversation } = context;
-  const wanted = new Set(opening.flatMap((part) => ('medium' in part ? [part.medium] : [])));
-  const seen = new Map<number, PrunedMedium>();
-  try {
-    for (const first of new Set([...wanted].map((medium) => conversation.media[medium]?.first))) {
-      const numbers = [...conversation.media.keys()].filter((medium) => conversation.media[medium]?.first === first);
-      const pruned = await seeMedia(
-        context,
-        numbers.map((medium) => (conversation.media[medium] as KnownMedium).prepared),
-        question,
-      );
-      for (const [i, medium] of numbers.entries()) seen.set(medium, pruned[i] as PrunedMedium);
-    }
-    return seen;
-  } catch (error) {
-    for (const { rows } of seen.values()) rows.dispose();
-    throw error;
-  }
 }
 
 async function* answer(

@@ -3,8 +3,8 @@
 import { type DecoderConfig, isStateLayer } from '../models/config';
 import type { TokenLogprob } from '../text/logprobs';
 import type { FinishReason, Generated } from './generate';
-import type { PrunedMedium } from './media';
 import type { PrefillContext } from './prefill';
+import type { PrunedMedium } from './sight';
 import type { StageTimes } from './times';
 import type { TurnView } from './view';
 
@@ -30,7 +30,7 @@ export interface TurnStats {
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
   readonly finish: FinishReason;
   /** The kept tokens of each image and video of this turn. */
-  readonly media: readonly Omit<PrunedMedium, 'rows'>[];
+  readonly media: readonly PrunedMedium[];
   /** Per layer, the visual tokens that were attended, as indices among the `visualKept`; undefined if every layer attended all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
   /** The tokens of the answer with their log-probabilities; undefined unless the question asked for them. */
@@ -71,7 +71,7 @@ export function statsOf(
     },
     ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
     finish,
-    media: media.map(({ rows: _, ...kept }) => kept),
+    media,
     retrieved: view?.retrieved,
   };
 }

@@ -25,7 +25,10 @@ const GROUPS: {
   readonly drop: PartChecks<Drop>;
   readonly retrieve: PartChecks<Retrieve>;
 } = {
-  prune: { taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, select: { ...FUNCTION, ...REQUIRED } },
+  prune: {
+    ...{ taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, scope: oneOf('plane', 'turn') },
+    select: { ...FUNCTION, ...REQUIRED },
+  },
   drop: {
     layers: { ...LAYERS, ...REQUIRED },
     scores: oneOf('previous', 'next'),

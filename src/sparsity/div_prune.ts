@@ -22,7 +22,7 @@ export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
   return {
     name: 'divprune',
     positions,
-    prune: { select: perPlane((plane) => diverse(plane, budget(plane.tokens, prefillSparsity))) },
+    prune: { scope: 'plane', select: perPlane((plane) => diverse(plane, budget(plane.tokens, prefillSparsity))) },
   };
 }
 

@@ -37,6 +37,7 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [objectLayer, deepLayer] },
+      scope: 'plane',
       select: perPlane((plane) => hierarchical(plane, budget(plane.tokens, prefillSparsity), alpha)),
     },
   };

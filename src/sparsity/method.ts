@@ -74,7 +74,12 @@ export interface Prune {
    * shares them. Default: false.
    */
   readonly question?: boolean;
-  /** Returns the kept tokens of each grid of the turn's media. */
+  /**
+   * What the choice among the tokens of a plane depends on: this plane alone ('plane'), or all media of the turn ('turn', the default). With
+   * 'plane', `select` is called for planes as they come, so that only kept tokens of a film are held; otherwise the features of all are held.
+   */
+  readonly scope?: 'plane' | 'turn';
+  /** Returns the kept tokens of each grid of the turn's media, or of the part of them that `scope` allows. */
   select(grids: readonly TowerView[]): readonly Selection[];
 }
 

@@ -27,8 +27,7 @@ export function observed(watched: SparsityMethod): Observed {
   const method: SparsityMethod = {
     ...inner,
     prune: {
-      select: (grids) => grids.map(({ tokens }) => everyIndex(tokens)),
-      ...prune,
+      ...(prune ?? { scope: 'plane', select: (grids) => grids.map(({ tokens }) => everyIndex(tokens)) }),
       taps: { ...prune?.taps, salience },
     },
     retrieve: {

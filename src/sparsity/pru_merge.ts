@@ -46,7 +46,7 @@ function method(name: string, options: PruMergeOptions, spread: number): Sparsit
   return {
     name,
     positions,
-    prune: { taps: { salience: [layer], keys: [layer] }, select: perPlane(select) },
+    prune: { taps: { salience: [layer], keys: [layer] }, scope: 'plane', select: perPlane(select) },
   };
 }
 

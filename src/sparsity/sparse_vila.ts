@@ -64,6 +64,7 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [salienceLayer] },
+      scope: scope === 'plane' ? 'plane' : 'turn',
       select:
         scope === 'plane'
           ? perPlane((plane) => prune(plane.salience()))

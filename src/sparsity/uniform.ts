@@ -25,7 +25,7 @@ export function uniform(options: UniformOptions = {}): SparsityMethod {
   return {
     name: 'uniform',
     positions,
-    prune: { select: perPlane(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))) },
+    prune: { scope: 'plane', select: perPlane(({ tokens }) => strided(tokens, budget(tokens, prefillSparsity))) },
     retrieve: { select: ({ length }) => strided(length, budget(length, decodeSparsity)) },
   };
 }

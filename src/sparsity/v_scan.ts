@@ -43,6 +43,7 @@ export function vScan(options: VScanOptions = {}): SparsityMethod {
     prune: {
       taps: { salience: [localLayer, globalLayer] },
       rows: 'projected',
+      scope: 'plane',
       select: perPlane((plane) => scan(plane, budget(plane.tokens, 1 - first)), 'projected'),
     },
     drop: {

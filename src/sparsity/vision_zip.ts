@@ -35,6 +35,7 @@ export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [layer], keys: [layer] },
+      scope: 'plane',
       select: perPlane((plane) => zip(plane, budget(plane.tokens, prefillSparsity), contextual)),
     },
   };

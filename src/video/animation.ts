@@ -13,7 +13,7 @@ export function isAnimation({ head }: FilmSource): boolean {
 }
 
 /** @throws SparseVilaError ERR_VIDEO_CORRUPT, ERR_VIDEO_TOO_LARGE */
-export async function animation(source: FilmSource, { maxPixels, signal }: FilmOptions): Promise<Timeline> {
+export async function animation(source: FilmSource, { maxPixels }: FilmOptions): Promise<Timeline> {
   const { from } = source;
   const limits = { ...FILM_FILE, limit: MOST_BYTES, tooLarge: 'ERR_VIDEO_TOO_LARGE' } as const;
   // Read whole, so that libvips keeps nothing under a path.
@@ -38,7 +38,7 @@ export async function animation(source: FilmSource, { maxPixels, signal }: FilmO
   return {
     times: Array.from({ length: pages }, (_, i) => (starts[i] ?? i * DEFAULT_MS) / 1000),
     rate: 0,
-    async *decode(frames) {
+    async *decode(frames, signal) {
       for (let at = 0; at < frames.length; ) {
         signal?.throwIfAborted();
         const first = frames[at] as number;

@@ -1,12 +1,14 @@
-// A film as a sampled list of frames with their times: chosen by presentation time before anything is decoded, then decoded one after another.
+// A film as a sampled list of frames with their times: chosen by presentation time before anything is decoded, then decoded one after another, as
+// often as they are read.
 
+import { createHash } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import type { AllowUrls } from '../image/fetch';
 import type { RawPixels } from '../image/input';
 import { animation, isAnimation } from './animation';
 import { decodeFrames } from './decode';
 import { type FilmFacts, probe } from './probe';
-import { type FilmSource, filmSource } from './source';
+import { checkUnchanged, type FilmSource, filmSource } from './source';
 import { findTools } from './tools';
 
 export interface FilmOptions {
@@ -15,6 +17,10 @@ export interface FilmOptions {
   readonly to?: number | undefined;
   readonly maxPixels: number;
   readonly allowUrls: AllowUrls;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface FilmReading {
   readonly signal?: AbortSignal | undefined;
   /** Called after each decoded frame. */
   readonly onProgress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined;
@@ -30,8 +36,15 @@ export interface Film {
   readonly fps: number;
   /** Seconds of the whole film. */
   readonly duration: number;
-  /** The frames, decoded when they are asked for. */
-  frames(): AsyncGenerator<RawPixels>;
+  /** Bytes that are held for reading it: of a film that is not a file. */
+  readonly bytes: number;
+  /** A text that is equal for equal films: of a file its place, size and time, of bytes their hash. */
+  content(): string;
+  /**
+   * The frames, decoded when they are asked for. A film can be read any number of times.
+   * @throws SparseVilaError ERR_VIDEO_…, ERR_VIDEO_UNREADABLE if its file has changed; `signal.reason`
+   */
+  frames(reading?: FilmReading): AsyncGenerator<RawPixels>;
 }
 
 /** Frames by their times, in seconds from the first, and a way to decode some of them. */
@@ -39,7 +52,7 @@ export interface Timeline {
   readonly times: readonly number[];
   /** The rate that the container has, 0 if unknown. */
   readonly rate: number;
-  decode(frames: readonly number[]): AsyncGenerator<RawPixels>;
+  decode(frames: readonly number[], signal: AbortSignal | undefined): AsyncGenerator<RawPixels>;
 }
 
 /**
@@ -49,7 +62,7 @@ export interface Timeline {
 export async function openFilm(input: unknown, choose: Choose, options: FilmOptions): Promise<Film> {
   const source = await filmSource(input, options);
   const timeline = isAnimation(source) ? await animation(source, options) : await timelineOf(source, options);
-  return sampled(source.name, timeline, choose, options);
+  return sampled(source, timeline, choose, options);
 }
 
 /**
@@ -70,9 +83,9 @@ async function timelineOf(source: FilmSource, { maxPixels, signal }: FilmOptions
     // One division, so that frame i of a film of 25 per second is at i / 25 exactly.
     times: times.map((time) => scaled(time - first, unit)),
     rate,
-    decode: (frames) =>
+    decode: (frames, reading) =>
       decodeFrames(
-        { tools, source, facts, maxPixels, signal },
+        { tools, source, facts, maxPixels, signal: reading },
         frames.map((i) => times[i] as number),
       ),
   };
@@ -82,11 +95,11 @@ const scaled = (units: number, { numerator, denominator }: FilmFacts['unit']): n
   (units * numerator) / denominator;
 
 /** The film with the frames that `choose` takes of the segment. */
-export function sampled(
-  name: string,
+function sampled(
+  source: FilmSource,
   { times, rate, decode }: Timeline,
   choose: Choose,
-  { from = 0, to = Number.POSITIVE_INFINITY, onProgress }: Pick<FilmOptions, 'from' | 'to' | 'onProgress'>,
+  { from = 0, to = Number.POSITIVE_INFINITY }: Pick<FilmOptions, 'from' | 'to'>,
 ): Film {
   const fps = rateOf(times, rate);
   const begin = times.findIndex((time) => time >= from);
@@ -95,7 +108,7 @@ export function sampled(
   if (segment.length === 0) {
     throw new SparseVilaError(
       'ERR_VIDEO_EMPTY',
-      `Expected frames from second ${from}${to === Number.POSITIVE_INFINITY ? '' : ` to ${to}`} of ${name}, which lasts ` +
+      `Expected frames from second ${from}${to === Number.POSITIVE_INFINITY ? '' : ` to ${to}`} of ${source.name}, which lasts ` +
         `${(times.length / fps).toFixed(1)} seconds, but there are none.`,
     );
   }
@@ -114,9 +127,15 @@ export function sampled(
     times: places.map((place) => times[place] as number),
     fps: (places.length / segment.length) * fps,
     duration: times.length / fps,
-    async *frames() {
+    bytes: 'bytes' in source.from ? source.from.bytes.byteLength : 0,
+    content: () =>
+      'bytes' in source.from
+        ? createHash('sha256').update(source.from.bytes).digest('base64')
+        : `${source.from.path} ${source.from.stamp}`,
+    async *frames({ signal, onProgress } = {}) {
+      if ('path' in source.from) await checkUnchanged(source.name, source.from.path, source.from.stamp);
       let done = 0;
-      for await (const frame of decode(distinct)) {
+      for await (const frame of decode(distinct, signal)) {
         const place = distinct[done++];
         onProgress?.({ done, total: distinct.length });
         // A rule may take a frame more than once.

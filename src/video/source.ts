@@ -1,5 +1,7 @@
 // What a film is given as, and the name by which errors call it: a regular file that ffmpeg opens, or bytes that it reads from a pipe.
 
+import type { Stats } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { messageOf, SparseVilaError } from '../errors';
 import { openRegularHandle, readError } from '../files';
@@ -16,8 +18,10 @@ export interface FilmSource {
   readonly name: string;
   /** The first bytes. */
   readonly head: Uint8Array;
-  /** A regular file, or the bytes in an order in which they can be read from a pipe. */
-  readonly from: { readonly path: string } | { readonly bytes: Uint8Array; readonly pieces: readonly Uint8Array[] };
+  /** A regular file and its stamp, or the bytes in an order in which they can be read from a pipe. */
+  readonly from:
+    | { readonly path: string; readonly stamp: string }
+    | { readonly bytes: Uint8Array; readonly pieces: readonly Uint8Array[] };
 }
 
 /** Maximum number of bytes of a film that is held in memory. */
@@ -81,12 +85,26 @@ async function ofPath(text: string, name: string): Promise<FilmSource> {
   try {
     const { buffer, bytesRead } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
     if (bytesRead === 0) throw empty(name);
-    return { name, head: buffer.subarray(0, bytesRead), from: { path } };
+    return { name, head: buffer.subarray(0, bytesRead), from: { path, stamp: stamped(await file.stat()) } };
   } catch (error) {
     throw readError(error, path, FILM_FILE);
   } finally {
     await file.close();
   }
+}
+
+/** A text that changes when a file is replaced or written to; empty if there is no such file. */
+export const stampOf = async (path: string): Promise<string> => stat(path).then(stamped, () => '');
+const stamped = ({ size, mtimeMs, ino }: Stats): string => `${size} ${mtimeMs} ${ino}`;
+
+/** @throws SparseVilaError ERR_VIDEO_UNREADABLE for a file that is another one than when the film was opened */
+export async function checkUnchanged(name: string, path: string, stamp: string): Promise<void> {
+  const found = await stampOf(path);
+  if (found === stamp) return;
+  throw new SparseVilaError(
+    'ERR_VIDEO_UNREADABLE',
+    `Expected ${name} as it was when it was given but the file has been ${found === '' ? 'removed' : 'changed'} since; keep it as long as its conversation.`,
+  );
 }
 
 function fromFileUrl(text: string, name: string): string {
