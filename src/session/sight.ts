@@ -40,11 +40,7 @@ export interface Sight {
 }
 
 /** @param question the ids of the turn's question */
-export function sightOf(
-  context: MediaContext,
-  groups: readonly SeenTogether[],
-  question: readonly number[],
-): Sight {
+export function sightOf(context: MediaContext, groups: readonly SeenTogether[], question: readonly number[]): Sight {
   const layouts = new Map(
     groups.flatMap((group) => [...group].map(([medium, { layout }]) => [medium, layout] as const)),
   );

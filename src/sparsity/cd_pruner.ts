@@ -24,7 +24,11 @@ export function cdPruner(options: CdPrunerOptions = {}): SparsityMethod {
   return {
     name: 'cdpruner',
     positions,
-    prune: { question: true, select: perPlane((plane) => conditional(plane, budget(plane.tokens, prefillSparsity))) },
+    prune: {
+      question: true,
+      scope: 'plane',
+      select: perPlane((plane) => conditional(plane, budget(plane.tokens, prefillSparsity))),
+    },
   };
 }
 

@@ -25,7 +25,10 @@ export function dart(options: DartOptions = {}): SparsityMethod {
   return {
     name: 'dart',
     positions,
-    prune: { select: perPlane((plane) => leastDuplicated(plane, budget(plane.tokens, prefillSparsity), pivots)) },
+    prune: {
+      scope: 'plane',
+      select: perPlane((plane) => leastDuplicated(plane, budget(plane.tokens, prefillSparsity), pivots)),
+    },
   };
 }
 

@@ -38,6 +38,7 @@ export function holoV(options: HoloVOptions = {}): SparsityMethod {
     positions,
     prune: {
       taps: { salience: [layer] },
+      scope: 'plane',
       select: perPlane((plane) => holistic(plane, budget(plane.tokens, prefillSparsity), runs)),
     },
   };

@@ -24,7 +24,7 @@ export function mmTok(options: MmTokOptions = {}): SparsityMethod {
   return {
     name: 'mmtok',
     positions,
-    prune: { select: perPlane((plane) => covering(plane, budget(plane.tokens, prefillSparsity))) },
+    prune: { scope: 'plane', select: perPlane((plane) => covering(plane, budget(plane.tokens, prefillSparsity))) },
   };
 }
 
