@@ -7,6 +7,7 @@ module.exports = {
   transform: {},
   testTimeout: 900_000, // against hangs only: how fast things are is the benchmarks' business
   maxWorkers: 2,
+  testSequencer: '<rootDir>/scripts/jest_order.cjs',
   // Printed in CI only: counting costs a quarter of the time. What specs run in processes of their own (commands, threads) is not counted.
   collectCoverage: process.env.CI !== undefined,
   coverageProvider: 'v8',
