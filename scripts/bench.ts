@@ -8,6 +8,7 @@ import { ENGINE } from './bench/engine';
 import { FAMILIES } from './bench/families';
 import { FILM } from './bench/film';
 import { LOAD } from './bench/load';
+import { LOSSLESS } from './bench/lossless';
 import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
@@ -28,10 +29,11 @@ async function main(): Promise<void> {
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
+    .command(LOSSLESS)
     .command(ENGINE)
     .demandCommand(
       1,
-      'Expected what to measure: ops, dispatch, model, families, overhead, film, pack, checkpoint, load or engine.',
+      'Expected what to measure: ops, dispatch, model, families, overhead, film, pack, checkpoint, load, lossless or engine.',
     )
     .strict()
     .help()

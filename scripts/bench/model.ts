@@ -154,7 +154,7 @@ export function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig
 }
 
 /** The table that only `embed` reads, a row per token; the head is read whole. */
-function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
+export function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
   return vocabSize * hiddenSize * 2;
 }
 
@@ -204,7 +204,10 @@ async function decode(
 }
 
 /** Visual rows first, then text: per layer a different scattered selection of the visual rows. */
-function sparseViews(layers: number, { visual, 'decode-sparsity': sparsity }: Options): LayerView[] {
+export function sparseViews(
+  layers: number,
+  { visual, 'decode-sparsity': sparsity }: Pick<Options, 'visual' | 'decode-sparsity'>,
+): LayerView[] {
   const keep = Math.max(1, Math.round(visual * (1 - sparsity)));
   return Array.from({ length: layers }, (_, layer) => {
     const chosen = new Set<number>();
