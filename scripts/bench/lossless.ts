@@ -16,13 +16,14 @@ import { expectedTokens, MOST_DRAFTS } from '../../src/session/draft_length';
 import { plainSteps, type Steps, type Views } from '../../src/session/steps';
 import { verifiedSteps } from '../../src/session/verify';
 import { uniform } from '../../src/text/random';
-import { decoderConfig, embeddingBytes, SHAPES, type Shape, sparseViews } from './model';
+import { decoderConfig, SHAPES, type Shape, sparseViews } from './model';
 import { randomWeights } from './random_weights';
 import { median } from './timing';
 
 const pace = async (): Promise<void> => undefined;
 /** Rows of the question. */
 const TEXT = 64;
+const SOURCES = ['view', 'lookup'] as const;
 /** Rows that are written at once. */
 const CHUNK = 512;
 
@@ -77,15 +78,20 @@ async function benchLossless(o: Options): Promise<void> {
   const steps = { model: { decoder: model }, conversation, pace };
   const plain = (rows: Views) => (): Steps => plainSteps(steps, rows);
   const { ids: reference } = await answer(run, plain(undefined));
-  const times = { dense: [] as number[], view: [] as number[], verified: o.acceptance.map((): number[] => []) };
-  const counts = o.acceptance.map(() => ({ drafted: 0, accepted: 0 }));
+  const kinds = o.acceptance.flatMap((acceptance) => SOURCES.map((source) => ({ acceptance, source })));
+  const times = { dense: [] as number[], view: [] as number[], verified: kinds.map((): number[] => []) };
+  const counts = kinds.map(() => ({ drafted: 0, accepted: 0 }));
   for (let round = 0; round < o.rounds; round++) {
     times.dense.push((await answer(run, plain(undefined))).perSecond);
     times.view.push((await answer(run, plain(views))).perSecond);
-    for (const [i, acceptance] of o.acceptance.entries()) {
-      const replace = imposed(reference, acceptance, config.vocabSize, round);
-      const options = { isEnd: () => false, replace };
-      const result = await answer(run, () => verifiedSteps(steps, views, greedy, options));
+    for (const [i, { acceptance, source }] of kinds.entries()) {
+      const token = imposed(reference, acceptance, config.vocabSize, round);
+      const found = (_: unknown, most: number): number[] =>
+        source === 'view' ? [] : Array.from({ length: most }, (_, k) => token(conversation.items.length + k));
+      const options = { isEnd: () => false, replace: (_: number, item: number) => token(item), found };
+      const result = await answer(run, () =>
+        verifiedSteps(steps, source === 'view' ? views : undefined, greedy, options),
+      );
       if (result.ids.some((id, at) => id !== reference[at])) throw new Error('Expected the dense answer.');
       times.verified[i]?.push(result.perSecond);
       const own = counts[i] as (typeof counts)[number];
@@ -93,26 +99,25 @@ async function benchLossless(o: Options): Promise<void> {
       own.accepted += result.accepted;
     }
   }
-  const kvBytes = 2 * config.layers * config.kvHeads * config.headDim * 2;
-  const [read, kept] = [weights.matrixBytes - embeddingBytes(config), TEXT + o.visual * (1 - o['decode-sparsity'])];
-  const share = (read + kept * kvBytes) / (read + context * kvBytes);
   const dense = median(times.dense);
+  const share = dense / median(times.view);
+  const verified = kinds.map(({ acceptance, source }, i) => ({
+    ...{ source, acceptance, tokPerS: median(times.verified[i] ?? []), ...counts[i] },
+    limit: limit(acceptance, source === 'view' ? share : 0),
+  }));
   const line = (name: string, perSecond: number, more = ''): string =>
     `${name}: ${perSecond.toFixed(1)} tok/s, ${(perSecond / dense).toFixed(2)}x${more}\n`;
-  const lines = o.acceptance.map((acceptance, i) => {
-    const { drafted, accepted } = counts[i] as (typeof counts)[number];
-    const more = `, limit ${limit(acceptance, share).toFixed(2)}x; ${drafted} drafted, ${accepted} accepted`;
-    return line(`verified, acceptance ${acceptance}`, median(times.verified[i] ?? []), more);
+  const lines = verified.map(({ source, acceptance, tokPerS, limit, drafted, accepted }) => {
+    const more = `, limit ${limit.toFixed(2)}x; ${drafted} drafted, ${accepted} accepted`;
+    const how = source === 'view' ? 'drafts on the view' : 'drafts looked up';
+    return line(`verified, ${how}, acceptance ${acceptance}`, tokPerS, more);
   });
   process.stdout.write(
-    `${o.shape}, 4 bits, ${o.visual} visual rows, ${native.isa()}, ${native.threads()} threads; a draft reads ${(100 * share).toFixed(0)} % of a dense step's bytes\n` +
+    `${o.shape}, 4 bits, ${o.visual} visual rows, ${native.isa()}, ${native.threads()} threads; a draft on the view takes ${(100 * share).toFixed(0)} % of a dense step\n` +
       line('dense', dense) +
       line('the view alone', median(times.view)) +
       lines.join(''),
   );
-  const verified = o.acceptance.map((acceptance, i) => ({
-    ...{ acceptance, tokPerS: median(times.verified[i] ?? []), limit: limit(acceptance, share), ...counts[i] },
-  }));
   const machine = { isa: native.isa(), threads: native.threads() };
   const figures = { denseTokPerS: dense, viewTokPerS: median(times.view), verified };
   process.stdout.write(`${JSON.stringify({ shape: o.shape, visual: o.visual, ...machine, ...figures })}\n`);
@@ -133,16 +138,16 @@ function fillCache({ cache }: Conversation, { kvHeads, headDim }: DecoderConfig,
   cache.extend(rows);
 }
 
-/** The largest speedup at an acceptance if a pass takes as long as a dense step, however many rows it has. `share`: of a dense step, time of a draft. */
+/** The largest speedup at an acceptance if a pass takes as long as a dense step, however many rows it has. `share`: of a dense step's time, that of a drafted token. */
 function limit(acceptance: number, share: number): number {
   const speedups = Array.from({ length: MOST_DRAFTS + 1 }, (_, n) => expectedTokens(acceptance, n) / (n * share + 1));
   return Math.max(...speedups);
 }
 
-/** Replaces drafted tokens by those of the reference with a probability, and otherwise by others. Items are counted from the prompt's end. */
+/** Drafts tokens of the reference with a probability, and otherwise others. Items are counted from the prompt's end. */
 function imposed(reference: readonly number[], acceptance: number, vocabulary: number, seed: number) {
   const random = uniform(seed);
-  return (_: number, item: number): number => {
+  return (item: number): number => {
     const right = reference[item + 1] ?? 0;
     return random() < acceptance ? right : (right + 1) % vocabulary;
   };

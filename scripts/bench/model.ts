@@ -154,7 +154,7 @@ export function decoderConfig(shape: Shape, maxPositions: number): DecoderConfig
 }
 
 /** The table that only `embed` reads, a row per token; the head is read whole. */
-export function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
+function embeddingBytes({ vocabSize, hiddenSize }: DecoderConfig): number {
   return vocabSize * hiddenSize * 2;
 }
 

@@ -1,20 +1,26 @@
 // How many tokens are drafted: a pure function of the acceptance and of times.
 
-import { bestDrafts, draftLength, expectedTokens, passTime } from '../../src/session/draft_length';
+import { bestDraft, draftLength, expectedTokens, passTime } from '../../src/session/draft_length';
+import { lookUp } from '../../src/session/look_up';
 
 describe('the number of drafted tokens', () => {
   it('is that of the most expected tokens per millisecond', () => {
     expect(expectedTokens(0.5, 2)).toBe(1.75);
+    const view = (acceptance: number, known: Parameters<typeof bestDraft>[1], most: number) =>
+      bestDraft({ view: acceptance, lookup: 1 }, known, { view: most, lookup: 0 }).tokens;
     const times = (draft: number, row: number) => ({ draft, pass: (rows: number) => 1 + row * (rows - 1) });
-    expect(bestDrafts(0.9, times(0.2, 0.05), 16)).toBe(6);
-    expect(bestDrafts(0.3, times(0.2, 0.05), 16)).toBe(1);
-    expect(bestDrafts(0.1, times(0.2, 0.05), 16)).toBe(0);
-    expect(bestDrafts(1, times(0.2, 0.05), 3)).toBe(3);
-    expect(bestDrafts(1, times(1, 0), 16)).toBe(0);
+    expect(view(0.9, times(0.2, 0.05), 16)).toBe(6);
+    expect(view(0.3, times(0.2, 0.05), 16)).toBe(1);
+    expect(view(0.1, times(0.2, 0.05), 16)).toBe(0);
+    expect(view(1, times(0.2, 0.05), 3)).toBe(3);
+    expect(view(1, times(1, 0), 16)).toBe(0);
+    const both = (lookup: number) =>
+      bestDraft({ view: 0.9, lookup }, times(0.2, 0.05), { view: 16, lookup: 16 }).source;
+    expect([both(0.9), both(0.3)]).toEqual(['lookup', 'view']);
   });
 
   it('lies on the line through measured passes', () => {
-    expect(passTime([undefined, 10], 3)).toBe(13);
+    expect(passTime([undefined, 10], 3)).toBe(16);
     expect(passTime([undefined, 10, undefined, 14], 2)).toBe(12);
     expect(passTime([undefined, 10, undefined, 14], 5)).toBe(18);
     expect(passTime([undefined, 10, undefined, 8], 5)).toBe(8);
@@ -25,14 +31,14 @@ describe('the number of drafted tokens', () => {
     const chosen: number[] = [];
     const lengths = draftLength();
     for (let token = 0; token < tokens; ) {
-      const n = lengths.next(tokens - token);
+      const { tokens: n } = lengths.next({ view: tokens - token, lookup: 0 });
       chosen.push(n);
       if (n > 0) lengths.drafted(n, n * draft);
       lengths.passed(n + 1, 1 + row * n);
       let taken = 0;
       for (let isAccepted = true; taken < n && isAccepted; ) {
         isAccepted = accept(token + taken);
-        lengths.judged(isAccepted);
+        lengths.judged('view', isAccepted);
         if (isAccepted) taken++;
       }
       token += taken + 1;
@@ -67,11 +73,21 @@ describe('the number of drafted tokens', () => {
       lengths.drafted(1, 0.2);
       lengths.passed(1, 1);
       lengths.passed(2, 1.05);
-      lengths.judged(true);
+      lengths.judged('view', true);
     }
-    const before = lengths.next(16);
+    const before = lengths.next({ view: 16, lookup: 0 }).tokens;
     lengths.drafted(1, 100);
     expect(before).toBeGreaterThan(4);
-    expect(lengths.next(16)).toBeGreaterThan(2);
+    expect(lengths.next({ view: 16, lookup: 0 }).tokens).toBeGreaterThan(2);
   });
+});
+
+it('looks up what followed the last tokens, the longest end and the latest place first', () => {
+  expect(lookUp([1, 2, 3, 4, 1, 2], 3)).toEqual([3, 4, 1]);
+  expect(lookUp([1, 2, 3, 9, 2, 4, 1, 2], 1)).toEqual([3]);
+  expect(lookUp([5, 1, 2, 3, 6, 1, 2, 4, 5, 1, 2], 1)).toEqual([3]);
+  expect(lookUp([5, 1, 2, 3, 6, 1, 2, 4, 7, 1, 2], 1)).toEqual([4]);
+  expect(lookUp([7, 7, 7, 7], 4)).toEqual([7]);
+  expect(lookUp([1, 2, 3], 4)).toEqual([]);
+  expect(lookUp([1, 2, 1, 2], 0)).toEqual([]);
 });

@@ -1,7 +1,7 @@
 // Lossless decoding: with `verify: 'dense'`, tokens, log-probabilities and the cache are those of dense decoding bit for bit, whatever is drafted.
 
 import { join } from 'node:path';
-import { load, METHODS, type Model, type SessionOptions, type SparsityMethod, sparseVila } from '../../src';
+import { dense, load, METHODS, type Model, type SessionOptions, type SparsityMethod, sparseVila } from '../../src';
 import { conversations, FIXTURES, scene, TINY } from '../support/assets';
 import { withoutLeak } from '../support/leaks';
 import { compareBits } from '../support/nmse';
@@ -84,6 +84,17 @@ it.each([
   ['a stop string', { stop: ['e'] }],
 ] as const)('%s: tokens and log-probabilities are dense', async (_, options) => {
   for (const method of [sparseVila({ decodeSparsity: 0.9 }), oneRow]) await both(method, turns(options));
+});
+
+it('tokens that are looked up in the conversation are verified too, without any retrieval', async () => {
+  restore();
+  restore = draftsOf((round) => (round % 4) + 1, 'lookup');
+  const again = [0, 1, 0, 1].map((turn, i) => ({ question: q(0, turn), ...(i === 0 ? { images: [scene(0)] } : {}) }));
+  for (const method of [dense(), oneRow]) {
+    const { drafted, accepted } = await both(method, again);
+    expect(accepted).toBeGreaterThan(0);
+    expect(accepted).toBeLessThan(drafted);
+  }
 });
 
 it('forgets, rewinds and forks as dense decoding does', async () => {

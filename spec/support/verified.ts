@@ -73,12 +73,12 @@ function rowsOf({ decoder: { config } }: VisionLanguageModel, cache: KvCache): F
   });
 }
 
-/** Fixes the number of tokens of every draft, until the returned function is called. */
-export function draftsOf(count: (round: number) => number): () => void {
+/** Fixes the source and the number of tokens of every draft, until the returned function is called. */
+export function draftsOf(count: (round: number) => number, source: 'view' | 'lookup' = 'view'): () => void {
   const spy = jest.spyOn(lengths, 'draftLength').mockImplementation(() => {
     let round = 0;
     return {
-      next: (most) => Math.min(most, count(round++)),
+      next: (most) => ({ source, tokens: Math.min(most[source], count(round++)) }),
       drafted: () => undefined,
       passed: () => undefined,
       judged: () => undefined,

@@ -1,5 +1,5 @@
-// How many tokens to draft before the next dense pass: the number with the most expected tokens per millisecond, from the acceptance and the
-// times that were seen in the turn. No clock and no tensors: the caller reports what it measured.
+// What to draft before the next dense pass: the source and number of tokens with the most expected tokens per millisecond, from the acceptance
+// and the times that were seen in the turn. No clock and no tensors: the caller reports what it measured.
 // Source: the expected number of tokens of a pass is that of Leviathan et al., arXiv 2211.17192, equation 1.
 
 /** Milliseconds. */
@@ -23,57 +23,80 @@ export function expectedTokens(acceptance: number, drafts: number): number {
   return sum;
 }
 
-/** The number of drafts, 0 to `most`, with the most expected tokens per millisecond; the lower one on ties. */
-export function bestDrafts(acceptance: number, { draft, pass }: DraftTimes, most: number): number {
-  let [best, rate] = [0, 0];
-  for (let drafts = 0; drafts <= most; drafts++) {
-    const own = expectedTokens(acceptance, drafts) / (drafts * draft + pass(drafts + 1));
-    if (own > rate) [best, rate] = [drafts, own];
-  }
+/** Where drafts come from: decoder steps over the turn's view, or what followed the last tokens earlier in the conversation, which costs nothing. */
+export type DraftSource = 'view' | 'lookup';
+
+/** A number of tokens to draft; 0: none. */
+export interface Draft {
+  readonly source: DraftSource;
+  readonly tokens: number;
+}
+
+/** The draft of at most `most` tokens of each source with the most expected tokens per millisecond; the shorter one on ties. */
+export function bestDraft(
+  acceptance: Readonly<Record<DraftSource, number>>,
+  { draft, pass }: DraftTimes,
+  most: Readonly<Record<DraftSource, number>>,
+): Draft {
+  let best: Draft = { source: 'view', tokens: 0 };
+  let rate = 1 / pass(1);
+  for (const source of ['lookup', 'view'] as const)
+    for (let tokens = 1; tokens <= most[source]; tokens++) {
+      const ms = (source === 'view' ? tokens * draft : 0) + pass(tokens + 1);
+      const own = expectedTokens(acceptance[source], tokens) / ms;
+      if (own > rate) [best, rate] = [{ source, tokens }, own];
+    }
   return best;
 }
 
-/** Chooses the length of each draft of a turn. */
+/** Chooses the drafts of a turn. */
 export interface DraftLength {
-  /** The number of tokens to draft now, at most `most`. */
-  next(most: number): number;
-  /** A draft of `tokens` tokens took `ms`. */
+  /** What to draft now; `most`: the numbers of tokens that each source can give. */
+  next(most: Readonly<Record<DraftSource, number>>): Draft;
+  /** Drafting `tokens` tokens over the view took `ms`. */
   drafted(tokens: number, ms: number): void;
   /** A dense pass over `rows` rows took `ms`. */
   passed(rows: number, ms: number): void;
   /** A drafted token was accepted or rejected. */
-  judged(isAccepted: boolean): void;
+  judged(source: DraftSource, isAccepted: boolean): void;
 }
 
 /** Assumed until they are measured: the share of a dense step that a drafted token takes, and that each further row of a pass adds. */
-const [DRAFT_SHARE, ROW_SHARE] = [0.5, 0.15];
+const [DRAFT_SHARE, ROW_SHARE] = [0.4, 0.3];
 /** Counts of accepted and rejected tokens before any was seen, and the factor by which older counts fade with each token. */
-const [PRIOR_ACCEPTED, PRIOR_REJECTED, FADE] = [3, 1, 0.95];
+const [PRIOR_ACCEPTED, PRIOR_REJECTED, FADE] = [1.5, 0.5, 0.97];
 /** Weight of a new time in a mean; a time above `OUTLIER` times the mean counts as that. */
 const [WEIGHT, OUTLIER] = [0.3, 2];
 /** Where drafting does not pay: number of steps after which it is tried again, doubled each time that it fails up to the most. */
-const [WAIT, MOST_WAIT] = [16, 256];
+const [WAIT, MOST_WAIT] = [32, 256];
 
 export function draftLength(): DraftLength {
-  let [accepted, rejected] = [PRIOR_ACCEPTED, PRIOR_REJECTED];
+  const counts = {
+    view: { accepted: PRIOR_ACCEPTED, rejected: PRIOR_REJECTED },
+    lookup: { accepted: PRIOR_ACCEPTED, rejected: PRIOR_REJECTED },
+  };
   let draft: number | undefined;
   const passes: (number | undefined)[] = [];
   let [wait, waited] = [WAIT, 0];
   const mean = (before: number | undefined, ms: number): number =>
     before === undefined ? ms : before + WEIGHT * (Math.min(ms, OUTLIER * before) - before);
+  const acceptance = ({ accepted, rejected }: (typeof counts)['view']): number => accepted / (accepted + rejected);
   return {
     next(most) {
       const [, one] = passes;
-      if (one === undefined) return 0;
+      const none: Draft = { source: 'view', tokens: 0 };
+      if (one === undefined || Math.max(most.view, most.lookup) === 0) return none;
       const times = { draft: draft ?? DRAFT_SHARE * one, pass: (rows: number) => passTime(passes, rows) };
-      const best = bestDrafts(accepted / (accepted + rejected), times, Math.min(most, MOST_DRAFTS));
-      if (best > 0) {
+      const bounded = { view: Math.min(most.view, MOST_DRAFTS), lookup: Math.min(most.lookup, MOST_DRAFTS) };
+      const accepted = { view: acceptance(counts.view), lookup: acceptance(counts.lookup) };
+      const best = bestDraft(accepted, times, bounded);
+      if (best.tokens > 0) {
         [wait, waited] = [WAIT, 0];
         return best;
       }
-      if (++waited < wait) return 0;
+      if (++waited < wait) return none;
       [wait, waited] = [Math.min(2 * wait, MOST_WAIT), 0];
-      return Math.min(most, 1);
+      return { source: most.lookup > 0 ? 'lookup' : 'view', tokens: 1 };
     },
     drafted(tokens, ms) {
       draft = mean(draft, ms / tokens);
@@ -81,9 +104,10 @@ export function draftLength(): DraftLength {
     passed(rows, ms) {
       passes[rows] = mean(passes[rows], ms);
     },
-    judged(isAccepted) {
-      accepted = FADE * accepted + Number(isAccepted);
-      rejected = FADE * rejected + Number(!isAccepted);
+    judged(source, isAccepted) {
+      const own = counts[source];
+      own.accepted = FADE * own.accepted + Number(isAccepted);
+      own.rejected = FADE * own.rejected + Number(!isAccepted);
     },
   };
 }

@@ -1,4 +1,4 @@
-// Lossless decoding: tokens are drafted on the turn's view and verified in one dense pass over everything that the cache holds. A row of a pass
+// Lossless decoding: tokens are drafted on the turn's view, or looked up in the conversation, and verified in one dense pass over everything that the cache holds. A row of a pass
 // has the bits that it has alone, and every token of the answer is chosen from the scores of a dense pass, by the same choices in the same order
 // as without drafts. The answer is therefore that of dense decoding token for token, also when tokens are drawn: a draft is drawn with the random
 // number of its place, so that it mostly is the token that the dense scores give for that number. The rejection rule of speculative sampling
@@ -10,14 +10,17 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Chooser } from './choose';
 import { type Conversation, lengthOf } from './conversation';
-import { type DraftLength, draftLength } from './draft_length';
+import { type DraftLength, type DraftSource, draftLength, MOST_DRAFTS } from './draft_length';
+import { lookUp } from './look_up';
 import { count, runRows, type StepContext, type Steps, type Views } from './steps';
 
 export interface VerifyOptions {
   /** Whether a token ends the answer. */
   readonly isEnd: (id: number) => boolean;
-  /** How many tokens to draft. */
+  /** What to draft. */
   readonly lengths?: DraftLength;
+  /** Drafts without decoder steps after given ids, at most so many; for benchmarks with a given acceptance. */
+  readonly found?: typeof lookUp;
   /** Replaces a drafted token, whose item in the conversation would be the i-th; for tests and benchmarks with a given acceptance. */
   readonly replace?: ((id: number, i: number) => number) | undefined;
 }
@@ -25,8 +28,9 @@ export interface VerifyOptions {
 /** A dense pass whose rows are in the cache, of which the conversation counts the first `taken`. */
 interface Pass {
   readonly ids: readonly number[];
-  /** The tokens drafted after each row. */
+  /** The tokens drafted after each row, and how. */
   readonly drafts: readonly number[];
+  readonly source: DraftSource;
   /** f32 [rows, v] */
   readonly scores: Tensor;
   /** Position of the first row. */
@@ -41,7 +45,7 @@ interface Pass {
 export function verifiedSteps(context: StepContext, views: Views, choices: Chooser, options: VerifyOptions): Steps {
   const { conversation, pace } = context;
   const { cache } = conversation;
-  const lengths = options.lengths ?? draftLength();
+  const { lengths = draftLength(), found = lookUp } = options;
   let pass: Pass | undefined;
   let drafted = 0;
 
@@ -64,27 +68,32 @@ export function verifiedSteps(context: StepContext, views: Views, choices: Choos
   /** Drafts what may follow `id`, and runs both over everything. */
   const run = async (id: number, more: number): Promise<Pass> => {
     const room = cache.limit - Math.max(conversation.nextPosition, lengthOf(conversation)) - 1;
-    const most = views === undefined ? 0 : lengths.next(Math.max(0, Math.min(more - 1, room)));
+    const most = Math.max(0, Math.min(more - 1, room));
+    const known = upToEnd(found(conversation.ids, Math.min(most, MOST_DRAFTS)), options.isEnd);
+    const { source, tokens } = lengths.next({ view: views === undefined ? 0 : most, lookup: known.length });
     const [point, position] = [conversation.items.length, conversation.nextPosition];
-    const isOwnPoint = most > 0 && cache.hasStates && !cache.points.includes(point);
+    const isOwnPoint = tokens > 0 && cache.hasStates && !cache.points.includes(point);
     if (isOwnPoint) cache.save(point);
     const begin = performance.now();
-    const drafts = most === 0 ? [] : await draftAfter(id, most, { context, views, choices, options });
-    if (most > 0) cache.truncate(counted(conversation), point);
+    const isDecoded = source === 'view' && tokens > 0;
+    const drafts = isDecoded
+      ? await draftAfter(id, tokens, { context, views, choices, options })
+      : known.slice(0, tokens);
+    if (isDecoded) cache.truncate(counted(conversation), point);
     const middle = performance.now();
     // Nothing follows a token that ends the answer.
     const inner = drafts.length > 0 && options.isEnd(drafts.at(-1) as number) ? drafts.slice(0, -1) : drafts;
     const ids = [id, ...inner];
     const scores = await runRows(context, ids, position, undefined);
-    if (drafts.length > 0) lengths.drafted(drafts.length, middle - begin);
+    if (isDecoded && drafts.length > 0) lengths.drafted(drafts.length, middle - begin);
     lengths.passed(ids.length, performance.now() - middle);
     drafted += drafts.length;
-    return { ids, drafts, scores, position, point, isOwnPoint, taken: 0 };
+    return { ids, drafts, source, scores, position, point, isOwnPoint, taken: 0 };
   };
   return {
     async next(id, more) {
       const expected = pass?.drafts[pass.taken - 1];
-      if (expected !== undefined) lengths.judged(expected === id);
+      if (pass !== undefined && expected !== undefined) lengths.judged(pass.source, expected === id);
       if (pass !== undefined && expected === id && pass.taken < pass.ids.length) {
         await pace();
         return take(pass);
@@ -144,6 +153,12 @@ async function settlePass(context: StepContext, { ids, taken, position, point, i
     (await runRows({ ...context, pace: noPace }, ids.slice(0, taken), position, undefined)).dispose();
   } else if (taken < ids.length) cache.truncate(counted(conversation));
   if (isOwnPoint) cache.forget((one) => one === point);
+}
+
+/** The tokens up to the first that ends the answer. */
+function upToEnd(ids: readonly number[], isEnd: (id: number) => boolean): readonly number[] {
+  const end = ids.findIndex(isEnd);
+  return end < 0 ? ids : ids.slice(0, end + 1);
 }
 
 /** Per layer, the number of rows that the conversation counts, without the last ones. */
