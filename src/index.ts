@@ -25,6 +25,7 @@ import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import type { Server, ServerOptions } from './server/server';
 import { type EmbedOptions, embed } from './session/embed';
+import { quotaFor as quotaOf } from './session/quota_scores';
 import {
   createSession,
   type Part,
@@ -96,6 +97,7 @@ export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Server, ServerLimits, ServerOptions } from './server/server';
 export type { Mark } from './session/conversation';
 export type { EmbedOptions } from './session/embed';
+export type { QuotaForOptions } from './session/quota_scores';
 export type {
   Answer,
   AskOptions,
@@ -136,6 +138,7 @@ export { perPlane } from './sparsity/planes';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
 export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';
 export { type QuestOptions, quest } from './sparsity/quest';
+export { type QuotaOptions, quota } from './sparsity/quota';
 export { type RandomOptions, random } from './sparsity/random';
 export { type RandomDeepOptions, randomDeep } from './sparsity/random_deep';
 export { type ReKvOptions, reKv } from './sparsity/re_kv';
@@ -207,6 +210,13 @@ export const serve: (engine: Engine, options?: ServerOptions) => Promise<Server>
   // Loaded here, because most programs serve nothing.
   async (engine: Engine, options?: ServerOptions) => (await import('./server/server.js')).serve(engine, options),
 );
+
+/**
+ * QuoTA for one question about films: the model, or a `judge`, scores every frame, and frames of higher scores get more tokens. Give the method to a
+ * session, and ask it this question with these media first.
+ * @throws SparseVilaError as `Session.ask`; `ERR_VIDEO` for a stream of frames
+ */
+export const quotaFor = withCodes(quotaOf);
 
 /** A loaded model. */
 export interface Model extends VisionLanguageModel {

@@ -18,7 +18,7 @@ const about = (i: number) => [{ kind: 'image' as const, image: scene(i) }, QUEST
 
 describe('countTokens', () => {
   it.each(
-    METHODS.filter(({ uses }) => uses.prefill)
+    METHODS.filter(({ uses, frameScores }) => uses.prefill && !frameScores)
       .map(({ name }) => name)
       .concat('dense'),
   )('counts what a turn uses, and the tower does not run: %s', async (method) => {

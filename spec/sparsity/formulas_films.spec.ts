@@ -1,6 +1,8 @@
 // Formulas of methods whose budget is a film's, on cases small enough to do by hand.
 
-import { evs, type SparsityMethod, storm, type TowerView, vCast, vidCom2, videoScan } from '../../src';
+import { evs, quota, type SparsityMethod, storm, type TowerView, vCast, vidCom2, videoScan } from '../../src';
+import { quotaBudgets } from '../../src/sparsity/quota';
+import { gridWithin } from '../../src/sparsity/resize';
 import { shareOut } from '../../src/sparsity/shares';
 import { uniform as uniformNumbers } from '../../src/text/random';
 import { indicesOf, matrixOf, noiseMatrix, viewOf } from './views';
@@ -231,5 +233,67 @@ describe('VideoScan', () => {
     expect(kept(videoScan({ prefillSparsity: 0.5 }), view)).toEqual([1, 3, 5, 7]);
     expect(kept(videoScan({ prefillSparsity: 0.625 }), film([frame, frame]))).toEqual([0, 3, 7]);
     expect(kept(videoScan({ prefillSparsity: 0.75 }), film([frame]))).toEqual([3]);
+  });
+});
+
+describe('QuoTA', () => {
+  it.each<[string, number, number[], number, number[]]>([
+    ['by the squares of the scores', 26, [0.5, 0.1, 0], 100, [25, 1, 0]],
+    ['no frame beyond its grid, the rest goes to others', 12, [0.5, 0.1, 0], 9, [9, 3, 0]],
+    ['scores that are all 0 are equal', 7, [0, 0, 0], 9, [3, 2, 2]],
+    ['less than a token for each frame', 1, [0.1, 0.1, 0.1], 9, [1, 0, 0]],
+    ['one frame', 5, [0.01], 9, [5]],
+    ['everything', 18, [0.9, 0], 9, [9, 9]],
+  ])('budgets: %s', (_, total, scores, most, expected) => {
+    expect(quotaBudgets(total, scores, most)).toEqual(expected);
+  });
+
+  it.each<[number, [number, number], [number, number]]>([
+    [0, [10, 10], [0, 0]],
+    [1, [10, 10], [1, 1]],
+    [7, [10, 10], [3, 2]],
+    [9, [10, 10], [3, 3]],
+    [15, [10, 10], [4, 3]],
+    [99, [10, 10], [10, 9]],
+    [100, [10, 10], [10, 10]],
+    [24, [4, 16], [2, 10]],
+    [5, [2, 50], [1, 5]],
+    [6, [40, 2], [6, 1]],
+    [3, [1, 4], [1, 3]],
+  ])('the grid of %i tokens in %j is %j', (n, [h, w], [rows, cols]) => {
+    expect(gridWithin(n, { h, w })).toEqual({ h: rows, w: cols });
+  });
+
+  /** Frames of 2 × 2 tokens of one channel. */
+  const square = (...frames: number[][]): TowerView => {
+    const projected = matrixOf(...frames.flat().map((x) => [x]));
+    return { ...viewOf({ t: frames.length, h: 2, w: 2 }), tokens: 4 * frames.length, projected: () => projected };
+  };
+  const selected = (scores: number[] | undefined, prefillSparsity: number, view: TowerView) => {
+    const [one] = quota({ prefillSparsity, ...(scores && { scores: [scores] }) }).prune?.select([view]) ?? [];
+    return { kept: Array.from(indicesOf(one)), rows: one instanceof Int32Array ? [] : Array.from(one?.rows ?? []) };
+  };
+  const two = square([0, 2, 4, 6], [10, 20, 30, 40]);
+
+  it('resizes each frame to its budget: bilinear, at the place of the cell below', () => {
+    // 5 tokens by 4 : 1.
+    expect(selected([0.2, 0.1], 0.375, two)).toEqual({ kept: [0, 1, 2, 3, 7], rows: [0, 2, 4, 6, 25] });
+    // 2 tokens each: one column.
+    expect(selected([0, 0], 0.5, two)).toEqual({ kept: [1, 3, 5, 7], rows: [1, 5, 15, 35] });
+    expect(selected(undefined, 0.5, two)).toEqual(selected([0, 0], 0.5, two));
+  });
+
+  it('a frame without a budget is dropped, and a whole one is not interpolated', () => {
+    expect(selected([0, 1], 0.5, two)).toEqual({ kept: [4, 5, 6, 7], rows: [] });
+  });
+
+  it('a plane of several frames has their mean', () => {
+    expect(selected([0, 0, 0.4, 0.2], 0.5, two)).toEqual({ kept: [4, 5, 6, 7], rows: [] });
+    // Three frames in two planes: the second one has the last alone.
+    expect(selected([0.1, 0.1, 0.2], 0.375, two).kept).toEqual([3, 4, 5, 6, 7]);
+  });
+
+  it('refuses scores that are no probabilities', () => {
+    expect(() => quota({ scores: [[2]] })).toThrow(expect.objectContaining({ code: 'ERR_OPTION_INVALID' }));
   });
 });

@@ -5,6 +5,7 @@ import { buffer, text } from 'node:stream/consumers';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { FilmFile, FrameList } from '../models/media';
+import { methodFor } from '../session/quota_scores';
 import type { AskOptions, Session } from '../session/session';
 import { interruptible } from './interrupt';
 import { checkImages, openModel } from './open';
@@ -60,11 +61,14 @@ export const askCommand: CommandModule<object, AskFlags> = {
 
 /** Asks all questions and prints the answers. */
 export async function ask(args: AskArguments, signal: AbortSignal): Promise<void> {
-  const { method, options } = methodOf(args);
+  const { method, entry, ratios, options } = methodOf(args, { hasQuestion: true });
   const [session, asking] = [sessionOptions(args, method), { ...askOptions(args), ...formatOf(args.format) }];
   const { questions, ...media } = await inputs(args, signal);
   using model = await openModel(args, signal);
-  using chat = model.session(session);
+  const turn = { question: questions[0] ?? '', ...media, signal };
+  // Where a method is shared out by scores of frames, the model gives them before the first turn.
+  const scored = entry.frameScores ? { method: await methodFor(model, entry, ratios, turn) } : {};
+  using chat = model.session({ ...session, ...scored });
   const turns = conversation(chat, questions, asking, media, signal);
   if (!args.json) return await printTurns(turns, args.quiet);
   const records: TurnRecord[] = [];

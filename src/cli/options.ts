@@ -12,7 +12,7 @@ import { checkValue, integer } from '../options';
 import { PACKAGED_FILM_MODEL, PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
 import { type AskOptions, checkAskOptions, type SessionOptions, samplingOf } from '../session/options';
 import type { SparsityMethod } from '../sparsity/method';
-import { METHODS, type MethodEntry, type MethodOption, takesOption } from '../sparsity/methods';
+import { METHODS, type MethodEntry, type MethodOption, type MethodRatios, takesOption } from '../sparsity/methods';
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
 import { groupsOf } from './arguments';
@@ -226,8 +226,13 @@ export function imagePaths({
  * The sparsity method, and the ratios and positions it was made with; a ratio that is not given is that of the `image` preset.
  * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or an option that the method does not take
  */
-export function methodOf(args: ConversationArguments): {
+export function methodOf(
+  args: ConversationArguments,
+  { hasQuestion = false } = {},
+): {
   method: SparsityMethod;
+  entry: MethodEntry;
+  ratios: MethodRatios;
   options: Pick<SparseVilaOptions, 'prefillSparsity' | 'decodeSparsity' | 'positions'>;
 } {
   const { prefillSparsity, decodeSparsity, positions, salienceLayer, budget } = args;
@@ -248,7 +253,13 @@ export function methodOf(args: ConversationArguments): {
     decodeSparsity: takes('decodeSparsity') ? (decodeSparsity ?? PRESET.decodeSparsity) : undefined,
     positions: takes('positions') ? ((positions ?? 'original') as 'original' | 'compact') : undefined,
   });
-  return { method: isOurs ? sparseVila(chosen) : entry.create({ ...PRESET, ...options }), options };
+  if (entry.frameScores && !hasQuestion)
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected another --method than ${entry.name}, which has to know the question before the media. Use it with ask or evaluate.`,
+    );
+  const ratios = { ...PRESET, ...options };
+  return { method: isOurs ? sparseVila(chosen) : entry.create(ratios), entry, ratios, options };
 }
 
 export function loadOptions({ weights, precision, template, allowUrls, maxPixels }: ModelArguments): LoadOptions {
@@ -258,10 +269,7 @@ export function loadOptions({ weights, precision, template, allowUrls, maxPixels
 /** Options for `session`. @throws SparseVilaError `ERR_OPTION_INVALID` for errors that can be found without a model */
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
   const { kv, contextLength, system, history } = args;
-  const options: SessionOptions = {
-    method,
-    ...given({ kv, contextLength, system, history }),
-  };
+  const options: SessionOptions = { method, ...given({ kv, contextLength, system, history }) };
   if (contextLength !== undefined) checkValue('session', 'contextLength', contextLength, integer(2));
   return options;
 }

@@ -54,6 +54,8 @@ export function requestedMethod(
   const entry = METHODS.find((row) => row.name === name);
   if (entry === undefined)
     throw invalidOption('sparsity', `one of ${METHODS.map((row) => row.name).join(', ')} for method`, received(name));
+  if (entry.frameScores)
+    throw invalidOption('sparsity', 'a method that asks the model nothing before the request', received(name));
   const all = { ...SPARSE_VILA_PRESETS.image, ...ratios };
   const method = entry.create(all);
   return {

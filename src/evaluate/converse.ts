@@ -3,10 +3,11 @@
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import type { ImageInput } from '../image/decode';
 import type { VisionLanguageModel } from '../models/model';
+import { methodFor } from '../session/quota_scores';
 import { createSession } from '../session/session';
 import type { TurnStats } from '../session/turn_stats';
 import type { TrueConversation } from './data_set';
-import { createMethod, type Setting } from './settings';
+import { createMethod, methodEntry, type Setting } from './settings';
 
 /** forget: each turn sees the pictures and no text of earlier turns. chat: earlier questions and answers stay. */
 export const PROTOCOLS = ['forget', 'chat'] as const;
@@ -43,14 +44,20 @@ export interface ConverseOptions {
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
   const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
   const history = protocol === 'forget' ? 'forget' : 'keep';
-  const session = createSession(model, { method: createMethod(setting, seed), history });
+  const { method: name, ...ratios } = setting;
+  const question = conversation.turns[0]?.question ?? '';
+  const since = performance.now();
+  const method = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, images, signal });
+  // What a method asks the model before the first turn is part of that turn's selections.
+  const asked = methodEntry(name).frameScores === true ? performance.now() - since : 0;
+  const session = createSession(model, { method, history });
   try {
     const results: TurnResult[] = [];
     for (const [i, { question }] of conversation.turns.entries()) {
       const first = i === 0 ? { images } : {};
       const answer = session.ask(question, { ...first, temperature: 0, maxTokens, ...(signal && { signal }) });
       const text = await answer.text();
-      results.push(resultOf(text.trim(), answer.stats as TurnStats));
+      results.push(resultOf(text.trim(), answer.stats as TurnStats, i === 0 ? asked : 0));
     }
     return results;
   } catch (cause) {
@@ -78,8 +85,9 @@ export function sharedTowerTimes(): (setting: Setting, results: readonly TurnRes
   };
 }
 
-function resultOf(answer: string, { tokens, ms }: TurnStats): TurnResult {
-  const { image, tower, project, prefill, retrieve, total } = ms;
+function resultOf(answer: string, { tokens, ms }: TurnStats, asked: number): TurnResult {
+  const { image, tower, project, prefill } = ms;
+  const [retrieve, total] = [ms.retrieve + asked, ms.total + asked];
   const decode = Math.max(0, total - image - tower - project - prefill - retrieve);
   const { activePrefill, activeDecode } = tokens;
   return {

@@ -2,6 +2,7 @@
 
 import { evs, evsBudget } from './evs';
 import { type MethodEntry, tower } from './method_entry';
+import { quota, quotaRows } from './quota';
 import { storm, stormBudget } from './storm';
 import { vCast } from './v_cast';
 import { filmBudget, vidCom2 } from './vid_com2';
@@ -51,6 +52,18 @@ export const FILM_ROWS: readonly MethodEntry[] = [
     uses: { prefill: true, decode: false },
     keeps: stormBudget,
     create: tower(storm),
+  },
+  {
+    name: 'quota',
+    title: 'QuoTA',
+    stage: 'tower',
+    queryAware: true,
+    safeForLaterTurns: false,
+    source: 'Luo et al., arXiv 2503.08689',
+    uses: { prefill: true, decode: false },
+    keeps: quotaRows,
+    frameScores: true,
+    create: tower(quota),
   },
   {
     name: 'videoscan',

@@ -33,6 +33,8 @@ export interface MethodEntry {
    * shares them out among frames.
    */
   readonly keeps?: (grid: TowerView['grid'], prefillSparsity: number) => number;
+  /** Whether the method shares tokens out by scores of frames, which a model gives before the turn (`quotaFor`); without them all frames are equal. */
+  readonly frameScores?: boolean;
   /** Number of the first decoder layers that attend all retained rows regardless of the decode ratio; 0 if not given. */
   readonly denseLayers?: number;
   create(ratios: MethodRatios): SparsityMethod;

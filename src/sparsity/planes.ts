@@ -12,10 +12,18 @@ export function perPlane(
   select: (plane: TowerView) => Selection,
   rows: Required<Prune>['rows'] = 'features',
 ): Prune['select'] {
+  return perFilm((planes) => planes.map(select), rows);
+}
+
+/** Turns a `select` for the planes of a grid, each as a grid of one plane, into a `prune.select`. */
+export function perFilm(
+  select: (planes: readonly TowerView[], film: TowerView) => readonly Selection[],
+  rows: Required<Prune>['rows'] = 'features',
+): Prune['select'] {
   return (grids) =>
     grids.map((grid) => {
       const planes = planesOf(grid);
-      return joined(planes, planes.map(select), rows);
+      return joined(planes, select(planes, grid), rows);
     });
 }
 
