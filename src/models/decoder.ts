@@ -7,7 +7,8 @@ import type { KvType } from '../ops/kv_cache';
 import { linear } from '../ops/linear';
 import { rmsNorm } from '../ops/norm';
 import { type Position, ropeTables } from '../ops/rope';
-import { float32, floats, int32, noInt32, withInt32 } from '../ops/run';
+import { floats, int32, noInt32, withInt32 } from '../ops/run';
+import { guard } from '../runtime/op_error';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, ropeInverseFrequencies } from './config';
@@ -243,11 +244,9 @@ function look(
 /** Logits between -cap and cap; the given ones are disposed of. */
 function capped(logits: Tensor, cap: number | undefined): Tensor {
   if (cap === undefined) return logits;
+  const { tf } = start();
   try {
-    return float32(
-      floats(logits).map((value) => cap * Math.tanh(value / cap)),
-      logits.shape,
-    );
+    return guard('the softcap of logits', () => tf.tidy(() => tf.mul(tf.tanh(tf.mul(logits, 1 / cap)), cap)));
   } finally {
     logits.dispose();
   }

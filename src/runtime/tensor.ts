@@ -32,6 +32,7 @@ export interface Tf {
   gather(x: Tensor, indices: Tensor, axis?: number): Tensor;
   reshape(x: Tensor, shape: readonly number[]): Tensor;
   sigmoid(x: Tensor): Tensor;
+  tanh(x: Tensor): Tensor;
   squeeze(x: Tensor, axes?: readonly number[]): Tensor;
   slice(x: Tensor, begin: readonly number[], size?: readonly number[]): Tensor;
   tensor(values: Numbers, shape?: readonly number[], dtype?: 'float32' | 'int32'): Tensor;
