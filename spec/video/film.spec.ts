@@ -9,7 +9,7 @@ import { groupsOf } from '../../src/video/decode';
 import { streamable } from '../../src/video/faststart';
 import { type Choose, type FilmOptions, type FilmReading, openFilm } from '../../src/video/film';
 import { findTools } from '../../src/video/tools';
-import { ffmpeg, filmFolder, itWithFfmpeg, numbered, numberOf } from '../support/films';
+import { ffmpeg, filmFolder, itWithFfmpeg, moving, numbered, numberOf } from '../support/films';
 
 const folder = filmFolder();
 const at = (name: string): string => join(folder, name);
@@ -149,12 +149,43 @@ describe('film files', () => {
     }
   });
 
-  itWithFfmpeg('an animated PNG is a film', async () => {
+  itWithFfmpeg('an animated PNG is a film, as a file and as bytes', async () => {
     numbered(at('source.mkv'), 8);
     ffmpeg('-i', at('source.mkv'), '-plays', '0', at('moving.apng'));
-    const { numbers } = await look(at('moving.apng'), these(0, 3, 7));
-    // Its colors are rounded twice.
-    for (const [i, frame] of [0, 3, 7].entries()) expect(Math.abs((numbers[i] as number) - frame)).toBeLessThan(1.5);
+    for (const input of [at('moving.apng'), readFileSync(at('moving.apng'))]) {
+      const { numbers, times } = await look(input, these(0, 3, 7));
+      expect(times).toEqual([0, 0.12, 0.28]);
+      // Its colors are rounded twice.
+      for (const [i, frame] of [0, 3, 7].entries()) expect(Math.abs((numbers[i] as number) - frame)).toBeLessThan(1.5);
+    }
+  });
+
+  it('an animated PNG draws its frames where and how they say', async () => {
+    // 4 x 1 pixels. The picture of readers that know no animation is no frame; then red, half-transparent green over its right half, which is
+    // cleared, and blue in the first pixel.
+    const frames = [
+      { width: 4, left: 0, rgba: [255, 0, 0, 255], dispose: 0, blend: 0 },
+      { width: 2, left: 2, rgba: [0, 255, 0, 128], dispose: 1, blend: 1 },
+      { width: 1, left: 0, rgba: [0, 0, 255, 255], dispose: 0, blend: 0 },
+    ];
+    const film = await openFilm(moving(4, 1, frames), these(0, 1, 2), { maxPixels: 100, allowUrls: false });
+    const drawn: number[][] = [];
+    for await (const { data } of film.frames()) drawn.push(Array.from(data));
+    const [red, both, blue] = [
+      [255, 0, 0, 255],
+      [127, 128, 0, 255],
+      [0, 0, 255, 255],
+    ];
+    expect(drawn).toEqual([
+      [red, red, red, red].flat(),
+      [red, red, both, both].flat(),
+      [blue, red, [0, 0, 0, 0], [0, 0, 0, 0]].flat(),
+    ]);
+    expect(film.times).toEqual([0, 0.1, 0.2]);
+    const cut = moving(4, 1, frames).subarray(0, -40);
+    await expect(openFilm(cut, these(0), { maxPixels: 100, allowUrls: false })).rejects.toMatchObject({
+      code: 'ERR_VIDEO_CORRUPT',
+    });
   });
 
   itWithFfmpeg('progress is told after each frame, and leaving early is no error', async () => {

@@ -8,6 +8,7 @@ import { openRegularHandle, readError } from '../files';
 import { collect } from '../image/collect';
 import { type AllowUrls, fetchImage } from '../image/fetch';
 import { type BlobLike, type ImageInput, iterated, type RawPixels, sourceOf } from '../image/input';
+import { SIGNATURE_BYTES } from '../image/signature';
 import { dataUrlBytes, isDataUrl, nameOfText } from '../image/text';
 import { streamable } from './faststart';
 
@@ -27,7 +28,7 @@ export interface FilmSource {
 /** Maximum number of bytes of a film that is held in memory. */
 export const MOST_BYTES = 2 ** 30;
 /** Enough for the signatures that matter here. */
-const HEAD_BYTES = 16;
+const HEAD_BYTES = SIGNATURE_BYTES;
 /** Milliseconds for fetching a film. */
 const FETCH_MS = 10 * 60_000;
 
