@@ -1,5 +1,6 @@
 // `npm run demo`: the packaged model answers three questions about the packaged picture, dense and with SparseVILA, and
-// shows the visual tokens that each question used and the time of each stage. Exit code 0 if it ran, for any answers.
+// shows the visual tokens that each question used and the time of each stage; then the packaged film model does so with a film of 48 frames.
+// Exit code 0 if it ran, for any answers.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +17,7 @@ import {
   type TurnStats,
 } from '../src/index';
 import { packageFolder } from '../src/runtime/paths';
+import { demoFilm } from './demo/film';
 import { type ConversationTimes, conversationTimes, medianTimes, sideBySide, timeTable } from './demo/table';
 import { LEGEND, tokenMap } from './demo/token_map';
 
@@ -58,6 +60,7 @@ async function demo(): Promise<void> {
   const sparse = await show(model, methods.SparseVILA, turns, style);
   showTokens(sparse, turns, style);
   await showTimes(model, methods, turns, style);
+  await demoFilm(say, style);
 }
 
 /** Asks all questions in one conversation, silently. */
@@ -139,7 +142,7 @@ async function showTimes(
   say(
     'With 100 visual tokens and a model this small there is next to nothing to save: the table shows what the stages\n',
   );
-  say('cost, not what sparsity gains. README.md says where it pays.\n');
+  say('cost, not what sparsity gains. A film has more to save:\n');
 }
 
 function percent(share: number): string {

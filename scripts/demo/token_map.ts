@@ -37,3 +37,13 @@ export function tokenMap({ grid, kept, retrieved }: TokenUse, style: Style): str
   });
   return [`  ${style('dim', columns.join(' '))}`, ...rows];
 }
+
+export const STRIP_LEGEND =
+  'one character for each frame: the fuller, the more of the rows that the answer attended are in it';
+
+/** One character for each frame, by its share of the largest count. */
+export function filmStrip(counts: readonly number[]): string {
+  const levels = ' ▁▂▃▄▅▆▇█';
+  const most = Math.max(1, ...counts);
+  return counts.map((count) => levels[Math.ceil((count / most) * (levels.length - 1))] ?? ' ').join('');
+}

@@ -14,15 +14,21 @@ test('npm run demo prints correct answers twice, a token map for each question, 
   const answers = stdout
     .split('\n')
     .flatMap((line) => /^ {2}.*[?.] (.*) ([✓✗]).* (\d+) kept, (\d+) /.exec(line)?.slice(1) ?? []);
-  expect(answers).toEqual([
+  expect(answers.slice(0, 24)).toEqual([
     ...TRUTHS.flatMap((truth) => [truth, '✓', '100', '100']),
     ...TRUTHS.flatMap((truth) => [truth, '✓', '40', '10']),
   ]);
-  const maps = [...stdout.matchAll(/^\d(?: [·o1-9]){10} .*$/gm)].map(([row]) => row).join('');
+  const [pictures = '', film = ''] = stdout.split('watches a generated film of 48 frames');
+  const maps = [...pictures.matchAll(/^\d(?: [·o1-9]){10} .*$/gm)].map(([row]) => row).join('');
   expect(maps.match(/·/g)).toHaveLength(3 * 60);
   for (const stage of ['image', 'vision tower', 'projector', 'prefill', 'retrieval', 'per decoded token', 'total'])
-    expect(stdout).toMatch(new RegExp(`^${stage} +[\\d.]+ +[\\d.]+$`, 'm'));
-  expect(stdout).toContain('README.md says where it pays');
+    for (const part of [pictures, film]) expect(part).toMatch(new RegExp(`^${stage} +[\\d.]+ +[\\d.]+$`, 'm'));
+  expect(film.match(/✓/g)).toHaveLength(6);
+  expect(film).toMatch(/4800 seen, 4800 kept, 4800 retrieved/);
+  expect(film).toMatch(/4800 seen, 1200 kept, 120 retrieved/);
+  expect(film.match(/^ {2}[ ▁▂▃▄▅▆▇█]{48} {2}\S.*\?$/gm)).toHaveLength(3);
+  const [, dense = 0, sparse = 0] = (/^prefill +([\d.]+) +([\d.]+)$/m.exec(film) ?? []).map(Number);
+  expect(dense).toBeGreaterThan(sparse);
 });
 
 test('a token map shows dropped and kept tokens, and by how many layers they were retrieved', () => {

@@ -67,6 +67,19 @@ test('refuses missing and empty files', () => {
   expect(() => readDataSet(file(''))).toThrow(/expected at least one conversation/);
 });
 
+test('scenes of several frames are films, whose questions name no frame and know where the answer is', () => {
+  const set = scenesSet({ scenes: 3, turns: 8, frames: [4, 6], things: [2, 3], seed: 1 });
+  expect(set.conversations.map(({ frames }) => frames)).toEqual([4, 4, 4, 6, 6, 6]);
+  for (const { turns, frames = 0 } of set.conversations)
+    for (const { question, frame, kind } of turns) {
+      expect(question).toMatch(/^What color is the .*|^On which square is the .*|^Is there a .* in any frame\?$/);
+      expect(frame === undefined).toBe(kind === 'shown');
+      expect(frame ?? 0).toBeLessThan(frames);
+    }
+  expect(set.key).not.toBe(scenesSet({ scenes: 3, turns: 8, frames: [4, 6], seed: 1 }).key);
+  expect(() => scenesSet({ scenes: 1, turns: 1, frames: 2, things: [3, 2], seed: 1 })).toThrow(/received 3 and 2/);
+});
+
 test('scenes are equal only for equal seeds', () => {
   const set = (seed: number) => scenesSet({ scenes: 2, turns: 3, frames: 2, seed });
   expect(set(1).conversations.map(({ turns }) => turns)).toEqual(set(1).conversations.map(({ turns }) => turns));

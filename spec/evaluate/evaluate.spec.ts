@@ -1,6 +1,15 @@
 // `evaluate` and `tune` on the packaged model: summaries, interruption, printed and written output.
 
-import { appendFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -255,6 +264,21 @@ describe('command line', () => {
     ]);
   });
 
+  it('asks the film model about films, by length and by place', async () => {
+    const films = ['--frames', '2,6', '--scenes', '2', '--turns', '4', '--methods', 'sparsevila'];
+    const { code, stdout } = await cli(['evaluate', ...films, '--json', '--out', at('films')]);
+    expect(code).toBe(0);
+    const { rows } = JSON.parse(stdout) as { rows: MethodSummary[] };
+    // The ratios of films: 2.5 % of the visual tokens are active at decode.
+    expect(rows.map(({ activeDecode }) => activeDecode)).toEqual([400, 10]);
+    for (const { accuracy, films: lengths = [] } of rows) {
+      expect(accuracy).toBe(1);
+      expect(lengths.map(({ frames }) => frames)).toEqual([2, 6]);
+      expect(lengths.flatMap(({ accuracyByPlace }) => accuracyByPlace).filter((one) => one !== null)).not.toEqual([]);
+    }
+    for (const name of ['length', 'place']) expect(existsSync(join(at('films'), `accuracy-by-${name}.svg`))).toBe(true);
+  });
+
   it('measures ratios of equal time once, and stores them', async () => {
     const args = ['evaluate', '--scenes', '2', '--turns', '1', '--methods', 'visionzip', '--equal', 'time', '--json'];
     const run = async () => (await cli([...args, '--out', at('time')])).stdout;
@@ -276,6 +300,9 @@ describe('command line', () => {
     [['--seed', '-1'], /for --seed, received -1/],
     [['--score', 'bleu'], /Expected one of exact, .* for --score/],
     [['--frames', '1e6', '--scenes', '1'], /for frames, received 1000000/],
+    [['--frames', '4,', '--scenes', '1'], /numbers of frames, each at least 1/],
+    [['--frames', '4', '--things', '5'], /Expected FEWEST-MOST, such as 1-5, for --things, received 5/],
+    [['--things', '1-3'], /Expected --things with films, .*received it without/],
   ])('refuses %j', async (args, message) => {
     const { code, stderr } = await cli(['evaluate', ...args]);
     expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);

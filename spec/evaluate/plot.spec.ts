@@ -103,3 +103,25 @@ it('writes SVG and PNG, the PNG at twice the size', async () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+describe('films', () => {
+  const films = [
+    { frames: 8, accuracy: 0.9, accuracyByPlace: [1, 0.75, null, 0.5, 1] },
+    { frames: 16, accuracy: 0.8, accuracyByPlace: [1, 1, 0.25, 1, 1] },
+  ];
+  const rows = [DENSE, row('sparsevila', 0.75, 0.9, 0.875, 7.5)].map((one) => ({ ...one, films }));
+
+  it('have a cell for each length and place with questions, in a panel for each setting', () => {
+    const texts = textsOf(inProcess('plot.renderSvg(plot.filmPlots(...given).at(-1)[1])', rows, []));
+    for (const number of ['75', '50', '25']) expect(texts.filter((text) => text === number)).toHaveLength(2);
+    expect(texts.filter((text) => text === '100')).toHaveLength(12);
+    expect(texts).toEqual(expect.arrayContaining(['sparsevila 0.75/0.9', '0-20 %', '80-100 %']));
+  });
+
+  it('of several lengths have a curve for each setting', () => {
+    const panels = marksOf(inProcess('plot.renderSvg(plot.filmPlots(...given)[0][1])', rows, []));
+    expect(panels.map((marks) => marks.length)).toEqual([2, 2]);
+    const one = rows.map((row) => ({ ...row, films: films.slice(1) }));
+    expect(inProcess('plot.filmPlots(...given).map(([name]) => name)', one, [])).toEqual(['accuracy-by-place']);
+  });
+});

@@ -24,7 +24,7 @@ import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
 import { openResults, type ResultsFile } from '../runtime/results_file';
 import type { MethodEntry } from '../sparsity/methods';
-import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
+import { asksFilms, dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { folderOf, openModel } from './open';
 import { modelFolder } from './options';
@@ -40,7 +40,7 @@ const OPTIONS = {
     ...text,
     describe:
       "active=SHARES: ratios at which these shares are active at decode. time: as long as SparseVILA's 0.6/0.75",
-    defaultDescription: 'active=0.1 without --ratios',
+    defaultDescription: 'without --ratios active=0.1, of films 0.025',
   },
   positions: {
     ...text,
@@ -67,6 +67,9 @@ const OPTIONS = {
     describe: 'Print the rows as one JSON line, and nothing else',
   },
 } satisfies Record<string, Options>;
+
+/** The share of visual tokens active at decode for SparseVILA's presets of images and of long videos. */
+const [PICTURE_SHARE, FILM_SHARE] = [0.1, 0.025];
 
 type Flags = EvaluateFlags & InferredOptionTypes<typeof OPTIONS>;
 type Arguments = ArgumentsCamelCase<Flags>;
@@ -100,6 +103,10 @@ export const evaluateCommand: CommandModule<object, Flags> = {
         '$0 evaluate --data assets/demo/questions.jsonl --score anls --equal time',
         'Questions of your own, another score, equal speed',
       )
+      .example(
+        '$0 evaluate --frames 8,16,32 --things 1-3 --methods sparsevila,hiprune --scenes 20',
+        'Films of three lengths, and plots by length and place',
+      )
       .example('$0 evaluate --scenes 20 --methods sparsevila --json', 'The rows as JSON, shares from 0 to 1'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal), 'The same command continues from here.\n');
@@ -110,7 +117,7 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
   const args = given.model === undefined ? given : { ...given, model: await folderOf(modelFolder(given), signal) };
   const data = await dataSetOf(args);
   const methods = parseMethods(args.methods);
-  const request = requestOf(args);
+  const request = requestOf(args, asksFilms(args) ? FILM_SHARE : PICTURE_SHARE);
   const configuration = configurationOf(args, data);
   const folder =
     args.out ??
@@ -118,7 +125,7 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
   const results = openResults(join(folder, 'results.jsonl'), configuration);
   const reporter = progressReporter();
   try {
-    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
+    using model = await openModel({ ...args, isFilm: asksFilms(args) }, signal, { imageCache: IMAGE_CACHE });
     const { seed, maxTokens, score } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
@@ -145,10 +152,10 @@ interface Request {
 }
 
 /** Parses --equal. @throws SparseVilaError `ERR_OPTION_INVALID` */
-function requestOf({ ratios, equal, positions }: Arguments): Request {
+function requestOf({ ratios, equal, positions }: Arguments, share: number): Request {
   const modes = positions === 'both' ? POSITION_MODES : [positions];
   const given = ratios === undefined ? [] : parseRatios(ratios);
-  const wanted = equal ?? (ratios === undefined ? 'active=0.1' : undefined);
+  const wanted = equal ?? (ratios === undefined ? `active=${share}` : undefined);
   if (wanted === undefined) return { ratios: given, shares: [], time: false, positions: modes };
   if (wanted === 'time') return { ratios: given, shares: [], time: true, positions: modes };
   const [name, list = ''] = wanted.split('=');
@@ -192,7 +199,8 @@ function configurationOf(args: Arguments, { key }: DataSet): Record<string, unkn
 /** The subtitles of the plots. */
 function subtitleOf(args: Arguments, { conversations }: DataSet): string[] {
   const questions = conversations.reduce((sum, { turns }) => sum + turns.length, 0);
-  const set = args.data === undefined ? `generated scenes, seed ${args.seed}` : basename(args.data);
+  const drawn = asksFilms(args) ? `generated films of ${args.frames} frames` : 'generated scenes';
+  const set = args.data === undefined ? `${drawn}, seed ${args.seed}` : basename(args.data);
   const protocol = { forget: 'each turn forgets the ones before', chat: 'earlier turns stay', both: 'both protocols' };
   return [`${questions} questions in ${conversations.length} conversations`, `${set}; ${protocol[args.protocol]}`];
 }

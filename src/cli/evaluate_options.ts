@@ -34,7 +34,19 @@ export const EVALUATE_OPTIONS = {
     defaultDescription: '100',
   },
   turns: { ...number, ...data, describe: 'Number of questions about each scene', defaultDescription: '6' },
-  frames: { ...number, ...data, describe: 'Number of pictures of each scene', defaultDescription: '1' },
+  frames: {
+    ...text,
+    ...data,
+    describe:
+      'Comma-separated numbers of frames: more than 1 makes films, which the packaged film model is asked about',
+    defaultDescription: '1',
+  },
+  things: {
+    ...text,
+    ...data,
+    describe: "FEWEST-MOST things in a film's frame",
+    defaultDescription: '1-5',
+  },
   score: {
     ...text,
     ...data,
@@ -55,12 +67,19 @@ export const IMAGE_CACHE = 512e6;
 
 /** The set of questions: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
 export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
-  const { scenes, turns, frames, seed } = args;
+  const { scenes, turns, frames, things, seed } = args;
   checkValue('evaluate', '--max-tokens', args.maxTokens, COUNT);
   checkValue('evaluate', '--seed', seed, SEED);
-  if (args.data === undefined)
-    return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, frames: frames ?? 1, seed });
-  const stray = Object.entries({ scenes, turns, frames }).find(([, value]) => value !== undefined);
+  if (args.data === undefined) {
+    if (things !== undefined && !asksFilms(args))
+      throw new SparseVilaError(
+        'ERR_OPTION_INVALID',
+        'Expected --things with films, whose --frames are more than 1, received it without them.',
+      );
+    const drawn = { frames: framesOf(args), ...(things !== undefined && { things: thingsOf(things) }) };
+    return scenesSet({ scenes: scenes ?? 100, turns: turns ?? 6, ...drawn, seed });
+  }
+  const stray = Object.entries({ scenes, turns, frames, things }).find(([, value]) => value !== undefined);
   if (stray === undefined) {
     const data = readDataSet(packagedPath(args.data));
     await checkPictures(data);
@@ -70,6 +89,23 @@ export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
     'ERR_OPTION_INVALID',
     `Expected no --${stray[0]} with --data, whose file has the questions. Omit one of them.`,
   );
+}
+
+/** The numbers of frames of scenes. */
+function framesOf({ frames = '1' }: Pick<EvaluateArguments, 'frames'>): number[] {
+  return frames.split(',').map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
+}
+
+/** Whether the scenes are films. */
+export function asksFilms(args: Pick<EvaluateArguments, 'frames' | 'data'>): boolean {
+  return args.data === undefined && framesOf(args).some((frames) => frames > 1);
+}
+
+/** @throws SparseVilaError `ERR_OPTION_INVALID` */
+function thingsOf(text: string): [number, number] {
+  const [, fewest, most] = /^(\d+)-(\d+)$/.exec(text) ?? [];
+  if (fewest !== undefined && most !== undefined) return [Number(fewest), Number(most)];
+  throw new SparseVilaError('ERR_OPTION_INVALID', `Expected FEWEST-MOST, such as 1-5, for --things, received ${text}.`);
 }
 
 /** Checks that all pictures exist and start like pictures, before the model is loaded. @throws SparseVilaError `ERR_DATA_SET` */
@@ -88,7 +124,7 @@ async function checkPictures({ conversations }: DataSet): Promise<void> {
  * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_FILE_…` for a file that cannot be read
  */
 export function modelKey(args: EvaluateArguments): string {
-  const folder = modelFolder(args);
+  const folder = modelFolder({ ...args, isFilm: asksFilms(args) });
   if (!isFolder(folder)) {
     const message = `Expected a checkpoint folder at ${shownPath(folder)}, but there is none. Check the path.`;
     throw new SparseVilaError('ERR_MODEL_MISSING', message);

@@ -180,7 +180,10 @@ export type ConversationFlags = InferredOptionTypes<typeof CONVERSATION_OPTIONS>
 export type ConversationArguments = ArgumentsCamelCase<ConversationFlags>;
 /** The options that select and configure the model. */
 export type ModelArguments = Pick<ConversationArguments, 'model' | 'weights' | 'precision'> &
-  Partial<Pick<ConversationArguments, 'video' | 'template' | 'allowUrls' | 'maxPixels'>>;
+  Partial<Pick<ConversationArguments, 'video' | 'template' | 'allowUrls' | 'maxPixels'>> & {
+    /** Whether films are asked about; default: if `video` is given. */
+    readonly isFilm?: boolean;
+  };
 
 /** `path`; if it does not exist and the package has a file of that name under assets/, the path of that file. */
 export function packagedPath(path: string): string {
@@ -190,9 +193,9 @@ export function packagedPath(path: string): string {
 }
 
 /** The folder to load: by default the packaged model, or that for films. */
-export function modelFolder({ model, video }: Partial<Pick<ConversationArguments, 'model' | 'video'>>): string {
+export function modelFolder({ model, video, isFilm = video !== undefined }: Partial<ModelArguments>): string {
   if (model !== undefined) return packagedPath(model);
-  return video === undefined ? PACKAGED_MODEL : PACKAGED_FILM_MODEL;
+  return isFilm ? PACKAGED_FILM_MODEL : PACKAGED_MODEL;
 }
 
 /** The option by which clients of a server and the jobs of a queue name the model. */

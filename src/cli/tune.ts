@@ -6,7 +6,7 @@ import { methodEntry, POSITION_MODES, ratiosText } from '../evaluate/settings';
 import { type Goal, type Tuned, tune } from '../evaluate/tune';
 import { progressReporter } from '../runtime/progress';
 import { METHODS } from '../sparsity/methods';
-import { dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './evaluate_options';
+import { asksFilms, dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { openModel } from './open';
 import { print, printJson } from './style';
@@ -58,7 +58,7 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const method = methodEntry(args.method);
   const reporter = progressReporter();
   try {
-    using model = await openModel(args, signal, { imageCache: IMAGE_CACHE });
+    using model = await openModel({ ...args, isFilm: asksFilms(args) }, signal, { imageCache: IMAGE_CACHE });
     const { seed, maxTokens, positions, score } = args;
     const what = { model, data, method, positions, goal, score, seed, maxTokens };
     const tuned = await tune({ ...what, signal, onProgress: reporter });

@@ -54,7 +54,8 @@ export async function converse(options: ConverseOptions): Promise<TurnResult[]> 
   try {
     const results: TurnResult[] = [];
     for (const [i, { question }] of conversation.turns.entries()) {
-      const first = i === 0 ? { images } : {};
+      const media = conversation.frames === undefined ? { images } : { videos: [{ frames: images }] };
+      const first = i === 0 ? media : {};
       const answer = session.ask(question, { ...first, temperature: 0, maxTokens, ...(signal && { signal }) });
       const text = await answer.text();
       results.push(resultOf(text.trim(), answer.stats as TurnStats, i === 0 ? asked : 0));

@@ -7,8 +7,9 @@ import { messageOf, received, SparseVilaError } from '../errors';
 import { openRegular } from '../files';
 import type { ImageInput } from '../image/decode';
 import { type JsonLine, readJsonLines } from '../json';
-import { type Checks, COUNT, checkOptions, checkValue, integer, NAME, SEED } from '../options';
+import { ANYTHING, type Checks, COUNT, checkOptions, checkValue, integer, NAME, SEED } from '../options';
 import { sceneConversation } from '../scenes/conversation';
+import { sceneFilm } from '../scenes/film';
 
 export interface TrueTurn {
   readonly question: string;
@@ -17,12 +18,16 @@ export interface TrueTurn {
   readonly answers?: readonly string[];
   /** The kind of the question: accuracy is reported for each kind. */
   readonly kind: string;
+  /** The number of the only frame of a film that shows the answer, from 0. */
+  readonly frame?: number;
 }
 
 export interface TrueConversation {
   /** Its origin, for errors. */
   readonly place: string;
   readonly turns: readonly TrueTurn[];
+  /** The number of frames, if the pictures are those of one film. */
+  readonly frames?: number;
   /** Paths, or pixels that are drawn at each call. */
   images(): readonly ImageInput[];
 }
@@ -36,9 +41,13 @@ export interface DataSet {
 }
 
 export interface ScenesOptions {
+  /** Number of scenes; of films, for each length. */
   readonly scenes: number;
   readonly turns: number;
-  readonly frames: number;
+  /** Numbers of frames: scenes with more than one are films. */
+  readonly frames: number | readonly number[];
+  /** The fewest and the most things of a film's frame; default 1 to 5. */
+  readonly things?: readonly [fewest: number, most: number];
   readonly seed: number;
 }
 
@@ -49,18 +58,30 @@ const MOST_BYTES = 256e6;
 const SCENES: Checks<ScenesOptions> = {
   scenes: { ...integer(1, MOST_SCENES), required: true },
   turns: { ...COUNT, required: true },
-  frames: { ...COUNT, required: true },
+  frames: {
+    required: true,
+    expected: 'numbers of frames, each at least 1,',
+    accepts: (value) => [value].flat().length > 0 && [value].flat().every((one) => COUNT.accepts(one)),
+  },
+  things: ANYTHING,
   seed: { ...SEED, required: true },
 };
 
-/** Generated scenes. @throws SparseVilaError `ERR_OPTION_INVALID` */
+/** Generated scenes: pictures, or films, length after length. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function scenesSet(options: ScenesOptions): DataSet {
-  const { scenes, turns, frames, seed } = checkOptions('scenesSet', options, SCENES);
-  const conversations = Array.from({ length: scenes }, (_, index) => {
-    const scene = sceneConversation({ seed, index, frames, turns });
-    return { place: `scene ${index} of seed ${seed}`, turns: scene.turns, images: () => scene.render() };
-  });
-  return { key: `scenes seed=${seed} scenes=${scenes} turns=${turns} frames=${frames}`, turns, conversations };
+  const { scenes, turns, frames, things, seed } = checkOptions('scenesSet', options, SCENES);
+  const lengths = [frames].flat();
+  const conversations = lengths.flatMap((length) =>
+    Array.from({ length: scenes }, (_, index) => {
+      const place = `scene ${index} of seed ${seed}`;
+      const common = { seed, index, frames: length, turns };
+      const scene = length > 1 ? sceneFilm({ ...common, ...(things && { things }) }) : sceneConversation(common);
+      const film = length > 1 ? { place: `${place}, ${length} frames`, frames: length } : { place };
+      return { ...film, turns: scene.turns, images: () => scene.render() };
+    }),
+  );
+  const drawn = `frames=${lengths.join(',')}${things === undefined ? '' : ` things=${things.join('-')}`}`;
+  return { key: `scenes seed=${seed} scenes=${scenes} turns=${turns} ${drawn}`, turns, conversations };
 }
 
 /**

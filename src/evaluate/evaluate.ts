@@ -106,9 +106,15 @@ async function partRow(
   const pieceFor = (i: number, setting: Setting): TurnResult[] =>
     results.pieces.get(pieceOf(i, { ...part, setting })) as TurnResult[];
   const answered: Answered[] = [];
-  for (const [i, { turns }] of conversations.entries()) {
+  for (const [i, { turns, frames }] of conversations.entries()) {
     const given = pieceFor(i, part.setting);
-    answered.push({ turns, results: given, scores: await scoresOf(given, turns, score), dense: pieceFor(i, DENSE) });
+    answered.push({
+      turns,
+      frames,
+      results: given,
+      scores: await scoresOf(given, turns, score),
+      dense: pieceFor(i, DENSE),
+    });
   }
   const row = summarize(part.setting, answered);
   return several ? { ...row, protocol: part.protocol } : row;

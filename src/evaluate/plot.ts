@@ -8,6 +8,7 @@ import { sharp } from '../image/sharp';
 import { replaceFile } from '../runtime/atomic';
 import { packageFolder } from '../runtime/paths';
 import { curvesPlot } from './plot_curves';
+import { lengthPlot, needlesPlot } from './plot_films';
 import { lineOf } from './plot_labels';
 import { settingsPlot } from './plot_settings';
 import { turnsPlot } from './plot_turns';
@@ -16,7 +17,10 @@ import type { MethodSummary } from './summary';
 /** Pixels of PNG per unit of SVG. */
 const SCALE = 2;
 
-/** Writes `accuracy-by-tokens` and `accuracy-by-turn`, each as .svg and .png; returns the paths. */
+/**
+ * Writes `accuracy-by-tokens` and `accuracy-by-turn`, and for films `accuracy-by-length` (of several lengths) and `accuracy-by-place`, each
+ * as .svg and .png; returns the paths.
+ */
 export async function writePlots(
   folder: string,
   rows: readonly MethodSummary[],
@@ -26,6 +30,7 @@ export async function writePlots(
   for (const [name, spec] of [
     ['accuracy-by-tokens', tokensPlot(rows, subtitle)],
     ['accuracy-by-turn', turnsPlot(rows, subtitle)],
+    ...filmPlots(rows, subtitle),
   ] as const) {
     const svg = await renderSvg(spec);
     await loadFonts(packageFolder());
@@ -41,6 +46,16 @@ export async function writePlots(
     }
   }
   return files;
+}
+
+export function filmPlots(
+  rows: readonly MethodSummary[],
+  subtitle: readonly string[],
+): (readonly [string, TopLevelSpec])[] {
+  const lengths = rows[0]?.films?.length ?? 0;
+  if (lengths === 0) return [];
+  const places = ['accuracy-by-place', needlesPlot(rows, subtitle)] as const;
+  return lengths === 1 ? [places] : [['accuracy-by-length', lengthPlot(rows, subtitle)], places];
 }
 
 /** A row for each setting; or a panel for each method if one of them was run at several ratios. */

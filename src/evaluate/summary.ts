@@ -11,6 +11,8 @@ export interface MethodSummary extends Setting {
   readonly accuracy: number;
   readonly accuracyByTurn: readonly number[];
   readonly accuracyByKind: Readonly<Record<string, number>>;
+  /** Present only if films were asked about: accuracy for each number of frames, ascending. */
+  readonly films?: readonly FilmAccuracy[];
   /** Share of answers that equal those of dense. */
   readonly agreement: number;
   /** Mean numbers of visual tokens attended at prefill and at decode, over layers and turns. */
@@ -20,9 +22,22 @@ export interface MethodSummary extends Setting {
   readonly ms: Times & { readonly conversation: number };
 }
 
+/** A film's parts of equal length, by which the places of answers are reported. */
+export const PLACES = 5;
+
+export interface FilmAccuracy {
+  readonly frames: number;
+  /** Mean score of all questions about films of this length. */
+  readonly accuracy: number;
+  /** By the part of the film whose frame alone shows the answer; null: there was no such question. */
+  readonly accuracyByPlace: readonly (number | null)[];
+}
+
 /** One answered conversation, with the truth and the answers of dense. */
 export interface Answered {
   readonly turns: readonly TrueTurn[];
+  /** The number of frames, if the conversation is about a film. */
+  readonly frames?: number | undefined;
   readonly results: readonly TurnResult[];
   /** The score of each turn, from 0 to 1. */
   readonly scores: readonly number[];
@@ -30,10 +45,12 @@ export interface Answered {
 }
 
 export function summarize(setting: Setting, answered: readonly Answered[]): MethodSummary {
-  const judged = answered.flatMap(({ turns, results, scores, dense }) =>
+  const judged = answered.flatMap(({ turns, frames, results, scores, dense }) =>
     results.map((result, turn) => ({
       turn,
       kind: turns[turn]?.kind ?? '',
+      frame: turns[turn]?.frame,
+      frames,
       score: scores[turn] ?? 0,
       agrees: result.answer === dense[turn]?.answer,
       result,
@@ -42,16 +59,37 @@ export function summarize(setting: Setting, answered: readonly Answered[]): Meth
   const scored = (of: typeof judged): number => digits(mean(of.map(({ score }) => score)));
   const longest = answered.reduce((most, { turns }) => Math.max(most, turns.length), 0);
   const kinds = [...new Set(judged.map(({ kind }) => kind))].sort();
+  const films = filmsOf(judged);
   return {
     ...setting,
     accuracy: scored(judged),
     accuracyByTurn: Array.from({ length: longest }, (_, t) => scored(judged.filter(({ turn }) => turn === t))),
     accuracyByKind: Object.fromEntries(kinds.map((kind) => [kind, scored(judged.filter((one) => one.kind === kind))])),
+    ...(films.length > 0 && { films }),
     agreement: digits(mean(judged.map(({ agrees }) => Number(agrees)))),
     activePrefill: digits(mean(judged.map(({ result }) => result.activePrefill))),
     activeDecode: digits(mean(judged.map(({ result }) => result.activeDecode))),
     ms: timesOf(answered),
   };
+}
+
+interface JudgedFrame {
+  readonly score: number;
+  readonly frame: number | undefined;
+  readonly frames: number | undefined;
+}
+
+function filmsOf(judged: readonly JudgedFrame[]): FilmAccuracy[] {
+  const lengths = [...new Set(judged.flatMap(({ frames }) => frames ?? []))].sort((a, b) => a - b);
+  const scored = (of: readonly JudgedFrame[]): number => digits(mean(of.map(({ score }) => score)));
+  return lengths.map((frames) => {
+    const about = judged.filter((one) => one.frames === frames);
+    const accuracyByPlace = Array.from({ length: PLACES }, (_, place) => {
+      const there = about.filter(({ frame = -1 }) => Math.floor((PLACES * frame) / frames) === place);
+      return there.length === 0 ? null : scored(there);
+    });
+    return { frames, accuracy: scored(about), accuracyByPlace };
+  });
 }
 
 function timesOf(answered: readonly Answered[]): MethodSummary['ms'] {

@@ -20,6 +20,8 @@ export interface Question {
   readonly question: string;
   readonly answer: string;
   readonly kind: Kind;
+  /** The only frame that shows the answer, where a question about a whole film has one. */
+  readonly frame?: number;
 }
 
 interface Thing {
@@ -66,7 +68,9 @@ export function filmQuestions(random: Random, frames: readonly Frame[], count: n
   for (let tries = 0; questions.length < count && tries < MOST_FILM_TRIES; tries++) {
     const kind = random.choice(FILM_KINDS);
     const made = MAKERS[kind](about);
-    if (made !== undefined) questions.push({ question: made[0], answer: made[1], kind });
+    if (made === undefined) continue;
+    const [question, answer, frame] = made;
+    questions.push({ question, answer, kind, ...(frame !== undefined && { frame }) });
   }
   return questions;
 }
@@ -93,14 +97,14 @@ function nameOf({ type, color }: Pick<Thing, 'type' | 'color'>): string {
   return `${COLOR_NAMES[color]} ${TYPES[type]}`;
 }
 
-/** Question and answer, or undefined if the drawn thing does not exist. */
-type Maker = (subject: Subject) => readonly [question: string, answer: string] | undefined;
+/** Question, answer, and the frame of a thing that is unique; undefined if the drawn thing does not exist. */
+type Maker = (subject: Subject) => readonly [question: string, answer: string, frame?: number] | undefined;
 
 const MAKERS: Readonly<Record<Kind, Maker>> = {
   color: ({ random, uniqueTypes }) => {
     if (uniqueTypes.length === 0) return undefined;
     const thing = random.choice(uniqueTypes);
-    return [`What color is the ${TYPES[thing.type]}?`, String(COLOR_NAMES[thing.color])];
+    return [`What color is the ${TYPES[thing.type]}?`, String(COLOR_NAMES[thing.color]), thing.frame];
   },
   where: ({ random, frames, unique }) => {
     if (unique.length === 0) return undefined;
@@ -147,7 +151,7 @@ const MAKERS: Readonly<Record<Kind, Maker>> = {
   square: ({ random, unique }) => {
     if (unique.length === 0) return undefined;
     const thing = random.choice(unique);
-    return [`On which square is the ${nameOf(thing)}?`, cellName(thing.cell)];
+    return [`On which square is the ${nameOf(thing)}?`, cellName(thing.cell), thing.frame];
   },
   shown: ({ random, things, where }) => {
     const asked = random.next() < 0.5 && things.length > 0 ? random.choice(things) : otherThing(random, []);
