@@ -13,11 +13,13 @@ namespace {
 constexpr int64_t kStripQueries = 96;  // query vectors of a strip: queries times heads of the group
 
 int64_t round16(int64_t n) { return (n + 15) / 16 * 16; }
+int64_t round32(int64_t n) { return (n + 31) / 32 * 32; }
 
 struct Plan {
   const Attention& a;
   int64_t group, queries, strips, items, length, chunks, m, cp, score_stride;
   bool columns;
+  const char* packed = nullptr;  // chunks of all heads, where tiles are used
 
   explicit Plan(const Attention& in) : a(in) {
     group = a.heads / a.kv_heads;
@@ -34,7 +36,9 @@ struct Plan {
   }
   int64_t state_floats() const { return m * (cp + 2); }
   SoftmaxState state(float* p) const { return {p, p + m * cp, p + m * cp + m}; }
-  int64_t strip_floats() const { return m * (a.c + 2) + 2 * state_floats() + 64; }
+  int64_t strip_floats() const { return m * (a.c + 2 + round32(a.c)) + 2 * state_floats() + 64; }
+  /** Where a strip's state begins in its memory: after queries, limits, and queries as planes of bf16. */
+  int64_t state_at() const { return m * (a.c + 2 + round32(a.c)); }
 };
 
 /** Query vectors and limits of one item, in `memory` (strip_floats). Order: query-major, heads of the group inside. */
@@ -72,6 +76,12 @@ AttentionStrip load_strip(const Plan& p, int64_t item, float* memory, float* sco
   s.rows.v += head * a.head_stride;
   s.scores = scores;
   s.score_stride = p.score_stride;
+  if (p.packed == nullptr) return s;
+  auto* planes = (uint16_t*)(memory + p.m * (a.c + 2));
+  const int64_t c32 = round32(a.c);
+  for (int64_t i = 0; i < s.m; i++) kernels().split_row(q + i * a.c, a.c, planes + i * 2 * c32, planes + i * 2 * c32 + c32);
+  s.planes = planes;
+  s.packed = p.packed + head * p.chunks * kernels().chunk_bytes(a.c);
   return s;
 }
 
@@ -91,7 +101,7 @@ void finish(const Plan& p, int64_t item, const AttentionStrip& s, SoftmaxState t
 void run_item(const Plan& p, int64_t item, int thread, float* columns) {
   const Kernels& k = kernels();
   float* memory = thread_scratch(thread, kStripSlot);
-  float* states = memory + p.m * (p.a.c + 2);
+  float* states = memory + p.state_at();
   SoftmaxState total = p.state(states), partial = p.state(states + p.state_floats());
   AttentionStrip s = load_strip(p, item, memory, thread_scratch(thread, kTileSlot));
   for (int64_t begin = s.begin; begin < s.length; begin += kAttentionChunk) {
@@ -131,10 +141,29 @@ void run_split(const Plan& p, float* columns) {
   });
 }
 
+/** Packs the rows of all heads for tiles. */
+const char* pack_heads(const Plan& p) {
+  const Attention& a = p.a;
+  const Kernels& k = kernels();
+  const int64_t bytes = k.chunk_bytes(a.c);
+  char* packed = (char*)shared_scratch(kPackedRows, a.kv_heads * p.chunks * bytes / 4);
+  parallel(a.kv_heads * p.chunks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; i++) {
+      AttentionRows rows = a.rows;
+      rows.k += i / p.chunks * a.head_stride;
+      rows.v += i / p.chunks * a.head_stride;
+      const int64_t first = i % p.chunks * kAttentionChunk, left = p.length - first;
+      k.pack_chunk(rows, a.c, first, left < kAttentionChunk ? left : kAttentionChunk, packed + i * bytes);
+    }
+  });
+  return packed;
+}
+
 }  // namespace
 
 void attend(const Attention& a) {
-  const Plan p(a);
+  Plan p(a);
+  if (a.tiles && !a.rows.bf16 && a.c <= kMostTileWidth && kernels().pack_chunk) p.packed = pack_heads(p);
   float* columns = nullptr;
   if (p.columns) {
     columns = shared_scratch(kColumns, p.items * p.length);

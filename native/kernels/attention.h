@@ -14,6 +14,7 @@ struct Attention {
   bool causal;
   const int32_t* spans = nullptr;  // [t][2], or null: query i sees rows [spans[i][0], spans[i][1]) of the `visible` ones; not causal
   float scale;
+  bool tiles = false;    // f32 rows alone: products on matrix tiles where the processor has them, an error of 2^-16
   float softcap = 0;     // scores s become softcap tanh(s / softcap); 0: they stay
   float* out = nullptr;  // [t][out_ld]; null: columns only
   int64_t out_ld = 0;

@@ -106,12 +106,18 @@ __attribute__((noinline)) static void cap_scores(float* s, int64_t n, float cap)
 }  // namespace sv
 
 #include "attention_few.inl"
+#ifdef SV_TILES
+#include "attention_tiles.inl"
+#endif
 
 namespace sv {
 namespace SV_LEVEL {
 
 template <bool kValues>
 SV_INLINE void chunk(const AttentionStrip& a, int64_t begin, SoftmaxState out, float* scratch) {
+#ifdef SV_TILES
+  if (a.packed) return tile_chunk<kValues>(a, begin, out, scratch);
+#endif
   const int64_t n = a.length - begin < kAttentionChunk ? a.length - begin : kAttentionChunk;
   const int64_t width = (n + 15) / 16 * 16, cp = (a.c + 15) / 16 * 16;
   float *kt = scratch, *v = kt + kAttentionChunk * cp, *p = v + kAttentionChunk * cp;

@@ -75,6 +75,8 @@ struct AttentionStrip {
   float softcap;  // 0: none, see attention.h
   float* scores;  // [m][score_stride]: all of them when columns are wanted, else one chunk
   int64_t score_stride;
+  const uint16_t* planes;  // where tiles are used: the queries as two planes of bf16, [m][2][c padded to 32]; else null
+  const char* packed;      // and the chunks of this head, as pack_chunk packs them
 };
 
 /** Running softmax state of a strip: o [m][cp] unnormalized, cp = c padded to 16; row maximum and sum. */
@@ -82,7 +84,8 @@ struct SoftmaxState {
   float *o, *max, *sum;
 };
 
-constexpr int kMostTaps = 16;  // of a convolution
+constexpr int kMostTileWidth = 256;  // of a head whose attention runs on tiles
+constexpr int kMostTaps = 16;        // of a convolution
 
 /** Rows of one head: queries and keys of width dk, values of width dv, [t][ld]; out [t][ldo]. */
 struct DeltaRows {
@@ -117,6 +120,11 @@ struct Kernels {
   /** One chunk of rows [begin, begin + 128) into a fresh partial state. scratch: attention_scratch floats. */
   void (*attend_chunk)(const AttentionStrip&, int64_t begin, SoftmaxState partial, float* scratch);
   void (*merge)(SoftmaxState into, SoftmaxState partial, int64_t m, int64_t cp, int first);
+  /** Of levels with matrix tiles, else null: bytes of a packed chunk of rows of width c; packs f32 rows [begin, begin + n), n <= 128; splits
+   *  x [c] into two planes of bf16. With them attend_chunk and scores_only run on tiles, where a strip has `packed`. */
+  int64_t (*chunk_bytes)(int64_t c);
+  void (*pack_chunk)(const AttentionRows&, int64_t c, int64_t begin, int64_t n, char* out);
+  void (*split_row)(const float* x, int64_t c, uint16_t* hi, uint16_t* lo);
   /** columns[j] += sum_i e^(scores[i][j] - max[i]) / sum[i], over the strip's vectors in order. */
   void (*column_sum)(const AttentionStrip&, const float* max, const float* sum, float* columns);
   void (*scores_only)(const AttentionStrip&, int64_t begin, SoftmaxState partial, float* scratch);

@@ -49,6 +49,11 @@ static float read_all(const float* x, int64_t n) {
 #ifndef SV_SPLIT_BF16
 #define SV_SPLIT_BF16 nullptr
 #endif
+#ifdef SV_TILES
+#define SV_TILE_CHUNKS SV_LEVEL::tile_chunk_bytes, SV_LEVEL::pack_tile_chunk, SV_LEVEL::split_row
+#else
+#define SV_TILE_CHUNKS nullptr, nullptr, nullptr
+#endif
 const Kernels SV_TABLE = {
     SV_LEVEL_NAME,
     {SV_LEVEL::matmul<SV_LEVEL::F32Weights>, SV_LEVEL::matmul<SV_LEVEL::F16Weights>, SV_LEVEL::matmul<SV_LEVEL::Bf16Weights>},
@@ -68,6 +73,7 @@ const Kernels SV_TABLE = {
     SV_LEVEL::from_f16_row,
     SV_LEVEL::attend_chunk,
     SV_LEVEL::merge,
+    SV_TILE_CHUNKS,
     SV_LEVEL::column_sum,
     SV_LEVEL::scores_only,
     SV_LEVEL::conv_silu,

@@ -116,6 +116,10 @@ void gather_row(const PackedHeader& h, const char* strip, int64_t lane, float* o
 }
 
 constexpr int64_t kTileRows = 96;
+constexpr int64_t kUnitBytes = 1 << 20, kBlockBytes = 1 << 19;
+
+int64_t within(int64_t n, int64_t least, int64_t most) { return n > most && most > least ? most : n < least ? least
+                                                                                                            : n; }
 
 }  // namespace
 
@@ -234,7 +238,13 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
   else if (dot) in = round_rows(x, ldx, rows, h, h.dot_bf16 ? 1 : 2);
   else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
   const MatmulFn product = h.type >= kInt4 ? nullptr : (dot ? dot : kern.matmul[h.type]);
-  const int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = rows < kTileRows ? rows : kTileRows;
+  int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = kTileRows;
+  if (dot && rows > kTileRows) {  // the second-level cache holds a unit and a block of rows; fewer units read the rows less often
+    unit = within(kUnitBytes / h.strip_bytes, 4, (strips + 2 * thread_count() - 1) / (2 * thread_count()));
+    unit += unit % 2;
+    block = within(kBlockBytes / in.stride / 32 * 32, 32, kTileRows);
+  }
+  if (block > rows) block = rows;
   const int64_t units = (strips + unit - 1) / unit;
   reserve_thread_scratch(kTileSlot, block * unit * kLanes);
   parallel(units, 1, [&](int64_t begin, int64_t end, int thread) {

@@ -43,6 +43,7 @@ enum SharedSlot : int {
   kRoundedInput,
   kPartials,
   kColumns,
+  kPackedRows,
   kNormed,
   kQkv,
   kWide,

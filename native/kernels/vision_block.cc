@@ -27,6 +27,7 @@ void attend_patches(Device& device, const VisionBlock& b, float* qkv, int64_t ld
   a.head_stride = c * 4;
   a.visible = b.n;
   a.causal = false;
+  a.tiles = !b.spans && b.n >= 256;  // with fewer rows, packing takes longer than it saves
   a.spans = b.spans;
   a.scale = 1.f / sqrtf((float)c);
   a.out = out;

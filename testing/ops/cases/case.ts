@@ -30,6 +30,8 @@ export interface OpCase {
   readonly name: string;
   /** Of weights or cache; `bf16 dot` where activations are rounded too. */
   readonly dtype: 'f32' | 'f16' | 'bf16' | 'bf16 dot' | 'int4' | 'int4 fast' | 'int8';
+  /** Whether levels with matrix tiles compute in another order, whatever the dtype. */
+  readonly tiles?: boolean;
   readonly tolerance: Tolerance;
   /** Big cases are for the benchmark. */
   readonly big: boolean;

@@ -160,12 +160,15 @@ function visionBlockCase(sizes: VisionBlockSizes): OpCase {
     op: 'visionBlock',
     name: `${n}x${e} ${heads}x${e / heads} ffn ${ffn} ${activation}${window === undefined ? '' : ` windows of ${window}`}${wants}`,
     dtype: dot ? 'bf16 dot' : type,
+    tiles: n >= TILE_PATCHES && window === undefined,
     tolerance: toleranceOf(type, dot),
     big,
     prepare: () => prepare(sizes),
   };
 }
 
+/** With so many patches that attend each other, attention runs on matrix tiles where the processor has them. */
+const TILE_PATCHES = 256;
 const SAMPLED_ROWS = 3;
 
 function prepare(s: VisionBlockSizes): PreparedCase {
@@ -246,6 +249,9 @@ export const VISION_BLOCK_CASES: readonly OpCase[] = [
   visionBlockCase({ ...QWEN_BLOCK, gated: false, rms: false, activation: 'quick_gelu' }),
   visionBlockCase({ ...SMALL_BLOCK, rms: true, qkNorm: true, layerScale: true, activation: 'gelu', keys: true }),
   visionBlockCase({ ...NARROW_BLOCK, layerScale: true, columns: 'first' }),
+  visionBlockCase({ ...SMALL_BLOCK, n: 261 }),
+  visionBlockCase({ ...SMALL_BLOCK, n: 257, features: false }),
+  visionBlockCase({ ...QWEN_BLOCK, n: 300, type: 'int8' }),
   visionBlockCase(LARGE_BLOCK),
   visionBlockCase({ ...LARGE_BLOCK, dot: true }),
   visionBlockCase({ ...LARGE_BLOCK, type: 'int8' }),
