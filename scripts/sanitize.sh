@@ -18,7 +18,8 @@ read -r cache library include native < <(node -e '
   console.log(cacheFolder(), found.libtensorflow.lib, found.libtensorflow.include, found.native.folder);')
 compiler=${CXX:-g++}
 sanitizers="-fsanitize=address,undefined,float-cast-overflow"
-flags="-O1 -g -fno-omit-frame-pointer -DNDEBUG $sanitizers"
+# gcc warns of its own headers when it instruments them.
+flags="-O1 -g -fno-omit-frame-pointer -DNDEBUG -Wno-maybe-uninitialized $sanitizers"
 
 export SPARSEVILA_CACHE="$cache/sanitize" SPARSEVILA_LIBTENSORFLOW="${library%/lib}" SPARSEVILA_DEVICE=cpu
 mkdir -p "$SPARSEVILA_CACHE"
@@ -27,6 +28,7 @@ build="$SPARSEVILA_CACHE/build" # of the checkout that ran last
 grep -qsxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD/native" "$build/CMakeCache.txt" || rm -rf "$build"
 cmake -S native -B "$build" -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_COMPILER="$compiler" \
   -DCMAKE_CXX_FLAGS_SANITIZE="$flags" -DCMAKE_MODULE_LINKER_FLAGS="$sanitizers" \
+  -DCMAKE_PROJECT_INCLUDE="$PWD/scripts/sanitize.cmake" \
   -DTENSORFLOW_LIB="$library" -DTENSORFLOW_INCLUDE="$include" \
   -DNODE_API_INCLUDE="$PWD/node_modules/node-api-headers/include" > /dev/null
 cmake --build "$build" --target sparsevila --parallel "$(nproc)"
@@ -42,4 +44,4 @@ export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:allocator_may_return_n
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=${HALT:-1}"
 export TF_CPP_MIN_LOG_LEVEL=3
 preload="$("$compiler" -print-file-name=libasan.so):$("$compiler" -print-file-name=libubsan.so)"
-LD_PRELOAD="$preload" exec node node_modules/jest/bin/jest.js --config jest.config.js --runInBand "${specs[@]}"
+LD_PRELOAD="$preload" exec node node_modules/jest/bin/jest.js --config jest.config.js "${specs[@]}"
