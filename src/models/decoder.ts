@@ -55,10 +55,10 @@ export interface Decoder extends EmbeddingTable {
   /** The mean of the queries of x, f32 [t, d], in a layer that attends all rows, before rotary embedding: f32 [heads, c]. */
   meanQuery(layer: number, x: Tensor): Float32Array;
   /**
-   * Keys before rotary embedding of consecutive cached rows, the first of which is `begin`, in some layers that attend all rows: per layer f32
-   * [rows, kvHeads, c].
+   * Keys before rotary embedding of consecutive cached rows, which begin with `first`, in some layers that attend all rows: per layer f32 [rows,
+   * kvHeads, c].
    */
-  keys(layers: readonly number[], cache: KvCache, begin: number, positions: readonly Position[]): Float32Array[];
+  keys(layers: readonly number[], cache: KvCache, first: number, positions: readonly Position[]): Float32Array[];
   /** The final norm of all rows, f32 [t, d]. */
   norm(x: Tensor): Tensor;
   /** Final norm and head of the given rows, f32 [n, vocabulary]; the caller disposes of it. */
@@ -118,11 +118,14 @@ export async function decoder(config: DecoderConfig, weights: Weights, loaded: (
     look: (layer, x, segment, written) =>
       look(x, tableOf(segment.positions), config, layers, { layer, segment, written }),
     meanQuery: (layer, x) => meanQuery(config, layers[layer] as DecoderLayerWeights, x),
-    keys: (wanted, cache, begin, positions) => {
+    keys: (wanted, cache, first, positions) => {
       const table = ropeTables(positions.map(moved).map(negated), embeddings.slice(0, 1));
-      const range = { begin, end: begin + positions.length };
       try {
-        return wanted.map((layer) => unrotatedKeys(config, cache.tensor(layer), range, table));
+        return wanted.map((layer) => {
+          const begin = cache.at(layer, first);
+          const range = { begin, end: begin + positions.length };
+          return unrotatedKeys(config, cache.tensor(layer), range, table);
+        });
       } finally {
         table.dispose();
       }

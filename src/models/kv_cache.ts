@@ -14,9 +14,28 @@ export interface LayerRange {
   readonly to: number;
 }
 
+/** Cache rows that a layer attends, ascending, before the contiguous tail. */
+export interface AttendedRows {
+  readonly rows: readonly number[];
+  /** First row of the tail. */
+  readonly tail: number;
+}
+
 export interface KvCache {
   /** Number of rows in each layer. Where a method drops rows between layers, deeper layers hold fewer. */
   readonly lengths: readonly number[];
+  /** Number of rows in each layer's tensor: all of them, unless a host tier holds some. */
+  readonly held: readonly number[];
+  /** Whether rows may lie on the host: every call of a layer that attends all rows then needs a view that `locate` gave. */
+  readonly isTiered: boolean;
+  /**
+   * Brings these rows of a layer into its tensor, where they are not, and returns where they stand in it. Valid until the next call for the layer.
+   * @param room rows that will be added to the tail
+   * @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`, `ERR_FILE_UNREADABLE`, `ERR_OUT_OF_MEMORY`; no row is lost
+   */
+  locate(layer: number, view: AttendedRows, room?: number): AttendedRows;
+  /** Where a row stands in its tensor. @throws SparseVilaError `ERR_INTERNAL` for a row on the host */
+  at(layer: number, row: number): number;
   /** Maximum number of rows of a layer. */
   readonly limit: number;
   /** Bytes that its tensors take. */
@@ -130,8 +149,9 @@ function cacheOf(
     if (lengths.every((length) => length === 0)) for (const layer of lengths.keys()) put(layer, undefined);
   };
   return {
-    lengths,
-    limit,
+    ...{ lengths, held: lengths, isTiered: false, limit },
+    locate: (_, view) => view,
+    at: (_, row) => row,
     get bytes() {
       const rows = lengths.reduce((sum, _, layer) => sum + kvBytes(kvHeads, capacityOf(layer), headDim, type), 0);
       return rows + states.bytes;
@@ -224,7 +244,7 @@ const stateLayers = (config: Pick<DecoderConfig, 'layers' | 'layerTypes'>): numb
 
 const upToStep = (rows: number): number => Math.ceil(rows / STEP) * STEP;
 
-function overflow(needed: number, limit: number): SparseVilaError {
+export function overflow(needed: number, limit: number): SparseVilaError {
   return new SparseVilaError(
     'ERR_CONTEXT_OVERFLOW',
     `Expected at most ${limit} rows in a KV cache, received ${needed}. Rewind, open a new session, or raise contextLength.`,

@@ -8,7 +8,7 @@ import type { Tensor } from '../runtime/tensor';
 import { type DecoderConfig, hasWindows, isStateLayer, windowOf } from './config';
 import type { KvCache } from './kv_cache';
 
-/** The cache rows that a layer attends, besides the contiguous tail. */
+/** The rows of a layer's tensor that it attends, besides the contiguous tail. */
 export interface LayerView {
   /** int32 [r], ascending, below `tail`. */
   readonly rows: Tensor;
@@ -59,7 +59,7 @@ export function sharedInputs(batch: readonly Segment[], config: DecoderConfig): 
     for (const { cache, views, onColumns, rated } of batch)
       ranges.push(
         views?.[layer]?.tail ?? 0,
-        cache.lengths[layer] as number,
+        cache.held[layer] as number,
         isStateLayer(config, layer) ? 0 : columnsCode(onColumns, rated),
       );
   return {
@@ -98,7 +98,7 @@ function spansOf(batch: readonly Segment[], config: DecoderConfig): Tensor | und
 /** Number of rows that a layer attends before the segment's own. */
 function rowsBefore({ cache, views }: Segment, layer: number): number {
   const { rows = undefined, tail = 0 } = views?.[layer] ?? {};
-  return (rows?.size ?? 0) + (cache.lengths[layer] as number) - tail;
+  return (rows?.size ?? 0) + (cache.held[layer] as number) - tail;
 }
 
 function causalSpans(before: number, rows: number): Int32Array {

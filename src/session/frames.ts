@@ -9,9 +9,9 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { FramePlace, SparsityMethod } from '../sparsity/method';
 import { chunks } from './chunks';
-import type { CacheLayer, Conversation, FrameKey } from './conversation';
+import type { CacheLayer, Conversation, FrameKey, VisualToken } from './conversation';
 import { checkSelection } from './selection';
-import { attendedRows, layerViewOf, type Relevance } from './view';
+import { attendedRows, type Relevance, viewIn } from './view';
 
 /** A frame of a conversation: consecutive visual tokens. */
 export interface Frame extends FramePlace {
@@ -28,10 +28,11 @@ export function scoresFrames(
   return retrieve?.frames !== undefined && hasVisual && config.bidirectional !== 'prompt';
 }
 
-/** The frames of a conversation, in their order: runs of tokens of one plane. */
-export function framesOf({ places }: Conversation): Frame[] {
+/** The frames of a conversation from a token on, in their order: runs of tokens of one plane. */
+export function framesOf({ places }: Conversation, from = 0): Frame[] {
   const frames: (Frame & { rows: number })[] = [];
-  for (const [i, { medium, grid, t }] of places.entries()) {
+  for (let i = from; i < places.length; i++) {
+    const { medium, grid, t } = places[i] as VisualToken;
     const last = frames.at(-1);
     if (last?.medium === medium && last.grid === grid && last.t === t) last.rows++;
     else frames.push({ medium, grid, t, first: i, rows: 1 });
@@ -42,9 +43,12 @@ export function framesOf({ places }: Conversation): Frame[] {
 /** Tokens whose keys are read in one call. */
 const READ = 4096;
 
-/** Makes the mean keys that are missing, in all layers that attend everything. Their rows are in the cache. */
-export function indexFrames({ decoder }: VisionLanguageModel, conversation: Conversation): readonly Frame[] {
-  const frames = framesOf(conversation);
+/** Makes the mean keys of frames that lack them, in all layers that attend everything. The rows of these are in the tensors of the cache. */
+export function indexFrames(
+  { decoder }: VisionLanguageModel,
+  conversation: Conversation,
+  frames: readonly Frame[],
+): void {
   const layers = [...conversation.layers.keys()].filter((layer) => attendsAll(decoder.config, layer));
   const keys = conversation.frameKeys[layers[0] ?? 0] as Map<number, FrameKey>;
   const missing = frames.filter(({ first, rows }) => keys.get(first)?.rows !== rows);
@@ -56,7 +60,6 @@ export function indexFrames({ decoder }: VisionLanguageModel, conversation: Conv
     indexRun(decoder, conversation, layers, missing.slice(from, to));
     from = to;
   }
-  return frames;
 }
 
 const endOf = (frame: Frame | undefined): number => (frame?.first ?? 0) + (frame?.rows ?? 0);
@@ -124,7 +127,8 @@ export async function runOverFrames(
 ): Promise<Relevance & { scores: Tensor }> {
   const { model, conversation } = context;
   const { config } = model.decoder;
-  const frames = indexFrames(model, conversation);
+  const frames = framesOf(conversation);
+  indexFrames(model, conversation, frames);
   const asked = positions.slice(question);
   const [relevance, candidates]: [Float32Array[], Int32Array[]] = [[], []];
   let h = start().tf.slice(x, [question, 0], [asked.length, x.shape[1] as number]);
@@ -179,7 +183,7 @@ async function runLayer(
   const t = positions.length;
   const own = conversation.layers[layer] as CacheLayer;
   const attended = attendsAll(model.decoder.config, layer) ? attendedRows(own, chosen) : undefined;
-  const view = attended && layerViewOf(attended);
+  const view = attended && viewIn(conversation, layer, attended, t);
   const views = Array.from(conversation.layers, (_, i) => (i === layer ? view : undefined));
   const isChosen = new Set(Array.from(chosen, (at) => own.visual[at] as number));
   const places = (attended?.rows ?? []).flatMap((row, i) => (isChosen.has(row) ? [i] : []));

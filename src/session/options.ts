@@ -37,6 +37,12 @@ export interface SessionOptions {
   readonly kv?: KvType;
   /** Most rows that the cache may hold; default the model's `max_position_embeddings`, at most 32,768. Memory is taken as rows are written. */
   readonly contextLength?: number;
+  /**
+   * Bytes of the KV cache that stay in memory, for films: rows of frames that were not attended lately lie in a temporary file, and return when a
+   * question chooses them. Needs a method with `retrieve.frames` and `retrieve.localFrames`, such as `reKv({ localFrames: 32 })`. At
+   * least what one question attends stays in memory, however small the budget. Default: everything.
+   */
+  readonly kvBudget?: number;
   /** Default 'keep'. */
   readonly history?: History;
   /** System message. Refused if the chat template has no place for one. */
@@ -115,12 +121,20 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
       ...integer(2, maxPositions),
       expected: `an integer from 2 to ${maxPositions} (the model's maximum)`,
     },
+    kvBudget: COUNT,
     history: HISTORY,
     system: TEXT,
   });
   const { method = dense() } = given;
   const checked = checkedMethod(method);
   dropStarts(checked, layers);
+  const { frames, localFrames } = checked.retrieve ?? {};
+  if (given.kvBudget !== undefined && (frames === undefined || localFrames === undefined))
+    throw invalidOption(
+      'session',
+      'a method with retrieve.frames and retrieve.localFrames for kvBudget, such as reKv({ localFrames: 32 }),',
+      received(method.name),
+    );
   return { ...given, method, checked };
 }
 

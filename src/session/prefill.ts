@@ -7,6 +7,7 @@ import { CHUNK } from './chunks';
 import { append, type Conversation, checkRoom, lengthOf } from './conversation';
 import { addOpening, type DecoderRows, type RowBuilder, rowBuilder, rowsAround } from './decoder_rows';
 import { runOverFrames, scoresFrames } from './frames';
+import { localFramesOf, runLocally } from './local';
 import type { MediaContext } from './media';
 import { advanceOf, positionRule } from './positions';
 import { type Run, runLayers, runOpening, startRun } from './prefill_run';
@@ -105,8 +106,10 @@ async function prefillOpening(context: PrefillContext, rows: DecoderRows): Promi
   const { conversation } = context;
   try {
     const run = startRun(context, rows, 0);
-    (await runLayers(context, run)).dispose();
-    appendRows(conversation, run, { from: 0, to: rows.positions.length });
+    if (localFramesOf(context) === undefined) {
+      (await runLayers(context, run)).dispose();
+      addVisible(conversation, run, rows.positions.length);
+    } else await runLocally(context, run);
     appendItems(conversation, rows, rows.advance);
   } finally {
     for (const tensor of [rows.x, ...rows.added]) tensor.dispose();
@@ -126,10 +129,13 @@ async function prefillQuestion(
     if (run.question === 0) savePoint(conversation);
     const isFramed = scoresFrames(method, model, conversation.places.length + rows.visual.length > 0);
     // A question over chosen frames is run when the rows of its media are in the conversation.
-    const known = isFramed ? await runOpening(context, run) : scored(model, run, await runLayers(context, run));
-    appendRows(conversation, run, { from: 0, to: run.question });
+    const isLocal = isFramed && localFramesOf(context) !== undefined;
+    const known = isFramed ? undefined : scored(model, run, await runLayers(context, run));
+    if (isLocal) await runLocally(context, run);
+    else if (isFramed) await runOpening(context, run);
+    if (!isLocal) addVisible(conversation, run, run.question);
     const [ids, items] = [rows.ids.slice(0, -question.length), rows.items.slice(0, -question.length)];
-    appendItems(conversation, { ...rows, ids, items }, rows.advance - question.length);
+    appendItems(conversation, { ids, items }, rows.advance - question.length);
     context.memory?.opened();
     afterOpening();
     const { scores, ...found } = known ?? (await runOverFrames(context, rows, run.question));
@@ -144,10 +150,15 @@ async function prefillQuestion(
   }
 }
 
-type Items = Pick<DecoderRows, 'places' | 'ids' | 'items'>;
+/** Adds the rows before `to`, and the places of the visual ones. */
+function addVisible(conversation: Conversation, run: Run, to: number): void {
+  appendRows(conversation, run, { from: 0, to });
+  append(conversation.places, run.rows.places);
+}
 
-function appendItems(conversation: Conversation, { places, ids, items }: Items, advance: number): void {
-  append(conversation.places, places);
+type Items = Pick<DecoderRows, 'ids' | 'items'>;
+
+function appendItems(conversation: Conversation, { ids, items }: Items, advance: number): void {
   append(conversation.items, items);
   append(conversation.ids, ids);
   conversation.nextPosition += advance;

@@ -53,6 +53,11 @@ export async function saveConversation(
       `Expected a model all of whose layers keep keys and values to save a conversation, received type ${model.family}, some of whose keep states. ` +
         'Keep the messages, and give them to open().',
     );
+  if (cache.isTiered)
+    throw new SparseVilaError(
+      'ERR_CONFIG_UNSUPPORTED',
+      'Expected a session without kvBudget to save, received one whose rows lie partly in a temporary file. Keep the messages, and give them to open().',
+    );
   const media: SavedMedium[] = [];
   for (const { prepared, first } of conversation.media) {
     const { size, turn } = prepared.made;

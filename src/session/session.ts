@@ -4,6 +4,7 @@ import { coded, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
+import { tieredCache } from '../models/tiered_cache';
 import { checkSystem } from '../models/transcript';
 import { checkOptions, checkValue, NAME, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
@@ -73,7 +74,7 @@ export interface Session {
   /**
    * Writes the conversation with its pictures and its KV cache into a file, with which `restore` of the model continues it without a prefill. The
    * file gets its name when it is complete. It holds what was said and shown.
-   * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a model with layers that keep states (Qwen3.5); `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`,
+   * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a model with layers that keep states (Qwen3.5), and with `kvBudget`; `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`,
    *   `ERR_BUSY`, `ERR_DISPOSED`; `signal.reason`
    */
   save(file: string, options?: { readonly signal?: AbortSignal }): Promise<void>;
@@ -88,7 +89,7 @@ export interface Session {
 
 const DEFAULT_CONTEXT = 32768;
 
-export interface RestoreOptions extends Omit<SessionOptions, 'kv'> {
+export interface RestoreOptions extends Omit<SessionOptions, 'kv' | 'kvBudget'> {
   readonly signal?: AbortSignal;
 }
 
@@ -99,7 +100,10 @@ export function createSession(model: VisionLanguageModel, options?: SessionOptio
     const given = checkSessionOptions(options, model.decoder.config);
     const { kv = 'bf16', contextLength = Math.min(model.decoder.config.maxPositions, DEFAULT_CONTEXT), system } = given;
     if (system !== undefined) checkSystem(model, system);
-    return sessionOf(model, given, startConversation(model.decoder.cache(kv, contextLength)));
+    const cache = model.decoder.cache(kv, contextLength);
+    const { kvBudget: budget } = given;
+    const own = budget === undefined ? cache : tieredCache(cache, model.decoder.config, { type: kv, budget });
+    return sessionOf(model, given, startConversation(own));
   });
 }
 

@@ -3,6 +3,7 @@
 // makes no view: the rows that it leaves out are removed from the cache.
 
 import { attendsAll, type DecoderConfig } from '../models/config';
+import type { AttendedRows } from '../models/kv_cache';
 import type { LayerView } from '../models/segments';
 import { int32 } from '../ops/run';
 import type { SparsityMethod } from '../sparsity/method';
@@ -46,7 +47,9 @@ export function turnView(
     return own === undefined ? checked : checked.map((at) => own[at] as number);
   });
   const layers = selections.map((selection, i) =>
-    attendsAll(config, i) ? layerViewOf(attendedRows(conversation.layers[i] as CacheLayer, selection)) : undefined,
+    attendsAll(config, i)
+      ? viewIn(conversation, i, attendedRows(conversation.layers[i] as CacheLayer, selection))
+      : undefined,
   );
   const retrieved = selections.map((selection, i) =>
     selection.map((at) => conversation.layers[i]?.tokens[at] as number),
@@ -58,13 +61,6 @@ export function turnView(
       for (const view of layers) view?.rows.dispose();
     },
   };
-}
-
-/** Cache rows that a layer attends, ascending, before the contiguous tail. */
-export interface AttendedRows {
-  readonly rows: readonly number[];
-  /** First row of the tail. */
-  readonly tail: number;
 }
 
 /** All text rows, and the selected ones of the visual rows. */
@@ -80,5 +76,11 @@ export function attendedRows({ visual }: CacheLayer, selection: Int32Array): Att
   return { rows, tail };
 }
 
-/** The caller disposes of its rows. */
-export const layerViewOf = ({ rows, tail }: AttendedRows): LayerView => ({ rows: int32(rows), tail });
+/**
+ * The view of cache rows, which are brought into the layer's tensor. The caller disposes of its rows.
+ * @param room rows that will be added to the tail
+ */
+export function viewIn({ cache }: Conversation, layer: number, attended: AttendedRows, room?: number): LayerView {
+  const { rows, tail } = cache.locate(layer, attended, room);
+  return { rows: int32(rows), tail };
+}

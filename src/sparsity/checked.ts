@@ -35,7 +35,13 @@ const GROUPS: {
     raters: FUNCTION,
     select: { ...FUNCTION, ...REQUIRED },
   },
-  retrieve: { window: COUNT, permanent: BOOLEAN, frames: FUNCTION, select: { ...FUNCTION, ...REQUIRED } },
+  retrieve: {
+    window: COUNT,
+    permanent: BOOLEAN,
+    frames: FUNCTION,
+    localFrames: COUNT,
+    select: { ...FUNCTION, ...REQUIRED },
+  },
 };
 
 const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {

@@ -121,6 +121,11 @@ export interface Retrieve {
    */
   frames?(scores: Float32Array, layer: number, frames: readonly FramePlace[]): Int32Array;
   /**
+   * With `frames`: number of the last frames that the rows before a question attend, besides all text. The prefill of a film then takes time in
+   * proportion to its length, and the session's `kvBudget` can bound its memory. Default: all rows before them.
+   */
+  readonly localFrames?: number;
+  /**
    * Returns the visual rows of the layer that the answer attends, ascending. `relevance` is the attention to each of them: softmax over
    * the full row, mean over heads and the question's rows. `total`: number of the layer's visual rows, those of other
    * frames included; default: as many as places.

@@ -13,6 +13,8 @@ import { budget, topK } from './top_k';
 export interface ReKvOptions {
   /** Most frames that a question attends in a layer; default 64. */
   readonly frames?: number;
+  /** Number of the last frames that each frame attends when the film is read; default: all, as without this method. ReKV's is about 77 frames of 196 rows. */
+  readonly localFrames?: number;
   /** Share of the frames that a question leaves out at least, 0 <= s < 1; default 0. */
   readonly frameSparsity?: number;
   /** Share of all retained visual rows that decoding leaves out at least, 0 <= d < 1; default 0: it attends all rows of the chosen frames. */
@@ -20,11 +22,17 @@ export interface ReKvOptions {
 }
 
 export function reKv(options: ReKvOptions = {}): SparsityMethod {
-  const given = checkOptions('reKv', options, { frames: COUNT, frameSparsity: SHARE, decodeSparsity: SHARE });
-  const { frames = 64, frameSparsity = 0, decodeSparsity = 0 } = given;
+  const given = checkOptions('reKv', options, {
+    frames: COUNT,
+    localFrames: COUNT,
+    frameSparsity: SHARE,
+    decodeSparsity: SHARE,
+  });
+  const { frames = 64, localFrames, frameSparsity = 0, decodeSparsity = 0 } = given;
   return {
     name: 'rekv',
     retrieve: {
+      ...(localFrames && { localFrames }),
       frames: (scores) => topK(scores, Math.min(frames, budget(scores.length, frameSparsity))),
       select: (relevance, _, places, total = places.length) =>
         topK(relevance, Math.min(relevance.length, budget(total, decodeSparsity))),
