@@ -213,6 +213,14 @@ describe('scores of frames', () => {
 });
 
 describe('methods with frames', () => {
+  it('are refused with verify: the answer is not that of dense decoding', async () => {
+    using model = await load(TINY);
+    using chat = model.session({ method: reKv() });
+    expect(() => chat.ask('What?', { verify: 'dense' })).toThrow(
+      expect.objectContaining({ code: 'ERR_OPTION_INVALID' }),
+    );
+  });
+
   it.each([
     ['drop', { ...fastV(), ...reKv() }],
     ['permanent', { name: 'x', retrieve: { ...snapKv().retrieve, ...reKv().retrieve, permanent: true } }],

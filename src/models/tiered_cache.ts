@@ -31,7 +31,7 @@ export function tieredCache(
   config: DecoderConfig,
   { type, budget, folder }: { readonly type: KvType; readonly budget: number; readonly folder?: string | undefined },
 ): KvCache {
-  const most = Math.max(ROOM, Math.floor(budget / rowBytes(config, type)));
+  const most = Math.max(1, Math.floor(budget / rowBytes(config, type)));
   const width = 2 * config.kvHeads * config.headDim;
   const layers = inner.lengths.map((): TieredLayer => ({ present: [], slots: [], used: [] }));
   return cacheOf({

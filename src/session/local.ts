@@ -17,7 +17,10 @@ import type { Run } from './prefill_run';
 import { attendedRows, viewIn } from './view';
 
 /** The number of frames that rows before a question attend; undefined: all. Not where all of a prompt attends to itself. */
-export function localFramesOf({ method: { retrieve }, model }: Pick<PrefillContext, 'method' | 'model'>): number | undefined {
+export function localFramesOf({
+  method: { retrieve },
+  model,
+}: Pick<PrefillContext, 'method' | 'model'>): number | undefined {
   const isWhole = model.decoder.config.bidirectional === 'prompt';
   return retrieve?.frames === undefined || isWhole ? undefined : retrieve.localFrames;
 }

@@ -139,7 +139,8 @@ async function prefillQuestion(
     context.memory?.opened();
     afterOpening();
     const { scores, ...found } = known ?? (await runOverFrames(context, rows, run.question));
-    if (known === undefined) run.written.fill(Int32Array.from(question.keys(), (i) => run.question + i));
+    const asked = Int32Array.from(question.keys(), (i) => run.question + i);
+    if (known === undefined) for (const layer of conversation.layers.keys()) run.written[layer] = asked;
     appendRows(conversation, run, { from: run.question, to: rows.positions.length });
     append(conversation.ids, question);
     append(conversation.items, question);
