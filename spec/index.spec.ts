@@ -38,6 +38,7 @@ it('exports what the documentation names, and nothing else', () => {
       'fastV',
       'hiPrune',
       'holoV',
+      'infiniPotV',
       'inspect',
       'list',
       'load',

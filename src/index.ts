@@ -119,7 +119,10 @@ export { type EvsOptions, evs } from './sparsity/evs';
 export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
 export { type HoloVOptions, holoV } from './sparsity/holo_v';
+export { type InfiniPotVOptions, infiniPotV } from './sparsity/infini_pot_v';
 export type {
+  Bound,
+  BoundView,
   Drop,
   DropView,
   FramePlace,

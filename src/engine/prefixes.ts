@@ -176,22 +176,22 @@ function marksIn({ media }: Conversation, method: SparsityMethod, items: readonl
 }
 
 /** The number of items of an opening whose rows do not depend on what follows: a method may look at the question before it prunes or drops. */
-function sharedItems({ prune, drop }: SparsityMethod, items: readonly (number | RunPlace)[]): number {
+function sharedItems({ prune, drop, bound }: SparsityMethod, items: readonly (number | RunPlace)[]): number {
   const run = items.findIndex((item) => typeof item !== 'number');
-  const isShared = drop === undefined && prune?.question !== true;
+  const isShared = drop === undefined && bound === undefined && prune?.question !== true;
   return isShared || run < 0 ? items.length : run;
 }
 
 /** The number of items of a finished turn that a prefill of their ids would give: the answer only if it attended all rows. */
 function endItems(
   { items, places }: Conversation,
-  { prune, drop, retrieve }: SparsityMethod,
+  { prune, drop, bound, retrieve }: SparsityMethod,
   prompted: number,
 ): number {
   if (places.length === 0) return items.length;
   // A question over chosen frames has rows of its own.
   const isOwn = retrieve?.permanent === true || retrieve?.frames !== undefined;
-  if (drop !== undefined || prune?.question === true || isOwn) return 0;
+  if (drop !== undefined || bound !== undefined || prune?.question === true || isOwn) return 0;
   return retrieve === undefined ? items.length : Math.min(prompted, items.length);
 }
 

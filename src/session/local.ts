@@ -3,6 +3,7 @@
 // Source: ReKV, arXiv 2503.00540, section 3.1 (sliding-window attention).
 
 import { attendsAll } from '../models/config';
+import type { LayerView } from '../models/segments';
 import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
@@ -28,17 +29,16 @@ export function localFramesOf({
 /** Runs the rows before the question through all layers, and adds them and their places to the conversation. */
 export async function runLocally(context: PrefillContext, run: Run): Promise<void> {
   const { conversation, model } = context;
-  const { rows, question, blocks } = run;
+  const { rows, question } = run;
   const localFrames = localFramesOf(context) ?? 0;
-  const opening = { ...run, ends: blocks && blockEnds(run.kept.slice(0, question), blocks) };
+  const opening = openingOf(run, conversation);
   const frames = framesOf(conversation);
-  const shown = conversation.places.length;
-  for (const { begin, end } of question > 0 ? chunks(question, borders(rows, question), opening.ends) : []) {
+  for (const { begin, end } of framePieces(run, opening)) {
     const from = frames.at(-1)?.first ?? 0;
     // A frame of several pieces attends the local ones before it, as in one piece.
-    const local = frames.slice(-localFrames - Number(continues(opening, conversation, shown)));
+    const local = frames.slice(-localFrames - Number(continues(opening, conversation)));
     await runPiece(context, opening, { begin, end, local });
-    addRows(conversation, opening, { begin, end, shown });
+    addRows(conversation, opening, begin, end);
     frames.pop();
     append(frames, framesOf(conversation, from));
     indexFrames(model, conversation, frames.slice(-1 - (end - begin)));
@@ -49,8 +49,22 @@ export async function runLocally(context: PrefillContext, run: Run): Promise<voi
     conversation.cache.save(run.anchor);
 }
 
-interface OpeningRows extends Pick<Run, 'rows' | 'isVisual'> {
+/** Rows of a turn before its question. */
+export interface OpeningRows extends Pick<Run, 'rows' | 'isVisual'> {
+  /** For each row, the number of rows that it attends, if some attend rows behind them. */
   readonly ends: Int32Array | undefined;
+  /** Number of visual tokens of the conversation before them. */
+  readonly shown: number;
+}
+
+export function openingOf(run: Run, { places }: Conversation): OpeningRows {
+  const { kept, question, blocks } = run;
+  return { ...run, ends: blocks && blockEnds(kept.slice(0, question), blocks), shown: places.length };
+}
+
+/** The pieces of an opening: none has rows of two frames. */
+export function framePieces({ rows, question }: Run, { ends }: OpeningRows): { begin: number; end: number }[] {
+  return question === 0 ? [] : chunks(question, borders(rows, question), ends);
 }
 
 /** Where frames begin and end. */
@@ -65,22 +79,33 @@ function borders({ visual, places }: DecoderRows, question: number): number[] {
 }
 
 /** Whether the next visual row belongs to the last frame of the conversation. */
-function continues({ rows }: OpeningRows, { places }: Conversation, shown: number): boolean {
+function continues({ rows, shown }: OpeningRows, { places }: Conversation): boolean {
   const [own, last] = [rows.places[places.length - shown], places.at(-1)];
   return last !== undefined && own?.medium === last.medium && own.grid === last.grid && own.t === last.t;
 }
 
-async function runPiece(
-  { conversation, model, pace }: PrefillContext,
-  { rows, isVisual, ends }: OpeningRows,
-  { begin, end, local }: { readonly begin: number; readonly end: number; readonly local: readonly Frame[] },
-): Promise<void> {
-  const { tf } = start();
-  const { config } = model.decoder;
-  const full = [...conversation.layers.keys()].filter((layer) => attendsAll(config, layer));
-  const tokens = local.flatMap(({ first, rows: n }) => Array.from({ length: n }, (_, i) => first + i));
+/** The views of a piece of n rows that attends all text and these frames. The caller disposes of their rows. */
+function localViews(
+  { conversation, model }: PrefillContext,
+  local: readonly Frame[],
+  n: number,
+): (LayerView | undefined)[] {
+  const isFull = (layer: number): boolean => attendsAll(model.decoder.config, layer);
+  const first = [...conversation.layers.keys()].find(isFull) ?? 0;
+  const tokens = local.flatMap((frame) => Array.from({ length: frame.rows }, (_, i) => frame.first + i));
   // No rows were dropped, so that these layers have the same ones.
-  const attended = attendedRows(conversation.layers[full[0] ?? 0] as CacheLayer, Int32Array.from(tokens));
+  const attended = attendedRows(conversation.layers[first] as CacheLayer, Int32Array.from(tokens));
+  return conversation.layers.map((_, layer) => (isFull(layer) ? viewIn(conversation, layer, attended, n) : undefined));
+}
+
+/** Runs a piece through all layers. `local`: the frames that it attends besides all text; absent: all rows. */
+export async function runPiece(
+  context: PrefillContext,
+  { rows, isVisual, ends }: OpeningRows,
+  { begin, end, local }: { readonly begin: number; readonly end: number; readonly local?: readonly Frame[] },
+): Promise<void> {
+  const { conversation, model, pace } = context;
+  const { tf } = start();
   const kept = Int32Array.from({ length: end - begin }, (_, i) => begin + i);
   const owned: Tensor[] = [];
   const own = <T extends Tensor>(tensor: T): T => {
@@ -88,12 +113,8 @@ async function runPiece(
     return tensor;
   };
   try {
-    const views = conversation.layers.map((_, layer) => {
-      if (!attendsAll(config, layer)) return undefined;
-      const view = viewIn(conversation, layer, attended, end - begin);
-      own(view.rows);
-      return view;
-    });
+    const views = local && localViews(context, local, end - begin);
+    for (const view of views ?? []) if (view !== undefined) own(view.rows);
     const x = own(tf.slice(rows.x, [begin, 0], [end - begin, rows.x.shape[1] as number]));
     const isText = kept.every((row) => isVisual[row] === 0);
     const segment = {
@@ -109,11 +130,12 @@ async function runPiece(
   }
 }
 
-/** Counts rows begin .. end - 1, which are in the cache. `shown`: number of visual tokens before the turn. */
-function addRows(
+/** Adds rows begin .. end - 1, which are in the cache, and their places to the conversation. */
+export function addRows(
   conversation: Conversation,
-  { rows, isVisual }: OpeningRows,
-  { begin, end, shown }: { readonly begin: number; readonly end: number; readonly shown: number },
+  { rows, isVisual, shown }: OpeningRows,
+  begin: number,
+  end: number,
 ): void {
   const first = conversation.places.length;
   for (const layer of conversation.layers) {

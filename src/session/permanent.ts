@@ -31,7 +31,11 @@ export function retrievePermanently(
 }
 
 /** Keeps the `kept` ones of a layer's visual rows, counted from the old-th. */
-function keepVisual(conversation: Conversation, i: number, { old, kept }: { old: number; kept: Int32Array }): void {
+export function keepVisual(
+  conversation: Conversation,
+  i: number,
+  { old, kept }: { old: number; kept: Int32Array },
+): void {
   const layer = conversation.layers[i] as CacheLayer;
   const { visual, tokens, length } = layer;
   const begin = visual[old] as number;

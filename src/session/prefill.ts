@@ -3,6 +3,7 @@
 
 import type { VisionLanguageModel } from '../models/model';
 import type { Tensor } from '../runtime/tensor';
+import { boundOf, runBounded, shrinkFilm } from './bounded';
 import { CHUNK } from './chunks';
 import { append, type Conversation, checkRoom, lengthOf } from './conversation';
 import { addOpening, type DecoderRows, type RowBuilder, rowBuilder, rowsAround } from './decoder_rows';
@@ -61,6 +62,11 @@ export async function prefill(
       await timed(times, 'prefill', () => prefillOpening(context, builder.take()));
     });
     checkSoFar(builder, '');
+    if (boundOf(context) !== undefined) {
+      // The film shrinks before its question is read.
+      if (builder.waiting > 0) await timed(times, 'prefill', () => prefillOpening(context, builder.take()));
+      shrinkFilm(context);
+    }
     builder.text(prompt.question);
     const rows = builder.take();
     const done = await timed(times, 'prefill', () => prefillQuestion(context, rows, prompt.question, afterOpening));
@@ -106,10 +112,12 @@ async function prefillOpening(context: PrefillContext, rows: DecoderRows): Promi
   const { conversation } = context;
   try {
     const run = startRun(context, rows, 0);
-    if (localFramesOf(context) === undefined) {
+    if (boundOf(context) !== undefined) await runBounded(context, run);
+    else if (localFramesOf(context) !== undefined) await runLocally(context, run);
+    else {
       (await runLayers(context, run)).dispose();
       addVisible(conversation, run, rows.positions.length);
-    } else await runLocally(context, run);
+    }
     appendItems(conversation, rows, rows.advance);
   } finally {
     for (const tensor of [rows.x, ...rows.added]) tensor.dispose();

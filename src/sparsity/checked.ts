@@ -2,7 +2,7 @@
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
-import type { Drop, Prune, Retrieve, SparsityMethod } from './method';
+import type { Bound, Drop, Prune, Retrieve, SparsityMethod } from './method';
 import { LAYER, POSITIONS } from './options';
 
 const LAYERS = listOf('layers, each a number or a share of the depth between 0 and 1,', LAYER);
@@ -24,6 +24,7 @@ const GROUPS: {
   readonly prune: PartChecks<Prune>;
   readonly drop: PartChecks<Drop>;
   readonly retrieve: PartChecks<Retrieve>;
+  readonly bound: PartChecks<Bound>;
 } = {
   prune: {
     ...{ taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, scope: oneOf('plane', 'turn') },
@@ -42,6 +43,7 @@ const GROUPS: {
     localFrames: COUNT,
     select: { ...FUNCTION, ...REQUIRED },
   },
+  bound: { every: { ...COUNT, ...REQUIRED }, frames: { ...COUNT, ...REQUIRED }, select: { ...FUNCTION, ...REQUIRED } },
 };
 
 const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
@@ -50,6 +52,7 @@ const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
   prune: OBJECT,
   drop: OBJECT,
   retrieve: OBJECT,
+  bound: OBJECT,
 };
 
 /** Members that methods had before their parts were grouped, and the members that replace them. */
@@ -84,6 +87,8 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
   const made = { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
   if (made.retrieve?.frames !== undefined && (made.drop !== undefined || made.retrieve.permanent === true))
     throw malformed(name, 'retrieve.frames without drop and without retrieve.permanent', 'a method with both');
+  if (made.bound !== undefined && (made.drop !== undefined || made.retrieve?.frames !== undefined))
+    throw malformed(name, 'bound without drop and without retrieve.frames', 'a method with both');
   return made;
 }
 

@@ -133,7 +133,30 @@ export interface Retrieve {
   select(relevance: Float32Array, layer: number, places: readonly VisualPlace[], total?: number): Int32Array;
 }
 
-/** A method has any of the three parts; dense has none. Keeping everything equals dense bit for bit. */
+/** What `bound` sees of the rows of a film in one layer, in the order of the film. */
+export interface BoundView {
+  readonly layer: number;
+  readonly places: readonly VisualPlace[];
+  /** Number of rows that stay. */
+  readonly budget: number;
+  /** Number of KV heads. */
+  readonly heads: number;
+  /** Their keys, after rotary embedding, and values: f32 [rows, heads, c]. */
+  keys(): Matrix;
+  values(): Matrix;
+}
+
+/** Bounds the rows of a film in the cache while it is read, in each layer that attends everything. */
+export interface Bound {
+  /** Number of frames after which rows are removed. */
+  readonly every: number;
+  /** Number of frames as many of whose rows stay: the budget is this number times the rows of the last frame. */
+  readonly frames: number;
+  /** Returns the rows that stay, ascending, `budget` at most. This is permanent. Called where there are more. */
+  select(view: BoundView): Int32Array;
+}
+
+/** A method has any of its parts; dense has none. Keeping everything equals dense bit for bit. */
 export interface SparsityMethod {
   readonly name: string;
   /**
@@ -144,4 +167,6 @@ export interface SparsityMethod {
   readonly prune?: Prune;
   readonly drop?: Drop;
   readonly retrieve?: Retrieve;
+  /** Not with `drop` or `retrieve.frames`. Without effect where all of a prompt attends to itself (PaliGemma). */
+  readonly bound?: Bound;
 }
