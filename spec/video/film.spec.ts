@@ -217,5 +217,19 @@ describe('film files', () => {
       { from: 9500, wanted: [9990] },
     ]);
     expect(groupsOf([5000, 9990], { times, keys: [], ...size })).toHaveLength(1);
+    // An argument of a program has a greatest length.
+    const long = Array.from({ length: 4500 }, (_, i) => i * 10);
+    const every = groupsOf(long, { times: long, keys: long.filter((_, i) => i % 50 === 0), ...size });
+    expect(every.map(({ from, wanted }) => [from, wanted.length])).toEqual([
+      [undefined, 2000],
+      [20000, 2000],
+      [40000, 500],
+    ]);
+    expect(every.flatMap(({ wanted }) => wanted)).toEqual(long);
+    expect(groupsOf(long, { times: long, keys: [], ...size }).map(({ from }) => from)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+    ]);
   });
 });

@@ -132,12 +132,16 @@ export function resampledRows(cells: Int32Array, side: number): RowMap {
 export function joinMaps(maps: readonly RowMap[], starts: readonly number[]): RowMap {
   const [first] = maps;
   if (first === undefined) return selectRows([]);
-  const from = maps.flatMap((map, i) => Array.from(map.from, (row) => (row < 0 ? row : row + (starts[i] as number))));
+  // A film of thousands of frames has millions of entries: no lists of them.
+  const from = new Int32Array(maps.reduce((sum, map) => sum + map.from.length, 0));
+  let at = 0;
+  for (const [i, map] of maps.entries())
+    for (const row of map.from) from[at++] = row < 0 ? row : row + (starts[i] as number);
   return {
     rows: maps.reduce((sum, { rows }) => sum + rows, 0),
     parts: first.parts,
     taps: 1,
-    from: Int32Array.from(from),
+    from,
   };
 }
 

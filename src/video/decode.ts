@@ -10,6 +10,9 @@ import { runTool, type ToolOptions, type Tools } from './tools';
 /** A run of ffmpeg is started anew where it would otherwise decode so many pixels for nothing: about what a start costs, 0.3 s on two cores. */
 const LEAST_SKIPPED = 1e8;
 
+/** Most frames that one run is asked for: a program's argument has at most 128 KiB. */
+const MOST_WANTED = 2000;
+
 export interface Decoding extends Omit<ToolOptions, 'name' | 'input'> {
   readonly tools: Tools;
   readonly source: FilmSource;
@@ -24,7 +27,8 @@ export interface Decoding extends Omit<ToolOptions, 'name' | 'input'> {
  */
 export async function* decodeFrames(decoding: Decoding, wanted: readonly number[]): AsyncGenerator<RawPixels> {
   const { source, facts } = decoding;
-  const groups = 'path' in source.from ? groupsOf(wanted, facts) : [{ from: undefined, wanted }];
+  const keys = 'path' in source.from ? facts.keys : [];
+  const groups = groupsOf(wanted, { ...facts, keys });
   for (const { from, wanted: own } of groups) {
     let done = 0;
     for await (const frame of decodeGroup(decoding, own, from)) {
@@ -65,7 +69,12 @@ export function groupsOf(
     while ((times[at] ?? Number.POSITIVE_INFINITY) < (start ?? 0)) at++;
     const last = groups.at(-1);
     const isGap = start !== undefined && start <= time && at - position > least;
-    if (last === undefined || isGap) groups.push({ from: isGap ? start : undefined, wanted: [time] });
+    const isFull = last?.wanted.length === MOST_WANTED;
+    if (last === undefined || isGap || isFull)
+      groups.push({
+        from: isGap || (isFull && start !== undefined && start <= time) ? start : undefined,
+        wanted: [time],
+      });
     else last.wanted.push(time);
     position = Math.max(at, indexFrom(times, time, at));
   }
