@@ -62,7 +62,8 @@ it('exports what the documentation names, and nothing else', () => {
       'readDataSet',
       'readJobs',
     ],
-    ...['remove', 'runBatch', 'scenesSet', 'serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
+    ...['remove', 'runBatch', 'scenesSet', 'scheduled'],
+    ...['serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
     ...['storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);

@@ -16,6 +16,7 @@ import { METHODS, type MethodEntry, type MethodOption, type MethodRatios, takesO
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
 import { groupsOf } from './arguments';
+import { SCHEDULE_OPTIONS, withSchedule } from './schedule_options';
 
 const { image: PRESET } = SPARSE_VILA_PRESETS;
 const number = { type: 'number' } as const;
@@ -115,6 +116,7 @@ export const CONVERSATION_OPTIONS = {
     describe: `Over what the prefill budget is counted: each image, tile and frame; each image or video; or all media of a turn; ${onlyOf('budget')}`,
     defaultDescription: 'plane',
   },
+  ...SCHEDULE_OPTIONS,
   verify: {
     ...text,
     ...sparsity,
@@ -262,7 +264,8 @@ export function methodOf(
       `Expected another --method than ${entry.name}, which has to know the question before the media. Use it with ask or evaluate.`,
     );
   const ratios = { ...PRESET, ...options };
-  return { method: isOurs ? sparseVila(chosen) : entry.create(ratios), entry, ratios, options };
+  const created = isOurs ? sparseVila(chosen) : entry.create(ratios);
+  return { method: withSchedule(created, args), entry, ratios, options };
 }
 
 export function loadOptions({ weights, precision, template, allowUrls, maxPixels }: ModelArguments): LoadOptions {

@@ -27,6 +27,10 @@ const OPTIONS = {
     describe: 'Whose ratios',
   },
   positions: { ...text, choices: POSITION_MODES, default: 'original' as const, describe: 'Positions of kept tokens' },
+  schedule: {
+    ...{ type: 'boolean', default: false, group: 'Goal:' },
+    describe: 'Also find decoder layers that need no visual tokens while an answer is written',
+  },
   json: { type: 'boolean', default: false, group: 'Goal:', describe: 'Print the result as one JSON line' },
 } satisfies Record<string, Options>;
 
@@ -46,7 +50,8 @@ export const tuneCommand: CommandModule<object, Flags> = {
       )
       .example('$0 tune --model assets/tiny-nvila --keep agreement=0.95', 'On generated scenes')
       .example('$0 tune --data assets/demo/questions.jsonl --keep accuracy=0.8', 'Questions of your own')
-      .example('$0 tune --scenes 20 --method visionzip', 'Another method'),
+      .example('$0 tune --scenes 20 --method visionzip', 'Another method')
+      .example('$0 tune --scenes 5 --keep agreement=0.9 --schedule', 'Also layers that need no visual tokens'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
   },
@@ -59,8 +64,8 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
     using model = await openModel({ ...args, isFilm: asksFilms(args) }, signal, { imageCache: IMAGE_CACHE });
-    const { seed, maxTokens, positions, score } = args;
-    const what = { model, data, method, positions, goal, score, seed, maxTokens };
+    const { seed, maxTokens, positions, score, schedule } = args;
+    const what = { model, data, method, positions, goal, score, seed, maxTokens, schedule };
     const tuned = await tune({ ...what, signal, onProgress: reporter });
     reporter.stop();
     if (tuned === undefined) throw unreachable(goal);
@@ -98,18 +103,21 @@ function report(args: Arguments, { measure, least }: Goal, { best, tried }: Tune
   const lines = tried.map(({ value, ...ratios }) => {
     return `${ratiosText(ratios).padEnd(9)} ${measure} ${value === undefined ? `below ${least}` : shown(value)}`;
   });
-  const { prefillSparsity, decodeSparsity } = best;
+  const { prefillSparsity, decodeSparsity, none = [] } = best;
   const options = `{ prefillSparsity: ${prefillSparsity}, decodeSparsity: ${decodeSparsity}, positions: '${args.positions}' }`;
-  const code =
+  const created =
     args.method === 'sparsevila'
       ? `sparseVila(${options})`
       : `METHODS.find(({ name }) => name === '${args.method}')?.create(${options})`;
+  const layers = [...none].sort((a, b) => a - b);
+  const code = layers.length === 0 ? created : `scheduled(${created}, { none: [${layers.join(', ')}] })`;
   const { uses } = methodEntry(args.method);
   const flags = [
     `--method ${args.method}`,
     ...(uses.prefill ? [`--prefill-sparsity ${prefillSparsity}`] : []),
     ...(uses.decode ? [`--decode-sparsity ${decodeSparsity}`] : []),
     `--positions ${args.positions}`,
+    ...(layers.length === 0 ? [] : [`--none-layers ${layers.join(' ')}`]),
   ].join(' ');
   return `${lines.join('\n')}\n
 ${ratiosText(best)} keeps ${measure} ${shown(best.value)}:

@@ -3,6 +3,7 @@
 import { SparseVilaError } from '../errors';
 import type { SparsityMethod } from '../sparsity/method';
 import { METHODS, type MethodEntry } from '../sparsity/methods';
+import { type Schedule, scheduled } from '../sparsity/schedule';
 
 export const POSITION_MODES = ['original', 'compact'] as const;
 export type Positions = (typeof POSITION_MODES)[number];
@@ -16,6 +17,8 @@ export interface Ratios {
 export interface Setting extends Ratios {
   readonly method: string;
   readonly positions: Positions;
+  /** Of the decoder layers while an answer is written; default: all attend what the method retrieves. */
+  readonly schedule?: Schedule | undefined;
 }
 
 export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };
@@ -95,8 +98,9 @@ export function settingsOf(
 }
 
 /** The sparsity method of a setting. */
-export function createMethod({ method, ...ratios }: Setting, seed: number): SparsityMethod {
-  return methodEntry(method).create({ ...ratios, seed });
+export function createMethod({ method, schedule, ...ratios }: Setting, seed: number): SparsityMethod {
+  const created = methodEntry(method).create({ ...ratios, seed });
+  return schedule === undefined ? created : scheduled(created, schedule);
 }
 
 /** Identifies a setting in one line: `sparsevila 0.6/0.75 original`. */

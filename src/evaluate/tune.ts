@@ -2,9 +2,11 @@
 // Because quality falls as either ratio grows, this tries far fewer settings than the grid has.
 
 import { coded } from '../errors';
+import { attendsAll } from '../models/config';
 import type { VisionLanguageModel } from '../models/model';
 import {
   ANYTHING,
+  BOOLEAN,
   type Check,
   type Checks,
   COUNT,
@@ -46,6 +48,8 @@ export interface TuneOptions {
   /** Default 64. */
   readonly maxTokens?: number;
   /** Default: PREFILL_GRID and DECODE_GRID. */
+  /** Whether to find, at the best ratios, decoder layers that need no visual rows while an answer is written. Default false. */
+  readonly schedule?: boolean;
   readonly grid?: { readonly prefill: readonly number[]; readonly decode: readonly number[] };
   readonly signal?: AbortSignal;
   readonly onProgress?: OnProgress;
@@ -71,6 +75,7 @@ const CHECKS: Checks<TuneOptions> = {
   seed: SEED,
   maxTokens: COUNT,
   grid: OBJECT,
+  schedule: BOOLEAN,
   signal: SIGNAL,
   onProgress: FUNCTION,
 };
@@ -82,7 +87,7 @@ export interface Tried extends Ratios {
 
 export interface Tuned {
   /** Of the ratios that reach the goal, those with the smallest sum of active shares at prefill and at decode. */
-  readonly best: Ratios & { readonly value: number };
+  readonly best: Ratios & { readonly value: number; readonly none?: readonly number[] };
   readonly tried: readonly Tried[];
 }
 
@@ -130,7 +135,33 @@ async function search(options: Search): Promise<Tuned | undefined> {
   }
   onProgress({ step: 'try ratios', done: steps, total: steps, unit: 'ratios' });
   const [best] = tried.filter((one): one is Tuned['best'] => one.value !== undefined).sort(byActive);
-  return best && { best, tried };
+  if (best === undefined || options.schedule !== true) return best && { best, tried };
+  const value = async (none: readonly number[]): Promise<number | undefined> => {
+    const setting = { ...ratiosOf(best), method: method.name, positions: options.positions, schedule: { none } };
+    return quality(options, setting, dense, ask);
+  };
+  return { best: { ...best, ...(await emptiestLayers(options, best.value, value)) }, tried };
+}
+
+const ratiosOf = ({ prefillSparsity, decodeSparsity }: Ratios): Ratios => ({ prefillSparsity, decodeSparsity });
+
+/** Layers that need no visual rows, found one by one from the last: a layer joins if the goal is still met. */
+async function emptiestLayers(
+  { model, onProgress = () => undefined }: Search,
+  start: number,
+  qualityOf: (none: readonly number[]) => Promise<number | undefined>,
+): Promise<{ readonly value: number; readonly none: readonly number[] }> {
+  const { config } = model.decoder;
+  let found = { value: start, none: [] as readonly number[] };
+  for (let layer = config.layers - 1; layer >= 0; layer--) {
+    onProgress({ step: 'try layers', done: config.layers - 1 - layer, total: config.layers, unit: 'layers' });
+    if (!attendsAll(config, layer)) continue;
+    const none = [...found.none, layer];
+    const value = await qualityOf(none);
+    if (value !== undefined) found = { value, none };
+  }
+  onProgress({ step: 'try layers', done: config.layers, total: config.layers, unit: 'layers' });
+  return found;
 }
 
 function byActive(a: Ratios, b: Ratios): number {
