@@ -7,7 +7,7 @@ import { methodFor } from '../session/quota_scores';
 import { createSession } from '../session/session';
 import type { TurnStats } from '../session/turn_stats';
 import type { TrueConversation } from './data_set';
-import { createMethod, methodEntry, type Setting } from './settings';
+import { createMethod, methodEntry, type Setting, withSchedule } from './settings';
 
 /** forget: each turn sees the pictures and no text of earlier turns. chat: earlier questions and answers stay. */
 export const PROTOCOLS = ['forget', 'chat'] as const;
@@ -44,10 +44,11 @@ export interface ConverseOptions {
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
   const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
   const history = protocol === 'forget' ? 'forget' : 'keep';
-  const { method: name, ...ratios } = setting;
+  const { method: name, schedule, ...ratios } = setting;
   const question = conversation.turns[0]?.question ?? '';
   const since = performance.now();
-  const method = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, images, signal });
+  const created = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, images, signal });
+  const method = withSchedule(created, schedule);
   // What a method asks the model before the first turn is part of that turn's selections.
   const asked = methodEntry(name).frameScores === true ? performance.now() - since : 0;
   const session = createSession(model, { method, history });

@@ -99,8 +99,11 @@ export function settingsOf(
 
 /** The sparsity method of a setting. */
 export function createMethod({ method, schedule, ...ratios }: Setting, seed: number): SparsityMethod {
-  const created = methodEntry(method).create({ ...ratios, seed });
-  return schedule === undefined ? created : scheduled(created, schedule);
+  return withSchedule(methodEntry(method).create({ ...ratios, seed }), schedule);
+}
+
+export function withSchedule(method: SparsityMethod, schedule: Schedule | undefined): SparsityMethod {
+  return schedule === undefined ? method : scheduled(method, schedule);
 }
 
 /** Identifies a setting in one line: `sparsevila 0.6/0.75 original`. */
