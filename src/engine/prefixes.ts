@@ -59,6 +59,8 @@ export interface Prefixes {
 
 /** Fewer rows than these are not worth a copy. */
 const LEAST = 16;
+/** Rows of an answer for which there is room beside a copy. */
+const ANSWER_ROOM = 128;
 
 /** A memory of at most `budget` bytes. */
 export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
@@ -128,7 +130,7 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
         const { key, count } = longest(kind, marks);
         const prefix = known.get(key)?.prefix;
         if (prefix !== undefined && rowsOf(prefix.items, 0, count) >= LEAST) {
-          beginWith(model, conversation, prefix, count);
+          beginWith(model, conversation, prefix, count, prompt.question.length + ANSWER_ROOM);
           taken = count;
         }
         if (marks.length > taken) land = fly(kind, marks);

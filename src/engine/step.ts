@@ -6,14 +6,16 @@ import type { Segment } from '../models/segments';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 
-/** The next row of a conversation. */
+/** The next rows of a conversation: those of a token, or of a short question. */
 export interface Step {
-  /** f32 [1, d] */
+  /** f32 [t, d] */
   readonly x: Tensor;
   readonly segment: Segment;
   readonly signal: AbortSignal | undefined;
-  /** Receives the hidden state f32 [1, d] and the scores f32 [1, v]; owns both. */
-  done(y: Tensor, scores: Tensor): void;
+  /** Whether the scores of its rows are wanted. */
+  readonly isScored: boolean;
+  /** Receives the hidden states f32 [t, d] and, if they are wanted, the scores f32 [t, v]; owns both. */
+  done(y: Tensor, scores: Tensor | undefined): void;
   fail(error: unknown): void;
 }
 
@@ -35,7 +37,7 @@ export async function runSteps(decoder: Decoder, steps: readonly Step[]): Promis
 function isReady({ segment, signal, fail }: Step): boolean {
   try {
     signal?.throwIfAborted();
-    segment.cache.reserve(1);
+    segment.cache.reserve(segment.positions.length);
     return true;
   } catch (error) {
     fail(error);
@@ -55,15 +57,7 @@ async function runTogether(decoder: Decoder, steps: readonly Step[]): Promise<vo
   }
   // The rows are in the caches now, so that a step cannot be repeated.
   try {
-    const scores = decoder.scores(
-      y,
-      steps.map((_, row) => row),
-    );
-    try {
-      for (const [row, step] of steps.entries()) handOut(step, row, y, scores);
-    } finally {
-      scores.dispose();
-    }
+    handOut(decoder, steps, y);
   } catch (error) {
     for (const step of steps) step.fail(error);
   } finally {
@@ -71,18 +65,41 @@ async function runTogether(decoder: Decoder, steps: readonly Step[]): Promise<vo
   }
 }
 
-/** Gives a step its row of the hidden states and of the scores. */
-function handOut({ done }: Step, row: number, y: Tensor, scores: Tensor): void {
-  const own = rowOf(y, row);
+/** Gives each step its rows of the hidden states and of the scores. */
+function handOut(decoder: Decoder, steps: readonly Step[], y: Tensor): void {
+  const firsts = firstRows(steps);
+  const scored = steps.flatMap(({ isScored, x }, i) => (isScored ? rowNumbers(firsts[i] as number, x) : []));
+  const scores = scored.length === 0 ? undefined : decoder.scores(y, scored);
   try {
-    done(own, rowOf(scores, row));
-  } catch (error) {
-    own.dispose();
-    throw error;
+    for (const [i, { x, isScored, done }] of steps.entries()) {
+      const first = firsts[i] as number;
+      const count = x.shape[0] as number;
+      const own = rowsOf(y, first, count);
+      try {
+        done(own, isScored && scores !== undefined ? rowsOf(scores, scored.indexOf(first), count) : undefined);
+      } catch (error) {
+        own.dispose();
+        throw error;
+      }
+    }
+  } finally {
+    scores?.dispose();
   }
 }
 
-function rowOf(x: Tensor, row: number): Tensor {
+const rowNumbers = (first: number, x: Tensor): number[] =>
+  Array.from({ length: x.shape[0] as number }, (_, i) => first + i);
+
+function firstRows(steps: readonly Step[]): number[] {
+  let next = 0;
+  return steps.map(({ x }) => {
+    const first = next;
+    next += x.shape[0] as number;
+    return first;
+  });
+}
+
+function rowsOf(x: Tensor, first: number, count: number): Tensor {
   const [n, width] = x.shape as [number, number];
-  return n === 1 ? x.clone() : start().tf.slice(x, [row, 0], [1, width]);
+  return n === count ? x.clone() : start().tf.slice(x, [first, 0], [count, width]);
 }

@@ -36,7 +36,10 @@ export interface CheckedFormat {
 }
 
 export interface Constraint {
-  /** One bit for each id that may come next, in words of 32. Stop ids may come where the text is complete. */
+  /**
+   * One bit for each id that may come next, in words of 32. Stop ids may come where the text is complete. Not to be changed; often the same array for
+   * equal bits.
+   */
   allowed(): Uint32Array;
   /** Takes the next token, one of the allowed. */
   accept(id: number): void;
@@ -92,6 +95,10 @@ interface Prepared {
   readonly vocabulary: Vocabulary;
   /** Masks by format. */
   readonly masks: WeakMap<Expressions, Masks>;
+  /** Masks of states in which the text is complete, with the stop ids, by those without them. */
+  readonly closed: WeakMap<Uint32Array, Uint32Array>;
+  /** Masks that allow some id. */
+  readonly open: WeakSet<Uint32Array>;
 }
 
 const prepared = new WeakMap<object, Prepared>();
@@ -102,30 +109,35 @@ export function constraintOf(model: ConstrainedModel, { e, start }: CheckedForma
   const stops = new Set(stopIds);
   const known = prepared.get(tokenizer.bytes) ?? {
     vocabulary: vocabularyOf(tokenizer.bytes, decoder.config.vocabSize, (id) => stops.has(id)),
-    masks: new WeakMap(),
+    ...{ masks: new WeakMap(), closed: new WeakMap(), open: new WeakSet() },
   };
   prepared.set(tokenizer.bytes, known);
   const own = known.masks.get(e) ?? masks(e, known.vocabulary);
   known.masks.set(e, own);
   // A SentencePiece vocabulary writes a space before a text, which the stream of the answer removes.
   const begin = e.sequence(e.repeat(e.byte(0x20), 0, tokenizer.bytes.leadingSpaces), start);
-  return constraintAt(begin, { e, own, tokenizer, stopIds });
+  return constraintAt(begin, { e, own, tokenizer, stopIds, known });
 }
 
 interface ConstraintContext extends Pick<ConstrainedModel, 'tokenizer' | 'stopIds'> {
   readonly e: Expressions;
   readonly own: Masks;
+  readonly known: Pick<Prepared, 'closed' | 'open'>;
 }
 
 /** A constraint after some text: what may still come is the expression `state`. */
 function constraintAt(state: Expression, context: ConstraintContext): Constraint {
-  const { e, own, tokenizer, stopIds } = context;
+  const { e, own, tokenizer, stopIds, known } = context;
   return {
     allowed: () => {
       const bits = bounded(() => own.allowed(state));
-      const closed = state.nullable ? bits.slice() : bits;
-      if (state.nullable) for (const id of stopIds) closed[id >> 5] = (closed[id >> 5] ?? 0) | (1 << (id & 31));
-      if (closed.some((word) => word !== 0)) return closed;
+      const all = state.nullable ? (known.closed.get(bits) ?? withIds(bits, stopIds)) : bits;
+      if (state.nullable) known.closed.set(bits, all);
+      if (known.open.has(all)) return all;
+      if (all.some((word) => word !== 0)) {
+        known.open.add(all);
+        return all;
+      }
       throw new SparseVilaError(
         'ERR_TOKENIZER',
         'No token of the vocabulary continues the JSON text: it has no tokens of single characters.',
@@ -139,4 +151,10 @@ function constraintAt(state: Expression, context: ConstraintContext): Constraint
       return state === e.empty;
     },
   };
+}
+
+function withIds(bits: Uint32Array, ids: readonly number[]): Uint32Array {
+  const all = bits.slice();
+  for (const id of ids) all[id >> 5] = (all[id >> 5] ?? 0) | (1 << (id & 31));
+  return all;
 }

@@ -1,14 +1,14 @@
 // The tokens that may follow, as a bit for each id. A walk over the vocabulary's trie takes the derivative of the expression by each byte and leaves a
 // subtree where it fails. Two things keep walks rare: the tokens that stay inside the first part of a sequence (a string, say) are found once for all
-// places where the part occurs, and counters that a short token cannot exhaust are cut, so that a string with 100 characters left has the tokens
-// of one with 200. Long tokens are walked with the exact counters.
+// places where the part occurs, and counters that a token cannot exhaust are cut, so that a string with 100 characters left has the tokens
+// of one with 200. Long tokens, which exhaust more counters, are walked apart.
 // Source: the division into tokens that depend on what follows a part and others is XGrammar's (Dong et al., arXiv 2411.15100).
 
 import type { Expression, Expressions } from './expression';
 import { SHORT, type Trie, type Vocabulary } from './vocabulary';
 
 export interface Masks {
-  /** One bit for each id, in words of 32, lowest bit first. Not to be changed. */
+  /** One bit for each id, in words of 32, lowest bit first. Not to be changed. States that allow the same tokens often have the same array. */
   allowed(state: Expression): Uint32Array;
 }
 
@@ -25,6 +25,8 @@ export function masks(e: Expressions, { size, short, long }: Vocabulary): Masks 
   const words = Math.ceil(size / 32);
   const whole = kept<Uint32Array>();
   const ofShort = kept<Uint32Array>();
+  const ofLong = kept<Uint32Array>();
+  const unions = new WeakMap<Uint32Array, WeakMap<Uint32Array, Uint32Array>>();
   const insides = new Map([short, long].map((trie) => [trie, kept<Inside>()]));
 
   const walk = (
@@ -75,14 +77,23 @@ export function masks(e: Expressions, { size, short, long }: Vocabulary): Masks 
     }
     return bits;
   };
-  const cut = cutter(e);
+  const union = (a: Uint32Array, b: Uint32Array): Uint32Array => {
+    const known = unions.get(a) ?? new WeakMap<Uint32Array, Uint32Array>();
+    unions.set(a, known);
+    const both = known.get(b) ?? a.map((word, i) => word | (b[i] as number));
+    known.set(b, both);
+    return both;
+  };
+  const cutShort = cutter(e, SHORT);
+  const cutLong = cutter(e, Math.max(SHORT, long.depth));
   return {
     allowed: (state) =>
       whole(state, () => {
-        const common = cut(state);
-        const bits = ofShort(common, () => found(short, common)).slice();
-        for (const [i, word] of found(long, state).entries()) bits[i] = (bits[i] as number) | word;
-        return bits;
+        const [ownShort, ownLong] = [cutShort(state), cutLong(state)];
+        return union(
+          ofShort(ownShort, () => found(short, ownShort)),
+          ofLong(ownLong, () => found(long, ownLong)),
+        );
       }),
   };
 }
@@ -102,8 +113,8 @@ function kept<T>(): (of: Expression, make: () => T) => T {
   };
 }
 
-/** Replaces counters that `SHORT` bytes cannot exhaust: a text of so many bytes has the same derivatives, up to such counters, before and after. */
-function cutter(e: Expressions): (state: Expression) => Expression {
+/** Replaces counters that so many bytes cannot exhaust: a text of so many bytes has the same derivatives, up to such counters, before and after. */
+function cutter(e: Expressions, bytes: number): (state: Expression) => Expression {
   const known = new WeakMap<Expression, Expression>();
   const cut = (one: Expression): Expression => {
     const found = known.get(one);
@@ -117,8 +128,8 @@ function cutter(e: Expressions): (state: Expression) => Expression {
     if (one.kind === 'choice') return e.choice(...one.options.map(cut));
     if (one.kind === 'group') return e.group(cut(one.body));
     if (one.kind !== 'repeat') return one;
-    const max = one.max > SHORT ? Number.POSITIVE_INFINITY : one.max;
-    return e.repeat(cut(one.body), Math.min(one.min, SHORT + 1), max);
+    const max = one.max > bytes ? Number.POSITIVE_INFINITY : one.max;
+    return e.repeat(cut(one.body), Math.min(one.min, bytes + 1), max);
   };
   return cut;
 }

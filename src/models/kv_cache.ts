@@ -69,8 +69,11 @@ export interface KvCache {
   forget(isGone: (point: number) => boolean): void;
   /** Removes rows of a layer from `begin` on, except begin + rows[i] (ascending), which move together. */
   keep(layer: number, begin: number, rows: Int32Array): void;
-  /** An independent cache with a copy of the rows, or of the first ones of each layer; with states where they were saved at `point`, as `truncate`. */
-  fork(lengths?: readonly number[], point?: number): KvCache;
+  /**
+   * An independent cache with a copy of the rows, or of the first ones of each layer; with states where they were saved at `point`, as `truncate`.
+   * `room` more rows fit without growing, that is, without a second copy.
+   */
+  fork(lengths?: readonly number[], point?: number, room?: number): KvCache;
   /** Frees the memory; the cache is empty afterwards. */
   dispose(): void;
 }
@@ -189,7 +192,7 @@ function cacheOf(
       own.length = begin;
       for (const position of kept) own.push(position);
     },
-    fork(to = lengths, point) {
+    fork(to = lengths, point, room = 0) {
       const own = lengths.map((length, layer) => Math.min(length, to[layer] ?? 0));
       const isWhole = own.every((length, layer) => !states.has(layer) || length === lengthOf(layer));
       const copies: (Tensor | undefined)[] = [];
@@ -197,7 +200,9 @@ function cacheOf(
       try {
         for (const [layer, length] of own.entries())
           copies.push(
-            length === 0 || states.has(layer) ? undefined : grown(layer, Math.min(limit, upToStep(length)), length),
+            length === 0 || states.has(layer)
+              ? undefined
+              : grown(layer, Math.min(limit, upToStep(length + room)), length),
           );
         copied = states.fork(isWhole ? undefined : point, own);
       } catch (error) {

@@ -46,10 +46,10 @@ export function chooser(
   const constraint = format && constraintOf(model, compileFormat(format));
   const bias = biasOf(logitBias, decoder.config.vocabSize);
   const constant = bias && constraint === undefined ? float32(bias, [1, bias.length]) : undefined;
-  const masked = new Float32Array(constraint === undefined ? 0 : decoder.config.vocabSize);
+  const additions = additionsFor(decoder.config.vocabSize, bias);
   /** What is added to all scores, f32 [1, v]; undefined if it is nothing. */
   const added = (own: Constraint | undefined): Tensor | undefined =>
-    own === undefined ? constant : float32(mask(masked, own, bias), [1, masked.length]);
+    own === undefined ? constant : additions.of(own.allowed());
   const choose = (scores: Tensor, history: readonly number[], from: Sampler, own: Constraint | undefined): number => {
     const addition = added(own);
     const adjusted = addition === undefined ? scores : start().tf.add(scores, addition);
@@ -59,7 +59,6 @@ export function chooser(
       return id;
     } finally {
       if (adjusted !== scores) adjusted.dispose();
-      if (addition !== constant) addition?.dispose();
     }
   };
   return {
@@ -80,7 +79,10 @@ export function chooser(
         },
       };
     },
-    dispose: () => constant?.dispose(),
+    dispose: () => {
+      constant?.dispose();
+      additions.dispose();
+    },
   };
 }
 
@@ -93,11 +95,34 @@ function biasOf(logitBias: Readonly<Record<number, number>>, size: number): Floa
   return values;
 }
 
-/** Writes the bias of allowed ids, and -Infinity for the others. */
-function mask(values: Float32Array, constraint: Constraint, bias: Float32Array | undefined): Float32Array {
-  const allowed = constraint.allowed();
-  values.fill(Number.NEGATIVE_INFINITY);
-  for (let id = 0; id < values.length; id++) {
+/** Number of masks whose tensors an answer keeps: the places of a schema between which it goes to and fro, such as the inside of its strings. */
+const KEPT_ADDITIONS = 8;
+
+/** For masks: f32 [1, v] with the bias of allowed ids, and -Infinity for the others. Those that were used last are kept, so that most tokens make none. */
+function additionsFor(size: number, bias: Float32Array | undefined) {
+  const known = new Map<Uint32Array, Tensor>();
+  return {
+    of(allowed: Uint32Array): Tensor {
+      const found = known.get(allowed) ?? float32(masked(allowed, size, bias), [1, size]);
+      known.delete(allowed);
+      known.set(allowed, found);
+      for (const [oldest, tensor] of known) {
+        if (known.size <= KEPT_ADDITIONS) break;
+        tensor.dispose();
+        known.delete(oldest);
+      }
+      return found;
+    },
+    dispose: () => {
+      for (const tensor of known.values()) tensor.dispose();
+      known.clear();
+    },
+  };
+}
+
+function masked(allowed: Uint32Array, size: number, bias: Float32Array | undefined): Float32Array {
+  const values = new Float32Array(size).fill(Number.NEGATIVE_INFINITY);
+  for (let id = 0; id < size; id++) {
     const word = allowed[id >> 5] as number;
     if (word === 0) id |= 31;
     else if ((word >>> (id & 31)) & 1) values[id] = bias?.[id] ?? 0;

@@ -44,14 +44,21 @@ export function prefixOf(model: VisionLanguageModel, conversation: Conversation,
 
 /**
  * Gives a conversation without rows the first `count` items of a prefix, with a copy of their rows. Its media must be those of the prefix, as far as
- * these items refer to them.
+ * these items refer to them. `room`: the number of rows that are expected to follow.
  * @throws SparseVilaError `ERR_OUT_OF_MEMORY`; the conversation is then unchanged
  */
-export function beginWith(model: VisionLanguageModel, conversation: Conversation, prefix: Prefix, count: number): void {
+export function beginWith(
+  model: VisionLanguageModel,
+  conversation: Conversation,
+  prefix: Prefix,
+  count: number,
+  room: number,
+): void {
   const { layers, visual, nextPosition } = pointBefore({ ...conversation, ...prefix } as Conversation, count);
   const cache = prefix.cache.fork(
     layers.map(({ length }) => length),
     count,
+    room,
   );
   conversation.cache.dispose();
   conversation.cache = cache;
