@@ -109,6 +109,33 @@ describe('requests answered together', () => {
     expect(countTensors()).toEqual(before);
   });
 
+  it('prefill their short questions about known pictures in one call', async () => {
+    const asked = QUESTIONS.map(
+      (question, i): EngineRequest => ({
+        messages: [{ role: 'user', content: [{ kind: 'image', image: scene(i) }, question] }],
+        maxTokens: 4,
+      }),
+    );
+    const alone = openCore('tiny', model, { memoryBytes: 0 });
+    const expected: Told[] = [];
+    for (const request of asked) expected.push(await tell(alone, request));
+    let together = 0;
+    const { forward } = model.decoder;
+    const decoder: typeof model.decoder = {
+      ...model.decoder,
+      forward: (x, batch, options) => {
+        together = Math.max(together, batch.filter(({ positions }) => positions.length > 1).length);
+        return forward(x, batch, options);
+      },
+    };
+    const core = openCore('tiny', { ...model, decoder }, { memoryBytes: 2 ** 26 });
+    for (const request of asked) await tell(core, { ...request, maxTokens: 1 });
+    expect(together).toBe(1);
+    const told = await Promise.all(asked.map((request) => tell(core, request)));
+    expect(together).toBeGreaterThan(1);
+    expect(told.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
+  });
+
   it('are not affected by those that are aborted, fail or are refused', async () => {
     const core = openCore('tiny', model, { contextLength: 600, memoryBytes: 0 });
     const expected = await Promise.all(requests.map((request) => tell(core, request).catch((error: Error) => error)));

@@ -5,6 +5,7 @@
 // Source: the division into tokens that depend on what follows a part and others is XGrammar's (Dong et al., arXiv 2411.15100).
 
 import type { Expression, Expressions } from './expression';
+import { spelling } from './spelling';
 import { SHORT, type Trie, type Vocabulary } from './vocabulary';
 
 export interface Masks {
@@ -21,13 +22,18 @@ interface Inside {
 /** Number of masks of a kind that are kept. */
 const KEPT = 256;
 
+type Kept<K, T> = (of: K, make: () => T) => T;
+
+/** What was found for all formats, by spelling: almost every schema has the same strings and numbers. */
+const INSIDES = new WeakMap<Trie, Kept<string, Inside>>();
+
 export function masks(e: Expressions, { size, short, long }: Vocabulary): Masks {
   const words = Math.ceil(size / 32);
-  const whole = kept<Uint32Array>();
-  const ofShort = kept<Uint32Array>();
-  const ofLong = kept<Uint32Array>();
+  const whole = kept<Expression, Uint32Array>();
+  const ofShort = kept<Expression, Uint32Array>();
+  const ofLong = kept<Expression, Uint32Array>();
   const unions = new WeakMap<Uint32Array, WeakMap<Uint32Array, Uint32Array>>();
-  const insides = new Map([short, long].map((trie) => [trie, kept<Inside>()]));
+  const insides = new Map([short, long].map((trie) => [trie, kept<Expression, Inside>()]));
 
   const walk = (
     trie: Trie,
@@ -58,11 +64,18 @@ export function masks(e: Expressions, { size, short, long }: Vocabulary): Masks 
   };
   const all = (trie: Trie) => ({ from: 0, to: trie.bytes.length, above: 0 });
   const inside = (trie: Trie, part: Expression): Inside =>
-    (insides.get(trie) ?? kept<Inside>())(part, () => {
-      const bits = new Uint32Array(words);
-      const exits: number[] = [];
-      walk(trie, bits, part, all(trie), exits);
-      return { bits, exits };
+    (insides.get(trie) ?? kept<Expression, Inside>())(part, () => {
+      const make = (): Inside => {
+        const bits = new Uint32Array(words);
+        const exits: number[] = [];
+        walk(trie, bits, part, all(trie), exits);
+        return { bits, exits };
+      };
+      const name = spelling(part);
+      if (name === undefined) return make();
+      const shared = INSIDES.get(trie) ?? kept<string, Inside>();
+      INSIDES.set(trie, shared);
+      return shared(name, make);
     });
   const found = (trie: Trie, state: Expression): Uint32Array => {
     const bits = new Uint32Array(words);
@@ -98,9 +111,9 @@ export function masks(e: Expressions, { size, short, long }: Vocabulary): Masks 
   };
 }
 
-/** Keeps what was made for the expressions that were used last. */
-function kept<T>(): (of: Expression, make: () => T) => T {
-  const known = new Map<Expression, T>();
+/** Keeps what was made for those that were used last. */
+function kept<K, T>(): Kept<K, T> {
+  const known = new Map<K, T>();
   return (of, make) => {
     const found = known.get(of) ?? make();
     known.delete(of);
