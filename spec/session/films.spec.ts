@@ -1,6 +1,6 @@
 // Questions about film files and streams of frames: the same answers as about the frames alone, and the times of the film in the prompt.
 
-import { readFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ImageInput, load, type Model } from '../../src';
 import { openFilm } from '../../src/video/film';
@@ -18,6 +18,20 @@ async function framesAt(...places: number[]): Promise<ImageInput[]> {
   const frames: ImageInput[] = [];
   for await (const frame of film.frames()) frames.push(frame);
   return frames;
+}
+
+/** Number of running programs of ffmpeg that this process has started. */
+function decoders(): number {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.filter((pid) => {
+    try {
+      const [name, rest = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ');
+      const [state, parent] = rest.split(' ');
+      return /\(ff(mpeg|probe)$/.test(name ?? '') && parent === String(process.pid) && state !== 'Z';
+    } catch {
+      return false;
+    }
+  }).length;
 }
 
 describe('films', () => {
@@ -114,9 +128,27 @@ describe('films', () => {
     const video = { file: path, onProgress: () => controller.abort(reason) };
     const answer = chat.ask(question, { videos: [video], signal: controller.signal });
     await expect(answer.text()).rejects.toBe(reason);
-    expect(chat.length).toBe(0);
+    expect([chat.length, decoders()]).toEqual([0, 0]);
     const thrown = { file: path, onProgress: () => JSON.parse('') };
     expect((await errorOf(() => chat.ask(question, { videos: [thrown] }).text())).code).toBe('ERR_CALLBACK');
+  });
+
+  itWithFfmpeg('a film that changed since it was given is not read again', async () => {
+    const own = join(folder, 'own.mp4');
+    copyFileSync(path, own);
+    using chat = nvila.session();
+    await chat.ask(question, { videos: [{ file: own }], maxTokens: 1 }).text();
+    writeFileSync(own, 'another');
+    expect((await errorOf(() => chat.save(join(folder, 'saved')))).code).toBe('ERR_VIDEO_UNREADABLE');
+    copyFileSync(path, own);
+    const given = [{ kind: 'video', video: { file: own } } as const, question];
+    await chat.open([
+      { role: 'user', content: given },
+      { role: 'assistant', content: 'A test card.' },
+    ]);
+    rmSync(own);
+    const error = await errorOf(() => chat.ask('And then?', { maxTokens: 1 }).text());
+    expect([error.code, /removed/.test(error.message), decoders()]).toEqual(['ERR_VIDEO_UNREADABLE', true, 0]);
   });
 
   it.each([
