@@ -47,7 +47,8 @@ export async function converse(options: ConverseOptions): Promise<TurnResult[]> 
   const { method: name, schedule, ...ratios } = setting;
   const question = conversation.turns[0]?.question ?? '';
   const since = performance.now();
-  const created = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, images, signal });
+  const media = conversation.frames === undefined ? { images } : { videos: [{ frames: images }] };
+  const created = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, ...media, signal });
   const method = withSchedule(created, schedule);
   // What a method asks the model before the first turn is part of that turn's selections.
   const asked = methodEntry(name).frameScores === true ? performance.now() - since : 0;
@@ -55,7 +56,6 @@ export async function converse(options: ConverseOptions): Promise<TurnResult[]> 
   try {
     const results: TurnResult[] = [];
     for (const [i, { question }] of conversation.turns.entries()) {
-      const media = conversation.frames === undefined ? { images } : { videos: [{ frames: images }] };
       const first = i === 0 ? media : {};
       const answer = session.ask(question, { ...first, temperature: 0, maxTokens, ...(signal && { signal }) });
       const text = await answer.text();
