@@ -29,6 +29,7 @@ it('exports what the documentation names, and nothing else', () => {
       'diagnose',
       'divPrune',
       'download',
+      'downsample',
       'engineRunner',
     ],
     ...[

@@ -222,7 +222,16 @@ function pruneTimes(tokens: number, rounds: number): Times {
   const salience = Float32Array.from({ length: tokens }, random);
   const none = () => ({ data: new Float32Array(), width: 0 });
   const grid = { t: 1, h: 1, w: tokens };
-  const view = { medium: 0, tokens, grid, salience: () => salience, keys: none, features: none, question: none };
+  const view = {
+    medium: 0,
+    share: 1,
+    tokens,
+    grid,
+    salience: () => salience,
+    keys: none,
+    features: none,
+    question: none,
+  };
   const method = sparseVila();
   const times: Times[] = [];
   for (let round = -WARM_UP; round < rounds; round++) {

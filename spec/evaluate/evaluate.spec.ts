@@ -76,6 +76,24 @@ describe('rows', () => {
     }
   });
 
+  it('of questions that a setting misses count those alone, and the setting has none right', async () => {
+    const missedBy = { ...RANDOM, prefillSparsity: 0.9, decodeSparsity: 0 };
+    const rows = await run('missed', { missedBy });
+    expect(rows.map(({ method, prefillSparsity }) => [method, prefillSparsity])).toContainEqual(['random', 0.9]);
+    expect(rows.find(({ prefillSparsity }) => prefillSparsity === 0.9)?.accuracy).toBe(0);
+    const lines = readFileSync(at('missed', 'results.jsonl'), 'utf8').trim().split('\n').slice(1);
+    const pieces = lines.map((line) => JSON.parse(line) as { name: string; value: { answer: string }[] });
+    const answersOf = (end: string) =>
+      pieces.filter(({ name }) => name.endsWith(end)).flatMap(({ value }) => value.map(({ answer }) => answer));
+    const truths = DATA.conversations.flatMap(({ turns }) => turns.map(({ answer }) => answer));
+    const [missed, dense] = [answersOf('random 0.9/0 original'), answersOf('dense 0/0 original')];
+    const asked = truths.flatMap((truth, i) => (missed[i] === truth ? [] : [Number(dense[i] === truth)]));
+    expect(asked.length).toBeGreaterThan(0);
+    expect(rows[0]?.accuracy).toBeCloseTo(asked.reduce((a, b) => a + b) / asked.length, 3);
+    const error = await run('all right', { missedBy: DENSE, data: { ...DATA, conversations: [] } }).catch((one) => one);
+    expect(error).toMatchObject({ code: 'ERR_DATA_SET' });
+  });
+
   it('equal an independent count of the recorded answers', async () => {
     const [, sparse] = await run('rows');
     const lines = readFileSync(at('rows', 'results.jsonl'), 'utf8').trim().split('\n').slice(1);

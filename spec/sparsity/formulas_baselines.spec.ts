@@ -1,7 +1,21 @@
 // Formulas of DART, HoloV, MMTok's vision term, CDPruner and random deep drops, on cases small enough to do by hand.
 
-import { cdPruner, dart, holoV, mmTok, randomDeep, type Selection, type TowerView } from '../../src';
+import { join } from 'node:path';
+import {
+  cdPruner,
+  dart,
+  dense,
+  downsample,
+  holoV,
+  load,
+  mmTok,
+  randomDeep,
+  type Selection,
+  type SparsityMethod,
+  type TowerView,
+} from '../../src';
 import { allocate } from '../../src/sparsity/allocate';
+import { FIXTURES } from '../support/assets';
 import { dropThrough, indicesOf, matrixOf, viewOf } from './views';
 
 /** One row of tokens with these projected rows, their salience, and a question. */
@@ -100,5 +114,62 @@ describe('random in deep layers', () => {
     expect(drawn(1).kept).toEqual([...Array(4).fill(100), ...Array(4).fill(50)]);
     expect(drawn(1).drops[0]?.selection).toEqual(dropThrough(randomDeep({ seed: 1 }), 100, 8, 2).drops[0]?.selection);
     expect(drawn(1).drops[0]?.selection).not.toEqual(drawn(2).drops[0]?.selection);
+  });
+});
+
+describe('down-sampling', () => {
+  const pool = (h: number, w: number, kept: number, share = 1) => {
+    const features = Array.from({ length: h * w }, (_, i) => [i]);
+    const view = { ...viewOf({ t: 1, h, w }), tokens: h * w, share, features: () => matrixOf(...features) };
+    return downsample({ prefillSparsity: 1 - kept / (h * w) }).prune?.select([view])[0];
+  };
+
+  it('takes the means of cells of equal area, each in the place of its center', () => {
+    const quarter = pool(4, 4, 4);
+    expect(indices([quarter ?? new Int32Array()])).toEqual([0, 2, 8, 10]);
+    expect(quarter).toMatchObject({ rows: Float32Array.of(2.5, 4.5, 10.5, 12.5) });
+  });
+
+  it('reaches any budget: bands differ by one column', () => {
+    expect(pool(3, 5, 7)).toMatchObject({ kept: Int32Array.of(0, 1, 3, 5, 6, 7, 8), rows: { length: 7 } });
+    for (const [h, w] of [
+      [3, 5],
+      [1, 7],
+      [7, 1],
+      [6, 6],
+    ] as const)
+      for (let kept = 1; kept < h * w; kept++) expect(indices([pool(h, w, kept) as Selection])).toHaveLength(kept);
+  });
+
+  it('keeps what a resized picture has left', () => {
+    expect(downsample({ prefillSparsity: 0.75 }).resize).toBe(0.25);
+    // 6 tokens are left of 24, or 6 of 12.
+    const method = downsample({ prefillSparsity: 0.75 });
+    const view = (share: number) => ({
+      ...{ ...viewOf({ t: 1, h: 2, w: 3 }), tokens: 6, share },
+      features: () => matrixOf(...Array.from({ length: 6 }, (_, i) => [i])),
+    });
+    expect(method.prune?.select([view(0.25)])).toEqual([Int32Array.of(0, 1, 2, 3, 4, 5)]);
+    expect(indicesOf(method.prune?.select([view(0.5)])[0])).toHaveLength(3);
+  });
+
+  it('resizes a picture where the family has fewer tokens for it, and no other', async () => {
+    for (const [name, least] of [
+      ['qwen_vl/qwen2.5-vl', 1],
+      ['llava/llava-llama', 0],
+    ] as const) {
+      using model = await load(join(FIXTURES, name));
+      const picture = { data: new Uint8Array(300 * 200 * 3).fill(90), width: 300, height: 200, channels: 3 as const };
+      const ask = async (method: SparsityMethod) => {
+        using chat = model.session({ method });
+        const answer = chat.ask('What?', { images: [picture], maxTokens: 1 });
+        await answer.text();
+        return answer.stats?.tokens ?? { visualSeen: 0, visualKept: 0 };
+      };
+      const [whole, less] = [await ask(dense()), await ask(downsample({ prefillSparsity: 0.7 }))];
+      const most = Math.round(0.3 * whole.visualSeen);
+      expect([name, less.visualKept <= most, less.visualKept > most / 2]).toEqual([name, true, true]);
+      expect(Number(less.visualSeen < whole.visualSeen)).toBe(least);
+    }
   });
 });

@@ -163,7 +163,7 @@ function prunes(entry: MethodEntry, isPart: boolean): void {
       return { data: data.slice(i * each, (i + 1) * each), width };
     };
     const frames = Array.from({ length: t }, (_, i) => ({
-      ...{ medium: 0, tokens: h * w, grid: { t: 1, h, w } },
+      ...{ medium: 0, share: 1, tokens: h * w, grid: { t: 1, h, w } },
       salience: (of = 0) => part({ data: film.salience(of), width: 1 }, i).data,
       keys: () => part(film.keys(), i),
       features: () => part(film.features(), i),

@@ -12,6 +12,7 @@ export function viewOf(grid: TowerView['grid'], ...saliences: Float32Array[]): T
     medium: 0,
     tokens: salience().length,
     grid,
+    share: 1,
     salience,
     keys: () => none,
     features: () => none,

@@ -406,7 +406,8 @@ function disposeModel(random: Random, { models }: State): void {
 }
 
 function factory(random: Random): () => unknown {
-  const { cdPruner, dart, divPrune, fastV, hiPrune, holoV, mmTok, pruMerge, pruMergePlus, pyramidDrop } = api;
+  const { cdPruner, dart, divPrune, downsample, fastV, hiPrune, holoV, mmTok, pruMerge, pruMergePlus, pyramidDrop } =
+    api;
   const { quest, random: drawn, randomDeep, snapKv } = api;
   const { sparseVila, sparseVlm, sparseVlmPlus, uniform, vScan, visionZip, METHODS } = api;
   const share: Maker = () => random();
@@ -417,7 +418,7 @@ function factory(random: Random): () => unknown {
   );
   const make = pick<(given: never) => unknown>(random, [
     ...[divPrune, fastV, hiPrune, pruMerge, pruMergePlus, pyramidDrop, quest, drawn, snapKv],
-    ...[cdPruner, dart, holoV, mmTok, randomDeep],
+    ...[cdPruner, dart, downsample, holoV, mmTok, randomDeep],
     ...[sparseVila, sparseVlm, sparseVlmPlus, uniform, vScan, visionZip],
     ...METHODS.map((entry) => (of: api.MethodRatios) => entry.create(of)),
   ]);

@@ -17,13 +17,16 @@ import {
   parseRatios,
   type Ratios,
   ratiosForShare,
+  type Setting,
   settingsOf,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
+import { checkValue } from '../options';
 import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
 import { openResults, type ResultsFile } from '../runtime/results_file';
 import type { MethodEntry } from '../sparsity/methods';
+import { SHARE } from '../sparsity/options';
 import { asksFilms, dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { folderOf, openModel } from './open';
@@ -59,6 +62,13 @@ const OPTIONS = {
     group: 'Output:',
     describe: 'Folder for results and plots',
     defaultDescription: 'evaluations/ and a name made of all options',
+  },
+  'missed-by': {
+    type: 'number',
+    group: 'Questions:',
+    describe:
+      'Score only questions that are answered wrongly when the picture is resized to save this share of its tokens',
+    defaultDescription: 'all questions',
   },
   json: {
     type: 'boolean',
@@ -107,6 +117,10 @@ export const evaluateCommand: CommandModule<object, Flags> = {
         '$0 evaluate --frames 8,16,32 --things 1-3 --methods sparsevila,hiprune --scenes 20',
         'Films of three lengths, and plots by length and place',
       )
+      .example(
+        '$0 evaluate --scenes 20 --methods sparsevila,random --missed-by 0.9',
+        'Only questions that a smaller picture does not answer (VTC-Bench)',
+      )
       .example('$0 evaluate --scenes 20 --methods sparsevila --json', 'The rows as JSON, shares from 0 to 1'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal), 'The same command continues from here.\n');
@@ -131,7 +145,8 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
     const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'forget' });
     const settings = settingsOf(methods, points, request.positions);
-    const rows = await evaluate({ ...common, settings, protocols, results, score });
+    const missedBy = missedOf(args);
+    const rows = await evaluate({ ...common, settings, protocols, results, score, ...(missedBy && { missedBy }) });
     reporter.stop();
     const result = { seed, score, scenes: data.conversations.length, turns: data.turns, rows };
     replaceFile(join(folder, 'rows.json'), `${JSON.stringify(result, null, 2)}\n`);
@@ -142,6 +157,13 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
     reporter.stop();
     results.close();
   }
+}
+
+/** The setting whose wrong answers are the questions that count. @throws SparseVilaError `ERR_OPTION_INVALID` */
+function missedOf({ missedBy }: Arguments): Setting | undefined {
+  if (missedBy === undefined) return undefined;
+  checkValue('evaluate', '--missed-by', missedBy, SHARE);
+  return { method: 'downsample', prefillSparsity: missedBy, decodeSparsity: 0, positions: 'original' };
 }
 
 interface Request {
@@ -192,8 +214,8 @@ async function pointsOf(
 
 /** The inputs that the results depend on. */
 function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
-  const { methods, ratios, equal, positions, protocol, seed, maxTokens } = args;
-  return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens };
+  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy } = args;
+  return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy };
 }
 
 /** The subtitles of the plots. */

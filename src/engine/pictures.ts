@@ -17,14 +17,14 @@ export interface Pictures {
 /** `model` with a memory of at most `budget` bytes of prepared media. */
 export function withPictures(model: VisionLanguageModel, budget: number): Pictures {
   const known = lru<PreparedMedium>(budget);
-  const prepare: VisionLanguageModel['prepare'] = async (media, signal) => {
-    if (budget === 0) return model.prepare(media, signal);
+  const prepare: VisionLanguageModel['prepare'] = async (media, signal, share) => {
+    if (budget === 0) return model.prepare(media, signal, share);
     const kinds = media.map(({ kind }) => kind);
-    const keys = media.map((medium) => keyOf(medium, kinds));
+    const keys = media.map((medium) => keyOf(medium, kinds, share));
     const found = keys.map((key) => (key === undefined ? undefined : known.get(key)));
     if (found.every((medium) => medium !== undefined)) return found;
     // All of them, because their layouts depend on how many there are.
-    const prepared = await model.prepare(media, signal);
+    const prepared = await model.prepare(media, signal, share);
     for (const [i, medium] of prepared.entries()) {
       const key = keys[i];
       if (key !== undefined) known.set(key, medium, sizeOf(medium));
@@ -65,9 +65,9 @@ function sizeOf({ canvases, film }: PreparedMedium): number {
   return canvases.reduce((sum, { data }) => sum + data.byteLength, film?.bytes ?? 0);
 }
 
-/** A hash of the medium's files and of the kinds of all media of its message; undefined for files that are given by name or can be read only once. */
-function keyOf(medium: MediaInput, kinds: readonly string[]): string | undefined {
-  const hash = createHash('sha256').update(JSON.stringify([medium.kind, kinds]));
+/** A hash of the medium's files, of the share to which it is resized, and of the kinds of all media of its message; undefined for files that are given by name or can be read only once. */
+function keyOf(medium: MediaInput, kinds: readonly string[], share = 1): string | undefined {
+  const hash = createHash('sha256').update(JSON.stringify([medium.kind, kinds, share]));
   if (medium.kind === 'image') return addImage(hash, medium.image) ? hash.digest('base64') : undefined;
   const { video } = medium;
   if ('file' in video) {

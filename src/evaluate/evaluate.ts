@@ -1,6 +1,6 @@
 // Compares methods: runs every conversation with every setting, in the multi-turn protocol, and can resume after each one.
 
-import { coded } from '../errors';
+import { coded, SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { ANYTHING, type Checks, COUNT, checkOptions, FUNCTION, listOf, OBJECT, oneOf, SEED, SIGNAL } from '../options';
 import type { OnProgress } from '../runtime/progress';
@@ -20,6 +20,11 @@ export interface EvaluateOptions {
   readonly protocols?: readonly Protocol[];
   /** The score of answers: its name, or a function that returns a share. Default: exact. */
   readonly score?: ScoreName | Score;
+  /**
+   * Scores only the questions that this setting answers wrongly, with a score below 1/2; such as `downsample`, as VTC-Bench (arXiv 2510.07143)
+   * does: questions that a smaller picture answers say nothing about what was selected. It runs as a row of its own.
+   */
+  readonly missedBy?: Setting;
   /** Seed of random methods. Default 1. */
   readonly seed?: number;
   /** Default 64. */
@@ -39,6 +44,7 @@ const CHECKS: Checks<EvaluateOptions> = {
     expected: `one of ${SCORE_NAMES.join(', ')} or a function`,
     accepts: (value) => typeof value === 'function' || SCORE_NAMES.includes(value as ScoreName),
   },
+  missedBy: OBJECT,
   seed: SEED,
   maxTokens: COUNT,
   results: ANYTHING,
@@ -48,7 +54,7 @@ const CHECKS: Checks<EvaluateOptions> = {
 
 /**
  * Runs the conversations that are not in `results`, scores all answers, and returns a summary per protocol and setting.
- * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; errors of `converse`
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_CALLBACK`; `ERR_DATA_SET` if `missedBy` misses no question; errors of `converse`
  */
 export async function evaluate(options: EvaluateOptions): Promise<MethodSummary[]> {
   checkOptions('evaluate', options, CHECKS);
@@ -61,8 +67,9 @@ export async function evaluate(options: EvaluateOptions): Promise<MethodSummary[
 
 async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
   const { model, data, seed = 1, maxTokens = 64, signal, results = inMemory() } = options;
-  const { protocols = ['forget'], score = 'exact', onProgress = () => undefined } = options;
-  const settings = [...new Map([DENSE, ...options.settings].map((setting) => [nameOf(setting), setting])).values()];
+  const { protocols = ['forget'], score = 'exact', missedBy, onProgress = () => undefined } = options;
+  const wanted = [DENSE, ...(missedBy === undefined ? [] : [missedBy]), ...options.settings];
+  const settings = [...new Map(wanted.map((setting) => [nameOf(setting), setting])).values()];
   const total = data.conversations.length;
   const parts = protocols.flatMap((protocol) => settings.map((setting) => ({ protocol, setting })));
   let cold = true;
@@ -83,7 +90,8 @@ async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
   }
   onProgress({ step: 'evaluate', done: total, total, unit: 'conversations' });
   const rows: MethodSummary[] = [];
-  for (const part of parts) rows.push(await partRow(data, results, part, protocols.length > 1, score));
+  for (const part of parts)
+    rows.push(await partRow(data, results, part, { several: protocols.length > 1, score, missedBy }));
   return rows;
 }
 
@@ -96,26 +104,41 @@ function pieceOf(conversation: number, { protocol, setting }: Part): string {
   return `${conversation} ${protocol} ${nameOf(setting)}`;
 }
 
+interface RowOptions {
+  /** Whether there are several protocols. */
+  readonly several: boolean;
+  readonly score: ScoreName | Score;
+  readonly missedBy: Setting | undefined;
+}
+
 async function partRow(
   { conversations }: DataSet,
   results: ResultsFile,
   part: Part,
-  several: boolean,
-  score: ScoreName | Score,
+  { several, score, missedBy }: RowOptions,
 ): Promise<MethodSummary> {
   const pieceFor = (i: number, setting: Setting): TurnResult[] =>
     results.pieces.get(pieceOf(i, { ...part, setting })) as TurnResult[];
   const answered: Answered[] = [];
   for (const [i, { turns, frames }] of conversations.entries()) {
     const given = pieceFor(i, part.setting);
+    const scores = await scoresOf(given, turns, score);
+    const missed = missedBy && (await scoresOf(pieceFor(i, missedBy), turns, score)).map((one) => one < 0.5);
     answered.push({
       turns,
       frames,
       results: given,
-      scores: await scoresOf(given, turns, score),
+      scores,
       dense: pieceFor(i, DENSE),
+      ...(missed && { counts: missed }),
     });
   }
+  if (missedBy !== undefined && !answered.some(({ counts }) => counts?.includes(true)))
+    throw new SparseVilaError(
+      'ERR_DATA_SET',
+      `Expected a question that ${nameOf(missedBy)} answers wrongly, received none of ${conversations.length} conversations. Ask more questions, or ` +
+        'use a setting that sees less.',
+    );
   const row = summarize(part.setting, answered);
   return several ? { ...row, protocol: part.protocol } : row;
 }

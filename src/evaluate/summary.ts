@@ -42,11 +42,14 @@ export interface Answered {
   /** The score of each turn, from 0 to 1. */
   readonly scores: readonly number[];
   readonly dense: readonly TurnResult[];
+  /** Whether each turn counts for scores, agreement and tokens; absent: all do. Times are always those of all. */
+  readonly counts?: readonly boolean[];
 }
 
 export function summarize(setting: Setting, answered: readonly Answered[]): MethodSummary {
-  const judged = answered.flatMap(({ turns, frames, results, scores, dense }) =>
+  const all = answered.flatMap(({ turns, frames, results, scores, dense, counts }) =>
     results.map((result, turn) => ({
+      isCounted: counts?.[turn] ?? true,
       turn,
       kind: turns[turn]?.kind ?? '',
       frame: turns[turn]?.frame,
@@ -56,6 +59,7 @@ export function summarize(setting: Setting, answered: readonly Answered[]): Meth
       result,
     })),
   );
+  const judged = all.filter(({ isCounted }) => isCounted);
   const scored = (of: typeof judged): number => digits(mean(of.map(({ score }) => score)));
   const longest = answered.reduce((most, { turns }) => Math.max(most, turns.length), 0);
   const kinds = [...new Set(judged.map(({ kind }) => kind))].sort();

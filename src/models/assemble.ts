@@ -20,6 +20,7 @@ import type { PartName, Plan } from './plan';
 import { prepareMedia } from './prepare_media';
 import { buildProjector, type Projector } from './projector';
 import { mapRows, mapValues } from './row_maps';
+import { asResized, smallerPlan } from './smaller';
 import { buildTower, type Tower } from './tower';
 import { endOfAnswer, type Renderer, type Turn, transcript } from './transcript';
 import { openWeights, type Weights } from './weights';
@@ -216,8 +217,12 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
   const tables = pixelTables(plan.pixels);
   const { hiddenSize, heads } = plan.tower;
   return {
-    prepare: (media: readonly MediaInput[], signal?: AbortSignal) =>
-      prepareMedia(plan, media, { maxPixels, allowUrls, signal }),
+    async prepare(media: readonly MediaInput[], signal?: AbortSignal, share = 1) {
+      const options = { maxPixels, allowUrls, signal };
+      if (share === 1) return prepareMedia(plan, media, options);
+      const prepared = await prepareMedia(smallerPlan(plan, share), media, options);
+      return prepared.map((medium) => asResized(plan, medium, share));
+    },
     async encode({ layout, canvases }: PreparedMedium, { pace, ...taps }: EncodeOptions): Promise<EncodedMedium> {
       const values = (begin: number, end: number) =>
         patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);

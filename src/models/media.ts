@@ -127,6 +127,8 @@ export interface MediumLayout {
   readonly runs: readonly Run[];
   /** The text that replaces the placeholder in the prompt, with one MARKER per run. */
   readonly text: string;
+  /** Number of tokens, divided by what the medium would have if it had not been resized first; absent: it was not. */
+  readonly share?: number;
   /** Difference of positions on the time axis between planes, if positions have three axes; need not be an integer. Default 1. */
   readonly planeStep?: number;
 }

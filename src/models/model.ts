@@ -48,8 +48,12 @@ export interface VisionLanguageModel {
   /** Defaults from generation_config.json. */
   readonly sampling: SamplingDefaults;
   readonly maxNewTokens: number;
-  /** Decodes the media of one turn, lays them out and draws their canvases. @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO` */
-  prepare(media: readonly MediaInput[], signal?: AbortSignal): Promise<PreparedMedium[]>;
+  /**
+   * Decodes the media of one turn, lays them out and draws their canvases.
+   * @param share the share of its tokens to which each is resized first, where a smaller one has fewer; default none
+   * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO`
+   */
+  prepare(media: readonly MediaInput[], signal?: AbortSignal, share?: number): Promise<PreparedMedium[]>;
   encode(medium: PreparedMedium, options: EncodeOptions): Promise<EncodedMedium>;
   /**
    * Projects features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. With k hidden states of

@@ -46,10 +46,12 @@ interface GridSelection {
 
 /** Decodes and lays out all media of a turn before any is encoded, so that an unreadable picture is refused before the tower runs. */
 export function prepareMedia(
-  { model, times, signal }: MediaContext,
+  { model, method, times, signal }: MediaContext,
   inputs: readonly MediaInput[],
 ): Promise<PreparedMedium[]> {
-  return inputs.length === 0 ? Promise.resolve([]) : timed(times, 'image', () => model.prepare(inputs, signal));
+  return inputs.length === 0
+    ? Promise.resolve([])
+    : timed(times, 'image', () => model.prepare(inputs, signal, method.resize));
 }
 
 /**
@@ -230,7 +232,7 @@ function towerView(
   };
   const rows = (): Tensor => sliceRows(features, from, to - from);
   return {
-    ...{ medium, tokens: to - from, grid: { t, h, w } },
+    ...{ medium, tokens: to - from, grid: { t, h, w }, share: layout.share ?? 1 },
     salience: (i = 0) => own(declared(part.salience, i, 'salience')),
     keys: (i = 0) => {
       const { data, width } = declared(part.keys, i, 'keys');

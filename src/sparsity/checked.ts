@@ -49,6 +49,10 @@ const GROUPS: {
 const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
   name: { ...NAME, ...REQUIRED },
   positions: POSITIONS,
+  resize: {
+    expected: 'a share above 0 and at most 1',
+    accepts: (value) => typeof value === 'number' && value > 0 && value <= 1,
+  },
   prune: OBJECT,
   drop: OBJECT,
   retrieve: OBJECT,

@@ -17,6 +17,8 @@ export interface TowerView {
   readonly tokens: number;
   /** t planes (frames) of h rows and w columns; tokens are in raster order, plane after plane. */
   readonly grid: { readonly t: number; readonly h: number; readonly w: number };
+  /** Number of the medium's tokens, divided by what it would have if it had not been resized; 1 unless the method has `resize`. */
+  readonly share: number;
   /** Attention that each token receives in the i-th layer of `taps.salience`, mean over heads and rows, f32 [tokens]; i = 0 by default. */
   salience(i?: number): Float32Array;
   /** Keys in the i-th layer of `taps.keys`, f32 [tokens, heads, width]. */
@@ -164,6 +166,11 @@ export interface SparsityMethod {
    * the kept tokens without gaps.
    */
   readonly positions?: 'original' | 'compact';
+  /**
+   * The share of its tokens, above 0 and at most 1, to which a medium is resized before it is laid out, if a smaller one has fewer tokens in
+   * the model's family. Default: none.
+   */
+  readonly resize?: number;
   readonly prune?: Prune;
   readonly drop?: Drop;
   readonly retrieve?: Retrieve;

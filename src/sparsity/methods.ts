@@ -5,6 +5,7 @@ import { cdPruner } from './cd_pruner';
 import { dart } from './dart';
 import { dense } from './dense';
 import { divPrune } from './div_prune';
+import { downsample } from './downsample';
 import { fastV } from './fast_v';
 import { FILM_ROWS } from './film_methods';
 import { hiPrune } from './hi_prune';
@@ -255,6 +256,16 @@ const ROWS: readonly MethodEntry[] = [
     source: 'baseline',
     uses: { prefill: true, decode: false },
     create: ({ prefillSparsity, seed = 0 }) => randomDeep({ prefillSparsity, seed }),
+  },
+  {
+    name: 'downsample',
+    title: 'Down-sampling',
+    stage: 'pixels or tower',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'baseline (VTC-Bench, 2510.07143)',
+    uses: { prefill: true, decode: false },
+    create: tower(downsample),
   },
   {
     name: 'uniform',

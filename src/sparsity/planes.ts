@@ -29,7 +29,7 @@ export function perFilm(
 
 /** The planes of a grid, each as a grid of one plane. Values that they read from the grid are computed once. */
 export function planesOf(view: TowerView): TowerView[] {
-  const { medium } = view;
+  const { medium, share } = view;
   const { t, h, w } = view.grid;
   if (t === 1) return [view];
   const salience = once((i) => view.salience(i));
@@ -43,7 +43,7 @@ export function planesOf(view: TowerView): TowerView[] {
     };
     const part = ({ data, width }: Matrix): Matrix => ({ data: own(data), width });
     return {
-      ...{ medium, tokens: h * w, grid: { t: 1, h, w } },
+      ...{ medium, share, tokens: h * w, grid: { t: 1, h, w } },
       salience: (i = 0) => own(salience(i)),
       keys: (i = 0) => part(keys(i)),
       features: () => part(features(0)),
