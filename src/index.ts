@@ -115,17 +115,8 @@ export { compose } from './sparsity/compose';
 export { type DartOptions, dart } from './sparsity/dart';
 export { dense } from './sparsity/dense';
 export { type DivPruneOptions, divPrune } from './sparsity/div_prune';
-
-<<<<<<< HEAD
-
-export { type EvsOptions, evs } from './sparsity/evs';
-
-=======
-
 export { type DownsampleOptions, downsample } from './sparsity/downsample';
-
->>>>>>> b59d890 (sparsity: down-sampling as a row, and evaluate counts only the questions that a setting misses)
-
+export { type EvsOptions, evs } from './sparsity/evs';
 export { type FastVOptions, fastV } from './sparsity/fast_v';
 export { type HiPruneOptions, hiPrune } from './sparsity/hi_prune';
 export { type HoloVOptions, holoV } from './sparsity/holo_v';
