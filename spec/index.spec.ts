@@ -50,6 +50,7 @@ it('exports what the documentation names, and nothing else', () => {
     ...['openQueue', 'openWorker'],
     ...[
       'perPlane',
+      'pixelPrune',
       'pruMerge',
       'pruMergePlus',
       'pyramidDrop',

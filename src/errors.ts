@@ -26,6 +26,8 @@ export const ERROR_CODES = {
 
   // Sparsity methods.
   ERR_METHOD: 'A sparsity method is malformed or threw an error, which is the cause. Correct the method.',
+  ERR_METHOD_UNSUPPORTED:
+    "A sparsity method leaves tokens out before the tower, which the model's family cannot do for this medium. Use another method.",
   ERR_SCORES: 'A score by which tokens are ranked is not a number. Correct the method that computed it.',
   ERR_SELECTION: 'A method returned a selection of tokens that does not fit its input. Correct the method.',
 

@@ -126,8 +126,10 @@ export type {
   BoundView,
   Drop,
   DropView,
+  Encode,
   FramePlace,
   Matrix,
+  PixelView,
   Prune,
   Retrieve,
   Selection,
@@ -138,6 +140,7 @@ export type {
 export { METHODS, type MethodEntry, type MethodRatios } from './sparsity/methods';
 export { type MmTokOptions, mmTok } from './sparsity/mm_tok';
 export { type LayerRelevance, type Observed, observed } from './sparsity/observed';
+export { type PixelPruneOptions, pixelPrune } from './sparsity/pixel_prune';
 export { perPlane } from './sparsity/planes';
 export { type PruMergeOptions, pruMerge, pruMergePlus } from './sparsity/pru_merge';
 export { type PyramidDropOptions, pyramidDrop } from './sparsity/pyramid_drop';

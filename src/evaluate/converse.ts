@@ -7,7 +7,7 @@ import { methodFor } from '../session/quota_scores';
 import { createSession } from '../session/session';
 import type { TurnStats } from '../session/turn_stats';
 import type { TrueConversation } from './data_set';
-import { createMethod, methodEntry, type Setting, withSchedule } from './settings';
+import { createMethod, methodEntry, nameOf, type Setting, withSchedule } from './settings';
 
 /** forget: each turn sees the pictures and no text of earlier turns. chat: earlier questions and answers stay. */
 export const PROTOCOLS = ['forget', 'chat'] as const;
@@ -79,7 +79,8 @@ export function sharedTowerTimes(): (setting: Setting, results: readonly TurnRes
   return (setting, results) => {
     const [first, ...later] = results;
     if (first === undefined) return [];
-    const layers = JSON.stringify(createMethod(setting, 0).prune?.taps ?? {});
+    const { prune, encode, resize } = createMethod(setting, 0);
+    const layers = JSON.stringify([prune?.taps ?? {}, encode === undefined ? resize : nameOf(setting)]);
     const { tower: own, total } = first.ms;
     const tower = Math.max(own, times.get(layers) ?? 0);
     times.set(layers, tower);

@@ -11,15 +11,16 @@ import { loadTokenizer, type Tokenizer } from '../text/tokenizer';
 import type { DecoderConfig } from './config';
 import { BEYOND_EMBEDDING, type Decoder, decoder, type EmbeddingTable, embeddingTable } from './decoder';
 import { besideProjector } from './deepstack';
+import { keepTokens } from './kept_tokens';
 import { type MediaInput, type MediumLayout, type PreparedMedium, tokensOf } from './media';
 import type { EncodedMedium, EncodeOptions, LoadOptions, RowModel, VisionLanguageModel } from './model';
 import { canonicalName } from './names';
 import { pacer } from './pacer';
-import { patchValues, pixelTables } from './patches';
+import { patchValues, pixelTables, tokenPixels } from './patches';
 import type { PartName, Plan } from './plan';
 import { prepareMedia } from './prepare_media';
 import { buildProjector, type Projector } from './projector';
-import { mapRows, mapValues } from './row_maps';
+import { mapRows, mapValues, placesIn, spread, spreadValues } from './row_maps';
 import { asResized, smallerPlan } from './smaller';
 import { buildTower, type Tower } from './tower';
 import { endOfAnswer, type Renderer, type Turn, transcript } from './transcript';
@@ -223,20 +224,28 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
       const prepared = await prepareMedia(smallerPlan(plan, share), media, options);
       return prepared.map((medium) => asResized(plan, medium, share));
     },
-    async encode({ layout, canvases }: PreparedMedium, { pace, ...taps }: EncodeOptions): Promise<EncodedMedium> {
-      const values = (begin: number, end: number) =>
-        patchValues(canvases, layout.patches, { begin, end }, plan.tower, tables);
-      const seen = await tower.run(layout.patches, values, taps, pace);
-      const merged = mapRows(seen.features, layout.merge);
+    pixels: (medium: PreparedMedium, from: number, to: number) => tokenPixels(plan, tables, medium, { from, to }),
+    async encode(
+      { layout, canvases }: PreparedMedium,
+      { pace, tokens, ...taps }: EncodeOptions,
+    ): Promise<EncodedMedium> {
+      const { patches, merge } =
+        tokens === undefined ? layout : keepTokens(layout, tokens, Number(plan.tower.classToken));
+      const values = (begin: number, end: number) => patchValues(canvases, patches, { begin, end }, plan.tower, tables);
+      const seen = await tower.run(patches, values, taps, pace);
+      const count = tokensOf(layout);
+      const merged = mapRows(seen.features, merge);
       seen.features.dispose();
-      const features = layout.pool === undefined ? merged : pooled(merged, layout, projector);
+      const places = tokens && placesIn(tokens, count);
+      const features = places ? spread(merged, places) : pooled(merged, layout, projector);
       const perToken = (numbers: Float32Array, width: number): Float32Array => {
-        const own = mapValues(numbers, layout.merge, width);
+        const own = mapValues(numbers, merge, width);
+        if (places !== undefined) return spreadValues(own, places, width);
         return layout.pool === undefined ? own : mapValues(own, layout.pool, width);
       };
       return {
         layout,
-        tokens: tokensOf(layout),
+        ...{ tokens: count, seen: tokens },
         features,
         salience: seen.salience.map((numbers) => perToken(numbers, 1)),
         keys: seen.keys.map((numbers) => ({ data: perToken(numbers, hiddenSize), width: hiddenSize / heads })),
@@ -248,11 +257,11 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
   };
 }
 
-/** For a model that pools after its projector: projects all rows and pools them. Disposes of `merged`. */
+/** For a model that pools after its projector: projects all rows and pools them, and disposes of `merged`. Otherwise `merged` itself. */
 function pooled(merged: Tensor, { pool }: MediumLayout, projector: Projector): Tensor {
+  if (pool === undefined) return merged;
   const rows = projector(merged);
   merged.dispose();
-  if (pool === undefined) return rows;
   const features = mapRows(rows, pool);
   rows.dispose();
   return features;

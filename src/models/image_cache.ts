@@ -12,7 +12,7 @@ interface Entry {
 
 /**
  * `model` with a cache of at most `bytes` of encoded images, from which the least recently used are evicted first. A cached image is used if
- * its prepared pixels and the requested layers are equal, and gives the same bits. Disposing of the model frees the cache.
+ * its prepared pixels, the requested layers and the computed tokens are equal, and gives the same bits. Disposing of the model frees the cache.
  */
 export function withImageCache(model: VisionLanguageModel, bytes: number): VisionLanguageModel {
   // A Map keeps the order of insertion: the first entry is the least recently used.
@@ -26,8 +26,8 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   return {
     ...model,
     async encode(medium, options) {
-      const { pace: _, ...taps } = options;
-      const key = keyOf(medium, taps);
+      const { pace: _, tokens, ...taps } = options;
+      const key = keyOf(medium, taps, tokens);
       const known = entries.get(key);
       if (known !== undefined) {
         entries.delete(key);
@@ -55,8 +55,11 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   };
 }
 
-function keyOf({ layout, canvases }: PreparedMedium, taps: TowerTaps): string {
-  const hash = createHash('sha256').update(JSON.stringify([taps, layout.kind, layout.grids, layout.runs]));
+function keyOf({ layout, canvases }: PreparedMedium, taps: TowerTaps, tokens: Int32Array | undefined): string {
+  const hash = createHash('sha256').update(
+    JSON.stringify([taps, tokens?.length, layout.kind, layout.grids, layout.runs]),
+  );
+  if (tokens !== undefined) hash.update(tokens);
   for (const { data } of canvases) hash.update(data);
   return hash.digest('base64');
 }

@@ -76,6 +76,11 @@ export interface Patches {
   readonly corners: Int32Array;
   /** Boundaries, from 0 to n, of the groups of patches that attend to each other: one tile or one frame each. */
   readonly segments: Int32Array;
+  /**
+   * int32 [segments, 2]: the top and left, in pixels, of the last row and column of each segment, where patches were left out; absent: they are those
+   * of the patches.
+   */
+  readonly extents?: Int32Array;
   /** Boundaries, from 0 to n, of windows inside the segments, for towers with layers that attend within windows. */
   readonly windows?: Int32Array;
 }

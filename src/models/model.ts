@@ -15,6 +15,8 @@ import type { TowerTaps } from './tower';
 export interface EncodedMedium {
   readonly layout: MediumLayout;
   readonly tokens: number;
+  /** The tokens that were computed, ascending; absent: all. Features, salience and keys of the others are zeros. */
+  readonly seen?: Int32Array | undefined;
   /** f32 [tokens, width], the input of `project`: of each token, the hidden states of its patches side by side. */
   readonly features: Tensor;
   /** For each requested layer, the attention that each token receives, f32 [tokens]; for a token of several patches, their mean. */
@@ -25,6 +27,8 @@ export interface EncodedMedium {
 }
 
 export interface EncodeOptions extends TowerTaps {
+  /** The tokens to compute, ascending; absent: all. */
+  readonly tokens?: Int32Array | undefined;
   readonly pace: () => Promise<void>;
 }
 
@@ -54,6 +58,11 @@ export interface VisionLanguageModel {
    * @throws SparseVilaError `ERR_IMAGE_…`, `ERR_VIDEO`
    */
   prepare(media: readonly MediaInput[], signal?: AbortSignal, share?: number): Promise<PreparedMedium[]>;
+  /**
+   * The normalized pixels of the patches that tokens from .. to - 1 of a medium are made of, one after another, f32 [to - from, width].
+   * @throws SparseVilaError `ERR_METHOD_UNSUPPORTED` if its tokens are not made of patches alone
+   */
+  pixels(medium: PreparedMedium, from: number, to: number): { readonly data: Float32Array; readonly width: number };
   encode(medium: PreparedMedium, options: EncodeOptions): Promise<EncodedMedium>;
   /**
    * Projects features of some tokens of a medium, f32 [m, width] -> rows for the decoder, f32 [m, d]; a new tensor. With k hidden states of

@@ -164,7 +164,7 @@ function partOf(
         const frames = grid.frames.slice(from[i], to[i]);
         return { ...grid, t: frames.length, frames: frames.map((frame) => frame - (frames[0] as number)) };
       }),
-      ...{ runs: [], text: '' },
+      ...{ runs: [], text: '', ...(layout.share !== undefined && { share: layout.share }) },
     },
   };
 }

@@ -1,8 +1,10 @@
 // Patches: their order in the layouts that several families share, and their values, cut from canvases.
 
+import { SparseVilaError } from '../errors';
 import type { RgbImage } from '../image/decode';
 import type { Normalization } from '../image/preprocessor_config';
-import type { Patches } from './media';
+import type { Patches, PreparedMedium } from './media';
+import type { Plan } from './plan';
 import type { TowerConfig } from './tower';
 
 /** `count` canvases of cells × cells patches of `size` pixels, in raster order; the patches of a canvas attend to each other. */
@@ -49,4 +51,39 @@ export function patchValues(
     }
   }
   return y;
+}
+
+/** f32 [to - from, parts · taps · 3 · frames · size · size]: the values of the patches that each token is made of; zeros beyond the edges. */
+export function tokenPixels(
+  { family, tower }: Pick<Plan, 'family' | 'tower'>,
+  tables: readonly Float32Array[],
+  { layout, canvases }: PreparedMedium,
+  { from, to }: { readonly from: number; readonly to: number },
+): { readonly data: Float32Array; readonly width: number } {
+  const { merge, patches, pool } = layout;
+  if (pool !== undefined)
+    throw new SparseVilaError(
+      'ERR_METHOD_UNSUPPORTED',
+      `Expected a medium whose tokens are made of patches alone, since the method leaves some out before the tower, received one of ${family} whose ` +
+        'tokens are pooled behind the projector.',
+    );
+  const each = merge.parts * merge.taps;
+  const own = 3 * tower.patchFrames * tower.patchSize ** 2;
+  const data = new Float32Array((to - from) * each * own);
+  const patchOf = patchesOfRows(patches, Number(tower.classToken));
+  for (let at = 0; at < (to - from) * each; at++) {
+    const patch = patchOf[merge.from[from * each + at] as number] ?? -1;
+    if (patch >= 0) data.set(patchValues(canvases, patches, { begin: patch, end: patch + 1 }, tower, tables), at * own);
+  }
+  return { data, width: each * own };
+}
+
+/** The patch of each row that the tower gives; -1 for class rows. */
+function patchesOfRows({ segments }: Patches, classRows: number): Int32Array {
+  const rows: number[] = [];
+  for (let s = 0; s + 1 < segments.length; s++) {
+    if (classRows > 0) rows.push(-1);
+    for (let patch = segments[s] as number; patch < (segments[s + 1] as number); patch++) rows.push(patch);
+  }
+  return Int32Array.from(rows);
 }

@@ -103,12 +103,13 @@ function bilinearTaps(
  * Bilinear resampling of a square table of `side` × `side` rows to a grid of cells, the corners of both aligned: four taps each, in f32 as in
  * torch. Source: transformers 5.24 `get_vision_interpolation_indices_and_weights`.
  * @param cells int32 [n, 3]: anything, row and column of each output
+ * @param ends the last row and column of the grid; absent: those of the cells
  */
-export function resampledRows(cells: Int32Array, side: number): RowMap {
+export function resampledRows(cells: Int32Array, side: number, ends?: Int32Array): RowMap {
   const rows = cells.length / 3;
   const axisOf = (which: 1 | 2): [first: number, second: number, weights: readonly [number, number]][] => {
     const own = Array.from({ length: rows }, (_, i) => cells[3 * i + which] as number);
-    const last = own.reduce((most, cell) => Math.max(most, cell), 0);
+    const last = ends?.[which - 1] ?? own.reduce((most, cell) => Math.max(most, cell), 0);
     return own.map((cell) => {
       const at = Math.fround((cell * (side - 1)) / Math.max(1, last));
       const floor = Math.floor(at);
@@ -206,5 +207,27 @@ export function mapValues(values: Float32Array, map: RowMap, width: number): Flo
     }
     for (let e = 0; e < width; e++) y[i * width + e] = (sums[e] as number) / present;
   }
+  return y;
+}
+
+/** For each of n rows its index among the listed ones, ascending, or -1. */
+export function placesIn(rows: Int32Array, n: number): Int32Array {
+  const places = new Int32Array(n).fill(-1);
+  for (const [i, row] of rows.entries()) places[row] = i;
+  return places;
+}
+
+/** f32 [m, c] -> f32 [n, c]: row i is row `places[i]`, or zeros for -1. Disposes of x. */
+export function spread(x: Tensor, places: Int32Array): Tensor {
+  const y = mapRows(x, selectRows(places));
+  x.dispose();
+  return y;
+}
+
+/** The same for numbers, flat [m, width] -> flat [n, width]. */
+export function spreadValues(values: Float32Array, places: Int32Array, width: number): Float32Array {
+  const y = new Float32Array(places.length * width);
+  for (const [i, place] of places.entries())
+    if (place >= 0) y.set(values.subarray(place * width, (place + 1) * width), i * width);
   return y;
 }

@@ -9,7 +9,7 @@ import { float32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Patches } from './media';
-import { mapRows, resampledRows } from './row_maps';
+import { mapRows, resampledRows, selectRows } from './row_maps';
 import { placeOf, type RunBlock, readBlock, type SegmentPlace } from './tower_blocks';
 import type { Weights } from './weights';
 
@@ -118,7 +118,7 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
           const [begin, end] = [segments[s] as number, segments[s + 1] as number];
           const place = placeOf(config, patches, begin, end);
           try {
-            const first = embed(values(begin, end), patches, begin);
+            const first = embed(values(begin, end), patches, s);
             outputs.push(await runSegment(config, blocks, { first, place }, wanted, pause));
           } finally {
             for (const tensor of [place.table, place.spans]) tensor?.dispose();
@@ -155,7 +155,7 @@ function layerIndex(layer: number, layers: number): number {
 function embedding(
   config: TowerConfig,
   weights: Weights,
-): (values: Float32Array, patches: Patches, begin: number) => Tensor {
+): (values: Float32Array, patches: Patches, segment: number) => Tensor {
   const { hiddenSize: e, patchSize, patchFrames, imageSize, normEps } = config;
   const width = 3 * patchFrames * patchSize * patchSize;
   const kernel = weights.matrix(['embeddings.patch_embedding.weight'], [e], width);
@@ -166,15 +166,24 @@ function embedding(
   const positions = imageSize === undefined ? undefined : weights.tensor(table, [rowsOf(imageSize), e]);
   const resampled = config.resampledSide && weights.tensor(table, [config.resampledSide ** 2, e]);
   const normalize: RowFunction = config.preNorm ? norm(weights, 'pre_layrnorm', e, normEps) : (x) => x.clone();
-  return (values, { corners }, begin) => {
+  const across = Math.floor((imageSize ?? 0) / patchSize);
+  return (values, { corners, segments, extents }, segment) => {
     const { tf } = start();
     const n = values.length / width;
+    const begin = segments[segment] as number;
+    const cellAt = (patch: number, which: number): number => (corners[3 * patch + which] as number) / patchSize;
     return tf.tidy(() => {
       const patches = linear(float32(values, [n, width]), kernel, bias);
       const rows = classRow === undefined ? patches : tf.concat([tf.reshape(classRow, [1, e]), patches]);
       if (resampled) {
         const cells = Int32Array.from(corners.subarray(3 * begin, 3 * (begin + n)), (pixel) => pixel / patchSize);
-        return normalize(tf.add(rows, mapRows(resampled, resampledRows(cells, config.resampledSide ?? 0))));
+        const last = extents?.subarray(2 * segment, 2 * segment + 2).map((pixel) => pixel / patchSize);
+        return normalize(tf.add(rows, mapRows(resampled, resampledRows(cells, config.resampledSide ?? 0, last))));
+      }
+      if (positions !== undefined && extents !== undefined) {
+        const first = Number(config.classToken);
+        const own = Array.from({ length: n }, (_, i) => first + cellAt(begin + i, 1) * across + cellAt(begin + i, 2));
+        return normalize(tf.add(rows, mapRows(positions, selectRows(first === 1 ? [0, ...own] : own))));
       }
       return normalize(positions === undefined ? rows : tf.add(rows, positions));
     });

@@ -10,6 +10,7 @@ import { float32, floats, int32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
+import { encodedTokens, seenOnly } from './encoded_tokens';
 import { checkLists, checkMerged } from './selection';
 import { type StageTimes, timed } from './times';
 
@@ -93,8 +94,11 @@ async function* encodedParts(
         while (drawn.length < layout.canvases.length) drawn.push(await next(canvases));
       });
       const part = layout === prepared.layout && prepared.film === undefined ? prepared : { layout, canvases: drawn };
-      const options = { ...method.prune?.taps, pace };
-      const encoded = await timed(times, 'tower', () => model.encode({ ...part, made: prepared.made }, options));
+      const own = { ...part, made: prepared.made };
+      const encoded = await timed(times, 'tower', () => {
+        const wanted = encodedTokens(model, method, own);
+        return model.encode(own, { ...method.prune?.taps, tokens: wanted, pace });
+      });
       yield { ...encoded, medium, ranges: tokens };
     }
   } finally {
@@ -140,12 +144,25 @@ function joined(layout: MediumLayout, parts: readonly EncodedPart[]): EncodedPar
     tf.concat(pieces.map(({ part, from, to }) => sliceRows(part.features, from, to - from))),
   );
   return {
-    ...{ layout, features, medium: first.medium, ranges: rangesOf(layout) },
+    ...{ layout, features, medium: first.medium, ranges: rangesOf(layout), seen: joinedSeen(pieces) },
     tokens: parts.reduce((sum, { tokens }) => sum + tokens, 0),
     salience: first.salience.map((_, i) => numbers(({ salience }) => salience[i] as Float32Array)),
     keys: first.keys.map(({ width }, i) => ({ width, data: numbers(({ keys }) => keys[i]?.data as Float32Array) })),
     dispose: () => features.dispose(),
   };
+}
+
+/** The computed tokens of pieces that follow each other; undefined if they are all. */
+function joinedSeen(pieces: readonly ({ readonly part: EncodedPart } & TokenRange)[]): Int32Array | undefined {
+  if (pieces.every(({ part }) => part.seen === undefined)) return undefined;
+  let at = 0;
+  const seen = pieces.flatMap(({ part, from, to }) => {
+    const flags = part.seen === undefined ? new Uint8Array(to - from).fill(1) : seenIn(part.seen, from, to - from);
+    const first = at;
+    at += to - from;
+    return Array.from(flags.keys(), (i) => first + i).filter((_, i) => flags[i] === 1);
+  });
+  return Int32Array.from(seen);
 }
 
 /** Prunes and projects what was encoded, and disposes of it. */
@@ -198,9 +215,17 @@ function prune(
         : (part.features.shape[1] as number);
     const all = { kept: Int32Array.from({ length: n }, (_, token) => token) };
     const own = lists && checkMerged(method.name, `prune, for grid ${at},`, lists[at], { n, width });
-    (selections[i] as GridSelection[])[grid] = own ?? all;
+    (selections[i] as GridSelection[])[grid] =
+      part.seen === undefined ? (own ?? all) : seenOnly(own ?? all, seenIn(part.seen, range.from, n));
   }
   return selections;
+}
+
+/** Whether each of some tokens was computed. */
+function seenIn(seen: Int32Array, first: number, tokens: number): Uint8Array {
+  const flags = new Uint8Array(tokens);
+  for (const token of seen) if (token >= first && token < first + tokens) flags[token - first] = 1;
+  return flags;
 }
 
 /** The view of a grid that `prune` receives. Its values are computed when they are read. */

@@ -45,16 +45,21 @@ export function checkMerged(
 }
 
 /**
- * Checks the result of `prune`: one selection for each of `images` grids.
+ * Checks the result of `prune` or `encode`: one selection for each of `images` grids.
  * @throws SparseVilaError `ERR_SELECTION` if it is not a list of that length
  */
-export function checkLists(method: string, lists: unknown, images: number): readonly Selection[] {
+export function checkLists(method: string, lists: unknown, images: number, seam = 'prune'): readonly Selection[] {
   const list = listIn(lists);
   if (list?.length === images) return list as Selection[];
   const found = list === undefined ? received(lists) : `${list.length} selections`;
   throw wrong(
-    `Expected prune of method ${received(method)} to give a list of ${images} selections, received ${found}.`,
+    `Expected ${seam} of method ${received(method)} to give a list of ${images} selections, received ${found}.`,
   );
+}
+
+/** For a method that leaves nothing of a grid. */
+export function selectedNone(method: string, seam: string, n: number): SparseVilaError {
+  return wrong(`Expected ${seam} of method ${received(method)} to give at least one of ${n} tokens, received none.`);
 }
 
 function readMerged(method: string, seam: string, selection: object): { kept?: unknown; rows?: unknown } {

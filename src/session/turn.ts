@@ -224,7 +224,7 @@ function checkVisualRoom({ conversation, method, model }: PrefillContext, { open
   const all = runs.reduce((sum, { run }) => sum + run.to - run.from, texts);
   const rule = positionRule(model, method);
   const positions = runs.reduce((sum, { layout, run }) => sum + advanceOf(layout, run, rule), texts);
-  if (method.prune === undefined) checkRoom(conversation, all, positions);
+  if (method.prune === undefined && method.encode === undefined) checkRoom(conversation, all, positions);
   else checkRoom(conversation, texts, rule.isCompact ? texts : positions, 'at least');
 }
 

@@ -2,7 +2,7 @@
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
-import type { Bound, Drop, Prune, Retrieve, SparsityMethod } from './method';
+import type { Bound, Drop, Encode, Prune, Retrieve, SparsityMethod } from './method';
 import { LAYER, POSITIONS } from './options';
 
 const LAYERS = listOf('layers, each a number or a share of the depth between 0 and 1,', LAYER);
@@ -21,11 +21,13 @@ const REQUIRED = { required: true as const };
 type PartChecks<T> = { readonly [K in keyof Required<T>]: Check };
 
 const GROUPS: {
+  readonly encode: PartChecks<Encode>;
   readonly prune: PartChecks<Prune>;
   readonly drop: PartChecks<Drop>;
   readonly retrieve: PartChecks<Retrieve>;
   readonly bound: PartChecks<Bound>;
 } = {
+  encode: { select: { ...FUNCTION, ...REQUIRED } },
   prune: {
     ...{ taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, scope: oneOf('plane', 'turn') },
     select: { ...FUNCTION, ...REQUIRED },
@@ -53,6 +55,7 @@ const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
     expected: 'a share above 0 and at most 1',
     accepts: (value) => typeof value === 'number' && value > 0 && value <= 1,
   },
+  encode: OBJECT,
   prune: OBJECT,
   drop: OBJECT,
   retrieve: OBJECT,

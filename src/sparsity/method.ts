@@ -31,6 +31,12 @@ export interface TowerView {
   question(): Matrix;
 }
 
+/** What `encode` sees of one grid of tokens before the tower runs. */
+export interface PixelView extends Pick<TowerView, 'tokens' | 'grid'> {
+  /** What the tower would be given for each token, the normalized pixels of its patches one after another, f32 [tokens, width]. */
+  pixels(): Matrix;
+}
+
 /** What `drop` sees of a turn between two layers of the decoder. */
 export interface DropView {
   /** Index of this point among `starts`. */
@@ -63,6 +69,15 @@ export interface VisualPlace {
 export interface FramePlace extends Pick<VisualPlace, 'medium' | 'grid' | 't'> {
   /** Number of its rows in the cache. */
   readonly rows: number;
+}
+
+/** Selects, from the pixels of a medium, the tokens that the tower computes. */
+export interface Encode {
+  /**
+   * Returns the tokens of each grid of one medium that the tower computes, at least one each. The others are no keys for these, and no rows for the
+   * decoder: `prune` sees zeros for them (salience, keys, features), and whatever it selects of them is left out.
+   */
+  select(grids: readonly PixelView[]): readonly Int32Array[];
 }
 
 /** Selects tokens once per turn, after the tower and before the decoder; independently of the question, unless `question` is set. */
@@ -171,6 +186,7 @@ export interface SparsityMethod {
    * the model's family. Default: none.
    */
   readonly resize?: number;
+  readonly encode?: Encode;
   readonly prune?: Prune;
   readonly drop?: Drop;
   readonly retrieve?: Retrieve;

@@ -13,6 +13,7 @@ import { holoV } from './holo_v';
 import { type MethodEntry, type MethodOption, tower } from './method_entry';
 import { mmTok } from './mm_tok';
 import { POSITIONS, SHARE } from './options';
+import { pixelPrune } from './pixel_prune';
 import { pruMerge, pruMergePlus } from './pru_merge';
 import { pyramidDrop } from './pyramid_drop';
 import { quest } from './quest';
@@ -63,6 +64,16 @@ const ROWS: readonly MethodEntry[] = [
       ...sparseVila({ ...ratios, spread: 0.5, denseLayers: 1 }),
       name: 'sparsevila+',
     }),
+  },
+  {
+    name: 'pixelprune',
+    title: 'PixelPrune',
+    stage: 'pixels',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'arXiv 2604.00886',
+    uses: { prefill: false, decode: false },
+    create: () => pixelPrune(),
   },
   {
     name: 'visionzip',
