@@ -13,7 +13,8 @@ export function encodedTokens(
 ): Int32Array | undefined {
   if (encode === undefined) return undefined;
   let end = 0;
-  const views = medium.layout.grids.map((grid): PixelView & { readonly first: number } => {
+  const grids = medium.layout.grids.filter(({ t }) => t > 0);
+  const views = grids.map((grid): PixelView & { readonly first: number } => {
     const [first, tokens] = [end, grid.t * planeTokens(grid)];
     end += tokens;
     const { t, h, w } = grid;

@@ -25,6 +25,7 @@ export function downsample(options: DownsampleOptions = {}): SparsityMethod {
     positions,
     ...(prefillSparsity > 0 && { resize: 1 - prefillSparsity }),
     prune: {
+      scope: 'plane',
       select: perPlane((plane) =>
         averaged(plane, Math.min(plane.tokens, budget(Math.round(plane.tokens / plane.share), prefillSparsity))),
       ),

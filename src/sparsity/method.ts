@@ -74,7 +74,7 @@ export interface FramePlace extends Pick<VisualPlace, 'medium' | 'grid' | 't'> {
 /** Selects, from the pixels of a medium, the tokens that the tower computes. */
 export interface Encode {
   /**
-   * Returns the tokens of each grid of one medium that the tower computes, at least one each. The others are no keys for these, and no rows for the
+   * Returns the tokens of each grid of one medium, or of some frames of a film, that the tower computes, at least one each. The others are no keys for these, and no rows for the
    * decoder: `prune` sees zeros for them (salience, keys, features), and whatever it selects of them is left out.
    */
   select(grids: readonly PixelView[]): readonly Int32Array[];
