@@ -13,6 +13,7 @@ import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
 import { PACK } from './bench/pack';
+import { TOWER_SPARSITY } from './bench/tower_sparsity';
 
 async function main(): Promise<void> {
   const { default: yargs } = await import('yargs');
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
     .command(FAMILIES)
     .command(OVERHEAD)
     .command(FILM)
+    .command(TOWER_SPARSITY)
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
@@ -33,7 +35,7 @@ async function main(): Promise<void> {
     .command(ENGINE)
     .demandCommand(
       1,
-      'Expected what to measure: ops, dispatch, model, families, overhead, film, pack, checkpoint, load, lossless or engine.',
+      'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, pack, checkpoint, load, lossless or engine.',
     )
     .strict()
     .help()
