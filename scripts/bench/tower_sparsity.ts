@@ -36,10 +36,10 @@ export const TOWER_SPARSITY: CommandModule<object, Options> = {
       })
       .option('layers', {
         ...number,
-        default: 8,
-        describe: 'Layers of the tower, every eighth of which attends all patches; the model has 32',
+        default: 32,
+        describe: 'Layers of the tower, every eighth of which attends all patches',
       })
-      .option('rounds', { ...number, default: 2, describe: 'Rounds, of which the medians are taken' })
+      .option('rounds', { ...number, default: 1, describe: 'Rounds, of which the medians are taken' })
       .option('tau', { ...number, default: 0, describe: 'Threshold of PixelPrune' }),
   handler: run,
 };
