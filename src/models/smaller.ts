@@ -2,6 +2,7 @@
 // (arXiv 2510.07143) compares sparsity methods with.
 
 import type { Draw } from '../image/canvas';
+import type { CellGeometry, Size } from '../image/cells';
 import { type MediumLayout, type MediumSize, type PreparedMedium, type TurnMedia, tokensOf } from './media';
 import type { Plan } from './plan';
 
@@ -49,7 +50,18 @@ function smaller(
   const layout = plan.layout(to, turn);
   const resize: Draw = { step: 'resize', to: { width: to.width, height: to.height }, filter: 'bicubic' };
   const canvases = layout.canvases.map((canvas) => ({ ...canvas, steps: [resize, ...canvas.steps] }));
-  return { size: to, layout: { ...layout, canvases, share: left / tokensOf(whole) } };
+  const grids = layout.grids.map((grid) => ({ ...grid, cells: onOriginal(grid.cells, to, size) }));
+  return { size: to, layout: { ...layout, canvases, grids, share: left / tokensOf(whole) } };
+}
+
+/** The geometry of cells of a resized picture, in pixels of the original. */
+function onOriginal({ canvas, picture, cell, covered }: CellGeometry, from: Size, to: Size): CellGeometry {
+  const [x, y] = [to.width / from.width, to.height / from.height];
+  const scaled = ({ width, height }: Size): Size => ({ width: width * x, height: height * y });
+  return {
+    ...{ canvas: scaled(canvas), cell: scaled(cell), covered: scaled(covered) },
+    picture: { left: picture.left * x, top: picture.top * y },
+  };
 }
 
 /** The number of tokens of a picture of a size; 0 if the family refuses it, which it does with the smallest ones. */
