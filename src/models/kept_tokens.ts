@@ -57,7 +57,7 @@ function leftOf(
     for (const [i, patch] of own.entries()) rows[first + classRows + patch - begin] = start + classRows + i;
     for (const patch of own) kept.push(patch);
     bounds.push(kept.length);
-    extents.push(...extent);
+    extents.push(extent[0], extent[1]);
   }
   const below = (bound: number): number => firstAtLeast(kept, bound);
   return {

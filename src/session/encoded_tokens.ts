@@ -1,7 +1,8 @@
 // The tokens of a medium that the tower computes: all, or those that a method selects from the pixels.
 
 import { type PreparedMedium, planeTokens } from '../models/media';
-import type { RowModel } from '../models/model';
+import type { EncodedMedium, RowModel } from '../models/model';
+import type { TokenRange } from '../models/parts';
 import type { PixelView, SparsityMethod } from '../sparsity/method';
 import { checkLists, checkSelection, selectedNone } from './selection';
 
@@ -48,4 +49,26 @@ export function seenOnly<T extends { readonly kept: Int32Array; readonly rows?: 
   const left = new Float32Array(own.length * width);
   for (const [to, i] of at.entries()) left.set(rows.subarray(i * width, (i + 1) * width), to * width);
   return { kept: own, rows: left };
+}
+
+/** Whether each of some tokens was computed. */
+export function seenIn(seen: Int32Array, first: number, tokens: number): Uint8Array {
+  const flags = new Uint8Array(tokens);
+  for (const token of seen) if (token >= first && token < first + tokens) flags[token - first] = 1;
+  return flags;
+}
+
+/** The computed tokens of pieces that follow each other; undefined if they are all. */
+export function joinedSeen(
+  pieces: readonly ({ readonly part: Pick<EncodedMedium, 'seen'> } & TokenRange)[],
+): Int32Array | undefined {
+  if (pieces.every(({ part }) => part.seen === undefined)) return undefined;
+  let at = 0;
+  const seen = pieces.flatMap(({ part, from, to }) => {
+    const flags = part.seen === undefined ? new Uint8Array(to - from).fill(1) : seenIn(part.seen, from, to - from);
+    const first = at;
+    at += to - from;
+    return Array.from(flags.keys(), (i) => first + i).filter((_, i) => flags[i] === 1);
+  });
+  return Int32Array.from(seen);
 }

@@ -10,7 +10,7 @@ import { float32, floats, int32, joinNumbers } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
-import { encodedTokens, seenOnly } from './encoded_tokens';
+import { encodedTokens, joinedSeen, seenIn, seenOnly } from './encoded_tokens';
 import { checkLists, checkMerged } from './selection';
 import { type StageTimes, timed } from './times';
 
@@ -152,19 +152,6 @@ function joined(layout: MediumLayout, parts: readonly EncodedPart[]): EncodedPar
   };
 }
 
-/** The computed tokens of pieces that follow each other; undefined if they are all. */
-function joinedSeen(pieces: readonly ({ readonly part: EncodedPart } & TokenRange)[]): Int32Array | undefined {
-  if (pieces.every(({ part }) => part.seen === undefined)) return undefined;
-  let at = 0;
-  const seen = pieces.flatMap(({ part, from, to }) => {
-    const flags = part.seen === undefined ? new Uint8Array(to - from).fill(1) : seenIn(part.seen, from, to - from);
-    const first = at;
-    at += to - from;
-    return Array.from(flags.keys(), (i) => first + i).filter((_, i) => flags[i] === 1);
-  });
-  return Int32Array.from(seen);
-}
-
 /** Prunes and projects what was encoded, and disposes of it. */
 async function* prunedTokens(
   context: MediaContext,
@@ -219,13 +206,6 @@ function prune(
       part.seen === undefined ? (own ?? all) : seenOnly(own ?? all, seenIn(part.seen, range.from, n));
   }
   return selections;
-}
-
-/** Whether each of some tokens was computed. */
-function seenIn(seen: Int32Array, first: number, tokens: number): Uint8Array {
-  const flags = new Uint8Array(tokens);
-  for (const token of seen) if (token >= first && token < first + tokens) flags[token - first] = 1;
-  return flags;
 }
 
 /** The view of a grid that `prune` receives. Its values are computed when they are read. */
