@@ -69,12 +69,12 @@ const ROWS: readonly MethodEntry[] = [
   {
     name: 'pixelprune',
     title: 'PixelPrune',
-    stage: 'pixels',
+    stage: 'before tower',
     queryAware: false,
     safeForLaterTurns: true,
     source: 'arXiv 2604.00886',
     uses: { prefill: false, decode: false },
-    create: () => pixelPrune(),
+    create: ({ positions }) => pixelPrune(positions === undefined ? {} : { positions }),
   },
   {
     name: 'visionzip',
