@@ -319,7 +319,9 @@ export function sessionSuite(entry: MethodEntry, model: () => Model): void {
         const steps = logits.length - 1;
         const gaps = positions === 'compact' ? 0 : tokens.visualSeen - tokens.visualKept;
         expect(pointOf(chat.mark()).nextPosition - tokens.prompt - steps).toBe(gaps);
-        if (keptOf(entry, SCENE, HALF.prefillSparsity) < SCENE.h * SCENE.w)
+        // The scenes have no equal cells for a method that selects by pixels.
+        const isFewer = keptOf(entry, SCENE, HALF.prefillSparsity) < SCENE.h * SCENE.w;
+        if (isFewer && entry.create(HALF).encode === undefined)
           expect(tokens.visualKept).toBeLessThan(tokens.visualSeen);
         chat.dispose();
       }
