@@ -195,10 +195,11 @@ describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl', 'qwen3.5'])('%s', (name) =>
     await first.text();
     await second.text();
     const tokens = (of: string): number => expected.ids(`${of}.grid`).reduce((all, side) => all * side, 1) / 4;
-    expect([first.stats, second.stats].map((stats) => stats?.tokens.visualSeen)).toEqual([
-      tokens('image0'),
-      tokens('film'),
-    ]);
+    const seen = [first.stats, second.stats].map((stats) => stats?.tokens.visualSeen ?? 0);
+    const whole = [tokens('image0'), tokens('film')];
+    if (entry.name !== 'downsample') return expect(seen).toEqual(whole);
+    // Smaller pictures have fewer tokens, of half the number at most.
+    for (const [i, count] of seen.entries()) expect(count).toBeLessThanOrEqual((whole[i] as number) / 2);
   });
 
   it.each(['original', 'compact'] as const)('prunes to one token of each plane, %s positions', async (positions) => {
