@@ -5,6 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "pool.h"
 
 namespace sv {
@@ -104,7 +107,9 @@ void run_item(const Plan& p, int64_t item, int thread, float* columns) {
   float* states = memory + p.state_at();
   SoftmaxState total = p.state(states), partial = p.state(states + p.state_floats());
   AttentionStrip s = load_strip(p, item, memory, thread_scratch(thread, kTileSlot));
+  s.fetch_to = s.length;
   for (int64_t begin = s.begin; begin < s.length; begin += kAttentionChunk) {
+    s.fetched = begin > s.begin;
     (p.a.out ? k.attend_chunk : k.scores_only)(s, begin, partial, thread_scratch(thread, kChunkSlot));
     k.merge(total, partial, s.m, p.a.out ? p.cp : 0, begin == s.begin);
   }
@@ -124,6 +129,8 @@ void run_split(const Plan& p, float* columns) {
       float* own = p.columns ? scores + item * score_floats : thread_scratch(thread, kTileSlot);
       AttentionStrip s = load_strip(p, item, thread_scratch(thread, kStripSlot), own);
       if (chunk * kAttentionChunk >= s.length || chunk * kAttentionChunk < s.begin) continue;
+      s.fetched = i > begin && chunk * kAttentionChunk > s.begin;
+      s.fetch_to = i + 1 < end ? s.length : 0;
       (p.a.out ? k.attend_chunk : k.scores_only)(s, chunk * kAttentionChunk,
                                                  p.state(memory + item * partial_floats + chunk * p.state_floats()),
                                                  thread_scratch(thread, kChunkSlot));
@@ -184,6 +191,36 @@ void attend(const Attention& a) {
     for (int64_t j = begin; j < end; j++) a.columns[j] = columns[j];
     for (int64_t i = 1; i < p.items; i++) kernels().add(a.columns + begin, columns + i * p.length + begin, end - begin, a.columns + begin);
     for (int64_t j = begin; j < end; j++) a.columns[j] *= share;
+  });
+}
+
+void attend_all(const Attention* calls, int64_t count) {
+  std::vector<Plan> plans;
+  std::vector<int64_t> first;  // of each call, the number of its first item
+  int64_t items = 0, strip = 0, chunk = 0, scores = 0;
+  bool columns = false;
+  for (int64_t i = 0; i < count; i++) {
+    const Plan& p = plans.emplace_back(calls[i]);
+    first.push_back(items);
+    items += p.items;
+    columns = columns || p.columns;
+    strip = std::max(strip, p.strip_floats());
+    chunk = std::max(chunk, attention_scratch(p.m, p.a.c));
+    scores = std::max(scores, p.m * p.score_stride);
+  }
+  if (count == 1 || columns || items < 2 * thread_count()) {
+    for (int64_t i = 0; i < count; i++) attend(calls[i]);
+    return;
+  }
+  reserve_thread_scratch(kStripSlot, strip);
+  reserve_thread_scratch(kChunkSlot, chunk);
+  reserve_thread_scratch(kTileSlot, scores);
+  parallel(items, 1, [&](int64_t begin, int64_t end, int thread) {
+    int64_t call = 0;
+    for (int64_t i = begin; i < end; i++) {
+      while (call + 1 < count && first[(size_t)call + 1] <= i) call++;
+      run_item(plans[(size_t)call], i - first[(size_t)call], thread, nullptr);
+    }
   });
 }
 

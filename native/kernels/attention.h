@@ -24,6 +24,8 @@ struct Attention {
 /** out = softmax(scale q k^T) v; query i sees the first visible (+ i when causal) rows of the list-then-tail sequence, or its span
  *  of them. Chunks of rows that no query of a strip sees are skipped. */
 void attend(const Attention&);
+/** Several of them, to the same bits. Those of many sequences need no split into chunks, and share one region of the pool. */
+void attend_all(const Attention* calls, int64_t count);
 
 /** Writes t rows of keys and values [t][ld], head i at i * c, to cache rows at, at + 1, ... of every kv head. */
 void kv_write(char* k, char* v, bool bf16, int64_t head_stride, int64_t row_stride, int64_t at, const float* keys,

@@ -16,9 +16,25 @@ constexpr int kFewQueries = 4;
 constexpr int few_strips(int) { return 1; }
 #endif
 
+/** Cache lines of rows [i, end), which the next chunk reads: each call fetches one. Reading and arithmetic overlap only if the lines are asked
+ *  for evenly, because a processor waits when more than a dozen or so are on their way. */
+struct LineFetcher {
+  const AttentionRows& rows;
+  const char* base;
+  int64_t i, end, at = 0;
+  __attribute__((always_inline)) inline void operator()() {
+    if (i >= end) return;
+    __builtin_prefetch(base + row_at(rows, i) * rows.stride + at, 0, 2);
+    at += 64;
+    if (at < rows.stride) return;
+    at = 0;
+    i++;
+  }
+};
+
 /** s[i] = q_i . k_j for the 16 keys at `rows`; one chain over ascending c. c is a multiple of 16; q is [c][M]. */
 template <int M, bool kBf16>
-SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows, float* s, int64_t stride) {
+SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows, float* s, int64_t stride, LineFetcher& fetch) {
   vec acc[M];
 #pragma GCC unroll 8
   for (int i = 0; i < M; i++) acc[i] = zero();
@@ -31,6 +47,7 @@ SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows
       for (int64_t w = 0; w < wn; w++)
         for (int r = 0; r < 16; r++) t[w * 16 + r] = load_u32(rows[r], w0 + w);
     for (int64_t w = 0; w < wn; w++) {
+      fetch();
       if (kBf16) {
         const vec even = even_bf16(t + w * 16), odd = odd_bf16(t + w * 16);
 #pragma GCC unroll 8
@@ -52,7 +69,7 @@ SV_INLINE void few_scores(const float* q, int64_t c, const uint32_t* const* rows
 
 /** o[i] = sum_j p_ij v_j over n rows; one chain over ascending j. */
 template <int M, bool kBf16>
-SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int64_t n, const float* p, float* o) {
+SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int64_t n, const float* p, float* o, LineFetcher& fetch) {
   constexpr int S = few_strips(M);
   for (int64_t c0 = 0; c0 < a.c; c0 += S * kLanes) {
     vec acc[M][S];
@@ -62,6 +79,7 @@ SV_INLINE void few_values(const AttentionStrip& a, const char* const* rows, int6
 #pragma GCC unroll 4
       for (int s = 0; s < S; s++) acc[i][s] = zero();
     for (int64_t j = 0; j < n; j++) {
+      fetch();
       vec v[S];
 #pragma GCC unroll 4
       for (int s = 0; s < S; s++) {
@@ -98,21 +116,26 @@ static void few_chunk(const AttentionStrip& a, int64_t begin, int64_t n, Softmax
     k[i] = a.rows.k + row;
     v[i] = a.rows.v + row;
   }
-  for (int64_t i = 0; i < 32 && i < width; i++) fetch_row(k[i], a.rows.stride);
+  if (!a.fetched)
+    for (int64_t i = 0; i < 32 && i < width; i++) fetch_row(k[i], a.rows.stride);
+  const int64_t next = begin + kAttentionChunk, to = a.fetch_to < next + kAttentionChunk ? a.fetch_to : next + kAttentionChunk;
+  LineFetcher keys = {a.rows, a.rows.k, next, to}, values = {a.rows, a.rows.v, next, to};
   for (int i = 0; i < M; i++)
     for (int64_t c = 0; c < a.c; c++) qt[c * M + i] = a.q[i * a.c + c];
   for (int64_t g = 0; g < width; g += 16) {
-    for (int64_t i = g + 32; i < g + 48 && i < width; i++) fetch_row(k[i], a.rows.stride);
-    if (kValues)
-      for (int64_t i = g; i < g + 16; i++) fetch_row(v[i], a.rows.stride);
-    few_scores<M, kBf16>(qt, a.c, (const uint32_t* const*)(k + g), s + g, a.score_stride);
+    if (!a.fetched) {
+      for (int64_t i = g + 32; i < g + 48 && i < width; i++) fetch_row(k[i], a.rows.stride);
+      if (kValues)
+        for (int64_t i = g; i < g + 16; i++) fetch_row(v[i], a.rows.stride);
+    }
+    few_scores<M, kBf16>(qt, a.c, (const uint32_t* const*)(k + g), s + g, a.score_stride, keys);
   }
   for (int64_t i = 0; i < M; i++) {
     if (a.softcap > 0) cap_scores(s + i * a.score_stride, width, a.softcap);
     const int64_t seen = seen_in_chunk(a, i, begin, n, s + i * a.score_stride);
     softmax_row(s + i * a.score_stride, seen, kValues ? p + i * kAttentionChunk : nullptr, width, out.max + i, out.sum + i);
   }
-  if (kValues) few_values<M, kBf16>(a, v, n, p, out.o);
+  if (kValues) few_values<M, kBf16>(a, v, n, p, out.o, values);
 }
 
 template <int M, bool kValues>

@@ -64,6 +64,7 @@ class CpuDevice : public Device {
   }
 
   void attend(const Attention& a) override { sv::attend(a); }
+  void attend_all(const Attention* calls, int64_t count) override { sv::attend_all(calls, count); }
   void kv_write(const KvCache& kv, int64_t at, const float* keys, const float* values, int64_t ld, int64_t t) override {
     sv::kv_write(kv.k(), kv.v(), kv.bf16, kv.head_stride(), kv.row_stride(), at, keys, values, ld, t, kv.heads, kv.c);
   }

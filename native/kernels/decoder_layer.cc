@@ -5,9 +5,9 @@ namespace sv {
 namespace {
 
 /** Queries, keys and values of a sequence's rows, side by side [t][ldq]: rotates queries and keys, appends keys and values to the
- *  cache, attends. context: [t][ldc]; null: only columns. */
-void attend_sequence(Device& device, const DecoderLayer& l, const Sequence& s, int64_t first, float* heads, int64_t ldq,
-                     int64_t query_width, float* context, int64_t ldc) {
+ *  cache. Returns the attention that is left to do. context: [t][ldc]; null: only columns. */
+Attention append_sequence(Device& device, const DecoderLayer& l, const Sequence& s, int64_t first, float* heads, int64_t ldq,
+                          int64_t query_width, float* context, int64_t ldc) {
   const int64_t c = s.kv.c, angles = first * l.half;
   heads += first * ldq;
   device.rope_and_append(heads, ldq, s.t, query_width, l.cos + angles, l.sin + angles, l.half, s.kv, s.length);
@@ -29,17 +29,19 @@ void attend_sequence(Device& device, const DecoderLayer& l, const Sequence& s, i
   a.out = context ? context + first * ldc : nullptr;
   a.out_ld = ldc;
   a.columns = s.wanted < 0 ? nullptr : s.columns;
-  device.attend(a);
-  if (s.wanted >= 0) return;
-  // Only the columns of the last rows, which attention computes for all of its rows.
+  return a;
+}
+
+/** Only the columns of the last rows, where attention would compute them for all of its rows. */
+Attention rated_columns(const Sequence& s, Attention a) {
   const int64_t skipped = s.t + s.wanted;
-  a.q += skipped * ldq;
+  a.q += skipped * a.q_ld;
   a.t -= skipped;
   if (a.spans) a.spans += 2 * skipped;
   if (a.causal) a.visible += skipped;
   a.out = nullptr;
   a.columns = s.columns;
-  device.attend(a);
+  return a;
 }
 
 /** y = x W^T + bias + residual; with a norm, of the product before the residual is added to it. Rows of x, residual and y are d wide. */
@@ -84,10 +86,14 @@ float* mix_by_attention(Device& device, const DecoderLayer& l, const float* norm
   if (l.k_norm) device.rms_norm(heads + query_width, ldq, l.k_norm, l.eps, l.t, c, heads + query_width, ldq, kv.heads);
   float* context = l.y ? device.scratch(kContext, l.t * ldc) : nullptr;
   int64_t first = 0;
+  std::vector<Attention> calls, rated;
   for (const Sequence& s : l.sequences) {
-    attend_sequence(device, l, s, first, heads, ldq, query_width, context, ldc);
+    calls.push_back(append_sequence(device, l, s, first, heads, ldq, query_width, context, ldc));
+    if (s.wanted < 0) rated.push_back(rated_columns(s, calls.back()));
     first += s.t;
   }
+  device.attend_all(calls.data(), (int64_t)calls.size());
+  for (const Attention& a : rated) device.attend(a);
   if (l.gated && context) device.gated_mul(gates, ldc, context, ldc, l.t, query_width, kSigmoid, context, ldc);
   return context;
 }

@@ -67,6 +67,9 @@ class Device {
 
   /** See attention.h. */
   virtual void attend(const Attention&) = 0;
+  virtual void attend_all(const Attention* calls, int64_t count) {
+    for (int64_t i = 0; i < count; i++) attend(calls[i]);
+  }
   /** Keys and values [t][ld], head i at i * c, to rows at, at + 1, ... of every head. */
   virtual void kv_write(const KvCache&, int64_t at, const float* keys, const float* values, int64_t ld, int64_t t) = 0;
   /** Rows [begin, end) of keys, then of values: f32 [2][heads][end - begin][c]. */

@@ -46,9 +46,9 @@ static void quantize_row(const float* x, int64_t k, int64_t group, int planes, i
 
 #if defined(SV_AVX512)
 
-/** sums[v][s] = sum over the tile of nibble times activation byte, for V byte rows and S strips. */
+/** sums[v][s] = sum over the tile of nibble times activation byte, for V byte rows and S strips. Fetches the tile at `later`. */
 template <int V, int S>
-SV_INLINE void tile_sums(const int8_t* const* x, const char* w, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
+SV_INLINE void tile_sums(const int8_t* const* x, const char* w, const char* later, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
   __m512i acc[V][S];
   const __m512i low = _mm512_set1_epi8(15);
 #pragma GCC unroll 16
@@ -59,7 +59,7 @@ SV_INLINE void tile_sums(const int8_t* const* x, const char* w, int64_t strip_by
     __m512i lo[S], hi[S];
 #pragma GCC unroll 4
     for (int s = 0; s < S; s++) {
-      if (V <= 2) __builtin_prefetch(w + s * strip_bytes + j * 64 + 2048);
+      __builtin_prefetch(later + s * strip_bytes + j * 64);
       const __m512i p = _mm512_loadu_si512(w + s * strip_bytes + j * 64);
       lo[s] = _mm512_and_si512(p, low);
       hi[s] = _mm512_and_si512(_mm512_srli_epi16(p, 4), low);
@@ -87,7 +87,7 @@ constexpr int strips_for(int byte_rows) { return byte_rows <= 4 ? 4 : 2; }
 
 /** Products of an unsigned nibble and a signed byte, paired, fit 3810; eight of them fit 16 bits, then they are widened. */
 template <int V, int S>
-SV_INLINE void tile_sums(const int8_t* const* x, const char* w, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
+SV_INLINE void tile_sums(const int8_t* const* x, const char* w, const char* later, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
   for (int s = 0; s < S; s++) {
@@ -103,7 +103,7 @@ SV_INLINE void tile_sums(const int8_t* const* x, const char* w, int64_t strip_by
         for (int v = 0; v < V; v++) t[v] = _mm256_setzero_si256();
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-          if (V <= 2 && half == 0) __builtin_prefetch(p + (j + i) * 64 + 2048);
+          if (half == 0) __builtin_prefetch(later + s * strip_bytes + (j + i) * 64);
           const __m256i q = _mm256_loadu_si256((const __m256i*)(p + (j + i) * 64));
           const __m256i lo = _mm256_and_si256(q, low), hi = _mm256_and_si256(_mm256_srli_epi16(q, 4), low);
 #pragma GCC unroll 4
@@ -127,7 +127,7 @@ constexpr int strips_for(int) { return 1; }
 #else
 
 template <int V, int S>
-SV_INLINE void tile_sums(const int8_t* const* x, const char* w, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
+SV_INLINE void tile_sums(const int8_t* const* x, const char* w, const char*, int64_t strip_bytes, int64_t vectors, vec (*out)[S]) {
   for (int s = 0; s < S; s++)
     for (int v = 0; v < V; v++) {
       int32_t acc[16] = {0};
@@ -148,6 +148,12 @@ constexpr int strips_for(int) { return 1; }
 // --- rows by strips ----------------------------------------------------------------------------------------------------
 
 SV_INLINE vec load_scale(const uint16_t* p, int32_t bf16) { return bf16 ? load_bf16(p) : load_f16(p); }
+
+/** Offset of the tile that is fetched while group g of `strips` strips is read: two groups later, at the end one of the next strips. */
+SV_INLINE int64_t later_tile(const PackedHeader& h, int64_t g, int64_t groups, int64_t strips) {
+  const int64_t at = g + 2, tile = int4_tile_bytes(h.group);
+  return at < groups ? at * tile : strips * h.strip_bytes + (at - groups) * tile;
+}
 
 /** The scales and zero points that end a tile. */
 struct GroupEnd {
@@ -178,9 +184,11 @@ SV_INLINE void block(const QuantizedRows& x, int64_t row, const PackedHeader& h,
     for (int r = 0; r < R; r++)
       for (int p = 0; p < P; p++) bytes[r * P + p] = x.data + (row + r) * x.stride + p * x.kp + g * h.group;
     vec sums[R * P][S];
-    tile_sums<R * P, S>(bytes, w + g * tile, h.strip_bytes, vectors, sums);
+    const char* later = w + later_tile(h, g, x.groups, S);
+    tile_sums<R * P, S>(bytes, w + g * tile, later, h.strip_bytes, vectors, sums);
 #pragma GCC unroll 4
     for (int s = 0; s < S; s++) {
+      __builtin_prefetch(later + s * h.strip_bytes + tile - 64);
       const GroupEnd end = group_end(w + s * h.strip_bytes + g * tile + tile - 64, h);
 #pragma GCC unroll 12
       for (int r = 0; r < R; r++)

@@ -77,6 +77,8 @@ struct AttentionStrip {
   int64_t score_stride;
   const uint16_t* planes;  // where tiles are used: the queries as two planes of bf16, [m][2][c padded to 32]; else null
   const char* packed;      // and the chunks of this head, as pack_chunk packs them
+  bool fetched;      // whether the chunk before has fetched this one's rows
+  int64_t fetch_to;  // rows of the next chunk before this one are fetched
 };
 
 /** Running softmax state of a strip: o [m][cp] unnormalized, cp = c padded to 16; row maximum and sum. */
@@ -132,6 +134,8 @@ struct Kernels {
   void (*conv_silu)(const float* const* x, const float* w, int64_t ldw, int64_t taps, int64_t n, float* y);
   void (*l2_norm)(float* x, float scale, int64_t n);
   void (*delta_rows)(float* state, const DeltaRows&);
+  /** weights[i] = sample_weight of sample.h before it is rounded down; NaN where that is 0 because of one. */
+  void (*sample_weights)(const float* logits, int64_t n, float highest, float temperature, float* weights);
   /** For machine_peak.h: iterations of independent multiply-adds, returning the operations of one; a sum over n floats. */
   double (*f32_loop)(int64_t iterations);
   double (*bf16_loop)(int64_t iterations);

@@ -201,11 +201,14 @@ Input pad_rows(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h)
   return {(const char*)copy, ld * 4, {}, nullptr};
 }
 
+/** Numbers that one thread quantizes before another could have begun. */
+constexpr int64_t kSmallWork = 4096;
+
 Input quantize_groups(const float* x, int64_t ldx, int64_t rows, const PackedHeader& h) {
   const int64_t groups = int4_groups(h.k, h.group), kp = groups * h.group;
   const int64_t stride = (h.planes * kp + groups * 16 + 63) / 64 * 64 + 64;
   auto* out = (int8_t*)shared_scratch(kRoundedInput, rows * stride / 4);
-  parallel(rows, 8, [&](int64_t begin, int64_t end, int) {
+  parallel(rows, 1 + kSmallWork / h.k, [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; r++) int4_kernels().quantize_row(x + r * ldx, h.k, h.group, h.planes, out + r * stride);
   });
   return {(const char*)out, stride, {out, stride, kp, groups, h.planes}, nullptr};

@@ -170,5 +170,8 @@ export const DECODER_LAYERS_CASES: readonly OpCase[] = [MIXED, DECODING]
     batchCase({ ...SIZES, type: 'bf16', kvType: 'bf16', dot: true }, sequences),
     batchCase({ ...SIZES, type: 'int4', kvType: 'bf16' }, sequences),
     batchCase({ ...SIZES, type: 'int4 fast', kvType: 'bf16' }, sequences),
+    // Heads of whole vectors have kernels of their own, which fetch the next chunk.
+    batchCase({ ...SIZES, c: 64 }, sequences),
+    batchCase({ ...SIZES, c: 48, type: 'int4', kvType: 'bf16' }, sequences),
   ])
   .concat(batchCase(SIZES, WINDOWED));

@@ -60,6 +60,8 @@ export const INTEGER_CASES: readonly OpCase[] = [
   ...INT4.flatMap((type) => [
     linearCase({ t: 1, k: 4096, n: 11008, type, grid: BIG, big: true }),
     linearCase({ t: 1, k: 3584, n: 18944, type, grid: BIG, big: true }),
+    // A decode step of eight conversations reads the weights as fast as one.
+    linearCase({ t: 8, k: 4096, n: 11008, type, grid: BIG, big: true }),
     linearCase({ t: 512, k: 4096, n: 4096, type, grid: BIG, big: true }),
     linearCase({ t: 512, k: 4096, n: 11008, type, grid: BIG, big: true }),
   ]),
