@@ -198,17 +198,17 @@ void attend_all(const Attention* calls, int64_t count) {
   std::vector<Plan> plans;
   std::vector<int64_t> first;  // of each call, the number of its first item
   int64_t items = 0, strip = 0, chunk = 0, scores = 0;
-  bool columns = false;
+  bool is_plain = true;  // without columns and tiles
   for (int64_t i = 0; i < count; i++) {
     const Plan& p = plans.emplace_back(calls[i]);
     first.push_back(items);
     items += p.items;
-    columns = columns || p.columns;
+    is_plain = is_plain && !p.columns && !calls[i].tiles;
     strip = std::max(strip, p.strip_floats());
     chunk = std::max(chunk, attention_scratch(p.m, p.a.c));
     scores = std::max(scores, p.m * p.score_stride);
   }
-  if (count == 1 || columns || items < 2 * thread_count()) {
+  if (count == 1 || !is_plain || items < 2 * thread_count()) {
     for (int64_t i = 0; i < count; i++) attend(calls[i]);
     return;
   }
