@@ -131,9 +131,12 @@ describe('requests answered together', () => {
     const core = openCore('tiny', { ...model, decoder }, { memoryBytes: 2 ** 26 });
     for (const request of asked) await tell(core, { ...request, maxTokens: 1 });
     expect(together).toBe(1);
-    const told = await Promise.all(asked.map((request) => tell(core, request)));
+    // Which requests meet depends on when their pictures have been read, so they are asked again until some do.
+    for (let round = 0; round < 30 && together < 2; round++) {
+      const told = await Promise.all(asked.map((request) => tell(core, request)));
+      expect(told.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
+    }
     expect(together).toBeGreaterThan(1);
-    expect(told.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
   });
 
   it('are not affected by those that are aborted, fail or are refused', async () => {
