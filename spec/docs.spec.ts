@@ -49,6 +49,12 @@ test('README.md has at most 90 lines', () => {
   expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(90);
 });
 
+test('README.md counts the methods whose papers docs/methods.md names, but for SparseVILA', () => {
+  const papers = new Set([...read('docs/methods.md').matchAll(/arXiv (\d{4}\.\d{5})/g)].map(([, id]) => id));
+  const [, count] = /and (\d+) other\s+published methods/.exec(read('README.md')) ?? [];
+  expect(Number(count)).toBe(papers.size - 1);
+});
+
 test('docs/methods.md lists every method as its table in the code does', () => {
   const cells = [...read('docs/methods.md').matchAll(/^\| `(.*)\|$/gm)].map(([, row = '']) =>
     row.split('|').map((cell) => cell.replace('`', '').trim()),

@@ -2,10 +2,15 @@
 
 import { coded, messageOf, received, SparseVilaError } from './errors';
 
+/** What was expected of a part of a value, and what was received. */
+export type Fault = readonly [expected: string, found: string];
+
 /** The accepted values of an option: a description and a test. */
 export interface Check {
   readonly expected: string;
   readonly accepts: (value: unknown) => boolean;
+  /** Which part of a value that is not accepted is at fault, if one is: what was expected of it, and what was received. */
+  readonly fault?: (value: unknown) => Fault | undefined;
   /** Whether the option is required. */
   readonly required?: true;
 }
@@ -63,6 +68,7 @@ export function listOf(of: string, check: Check, least = 0): Check {
     accepts: (value) =>
       // Array.from, because `every` skips holes.
       Array.isArray(value) && value.length >= least && Array.from(value).every((one) => check.accepts(one)),
+    fault: (value) => check.fault?.(listIn(value)?.find((one) => !check.accepts(one))),
   };
 }
 
@@ -113,7 +119,18 @@ export function listIn(value: unknown): unknown[] | undefined {
 /** Checks one argument. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function checkValue(what: string, name: string, value: unknown, check: Check): void {
   if (isAccepted(check, value)) return;
+  const fault = faultIn(check, value);
+  if (fault !== undefined) throw invalidOption(what, ...fault);
   throw invalidOption(what, `${check.expected} for ${name}`, received(value));
+}
+
+function faultIn(check: Check, value: unknown): Fault | undefined {
+  try {
+    return check.fault?.(value);
+  } catch {
+    // A getter or proxy threw.
+    return undefined;
+  }
 }
 
 /** An `ERR_OPTION_INVALID` in the common wording; `found` is used verbatim. */

@@ -30,6 +30,12 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
     /Unexpected argument "row": .*quotation marks/,
   ],
   ['missing image', ['ask', ...QUESTION, '--image', 'nope.png'], /ERR_IMAGE_NOT_FOUND: .*"nope\.png".*check the path/],
+  ['an option of a video without one', ['ask', ...QUESTION, '--max-frames', '3'], /Expected --max-frames with --video/],
+  [
+    'a wrong option of a video',
+    ['ask', ...QUESTION, '--video', 'assets/demo/film.webp', '--max-frames', '1.5'],
+    /expected an integer of at least 1 for maxFrames of a video \{ file \}, received 1\.5/,
+  ],
   ['a schema that is no file', ['ask', ...QUESTION, '--format', 'nope.json'], /ERR_CONFIG_MISSING: nope\.json/],
   ['a format without a question', ['run', 'assets/tiny-nvila', '--format', 'json'], /ERR_OPTION_INVALID: .*--format/],
   ['no image', ['ask', ...QUESTION, '--image', brokenImage('garbage.bin')], /ERR_IMAGE_UNSUPPORTED: .*garbage\.bin/],
@@ -106,3 +112,11 @@ test.each(['ask', 'chat'])('%s --help has examples and the shared options', asyn
   for (const option of ['--prefill-sparsity', '--seed', '--history', '--context-length'])
     expect(stdout).toContain(option);
 });
+
+test.each(['serve', 'batch', 'worker', 'evaluate', 'tune'])(
+  'the help of %s names no option of other commands',
+  async (command) => {
+    const { stdout } = await cli([command, '--help']);
+    expect([/--model/.test(stdout), /--video/.test(stdout)]).toEqual([true, false]);
+  },
+);

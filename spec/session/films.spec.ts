@@ -169,4 +169,15 @@ describe('films', () => {
     const error = await errorOf(async () => chat.ask('What?', { videos: [video as never] }));
     expect([error.code, /\{ file/.test(error.message)]).toEqual(['ERR_OPTION_INVALID', true]);
   });
+
+  it.each([
+    [{ file: 'a.mp4', maxFrames: 0 }, /an integer of at least 1 for maxFrames of a video \{ file \}, received 0\.$/],
+    [{ file: 'a.mp4', from: 2, to: 1 }, /a number above from for to of a video \{ file \}, received 1\.$/],
+    [{ file: 'a.mp4', maxframes: 3 }, /received the option "maxframes"\.$/],
+    [{ frames: ['a.png'], fps: 0 }, /a number above 0 for fps of a video \{ frames \}, received 0\.$/],
+  ])('%j: the error names the option', async (video, message) => {
+    using chat = nvila.session();
+    const error = await errorOf(async () => chat.ask('What?', { videos: [video as never] }));
+    expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(message)]);
+  });
 });

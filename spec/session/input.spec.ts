@@ -77,6 +77,7 @@ describe('options', () => {
     [{ method: 'sparsevila' }, /method/],
     [{ method: sparseVila }, /method/],
     [{ system: 7 }, /system/],
+    [{ kvBudget: 8 }, /reKv\(\{ localFrames: 32 \}\), received/],
   ])('of a session: %j', async (options, message) => {
     const error = await withoutLeak(() => errorOf(() => createSession(model, options as unknown as SessionOptions)));
     expect([error.code, error.message]).toEqual(['ERR_OPTION_INVALID', expect.stringMatching(message)]);

@@ -8,7 +8,7 @@ import { CONVERSATION_OPTIONS, type ConversationArguments, loadOptions, methodOf
 const { model, template, weights, precision, kv } = CONVERSATION_OPTIONS;
 
 export const ENGINE_OPTIONS = {
-  model,
+  model: { ...model, defaultDescription: 'the packaged assets/tiny-nvila' },
   template,
   'allow-urls': CONVERSATION_OPTIONS['allow-urls'],
   'max-pixels': CONVERSATION_OPTIONS['max-pixels'],

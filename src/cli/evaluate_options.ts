@@ -17,7 +17,11 @@ const text = { type: 'string' } as const;
 const data = { group: 'Questions:' } as const;
 
 export const EVALUATE_OPTIONS = {
-  model: { ...CONVERSATION_OPTIONS.model, group: 'Model:' },
+  model: {
+    ...CONVERSATION_OPTIONS.model,
+    group: 'Model:',
+    defaultDescription: 'the packaged assets/tiny-nvila; of films, assets/tiny-nvila-film',
+  },
   weights: { ...CONVERSATION_OPTIONS.weights, group: 'Model:' },
   precision: { ...CONVERSATION_OPTIONS.precision, group: 'Model:' },
   template: { ...CONVERSATION_OPTIONS.template, group: 'Model:' },
@@ -38,7 +42,7 @@ export const EVALUATE_OPTIONS = {
     ...text,
     ...data,
     describe:
-      'Comma-separated numbers of frames: more than 1 makes films, which the packaged film model is asked about',
+      'Comma-separated numbers of frames: more than 1 makes films, of which the packaged film model knows up to 48 frames',
     defaultDescription: '1',
   },
   things: {

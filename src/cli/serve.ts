@@ -19,7 +19,7 @@ const limits = { group: 'Limits:' } as const;
 const { model, method, kv, weights, precision, template } = CONVERSATION_OPTIONS;
 
 const SERVE_OPTIONS = {
-  model,
+  model: { ...model, defaultDescription: 'the packaged assets/tiny-nvila' },
   host: {
     ...text,
     ...address,

@@ -12,8 +12,13 @@ type VideoArguments = Partial<Pick<ConversationArguments, 'fps' | 'maxFrames' | 
   readonly quiet?: boolean | undefined;
 };
 
-/** The values of each `--video`. */
-export function videoPaths({ video = [] }: Pick<ConversationArguments, 'video'>): string[][] {
+/** The values of each `--video`. @throws SparseVilaError `ERR_OPTION_INVALID` for options of videos without one */
+export function videoPaths(args: Pick<ConversationArguments, 'video'> & VideoArguments): string[][] {
+  const { video = [], fps, maxFrames, from, to } = args;
+  const options = { '--fps': fps, '--max-frames': maxFrames, '--from': from, '--to': to };
+  const stray = Object.entries(options).find(([, value]) => value !== undefined);
+  if (stray !== undefined && video.length === 0)
+    throw new SparseVilaError('ERR_OPTION_INVALID', `Expected ${stray[0]} with --video, received it without one.`);
   return video.map((values) => values.map(packagedPath));
 }
 

@@ -132,7 +132,7 @@ export function checkSessionOptions(options: SessionOptions | undefined, { maxPo
   if (given.kvBudget !== undefined && (frames === undefined || localFrames === undefined))
     throw invalidOption(
       'session',
-      'a method with retrieve.frames and retrieve.localFrames for kvBudget, such as reKv({ localFrames: 32 }),',
+      'a method with retrieve.frames and retrieve.localFrames for kvBudget, such as reKv({ localFrames: 32 })',
       received(method.name),
     );
   return { ...given, method, checked };

@@ -1,7 +1,8 @@
 // Videos as a caller gives them: their validation, and copies that neither a getter nor a later change of the caller can affect.
 
+import { received } from '../errors';
 import type { FilmFile, FrameStream, FrameTimes, VideoInput } from '../models/media';
-import { type Check, COUNT, FUNCTION, finite, guardedCallback, invalidOption, OBJECT } from '../options';
+import { type Check, COUNT, type Fault, FUNCTION, finite, guardedCallback, invalidOption, OBJECT } from '../options';
 
 const FORMS =
   '{ frames: a list of images, optional fps, times (ascending seconds of all frames), duration }, { frames: an async iterable of images, optional fps, maxFrames }, ' +
@@ -10,6 +11,7 @@ const FORMS =
 export const VIDEO: Check = {
   expected: `a video: ${FORMS},`,
   accepts: (value) => OBJECT.accepts(value) && copyOf(value as object) !== undefined,
+  fault: (value) => (OBJECT.accepts(value) ? faultOf(value as object) : undefined),
 };
 
 /** A copy of a video that is valid. @throws SparseVilaError `ERR_OPTION_INVALID` */
@@ -58,6 +60,20 @@ function filmOf(file: unknown, given: Readonly<Record<string, unknown>>): FilmFi
   if (to <= from) return undefined;
   const film = { ...given, file } as FilmFile;
   return onProgress === undefined ? film : { ...film, onProgress: guardedCallback('onProgress', onProgress) };
+}
+
+/** The option of a video that is not known or has a value that is not allowed; undefined if the form is at fault. */
+function faultOf(video: object): Fault | undefined {
+  const { file, frames, times: _, ...rest } = { ...video } as Readonly<Record<string, unknown>>;
+  if (file === undefined && frames === undefined) return undefined;
+  const [checks, form] =
+    file === undefined ? [Array.isArray(frames) ? LIST : STREAM, '{ frames }'] : [FILM, '{ file }'];
+  const found = Object.entries(rest).find(([key, value]) => value !== undefined && !checks[key]?.accepts(value));
+  const check = found && checks[found[0]];
+  if (found && check) return [`${check.expected} for ${found[0]} of a video ${form}`, received(found[1])];
+  if (found) return [VIDEO.expected, `the option ${received(found[0])}`];
+  const { from, to } = rest;
+  return Number(to) <= Number(from ?? 0) ? [`a number above from for to of a video ${form}`, received(to)] : undefined;
 }
 
 /** Whether every option is known and accepted. */
