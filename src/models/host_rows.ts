@@ -8,19 +8,19 @@ import { SparseVilaError } from '../errors';
 import type { KvType } from '../ops/kv_cache';
 import { writeError } from '../runtime/atomic';
 
-/** A file of rows of one size that several caches may share. A row that was written does not change. */
+/** One cache's part in a file of rows of one size that several caches may share. A row that was written does not change. */
 export interface HostRows {
   /** Writes rows, f32 [n, width], and returns the slot of the first; the others follow it. @throws SparseVilaError `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE` */
   write(rows: Float32Array): number;
   /** Rows of consecutive slots, f32 [n, width]. @throws SparseVilaError `ERR_FILE_UNREADABLE` */
   read(slot: number, n: number): Float32Array;
-  /** Bytes of the file. */
+  /** Bytes of the file up to the last slot that any cache may read. */
   readonly bytes: number;
-  /** Counts one more cache. */
+  /** The part of one more cache, which may read what this one may read. */
   share(): HostRows;
-  /** Frees the slots from `end` on, unless another cache shares the file. */
+  /** This cache reads no slot from `end` on any more; slots behind those of all caches are free. */
   truncate(end: number): void;
-  /** One cache less; the last one closes the file. */
+  /** One cache less: its slots behind those of the others are free, and the last one closes the file. */
   dispose(): void;
 }
 
@@ -33,8 +33,9 @@ export function hostRows(width: number, type: KvType, folder = tmpdir()): HostRo
   const path = join(folder, `sparsevila-kv-${process.pid}-${Date.now().toString(36)}-${files++}`);
   let file: number | undefined;
   let isNamed = false;
-  let end = 0;
-  let owners = 1;
+  /** For each cache, the end of the slots that it may read. */
+  const ends = new Set<{ end: number }>();
+  const lastEnd = (): number => [...ends].reduce((last, { end }) => Math.max(last, end), 0);
   /** Opened when the first row is written. */
   const open = (): number => {
     if (file !== undefined) return file;
@@ -52,17 +53,17 @@ export function hostRows(width: number, type: KvType, folder = tmpdir()): HostRo
       // It is removed when it is closed.
     }
   };
-  const rows: HostRows = {
+  const rowsOf = (own: { end: number }): HostRows => ({
     write(values) {
       const bytes = encodeFloats(values, dtype);
+      const slot = lastEnd();
       try {
         const to = open();
-        for (let at = 0; at < bytes.length; ) at += writeSync(to, bytes, at, bytes.length - at, end * rowBytes + at);
+        for (let at = 0; at < bytes.length; ) at += writeSync(to, bytes, at, bytes.length - at, slot * rowBytes + at);
       } catch (error) {
         throw writeError(error, path);
       }
-      const slot = end;
-      end += values.length / width;
+      own.end = slot + values.length / width;
       return slot;
     },
     read(slot, n) {
@@ -79,21 +80,26 @@ export function hostRows(width: number, type: KvType, folder = tmpdir()): HostRo
       return decodeFloats(bytes, dtype);
     },
     get bytes() {
-      return end * rowBytes;
+      return lastEnd() * rowBytes;
     },
     share() {
-      owners++;
-      return rows;
+      return added(own.end);
     },
     truncate(to) {
-      if (owners === 1) end = Math.min(end, to);
+      own.end = Math.min(own.end, to);
     },
     dispose() {
-      if (--owners > 0 || file === undefined) return;
+      ends.delete(own);
+      if (ends.size > 0 || file === undefined) return;
       closeSync(file);
       file = undefined;
       unlink();
     },
+  });
+  const added = (end: number): HostRows => {
+    const own = { end };
+    ends.add(own);
+    return rowsOf(own);
   };
-  return rows;
+  return added(0);
 }
