@@ -49,6 +49,14 @@ test('README.md has at most 90 lines', () => {
   expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(90);
 });
 
+test('CONTRIBUTING.md lists every part of the benchmark', () => {
+  const parts = readdirSync(join(ROOT, 'scripts/bench')).flatMap((name) =>
+    [...read(`scripts/bench/${name}`).matchAll(/^ {2}command: '([\w-]+)/gm)].map(([, command = '']) => command),
+  );
+  expect(parts).toContain('ops');
+  expect(parts.filter((part) => !read('CONTRIBUTING.md').includes(`npm run bench -- ${part} `))).toEqual([]);
+});
+
 test('README.md counts the methods whose papers docs/methods.md names, but for SparseVILA', () => {
   const papers = new Set([...read('docs/methods.md').matchAll(/arXiv (\d{4}\.\d{5})/g)].map(([, id]) => id));
   const [, count] = /and (\d+) other\s+published methods/.exec(read('README.md')) ?? [];
