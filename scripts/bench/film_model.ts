@@ -60,9 +60,10 @@ export async function filmModel(
   const salience = Float32Array.from({ length: visual }, random);
   const layout = filmLayout(visual / tokens, tokens);
   const size = { kind: 'image', width: tokens, height: 1, frames: 1 } as const;
+  const canvases = layout.canvases.map(() => ({ width: 1, height: 1, data: new Uint8Array(3) }));
   const model: VisionLanguageModel = {
     ...{ ...base, decoder: llm },
-    prepare: async (media) => media.map(() => ({ layout, made: { size, turn: { media: 1 } }, canvases: [] })),
+    prepare: async (media) => media.map(() => ({ layout, made: { size, turn: { media: 1 } }, canvases })),
     encode: async () => {
       const own = features.clone();
       return { layout, tokens: visual, features: own, salience: [salience], keys: [], dispose: () => own.dispose() };

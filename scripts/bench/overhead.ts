@@ -169,10 +169,10 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
   const salience = Float32Array.from({ length: tokens }, random);
   const layout = rowOfTokens(tokens);
   const size = { kind: 'image', width: tokens, height: 1, frames: 1 } as const;
+  const canvases = layout.canvases.map(() => ({ width: 1, height: 1, data: new Uint8Array(3) }));
   return {
     ...model,
-    prepare: async (media) =>
-      media.map(() => ({ layout, made: { size, turn: { media: media.length } }, canvases: [] })),
+    prepare: async (media) => media.map(() => ({ layout, made: { size, turn: { media: media.length } }, canvases })),
     encode: async () => {
       const features = float32(values, [tokens, d]);
       return {
