@@ -77,8 +77,8 @@ struct AttentionStrip {
   int64_t score_stride;
   const uint16_t* planes;  // where tiles are used: the queries as two planes of bf16, [m][2][c padded to 32]; else null
   const char* packed;      // and the chunks of this head, as pack_chunk packs them
-  bool fetched;      // whether the chunk before has fetched this one's rows
-  int64_t fetch_to;  // rows of the next chunk before this one are fetched
+  bool fetched;            // whether the chunk before has fetched this one's rows
+  int64_t fetch_to;        // rows of the next chunk before this one are fetched
 };
 
 /** Running softmax state of a strip: o [m][cp] unnormalized, cp = c padded to 16; row maximum and sum. */
