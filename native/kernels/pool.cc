@@ -146,8 +146,8 @@ struct Pool {
   void run(int thread, uint32_t seen) {
     for (;;) {
       wait_for_change(seen);
+      seen = generation();  // before `stop` is read: a worker that missed it must find the generation that it was announced with new
       if (stop) return;
-      seen = generation();
       work(thread);
     }
   }
