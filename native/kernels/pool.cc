@@ -146,7 +146,8 @@ struct Pool {
   void run(int thread, uint32_t seen) {
     for (;;) {
       wait_for_change(seen);
-      seen = generation();  // before `stop` is read: a worker that missed it must find the generation that it was announced with new
+      // The generation is read before `stop`: a worker that reads stop too early then waits for an older generation, and wakes again.
+      seen = generation();
       if (stop) return;
       work(thread);
     }

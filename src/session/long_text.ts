@@ -1,7 +1,8 @@
 // Counts the tokens of long texts piece by piece, so that a text that does not fit is refused early and counting can be aborted.
 
 import type { Tokenizer } from '../text/tokenizer';
-import { type Conversation, checkRoom } from './conversation';
+import type { Conversation } from './conversation';
+import { checkRoom } from './room';
 
 /** Number of characters that are tokenized in one piece: less than a second of work for any text. */
 const PIECE = 32_768;

@@ -9,7 +9,6 @@ import { createSampler } from '../text/sampling';
 import { chooser } from './choose';
 import {
   append,
-  checkRoom,
   commit,
   type KnownMedium,
   keepItems,
@@ -29,6 +28,7 @@ import { retrievePermanently } from './permanent';
 import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
+import { checkRoom } from './room';
 import { forgetPoints, savePoint } from './saved_points';
 import type { PrunedMedium } from './sight';
 import { timed } from './times';
