@@ -1,5 +1,5 @@
 // `bench model`: prefill, dense and sparse decoding at the shapes of real decoders, and a vision tile, with random weights.
-// Each figure has its limit: bytes over measured bandwidth, operations over measured peak.
+// On the CPU each figure has its limit: bytes over measured bandwidth. A GPU's limit is measured by scripts/gpu/bench.py.
 
 import type { CommandModule } from 'yargs';
 import type { DecoderConfig } from '../../src/models/config';
@@ -10,6 +10,7 @@ import type { LayerView } from '../../src/models/segments';
 import { buildTower } from '../../src/models/tower';
 import { PLAIN_VIT } from '../../src/models/tower_config';
 import { int32 } from '../../src/ops/run';
+import { sample } from '../../src/ops/sample';
 import type { Precision } from '../../src/ops/weights';
 import { start } from '../../src/runtime/start';
 import { type RandomFormat, randomWeights } from './random_weights';
@@ -26,6 +27,7 @@ export type Shape = keyof typeof SHAPES;
 
 const CHUNK = 512;
 const DECODED = 24;
+const GREEDY = { temperature: 0, topK: 0, topP: 1, uniform: 0 };
 const pace = async (): Promise<void> => undefined;
 
 interface Options {
@@ -79,11 +81,11 @@ export const MODEL: CommandModule<object, Options> = {
 async function benchModel(o: Options): Promise<void> {
   if (o.visual >= o.context)
     throw new Error(`Expected fewer visual rows than --context ${o.context}, received ${o.visual}.`);
-  const { native } = start();
-  const readGBs = native.measure('read') / 1e9;
-  process.stdout.write(
-    `${o.shape}, ${o.weights}, ${native.isa()}, ${native.threads()} threads, read ${readGBs.toFixed(1)} GB/s\n`,
-  );
+  const { native, device } = start();
+  const readGBs = device === 'CPU' ? native.measure('read') / 1e9 : undefined;
+  const where =
+    readGBs === undefined ? device : `${native.isa()}, ${native.threads()} threads, read ${readGBs.toFixed(1)} GB/s`;
+  process.stdout.write(`${o.shape}, ${o.weights}, ${where}\n`);
   const config = decoderConfig(o.shape, o.context + CHUNK);
   const weights = randomWeights(
     o.weights,
@@ -106,12 +108,14 @@ async function benchModel(o: Options): Promise<void> {
     if (caches.length > 0) batched.push(await decode(model, caches, o.context, undefined));
   }
   const kvBytes = 2 * config.layers * config.kvHeads * config.headDim * 2;
-  const limit = (rows: number, sequences = 1): number =>
+  const limit = (rows: number, sequences = 1): number | undefined =>
+    readGBs &&
     (sequences * readGBs * 1e9) / (weights.matrixBytes - embeddingBytes(config) + sequences * rows * kvBytes);
   const kept = o.context - o.visual + Math.round(o.visual * (1 - o['decode-sparsity']));
   const together = batched.length === 0 ? undefined : batchFigures(batched, dense, limit(o.context, o.batch));
   const result = {
     ...{
+      device,
       shape: o.shape,
       weights: o.weights,
       head: o.head,
@@ -125,21 +129,22 @@ async function benchModel(o: Options): Promise<void> {
     ...(together && { batch: o.batch, ...together }),
     ...(o.vision ? { vision: o.vision, visionTileMs: await visionTile(o.vision, o.rounds) } : {}),
   };
-  const share = (value: number, of: number): string => `${((100 * value) / of).toFixed(0)} % of ${of.toFixed(1)}`;
+  const share = (value: number, of: number | undefined): string =>
+    of === undefined ? '' : `, ${((100 * value) / of).toFixed(0)} % of ${of.toFixed(1)}`;
   process.stdout.write(
     `prefill of ${o.context}: ${prefillTokPerS.toFixed(0)} tok/s\n` +
-      `dense decode at ${o.context}: ${result.decodeTokPerS.toFixed(1)} tok/s, ${share(result.decodeTokPerS, result.limitTokPerS)}\n` +
-      `sparse decode (${kept} rows): ${result.sparseDecodeTokPerS.toFixed(1)} tok/s, ${share(result.sparseDecodeTokPerS, result.sparseLimitTokPerS)}\n` +
+      `dense decode at ${o.context}: ${result.decodeTokPerS.toFixed(1)} tok/s${share(result.decodeTokPerS, result.limitTokPerS)}\n` +
+      `sparse decode (${kept} rows): ${result.sparseDecodeTokPerS.toFixed(1)} tok/s${share(result.sparseDecodeTokPerS, result.sparseLimitTokPerS)}\n` +
       (together === undefined
         ? ''
-        : `dense decode of ${o.batch} at once: ${together.batchDecodeTokPerS.toFixed(1)} tok/s, ` +
+        : `dense decode of ${o.batch} at once: ${together.batchDecodeTokPerS.toFixed(1)} tok/s` +
           `${share(together.batchDecodeTokPerS, together.batchLimitTokPerS)}, ${together.batchSpeedup.toFixed(2)}x of one\n`) +
       ('visionTileMs' in result ? `vision tile: ${result.visionTileMs?.toFixed(0)} ms\n` : ''),
   );
   process.stdout.write(`${JSON.stringify(result)}\n`);
 }
 
-function batchFigures(batched: readonly number[], dense: readonly number[], batchLimitTokPerS: number) {
+function batchFigures(batched: readonly number[], dense: readonly number[], batchLimitTokPerS: number | undefined) {
   const batchDecodeTokPerS = median(batched);
   return { batchDecodeTokPerS, batchLimitTokPerS, batchSpeedup: batchDecodeTokPerS / median(dense) };
 }
@@ -174,6 +179,13 @@ async function prefillRows(model: Decoder, cache: KvCache, context: number): Pro
     const n = Math.min(CHUNK, context - at);
     const x = model.embed(idsOf(n));
     const y = await model.forward(x, [{ cache, positions: Array.from({ length: n }, (_, i) => at + i) }], { pace });
+    // A GPU has computed when something of its last result has been read.
+    if (at + n === context)
+      start().tf.tidy(() =>
+        start()
+          .tf.slice(y, [n - 1, 0], [1, 1])
+          .dataSync(),
+      );
     x.dispose();
     y.dispose();
   }
@@ -187,16 +199,15 @@ async function decode(
   views: readonly LayerView[] | undefined,
 ): Promise<number> {
   const begin = performance.now();
-  const vocabulary = model.config.vocabSize;
-  let ids = caches.map(() => 1);
+  let ids: ArrayLike<number> = caches.map(() => 1);
   for (let i = 0; i < DECODED; i++) {
-    const x = model.embed(ids);
+    const x = model.embed(Array.from(ids));
     const batch = caches.map((cache) => ({ cache, positions: [context + i], views }));
     const y = await model.forward(x, batch, { pace });
-    const logits = model.logits(y, true);
-    ids = ids.map((_, row) => 1 + (Math.abs(Math.trunc((logits[row * vocabulary] as number) * 1e3)) % 1000));
-    x.dispose();
-    y.dispose();
+    const scores = model.scores(y, [...caches.keys()]);
+    const chosen = sample(scores, ...caches.map(() => GREEDY));
+    ids = chosen.dataSync();
+    for (const tensor of [x, y, scores, chosen]) tensor.dispose();
   }
   const seconds = (performance.now() - begin) / 1000;
   for (const cache of caches) cache.truncate(cache.lengths.map(() => context));

@@ -1,40 +1,26 @@
+#!/usr/bin/env python3
 """How fast kernels are against what the same GPU reaches in the same run: a copy, torch's bf16 product, torch's int4 product and
-torch's attention. Times are medians of CUDA events around single calls, which take turns over copies of their weights or cache
-that together exceed the L2 cache several times. Ends with one line of JSON."""
+torch's attention:
+
+    scripts/gpu/bench.py LIBRARY     on a GPU; needs torch
+
+Calls take turns over copies of their weights or cache that together exceed the L2 cache several times, in a CUDA graph. Each
+figure is printed when it is known; the last line is JSON with all of them, in which an error takes the place of a figure that failed.
+"""
 
 import ctypes
 import json
 import math
 import struct
+import sys
 
 import torch
 from packing import INT4
-from table import TAKE, Attention, Epilogue, GpuMatrix, Scratch
+from table import TAKE, Attention, Epilogue, Gpu, GpuMatrix, Sampling, Scratch
+from timing import per_call_us
 
 COLD = 1 << 30  # bytes that turns go over
-
-
-def median_us(calls, repeats=60):
-    """Calls in turn; three rounds to warm up."""
-    for i in range(3 * min(len(calls), 10)):
-        calls[i % len(calls)]()
-    times = []
-    for i in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        calls[i % len(calls)]()
-        end.record()
-        times.append((begin, end))
-    torch.cuda.synchronize()
-    times = sorted(1e3 * a.elapsed_time(b) for a, b in times)
-    return times[len(times) // 2]
-
-
-def limits():
-    a, b = (torch.empty(COLD // 2, dtype=torch.uint8, device="cuda") for _ in range(2))
-    copy = 2 * a.numel() / median_us([lambda: a.copy_(b)], 20) / 1e6
-    x, w = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return {"copy_tb_s": copy, "bf16_tflop_s": 2 * 8192**3 / median_us([lambda: x @ w.T], 20) / 1e6}
+GROUP = 128
 
 
 class Pool:
@@ -42,6 +28,7 @@ class Pool:
 
     def __init__(self):
         self.given, self.at = {}, 0
+        self._take = TAKE(lambda _, n: self.take(max(n, 1)))
 
     def take(self, n):
         key = (self.at, n)
@@ -50,87 +37,110 @@ class Pool:
             self.given[key] = torch.empty(n, dtype=torch.uint8, device="cuda")
         return self.given[key].data_ptr()
 
+    def scratch(self):
+        """For one call. All calls are on one stream: each may have the last one's memory."""
+        self.at = 0
+        return Scratch(self._take, None)
 
-def int4_matrix(n, k, group=128):
+
+def int4_matrix(n, k):
     """A packed matrix of random nibbles; its scales and zeros are small f16 numbers."""
-    groups, strips = k // group, n // 16
-    tile = torch.randint(0, 256, (strips, groups, 16 * group // 2 + 64), dtype=torch.uint8, device="cuda")
+    groups, strips, tile_bytes = k // GROUP, n // 16, 16 * GROUP // 2 + 64
+    tile = torch.randint(0, 256, (strips, groups, tile_bytes), dtype=torch.uint8, device="cuda")
     tile[:, :, -64:] = torch.full((strips, groups, 32), 0.01, dtype=torch.float16, device="cuda").view(torch.uint8)
-    header = struct.pack("<4i4q4i", 0x4B505653, INT4, 0, 0, n, k, strips, groups * (16 * group // 2 + 64), group, 0, 0, 2)
     g = GpuMatrix()
-    ctypes.memmove(ctypes.byref(g), header, 64)
+    ctypes.memmove(ctypes.byref(g), struct.pack("<4i4q4i", 0x4B505653, INT4, 0, 0, n, k, strips, groups * tile_bytes, GROUP, 0, 0, 2), 64)
     g.body = tile.data_ptr()
     return g, tile
 
 
-def torch_int4(n, k, rows):
-    """torch's own int4 product on random weights, or None where this torch has none."""
-    try:
+class Bench:
+    def __init__(self, gpu):
+        self.gpu, self.pool, self.result = gpu, Pool(), {}
+
+    def us(self, calls, repeats=15):
+        return per_call_us(calls, lambda stream: setattr(self.gpu.memory, "stream", stream), repeats)
+
+    def part(self, name, measure):
+        try:
+            self.result[name] = measure()
+        except Exception as error:  # one figure's failure hides no other's
+            self.result[name] = {"error": f"{error or type(error).__name__}"[:200]}
+        why = self.gpu.error()
+        if why:
+            self.result[name]["error"] = why
+        torch.cuda.empty_cache()
+        print(f"{name}: {self.result[name]}", flush=True)
+
+    def limits(self):
+        a, b = (torch.empty(COLD // 2, dtype=torch.uint8, device="cuda") for _ in range(2))
+        copy = 2 * a.numel() / self.us([lambda: a.copy_(b)] * 4) / 1e6
+        x, w = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        return {"copy_tb_s": copy, "bf16_tflop_s": 2 * 8192**3 / self.us([lambda: x @ w.T] * 4) / 1e6}
+
+    def torch_int4(self, n, k, rows):
+        """torch's own int4 product on random weights."""
         x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
-        copies = max(2, COLD // (n * k // 2))
+        copies = max(2, COLD // (n * k // 2)) if rows == 1 else 2
         packed = [torch._convert_weight_to_int4pack(torch.randint(0, 256, (n, k // 2), dtype=torch.uint8, device="cuda"), 8) for _ in range(copies)]
-        scales = torch.full((k // 128, n, 2), 0.01, device="cuda", dtype=torch.bfloat16)
-        return median_us([lambda w=w: torch._weight_int4pack_mm(x, w, 128, scales) for w in packed])
-    except (AttributeError, RuntimeError, TypeError) as error:
-        print(f"torch's int4 product: {error}")
-        return None
+        scales = torch.full((k // GROUP, n, 2), 0.01, device="cuda", dtype=torch.bfloat16)
+        return {"us": self.us([lambda w=w: torch._weight_int4pack_mm(x, w, GROUP, scales) for w in packed])}
 
+    def linear(self, n, k, rows):
+        matrices = [int4_matrix(n, k) for _ in range(max(2, COLD // (n * k // 2)) if rows == 1 else 2)]
+        x, y = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
+        call = lambda m: self.gpu.call("linear", self.pool.scratch(), x.data_ptr(), k, rows, m, Epilogue(), y.data_ptr(), n, -1)
+        us, limits = self.us([lambda m=m: call(m) for m, _ in matrices]), self.result["limits"]
+        if rows == 1:
+            return {"us": us, "of_copy": n * k * (0.5 + 4 / GROUP) / us / 1e6 / limits["copy_tb_s"]}
+        return {"us": us, "of_bf16": 2 * rows * n * k / us / 1e6 / limits["bf16_tflop_s"]}
 
-def linear(gpu, scratch, n, k, rows):
-    matrices = [int4_matrix(n, k) for _ in range(max(2, COLD // (n * k // 2)))]
-    x, y = torch.randn(rows, k, device="cuda"), torch.empty(rows, n, device="cuda")
-    call = lambda m: scratch(lambda s: gpu.call("linear", s, x.data_ptr(), k, rows, m, Epilogue(), y.data_ptr(), n, -1))
-    return median_us([lambda m=m: call(m) for m, _ in matrices], 60 if rows < 64 else 12)
-
-
-def attention(gpu, scratch, length=32768, share=0.1, heads=28, kv_heads=4, c=128):
-    """One query over a tenth of a bf16 cache; ours reads rows through a list, torch's a gathered copy made beforehand."""
-    count = int(length * share)
-    copies = max(2, COLD // (4 * kv_heads * count * c))
-    q = torch.randn(1, heads, c, device="cuda")
-    out, ours, theirs, kept = torch.empty(1, heads * c, device="cuda"), [], [], []
-    for _ in range(min(copies, 40)):
-        kv = torch.randn(2, kv_heads, length, c, device="cuda", dtype=torch.bfloat16)
-        rows = torch.randperm(length, device="cuda")[:count].sort().values
-        dense = kv[:, :, rows].contiguous()
-        listed = rows.to(torch.int32)
-        a = Attention()
-        a.q, a.q_ld, a.t, a.heads, a.kv_heads, a.c = q.data_ptr(), heads * c, 1, heads, kv_heads, c
-        a.rows.k, a.rows.v, a.rows.stride, a.rows.bf16 = kv[0].data_ptr(), kv[1].data_ptr(), 2 * c, 1
-        a.rows.rows, a.rows.n_rows, a.rows.tail = listed.data_ptr(), count, length
-        a.head_stride, a.visible, a.causal, a.scale = length * c * 2, count, True, 1 / math.sqrt(c)
-        a.out, a.out_ld = out.data_ptr(), heads * c
-        kept.append((kv, listed, dense))
-        ours.append(lambda a=a: scratch(lambda s: gpu.call("attend", s, a)))
+    def attention(self, length=32768, share=0.1, heads=28, kv_heads=4, c=128):
+        """One query over a tenth of a bf16 cache through a list of rows, over all of it, and torch's over all of it."""
+        count, cached = int(length * share), 4 * kv_heads * length * c
+        q, out = torch.randn(1, heads, c, device="cuda"), torch.empty(1, heads * c, device="cuda")
         half = q.to(torch.bfloat16).view(1, heads, 1, c)
-        theirs.append(lambda d=dense: torch.nn.functional.scaled_dot_product_attention(half, d[0][None], d[1][None], enable_gqa=True))
-    try:
-        reference = median_us(theirs)
-    except (TypeError, RuntimeError) as error:
-        print(f"torch's attention: {error}")
-        reference = None
-    return median_us(ours), reference, 4 * kv_heads * count * c
+        kept, calls = [], {"listed": [], "all": [], "torch": []}
+        for _ in range(max(2, COLD * 4 // cached)):
+            kv = torch.randn(2, kv_heads, length, c, device="cuda", dtype=torch.bfloat16)
+            rows = torch.randperm(length, device="cuda")[:count].sort().values.to(torch.int32)
+            kept.append((kv, rows))
+            for name, listed in [("listed", count), ("all", 0)]:
+                a = Attention()
+                a.q, a.q_ld, a.t, a.heads, a.kv_heads, a.c = q.data_ptr(), heads * c, 1, heads, kv_heads, c
+                a.rows.k, a.rows.v, a.rows.stride, a.rows.bf16 = kv[0].data_ptr(), kv[1].data_ptr(), 2 * c, 1
+                a.rows.rows, a.rows.n_rows, a.rows.tail = rows.data_ptr(), listed, length if listed else 0
+                a.head_stride, a.visible, a.causal, a.scale = length * c * 2, listed or length, True, 1 / math.sqrt(c)
+                a.out, a.out_ld = out.data_ptr(), heads * c
+                calls[name].append(lambda a=a: self.gpu.call("attend", self.pool.scratch(), a))
+            calls["torch"].append(lambda kv=kv: torch.nn.functional.scaled_dot_product_attention(half, kv[0][None], kv[1][None], enable_gqa=True))
+        us = {name: self.us(calls[name]) for name in ("listed", "all")}
+        copy = self.result["limits"]["copy_tb_s"]
+        result = {"us": us["listed"], "of_copy": cached * count / length / us["listed"] / 1e6 / copy,
+                  "all_us": us["all"], "all_of_copy": cached / us["all"] / 1e6 / copy}
+        result["torch_all_us"] = self.us(calls["torch"])
+        return {**result, "times_torch": result["torch_all_us"] / result["us"]}
+
+    def sample(self, n=152064):
+        x, id_ = torch.randn(n, device="cuda") * 3, torch.empty(1, dtype=torch.int32, device="cuda")
+        call = lambda s: self.gpu.call("sample", self.pool.scratch(), x.data_ptr(), n, s, id_.data_ptr())
+        drawn = {"greedy": Sampling(0, 0, 1, 0.5), "top_p": Sampling(1, 0, 0.9, 0.5), "top_k_top_p": Sampling(0.7, 50, 0.9, 0.5)}
+        return {f"{name}_us": self.us([lambda s=s: call(s)] * 4) for name, s in drawn.items()}
 
 
-def bench(gpu):
-    pool = Pool()
-    take = TAKE(lambda _, n: pool.take(max(n, 1)))
-
-    def scratch(call):
-        pool.at = 0
-        call(Scratch(take, None))
-
-    result = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, **limits()}
+def main():
+    bench = Bench(Gpu(sys.argv[1], False))
+    bench.part("limits", bench.limits)
     for n, k in [(4096, 11008), (3584, 18944)]:
-        ours, theirs, size = linear(gpu, scratch, n, k, 1), torch_int4(n, k, 1), n * k * 0.53125
-        result[f"int4 {n}x{k}, 1 row"] = {"us": ours, "torch_us": theirs, "of_copy": size / ours / 1e6 / result["copy_tb_s"]}
-    ours, flops = linear(gpu, scratch, 4096, 11008, 4096), 2 * 4096 * 4096 * 11008
-    result["int4 4096x11008, 4096 rows"] = {
-        "us": ours, "torch_us": torch_int4(4096, 11008, 4096), "of_bf16": flops / ours / 1e6 / result["bf16_tflop_s"]}
-    ours, theirs, size = attention(gpu, scratch)
-    result["attention, 10 % of 32768 rows, 28/4 heads of 128"] = {
-        "us": ours, "torch_us": theirs, "of_copy": size / ours / 1e6 / result["copy_tb_s"]}
-    error = gpu.error()
-    if error:
-        result["error"] = error
-    print(json.dumps(result), flush=True)
+        bench.part(f"int4 {n}x{k}, 1 row", lambda n=n, k=k: bench.linear(n, k, 1))
+        bench.part(f"torch int4 {n}x{k}, 1 row", lambda n=n, k=k: bench.torch_int4(n, k, 1))
+    bench.part("attention, 10 % of 32768 rows", bench.attention)
+    bench.part("int4 4096x11008, 4096 rows", lambda: bench.linear(4096, 11008, 4096))
+    bench.part("sample of 152064", bench.sample)
+    bench.part("torch int4 4096x11008, 4096 rows", lambda: bench.torch_int4(4096, 11008, 4096))
+    print(json.dumps({"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, **bench.result}), flush=True)
+    return 1 if any("error" in figure for name, figure in bench.result.items() if not name.startswith("torch")) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
-# The first run on a real GPU: runs all steps in order, even after failures: scripts/gpu/run.sh [options], from a clone.
-# Writes gpu-run.log and gpu-run.json. Exit code 1 if a step failed. If Node or the registries are missing, carry the
+# Everything on a real GPU, with TensorFlow and Node: runs all steps in order, even after failures: scripts/gpu/run.sh [options], from a
+# clone. Writes gpu-run.log and gpu-run.json. Exit code 1 if a step failed. If Node or the registries are missing, carry the
 # folder that scripts/gpu/pack.sh makes, and pass it first, in one or more batches: scripts/gpu/run.sh --take FOLDER.
+# scripts/gpu/first.sh needs neither and measures the kernels: run it before.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+# shellcheck source=scripts/gpu/steps.sh
+source scripts/gpu/steps.sh
 
 readonly cache=${SPARSEVILA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sparsevila}
 readonly root=/tmp/sparsevila-gpu # pack.sh built for this path: it is in the names of the builds
-readonly all='smi kernels sanitizer doctor ops device demo decode'
-limit=280 # seconds for a step
+readonly all='smi kernels doctor device ops demo decode memcheck'
+limit=280  # seconds for a step
+budget=560 # seconds for all of them
 out=.
 only=$all
 device=gpu
 
 usage() {
   cat >&2 <<TEXT
-Usage: scripts/gpu/run.sh [--only 'STEP ...'] [--out FOLDER] [--limit SECONDS] [--standin]
+Usage: scripts/gpu/run.sh [--only 'STEP ...'] [--out FOLDER] [--limit SECONDS] [--budget SECONDS] [--standin]
        scripts/gpu/run.sh --take FOLDER     keeps the parts of a pack that FOLDER has; unpacks it when all are there
 Steps: $all
---standin: on the GPU's stand-in, to try this script on a machine without a GPU; all but smi and decode, or what --only says after it
+--limit: for each step; --budget: for all, a step that could not begin before its end is left out
+--standin: on the GPU's stand-in, to try this script on a machine without a GPU; all but smi, decode and memcheck, or what --only says
+after it
 TEXT
   exit 2
 }
@@ -42,7 +48,7 @@ unpack() {
   local to=$1
   shift
   if command -v xz >/dev/null; then
-    cat "$@" | xz -dc | tar -x -C "$to"
+    cat "$@" | xz -dc -T0 | tar -x -C "$to"
   else
     cat "$@" | python3 -c 'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1])' "$to"
   fi
@@ -54,7 +60,8 @@ while [ $# -gt 0 ]; do
     --only) [ $# -gt 1 ] || usage; only=$2; shift ;;
     --out) [ $# -gt 1 ] || usage; out=$2; shift ;;
     --limit) [ $# -gt 1 ] || usage; limit=$2; shift ;;
-    --standin) device=standin only='kernels doctor device ops demo' ;;
+    --budget) [ $# -gt 1 ] || usage; budget=$2; shift ;;
+    --standin) device=standin budget=3600 only='kernels doctor device ops demo' ;;
     *) usage ;;
   esac
   shift
@@ -64,29 +71,8 @@ mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
 readonly log=$out/gpu-run.log json=$out/gpu-run.json
 : >"$log"
-steps=()
-failed=0
-
-# step NAME COMMAND...: runs the step if it was requested, and records how it ended; a last line of JSON is its result.
-step() {
-  local name=$1 began=$SECONDS code last
-  shift
-  case " $only " in *" $name "*) ;; *) return ;; esac
-  printf '\n=== %s: %s\n' "$name" "$*" | tee -a "$log"
-  timeout "$limit" "$@" 2>&1 | tee -a "$log"
-  code=${PIPESTATUS[0]}
-  last=$(tail -n 1 "$log")
-  case $last in '{'*'}') ;; *) last=null ;; esac
-  printf '=== %s ended with %s after %s s\n' "$name" "$code" "$((SECONDS - began))" | tee -a "$log"
-  steps+=("{\"step\":\"$name\",\"code\":$code,\"seconds\":$((SECONDS - began)),\"result\":$last}")
-  [ "$code" -eq 0 ] || failed=1
-  write_json # after every step: what follows may take the machine with it
-}
-
-write_json() {
-  local IFS=,
-  printf '{"device":"%s","commit":"%s","steps":[%s]}\n' "$device" "$commit" "${steps[*]}" >"$json"
-}
+if ! commit=$(git rev-parse --short HEAD 2>/dev/null); then commit=unknown; fi
+readonly commit
 
 # The library NAME that was built last, of the pack or of the set-up here.
 newest() {
@@ -94,9 +80,6 @@ newest() {
   found=$(find "$root/kernels" "$cache" -name "$1" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1)
   echo "${found#* }"
 }
-
-if ! commit=$(git rev-parse --short HEAD 2>/dev/null); then commit=unknown; fi
-readonly commit
 
 # --- where things come from: the pack, or set up here --------------------------------------------------------
 if [ -x "$root/node/bin/node" ]; then
@@ -116,16 +99,16 @@ else
 fi
 
 # --- what needs neither Node nor TensorFlow -----------------------------------------------------------------
+export PYTHONUNBUFFERED=1
+readonly python=${PYTHON:-python3}
 if [ "$device" = gpu ]; then
-  step smi nvidia-smi
-  step kernels python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)" --bench
-  if command -v compute-sanitizer >/dev/null; then
-    step sanitizer compute-sanitizer --error-exitcode 1 python3 scripts/gpu/test_kernels.py "$(newest sparsevila_kernels.so)"
-  fi
+  kernels=$(newest sparsevila_kernels.so)
+  step smi 20 bash -c describe_gpu
+  step kernels "$limit" "$python" scripts/gpu/test_kernels.py "$kernels"
 else
   # The library that set-up makes does not show the stand-in's own functions, with which the test takes memory.
-  step kernels bash -c '"${CXX:-g++}" -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared \
-    -x c++ native/cuda/*.cu testing/cuda/*.cc -o "$1" && python3 scripts/gpu/test_kernels.py "$1" --standin' - "$(mktemp -d)/standin.so"
+  step kernels "$limit" bash -c '"${CXX:-g++}" -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared \
+    -x c++ native/cuda/*.cu testing/cuda/*.cc -o "$1" && "$2" scripts/gpu/test_kernels.py "$1" --standin' - "$(mktemp -d)/standin.so" "$python"
 fi
 
 # --- on TensorFlow ------------------------------------------------------------------------------------------
@@ -136,11 +119,17 @@ fi
 cd "$app" || exit 1
 export SPARSEVILA_DEVICE=$device
 
-step doctor node dist/src/cli/main.js doctor
-step device node dist/scripts/gpu/device_checks.js
-step ops node node_modules/jest/bin/jest.js --config jest.config.js --runInBand dist/spec/ops
-step demo node dist/scripts/demo.js
-step decode node dist/scripts/bench.js model --shape qwen2-7b --weights awq --head awq --precision fast --context 8448 --visual 8192
+step doctor "$limit" node dist/src/cli/main.js doctor
+step device "$limit" node dist/scripts/gpu/device_checks.js
+# The one spec of ops that runs on the device of SPARSEVILA_DEVICE: every case, and what ops refuse.
+step ops "$limit" node node_modules/jest/bin/jest.js --config jest.config.js --runInBand dist/spec/ops/device
+step demo "$limit" node dist/scripts/demo.js
+step decode "$limit" node dist/scripts/bench.js model --shape qwen2-7b --weights awq --head awq --precision fast --context 2048 --visual 1792
+if [ "$device" = gpu ] && command -v compute-sanitizer >/dev/null; then
+  # Every tensor an allocation of its own; the kernels' own memory checks are in first.sh.
+  step memcheck "$limit" env SPARSEVILA_GPU_GUARD=1 compute-sanitizer --kernel-regex kns=N2sv3gpu --error-exitcode 9 \
+    --target-processes all node dist/spec/ops/device_cases.js
+fi
 
 echo "log: $log, results: $json"
 exit "$failed"

@@ -1,5 +1,5 @@
 """The table of native/cuda/kernels.h through ctypes, and device memory with canaries around it: on a GPU through torch, or on the
-stand-in for CUDA through the runtime that its library is made of. Knows no kernel."""
+stand-in for CUDA through the runtime that its library is made of. Functions and structures are read from native's headers; knows no kernel."""
 
 import ctypes
 import re
@@ -12,6 +12,9 @@ P, I, L, F = c_void_p, c_int32, c_int64, c_float
 TAKE = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_int64)
 
 
+NATIVE = Path(__file__).parents[2] / "native"
+
+
 class Scratch(Structure):
     _fields_ = [("take", TAKE), ("state", P)]
 
@@ -20,25 +23,32 @@ class GpuMatrix(Structure):
     _fields_ = [("header", ctypes.c_char * 64), ("body", P)]
 
 
-class Epilogue(Structure):
-    _fields_ = [("bias", P), ("activation", I), ("scale", P), ("residual", P), ("residual_ld", L)]
+TYPES = {"int32_t": I, "int64_t": L, "float": F, "bool": ctypes.c_bool, "GpuScratch": Scratch}
 
 
-class Rows(Structure):
-    _fields_ = [("k", P), ("v", P), ("stride", L), ("bf16", I), ("rows", P), ("n_rows", L), ("tail", L)]
+def _structure(name, header):
+    """The ctypes structure of a C++ one, read from its header, so that a new member cannot shift those behind it."""
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", (NATIVE / header).read_text(), flags=re.DOTALL)
+    body = re.search(rf"struct {name} {{(.*?)\n}};", text, re.DOTALL)[1]
+    fields = []
+    for line in re.sub(r"\([^;]*\) const {[^}]*}", "()", body).split("\n"):
+        declared = re.match(r"\s*(?:const )?(\w+)\s*([^()]*);\s*$", line)
+        if declared:
+            for one in declared[2].split(","):
+                fields.append((re.search(r"\w+", one)[0], P if "*" in one else TYPES[declared[1]]))
+        elif line.strip() and "(" not in line:
+            raise SystemExit(f"table.py cannot read the line {line.strip()!r} of {name} in native/{header}")
+    return type(name, (Structure,), {"_fields_": fields})
 
 
-class Attention(Structure):
-    _fields_ = [("q", P), ("q_ld", L), ("t", L), ("heads", L), ("kv_heads", L), ("c", L), ("rows", Rows), ("head_stride", L),
-                ("visible", L), ("causal", ctypes.c_bool), ("spans", P), ("scale", F), ("out", P), ("out_ld", L), ("columns", P)]
-
-
-class Sampling(Structure):
-    _fields_ = [("temperature", F), ("top_k", I), ("top_p", F), ("uniform", F)]
-
-
-TYPES = {"int32_t": I, "int64_t": L, "float": F, "GpuScratch": Scratch}
-POINTERS = {"GpuMatrix": GpuMatrix, "Epilogue": Epilogue, "Attention": Attention, "GpuSampling": Sampling, "int64_t": L}
+Epilogue = _structure("Epilogue", "kernels/linear.h")
+TYPES["AttentionRows"] = _structure("AttentionRows", "kernels/kernels.h")
+Attention = _structure("Attention", "kernels/attention.h")
+Sampling = _structure("GpuSampling", "cuda/kernels.h")
+TYPES["DeltaSizes"] = _structure("DeltaSizes", "kernels/delta.h")
+DeltaSequence = _structure("DeltaSequence", "kernels/delta.h")
+Delta = _structure("Delta", "kernels/delta.h")
+POINTERS = {"GpuMatrix": GpuMatrix, "Epilogue": Epilogue, "Attention": Attention, "GpuSampling": Sampling, "Delta": Delta, "int64_t": L}
 
 
 def _type(parameter):
@@ -51,7 +61,7 @@ def _type(parameter):
 
 def _read_entries():
     """(name, types of the parameters after the stream) of every device function, in the table's order."""
-    text = (Path(__file__).parents[2] / "native/cuda/kernels.def").read_text()
+    text = (NATIVE / "cuda/kernels.def").read_text()
     for name, parameters in re.findall(r"^SV_KERNEL\((\w+), (.*)\)$", text, re.MULTILINE):
         yield name, [_type(parameter) for parameter in parameters.split(", ")]
 
@@ -124,7 +134,7 @@ class Buffer:
         self.bytes = int(np.prod(shape)) * self.dtype.itemsize
         image = np.full(self.bytes + 2 * self.MARGIN, 0xA5, np.uint8)
         image[self.MARGIN : self.MARGIN + self.bytes] = 0xFF if values is None else np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8)
-        self.base = memory.allocate(len(image))
+        self.base = memory.allocate(max(len(image), 1))
         memory.write(self.base, image)
         self.pointer = self.base + self.MARGIN
 

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Every entry of the table of GPU kernels against plain references with fresh random inputs:
 
-    scripts/gpu/test_kernels.py LIBRARY [--bench] [--seed N]     on a GPU; needs torch and numpy
-    scripts/gpu/test_kernels.py LIBRARY --standin [--seed N]     on the stand-in for CUDA; needs numpy and a library made by
+    scripts/gpu/test_kernels.py LIBRARY               on a GPU; needs torch and numpy
+    scripts/gpu/test_kernels.py LIBRARY --standin     on the stand-in for CUDA; needs numpy and a library made by
         g++ -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared -x c++ native/cuda/*.cu testing/cuda/*.cc -o LIBRARY
     (the one that set-up makes does not show the stand-in's own functions)
 
-One line per entry, then `N passed, N failed`. --bench then measures (bench.py) and ends with a line of JSON. Buffers are
-poisoned and lie between canaries. References are in double precision: torch's on the GPU, numpy's on the stand-in.
+--only 'ENTRY ...' tests some entries, --seed N repeats a run. One line per entry, then `N passed, N failed`, then a line of JSON.
+Buffers are poisoned and lie between canaries, unless --bare leaves the ends of buffers to compute-sanitizer. References are in
+double precision: torch's on the GPU, numpy's on the stand-in.
 """
 
 import argparse
+import ctypes
+import json
 import math
 import os
 import sys
@@ -18,7 +21,7 @@ import traceback
 
 import numpy as np
 from packing import BF16, F16, F32, from_bf16, pack_float, pack_int4, pack_int8, to_bf16
-from table import ENTRIES, Attention, Epilogue, Gpu, Sampling, longs
+from table import ENTRIES, Attention, Buffer, Delta, DeltaSequence, Epilogue, Gpu, Sampling, longs
 
 xp = np  # or torch: references use what both have
 random = np.random.default_rng()
@@ -95,6 +98,14 @@ def test_rope(gpu):
         near(got[:, :, 1], b * u + a * v, 1e-11, "second halves")
 
 
+def test_gated_mul(gpu):
+    for rows, n in [(1, 1), (3, 33), (17, 896)]:
+        gate, x, y = noise(rows, n), noise(rows, n), gpu.empty((rows, n + 4))
+        gpu.call("gated_mul", gpu.put(strided(gate, n + 3)), n + 3, gpu.put(strided(x, n + 1)), n + 1, rows, n, 4, y, n + 4)
+        near(y.get()[:, :n], ACTIVATIONS[4](ref(gate)) * ref(x), 1e-11, f"{rows} x {n}")
+        assert np.isnan(y.get()[:, n:]).all(), "wrote between rows"
+
+
 def test_add_rows(gpu):
     for rows, d in [(1, 1), (3, 33), (17, 896)]:
         a, b, y = noise(rows, d), noise(rows, d), gpu.empty((rows, d + 4))
@@ -143,11 +154,30 @@ def test_linear(gpu):
                 expected = expected * ref(scale) + ref(residual)
                 near(y.get()[:, :n], expected, tolerance * (10 if gated else 1), f"{kind}, {rows} x {n} x {k}{', gated' if gated else ''}")
                 assert np.isnan(y.get()[:, n:]).all(), "wrote between rows"
+    rows_alone(gpu)
     m = matrix_of("bf16", 64, 32)
     x, y = noise(3, 32), gpu.empty((3, 64))
     gpu.call("linear", gpu.scratch, gpu.put(x), 32, 3, gpu.matrix(m), Epilogue(), y, 64, 2)
     near(y.get()[:, :32], xp.einsum("rk,nk->rn", ref(x), ref(m.logical()[0][:32])), 1e-10, "leading strips")
     assert np.isnan(y.get()[:, 32:]).all(), "wrote beyond the leading strips"
+
+
+def rows_alone(gpu):
+    """A row's bits depend neither on the rows that are computed with it nor on the run."""
+    for kind in KINDS:
+        n, k = 80, 640
+        m, x = gpu.matrix(matrix_of(kind, n, k)), noise(65, k)
+
+        def product(rows):
+            y = gpu.empty((rows, n))
+            gpu.call("linear", gpu.scratch, gpu.put(x[:rows]), k, rows, m, Epilogue(), y, n, -1)
+            return y.get()
+
+        whole = product(65)
+        for rows in [1, 8, 9, 16, 17, 64]:
+            equal(product(rows), whole[:rows], f"{kind}: {rows} rows alone and among 65")
+        for _ in range(20 if xp is not np else 2):
+            equal(product(65), whole, f"{kind}, again")
 
 
 def test_gather_rows(gpu):
@@ -170,8 +200,8 @@ def test_dequantize(gpu):
 # --- attention and the cache -----------------------------------------------------------------------------------------
 
 
-def attend(gpu, q, k, v, rows, tail, visible, causal, columns, ld):
-    """k, v: stored rows [kv heads, capacity, c], f32 or bf16 bits."""
+def attend(gpu, q, k, v, rows, tail, visible, causal, columns, ld, softcap=0, spans=None):
+    """k, v: stored rows [kv heads, capacity, c], f32 or bf16 bits; spans [t][2]."""
     t, heads, c = q.shape
     kv_heads, capacity = k.shape[:2]
     length = visible + (t - 1 if causal else 0)
@@ -180,9 +210,21 @@ def attend(gpu, q, k, v, rows, tail, visible, causal, columns, ld):
     a.rows.k, a.rows.v, a.rows.stride = gpu.put(k, k.dtype).pointer, gpu.put(v, v.dtype).pointer, c * k.itemsize
     a.rows.bf16, a.rows.rows, a.rows.n_rows, a.rows.tail = int(k.itemsize == 2), gpu.put(rows, np.int32).pointer, len(rows), tail
     a.head_stride, a.visible, a.causal, a.scale = capacity * c * k.itemsize, visible, causal, 1 / math.sqrt(c)
+    a.softcap, a.spans = softcap, None if spans is None else gpu.put(spans, np.int32).pointer
     a.out, a.out_ld, a.columns = out.pointer, ld, means.pointer if columns else None
     gpu.call("attend", gpu.scratch, a)
     return out.get()[:, : heads * c].reshape(t, heads, c), means.get()
+
+
+def attention_reference(q, k, v, sees, softcap=0):
+    """k, v [heads, n, c] in double precision, sees [t, n]: outputs [t, heads, c], and the mean of the softmax over heads and queries."""
+    s = xp.einsum("thc,hnc->thn", ref(q), k) / math.sqrt(q.shape[2])
+    if softcap:
+        s = softcap * xp.tanh(s / softcap)
+    s = s + ref(np.where(sees, 0, -1e300))[:, None]
+    p = xp.exp(s - xp.amax(s, -1)[..., None])
+    p = p / p.sum(-1)[..., None]
+    return xp.einsum("thn,hnc->thc", p, v), p.mean(1).mean(0)
 
 
 def test_attend(gpu):
@@ -205,18 +247,26 @@ def test_attend(gpu):
         equal(again[0], out, name + ", again")
         equal(again[1], columns, name + ", columns again")
         k, v = (ref(np.repeat(x, heads // kv_heads, 0)) for x in kv)
-        s = xp.einsum("thc,hnc->thn", ref(q), k) / math.sqrt(c)
         sees = np.arange(length)[None] < (listed + own + np.arange(t)[:, None] * int(causal))
-        s = s + ref(np.where(sees, 0, -1e300))[:, None]
-        p = xp.exp(s - xp.amax(s, -1)[..., None])
-        p = p / p.sum(-1)[..., None]
-        near(out, xp.einsum("thn,hnc->thc", p, v), 1e-10, name)
-        near(columns, p.mean(1).mean(0), 1e-10, name + ", columns")
+        expected, means = attention_reference(q, k, v, sees)
+        near(out, expected, 1e-10, name)
+        near(columns, means, 1e-10, name + ", columns")
         if not causal or t > 200:
             continue
         for i in range(0, t, 4):  # alone as among others
             one, _ = attend(gpu, q[i : i + 1], stored[0], stored[1], rows, tail, listed + own + i, True, False, heads * c)
             equal(one[0], out[i], f"{name}: query {i} alone")
+
+
+    for t, softcap in [(1, 0), (300, 0), (1, 5), (70, 5)]:  # windows of 100 rows, and scores with a cap
+        length = 400
+        q, kv, first = noise(t, 4, 80, scale=2), noise(2, 2, length, 80), np.arange(t) * 300 // t
+        spans = None if softcap else np.stack([first, first + 100], 1)
+        out, columns = attend(gpu, q, kv[0], kv[1], [], 0, length, False, True, 320, softcap, spans)
+        sees = (np.arange(length) >= first[:, None]) & (np.arange(length) < first[:, None] + 100) | bool(softcap)
+        expected, means = attention_reference(q, *(ref(np.repeat(x, 2, 0)) for x in kv), sees, softcap)
+        near(out, expected, 1e-10, f"{t} queries, cap {softcap}")
+        near(columns, means, 1e-10, f"{t} queries, cap {softcap}, columns")
 
 
 def test_kv_write(gpu):
@@ -241,6 +291,59 @@ def test_kv_read(gpu):
         y = gpu.empty((6, 5, 7))
         gpu.call("kv_read", gpu.put(kept, kept.dtype), int(bf16), 6, 11, 7 * kept.itemsize, 4, 9, 7, y)
         equal(y.get(), (from_bf16(kept) if bf16 else kept)[:, 4:9], "bf16" if bf16 else "f32")
+
+
+# --- states ----------------------------------------------------------------------------------------------------------
+
+
+def delta_reference(sizes, x, gates, conv, a_log, dt_bias):
+    """As kernels/delta.h says, one token after another: [t, value heads * dv]."""
+    h, g, dk, dv, taps = sizes
+    rows = np.concatenate([np.zeros((taps - 1, x.shape[1])), x.astype(np.float64)])
+    mixed = sum(rows[i : i + len(x)] * conv[:, i] for i in range(taps))
+    mixed = mixed / (1 + np.exp(-mixed))
+    q, k = (mixed[:, i * h * dk : (i + 1) * h * dk].reshape(-1, h, dk).repeat(g // h, 1) for i in range(2))
+    q, k = (m / np.sqrt((m * m).sum(-1, keepdims=True) + 1e-6) for m in (q, k))
+    v = mixed[:, 2 * h * dk :].reshape(-1, g, dv)
+    beta = 1 / (1 + np.exp(-gates[:, :g].astype(np.float64)))
+    decay = np.exp(-np.exp(a_log.astype(np.float64)) * np.log1p(np.exp(gates[:, g:].astype(np.float64) + dt_bias)))
+    state, out = np.zeros((g, dk, dv)), []
+    for i in range(len(x)):
+        state = state * decay[i][:, None, None]
+        change = beta[i][:, None] * (v[i] - np.einsum("gkv,gk->gv", state, k[i]))
+        state = state + k[i][:, :, None] * change[:, None]
+        out.append(np.einsum("gkv,gk->gv", state, q[i]) / math.sqrt(dk))
+    return np.stack(out).reshape(len(x), g * dv)
+
+
+def test_delta_rule(gpu):
+    for sizes, t in [((2, 6, 13, 21, 4), 19), ((2, 2, 40, 70, 4), 5), ((1, 2, 7, 3, 1), 4), ((3, 3, 8, 16, 3), 1)]:
+        h, g, dk, dv, taps = sizes
+        width, value = 2 * h * dk + g * dv, g * dv
+        x, gates, conv, a_log, bias = noise(t, width), noise(t, 2 * g), noise(width, taps), noise(g), noise(g)
+        strided_x, strided_gates = strided(x, width + 5), strided(gates, 2 * g + 3)
+        held = [gpu.put(a) for a in (conv, a_log, bias)]
+
+        def run(borders):
+            state = gpu.put(np.zeros(g * dk * (-(-dv // 16) * 16) + (taps - 1) * width))
+            out, begin = gpu.empty((t, value + 1)), 0
+            for end in borders:
+                d, sequence = Delta(), DeltaSequence(end - begin, state.pointer)
+                for name, of in zip(("key_heads", "value_heads", "dk", "dv", "taps"), sizes):
+                    setattr(d.sizes, name, of)
+                d.x, d.ldx = gpu.put(strided_x[begin:end]).pointer, width + 5
+                d.gates, d.ldg = gpu.put(strided_gates[begin:end]).pointer, 2 * g + 3
+                d.conv, d.a_log, d.dt_bias = (b.pointer for b in held)
+                d.sequences, d.count = ctypes.addressof(sequence), 1
+                d.out, d.ldo = out.pointer + begin * (value + 1) * 4, value + 1
+                gpu.call("delta_rule", gpu.scratch, d)
+                begin = end
+            return out.get()[:, :value].copy()
+
+        whole = run([t])
+        near(whole, delta_reference(sizes, x, gates, conv, a_log, bias), 1e-11, f"{sizes}, {t} rows")
+        if t > 2:
+            equal(run([1, 3, t]), whole, f"{sizes}, {t} rows in several calls")
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -351,7 +454,8 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("library")
     options.add_argument("--standin", action="store_true")
-    options.add_argument("--bench", action="store_true")
+    options.add_argument("--only", help="entries, separated by spaces")
+    options.add_argument("--bare", action="store_true", help="no canaries: a stray access leaves its allocation")
     options.add_argument("--seed", type=int, default=int(np.random.SeedSequence().entropy % 2**32))
     chosen = options.parse_args()
     if not chosen.standin:
@@ -362,8 +466,11 @@ def main():
     random = np.random.default_rng(chosen.seed)
     gpu = Gpu(chosen.library, chosen.standin)
     print(f"seed {chosen.seed}")
-    failed = 0
+    if chosen.bare:
+        Buffer.MARGIN = 0
     names = [name for name, _ in ENTRIES] + ["last_error"]
+    names = [name for name in names if chosen.only is None or name in chosen.only.split()]
+    failed = []
     for name in names:
         try:
             globals()[f"test_{name}"](gpu)
@@ -371,16 +478,13 @@ def main():
             assert gpu.error() is None, "an error is left"
             print(f"ok {name}", flush=True)
         except Exception as error:  # one entry's failure hides no other's
-            failed += 1
+            failed.append(name)
             where = traceback.extract_tb(error.__traceback__)[-1]
             print(f"FAILED {name}: {error or type(error).__name__} (line {where.lineno}); {gpu.error() or 'no CUDA error'}", flush=True)
             gpu.buffers = []
-    print(f"{len(names) - failed} passed, {failed} failed", flush=True)
-    if chosen.bench and not chosen.standin:
-        from bench import bench
-
-        bench(gpu)
-    return 1 if failed else 0
+    print(f"{len(names) - len(failed)} passed, {len(failed)} failed")
+    print(json.dumps({"passed": len(names) - len(failed), "failed": failed, "seed": chosen.seed}), flush=True)
+    return 1 if failed or not names else 0
 
 
 if __name__ == "__main__":

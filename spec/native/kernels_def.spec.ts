@@ -18,4 +18,9 @@ test('every device function is called by an op', () => {
   expect(uncalled(names)).toEqual([]);
 });
 
+test('scripts/gpu/test_kernels.py has a test of every device function', () => {
+  const tests = readFileSync(join(packageFolder(), 'scripts/gpu/test_kernels.py'), 'utf8');
+  expect(names.filter((name) => !tests.includes(`def test_${name}(gpu):`))).toEqual([]);
+});
+
 test('detects a dead entry', () => expect(uncalled(['rms_norm', 'no_op_calls_this'])).toEqual(['no_op_calls_this']));

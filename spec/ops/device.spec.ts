@@ -1,5 +1,6 @@
 // Every small case of the op table against its reference on the stand-in of a GPU: the GPU's kernels, registration, memory and
-// copies, without a GPU. Memory of the device that the host touches ends the process, and all cases with it.
+// copies, without a GPU. Memory of the device that the host touches ends the process, and all cases with it. With
+// SPARSEVILA_DEVICE=gpu on a real GPU (scripts/gpu/run.sh).
 
 import { OP_CASES, titleOf } from '../../testing/ops/cases/index';
 import { TOLERANCES, within } from '../../testing/ops/tolerance';
@@ -11,7 +12,7 @@ const SMALL = OP_CASES.filter(({ big }) => !big).map((item) => ({ ...item, title
 
 let results: CaseResults;
 beforeAll(async () => {
-  results = await runOn<CaseResults>('standin', 'ops/device_cases');
+  results = await runOn<CaseResults>(process.env.SPARSEVILA_DEVICE === 'gpu' ? 'gpu' : 'standin', 'ops/device_cases');
 });
 
 afterAll(() => keep.dispose());

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 const ROOT = join(__dirname, '../../..');
 
-export type DeviceName = 'cpu' | 'standin';
+export type DeviceName = 'cpu' | 'standin' | 'gpu';
 
 /** What `print` of the script, a path in spec/ without ending, was given. Rejects with all it wrote when it fails. */
 export async function runOn<T>(device: DeviceName, script: string): Promise<T> {
