@@ -93,7 +93,13 @@ function filmLayout(frames: number, tokens: number): MediumLayout {
   const shown = Array.from({ length: frames }, (_, frame) => frame);
   return {
     ...resized(
-      { side: 1, patch: 1, block: 1, copies: 1, before: undefined, after: undefined },
+      {
+        tower: { imageSize: 1, patchSize: 1, classToken: false },
+        block: 1,
+        copies: 1,
+        before: undefined,
+        after: undefined,
+      },
       { width: 1, height: 1 },
       'bicubic',
     ),

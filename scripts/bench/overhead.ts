@@ -192,7 +192,13 @@ function withImages(model: VisionLanguageModel, tokens: number, d: number): Visi
 function rowOfTokens(tokens: number): MediumLayout {
   return {
     ...resized(
-      { side: 1, patch: 1, block: 1, copies: 1, before: undefined, after: undefined },
+      {
+        tower: { imageSize: 1, patchSize: 1, classToken: false },
+        block: 1,
+        copies: 1,
+        before: undefined,
+        after: undefined,
+      },
       { width: 1, height: 1 },
       'bicubic',
     ),

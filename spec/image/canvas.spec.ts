@@ -15,7 +15,13 @@ type Case =
 const { cases, array } = readCases<Case>('preprocess');
 const floats = (slice: Slice) => new Float32Array(array(slice).buffer);
 const HALF = { rescaleFactor: 0.00392156862745098, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5] } as const;
-const shape = (side: number): Shape => ({ side, patch: 1, block: 1, copies: 1, before: undefined, after: undefined });
+const shape = (side: number): Shape => ({
+  tower: { imageSize: side, patchSize: 1, classToken: false },
+  block: 1,
+  copies: 1,
+  before: undefined,
+  after: undefined,
+});
 
 /** The only canvas of a layout. */
 function canvas(image: RgbImage, layout: ReturnType<typeof resized>): RgbImage {

@@ -129,7 +129,13 @@ describe('the pixels of a cell on the picture are those that the model sees in t
       const grid: InputGrid = { mode, size, patch, block };
       const geometry = cellGeometry({ width, height }, grid);
       const cells = Math.ceil(Math.floor(size / patch) / block);
-      const shape = { side: size, patch, block, copies: 1, before: undefined, after: undefined };
+      const shape = {
+        tower: { imageSize: size, patchSize: patch, classToken: false },
+        block,
+        copies: 1,
+        before: undefined,
+        after: undefined,
+      };
       const picture = { width, height };
       const layout = mode === 'pad' ? padded(shape, picture, 'bicubic', [0, 0, 0]) : resized(shape, picture, 'bicubic');
       const middle = Math.floor(cells / 2);

@@ -7,7 +7,13 @@ import { mapValues } from '../../src/models/row_maps';
 import { uniform } from '../../src/text/random';
 import { errorOf } from '../image/fixtures';
 
-const SHAPE = { side: 8, patch: 2, block: 1, copies: 1, before: undefined, after: '\n' };
+const SHAPE = {
+  tower: { imageSize: 8, patchSize: 2, classToken: false },
+  block: 1,
+  copies: 1,
+  before: undefined,
+  after: '\n',
+};
 /** Tokens per side. */
 const SIDE = 4;
 const layoutOf = (frames: number, pools: readonly Pool[]) =>

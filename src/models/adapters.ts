@@ -3,6 +3,7 @@
 import type { Adapter } from './adapter';
 import { gemma3 } from './families/gemma3';
 import { internvl } from './families/internvl';
+import { internvlChat } from './families/internvl_chat';
 import { llava } from './families/llava';
 import { llavaNext } from './families/llava_next';
 import { llavaOnevision } from './families/llava_onevision';
@@ -19,6 +20,7 @@ export const ADAPTERS: readonly Adapter[] = [
   llavaNext,
   llavaOnevision,
   internvl,
+  internvlChat,
   qwen2Vl,
   qwen3Vl,
   qwen3_5,

@@ -4,13 +4,14 @@
 // `modeling_llava_onevision.py` (unpad_image, pack_image_features).
 
 import type { Draw } from '../image/canvas';
-import { cellsOfRegion, evenCells, type Region, type Size, wholePicture } from '../image/cells';
+import { evenCells, type Region, type Size, wholePicture } from '../image/cells';
 import type { ResampleFilter } from '../image/resample';
 import type { ConfigReader } from '../json';
 import type { Canvas, Grid, MediumLayout, Run } from './media';
 import { MARKER } from './media';
 import { squarePatches } from './patches';
 import { bilinearRows, selectRows } from './row_maps';
+import { cellsOf, squares } from './squares';
 import { MOST_TILES } from './tile_choice';
 import type { TowerShape } from './tower_config';
 
@@ -58,19 +59,20 @@ export function resolutionsOf(
 
 /** The layout of a picture that is shown whole and in tiles. */
 export function anyres(picture: Size, { tower, resolutions, filter, shrink }: Anyres): MediumLayout {
-  const { imageSize: side, patchSize } = tower;
-  const cells = Math.floor(side / patchSize);
+  const side = tower.imageSize;
+  const cells = cellsOf(tower);
   const best = bestResolution(picture, resolutions);
   const [rows, cols] = [best.height / side, best.width / side];
   const to = fittedSize(picture, best);
   const [left, top] = [Math.floor((best.width - to.width) / 2), Math.floor((best.height - to.height) / 2)];
   const map = unpadded(picture, rows * cells, cols * cells);
-  const base = cells * cells;
-  const tokenRow = rowOfPatch(tower, cells);
+  const { merge, grids } = squares([wholePicture(picture)], tower);
+  // Each canvas begins with the class row, if the tower has one.
+  const first = Number(tower.classToken);
   const tileRows = Array.from({ length: map.h * map.w }, (_, i) => {
     const [y, x] = [map.top + Math.floor(i / map.w), map.left + (i % map.w)];
     const tile = Math.floor(y / cells) * cols + Math.floor(x / cells);
-    return tokenRow(1 + tile, (y % cells) * cells + (x % cells));
+    return (1 + tile) * (cells * cells + first) + first + (y % cells) * cells + (x % cells);
   });
   const whole: Draw = { step: 'resize', to: { width: side, height: side }, filter };
   const inset = { width: best.width, height: best.height, left, top };
@@ -79,26 +81,11 @@ export function anyres(picture: Size, { tower, resolutions, filter, shrink }: An
   return {
     kind: 'image',
     canvases: [{ frame: 0, steps: [whole] }, ...tileCanvases({ rows, cols, side }, to, inset, filter)],
-    patches: squarePatches(1 + rows * cols, cells, patchSize),
-    merge: selectRows([...Array.from({ length: base }, (_, i) => tokenRow(0, i)), ...tileRows]),
-    ...((h !== map.h || w !== map.w) && { pool: bilinearRows({ t: 1, h: map.h, w: map.w }, { h, w }, base) }),
-    ...rowRuns(squareGrid(wholePicture(picture), tower), {
-      ...{ t: 1, h, w, frames: [0] },
-      cells: evenCells(region, h, w),
-    }),
+    patches: squarePatches(1 + rows * cols, cells, tower.patchSize),
+    merge: selectRows([...merge.from, ...tileRows]),
+    ...((h !== map.h || w !== map.w) && { pool: bilinearRows({ t: 1, h: map.h, w: map.w }, { h, w }, merge.rows) }),
+    ...rowRuns(grids[0] as Grid, { t: 1, h, w, frames: [0], cells: evenCells(region, h, w) }),
   };
-}
-
-/** The tower's row of a patch: each canvas begins with the class row, if the tower has one. */
-export function rowOfPatch({ classToken }: TowerShape, cells: number): (canvas: number, patch: number) => number {
-  const first = Number(classToken);
-  return (canvas, patch) => canvas * (cells * cells + first) + first + patch;
-}
-
-/** The grid of a region of the picture shown as one square. */
-export function squareGrid(region: Region, { imageSize: size, patchSize: patch }: TowerShape): Grid {
-  const cells = Math.floor(size / patch);
-  return { t: 1, h: cells, w: cells, frames: [0], cells: cellsOfRegion(region, { size, patch, block: 1 }) };
 }
 
 /** A run for the base, and one for each row of the map, which newlines follow. For a very long picture only newlines may remain, or not even those. */

@@ -4,7 +4,7 @@
 import { type ConfigReader, configReader, type Json } from '../json';
 import type { CheckpointFiles } from './checkpoint_files';
 import { CLIP_NAMES, DECODER_NAMES } from './names';
-import type { Plan } from './plan';
+import { type Plan, wholeFolder } from './plan';
 import { parseNormalization } from './preprocessor';
 import { hiddenStateDepth, type TowerShape } from './tower_config';
 
@@ -40,7 +40,6 @@ export function llavaPlan(
     throw root.unsupported('vision_feature_select_strategy', strategy);
   const activation = root.oneOf('projector_hidden_act', ['gelu'] as const, 'gelu');
   const bias = root.boolean('multimodal_projector_bias', true);
-  const source = { folder, prefix: '' };
   return {
     folder,
     family: root.string('model_type'),
@@ -50,7 +49,7 @@ export function llavaPlan(
       { kind: 'linear', name: 'linear_1', rows: d, cols: e, bias, activation },
       { kind: 'linear', name: 'linear_2', rows: d, cols: d, bias, activation: 'none' },
     ],
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [
       [/^(?:model\.)?multi_modal_projector\./, 'projector.'],
       [/^(?:model\.)?image_newline$/, 'projector.image_newline'],

@@ -24,6 +24,12 @@ export interface PartSource {
   readonly quantization?: QuantizationConfig | undefined;
 }
 
+/** The sources of a checkpoint that has all parts in its folder. */
+export function wholeFolder(folder: string): Readonly<Record<PartName, PartSource>> {
+  const source = { folder, prefix: '' };
+  return { decoder: source, tower: source, projector: source };
+}
+
 /** The sources of tokenizer, chat template and generation config. */
 export interface TextSource {
   readonly folder: string;

@@ -1,8 +1,9 @@
-// Chooses how a picture is cut into tiles: the grid of equal tiles whose aspect ratio is closest to the picture's.
-// Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL.
+// Chooses how a picture is cut into tiles: a grid of equal tiles, whose aspect ratio is closest to the picture's or which covers it at its size.
+// Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL; transformers 5.24
+// `image_processing_pil_smolvlm.py` (resize_for_vision_encoder).
 
 import type { Draw } from '../image/canvas';
-import type { Region, Size } from '../image/cells';
+import { type Region, type Size, wholePicture } from '../image/cells';
 import type { ResampleFilter } from '../image/resample';
 import type { Canvas } from './media';
 
@@ -37,13 +38,35 @@ export function closestTileGrid({ width, height }: Size, min: number, max: numbe
   return best;
 }
 
-/** The tiles of a picture that is resized to a grid of them, row by row, and the parts of the picture that they show. */
+/** The grid that covers a picture at its size: its longer side rounded up to whole tiles, then the other side in the aspect ratio. */
+export function coveringGrid({ width, height }: Size, side: number): TileGrid {
+  const ratio = width / height;
+  const tiles = (pixels: number): number => Math.ceil(pixels / side);
+  if (width >= height) {
+    const cols = tiles(width);
+    return { cols, rows: tiles(Math.trunc((cols * side) / ratio)) };
+  }
+  const rows = tiles(height);
+  return { cols: tiles(Math.trunc(rows * side * ratio)), rows };
+}
+
+/** Canvases, and the parts of the picture that they show. */
+export interface Tiles {
+  readonly canvases: readonly Canvas[];
+  readonly regions: readonly Region[];
+}
+
+/**
+ * The tiles of a picture that is resized to a grid of them, row by row, and the parts of the picture that they show.
+ * @param before what is drawn before the resizing
+ */
 export function gridTiles(
   picture: Size,
   side: number,
   { cols, rows }: TileGrid,
   filter: ResampleFilter,
-): { canvases: Canvas[]; regions: Region[] } {
+  before: readonly Draw[] = [],
+): Tiles {
   const whole: Draw = { step: 'resize', to: { width: cols * side, height: rows * side }, filter };
   const [width, height] = [picture.width / cols, picture.height / rows];
   const places = Array.from({ length: rows * cols }, (_, i) => ({ col: i % cols, row: Math.floor(i / cols) }));
@@ -51,8 +74,21 @@ export function gridTiles(
   return {
     canvases: places.map(({ col, row }) => ({
       frame: 0,
-      steps: [whole, { step: 'crop', to: square, left: col * side, top: row * side }],
+      steps: [...before, whole, { step: 'crop', to: square, left: col * side, top: row * side }],
     })),
     regions: places.map(({ col, row }) => ({ left: col * width, top: row * height, width, height })),
   };
+}
+
+/** The tiles of the closest grid of min … max tiles, followed by the whole picture as one square if there is more than one tile. */
+export function tilesAndWhole(
+  picture: Size,
+  side: number,
+  { min, max }: { readonly min: number; readonly max: number },
+  filter: ResampleFilter,
+): Tiles {
+  const tiles = gridTiles(picture, side, closestTileGrid(picture, min, max, side), filter);
+  if (tiles.canvases.length === 1) return tiles;
+  const whole: Canvas = { frame: 0, steps: [{ step: 'resize', to: { width: side, height: side }, filter }] };
+  return { canvases: [...tiles.canvases, whole], regions: [...tiles.regions, wholePicture(picture)] };
 }

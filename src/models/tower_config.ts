@@ -24,15 +24,17 @@ export const PLAIN_VIT = {
   deepstack: [],
 } as const;
 
+const SIGLIP_TYPES: readonly string[] = ['siglip_vision_model', 'siglip'];
+
 /**
  * The tower of a `siglip_vision_model` config, or of the `vision_config` inside a `siglip` one.
+ * @param types the accepted `model_type`s
  * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another `model_type`, `ERR_CONFIG_INVALID` for wrong values
  */
-export function siglipTower(top: ConfigReader): TowerShape {
+export function siglipTower(top: ConfigReader, types = SIGLIP_TYPES): TowerShape {
   const config = top.string('model_type', '') === 'siglip' ? (top.object('vision_config') ?? top) : top;
-  const type = config.string('model_type', 'siglip_vision_model');
-  if (type !== 'siglip_vision_model' && type !== 'siglip')
-    throw config.unsupported('model_type', 'siglip_vision_model or siglip');
+  if (!types.includes(config.string('model_type', types[0])))
+    throw config.unsupported('model_type', types.join(' or '));
   return {
     ...PLAIN_VIT,
     ...sizes(config, { hidden: 768, intermediate: 3072, layers: 12, heads: 12, image: 224, patch: 16 }),

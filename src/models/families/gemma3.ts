@@ -3,17 +3,17 @@
 // Source: transformers 5.24 `modeling_gemma3.py`, `processing_gemma3.py`, `image_processing_pil_gemma3.py`.
 
 import type { Draw } from '../../image/canvas';
-import { cellsOfRegion, type Region, type Size, wholePicture } from '../../image/cells';
+import { type Region, type Size, wholePicture } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { MARKER, type MediumLayout } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
-import { squarePatches } from '../patches';
-import type { Plan } from '../plan';
+import { type Plan, wholeFolder } from '../plan';
 import { type ProcessorSpec, parseFilter, parseNormalization, processorSettings, requireSquare } from '../preprocessor';
 import { meanRows } from '../row_maps';
+import { cellsOf, type SquareTower, squares } from '../squares';
 import { siglipTower } from '../tower_config';
 
 export const gemma3: Adapter = { types: ['gemma3'], plan };
@@ -37,15 +37,14 @@ function plan(files: CheckpointFiles): Plan {
   const images = processorSettings(files.images, PROCESSOR);
   requireSquare(images, 'size', tower.imageSize);
   const [e, d] = [tower.hiddenSize, decoder.hiddenSize];
-  const cells = Math.floor(tower.imageSize / tower.patchSize);
+  const cells = cellsOf(tower);
   const side = Math.sqrt(root.size('mm_tokens_per_image', 256));
   if (!Number.isInteger(side) || cells % side !== 0)
     throw root.wrong('mm_tokens_per_image', `the square of a divisor of the ${cells} patches per side`);
   const shown: Shown = {
-    ...{ size: tower.imageSize, patch: tower.patchSize, block: cells / side, side, filter: parseFilter(images) },
+    ...{ tower, block: cells / side, side, filter: parseFilter(images) },
     scan: panAndScan(images),
   };
-  const source = { folder, prefix: '' };
   return {
     folder,
     family: 'gemma3',
@@ -63,7 +62,7 @@ function plan(files: CheckpointFiles): Plan {
         transposed: true,
       },
     ],
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [
       [/^(?:model\.)?multi_modal_projector\.mm_input_projection_weight$/, 'projector.mm_input_projection.weight'],
       [/^(?:model\.)?multi_modal_projector\./, 'projector.'],
@@ -102,38 +101,31 @@ function panAndScan(images: ConfigReader): PanAndScan | undefined {
   };
 }
 
-/** How pictures are shown: on squares of `size` pixels, side × side tokens of block × block patches each. */
+/** How pictures are shown: on squares, side × side tokens of block × block patches each. */
 interface Shown {
-  readonly size: number;
-  readonly patch: number;
+  readonly tower: SquareTower;
   readonly block: number;
   readonly side: number;
   readonly filter: ResampleFilter;
   readonly scan: PanAndScan | undefined;
 }
 
-function layout(picture: Size, { size, patch, block, side, filter, scan }: Shown): MediumLayout {
+function layout(picture: Size, { tower, block, side, filter, scan }: Shown): MediumLayout {
   const crops = scan === undefined ? [] : cropsOf(picture, scan);
   const regions = [wholePicture(picture), ...crops];
-  const resize: Draw = { step: 'resize', to: { width: size, height: size }, filter };
-  const tokens = side * side;
+  const resize: Draw = { step: 'resize', to: { width: tower.imageSize, height: tower.imageSize }, filter };
   const text =
     crops.length === 0
       ? SEQUENCE
       : `Here is the original image ${SEQUENCE} and here are some crops to help you see better ${crops.map(() => SEQUENCE).join(' ')}`;
   return {
+    ...squares(regions, tower, block),
     kind: 'image',
     canvases: regions.map(({ left, top, ...to }, i) => ({
       frame: 0,
       steps: i === 0 ? [resize] : [{ step: 'crop', to, left, top }, resize],
     })),
-    patches: squarePatches(regions.length, side * block, patch),
     merge: meanRows(regions.length, side * block, side * block, block),
-    grids: regions.map((region) => ({
-      ...{ t: 1, h: side, w: side, frames: [0] },
-      cells: cellsOfRegion(region, { size, patch, block }),
-    })),
-    runs: regions.map((_, grid) => ({ grid, from: grid * tokens, to: (grid + 1) * tokens })),
     text,
   };
 }

@@ -2,13 +2,12 @@
 // Source: transformers 5.24 `modeling_llava.py`, `modeling_clip.py`, `processing_llava.py`, `image_processing_pil_clip.py`.
 
 import type { Draw } from '../../image/canvas';
-import { cellsOfRegion, type Size } from '../../image/cells';
+import type { Size } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import { CLIP_L_336, llavaPlan } from '../llava_plan';
 import { MARKER, type MediumLayout, type MediumSize } from '../media';
-import { squarePatches } from '../patches';
 import {
   CLIP_PIXELS,
   type ProcessorSpec,
@@ -17,7 +16,7 @@ import {
   processorSettings,
   requireSquare,
 } from '../preprocessor';
-import { selectRows } from '../row_maps';
+import { type SquareTower, squares } from '../squares';
 import { clipTower } from '../tower_config';
 
 export const llava: Adapter = {
@@ -37,7 +36,7 @@ export const llava: Adapter = {
         marker: 32000,
       }),
       videos: false,
-      layout: (size) => layout(size, picture, tower.patchSize),
+      layout: (size) => layout(size, picture, tower),
     };
   },
 };
@@ -70,23 +69,17 @@ function shortestEdge({ width, height }: Size, edge: number): Size {
   return width < height ? { width: edge, height: long } : { width: long, height: edge };
 }
 
-function layout(size: MediumSize, { to: target, side, filter }: SquareCrop, patch: number): MediumLayout {
+function layout(size: MediumSize, { to: target, side, filter }: SquareCrop, tower: SquareTower): MediumLayout {
   const { width, height } = size;
   const to = 'edge' in target ? shortestEdge(size, target.edge) : target;
   const [left, top] = [Math.floor((to.width - side) / 2), Math.floor((to.height - side) / 2)];
   const crop: Draw = { step: 'crop', to: { width: side, height: side }, left, top };
   const [x, y] = [width / to.width, height / to.height];
   const region = { left: left * x, top: top * y, width: side * x, height: side * y };
-  const cells = Math.floor(side / patch);
-  const tokens = cells * cells;
   return {
+    ...squares([region], tower),
     kind: 'image',
     canvases: [{ frame: 0, steps: [{ step: 'resize', to, filter }, crop] }],
-    patches: squarePatches(1, cells, patch),
-    // Row 0 is the class row.
-    merge: selectRows(Array.from({ length: tokens }, (_, token) => token + 1)),
-    grids: [{ t: 1, h: cells, w: cells, frames: [0], cells: cellsOfRegion(region, { size: side, patch, block: 1 }) }],
-    runs: [{ grid: 0, from: 0, to: tokens }],
     text: MARKER,
   };
 }

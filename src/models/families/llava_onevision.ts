@@ -7,11 +7,10 @@ import { evenCells, paddedSquare } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import type { ConfigReader, Json } from '../../json';
 import type { Adapter } from '../adapter';
-import { anyres, resolutionsOf, squareGrid } from '../anyres';
+import { anyres, resolutionsOf } from '../anyres';
 import { samplingSettings } from '../frame_sampling';
 import { llavaPlan } from '../llava_plan';
 import { MARKER, type MediumLayout, type MediumSize } from '../media';
-import { squarePatches } from '../patches';
 import {
   CLIP_PIXELS,
   type ProcessorSpec,
@@ -21,7 +20,8 @@ import {
   requireSamePixels,
   requireSquare,
 } from '../preprocessor';
-import { bilinearRows, selectRows } from '../row_maps';
+import { bilinearRows } from '../row_maps';
+import { cellsOf, frameSquares, squares } from '../squares';
 import { siglipTower, type TowerShape } from '../tower_config';
 
 /** LlavaOnevisionConfig's default for an absent vision_config. */
@@ -52,7 +52,7 @@ export const llavaOnevision: Adapter = {
     requireSamePixels(images, videos);
     if (images.has('crop_size')) requireSquare(images, 'crop_size', tower.imageSize);
     const resolutions = resolutionsOf(root, images, tower.imageSize, PINPOINTS);
-    const shrink = shrinkOf(root, Math.floor(tower.imageSize / tower.patchSize));
+    const shrink = shrinkOf(root, cellsOf(tower));
     const settings = { tower, resolutions, filter: parseFilter(images), shrink };
     const [r, g, b] = parseNormalization(images).mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
     const square = { tower, filter: settings.filter, color: [r, g, b] as const };
@@ -100,10 +100,10 @@ interface Square {
 function padded(picture: MediumSize, { tower, filter, color }: Square): MediumLayout {
   const region = paddedSquare(picture);
   const { left, top, width, height } = region;
-  const { imageSize: side, patchSize } = tower;
-  const grid = squareGrid(region, tower);
-  const tokens = grid.h * grid.w;
+  const side = tower.imageSize;
+  const { runs, ...rest } = squares([region], tower);
   return {
+    ...rest,
     kind: 'image',
     canvases: [
       {
@@ -114,33 +114,22 @@ function padded(picture: MediumSize, { tower, filter, color }: Square): MediumLa
         ],
       },
     ],
-    patches: squarePatches(1, grid.h, patchSize),
-    merge: selectRows(Array.from({ length: tokens }, (_, i) => i)),
-    grids: [grid],
-    runs: [{ grid: 0, from: 0, to: tokens, newlines: 1 }],
+    runs: runs.map((run) => ({ ...run, newlines: 1 })),
     text: MARKER,
   };
 }
 
 /** Each frame as one square, at half of its rows and columns after the projector; a newline at the end. */
-function videoLayout({ width, height, frames }: MediumSize, { tower, filter }: Square): MediumLayout {
-  const { imageSize: side, patchSize } = tower;
-  const cells = Math.floor(side / patchSize);
+function videoLayout(size: MediumSize, { tower, filter }: Square): MediumLayout {
+  const side = tower.imageSize;
+  const cells = cellsOf(tower);
   const half = Math.ceil(cells / 2);
   const resize = { step: 'resize', to: { width: side, height: side }, filter } as const;
+  const { grids, ...rest } = frameSquares(size, [resize], tower);
   return {
-    kind: 'video',
-    canvases: Array.from({ length: frames }, (_, frame) => ({ frame, steps: [resize] })),
-    patches: squarePatches(frames, cells, patchSize),
-    merge: selectRows(Array.from({ length: frames * cells * cells }, (_, i) => i)),
-    pool: bilinearRows({ t: frames, h: cells, w: cells }, { h: half, w: half }),
-    grids: [
-      {
-        ...{ t: frames, h: half, w: half, frames: Array.from({ length: frames }, (_, i) => i) },
-        cells: evenCells({ width, height }, half, half),
-      },
-    ],
-    runs: [{ grid: 0, from: 0, to: frames * half * half, newlines: 1 }],
-    text: MARKER,
+    ...{ ...rest, kind: 'video', text: MARKER },
+    pool: bilinearRows({ t: size.frames, h: cells, w: cells }, { h: half, w: half }),
+    grids: grids.map((grid) => ({ ...grid, h: half, w: half, cells: evenCells(size, half, half) })),
+    runs: [{ grid: 0, from: 0, to: size.frames * half * half, newlines: 1 }],
   };
 }

@@ -2,7 +2,7 @@
 // attends to itself. Made for one question at a time: a prompt is the pictures and then the question, without headers.
 // Source: transformers 5.24 `modeling_paligemma.py`, `processing_paligemma.py`, `image_processing_pil_siglip.py`.
 
-import { cellsOfRegion, type Size, wholePicture } from '../../image/cells';
+import { type Size, wholePicture } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import { configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
@@ -10,10 +10,9 @@ import type { CheckpointFiles } from '../checkpoint_files';
 import { type DecoderConfig, parseDecoderConfig } from '../config';
 import { MARKER, type MediumLayout } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
-import { squarePatches } from '../patches';
-import type { Plan } from '../plan';
+import { type Plan, wholeFolder } from '../plan';
 import { type ProcessorSpec, parseFilter, parseNormalization, processorSettings, requireSquare } from '../preprocessor';
-import { selectRows } from '../row_maps';
+import { cellsOf, type SquareTower, squares } from '../squares';
 import { siglipTower } from '../tower_config';
 
 export const paligemma: Adapter = { types: ['paligemma'], plan };
@@ -45,18 +44,17 @@ function plan(files: CheckpointFiles): Plan {
   requireSquare(images, 'size', tower.imageSize);
   const [e, d] = [tower.hiddenSize, decoder.hiddenSize];
   if (root.size('projection_dim', 2048) !== d) throw root.wrong('projection_dim', `the decoder's hidden_size ${d}`);
-  const cells = Math.floor(tower.imageSize / tower.patchSize);
+  const cells = cellsOf(tower);
   if (images.size('image_seq_length', cells ** 2) !== cells ** 2)
     throw images.wrong('image_seq_length', `the ${cells ** 2} patches of the tower`);
-  const shown = { side: tower.imageSize, patch: tower.patchSize, cells, filter: parseFilter(images) };
-  const source = { folder, prefix: '' };
+  const filter = parseFilter(images);
   return {
     folder,
     family: 'paligemma',
     decoder,
     tower: { ...tower, postNorm: true, depth: tower.layers },
     projector: [{ kind: 'linear', name: 'linear', rows: d, cols: e, bias: true, activation: 'none' }],
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [
       [/^(?:model\.)?multi_modal_projector\./, 'projector.'],
       [/^(?:model\.)?vision_tower\.(?:vision_model\.)?post_layernorm\./, 'tower.post_layernorm.'],
@@ -71,7 +69,7 @@ function plan(files: CheckpointFiles): Plan {
     },
     marker: { id: root.number(root.has('image_token_id') ? 'image_token_id' : 'image_token_index', 256000) },
     videos: false,
-    layout: (size) => layout(size, shown),
+    layout: (size) => layout(size, tower, filter),
   };
 }
 
@@ -89,23 +87,12 @@ function textOf({ root }: CheckpointFiles): { readonly decoder: DecoderConfig; r
   return { decoder: { ...decoder, bidirectional: 'prompt', firstPosition: 1 }, json };
 }
 
-interface Shown {
-  readonly side: number;
-  readonly patch: number;
-  readonly cells: number;
-  readonly filter: ResampleFilter;
-}
-
-function layout(picture: Size, { side, patch, cells, filter }: Shown): MediumLayout {
-  const tokens = cells * cells;
-  const geometry = cellsOfRegion(wholePicture(picture), { size: side, patch, block: 1 });
+function layout(picture: Size, tower: SquareTower, filter: ResampleFilter): MediumLayout {
+  const to = { width: tower.imageSize, height: tower.imageSize };
   return {
+    ...squares([wholePicture(picture)], tower),
     kind: 'image',
-    canvases: [{ frame: 0, steps: [{ step: 'resize', to: { width: side, height: side }, filter }] }],
-    patches: squarePatches(1, cells, patch),
-    merge: selectRows(Array.from({ length: tokens }, (_, i) => i)),
-    grids: [{ t: 1, h: cells, w: cells, frames: [0], cells: geometry }],
-    runs: [{ grid: 0, from: 0, to: tokens }],
+    canvases: [{ frame: 0, steps: [{ step: 'resize', to, filter }] }],
     text: MARKER,
   };
 }

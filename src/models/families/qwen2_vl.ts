@@ -10,7 +10,7 @@ import { activation, MOST_FEATURES, MOST_LAYERS } from '../config';
 import { samplingSettings } from '../frame_sampling';
 import { type MediumSize, rateOf } from '../media';
 import { DECODER_NAMES } from '../names';
-import type { Plan } from '../plan';
+import { type Plan, wholeFolder } from '../plan';
 import type { ProjectorStep } from '../projector';
 import {
   QWEN_TOWER_NAMES,
@@ -70,7 +70,6 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
   const [outKey, d] = [type === 'qwen2_vl' ? 'hidden_size' : 'out_hidden_size', decoder.hiddenSize];
   if (vision.size(outKey) !== d) throw vision.wrong(outKey, `the decoder's hidden_size ${d}`);
   const tokensPerSecond = type === 'qwen2_vl' ? undefined : vision.float('tokens_per_second');
-  const source = { folder, prefix: '' };
   return {
     folder,
     family: type,
@@ -78,7 +77,7 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied(root) },
     tower,
     projector: merger(tower, width, d),
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [[/^(?:model\.)?visual\.merger\./, 'projector.'], ...QWEN_TOWER_NAMES, ...DECODER_NAMES],
     pixels: qwenPixels(pictures, videoSettings),
     root,

@@ -5,7 +5,7 @@
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { DECODER_NAMES, type NameRule } from '../names';
-import type { Plan } from '../plan';
+import { type Plan, wholeFolder } from '../plan';
 import { QWEN_TOWER_NAMES } from '../qwen_media';
 import { QWEN3_VIDEO, QWEN3_VISION, qwen3Vision } from '../qwen3_vision';
 
@@ -21,14 +21,13 @@ function plan(files: CheckpointFiles): Plan {
   if (!Array.isArray(states) || states.length > 0) throw vision.unsupported('deepstack_visual_indexes', 'none');
   const { decoder, config } = text({ model_type: 'qwen3_5_text' });
   const { shape: _, ...seen } = qwen3Vision(vision, files, decoder.hiddenSize);
-  const source = { folder, prefix: '' };
   const isTied = root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
   return {
     ...seen,
     folder,
     family: 'qwen3_5',
     decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied },
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [UNREAD, [/^(?:model\.)?visual\.merger\./, 'projector.'], ...QWEN_TOWER_NAMES, ...DECODER_NAMES],
     root,
     text: { folder, config },

@@ -5,7 +5,7 @@ import type { ConfigReader } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { DECODER_NAMES } from '../names';
-import type { Plan } from '../plan';
+import { type Plan, wholeFolder } from '../plan';
 import { QWEN_TOWER_NAMES } from '../qwen_media';
 import { QWEN3_VIDEO, QWEN3_VISION, qwen3Merger, qwen3Vision } from '../qwen3_vision';
 
@@ -24,7 +24,6 @@ function plan(files: CheckpointFiles): Plan {
   if (deepstack.length > decoder.layers)
     throw vision.wrong('deepstack_visual_indexes', `at most one for each of the decoder's ${decoder.layers} layers`);
   const width = tower.hiddenSize * shape.merge ** 2;
-  const source = { folder, prefix: '' };
   const isTied = root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
   return {
     ...seen,
@@ -33,7 +32,7 @@ function plan(files: CheckpointFiles): Plan {
     decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied },
     tower: { ...tower, deepstack },
     deepstack: deepstack.map((_, i) => qwen3Merger(`deepstack.${i}.`, width, width, d)),
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     names: [
       [/^(?:model\.)?visual\.merger\./, 'projector.'],
       [/^(?:model\.)?visual\.deepstack_merger_list\./, 'projector.deepstack.'],

@@ -13,7 +13,7 @@ import type { CheckpointFiles } from '../checkpoint_files';
 import { parseDecoderConfig } from '../config';
 import type { MediumLayout, MediumSize } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
-import type { PartName, PartSource, Plan } from '../plan';
+import { type PartName, type PartSource, type Plan, wholeFolder } from '../plan';
 import type { ProjectorStep } from '../projector';
 import { hiddenStateDepth, siglipTower } from '../tower_config';
 import { type Pool, padded, resized, type Scales, type Shape, scaled, tiled, videoLayout } from './vila_layouts';
@@ -84,7 +84,7 @@ function plan(files: CheckpointFiles): Plan {
   const e = tower.hiddenSize * (scales?.sides.length ?? 1);
   const block = blockSide(type);
   const pools = poolsOf(root, Math.ceil(Math.floor(tower.imageSize / tower.patchSize) / block));
-  const shape = { side: tower.imageSize, patch: tower.patchSize, block, copies: scales?.sides.length ?? 1 };
+  const shape = { tower, block, copies: scales?.sides.length ?? 1 };
   return {
     folder: files.folder,
     family,
@@ -150,13 +150,12 @@ function folders({ folder, root }: CheckpointFiles): Parts {
 }
 
 function oneFolder({ folder, root, part }: CheckpointFiles): Parts {
-  const source = { folder, prefix: '' };
   for (const key of ['text_config', 'vision_config']) if (!root.has(key)) throw root.wrong(key, 'an object');
   // In the ports the root says for all parts whether the head is the embedding.
   const tied = root.has('tie_word_embeddings') ? { tie_word_embeddings: root.json.tie_word_embeddings } : {};
   return {
     config: { decoder: part('text_config', tied), tower: part('vision_config'), projector: part('projector_config') },
-    sources: { decoder: source, tower: source, projector: source },
+    sources: wholeFolder(folder),
     textFolder: folder,
     preprocessorFile: join(folder, 'preprocessor_config.json'),
   };

@@ -3,19 +3,17 @@
 
 import { SparseVilaError } from '../../errors';
 import type { Draw, Rgb } from '../../image/canvas';
-import { cellsOfRegion, evenCells, paddedSquare, type Region, type Size, wholePicture } from '../../image/cells';
+import { evenCells, paddedSquare, type Size, wholePicture } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
-import type { Canvas, Grid, MediumLayout, MediumSize, RowMap, Run } from '../media';
-import { MARKER } from '../media';
+import { type Grid, MARKER, type MediumLayout, type MediumSize, type RowMap, type Run } from '../media';
 import { squarePatches } from '../patches';
-import { areaTaps, blockRows, joinMaps } from '../row_maps';
-import { closestTileGrid, gridTiles, type TileGrid } from '../tile_choice';
+import { areaTaps } from '../row_maps';
+import { cellsOf, frameSquares, type SquareTower, squares } from '../squares';
+import { closestTileGrid, gridTiles, type TileGrid, type Tiles, tilesAndWhole } from '../tile_choice';
 
 /** Settings that all layouts of a checkpoint share. Lengths are pixels. */
 export interface Shape {
-  /** Side of the tower's square input, and side of a patch. */
-  readonly side: number;
-  readonly patch: number;
+  readonly tower: SquareTower;
   /** Number of patches per side of the block that becomes one token. */
   readonly block: number;
   /** How many times a picture's features are repeated side by side: the number of scales of `dynamic_s2` if it is shown at one scale only, else 1. */
@@ -25,76 +23,57 @@ export interface Shape {
   readonly after: string | undefined;
 }
 
-const resizeTo = (width: number, height: number, filter: ResampleFilter): Draw => ({
+/** Resizing to the tower's square input. */
+const toSquare = ({ tower: { imageSize } }: Shape, filter: ResampleFilter): Draw => ({
   step: 'resize',
-  to: { width, height },
+  to: { width: imageSize, height: imageSize },
   filter,
 });
 
-const cellsPerSide = ({ side, patch }: Shape): number => Math.floor(side / patch);
-const tokensPerSide = (shape: Shape): number => Math.ceil(cellsPerSide(shape) / shape.block);
+const tokensPerSide = ({ tower, block }: Shape): number => Math.ceil(cellsOf(tower) / block);
 
 function run({ before, after }: Shape, grid: number, from: number, to: number): Run {
   return { grid, from, to, ...(before === undefined ? {} : { before }), ...(after === undefined ? {} : { after }) };
 }
 
-/** The row map that forms the blocks of `count` square canvases, canvas after canvas. */
-function blocksOfSquares(shape: Shape, count: number): RowMap {
-  const cells = cellsPerSide(shape);
-  const blocks = blockRows(cells, cells, shape.block);
-  const { copies } = shape;
+/** Each part of a row several times, side by side. */
+function repeated(map: RowMap, copies: number): RowMap {
+  if (copies === 1) return map;
   const from = Int32Array.from(
-    { length: blocks.from.length * copies },
-    (_, i) => blocks.from[Math.floor(i / copies)] as number,
+    { length: map.from.length * copies },
+    (_, i) => map.from[Math.floor(i / copies)] as number,
   );
-  const one = { ...blocks, parts: blocks.parts * copies, from };
-  return joinMaps(
-    Array.from({ length: count }, () => one),
-    Array.from({ length: count }, (_, i) => i * cells * cells),
-  );
+  return { ...map, parts: map.parts * copies, from };
 }
 
 /** Square canvases that become one grid each; `regions` are the parts of the picture that they show. */
-function squares(shape: Shape, canvases: readonly Canvas[], regions: readonly Region[], text: string): MediumLayout {
-  const { side, patch, block } = shape;
-  const tokens = tokensPerSide(shape);
-  const grids = regions.map((region): Grid => {
-    return { t: 1, h: tokens, w: tokens, frames: [0], cells: cellsOfRegion(region, { size: side, patch, block }) };
-  });
+function squareLayout(shape: Shape, { canvases, regions }: Tiles, text: string): MediumLayout {
+  const { merge, runs, ...rest } = squares(regions, shape.tower, shape.block);
   return {
-    kind: 'image',
-    canvases,
-    patches: squarePatches(canvases.length, cellsPerSide(shape), patch),
-    merge: blocksOfSquares(shape, canvases.length),
-    grids,
-    runs: grids.map((_, i) => run(shape, i, i * tokens ** 2, (i + 1) * tokens ** 2)),
-    text,
+    ...{ ...rest, kind: 'image', canvases, text },
+    merge: repeated(merge, shape.copies),
+    runs: runs.map(({ grid, from, to }) => run(shape, grid, from, to)),
   };
 }
 
 /** The picture resized to the tower's square input, regardless of its aspect ratio. */
 export function resized(shape: Shape, picture: Size, filter: ResampleFilter): MediumLayout {
-  const canvas = { frame: 0, steps: [resizeTo(shape.side, shape.side, filter)] };
-  return squares(shape, [canvas], [wholePicture(picture)], MARKER);
+  const canvas = { frame: 0, steps: [toSquare(shape, filter)] };
+  return squareLayout(shape, { canvases: [canvas], regions: [wholePicture(picture)] }, MARKER);
 }
 
 /** The picture centered on a square of `color`, then resized. VILA's expand2square. */
 export function padded(shape: Shape, picture: Size, filter: ResampleFilter, color: Rgb): MediumLayout {
   const { left, top, width, height } = paddedSquare(picture);
   const pad: Draw = { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, color };
-  const canvas = { frame: 0, steps: [pad, resizeTo(shape.side, shape.side, filter)] };
-  return squares(shape, [canvas], [{ left, top, width, height }], MARKER);
+  const canvas = { frame: 0, steps: [pad, toSquare(shape, filter)] };
+  return squareLayout(shape, { canvases: [canvas], regions: [{ left, top, width, height }] }, MARKER);
 }
 
 /** `dynamic`: tiles in the picture's aspect ratio, followed by the whole picture if there is more than one tile. A line break follows each. */
-export function tiled(shape: Shape, picture: Size, { min, max }: { min: number; max: number }): MediumLayout {
-  const { side } = shape;
-  const { canvases, regions } = gridTiles(picture, side, closestTileGrid(picture, min, max, side), 'bicubic');
-  if (canvases.length > 1) {
-    canvases.push({ frame: 0, steps: [resizeTo(side, side, 'bicubic')] });
-    regions.push(wholePicture(picture));
-  }
-  return squares(shape, canvases, regions, `${MARKER}\n`.repeat(canvases.length));
+export function tiled(shape: Shape, picture: Size, range: { min: number; max: number }): MediumLayout {
+  const tiles = tilesAndWhole(picture, shape.tower.imageSize, range, 'bicubic');
+  return squareLayout(shape, tiles, `${MARKER}\n`.repeat(tiles.canvases.length));
 }
 
 /** Scales of `dynamic_s2`, in tiles per side; the tiles of the last scale follow the picture's aspect ratio. */
@@ -111,7 +90,8 @@ export interface Scales {
  * the channels of all scales are concatenated; blocks are formed within each tile of the output map.
  */
 export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scales): MediumLayout {
-  const { side, patch, block } = shape;
+  const { tower, block } = shape;
+  const [side, cells] = [tower.imageSize, cellsOf(tower)];
   const least = (sides.at(-1) ?? 1) ** 2;
   const grids = sides.map((k, i): TileGrid => {
     return i === sides.length - 1 ? closestTileGrid(picture, least, max, side) : { cols: k, rows: k };
@@ -124,8 +104,8 @@ export function scaled(shape: Shape, picture: Size, { sides, max, output }: Scal
   return {
     kind: 'image',
     canvases,
-    patches: squarePatches(canvases.length, cellsPerSide(shape), patch),
-    merge: scaleMap(cellsPerSide(shape), block, grids, { cols, rows }),
+    patches: squarePatches(canvases.length, cells, tower.patchSize),
+    merge: scaleMap(cells, block, grids, { cols, rows }),
     grids: [{ t: 1, h, w, frames: [0], cells: evenCells(picture, h, w) }],
     runs: [run(shape, 0, 0, count)],
     text: MARKER,
@@ -186,11 +166,11 @@ export type Pool = readonly [t: number, h: number, w: number];
  */
 export function videoLayout(
   shape: Shape,
-  { width, height, frames }: MediumSize,
+  size: MediumSize,
   frameSteps: readonly Draw[],
   pools: readonly Pool[],
 ): MediumLayout {
-  const { patch } = shape;
+  const { frames } = size;
   const tokens = tokensPerSide(shape);
   for (const [t] of pools) {
     if (frames % t === 0) continue;
@@ -207,7 +187,7 @@ export function videoLayout(
       h: rows,
       w: cols,
       frames: Array.from({ length: planes }, (_, plane) => plane * t),
-      cells: evenCells({ width, height }, rows, cols),
+      cells: evenCells(size, rows, cols),
     };
   });
   let first = 0;
@@ -218,12 +198,13 @@ export function videoLayout(
       return run(shape, grid, from, first);
     }),
   );
+  const { canvases, patches, merge } = frameSquares(size, frameSteps, shape.tower, shape.block);
   const isPooled = pools.length > 1 || pools.some((pool) => pool.some((size) => size !== 1));
   return {
     kind: 'video',
-    canvases: Array.from({ length: frames }, (_, frame) => ({ frame, steps: frameSteps })),
-    patches: squarePatches(frames, cellsPerSide(shape), patch),
-    merge: blocksOfSquares(shape, frames),
+    canvases,
+    patches,
+    merge: repeated(merge, shape.copies),
     ...(isPooled ? { pool: poolMap(frames, tokens, pools) } : {}),
     grids,
     runs,
