@@ -14,7 +14,7 @@ import {
   type SparsityMethod,
   type TowerView,
 } from '../../src';
-import { allocate } from '../../src/sparsity/allocate';
+import { shareOut } from '../../src/sparsity/shares';
 import { FIXTURES } from '../support/assets';
 import { dropThrough, indicesOf, matrixOf, viewOf } from './views';
 
@@ -73,8 +73,11 @@ it.each<[number[], number[], number, number[]]>([
   [[1, 1, 1], [5, 5, 5], 4, [2, 1, 1]],
   [[0, 0], [1, 3], 4, [1, 3]],
   [[1, 0], [1, 3], 3, [1, 2]],
-])('allocates by weights %j and caps %j %i: %j', (weights, caps, total, counts) => {
-  expect(allocate(weights, caps, total)).toEqual(counts);
+  // The share of a full part goes to parts of weight 0, equally as far as their caps allow. What rounding leaves goes to the largest weights.
+  [[1, 0, 0], [1, 1, 4], 5, [1, 1, 3]],
+  [[4, 1], [9, 9], 3, [3, 0]],
+])('shares out by weights %j and caps %j %i: %j', (weights, most, total, counts) => {
+  expect(shareOut(total, weights, { least: 0, most, rest: 'weight' })).toEqual(counts);
 });
 
 describe('MMTok', () => {

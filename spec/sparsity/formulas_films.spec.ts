@@ -22,6 +22,7 @@ describe('shareOut', () => {
   it.each<[string, number, number[], { least: number; most: number }, number[]]>([
     ['equal weights: the first get what is left', 10, [1, 1, 1], { least: 0, most: 10 }, [4, 3, 3]],
     ['the largest remainder gets what is left', 7, [1, 2, 3], { least: 0, most: 7 }, [1, 2, 4]],
+    ['not the largest weight', 3, [4, 1], { least: 0, most: 9 }, [2, 1]],
     ['what a part cannot take goes to the others', 10, [8, 1, 1], { least: 0, most: 4 }, [4, 3, 3]],
     ['the least comes first', 6, [0, 1, 5], { least: 1, most: 6 }, [1, 1, 4]],
     ['weights that are all 0 are equal', 5, [0, 0], { least: 0, most: 4 }, [3, 2]],

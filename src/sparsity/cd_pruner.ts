@@ -6,9 +6,8 @@
 
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget } from './top_k';
+import { PRUNING } from './options';
+import { perPlaneBudget } from './planes';
 import { addRow, dot, unitRows } from './vectors';
 
 export interface CdPrunerOptions {
@@ -19,22 +18,17 @@ export interface CdPrunerOptions {
 
 /** r_i = minmax(mean over words t of -cos(x_i, t)), L_ij = r_i cos(x_i, x_j) r_j; greedily maximizes det L_S over T tokens. */
 export function cdPruner(options: CdPrunerOptions = {}): SparsityMethod {
-  const given = checkOptions('cdPruner', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('cdPruner', options, PRUNING);
   const { prefillSparsity = 8 / 9, positions = 'original' } = given;
   return {
     name: 'cdpruner',
     positions,
-    prune: {
-      question: true,
-      scope: 'plane',
-      select: perPlane((plane) => conditional(plane, budget(plane.tokens, prefillSparsity))),
-    },
+    prune: { question: true, scope: 'plane', select: perPlaneBudget(prefillSparsity, conditional) },
   };
 }
 
 function conditional(plane: TowerView, kept: number): Int32Array {
   const { tokens: n } = plane;
-  if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
   const x = unitRows(plane.projected());
   const r = relevance(x, unitRows(plane.question()));
   // What each token adds to the determinant, given those that are chosen. Source: fast greedy MAP, Chen et al., arXiv 1709.05135.

@@ -5,9 +5,9 @@
 
 import { COUNT, checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget, topK } from './top_k';
+import { PRUNING } from './options';
+import { perPlaneBudget } from './planes';
+import { topK } from './top_k';
 import { dot, unitRows } from './vectors';
 
 export interface DartOptions {
@@ -20,21 +20,20 @@ export interface DartOptions {
 
 /** Pivots: top p of |x_i|_1. Each adds its part of the other T - p: the tokens of the smallest cosine with it that are not taken yet. */
 export function dart(options: DartOptions = {}): SparsityMethod {
-  const given = checkOptions('dart', options, { prefillSparsity: SHARE, pivots: COUNT, positions: POSITIONS });
+  const given = checkOptions('dart', options, { ...PRUNING, pivots: COUNT });
   const { prefillSparsity = 7 / 9, pivots = 4, positions = 'original' } = given;
   return {
     name: 'dart',
     positions,
     prune: {
       scope: 'plane',
-      select: perPlane((plane) => leastDuplicated(plane, budget(plane.tokens, prefillSparsity), pivots)),
+      select: perPlaneBudget(prefillSparsity, (plane, kept) => leastDuplicated(plane, kept, pivots)),
     },
   };
 }
 
 function leastDuplicated(plane: TowerView, kept: number, most: number): Int32Array {
   const { tokens: n } = plane;
-  if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
   const x = plane.projected();
   const norms = Float32Array.from({ length: n }, (_, i) =>
     x.data.subarray(i * x.width, (i + 1) * x.width).reduce((sum, value) => sum + Math.abs(value), 0),

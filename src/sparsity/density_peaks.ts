@@ -3,7 +3,7 @@
 
 import type { Matrix, Selection } from './method';
 import { ranked } from './top_k';
-import { meansOf, takeRows } from './vectors';
+import { meansOf, squaredDistance, takeRows } from './vectors';
 
 /** Keeps `best` unchanged, and adds `pool` as the means of `clusters` clusters, each in the place of its center. */
 export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, clusters: number): Selection {
@@ -24,15 +24,13 @@ export function recycle(rows: Matrix, best: Int32Array, pool: Int32Array, cluste
  * distance to the nearest row of higher density (of equal densities the lower index counts as higher); the densest row's is its largest
  * distance. Centers are the rows with the largest density times peak distance; every row joins the nearest center.
  */
-export function clustersOf({ data, width }: Matrix, clusters: number): { center: number; of: number[] }[] {
-  const n = data.length / width;
+export function clustersOf(x: Matrix, clusters: number): { center: number; of: number[] }[] {
+  const n = x.data.length / x.width;
   const squares = new Float64Array(n * n);
   for (let i = 0; i < n; i++)
     for (let j = 0; j < i; j++) {
-      let sum = 0;
-      for (let c = 0; c < width; c++) sum += ((data[i * width + c] as number) - (data[j * width + c] as number)) ** 2;
-      squares[i * n + j] = sum / width;
-      squares[j * n + i] = sum / width;
+      squares[i * n + j] = squaredDistance(x, i, x, j) / x.width;
+      squares[j * n + i] = squares[i * n + j] as number;
     }
   const to = (i: number, j: number): number => squares[i * n + j] as number;
   const rows = Array.from({ length: n }, (_, i) => i);

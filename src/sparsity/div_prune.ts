@@ -4,9 +4,8 @@
 
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod } from './method';
-import { POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget } from './top_k';
+import { PRUNING } from './options';
+import { perPlaneBudget } from './planes';
 import { dot, unitRows } from './vectors';
 
 export interface DivPruneOptions {
@@ -17,18 +16,17 @@ export interface DivPruneOptions {
 
 /** D_ij = 1 - cos(x_i, x_j); first argmax_j min_{i != j} D_ij, then argmax_j min_{i in S} D_ij. Compares all pairs of a plane: O(n^2 d). */
 export function divPrune(options: DivPruneOptions = {}): SparsityMethod {
-  const given = checkOptions('divPrune', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('divPrune', options, PRUNING);
   const { prefillSparsity = 0.902, positions = 'original' } = given;
   return {
     name: 'divprune',
     positions,
-    prune: { scope: 'plane', select: perPlane((plane) => diverse(plane, budget(plane.tokens, prefillSparsity))) },
+    prune: { scope: 'plane', select: perPlaneBudget(prefillSparsity, diverse) },
   };
 }
 
 function diverse(plane: { readonly tokens: number; projected(): Matrix }, kept: number): Int32Array {
   const { tokens: n } = plane;
-  if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
   const x = unitRows(plane.projected());
   const distance = (i: number, j: number): number => 1 - dot(x, i, j);
   const toNearest = new Float64Array(n).fill(Number.POSITIVE_INFINITY);

@@ -5,7 +5,8 @@
 
 import { checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
+import { PRUNING } from './options';
+import { perGridBudget } from './planes';
 import { budget, topK } from './top_k';
 import { dot, unitRows } from './vectors';
 
@@ -17,12 +18,12 @@ export interface EvsOptions {
 
 /** d[t, i] = 1 - cos(x[t, i], x[t - 1, i]), and more than any for t = 0; the top max(n, round((1 - q) t n)) of a film of t frames of n tokens. */
 export function evs(options: EvsOptions = {}): SparsityMethod {
-  const given = checkOptions('evs', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('evs', options, PRUNING);
   const { prefillSparsity = 0.8, positions = 'original' } = given;
   return {
     name: 'evs',
     positions,
-    prune: { select: (grids) => grids.map((film) => changed(film, evsBudget(film.grid, prefillSparsity))) },
+    prune: { select: perGridBudget((grid) => evsBudget(grid, prefillSparsity), changed) },
   };
 }
 
@@ -33,7 +34,6 @@ export function evsBudget({ t, h, w }: TowerView['grid'], sparsity: number): num
 
 function changed(film: Pick<TowerView, 'tokens' | 'grid' | 'projected'>, kept: number): Int32Array {
   const { h, w } = film.grid;
-  if (kept === film.tokens) return Int32Array.from({ length: kept }, (_, i) => i);
   const x = unitRows(film.projected());
   return topK(
     Float32Array.from({ length: film.tokens }, (_, i) => (i < h * w ? 255 : 1 - dot(x, i, i - h * w))),

@@ -3,9 +3,10 @@
 import { evs, evsBudget } from './evs';
 import { type MethodEntry, tower } from './method_entry';
 import { quota, quotaRows } from './quota';
+import { filmBudget } from './shares';
 import { storm, stormBudget } from './storm';
 import { vCast } from './v_cast';
-import { filmBudget, vidCom2 } from './vid_com2';
+import { vidCom2 } from './vid_com2';
 import { videoScan, videoScanBudget } from './video_scan';
 
 export const FILM_ROWS: readonly MethodEntry[] = [

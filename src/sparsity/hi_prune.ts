@@ -6,9 +6,9 @@
 
 import { checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { LAYER, POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget, roundHalfEven, topK } from './top_k';
+import { LAYER, PRUNING, SHARE } from './options';
+import { perPlaneBudget } from './planes';
+import { roundHalfEven, topK } from './top_k';
 
 export interface HiPruneOptions {
   /** Share of visual tokens dropped after the tower; default 2/3. */
@@ -24,13 +24,7 @@ export interface HiPruneOptions {
 
 /** Anchors: top round(T alpha / 5) by the column mean of the object layer; then buffers around them; then registers up to T tokens. */
 export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
-  const given = checkOptions('hiPrune', options, {
-    prefillSparsity: SHARE,
-    alpha: SHARE,
-    objectLayer: LAYER,
-    deepLayer: LAYER,
-    positions: POSITIONS,
-  });
+  const given = checkOptions('hiPrune', options, { ...PRUNING, alpha: SHARE, objectLayer: LAYER, deepLayer: LAYER });
   const { prefillSparsity = 2 / 3, alpha = 0.1, objectLayer = 1 / 3, deepLayer = -2, positions = 'original' } = given;
   return {
     name: 'hiprune',
@@ -38,7 +32,7 @@ export function hiPrune(options: HiPruneOptions = {}): SparsityMethod {
     prune: {
       taps: { salience: [objectLayer, deepLayer] },
       scope: 'plane',
-      select: perPlane((plane) => hierarchical(plane, budget(plane.tokens, prefillSparsity), alpha)),
+      select: perPlaneBudget(prefillSparsity, (plane, kept) => hierarchical(plane, kept, alpha)),
     },
   };
 }

@@ -9,6 +9,7 @@ import { COUNT, checkOptions } from '../options';
 import type { BoundView, SparsityMethod } from './method';
 import { SHARE } from './options';
 import { roundHalfEven, topK } from './top_k';
+import { dot, mean, meansOf, product, unitRows } from './vectors';
 
 export interface InfiniPotVOptions {
   /** Frames of a film after which its rows shrink; default 32. */
@@ -35,54 +36,35 @@ function shrunk(view: BoundView, tarShare: number, newest: number): Int32Array {
   const planes = [...new Set(places.map(({ t }) => t))];
   const recent = new Set(planes.slice(-Math.max(1, roundHalfEven(newest * planes.length))));
   const tar = differences(view, (t) => recent.has(t));
-  const first = topK(tar, Math.min(budget, Math.max(roundHalfEven(tarShare * budget), count(tar))));
+  const newer = tar.filter((score) => score === Number.POSITIVE_INFINITY).length;
+  const first = topK(tar, Math.min(budget, Math.max(roundHalfEven(tarShare * budget), newer)));
   // What TaR has chosen comes before all values.
   const van = norms(view);
   for (const i of first) van[i] = Number.POSITIVE_INFINITY;
   return topK(van, budget);
 }
 
-const count = (scores: Float32Array): number =>
-  scores.reduce((sum, score) => sum + Number(score === Number.POSITIVE_INFINITY), 0);
-
 /** Minus the mean, over the newest frames and heads, of the cosine of a row's key and the newest frame's key at its place; infinity for newest rows. */
 function differences({ places, keys, heads }: BoundView, isRecent: (t: number) => boolean): Float32Array {
   const { data, width } = keys();
-  const c = width / heads;
-  const unit = data.slice();
-  for (let at = 0; at < unit.length; at += c) {
-    const head = unit.subarray(at, at + c);
-    const length = lengthOf(head) || 1;
-    for (let j = 0; j < c; j++) head[j] = (head[j] as number) / length;
-  }
-  const means = new Map<string, { sum: Float64Array; n: number }>();
+  const unit = { data: unitRows({ data, width: width / heads }).data, width };
   const placeOf = ({ grid, row, col }: BoundView['places'][number]): string => `${grid} ${row} ${col}`;
-  for (const [i, place] of places.entries()) {
-    if (!isRecent(place.t)) continue;
-    const own = means.get(placeOf(place)) ?? { sum: new Float64Array(width), n: 0 };
-    means.set(placeOf(place), own);
-    own.n++;
-    for (let j = 0; j < width; j++) own.sum[j] = (own.sum[j] as number) + (unit[i * width + j] as number);
-  }
+  const recent = new Map<string, number[]>();
+  for (const [i, place] of places.entries())
+    if (isRecent(place.t)) recent.set(placeOf(place), [...(recent.get(placeOf(place)) ?? []), i]);
+  const numbers = new Map([...recent.keys()].map((place, at) => [place, at]));
+  const means = { data: meansOf(unit, [...recent.values()]), width };
   return Float32Array.from(places, (place, i) => {
-    const own = means.get(placeOf(place));
+    const own = numbers.get(placeOf(place));
     if (isRecent(place.t)) return Number.POSITIVE_INFINITY;
-    if (own === undefined) return 0;
-    let dot = 0;
-    for (let j = 0; j < width; j++) dot += (unit[i * width + j] as number) * (own.sum[j] as number);
-    return -dot / (own.n * heads);
+    return own === undefined ? 0 : -product(unit, i, means, own) / heads;
   });
 }
 
 /** The length of each row's value, mean over heads. */
 function norms({ values, heads, places }: BoundView): Float32Array {
   const { data, width } = values();
-  const c = width / heads;
-  return Float32Array.from(places, (_, i) => {
-    let sum = 0;
-    for (let at = i * width; at < (i + 1) * width; at += c) sum += lengthOf(data.subarray(at, at + c));
-    return sum / heads;
-  });
+  const parts = { data, width: width / heads };
+  const norm = (part: number): number => Math.sqrt(dot(parts, part, part));
+  return Float32Array.from(places, (_, i) => mean(Array.from({ length: heads }, (_, head) => norm(i * heads + head))));
 }
-
-const lengthOf = (values: Float32Array): number => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));

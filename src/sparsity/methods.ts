@@ -2,11 +2,11 @@
 // an entry has nine lines, which is why this file is long.
 
 import { checkOptions, SEED } from '../options';
+import { BASELINE_ROWS } from './baseline_methods';
 import { cdPruner } from './cd_pruner';
 import { dart } from './dart';
 import { dense } from './dense';
 import { divPrune } from './div_prune';
-import { downsample } from './downsample';
 import { fastV } from './fast_v';
 import { FILM_ROWS } from './film_methods';
 import { hiPrune } from './hi_prune';
@@ -18,13 +18,10 @@ import { pixelPrune } from './pixel_prune';
 import { pruMerge, pruMergePlus } from './pru_merge';
 import { pyramidDrop } from './pyramid_drop';
 import { quest } from './quest';
-import { random } from './random';
-import { randomDeep } from './random_deep';
 import { reKv } from './re_kv';
 import { snapKv } from './snap_kv';
 import { sparseVila } from './sparse_vila';
 import { sparseVlm, sparseVlmPlus } from './sparse_vlm';
-import { uniform } from './uniform';
 import { vScan } from './v_scan';
 import { visionZip } from './vision_zip';
 
@@ -249,46 +246,7 @@ const ROWS: readonly MethodEntry[] = [
       reKv({ ...(decodeSparsity && { decodeSparsity, frameSparsity: 1 - Math.sqrt(1 - decodeSparsity) }) }),
   },
   ...FILM_ROWS,
-  {
-    name: 'random',
-    title: 'Random',
-    stage: 'tower + decode',
-    queryAware: false,
-    safeForLaterTurns: true,
-    source: 'baseline',
-    uses: { prefill: true, decode: true },
-    create: random,
-  },
-  {
-    name: 'random-deep',
-    title: 'Random in deep layers',
-    stage: 'prefill',
-    queryAware: false,
-    safeForLaterTurns: true,
-    source: 'baseline',
-    uses: { prefill: true, decode: false },
-    create: ({ prefillSparsity, seed = 0 }) => randomDeep({ prefillSparsity, seed }),
-  },
-  {
-    name: 'downsample',
-    title: 'Down-sampling',
-    stage: 'pixels or tower',
-    queryAware: false,
-    safeForLaterTurns: true,
-    source: 'baseline (VTC-Bench, 2510.07143)',
-    uses: { prefill: true, decode: false },
-    create: tower(downsample),
-  },
-  {
-    name: 'uniform',
-    title: 'Uniform (strided)',
-    stage: 'tower + decode',
-    queryAware: false,
-    safeForLaterTurns: true,
-    source: 'baseline',
-    uses: { prefill: true, decode: true },
-    create: ({ seed: _, ...ratios }) => uniform(ratios),
-  },
+  ...BASELINE_ROWS,
 ];
 
 const RATIOS = { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS, seed: SEED };

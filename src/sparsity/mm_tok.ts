@@ -4,9 +4,8 @@
 
 import { checkOptions } from '../options';
 import type { SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget } from './top_k';
+import { PRUNING } from './options';
+import { perPlaneBudget } from './planes';
 import { dot, unitRows } from './vectors';
 
 export interface MmTokOptions {
@@ -19,18 +18,17 @@ const TEMPERATURE = 0.2;
 
 /** Q_ij = softmax_j(cos(x_i, x_j) / 0.2) / n; adds argmax_j of sum_i max(0, Q_ij - max of Q_ik over chosen k), T times. Holds n x n numbers. */
 export function mmTok(options: MmTokOptions = {}): SparsityMethod {
-  const given = checkOptions('mmTok', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('mmTok', options, PRUNING);
   const { prefillSparsity = 8 / 9, positions = 'original' } = given;
   return {
     name: 'mmtok',
     positions,
-    prune: { scope: 'plane', select: perPlane((plane) => covering(plane, budget(plane.tokens, prefillSparsity))) },
+    prune: { scope: 'plane', select: perPlaneBudget(prefillSparsity, covering) },
   };
 }
 
 function covering(plane: TowerView, kept: number): Int32Array {
   const { tokens: n } = plane;
-  if (kept === n) return Int32Array.from({ length: n }, (_, i) => i);
   const unit = unitRows(plane.projected());
   const covers = new Float32Array(n * n);
   for (let i = 0; i < n; i++) {

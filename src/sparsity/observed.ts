@@ -3,6 +3,7 @@
 
 import { checkedMethod } from './checked';
 import type { SparsityMethod, VisualPlace } from './method';
+import { everyIndex } from './vectors';
 
 /** The relevance that `retrieve` received in one layer, and the places of the visual rows. */
 export interface LayerRelevance {
@@ -47,5 +48,3 @@ export function observed(watched: SparsityMethod): Observed {
     },
   };
 }
-
-const everyIndex = (n: number): Int32Array => Int32Array.from({ length: n }, (_, i) => i);

@@ -21,3 +21,6 @@ export const THREE_LAYERS: Check = {
 };
 
 export const POSITIONS = oneOf('original', 'compact');
+
+/** The options of methods that only prune. */
+export const PRUNING = { prefillSparsity: SHARE, positions: POSITIONS } as const;

@@ -2,7 +2,8 @@
 // each plane separately, so that every tile and frame keeps its share, and neighborhoods do not cross frames.
 
 import type { Matrix, Prune, Selection, TowerView } from './method';
-import { takeRows } from './vectors';
+import { budget } from './top_k';
+import { everyIndex, takeRows } from './vectors';
 
 /**
  * Turns a `select` for one plane into a `prune.select` for grids of any number of planes.
@@ -15,6 +16,27 @@ export function perPlane(
   return perFilm((planes) => planes.map(select), rows);
 }
 
+/** A `prune.select` that keeps of each plane its budget: all tokens, or the `kept` ones that `choose` gives. */
+export function perPlaneBudget(
+  sparsity: number,
+  choose: (plane: TowerView, kept: number) => Selection,
+  rows?: Required<Prune>['rows'],
+): Prune['select'] {
+  return perPlane((plane) => within(plane, budget(plane.tokens, sparsity), choose), rows);
+}
+
+/** A `prune.select` that keeps of each grid `budgetOf` tokens, which its planes share. */
+export function perGridBudget(
+  budgetOf: (grid: TowerView['grid']) => number,
+  choose: (film: TowerView, kept: number) => Selection,
+): Prune['select'] {
+  return (grids) => grids.map((film) => within(film, budgetOf(film.grid), choose));
+}
+
+function within(view: TowerView, kept: number, choose: (view: TowerView, kept: number) => Selection): Selection {
+  return kept === view.tokens ? everyIndex(kept) : choose(view, kept);
+}
+
 /** Turns a `select` for the planes of a grid, each as a grid of one plane, into a `prune.select`. */
 export function perFilm(
   select: (planes: readonly TowerView[], film: TowerView) => readonly Selection[],
@@ -25,6 +47,39 @@ export function perFilm(
       const planes = planesOf(grid);
       return joined(planes, select(planes, grid), rows);
     });
+}
+
+/** Selects by salience, with one budget for all grids of a group. */
+export function pruneTogether(
+  grids: readonly TowerView[],
+  select: (salience: Float32Array) => Int32Array,
+  groupOf: (grid: TowerView) => number,
+): Int32Array[] {
+  const kept: Int32Array[] = [];
+  for (const group of new Set(grids.map(groupOf))) {
+    const members = Array.from(grids.keys()).filter((i) => groupOf(grids[i] as TowerView) === group);
+    const chosen = select(comparable(members.map((i) => grids[i] as TowerView)));
+    let from = 0;
+    for (const i of members) {
+      const { tokens } = grids[i] as TowerView;
+      const [begin, end] = [from, from + tokens];
+      kept[i] = chosen.filter((token) => token >= begin && token < end).map((token) => token - begin);
+      from = end;
+    }
+  }
+  return kept;
+}
+
+/**
+ * Salience of several grids, concatenated and on one scale. A plane's salience sums to 1, so a token in a plane of n tokens has 1 / n on
+ * average. It is ranked by salience times n, divided by the n of the largest plane, so that planes of equal size keep their bits.
+ */
+function comparable(grids: readonly TowerView[]): Float32Array {
+  const planes = grids.flatMap(planesOf);
+  const largest = planes.reduce((most, { tokens }) => Math.max(most, tokens), 0);
+  return Float32Array.from(
+    planes.flatMap((plane) => Array.from(plane.salience(), (salience) => salience * (plane.tokens / largest))),
+  );
 }
 
 /** The planes of a grid, each as a grid of one plane. Values that they read from the grid are computed once. */

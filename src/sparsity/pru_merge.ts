@@ -6,11 +6,11 @@
 
 import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
-import { LAYER, POSITIONS, SHARE } from './options';
+import { LAYER, PRUNING } from './options';
 import { perPlane } from './planes';
 import { budget, topK } from './top_k';
-import { strided } from './uniform';
-import { addRow, dot, takeRows, unitRows, without } from './vectors';
+import { topAndSpread } from './uniform';
+import { addRow, dot, everyIndex, quantile, takeRows, unitRows, without } from './vectors';
 
 export interface PruMergeOptions {
   /** Share of visual tokens dropped after the tower. Default: keeps the outliers of attention, a > Q3 + 1.5 (Q3 - Q1). */
@@ -34,28 +34,24 @@ export function pruMergePlus(options: PruMergeOptions = {}): SparsityMethod {
 }
 
 function method(name: string, options: PruMergeOptions, spread: number): SparsityMethod {
-  const given = checkOptions(name, options, { prefillSparsity: SHARE, layer: LAYER, positions: POSITIONS });
+  const given = checkOptions(name, options, { ...PRUNING, layer: LAYER });
   const { prefillSparsity, layer = -1, positions = 'original' } = given;
   const select = (plane: TowerView): Selection => {
     const sum = plane.salience().reduce((total, s) => total + s, 0);
     const a = plane.salience().map((s) => s / sum);
     const adaptive = Math.max(1, outliers(a)) * (1 + spread) + 1;
     const kept = Math.min(a.length, prefillSparsity === undefined ? adaptive : budget(a.length, prefillSparsity));
-    return kept === a.length ? without(kept, []) : merge(plane, a, choose(a, Math.max(1, kept - 1), spread), kept);
+    if (kept === a.length) return everyIndex(kept);
+    // For each most attended token `spread` others.
+    const chosen = Math.max(1, kept - 1);
+    const salient = Math.max(1, Math.round(chosen / (1 + spread)));
+    return merge(plane, a, topAndSpread(a, salient, chosen - salient), kept);
   };
   return {
     name,
     positions,
     prune: { taps: { salience: [layer], keys: [layer] }, scope: 'plane', select: perPlane(select) },
   };
-}
-
-/** The most attended tokens and, for each, `spread` evenly spaced others. */
-function choose(a: Float32Array, count: number, spread: number): Int32Array {
-  const salient = topK(a, Math.max(1, Math.round(count / (1 + spread))));
-  const rest = without(a.length, salient);
-  const even = strided(rest.length, count - salient.length).map((i) => rest[i] as number);
-  return Int32Array.from([...salient, ...even]).sort();
 }
 
 /** The chosen tokens with what they absorb, and the extra token if the budget has room for it. */
@@ -76,13 +72,8 @@ function merge(plane: TowerView, a: Float32Array, chosen: Int32Array, kept: numb
   return { kept: indices, rows };
 }
 
-/** Number of values above Q3 + 1.5 (Q3 - Q1); quartiles are interpolated. */
+/** Number of values above Q3 + 1.5 (Q3 - Q1). */
 function outliers(values: Float32Array): number {
-  const sorted = values.slice().sort();
-  const quartile = (q: number): number => {
-    const at = (q / 4) * (sorted.length - 1);
-    const low = sorted[Math.floor(at)] as number;
-    return low + ((sorted[Math.ceil(at)] as number) - low) * (at % 1);
-  };
-  return values.filter((value) => value > 2.5 * quartile(3) - 1.5 * quartile(1)).length;
+  const [low, high] = [quantile(values, 1 / 4), quantile(values, 3 / 4)];
+  return values.filter((value) => value > 2.5 * high - 1.5 * low).length;
 }

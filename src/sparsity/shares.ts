@@ -1,47 +1,70 @@
 // Budgets of a film's frames: a number of tokens that is shared out by weights, and the best tokens of each frame.
 
-import { topK } from './top_k';
+import type { TowerView } from './method';
+import { budget, topK } from './top_k';
+
+/** Number of tokens that are kept of a film: one of each frame at least. */
+export function filmBudget({ t, h, w }: TowerView['grid'], sparsity: number): number {
+  return Math.max(t, budget(t * h * w, sparsity));
+}
 
 export interface Bounds {
-  /** Fewest and most tokens of a part. */
+  /** Fewest tokens of a part, and most: one number for all parts, or one for each. */
   readonly least: number;
-  readonly most: number;
+  readonly most: number | readonly number[];
+  /** Which parts get one more where rounding leaves some: those of the largest remainders (the default), or of the largest weights; of equal ones the first. */
+  readonly rest?: 'remainder' | 'weight';
 }
 
 /**
- * Whole numbers that sum to `total`, one for each weight, in proportion to the weights within the bounds: floor(share), and one more for the
- * largest remainders, of equal ones the first. What a part cannot take goes to the others. Weights that are all 0 count as equal.
- * @param total from weights.length · least to weights.length · most
+ * Whole numbers that sum to `total`, one for each weight, in proportion to the weights within the bounds: floor(share), and one more for some parts.
+ * What a part cannot take goes to the others. Weights that are all 0 count as equal.
+ * @param total from the sum of the least to the sum of the most
  */
-export function shareOut(total: number, weights: readonly number[], bounds: Bounds): number[] {
-  const shares = boundedShares(total, weights.some((w) => w > 0) ? weights : weights.map(() => 1), bounds);
+export function shareOut(total: number, weights: readonly number[], { least, most, rest }: Bounds): number[] {
+  const caps = weights.map((_, i) => (typeof most === 'number' ? most : (most[i] as number)));
+  const shares = boundedShares(total, weights, least, caps);
   const counts = shares.map((share) => Math.floor(share + EPSILON));
-  const order = shares
-    .map((share, i) => ({ i, rest: Math.round((share - (counts[i] as number)) / EPSILON) }))
-    .filter(({ i }) => (counts[i] as number) < bounds.most)
-    .sort((a, b) => b.rest - a.rest || a.i - b.i);
+  const remainder = (i: number): number => Math.round(((shares[i] as number) - (counts[i] as number)) / EPSILON);
+  const rank = rest === 'weight' ? (i: number): number => weights[i] as number : remainder;
+  const order = [...counts.keys()]
+    .filter((i) => (counts[i] as number) < (caps[i] as number))
+    .sort((a, b) => rank(b) - rank(a) || a - b);
   const left = total - counts.reduce((sum, count) => sum + count, 0);
-  for (const { i } of order.slice(0, left)) counts[i] = (counts[i] as number) + 1;
+  for (const i of order.slice(0, left)) counts[i] = (counts[i] as number) + 1;
   return counts;
 }
 
 /** Rounding errors of shares are below this. */
 const EPSILON = 1e-6;
 
-/** clamp(scale · weight, least, most) with the scale at which the sum is `total`; where no scale suffices, parts of weight 0 take the rest. */
-function boundedShares(total: number, weights: readonly number[], { least, most }: Bounds): number[] {
-  const sharesAt = (scale: number): number[] => weights.map((w) => Math.min(most, Math.max(least, scale * w)));
-  const sumAt = (scale: number): number => sharesAt(scale).reduce((sum, share) => sum + share, 0);
+/** clamp(scale · weight, least, cap) with the scale at which the sum is `total`; where no scale suffices, parts of weight 0 take the rest equally. */
+function boundedShares(
+  total: number,
+  weights: readonly number[],
+  least: number,
+  caps: readonly number[],
+): readonly number[] {
+  const sharesAt = (scale: number): number[] =>
+    weights.map((w, i) => Math.min(caps[i] as number, Math.max(least, scale * w)));
+  const sumOf = (shares: readonly number[]): number => shares.reduce((sum, share) => sum + share, 0);
   const smallest = weights.reduce((min, w) => (w > 0 ? Math.min(min, w) : min), Number.POSITIVE_INFINITY);
-  let [low, high] = [0, most / smallest];
-  const missing = total - sumAt(high);
-  if (missing > 0) {
-    const zeros = weights.filter((w) => w === 0).length;
-    return sharesAt(high).map((share, i) => (weights[i] === 0 ? share + missing / zeros : share));
+  let [low, high] = [0, caps.reduce((a, b) => Math.max(a, b), 0) / smallest];
+  const full = sharesAt(high);
+  if (total - sumOf(full) > EPSILON) {
+    const own = full.map((share, i) => (weights[i] === 0 ? 0 : share));
+    const free = caps.map((cap, i) => (weights[i] === 0 ? cap : 0));
+    const equal = boundedShares(
+      total - sumOf(own),
+      weights.map(() => 1),
+      least,
+      free,
+    );
+    return own.map((share, i) => share + (equal[i] as number));
   }
   for (let i = 0; i < 200; i++) {
     const middle = (low + high) / 2;
-    if (sumAt(middle) > total) high = middle;
+    if (sumOf(sharesAt(middle)) > total) high = middle;
     else low = middle;
   }
   return sharesAt(low);

@@ -5,11 +5,11 @@
 // layer, whose relevance does not depend on the question yet; and the decoder uses background tokens as well.
 
 import { checkOptions, NATURAL, oneOf } from '../options';
-import type { SparsityMethod, TowerView } from './method';
-import { LAYER, POSITIONS, SHARE } from './options';
-import { perPlane, planesOf } from './planes';
+import type { SparsityMethod } from './method';
+import { LAYER, PRUNING, SHARE } from './options';
+import { perPlane, pruneTogether } from './planes';
 import { budget, roundHalfEven, topK } from './top_k';
-import { strided } from './uniform';
+import { topAndSpread } from './uniform';
 
 export interface SparseVilaOptions {
   /** Share of visual tokens dropped after the tower, 0 <= p < 1. */
@@ -45,10 +45,9 @@ export const SPARSE_VILA_PRESETS = {
  */
 export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
   const given = checkOptions('sparseVila', options, {
-    prefillSparsity: SHARE,
+    ...PRUNING,
     decodeSparsity: SHARE,
     salienceLayer: LAYER,
-    positions: POSITIONS,
     budget: oneOf('plane', 'medium', 'global'),
     spread: SHARE,
     denseLayers: NATURAL,
@@ -57,8 +56,11 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
   const { prefillSparsity = image.prefillSparsity, decodeSparsity = image.decodeSparsity } = given;
   const { salienceLayer = -1, positions = 'original', budget: scope = 'plane' } = given;
   const { spread = 0, denseLayers = 0 } = given;
-  const prune = (salience: Float32Array): Int32Array =>
-    keep(salience, budget(salience.length, prefillSparsity), spread);
+  const prune = (salience: Float32Array): Int32Array => {
+    const kept = budget(salience.length, prefillSparsity);
+    const even = roundHalfEven(spread * kept);
+    return topAndSpread(salience, kept - even, even);
+  };
   return {
     name: 'sparsevila',
     positions,
@@ -74,48 +76,4 @@ export function sparseVila(options: SparseVilaOptions = {}): SparsityMethod {
       select: (relevance, layer) => topK(relevance, budget(relevance.length, layer < denseLayers ? 0 : decodeSparsity)),
     },
   };
-}
-
-/** The k - e most salient of n tokens, and e = round(spread k) tokens that are evenly spread among the others. */
-function keep(salience: Float32Array, k: number, spread: number): Int32Array {
-  const even = roundHalfEven(spread * k);
-  const top = topK(salience, k - even);
-  if (even === 0) return top;
-  const isTop = new Set(top);
-  const others = Array.from(salience.keys()).filter((i) => !isTop.has(i));
-  const spreadOut = strided(others.length, even).map((i) => others[i] as number);
-  return Int32Array.from([...top, ...spreadOut]).sort();
-}
-
-/** One budget for all grids of a group. */
-function pruneTogether(
-  grids: readonly TowerView[],
-  prune: (salience: Float32Array) => Int32Array,
-  groupOf: (grid: TowerView) => number,
-): Int32Array[] {
-  const kept: Int32Array[] = [];
-  for (const group of new Set(grids.map(groupOf))) {
-    const members = Array.from(grids.keys()).filter((i) => groupOf(grids[i] as TowerView) === group);
-    const chosen = prune(comparable(members.map((i) => grids[i] as TowerView)));
-    let from = 0;
-    for (const i of members) {
-      const { tokens } = grids[i] as TowerView;
-      const [begin, end] = [from, from + tokens];
-      kept[i] = chosen.filter((token) => token >= begin && token < end).map((token) => token - begin);
-      from = end;
-    }
-  }
-  return kept;
-}
-
-/**
- * Salience of several grids, concatenated and on one scale. A plane's salience sums to 1, so a token in a plane of n tokens has 1 / n on
- * average. It is ranked by salience times n, divided by the n of the largest plane, so that planes of equal size keep their bits.
- */
-function comparable(grids: readonly TowerView[]): Float32Array {
-  const planes = grids.flatMap(planesOf);
-  const largest = planes.reduce((most, { tokens }) => Math.max(most, tokens), 0);
-  return Float32Array.from(
-    planes.flatMap((plane) => Array.from(plane.salience(), (salience) => salience * (plane.tokens / largest))),
-  );
 }

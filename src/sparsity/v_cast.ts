@@ -6,10 +6,10 @@
 
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
-import { shareOut, softmax, topOfFrames } from './shares';
-import { dot, meansOf, product, unitRows } from './vectors';
-import { filmBudget } from './vid_com2';
+import { PRUNING } from './options';
+import { perGridBudget } from './planes';
+import { filmBudget, shareOut, softmax, topOfFrames } from './shares';
+import { dot, frameMeans, product, unitRows } from './vectors';
 
 export interface VCastOptions {
   /** Share of a film's visual tokens dropped; each frame keeps one at least. Default 0.75. */
@@ -22,28 +22,27 @@ export interface VCastOptions {
  * and of the others a share by softmax(c / 0.7); it keeps its highest (1 - cos(x, r_t)) + minmax |x|.
  */
 export function vCast(options: VCastOptions = {}): SparsityMethod {
-  const given = checkOptions('vCast', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('vCast', options, PRUNING);
   const { prefillSparsity = 0.75, positions = 'original' } = given;
   return {
     name: 'vcast',
     positions,
-    prune: { select: (grids) => grids.map((film) => turning(film, filmBudget(film.grid, prefillSparsity))) },
+    prune: { select: perGridBudget((grid) => filmBudget(grid, prefillSparsity), turning) },
   };
 }
 
 function turning({ tokens, grid, projected }: TowerView, kept: number): Int32Array {
-  if (kept === tokens) return Int32Array.from({ length: kept }, (_, i) => i);
   const [t, n] = [grid.t, grid.h * grid.w];
   const x = projected();
-  const frames = Array.from({ length: t }, (_, frame) => Array.from({ length: n }, (_, i) => frame * n + i));
-  const means = unitRows({ data: meansOf(x, frames), width: x.width });
+  const means = unitRows(frameMeans(x, t));
+  const lengths = Float64Array.from({ length: tokens }, (_, i) => Math.sqrt(dot(x, i, i)));
   const scores = new Float32Array(tokens);
-  for (const [frame, own] of frames.entries()) {
-    const lengths = own.map((i) => Math.sqrt(dot(x, i, i)));
-    const least = lengths.reduce((a, b) => Math.min(a, b));
-    const range = lengths.reduce((a, b) => Math.max(a, b)) - least + 1e-6;
-    for (const [at, i] of own.entries()) {
-      const length = lengths[at] as number;
+  for (let frame = 0; frame < t; frame++) {
+    const own = lengths.subarray(frame * n, (frame + 1) * n);
+    const least = own.reduce((a, b) => Math.min(a, b));
+    const range = own.reduce((a, b) => Math.max(a, b)) - least + 1e-6;
+    for (const [at, length] of own.entries()) {
+      const i = frame * n + at;
       const cosine = length === 0 ? 0 : product(x, i, means, frame) / length;
       scores[i] = 1 - cosine + (length - least) / range;
     }

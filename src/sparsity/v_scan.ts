@@ -5,10 +5,10 @@
 
 import { checkOptions } from '../options';
 import type { Selection, SparsityMethod, TowerView } from './method';
-import { LAYER, POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
+import { LAYER, PRUNING } from './options';
+import { perPlaneBudget } from './planes';
 import { stageBudget } from './stages';
-import { budget, ranked, topK } from './top_k';
+import { ranked, topK } from './top_k';
 import { meansOf, nearest, unitRows, without } from './vectors';
 
 export interface VScanOptions {
@@ -27,28 +27,22 @@ const WINDOW = 4;
 
 /** Stage 1 keeps T = 1.5 of the mean; stage 2 keeps a third of that if it is at half of the depth. */
 export function vScan(options: VScanOptions = {}): SparsityMethod {
-  const given = checkOptions('vScan', options, {
-    prefillSparsity: SHARE,
-    localLayer: LAYER,
-    globalLayer: LAYER,
-    layer: LAYER,
-    positions: POSITIONS,
-  });
-  const { prefillSparsity = 8 / 9, localLayer = 5 / 24, globalLayer = -2, layer = 1 / 2 } = given;
+  const given = checkOptions('vScan', options, { ...PRUNING, localLayer: LAYER, globalLayer: LAYER, layer: LAYER });
+  const { prefillSparsity = 8 / 9, positions = 'original' } = given;
+  const { localLayer = 5 / 24, globalLayer = -2, layer = 1 / 2 } = given;
   const keep = 1 - prefillSparsity;
   const first = Math.min(1, 1.5 * keep);
   return {
     name: 'vscan',
-    positions: given.positions ?? 'original',
+    positions,
     prune: {
       taps: { salience: [localLayer, globalLayer] },
       rows: 'projected',
       scope: 'plane',
-      select: perPlane((plane) => scan(plane, budget(plane.tokens, 1 - first)), 'projected'),
+      select: perPlaneBudget(1 - first, scan, 'projected'),
     },
     drop: {
-      layers: [layer],
-      scores: 'next',
+      ...{ layers: [layer], scores: 'next' },
       select: (view) => topK(view.scores, stageBudget(view, [1 / 3], keep / first)),
     },
   };
@@ -60,7 +54,6 @@ function scan(plane: TowerView, kept: number): Selection {
   const scores = plane.salience(1).slice();
   for (const token of local) scores[token] = Number.POSITIVE_INFINITY;
   const indices = topK(scores, kept);
-  if (kept === plane.tokens) return indices;
   const projected = plane.projected();
   const unit = unitRows(projected);
   const groups = Array.from(indices, (token) => [token]);

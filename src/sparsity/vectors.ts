@@ -24,6 +24,20 @@ export function meansOf({ data, width }: Matrix, groups: readonly (readonly numb
   return means;
 }
 
+/** The means of the rows of each of t equal parts, f32 [t, width]. */
+export function frameMeans(x: Matrix, t: number): Matrix {
+  const n = x.data.length / x.width / t;
+  const frames = Array.from({ length: t }, (_, frame) => Array.from({ length: n }, (_, i) => frame * n + i));
+  return { data: meansOf(x, frames), width: x.width };
+}
+
+/** The chosen columns of a matrix. */
+export function takeColumns({ data, width }: Matrix, columns: Int32Array): Matrix {
+  const n = columns.length;
+  const value = (at: number): number => data[Math.floor(at / n) * width + (columns[at % n] as number)] as number;
+  return { data: Float32Array.from({ length: (data.length / width) * n }, (_, at) => value(at)), width: n };
+}
+
 /** Divides every row by its length; a row of zeros stays zero. */
 export function unitRows({ data, width }: Matrix): Matrix {
   const unit = data.slice();
@@ -47,6 +61,35 @@ export function product(a: Matrix, i: number, b: Matrix, j: number): number {
   return sum;
 }
 
+/** |x_i - c_j|^2 for a row of each matrix. */
+export function squaredDistance(x: Matrix, i: number, centers: Matrix, j: number): number {
+  let sum = 0;
+  for (let c = 0; c < x.width; c++)
+    sum += ((x.data[i * x.width + c] as number) - (centers.data[j * x.width + c] as number)) ** 2;
+  return sum;
+}
+
+/** The mean; 0 of nothing. */
+export function mean(values: Iterable<number>): number {
+  let [sum, count] = [0, 0];
+  for (const value of values) [sum, count] = [sum + value, count + 1];
+  return sum / Math.max(1, count);
+}
+
+/** The value that a share of the values is below, interpolated. */
+export function quantile(values: Float32Array, share: number): number {
+  const sorted = values.slice().sort();
+  const at = share * (sorted.length - 1);
+  const low = sorted[Math.floor(at)] as number;
+  return low + ((sorted[Math.ceil(at)] as number) - low) * (at % 1);
+}
+
+/** Mean of the squared differences from the mean; 0 of nothing. */
+export function variance(values: readonly number[]): number {
+  const middle = mean(values);
+  return mean(values.map((value) => (value - middle) ** 2));
+}
+
 /** The one of `candidates` with the largest inner product with row i; of equal ones, the first. */
 export function nearest(m: Matrix, i: number, candidates: ArrayLike<number>): number {
   let best = 0;
@@ -56,6 +99,11 @@ export function nearest(m: Matrix, i: number, candidates: ArrayLike<number>): nu
     if (product > most) [best, most] = [at, product];
   }
   return best;
+}
+
+/** 0 .. n - 1. */
+export function everyIndex(n: number): Int32Array {
+  return Int32Array.from({ length: n }, (_, i) => i);
 }
 
 /** 0 .. n - 1 without `taken`, ascending. */

@@ -5,10 +5,11 @@
 
 import { checkOptions } from '../options';
 import type { Matrix, SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
-import { shareOut, softmax, topOfFrames } from './shares';
-import { budget, topK } from './top_k';
-import { meansOf, unitRows } from './vectors';
+import { PRUNING } from './options';
+import { perGridBudget } from './planes';
+import { filmBudget, shareOut, softmax, topOfFrames } from './shares';
+import { topK } from './top_k';
+import { frameMeans, mean, squaredDistance, takeColumns, unitRows, variance } from './vectors';
 
 export interface VidCom2Options {
   /** Share of a film's visual tokens dropped; each frame keeps one at least. Default 0.75. */
@@ -21,63 +22,37 @@ export interface VidCom2Options {
  * mean), f = G(x, frame's mean). Frame t gets the rate R (1 + p_t - mean p), p = softmax(-mean v / 0.01), and keeps its lowest v + f.
  */
 export function vidCom2(options: VidCom2Options = {}): SparsityMethod {
-  const given = checkOptions('vidCom2', options, { prefillSparsity: SHARE, positions: POSITIONS });
+  const given = checkOptions('vidCom2', options, PRUNING);
   const { prefillSparsity = 0.75, positions = 'original' } = given;
   return {
     name: 'vidcom2',
     positions,
-    prune: { select: (grids) => grids.map((film) => outliers(film, filmBudget(film.grid, prefillSparsity))) },
+    prune: { select: perGridBudget((grid) => filmBudget(grid, prefillSparsity), outliers) },
   };
 }
 
-/** Number of tokens that are kept of a film: one of each frame at least. */
-export function filmBudget({ t, h, w }: TowerView['grid'], sparsity: number): number {
-  return Math.max(t, budget(t * h * w, sparsity));
-}
-
 function outliers({ tokens, grid, projected }: TowerView, kept: number): Int32Array {
-  if (kept === tokens) return Int32Array.from({ length: kept }, (_, i) => i);
   const n = grid.h * grid.w;
   const x = unitRows(steadyChannels(projected()));
-  const frames = Array.from({ length: grid.t }, (_, t) => Array.from({ length: n }, (_, i) => t * n + i));
-  const centers = { data: meansOf(x, frames), width: x.width };
-  const center = { data: meansOf(centers, [[...frames.keys()]]), width: x.width };
+  const centers = frameMeans(x, grid.t);
+  const center = frameMeans(centers, 1);
   const toFilm = Float64Array.from({ length: tokens }, (_, i) => gaussians(x, i, center, 0));
   const scores = Float32Array.from(toFilm, (own, i) => -own - gaussians(x, i, centers, Math.floor(i / n)));
-  const p = softmax(
-    frames.map((own) => own.reduce((sum, i) => sum - (toFilm[i] as number), 0) / n),
-    0.01,
-  );
-  const rates = p.map((own) => 1 + own - 1 / p.length);
+  const differences = Array.from({ length: grid.t }, (_, t) => -mean(toFilm.subarray(t * n, (t + 1) * n)));
+  const rates = softmax(differences, 0.01).map((own, _, p) => 1 + own - 1 / p.length);
   return topOfFrames(scores, shareOut(kept, rates, { least: 1, most: n }));
 }
 
 /** The half of the channels with the lowest variance over all rows, at least one. */
 function steadyChannels(x: Matrix): Matrix {
-  const { data, width } = x;
-  const rows = data.length / width;
-  const means = meansOf(x, [Array.from({ length: rows }, (_, i) => i)]);
-  const spread = new Float64Array(width);
-  for (const [at, value] of data.entries())
-    spread[at % width] = (spread[at % width] as number) + (value - (means[at % width] as number)) ** 2;
-  const channels = topK(
-    Float32Array.from(spread, (own) => -own),
-    Math.max(1, Math.floor(width / 2)),
-  );
-  const width2 = channels.length;
-  return {
-    data: Float32Array.from(
-      { length: rows * width2 },
-      (_, at) => data[Math.floor(at / width2) * width + (channels[at % width2] as number)] as number,
-    ),
-    width: width2,
-  };
+  const rows = Array.from({ length: x.data.length / x.width }, (_, i) => i);
+  const spread = (channel: number): number => variance(rows.map((i) => x.data[i * x.width + channel] as number));
+  const steady = Float32Array.from({ length: x.width }, (_, channel) => -spread(channel));
+  return takeColumns(x, topK(steady, Math.max(1, Math.floor(x.width / 2))));
 }
 
 /** G of row i and a center. */
 function gaussians(x: Matrix, i: number, centers: Matrix, at: number): number {
-  let square = 0;
-  for (let c = 0; c < x.width; c++)
-    square += ((x.data[i * x.width + c] as number) - (centers.data[at * x.width + c] as number)) ** 2;
+  const square = squaredDistance(x, i, centers, at);
   return [-3, -2, -1, 0, 1].reduce((sum, k) => sum + Math.exp(-square / 2 ** (k + 1)), 0);
 }

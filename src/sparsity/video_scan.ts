@@ -7,10 +7,10 @@
 
 import { COUNT, checkOptions, NATURAL } from '../options';
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
-import { POSITIONS, SHARE } from './options';
+import { PRUNING } from './options';
 import { shareOut } from './shares';
 import { budget, topK } from './top_k';
-import { dot, meansOf, product, takeRows, unitRows } from './vectors';
+import { dot, everyIndex, frameMeans, product, takeRows, unitRows } from './vectors';
 
 export interface VideoScanOptions {
   /** Most carriers of a film. Default 63: the published bank of 64 drops one as soon as it is full. */
@@ -24,35 +24,18 @@ export interface VideoScanOptions {
 }
 
 export function videoScan(options: VideoScanOptions = {}): SparsityMethod {
-  const given = checkOptions('videoScan', options, {
-    memory: COUNT,
-    addKv: NATURAL,
-    prefillSparsity: SHARE,
-    positions: POSITIONS,
-  });
+  const given = checkOptions('videoScan', options, { ...PRUNING, memory: COUNT, addKv: NATURAL });
   const { memory = 63, addKv = 0, prefillSparsity, positions = 'compact' } = given;
-  const rowsOf = ({ t, h, w }: TowerView['grid']): { bank: number; rows: number[] } => {
-    if (prefillSparsity === undefined) return { bank: memory, rows: Array(t).fill(Math.min(h * w, 1 + addKv)) };
-    const kept = budget(t * h * w, prefillSparsity);
-    if (kept < t) return { bank: kept, rows: Array(t).fill(1) };
-    return { bank: t, rows: shareOut(kept, Array(t).fill(1), { least: 1, most: h * w }) };
+  const select = (film: TowerView): Selection => {
+    const [t, n] = [film.grid.t, film.tokens / film.grid.t];
+    if (prefillSparsity === undefined) return carried(film, memory, Array(t).fill(Math.min(n, 1 + addKv)));
+    // At 0 the film itself is kept, without carriers.
+    if (prefillSparsity === 0) return everyIndex(film.tokens);
+    const kept = budget(film.tokens, prefillSparsity);
+    return carried(film, kept, shareOut(Math.max(t, kept), Array(t).fill(1), { least: 1, most: n }));
   };
-  return {
-    name: 'videoscan',
-    positions,
-    prune: {
-      rows: 'projected',
-      select: (grids) =>
-        grids.map((film) => {
-          const { bank, rows } = rowsOf(film.grid);
-          // At 0 the film itself is kept, without carriers.
-          return prefillSparsity === 0 ? everyToken(film) : carried(film, bank, rows);
-        }),
-    },
-  };
+  return { name: 'videoscan', positions, prune: { rows: 'projected', select: (grids) => grids.map(select) } };
 }
-
-const everyToken = ({ tokens }: TowerView): Int32Array => Int32Array.from({ length: tokens }, (_, i) => i);
 
 /** Number of rows that stand for a film. */
 export function videoScanBudget({ t, h, w }: TowerView['grid'], sparsity: number): number {
@@ -61,41 +44,34 @@ export function videoScanBudget({ t, h, w }: TowerView['grid'], sparsity: number
 
 /** Of each frame in the bank the tokens with the largest product with its carrier, and in place of the frame's last token the carrier. */
 function carried(film: TowerView, bank: number, rows: readonly number[]): Selection {
-  const [t, n] = [film.grid.t, film.grid.h * film.grid.w];
-  const x = film.projected();
-  const frames = Array.from({ length: t }, (_, frame) => Array.from({ length: n }, (_, i) => frame * n + i));
-  const carriers = { data: meansOf(x, frames), width: x.width };
-  const kept: number[] = [];
-  const parts: Float32Array[] = [];
-  for (const frame of remembered(unitRows(carriers), t, bank)) {
+  const [x, n] = [film.projected(), film.tokens / film.grid.t];
+  const carriers = frameMeans(x, film.grid.t);
+  const kept = remembered(unitRows(carriers), film.grid.t, bank).flatMap((frame) => {
     const products = Float32Array.from({ length: n - 1 }, (_, i) => product(carriers, frame, x, frame * n + i));
     const own = topK(products, (rows[frame] as number) - 1).map((i) => frame * n + i);
-    for (const token of own) kept.push(token);
-    kept.push((frame + 1) * n - 1);
-    parts.push(takeRows(x, own), takeRows(carriers, Int32Array.of(frame)));
-  }
-  const all = new Float32Array(kept.length * x.width);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return { kept: Int32Array.from(kept), rows: all };
+    return [...own, (frame + 1) * n - 1];
+  });
+  const merged = takeRows(x, Int32Array.from(kept));
+  for (const [at, token] of kept.entries())
+    if (token % n === n - 1) merged.set(takeRows(carriers, Int32Array.of(Math.floor(token / n))), at * x.width);
+  return { kept: Int32Array.from(kept), rows: merged };
 }
 
 /** The frames whose carriers are left: after each one that is too many, the earlier of the most similar adjacent pair goes, of equal ones the first. */
 function remembered(carriers: Matrix, t: number, bank: number): number[] {
   const left: number[] = [];
-  /** The cosine of each carrier that is left and the next one. */
-  const likeness: number[] = [];
+  /** The cosine of each carrier that is left and the one before it. */
+  const likeness = [Number.NEGATIVE_INFINITY];
+  const compare = (at: number): void => {
+    if (at > 0 && at < left.length) likeness[at] = dot(carriers, left[at - 1] as number, left[at] as number);
+  };
   for (let frame = 0; frame < t; frame++) {
-    if (left.length > 0) likeness.push(dot(carriers, left.at(-1) as number, frame));
-    left.push(frame);
+    compare(left.push(frame) - 1);
     if (left.length <= bank) continue;
-    const pair = likeness.reduce((best, value, i) => (value > (likeness[best] as number) ? i : best), 0);
+    const pair = likeness.reduce((best, value, i) => (value > (likeness[best] as number) ? i : best), 1) - 1;
     left.splice(pair, 1);
-    likeness.splice(pair, 1);
-    if (pair > 0) likeness[pair - 1] = dot(carriers, left[pair - 1] as number, left[pair] as number);
+    likeness.splice(pair + 1, 1);
+    compare(pair);
   }
   return left;
 }

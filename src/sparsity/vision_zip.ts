@@ -6,9 +6,9 @@
 
 import { checkOptions } from '../options';
 import type { Matrix, Selection, SparsityMethod, TowerView } from './method';
-import { LAYER, POSITIONS, SHARE } from './options';
-import { perPlane } from './planes';
-import { budget, roundHalfEven, topK } from './top_k';
+import { LAYER, PRUNING, SHARE } from './options';
+import { perPlaneBudget } from './planes';
+import { roundHalfEven, topK } from './top_k';
 import { addRow, meansOf, nearest, takeRows, unitRows, without } from './vectors';
 
 export interface VisionZipOptions {
@@ -23,12 +23,7 @@ export interface VisionZipOptions {
 
 /** Dominant: top D of s. Of the M others, every floor(M / C)-th is a target t, and the rest merge into the most similar: h_t + mean of h. */
 export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
-  const given = checkOptions('visionZip', options, {
-    prefillSparsity: SHARE,
-    contextual: SHARE,
-    layer: LAYER,
-    positions: POSITIONS,
-  });
+  const given = checkOptions('visionZip', options, { ...PRUNING, contextual: SHARE, layer: LAYER });
   const { prefillSparsity = 8 / 9, contextual = 10 / 64, layer = -2, positions = 'original' } = given;
   return {
     name: 'visionzip',
@@ -36,7 +31,7 @@ export function visionZip(options: VisionZipOptions = {}): SparsityMethod {
     prune: {
       taps: { salience: [layer], keys: [layer] },
       scope: 'plane',
-      select: perPlane((plane) => zip(plane, budget(plane.tokens, prefillSparsity), contextual)),
+      select: perPlaneBudget(prefillSparsity, (plane, kept) => zip(plane, kept, contextual)),
     },
   };
 }
