@@ -26,6 +26,8 @@ const FAMILIES = [
     'qwen_vl/qwen3.5',
     'gemma3/plain',
     'gemma3/scan',
+    'paligemma/one',
+    'paligemma/two',
     'smolvlm/smolvlm',
     'smolvlm/idefics3',
     'nvila/tiles',
@@ -66,7 +68,7 @@ function changeEach(
 const DECODERS: readonly (readonly [key: string, changes: Json, built?: RegExp])[] = [
   ['rope_scaling', { rope_scaling: { rope_type: 'yarn', factor: 4 } }],
   ['hidden_act', { hidden_act: 'relu' }, /gemma/],
-  ['hidden_activation', { hidden_activation: 'relu' }, /^(?!.*gemma)/],
+  ['hidden_activation', { hidden_activation: 'relu' }, /^(?!gemma)/],
   ['partial_rotary_factor', { partial_rotary_factor: 0.5 }, /qwen3_5/],
   ['attn_logit_softcapping', { attn_logit_softcapping: 8 }, /gemma/],
   ['use_qk_norm', { use_qk_norm: true }],
@@ -85,6 +87,14 @@ const OTHERS: Readonly<Record<string, readonly (readonly [key: string, changes: 
         ['vision_feature_select_strategy', { vision_feature_select_strategy: 'cls_patch' }],
       ] as const,
     ]),
+  ),
+  gemma3: [['mm_tokens_per_image', { mm_tokens_per_image: 7 }]],
+  paligemma: [
+    ['projection_dim', { projection_dim: 7 }],
+    ['use_bidirectional_attention', { text_config: { use_bidirectional_attention: false } }],
+  ],
+  ...Object.fromEntries(
+    ['smolvlm', 'idefics3'].map((type) => [type, [['scale_factor', { scale_factor: 7 }]] as const]),
   ),
   ...Object.fromEntries(
     ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl'].map((type) => [
