@@ -9,13 +9,14 @@ import type { CheckpointFiles } from './checkpoint_files';
 import { activation, MOST_FEATURES, MOST_LAYERS } from './config';
 import { type FrameSampling, samplingSettings } from './frame_sampling';
 import { MARKER, type MediumLayout, type MediumSize, timesOf } from './media';
+import { CLIP_PIXELS, type ProcessorSpec, processorSettings } from './preprocessor';
 import type { ProjectorStep } from './projector';
 import {
+  QWEN_STEPS,
   type QwenResize,
   type QwenShape,
   qwenLayout,
   qwenPixels,
-  qwenProcessor,
   qwenResize,
   qwenShape,
 } from './qwen_media';
@@ -30,18 +31,17 @@ export const QWEN3_VISION = {
 };
 
 /** Qwen2VLImageProcessor and Qwen3VLVideoProcessor. */
-const IMAGES = {
-  image_mean: [0.48145466, 0.4578275, 0.40821073],
-  image_std: [0.26862954, 0.26130258, 0.27577711],
-  size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 },
+const CLASSES = { ...QWEN_STEPS, classes: ['Qwen2VL', 'Qwen3VL'] };
+const IMAGES: ProcessorSpec = {
+  ...CLASSES,
+  defaults: { ...CLIP_PIXELS, size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 } },
 };
-const VIDEOS = {
-  ...{ image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] },
-  size: { shortest_edge: 128 * 32 * 32, longest_edge: 32 * 32 * 768 },
-};
-const PROCESSOR = {
-  pattern: /^Qwen[23]VL(Image|Video)Processor(Fast|Pil)?$/,
-  called: 'Qwen2VLImageProcessor or Qwen3VLVideoProcessor',
+const VIDEOS: ProcessorSpec = {
+  ...CLASSES,
+  defaults: {
+    ...{ image_mean: [0.5, 0.5, 0.5], image_std: [0.5, 0.5, 0.5] },
+    size: { shortest_edge: 128 * 32 * 32, longest_edge: 32 * 32 * 768 },
+  },
 };
 
 /** What the chat template prints for a video. */
@@ -69,8 +69,8 @@ export function qwen3Vision(
 ): Qwen3Vision {
   const shape = qwenShape(vision);
   const tower = towerOf(vision, shape);
-  const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
-  const videoSettings = qwenProcessor(videos, PROCESSOR, VIDEOS);
+  const pictures = processorSettings(images, IMAGES);
+  const videoSettings = processorSettings(videos, VIDEOS);
   const resize = { image: qwenResize(pictures, shape), video: qwenResize(videoSettings, shape) };
   if (vision.size('out_hidden_size') !== d) throw vision.wrong('out_hidden_size', `the decoder's hidden_size ${d}`);
   return {

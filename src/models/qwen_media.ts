@@ -7,7 +7,7 @@ import { DEFAULT_MAX_PIXELS } from '../image/limits';
 import type { Normalization } from '../image/preprocessor_config';
 import type { ResampleFilter } from '../image/resample';
 import { type AreaLimits, smartResize } from '../image/smart_resize';
-import { type ConfigReader, configReader, type Json } from '../json';
+import type { ConfigReader } from '../json';
 import type { RowMap } from './media';
 import { MARKER, type MediumLayout, type MediumSize, type Patches } from './media';
 import type { NameRule } from './names';
@@ -42,25 +42,15 @@ export interface QwenResize {
   readonly filter: ResampleFilter;
 }
 
-const STEPS = ['do_resize', 'do_rescale', 'do_normalize'];
+/** What Qwen's processors share; frames are already sampled. */
+export const QWEN_STEPS = {
+  steps: ['do_resize', 'do_rescale', 'do_normalize'],
+  ignored: ['do_pad', 'do_sample_frames'],
+} as const;
 
-/**
- * Settings of a processor with the defaults of its class.
- * @param accepted the names of the accepted classes, and their name in messages
- * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for another processor or step
- */
-export function qwenProcessor(
-  given: ConfigReader,
-  accepted: { readonly pattern: RegExp; readonly called: string },
-  defaults: Json,
-): ConfigReader {
-  for (const key of ['image_processor_type', 'video_processor_type'])
-    if (given.has(key) && !accepted.pattern.test(given.string(key))) throw given.unsupported(key, accepted.called);
-  for (const key of STEPS) if (!given.boolean(key, true)) throw given.unsupported(key, 'true');
-  if (given.boolean('do_center_crop', false)) throw given.unsupported('do_center_crop', 'false');
-  const own = Object.entries(given.json).filter(([, value]) => value !== null);
-  return configReader({ ...defaults, ...Object.fromEntries(own) }, given.file);
-}
+/** Old files say only in `text_config` that embedding and head are one matrix. */
+export const isTiedInText = (root: ConfigReader): boolean =>
+  root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
 
 /** Limits and filter of a processor, whose patches must match the tower's. @throws SparseVilaError `ERR_CONFIG_…` */
 export function qwenResize(config: ConfigReader, { patch, frames, merge }: QwenShape): QwenResize {

@@ -11,13 +11,15 @@ import { samplingSettings } from '../frame_sampling';
 import { type MediumSize, rateOf } from '../media';
 import { DECODER_NAMES } from '../names';
 import { type Plan, wholeFolder } from '../plan';
+import { CLIP_PIXELS, type ProcessorSpec, processorSettings } from '../preprocessor';
 import type { ProjectorStep } from '../projector';
 import {
+  isTiedInText,
+  QWEN_STEPS,
   QWEN_TOWER_NAMES,
   type QwenShape,
   qwenLayout,
   qwenPixels,
-  qwenProcessor,
   qwenResize,
   qwenShape,
 } from '../qwen_media';
@@ -39,15 +41,14 @@ const DEFAULTS = {
 type QwenType = keyof typeof DEFAULTS;
 
 /** Defaults of Qwen2VLImageProcessor and Qwen2VLVideoProcessor. */
-const CLIP_PIXELS = {
-  image_mean: [0.48145466, 0.4578275, 0.40821073],
-  image_std: [0.26862954, 0.26130258, 0.27577711],
+const CLASSES = { ...QWEN_STEPS, classes: ['Qwen2VL', 'Qwen2_5_VL'] };
+const IMAGES: ProcessorSpec = {
+  ...CLASSES,
+  defaults: { ...CLIP_PIXELS, size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 } },
 };
-const IMAGES = { ...CLIP_PIXELS, size: { shortest_edge: 56 * 56, longest_edge: 28 * 28 * 1280 } };
-const VIDEOS = { ...CLIP_PIXELS, size: { shortest_edge: 128 * 28 * 28, longest_edge: 28 * 28 * 768 } };
-const PROCESSOR = {
-  pattern: /^Qwen2(_5_)?VL(Image|Video)Processor(Fast|Pil)?$/,
-  called: 'Qwen2VLImageProcessor or Qwen2VLVideoProcessor',
+const VIDEOS: ProcessorSpec = {
+  ...CLASSES,
+  defaults: { ...CLIP_PIXELS, size: { shortest_edge: 128 * 28 * 28, longest_edge: 28 * 28 * 768 } },
 };
 
 /** qwen-vl-utils, where the processor's file says nothing. */
@@ -63,8 +64,8 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
   const vision = part('vision_config', DEFAULTS[type]);
   const { decoder, config } = text({ model_type: `${type}_text` });
   const { tower, shape } = type === 'qwen2_vl' ? plainTower(vision) : windowedTower(vision);
-  const pictures = qwenProcessor(images, PROCESSOR, IMAGES);
-  const videoSettings = qwenProcessor(videos, PROCESSOR, VIDEOS);
+  const pictures = processorSettings(images, IMAGES);
+  const videoSettings = processorSettings(videos, VIDEOS);
   const resize = { image: qwenResize(pictures, shape), video: qwenResize(videoSettings, shape) };
   const width = tower.hiddenSize * shape.merge ** 2;
   const [outKey, d] = [type === 'qwen2_vl' ? 'hidden_size' : 'out_hidden_size', decoder.hiddenSize];
@@ -73,8 +74,7 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
   return {
     folder,
     family: type,
-    // In older files only text_config says so.
-    decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied(root) },
+    decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTiedInText(root) },
     tower,
     projector: merger(tower, width, d),
     sources: wholeFolder(folder),
@@ -92,9 +92,6 @@ function plan({ folder, root, part, text, images, videos }: CheckpointFiles): Pl
     layout: (size) => ({ ...qwenLayout(size, shape, resize[size.kind]), ...planeStep(size, shape, tokensPerSecond) }),
   };
 }
-
-const isTied = (root: ConfigReader): boolean =>
-  root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
 
 /** Settings that both towers share; e: width. */
 function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) {

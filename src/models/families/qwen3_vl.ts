@@ -6,7 +6,7 @@ import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { DECODER_NAMES } from '../names';
 import { type Plan, wholeFolder } from '../plan';
-import { QWEN_TOWER_NAMES } from '../qwen_media';
+import { isTiedInText, QWEN_TOWER_NAMES } from '../qwen_media';
 import { QWEN3_VIDEO, QWEN3_VISION, qwen3Merger, qwen3Vision } from '../qwen3_vision';
 
 /** Qwen3VLVisionConfig. */
@@ -24,12 +24,11 @@ function plan(files: CheckpointFiles): Plan {
   if (deepstack.length > decoder.layers)
     throw vision.wrong('deepstack_visual_indexes', `at most one for each of the decoder's ${decoder.layers} layers`);
   const width = tower.hiddenSize * shape.merge ** 2;
-  const isTied = root.object('text_config')?.boolean('tie_word_embeddings', false) ?? false;
   return {
     ...seen,
     folder,
     family: 'qwen3_vl',
-    decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTied },
+    decoder: { ...decoder, tieWordEmbeddings: decoder.tieWordEmbeddings || isTiedInText(root) },
     tower: { ...tower, deepstack },
     deepstack: deepstack.map((_, i) => qwen3Merger(`deepstack.${i}.`, width, width, d)),
     sources: wholeFolder(folder),
