@@ -7,6 +7,7 @@ import type { VisionLanguageModel } from '../../src/models/model';
 import { floats } from '../../src/ops/run';
 import { scene, TINY } from '../support/assets';
 import { countTensors } from '../support/leaks';
+import { draftsOf } from '../support/verified';
 
 const QUESTIONS = ['What is at b4?', 'How many shapes are there?', 'Read row 7.', 'Where is the yellow 2?'];
 const NEVER = new AbortController().signal;
@@ -107,6 +108,52 @@ describe('requests answered together', () => {
     expect(beside.scores).toEqual(alone.scores);
     expect(Math.max(...beside.batches)).toBeGreaterThan(3);
     expect(countTensors()).toEqual(before);
+  });
+
+  it('give the tokens of dense decoding if they are verified', async () => {
+    const restore = draftsOf((round) => (round % 4) + 1);
+    const verified = ({ sparsity, ...request }: EngineRequest): EngineRequest => ({
+      ...request,
+      sparsity: { method: 'quest', decodeSparsity: 0.97, verify: 'dense' },
+    });
+    const dense = requests.map(
+      ({ sparsity, ...request }): EngineRequest => ({ ...request, sparsity: { method: 'dense' } }),
+    );
+    const before = countTensors();
+    try {
+      const core = openCore('tiny', model, { memoryBytes: 0 });
+      const expected: Told[] = [];
+      for (const request of dense) expected.push(await tell(core, request));
+      // The conversations beside are those of the requests themselves, of all methods.
+      const told = await Promise.all([...requests.map(verified), ...requests].map((request) => tell(core, request)));
+      expect(told.slice(0, 8).map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
+      const usages = told.map(({ end }) => (end?.type === 'end' ? end.usage : undefined));
+      for (const [i, usage] of usages.entries()) {
+        if (i >= 8) expect(usage).toMatchObject({ drafted: 0, accepted: 0 });
+        else expect(usage?.drafted).toBeGreaterThan(0);
+      }
+      const sumOf = (name: 'drafted' | 'accepted'): number =>
+        usages.reduce((sum, usage) => sum + (usage?.[name] ?? 0), 0);
+      expect(sumOf('accepted')).toBeGreaterThan(8);
+      expect(sumOf('drafted')).toBeGreaterThan(sumOf('accepted'));
+      // What a verified request leaves is what a prefill gives, so that the next turn begins with the answer.
+      const memory = openCore('tiny', { ...model, dispose: () => undefined }, { memoryBytes: 2 ** 26 });
+      const [first] = requests.map(verified) as [EngineRequest];
+      const { text } = await tell(memory, first);
+      const again: EngineRequest = {
+        ...first,
+        messages: [...first.messages, { role: 'assistant', content: text }, { role: 'user', content: 'Read row 7.' }],
+      };
+      const fresh = await tell(core, again);
+      const known = await tell(memory, again);
+      expect(known.text).toBe(fresh.text);
+      const [rows, prompt] = [known, told[0]].map((one) => (one?.end?.type === 'end' ? one.end.usage : undefined));
+      expect(rows?.cached).toBeGreaterThan((prompt?.prompt ?? 0) + 10);
+      await memory.close();
+      expect(countTensors()).toEqual(before);
+    } finally {
+      restore();
+    }
   });
 
   it('prefill their short questions about known pictures in one call', async () => {

@@ -18,6 +18,7 @@ import { scenesSet, type TrueTurn } from '../../src/evaluate/data_set';
 import { type EvaluateOptions, evaluate } from '../../src/evaluate/evaluate';
 import { DENSE, methodEntry, type Setting } from '../../src/evaluate/settings';
 import type { MethodSummary } from '../../src/evaluate/summary';
+import { formatTable } from '../../src/evaluate/table';
 import { tune } from '../../src/evaluate/tune';
 import { openResults } from '../../src/runtime/results_file';
 import { brokenImage, cli, startCli } from '../cli/run';
@@ -74,6 +75,15 @@ describe('rows', () => {
       expect(conversation).toBeGreaterThan(total);
       expect(total).toBeGreaterThan(tower);
     }
+  });
+
+  it('of verified answers agree with dense, and tell how many tokens were drafted', async () => {
+    const quest: Setting = { ...SPARSE, method: 'quest', prefillSparsity: 0, decodeSparsity: 0.97 };
+    const [dense, verified] = await run('verified', { settings: [DENSE, quest], verify: 'dense' });
+    expect(verified).toMatchObject({ method: 'quest', agreement: 1, accuracy: dense?.accuracy });
+    expect(verified?.accepted).toBeGreaterThan(0);
+    expect(verified?.drafted).toBeGreaterThanOrEqual(verified?.accepted ?? 0);
+    expect(formatTable([dense, verified] as MethodSummary[], 200)).toMatch(/as dense +drafted +accepted/);
   });
 
   it('of questions that a setting misses count those alone, and the setting has none right', async () => {

@@ -27,7 +27,16 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 const code = (expected: string) => expect.objectContaining({ code: expected });
-const usage = { prompt: 1, cached: 0, visualSeen: 0, visualKept: 0, generated: 1, visualRetrieved: 0 };
+const usage = {
+  prompt: 1,
+  cached: 0,
+  visualSeen: 0,
+  visualKept: 0,
+  generated: 1,
+  visualRetrieved: 0,
+  drafted: 0,
+  accepted: 0,
+};
 const done = (id: string): JobResult => ({ id, status: 'done', text: `answer ${id}`, finish: 'stop', usage });
 const write = (...lines: readonly unknown[]): void =>
   writeFileSync(file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));

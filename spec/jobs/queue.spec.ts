@@ -14,7 +14,16 @@ import { startCli } from '../cli/run';
 const code = (expected: string) => expect.objectContaining({ code: expected });
 const request = (text: string): EngineRequest => ({ messages: [{ role: 'user', content: text }] });
 const jobOf = (id: string, text = id): Job => ({ id, request: request(text) });
-const usage = { prompt: 1, cached: 0, visualSeen: 0, visualKept: 0, generated: 1, visualRetrieved: 0 };
+const usage = {
+  prompt: 1,
+  cached: 0,
+  visualSeen: 0,
+  visualKept: 0,
+  generated: 1,
+  visualRetrieved: 0,
+  drafted: 0,
+  accepted: 0,
+};
 const done = (id: string, text: string): JobResult => ({ id, status: 'done', text, finish: 'stop', usage });
 
 const BACKENDS = {

@@ -115,6 +115,25 @@ describe('what the engine is asked', () => {
     ]);
   });
 
+  it('has verify of the server, unless the request says otherwise, and tells how many tokens were drafted', async () => {
+    await start({ sparsity: { method: 'sparsevila', verify: 'dense' } });
+    const told = await post({ model: MODEL, messages: HELLO, sparsity: 'snapkv' });
+    await post({ model: MODEL, messages: HELLO, sparsity: { verify: 'none' } });
+    await post({ model: MODEL, messages: HELLO });
+    expect(engine.asked.map(({ sparsity }) => sparsity)).toEqual([
+      { method: 'snapkv', verify: 'dense' },
+      { method: 'sparsevila', verify: 'none' },
+      { method: 'sparsevila', verify: 'dense' },
+    ]);
+    const { choices } = (await told.json()) as { choices: { sparsevila: object }[] };
+    expect(choices[0]?.sparsevila).toMatchObject({ tokens: { drafted: 6, accepted: 5 } });
+    expect(await (await fetch(`${server.url}/metrics`)).text()).toMatch(/draft_tokens_total{kind="accepted"} 10/);
+    expect((await post({ model: MODEL, messages: HELLO, sparsity: { verify: 'sparse' } })).status).toBe(400);
+    await expect(serve(engine, { port: 0, sparsity: { method: 'rekv', verify: 'dense' } })).rejects.toMatchObject({
+      code: 'ERR_OPTION_INVALID',
+    });
+  });
+
   it('has the frames of a video', async () => {
     const frame = PNG.slice(PNG.indexOf(',') + 1);
     const content = [

@@ -52,7 +52,9 @@ export function scriptedEngine(script: Script = {}): ScriptedEngine {
         };
       }
       const ms = { image: 1, tower: 2, project: 3, prefill: 4, retrieve: 5, queue: 1, first: 16, total: 20 };
-      yield { type: 'end', finish, usage: { ...tokens, generated: written, visualRetrieved: 10 * media.length }, ms };
+      const visual = { ...tokens, visualRetrieved: 10 * media.length };
+      const drafts = request.sparsity?.verify === 'dense' ? { drafted: 6, accepted: 5 } : { drafted: 0, accepted: 0 };
+      yield { type: 'end', finish, usage: { ...visual, generated: written, ...drafts }, ms };
     } catch (thrown) {
       if (!signal?.aborted) throw thrown;
       state.aborted++;

@@ -61,8 +61,8 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   let result: BatchResult;
   try {
-    const { method, prefillSparsity, decodeSparsity, positions, weights, precision, template, kv } = args;
-    const settings = { method, prefillSparsity, decodeSparsity, positions, weights, precision, template, kv };
+    const { method, prefillSparsity, decodeSparsity, positions, verify, weights, precision, template, kv } = args;
+    const settings = { method, prefillSparsity, decodeSparsity, positions, verify, weights, precision, template, kv };
     const configuration = { model: args.modelName ?? modelFolder(args), ...settings };
     result = await runBatch({ input, out: args.out, runner, configuration, concurrency, signal, onProgress: reporter });
   } finally {

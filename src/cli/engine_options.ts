@@ -16,6 +16,7 @@ export const ENGINE_OPTIONS = {
   'prefill-sparsity': CONVERSATION_OPTIONS['prefill-sparsity'],
   'decode-sparsity': CONVERSATION_OPTIONS['decode-sparsity'],
   positions: CONVERSATION_OPTIONS.positions,
+  verify: CONVERSATION_OPTIONS.verify,
   weights,
   precision,
   kv,
@@ -39,7 +40,7 @@ export function engineOptions(args: EngineArguments): EngineOptions {
 /** The method that the options choose, by its name. @throws SparseVilaError `ERR_OPTION_INVALID` */
 export function sparsityOf(args: EngineArguments): SparsityRequest {
   const { options } = methodOf({ ...args, salienceLayer: undefined, budget: undefined } as ConversationArguments);
-  return { method: args.method, ...options };
+  return { method: args.method, ...options, ...(args.verify === 'dense' && { verify: args.verify }) };
 }
 
 /** Opens the engine of a command, with a progress bar if that takes long. */

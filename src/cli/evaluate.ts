@@ -30,7 +30,7 @@ import { SHARE } from '../sparsity/options';
 import { asksFilms, dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
 import { folderOf, openModel } from './open';
-import { modelFolder } from './options';
+import { CONVERSATION_OPTIONS, modelFolder } from './options';
 import { columns, print, printJson } from './style';
 
 const text = { type: 'string', group: 'Methods:' } as const;
@@ -51,6 +51,7 @@ const OPTIONS = {
     default: 'original' as const,
     describe: 'Positions of kept tokens',
   },
+  verify: { ...CONVERSATION_OPTIONS.verify, group: text.group },
   protocol: {
     ...text,
     choices: [...PROTOCOLS, 'both'] as const,
@@ -121,6 +122,10 @@ export const evaluateCommand: CommandModule<object, Flags> = {
         '$0 evaluate --scenes 20 --methods sparsevila,random --missed-by 0.9',
         'Only questions that a smaller picture does not answer (VTC-Bench)',
       )
+      .example(
+        '$0 evaluate --scenes 20 --methods sparsevila --verify dense',
+        'Answers of dense decoding, drafted sparsely',
+      )
       .example('$0 evaluate --scenes 20 --methods sparsevila --json', 'The rows as JSON, shares from 0 to 1'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal), 'The same command continues from here.\n');
@@ -140,9 +145,9 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
     using model = await openModel({ ...args, isFilm: asksFilms(args) }, signal, { imageCache: IMAGE_CACHE });
-    const { seed, maxTokens, score } = args;
+    const { seed, maxTokens, score, verify } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
-    const common = { model, data, seed, maxTokens, signal, onProgress: reporter };
+    const common = { model, data, seed, maxTokens, signal, onProgress: reporter, ...(verify && { verify }) };
     const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'forget' });
     const settings = settingsOf(methods, points, request.positions);
     const missedBy = missedOf(args);
@@ -214,8 +219,9 @@ async function pointsOf(
 
 /** The inputs that the results depend on. */
 function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
-  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy } = args;
-  return { model: modelKey(args), data: key, methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy };
+  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify } = args;
+  const settings = { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify };
+  return { model: modelKey(args), data: key, ...settings };
 }
 
 /** The subtitles of the plots. */

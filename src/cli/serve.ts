@@ -57,6 +57,7 @@ const SERVE_OPTIONS = {
   'prefill-sparsity': CONVERSATION_OPTIONS['prefill-sparsity'],
   'decode-sparsity': CONVERSATION_OPTIONS['decode-sparsity'],
   positions: CONVERSATION_OPTIONS.positions,
+  verify: CONVERSATION_OPTIONS.verify,
 
   'max-running': { ...number, ...limits, describe: 'Requests that are answered at once', defaultDescription: '16' },
   'max-requests': {
@@ -197,7 +198,7 @@ function serverOptions(args: ArgumentsCamelCase<ServeFlags>): ServerOptions {
   return {
     ...given({ name, host, port, origins, hostNames, urls, addresses, page }),
     apiKeys,
-    sparsity: { method: args.method, ...options },
+    sparsity: { method: args.method, ...options, ...given({ verify: args.verify }) },
     limits: given(chosen),
   } as ServerOptions;
 }

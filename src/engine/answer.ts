@@ -10,6 +10,7 @@ import { openHistory } from '../session/history';
 import type { TurnPrompt } from '../session/prompt';
 import { runTurn } from '../session/turn';
 import type { TurnStats } from '../session/turn_stats';
+import type { SparsityMethod } from '../sparsity/method';
 import { turnCells } from './cells';
 import type { Prefixes } from './prefixes';
 import type { CheckedRequest } from './request';
@@ -56,7 +57,7 @@ export async function* answerRequest(
     const written = (): number => (lengthOf(conversation) === 0 ? 0 : lengthOf(conversation) * each + states);
     leaveRoom = await room.admit(rows * each + states, written, signal);
   };
-  const remembered = memory.turn({ conversation, method, methodKey, kv, signal, admit });
+  const remembered = memory.turn({ conversation, method: asRemembered(request), methodKey, kv, signal, admit });
   const times = { image: 0, tower: 0, project: 0, prefill: 0, retrieve: 0 };
   const context = { model, method, conversation, times, signal, pace, memory: remembered };
   const queue = performance.now() - since;
@@ -89,6 +90,13 @@ export async function* answerRequest(
     remembered.end();
     leaveRoom();
   }
+}
+
+/** The method by which it is known which rows can be remembered: a verified answer has attended all rows. */
+function asRemembered({ method, ask: { verify } }: CheckedRequest): SparsityMethod {
+  if (verify === undefined || method.retrieve?.permanent === true) return method;
+  const { retrieve: _, ...rest } = method;
+  return rest;
 }
 
 /** How much larger than its rows a cache may become, since it grows in steps. */
@@ -128,8 +136,8 @@ function summary(
   { queue, total, first = total }: { queue: number; total: number; first: number | undefined },
 ): Omit<Extract<EngineEvent, { type: 'end' }>, 'type'> {
   if (stats === undefined) throw new SparseVilaError('ERR_INTERNAL', 'A turn ended without statistics.');
-  const { generated, visualRetrieved } = stats.tokens;
+  const { generated, visualRetrieved, drafted, accepted } = stats.tokens;
   const { perToken: _, ...stages } = stats.ms;
-  const usage = { ...tokens, generated, visualRetrieved };
+  const usage = { ...tokens, generated, visualRetrieved, drafted, accepted };
   return { finish: stats.finish, usage, ms: { ...stages, queue, first, total } };
 }

@@ -3,9 +3,9 @@
 import { received, SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
 import { checkSystem } from '../models/transcript';
-import { ANYTHING, BOOLEAN, type Checks, checkOptions, invalidOption, NAME } from '../options';
+import { ANYTHING, BOOLEAN, type Checks, checkOptions, invalidOption, NAME, oneOf } from '../options';
 import { type CheckedMessage, checkDialogue } from '../session/history';
-import { type AskOptions, checkAskOptions, checkSessionOptions, samplingOf } from '../session/options';
+import { type AskOptions, checkAskOptions, checkSessionOptions, checkVerified, samplingOf } from '../session/options';
 import type { Question } from '../session/turn';
 import { dense } from '../sparsity/dense';
 import type { SparsityMethod, TowerView } from '../sparsity/method';
@@ -39,6 +39,7 @@ const REQUEST = Object.fromEntries(
 
 const SPARSITY: Checks<SparsityRequest> = {
   method: { ...NAME, required: true },
+  verify: oneOf('dense', 'none'),
   ...{ prefillSparsity: ANYTHING, decodeSparsity: ANYTHING, positions: ANYTHING, seed: ANYTHING },
 };
 
@@ -48,9 +49,9 @@ const SPARSITY: Checks<SparsityRequest> = {
  */
 export function requestedMethod(
   sparsity: SparsityRequest | undefined,
-): Pick<CheckedRequest, 'method' | 'methodKey' | 'keeps'> {
+): Pick<CheckedRequest, 'method' | 'methodKey' | 'keeps'> & Pick<AskOptions, 'verify'> {
   if (sparsity === undefined) return { method: dense(), methodKey: 'dense', keeps: tokensIn };
-  const { method: name, ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
+  const { method: name, verify = 'none', ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
   const entry = METHODS.find((row) => row.name === name);
   if (entry === undefined)
     throw invalidOption('sparsity', `one of ${METHODS.map((row) => row.name).join(', ')} for method`, received(name));
@@ -58,8 +59,10 @@ export function requestedMethod(
     throw invalidOption('sparsity', 'a method that asks the model nothing before the request', received(name));
   const all = { ...SPARSE_VILA_PRESETS.image, ...ratios };
   const method = entry.create(all);
+  const verified = verify === 'none' ? {} : { verify };
+  checkVerified('sparsity', method, verified);
   return {
-    method,
+    ...{ method, ...verified },
     methodKey: JSON.stringify([name, all]),
     keeps: method.prune === undefined ? tokensIn : (grid) => keptOf(entry, grid, all.prefillSparsity),
   };
@@ -93,9 +96,9 @@ export function checkRequest(
     );
   const [first] = dialogue;
   if (first?.role === 'system') checkSystem(model, first.parts.join(''));
-  const { method, methodKey, keeps } = requestedMethod(sparsity ?? byDefault);
+  const { method, methodKey, keeps, ...verified } = requestedMethod(sparsity ?? byDefault);
   const { checked } = checkSessionOptions({ method }, model.decoder.config);
-  const ask = checkAskOptions(answer as AskOptions, model.decoder.config);
+  const ask = checkAskOptions({ ...(answer as AskOptions), ...verified }, model.decoder.config);
   createSampler(samplingOf(ask), model.sampling);
   const { parts } = last;
   return {

@@ -16,6 +16,8 @@ export type { AnswerFormat };
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
 export interface SparsityRequest extends Partial<MethodRatios> {
   readonly method: string;
+  /** 'dense': the answer is that of dense decoding over what the method has kept, as with `verify` of `ask`. Default 'none'. */
+  readonly verify?: 'dense' | 'none';
 }
 
 /** One request for one answer. Options that are not given are the engine's and the checkpoint's. */
@@ -63,6 +65,9 @@ export interface Usage extends PromptTokens {
   readonly generated: number;
   /** Number of visual rows that decoding attends; where layers differ, their mean, rounded. */
   readonly visualRetrieved: number;
+  /** With `verify`: number of drafted tokens, and how many of them the answer took. Otherwise 0. */
+  readonly drafted: number;
+  readonly accepted: number;
 }
 
 /** Milliseconds of a request. */

@@ -22,6 +22,9 @@ export interface TurnResult {
   /** Numbers of visual tokens that the question's prefill and the decoding attend: means over the layers. */
   readonly activePrefill: number;
   readonly activeDecode: number;
+  /** Of verified answers: number of drafted tokens, and how many of them the answer took. */
+  readonly drafted?: number;
+  readonly accepted?: number;
   readonly ms: Times;
 }
 
@@ -34,6 +37,8 @@ export interface ConverseOptions {
   readonly seed: number;
   /** Maximum number of tokens of an answer. */
   readonly maxTokens: number;
+  /** Makes the answers those of dense decoding. Methods that retrieve frames answer as without it. */
+  readonly verify?: 'dense' | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -42,7 +47,7 @@ export interface ConverseOptions {
  * @throws SparseVilaError `ERR_DATA_SET` for a picture that cannot be decoded; other errors unchanged; `signal.reason`
  */
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
-  const { model, conversation, images, setting, protocol, seed, maxTokens, signal } = options;
+  const { model, conversation, images, setting, protocol, seed, maxTokens, verify, signal } = options;
   const history = protocol === 'forget' ? 'forget' : 'keep';
   const { method: name, schedule, ...ratios } = setting;
   const question = conversation.turns[0]?.question ?? '';
@@ -52,14 +57,19 @@ export async function converse(options: ConverseOptions): Promise<TurnResult[]> 
   const method = withSchedule(created, schedule);
   // What a method asks the model before the first turn is part of that turn's selections.
   const asked = methodEntry(name).frameScores === true ? performance.now() - since : 0;
+  const verified = verify === undefined || method.retrieve?.frames !== undefined ? {} : { verify };
   const session = createSession(model, { method, history });
   try {
     const results: TurnResult[] = [];
     for (const [i, { question }] of conversation.turns.entries()) {
       const first = i === 0 ? media : {};
-      const answer = session.ask(question, { ...first, temperature: 0, maxTokens, ...(signal && { signal }) });
+      const how = { temperature: 0, maxTokens, ...verified, ...(signal && { signal }) };
+      const answer = session.ask(question, { ...first, ...how });
       const text = await answer.text();
-      results.push(resultOf(text.trim(), answer.stats as TurnStats, i === 0 ? asked : 0));
+      const stats = answer.stats as TurnStats;
+      const { drafted, accepted } = stats.tokens;
+      const drafts = 'verify' in verified ? { drafted, accepted } : {};
+      results.push({ ...resultOf(text.trim(), stats, i === 0 ? asked : 0), ...drafts });
     }
     return results;
   } catch (cause) {

@@ -29,6 +29,8 @@ export interface EvaluateOptions {
   readonly seed?: number;
   /** Default 64. */
   readonly maxTokens?: number;
+  /** 'dense': answers are those of dense decoding over what a method has kept, as with `verify` of `ask`; rows then have `drafted` and `accepted`. */
+  readonly verify?: 'dense';
   /** The store of answers, so that a stopped evaluation continues. Default: in memory. */
   readonly results?: ResultsFile;
   readonly signal?: AbortSignal;
@@ -47,6 +49,7 @@ const CHECKS: Checks<EvaluateOptions> = {
   missedBy: OBJECT,
   seed: SEED,
   maxTokens: COUNT,
+  verify: oneOf('dense'),
   results: ANYTHING,
   signal: SIGNAL,
   onProgress: FUNCTION,
@@ -66,7 +69,7 @@ export async function evaluate(options: EvaluateOptions): Promise<MethodSummary[
 }
 
 async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
-  const { model, data, seed = 1, maxTokens = 64, signal, results = inMemory() } = options;
+  const { model, data, seed = 1, maxTokens = 64, verify, signal, results = inMemory() } = options;
   const { protocols = ['forget'], score = 'exact', missedBy, onProgress = () => undefined } = options;
   const wanted = [DENSE, ...(missedBy === undefined ? [] : [missedBy]), ...options.settings];
   const settings = [...new Map(wanted.map((setting) => [nameOf(setting), setting])).values()];
@@ -80,7 +83,7 @@ async function compare(options: EvaluateOptions): Promise<MethodSummary[]> {
     const images = conversation.images();
     const withTower = sharedTowerTimes();
     for (const part of open) {
-      const ask = { model, seed, maxTokens, ...part, conversation, images, signal };
+      const ask = { model, seed, maxTokens, verify, ...part, conversation, images, signal };
       // The first conversation of a process includes one-time costs, so it is held twice.
       if (cold) withTower(part.setting, await converse(ask));
       cold = false;

@@ -18,6 +18,9 @@ export interface MethodSummary extends Setting {
   /** Mean numbers of visual tokens attended at prefill and at decode, over layers and turns. */
   readonly activePrefill: number;
   readonly activeDecode: number;
+  /** Of verified answers: mean numbers of drafted tokens of a turn, and of those that the answers took. */
+  readonly drafted?: number;
+  readonly accepted?: number;
   /** Milliseconds per turn: for each stage, the median over conversations of the mean over turns. `conversation`: all turns together. */
   readonly ms: Times & { readonly conversation: number };
 }
@@ -73,8 +76,16 @@ export function summarize(setting: Setting, answered: readonly Answered[]): Meth
     agreement: digits(mean(judged.map(({ agrees }) => Number(agrees)))),
     activePrefill: digits(mean(judged.map(({ result }) => result.activePrefill))),
     activeDecode: digits(mean(judged.map(({ result }) => result.activeDecode))),
+    ...draftsOf(judged.map(({ result }) => result)),
     ms: timesOf(answered),
   };
+}
+
+/** Mean numbers of drafted and of accepted tokens, if the answers were verified. */
+function draftsOf(results: readonly TurnResult[]): Pick<MethodSummary, 'drafted' | 'accepted'> {
+  if (!results.some(({ drafted }) => drafted !== undefined)) return {};
+  const meanOf = (name: 'drafted' | 'accepted'): number => digits(mean(results.map((result) => result[name] ?? 0)));
+  return { drafted: meanOf('drafted'), accepted: meanOf('accepted') };
 }
 
 interface JudgedFrame {

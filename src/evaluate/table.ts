@@ -39,7 +39,10 @@ export function formatTable(rows: readonly MethodSummary[], width = 80): string 
           .trimEnd(),
       )
       .join('\n');
-  return `${blocks.map(lines).join('\n\n')}\n\n${legend(width)}\n`;
+  return `${blocks.map(lines).join('\n\n')}\n\n${legend(
+    width,
+    rows.some(({ drafted }) => drafted !== undefined),
+  )}\n`;
 }
 
 function columnsOf(rows: readonly MethodSummary[]): Column[] {
@@ -58,6 +61,12 @@ function columnsOf(rows: readonly MethodSummary[]): Column[] {
     { title: 'turn 1', cell: ({ accuracyByTurn }) => share(accuracyByTurn[0]) },
     { title: 'later', cell: ({ accuracyByTurn }) => share(laterTurns(accuracyByTurn)) },
     { title: 'as dense', cell: ({ agreement }) => share(agreement) },
+    ...(has(({ drafted }) => drafted !== undefined)
+      ? [
+          { title: 'drafted', cell: ({ drafted }: MethodSummary) => count(drafted) },
+          { title: 'accepted', cell: ({ accepted }: MethodSummary) => count(accepted) },
+        ]
+      : []),
     { title: 'prefill', cell: ({ activePrefill }) => activePrefill.toFixed(1) },
     { title: 'decode', cell: ({ activeDecode }) => activeDecode.toFixed(1) },
     { title: 'ms/turn', cell: ({ ms }) => ms.total.toFixed(1) },
@@ -66,6 +75,9 @@ function columnsOf(rows: readonly MethodSummary[]): Column[] {
   ];
 }
 
+const DRAFTS =
+  'drafted, accepted: mean tokens of a turn that were drafted for verified answers, and those of them that the answers took.';
+
 const LEGEND = [
   'accuracy, turn 1, later: mean score of the answers, from 0 to 1. as dense: share of answers that equal those of dense.',
   'prefill, decode: visual tokens attended while a question is read, and while its answer is written (means over layers and turns).',
@@ -73,8 +85,8 @@ const LEGEND = [
   'Then the mean score by kind of question.',
 ];
 
-function legend(width: number): string {
-  return LEGEND.map((text) => wrapped(text, width)).join('\n');
+function legend(width: number, isVerified: boolean): string {
+  return [...LEGEND, ...(isVerified ? [DRAFTS] : [])].map((text) => wrapped(text, width)).join('\n');
 }
 
 function wrapped(text: string, width: number): string {
@@ -96,6 +108,8 @@ export function laterTurns(accuracyByTurn: readonly number[]): number | undefine
   const later = accuracyByTurn.length > 1 ? accuracyByTurn.slice(1) : accuracyByTurn;
   return later.reduce((sum, accuracy) => sum + accuracy, 0) / later.length;
 }
+
+const count = (value: number | undefined): string => value?.toFixed(1) ?? '-';
 
 function share(value: number | undefined): string {
   return value === undefined || Number.isNaN(value) ? '-' : value.toFixed(3);

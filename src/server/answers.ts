@@ -80,11 +80,11 @@ export interface Measurements {
 
 /** The extension `sparsevila` of an answer: visual tokens of each stage, milliseconds, and the cells if they were wanted. */
 export function measurements({ usage, ms, cells }: EndEvent): Measurements {
-  const { prompt, cached, generated, visualSeen, visualKept, visualRetrieved } = usage;
+  const { prompt, cached, generated, visualSeen, visualKept, visualRetrieved, drafted, accepted } = usage;
   return {
     tokens: {
       ...{ prompt, cached, generated, visual_seen: visualSeen, visual_kept: visualKept },
-      visual_retrieved: visualRetrieved,
+      ...{ visual_retrieved: visualRetrieved, drafted, accepted },
     },
     ms: Object.fromEntries(Object.entries(ms).map(([stage, time]) => [stage, Math.round(time * 1000) / 1000])),
     ...(cells !== undefined && { cells }),

@@ -42,6 +42,10 @@ export function serverMetrics(engine: Engine, held: () => number): ServerMetrics
     ...{ name: `${prefix}visual_tokens_total`, help: 'Visual tokens seen, kept and retrieved', registers },
     labelNames: ['stage'],
   });
+  const drafts = new Counter({
+    ...{ name: `${prefix}draft_tokens_total`, help: 'Tokens drafted for verified answers, and accepted', registers },
+    labelNames: ['kind'],
+  });
   const gauge = (name: string, help: string, read: () => number): Gauge =>
     new Gauge({
       ...{ name: prefix + name, help, registers },
@@ -76,6 +80,8 @@ export function serverMetrics(engine: Engine, held: () => number): ServerMetrics
       visual.inc({ stage: 'seen' }, usage.visualSeen);
       visual.inc({ stage: 'kept' }, usage.visualKept);
       visual.inc({ stage: 'retrieved' }, usage.visualRetrieved);
+      drafts.inc({ kind: 'drafted' }, usage.drafted);
+      drafts.inc({ kind: 'accepted' }, usage.accepted);
     },
     answerSeconds: () => mean,
   };

@@ -1,5 +1,6 @@
 // Options of the server, their defaults and their validation.
 
+import { requestedMethod } from '../engine/request';
 import type { SparsityRequest } from '../engine/types';
 import { type AddressRule, publicAddresses } from '../image/addresses';
 import { ANYTHING, BOOLEAN, COUNT, checkOptions, FUNCTION, integer, listOf, NAME, OBJECT } from '../options';
@@ -112,6 +113,7 @@ export function checkServerOptions(options: ServerOptions | undefined): CheckedS
   const { host = '127.0.0.1', port = 8000, name, apiKeys = [], origins = [], hostNames = [], urls = [] } = given;
   const addresses = publicAddresses(given.addresses);
   const { sparsity = { method: 'sparsevila' }, page = true, log = toStderr } = given;
+  requestedMethod(sparsity);
   const limits = { ...DEFAULT_LIMITS, ...checkLimits(given.limits) };
   return { host, port, name, apiKeys, origins, hostNames, urls, addresses, sparsity, page, limits, log };
 }

@@ -74,14 +74,15 @@ export function formatOf(format: Fields | undefined): AnswerFormat | undefined {
   return { type: 'schema', schema: named.value('schema') as Readonly<Record<string, unknown>> };
 }
 
-/** `sparsity` of a request: the name of a method, or `{ method, prefill, decode, positions, seed }`; what it does not name is the server's. */
+/** `sparsity` of a request: the name of a method, or `{ method, prefill, decode, positions, seed, verify }`; what it does not name is the server's. */
 export function sparsityOf(body: Fields, standard: SparsityRequest): SparsityRequest {
   const value = body.value('sparsity');
   if (value === undefined) return standard;
-  if (typeof value === 'string') return { method: methodNamed(value, body.at('sparsity')) };
+  const verified = given({ verify: standard.verify });
+  if (typeof value === 'string') return { method: methodNamed(value, body.at('sparsity')), ...verified };
   const fields = body.object('sparsity');
   if (fields === undefined) return standard;
-  fields.only(['method', 'prefill', 'decode', 'prefillSparsity', 'decodeSparsity', 'positions', 'seed']);
+  fields.only(['method', 'prefill', 'decode', 'prefillSparsity', 'decodeSparsity', 'positions', 'seed', 'verify']);
   const named = fields.text('method', 64);
   const method = named === undefined ? standard.method : methodNamed(named, fields.at('method'));
   const own: Partial<SparsityRequest> = given({
@@ -89,8 +90,9 @@ export function sparsityOf(body: Fields, standard: SparsityRequest): SparsityReq
     decodeSparsity: fields.number('decode', 0, 1) ?? fields.number('decodeSparsity', 0, 1),
     positions: fields.oneOf('positions', ['original', 'compact']),
     seed: fields.integer('seed', 0, 2 ** 53 - 1),
+    verify: fields.oneOf('verify', ['dense', 'none']),
   });
-  return method === standard.method ? { ...standard, ...own } : { method, ...own };
+  return method === standard.method ? { ...standard, ...own } : { method, ...verified, ...own };
 }
 
 function methodNamed(name: string, path: string): string {

@@ -151,6 +151,16 @@ export function checkAskOptions(
   return { ...given, ...lists, ...bias, ...checkedFormat, ...(stop && { stop: Array.from(stop) }) };
 }
 
+/** A question over chosen frames has rows of its own, so that its answer cannot be that of dense decoding. @throws SparseVilaError `ERR_OPTION_INVALID` */
+export function checkVerified(
+  call: string,
+  { name, retrieve }: SparsityMethod,
+  { verify }: Pick<AskOptions, 'verify'>,
+): void {
+  if (verify !== undefined && retrieve?.frames !== undefined)
+    throw invalidOption(call, 'a method without retrieve.frames for verify', received(name));
+}
+
 /** A checked copy of a bias. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function checkBias(bias: Readonly<Record<number, number>>, vocabSize: number): Readonly<Record<number, number>> {
   let entries: [string, unknown][];

@@ -1,12 +1,12 @@
 // A conversation with a model: questions with media in, streamed answers out.
 
-import { coded, received, SparseVilaError } from '../errors';
+import { coded, SparseVilaError } from '../errors';
 import { MARKER } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { tieredCache } from '../models/tiered_cache';
 import { checkSystem } from '../models/transcript';
-import { checkOptions, checkValue, invalidOption, NAME, SIGNAL } from '../options';
+import { checkOptions, checkValue, NAME, SIGNAL } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { type Answer, answerOf, readingOf } from './answer';
@@ -28,6 +28,7 @@ import {
   type AskOptions,
   checkAskOptions,
   checkSessionOptions,
+  checkVerified,
   type Part,
   questionOf,
   type SessionOptions,
@@ -231,7 +232,7 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
       if (state === 'disposed') throw notIdle(state);
       model.lifetime?.check();
       const ask = checkAskOptions(options, model.decoder.config);
-      checkVerified(checked, ask);
+      checkVerified('ask', checked, ask);
       createSampler(samplingOf(ask), model.sampling);
       const question = questionOf(words, ask);
       // A long question is tokenized when the answer is read, because reading can be aborted.
@@ -268,12 +269,6 @@ function openCore(model: VisionLanguageModel, given: CheckedOptions, conversatio
       return true;
     },
   };
-}
-
-/** A question over chosen frames has rows of its own, so that its answer cannot be that of dense decoding. */
-function checkVerified({ name, retrieve }: SparsityMethod, { verify }: AskOptions): void {
-  if (verify !== undefined && retrieve?.frames !== undefined)
-    throw invalidOption('ask', 'a method without retrieve.frames for verify', received(name));
 }
 
 function codedCall<T>(call: () => T): T {
