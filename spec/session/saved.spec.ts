@@ -3,11 +3,11 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fastV, load, type Model, type SessionOptions, snapKv, sparseVila } from '../../src';
+import { fastV, load, type Mark, type Model, type Session, type SessionOptions, snapKv, sparseVila } from '../../src';
 import { readSafetensorsHeader } from '../../src/checkpoint/safetensors';
 import { errorOf } from '../image/fixtures';
-import { scene, TINY, vilaCase } from '../support/assets';
-import { withoutLeak } from '../support/leaks';
+import { FIXTURES, scene, TINY, vilaCase } from '../support/assets';
+import { countTensors, withoutLeak } from '../support/leaks';
 
 const [FIRST, SECOND] = ['What is at b4?', 'How many shapes are there?'];
 
@@ -89,6 +89,77 @@ describe('a saved conversation', () => {
   });
 });
 
+describe('of a model with layers that keep states', () => {
+  const QWEN = join(FIXTURES, 'qwen_vl', 'qwen3.5');
+  const template = readFileSync(join(QWEN, 'chat_template.jinja'), 'utf8');
+  const picture = (i: number): string => join(QWEN, `image${i}.png`);
+  const ask = (chat: Session, question: string, image?: number) =>
+    chat.ask(question, {
+      ...{ images: image === undefined ? [] : [picture(image)], maxTokens: 5, temperature: 0, logprobs: 1 },
+      logitBias: { 2: -100 },
+    });
+  const QUESTIONS = ['And how does this one differ?', 'Which was larger?'];
+
+  it.each([
+    ['a template that rewrites answers', template],
+    ['a template that continues its text', template.replace('<think>\n\n</think>\n\n', '')],
+  ])('it continues with the same bits, and its marks are rewound to: %s', async (_, chatTemplate) => {
+    using qwen = await load(QWEN, { template: chatTemplate });
+    for (const method of [undefined, sparseVila(), fastV()]) {
+      const options = method === undefined ? {} : { method };
+      using chat = qwen.session(options);
+      await ask(chat, 'What is in the picture?', 0);
+      await ask(chat, 'Which was larger?', 1);
+      const file = fileOf('states');
+      await chat.save(file);
+      using restored = await qwen.restore(file, options);
+      using again = await qwen.restore(file, options);
+      await again.save(`${file}.2`);
+      expect(readFileSync(`${file}.2`).equals(readFileSync(file))).toBe(true);
+      const marks = [chat, restored].map((one) => one.mark());
+      // A second round from the mark has the bits of the first one.
+      for (const image of [undefined, 1])
+        for (const question of QUESTIONS) {
+          const [expected, answer] = [ask(chat, question, image), ask(restored, question, image)];
+          expect(await answer.text()).toBe(await expected.text());
+          expect(answer.stats?.logprobs).toEqual(expected.stats?.logprobs);
+          for (const [i, one] of [chat, restored].entries()) one.rewind(marks[i] as Mark);
+        }
+    }
+  });
+
+  it('a file whose states are changed is refused', async () => {
+    using qwen = await load(QWEN);
+    using chat = qwen.session();
+    await ask(chat, 'What is in the picture?', 0);
+    const file = fileOf('states');
+    await chat.save(file);
+    const entries = readSafetensorsHeader(file) as unknown as { name: string; offset: number; bytes: number }[];
+    const bytes = readFileSync(file);
+    const changed = async (change: (copy: Buffer) => void): Promise<string | undefined> => {
+      const copy = Buffer.from(bytes);
+      change(copy);
+      writeFileSync(fileOf('changed'), copy);
+      const before = countTensors();
+      const { code } = await errorOf(() => qwen.restore(fileOf('changed')));
+      expect(countTensors()).toEqual(before);
+      return code;
+    };
+    const states = entries.filter(({ name }) => /^(states|points)\./.test(name));
+    expect(new Set(states.map(({ name }) => name.split('.')[0]))).toEqual(new Set(['states', 'points']));
+    for (const { name, offset } of states) {
+      expect(await changed((copy) => copy.writeFloatLE(Number.NaN, offset + 8))).toBe('ERR_SAVED_INVALID');
+      const other = name.replace(/^./, 'x');
+      expect(await changed((copy) => copy.write(`"${other}"`, copy.indexOf(`"${name}"`)))).toBe('ERR_SAVED_INVALID');
+    }
+    for (const [from, to] of [
+      ['"version":2', '"version":3'],
+      [/"points":\[\d/.exec(bytes.toString('latin1'))?.[0] ?? '', '"points":[-'],
+    ] as const)
+      expect(await changed((copy) => copy.write(to, copy.indexOf(from)))).toBe('ERR_SAVED_INVALID');
+  });
+});
+
 describe('a hostile file', () => {
   /** Writes the file with another state, padded so that no offset moves. */
   async function changed(change: (json: string) => string): Promise<string> {
@@ -114,7 +185,7 @@ describe('a hostile file', () => {
   });
 
   it.each<[string, (json: string) => string]>([
-    ['another version', (json) => json.replace('"version":1', '"version":2')],
+    ['another version', (json) => json.replace('"version":1', '"version":3')],
     ['no JSON', (json) => json.slice(0, -1)],
     ['a list', () => '[]'],
     ['a length beyond the rows', (json) => json.replace(/"length":\d/, '"length":9')],

@@ -74,6 +74,10 @@ export function windowOf({ layerTypes, slidingWindow }: DecoderConfig, layer: nu
 export const isStateLayer = ({ layerTypes }: Pick<DecoderConfig, 'layerTypes'>, layer: number): boolean =>
   layerTypes?.[layer] === 'linear_attention';
 
+/** Whether some layers keep states. */
+export const hasStates = ({ layerTypes = [] }: Pick<DecoderConfig, 'layerTypes'>): boolean =>
+  layerTypes.includes('linear_attention');
+
 /** Whether a layer attends all rows before its own: methods retrieve, drop and remove rows by these layers. */
 export const attendsAll = ({ layerTypes }: Pick<DecoderConfig, 'layerTypes'>, layer: number): boolean =>
   (layerTypes?.[layer] ?? 'full_attention') === 'full_attention';

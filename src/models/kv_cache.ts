@@ -65,6 +65,10 @@ export interface KvCache {
   readonly points: readonly number[];
   /** Copies the states of all layers or of some, so that `truncate` can return to them. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
   save(point: number, layers?: LayerRange): void;
+  /** A layer's state, now or as it was saved at a point, to be read only; undefined where there is none. */
+  stateAt(layer: number, point?: number): Tensor | undefined;
+  /** Replaces a layer's state, now or at a point, and owns the new one. `extend` counts its rows. */
+  putState(layer: number, state: Tensor, point?: number): void;
   /** Frees what was saved at points. */
   forget(isGone: (point: number) => boolean): void;
   /** Removes rows of a layer from `begin` on, except begin + rows[i] (ascending), which move together. */
@@ -166,7 +170,7 @@ function cacheOf(
     save(point, { from, to } = all) {
       states.save(point, Array.from({ length: to - from }, (_, i) => from + i).filter(states.has));
     },
-    forget: states.forget,
+    ...{ forget: states.forget, stateAt: states.at, putState: states.put },
     tensor(layer) {
       if (states.has(layer)) return states.tensor(layer);
       if (tensors[layer] === undefined) reserve(1, { from: layer, to: layer + 1 });

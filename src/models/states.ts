@@ -27,6 +27,10 @@ export interface States {
   differs(layer: number, length: number, rows: number): boolean;
   /** Goes back to the copy at a point; without rows there is no state. @throws SparseVilaError `ERR_INTERNAL` without a copy */
   restore(layer: number, point: number | undefined, rows: number): void;
+  /** A layer's state, now or at a point, to be read only; undefined where there is none. */
+  at(layer: number, point?: number): Tensor | undefined;
+  /** Replaces a layer's state, now or at a point, and owns the new one. */
+  put(layer: number, state: Tensor, point?: number): void;
   /** Frees copies. */
   forget(isGone: (point: number) => boolean): void;
   /**
@@ -90,6 +94,13 @@ function statesOf(
       if (rows > 0 && copy === undefined) throw noCopy(layer, rows);
       put(live, layer, rows === 0 || copy === undefined ? undefined : copyState(copy));
       inCall.delete(layer);
+    },
+    at: (layer, point) => (point === undefined ? live : saved.get(point))?.[layer],
+    put(layer, state, point) {
+      if (point === undefined) return put(live, layer, state);
+      const copies = saved.get(point) ?? [];
+      saved.set(point, copies);
+      put(copies, layer, state);
     },
     forget(isGone) {
       for (const [point, layers] of saved) {

@@ -103,7 +103,7 @@ function cacheOf(tier: Tier): KvCache {
     },
     positions: inner.positions,
     truncate,
-    save: inner.save,
+    ...{ save: inner.save, stateAt: inner.stateAt, putState: inner.putState },
     forget: inner.forget,
     keep() {
       throw new SparseVilaError('ERR_INTERNAL', 'Expected no rows to be removed from a cache with a host tier.');

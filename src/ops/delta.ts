@@ -1,8 +1,9 @@
 // The gated delta rule (arXiv 2412.06464, eq. 10) over the state of one sequence in one layer, which a call changes in place. Only ops make, change
 // and copy states.
 
+import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { run, withInt32 } from './run';
+import { float32, floats, run, runTyped, withInt32 } from './run';
 
 /** Heads of a delta layer. `valueHeads / keyHeads` consecutive value heads share a key head. */
 export interface DeltaSizes {
@@ -38,6 +39,46 @@ export function allocState(sizes: DeltaSizes): Tensor {
 /** A state of the same content, which later calls do not change. */
 export function copyState(state: Tensor): Tensor {
   return run('SvStateCopy', [state]);
+}
+
+/** The numbers of a state, f32 [stateBytes / 4], to be stored. */
+export function readState(state: Tensor): Float32Array {
+  const { TF_FLOAT, TF_UINT8 } = start().backend.binding;
+  const words = reshaped(state, [(state.shape[0] as number) / 4, 4]);
+  try {
+    const values = runTyped('Bitcast', { T: TF_UINT8, type: TF_FLOAT }, [words]);
+    try {
+      return floats(values).slice();
+    } finally {
+      values.dispose();
+    }
+  } finally {
+    words.dispose();
+  }
+}
+
+/** The state that `readState` has read. */
+export function stateOf(numbers: Float32Array): Tensor {
+  const { TF_FLOAT, TF_UINT8 } = start().backend.binding;
+  const made: Tensor[] = [];
+  const keep = (tensor: Tensor): Tensor => {
+    made.push(tensor);
+    return tensor;
+  };
+  try {
+    const values = keep(float32(numbers, [numbers.length]));
+    const bytes = keep(runTyped('Bitcast', { T: TF_FLOAT, type: TF_UINT8 }, [values]));
+    // A copy, because the bits are those of the values, and a state is changed in place.
+    return copyState(keep(reshaped(bytes, [4 * numbers.length])));
+  } finally {
+    for (const tensor of made) tensor.dispose();
+  }
+}
+
+/** Bytes in another shape, without a copy. */
+function reshaped(bytes: Tensor, shape: readonly number[]): Tensor {
+  const { TF_INT32, TF_UINT8 } = start().backend.binding;
+  return withInt32(shape, (sizes) => runTyped('Reshape', { T: TF_UINT8, Tshape: TF_INT32 }, [bytes, sizes]));
 }
 
 /**

@@ -31,6 +31,14 @@ export function runMany(op: string, inputs: readonly Tensor[], count: number): T
   return guardOp(op, inputs, () => backend.executeMultipleOutputs(op, [], inputs, count));
 }
 
+/** Runs a stock op with one output. `types` names the attributes that hold data types: TensorFlow caches a kernel per value, but there are few. */
+export function runTyped(op: string, types: Readonly<Record<string, number>>, inputs: readonly Tensor[]): Tensor {
+  const { backend } = start();
+  const type = backend.binding.TF_ATTR_TYPE;
+  const attrs = Object.entries(types).map(([name, value]) => ({ name, type, value }));
+  return guardOp(op, inputs, () => backend.executeSingleOutput(op, attrs, inputs));
+}
+
 /** Runs an op with two outputs. */
 export function runTwo(op: string, inputs: readonly Tensor[]): [Tensor, Tensor] {
   return runMany(op, inputs, 2) as [Tensor, Tensor];

@@ -7,15 +7,19 @@ import { type TensorSource, writeSafetensors } from '../checkpoint/safetensors_w
 import { codeOf, messageOf, SparseVilaError } from '../errors';
 import { shownPath } from '../files';
 import { parseJson } from '../json';
+import { type DecoderConfig, isStateLayer } from '../models/config';
 import { fingerprintOf } from '../models/fingerprint';
+import type { KvCache } from '../models/kv_cache';
 import { canvasesOf, type PreparedMedium } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import { appendKv, type KvType, readKv } from '../ops/kv_cache';
 import { float32, floats } from '../ops/run';
 import { type Conversation, type KnownMedium, startConversation } from './conversation';
 import { checkSaved, type Saved, type SavedMedium } from './saved_state';
+import { restoreStates, stateSources, wholePoints } from './saved_states';
 
-const VERSION = 1;
+/** Files with states have the second version, so that all others are read by older releases. */
+const [VERSION, STATES_VERSION] = [1, 2];
 const STATE = 'conversation';
 /** Maximum bytes of the state: some millions of rows. */
 const STATE_BYTES = 2 ** 28;
@@ -40,19 +44,13 @@ export interface SaveContext {
 
 /**
  * Writes a conversation. On any error the file is as it was.
- * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for layers that keep states; `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`; `signal.reason`
+ * @throws SparseVilaError `ERR_CONFIG_UNSUPPORTED` for a cache with a host tier; `ERR_OUTPUT_UNWRITABLE`, `ERR_DISK_FULL`; `signal.reason`
  */
 export async function saveConversation(
   file: string,
   { model, method, kv, conversation, signal }: SaveContext,
 ): Promise<void> {
   const { nextPosition, places, ids, items, script, capacity, layers, cache } = conversation;
-  if (cache.hasStates)
-    throw new SparseVilaError(
-      'ERR_CONFIG_UNSUPPORTED',
-      `Expected a model all of whose layers keep keys and values to save a conversation, received type ${model.family}, some of whose keep states. ` +
-        'Keep the messages, and give them to open().',
-    );
   if (cache.isTiered)
     throw new SparseVilaError(
       'ERR_CONFIG_UNSUPPORTED',
@@ -64,9 +62,12 @@ export async function saveConversation(
     media.push({ first, size, turn, canvases: await canvasSizes(prepared, signal) });
   }
   const positions = layers.map((_, layer) => cache.positions(layer));
-  const state: Saved = { nextPosition, places, ids, items, script, layers, media, positions };
+  const { config } = model.decoder;
+  const points = cache.hasStates ? wholePoints(conversation, config) : [];
+  const own = { nextPosition, places, ids, items, script, layers, media, positions };
+  const state: Saved = cache.hasStates ? { ...own, points } : own;
   const facts = {
-    version: VERSION,
+    version: cache.hasStates ? STATES_VERSION : VERSION,
     model: fingerprintOf(model),
     family: model.family,
     method,
@@ -76,7 +77,10 @@ export async function saveConversation(
   const json = Buffer.from(JSON.stringify({ ...facts, state } satisfies Container));
   const tensors: TensorSource[] = [
     { name: STATE, dtype: 'U8', shape: [json.length], byteLength: json.length, bytes: () => json },
-    ...layers.flatMap(({ length }, layer) => (length === 0 ? [] : [kvSource(conversation, model, kv, layer)])),
+    ...layers.flatMap(({ length }, layer) =>
+      length === 0 || isStateLayer(config, layer) ? [] : [kvSource(conversation, model, kv, layer)],
+    ),
+    ...stateSources(conversation, config, points),
     ...conversation.media.flatMap(({ prepared }, medium) =>
       canvasSources(prepared, medium, media[medium]?.canvases ?? [], signal),
     ),
@@ -166,7 +170,7 @@ export async function restoreConversation(
   const conversation = startConversation(model.decoder.cache(saved.kv, limit));
   try {
     for (const layer of conversation.layers.keys()) {
-      restoreLayer(conversation, model, { layer, state, kv: saved.kv, entry: entries.get(`layers.${layer}`) }, invalid);
+      restoreLayer(conversation, model, { layer, state, kv: saved.kv, entries }, invalid);
       await pace();
     }
     for (const [i, medium] of state.media.entries()) {
@@ -194,7 +198,8 @@ function readState(entries: ReadonlyMap<string, TensorEntry>, invalid: (why: str
   const entry = entries.get(STATE);
   if (entry === undefined || entry.bytes > STATE_BYTES) throw invalid('found a file without its state');
   const json = parseJson(Buffer.from(readBytes(entry)).toString('utf8'), invalid) as Partial<Container> | null;
-  if (json?.version !== VERSION) throw invalid(`of version ${VERSION}, found another`);
+  if (json?.version !== VERSION && json?.version !== STATES_VERSION)
+    throw invalid(`of version ${VERSION} or ${STATES_VERSION}, found another`);
   const { model, family, method, kv, contextLength } = json;
   const isText = [model, family, method].every((text) => typeof text === 'string');
   const isKv = kv === 'bf16' || kv === 'f32';
@@ -206,23 +211,38 @@ function other(file: string, expected: string, found: string): SparseVilaError {
   return new SparseVilaError('ERR_SAVED_MODEL', `${shownPath(file)}: expected ${expected} received ${found}.`);
 }
 
-/** Writes the rows of a layer into its cache. */
+/** Writes the rows of a layer, or its states, into its cache. */
 function restoreLayer(
-  { cache }: Conversation,
+  conversation: Conversation,
   model: VisionLanguageModel,
-  { layer, state, kv, entry }: { layer: number; state: Saved; kv: KvType; entry: TensorEntry | undefined },
+  { layer, state, kv, entries }: { layer: number; state: Saved; kv: KvType; entries: ReadonlyMap<string, TensorEntry> },
   invalid: (why: string) => SparseVilaError,
 ): void {
-  const { kvHeads, headDim } = model.decoder.config;
+  const { config } = model.decoder;
+  const { cache } = conversation;
   const rows = state.layers[layer]?.length ?? 0;
   if (rows === 0) return;
+  const range = { from: layer, to: layer + 1 };
+  const positions = state.positions[layer] ?? [];
+  if (isStateLayer(config, layer)) {
+    cache.reserve(rows, range);
+    restoreStates(conversation, config, { layer, points: state.points ?? [], entries }, invalid);
+  } else restoreRows(cache, config, { layer, rows, kv, entry: entries.get(`layers.${layer}`) }, invalid);
+  cache.extend(positions.length > 0 ? positions : rows, range);
+}
+
+function restoreRows(
+  cache: KvCache,
+  { kvHeads, headDim }: DecoderConfig,
+  { layer, rows, kv, entry }: { layer: number; rows: number; kv: KvType; entry: TensorEntry | undefined },
+  invalid: (why: string) => SparseVilaError,
+): void {
   const dtype = kv === 'bf16' ? 'BF16' : 'F32';
   const isRight = entry?.dtype === dtype && String(entry.shape) === String([2, kvHeads, rows, headDim]);
   if (entry === undefined || !isRight) throw invalid(`found no cache of ${rows} rows for layer ${layer}`);
   const values = decodeFloats(readBytes(entry), dtype);
   if (!values.every(Number.isFinite)) throw invalid(`found a cache that is not finite in layer ${layer}`);
-  const range = { from: layer, to: layer + 1 };
-  cache.reserve(rows, range);
+  cache.reserve(rows, { from: layer, to: layer + 1 });
   const [k, v] = [0, 1].map((half) =>
     float32(byRow(values, half, { kvHeads, rows, headDim }), [rows, kvHeads, headDim]),
   );
@@ -232,8 +252,6 @@ function restoreLayer(
     k?.dispose();
     v?.dispose();
   }
-  const positions = state.positions[layer] ?? [];
-  cache.extend(positions.length > 0 ? positions : rows, range);
 }
 
 /** Keys or values, [kvHeads, rows, c], as [rows, kvHeads, c]. */

@@ -2,6 +2,7 @@
 
 import type { SparseVilaError } from '../errors';
 import { DEFAULT_MAX_PIXELS, MAX_SIDE } from '../image/limits';
+import { hasStates } from '../models/config';
 import type { MediumSize, TurnMedia } from '../models/media';
 import type { VisionLanguageModel } from '../models/model';
 import type { CacheLayer, Item, RunItem, Script, VisualToken } from './conversation';
@@ -25,8 +26,12 @@ export interface Saved {
   readonly media: readonly SavedMedium[];
   /** Per layer, the positions of its rows; empty unless a layer of the model has a window. */
   readonly positions: readonly (readonly number[])[];
+  /** The points at which the file has states, ascending; absent unless layers keep states. */
+  readonly points?: readonly number[];
 }
 
+/** Most points at which a file has states. */
+export const MOST_POINTS = 2;
 /** Most frames, media and runs of a conversation. */
 const MANY = 10_000;
 /** Most pixels of a picture: callers may raise the default. */
@@ -70,6 +75,9 @@ export function checkSaved(
   require((saved.positions as unknown[][]).every(
     (rows, i) => rows.length === 0 || rows.length === lengths[i],
   ), 'positions');
+  const isPoints = isAscending(saved.points ?? [], (items as Item[]).length + 1);
+  const [points, mostPoints] = [(saved.points ?? []) as unknown[], hasStates(config) ? MOST_POINTS : 0];
+  require(isPoints && points.length <= mostPoints, 'points');
   require(isScript(saved.script, count, config.vocabSize), 'messages');
   return given as Saved;
 }
