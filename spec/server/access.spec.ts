@@ -2,6 +2,7 @@
 import { createServer, type Server as HttpServer, request as httpRequest } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { SparseVilaError } from '../../src/errors';
+import { clientOf } from '../../src/server/clients';
 import { type Server, type ServerOptions, serve } from '../../src/server/server';
 import { type ScriptedEngine, scriptedEngine } from '../support/scripted_engine';
 
@@ -40,6 +41,64 @@ const post = (body: unknown = BODY, headers: Record<string, string> = {}) =>
     'POST',
     typeof body === 'string' ? body : JSON.stringify(body),
   );
+
+describe('requests of one client', () => {
+  const slow = { prefillMs: 60_000 };
+  /** Requests that are not answered until their connection ends. */
+  const open = (count: number, headers: Record<string, string> = {}): AbortController[] =>
+    Array.from({ length: count }, () => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const head = { 'content-type': 'application/json', ...headers };
+      const sent = { method: 'POST', headers: head, body: JSON.stringify(BODY), signal };
+      fetch(`${server.url}/v1/chat/completions`, sent).catch(() => undefined);
+      return controller;
+    });
+  const until = async (count: number): Promise<void> => {
+    while (server.held() !== count) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+
+  it('are limited by key, and others are answered', async () => {
+    await start({ apiKeys: ['first', 'second'], limits: { clientRequests: 2 } });
+    engine.state.script = slow;
+    const first = { authorization: 'Bearer first' };
+    const [one] = open(2, first);
+    await until(2);
+    const refused = await post(BODY, first);
+    expect(refused).toMatchObject({ status: 429, headers: { 'retry-after': '1', 'x-should-retry': 'true' } });
+    expect(JSON.parse(refused.body)).toMatchObject({ error: { code: 'rate_limit_exceeded' } });
+    expect((await ask('/v1/models', first)).status).toBe(200);
+    engine.state.script = {};
+    expect((await post(BODY, { authorization: 'Bearer second' })).status).toBe(200);
+    one?.abort();
+    await until(1);
+    for (const _ of [1, 2, 3]) expect((await post(BODY, first)).status).toBe(200);
+  });
+
+  it('are limited by address without keys, and not at all by default', async () => {
+    await start({ limits: { clientRequests: 1 } });
+    engine.state.script = slow;
+    open(1);
+    await until(1);
+    expect((await post()).status).toBe(429);
+    await server.close({ now: true });
+    await start();
+    engine.state.script = slow;
+    open(9);
+    await until(9);
+    engine.state.script = {};
+    expect((await post()).status).toBe(200);
+  });
+
+  it.each([
+    ['10.1.2.3', '10.1.2.3'],
+    ['::ffff:10.1.2.3', '10.1.2.3'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2'],
+    ['2001:db8::6', '2001:db8:0:0'],
+    ['fe80::1%eth0', 'fe80:0:0:0'],
+    ['::1', '0:0:0:0'],
+  ])('%s is the client %s', (address, client) => expect(clientOf(address)).toBe(client));
+});
 
 describe('keys', () => {
   it('are asked for everywhere but at /health', async () => {

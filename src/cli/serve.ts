@@ -66,6 +66,12 @@ const SERVE_OPTIONS = {
     describe: 'Requests that run or wait; further ones are answered 429',
     defaultDescription: '64',
   },
+  'max-client-requests': {
+    ...number,
+    ...limits,
+    describe: 'Requests of one API key (without keys, of one address) that run or wait; further ones are answered 429',
+    defaultDescription: 'no limit',
+  },
   'max-tokens': {
     ...number,
     ...limits,
@@ -192,6 +198,7 @@ function serverOptions(args: ArgumentsCamelCase<ServeFlags>): ServerOptions {
   } = args;
   const chosen: Partial<Record<keyof ServerLimits, number | undefined>> = {
     ...{ requests: args.maxRequests, tokens: args.maxTokens, pictures: args.maxPictures, frames: args.maxFrames },
+    clientRequests: args.maxClientRequests,
     bodyBytes: args.maxBody && Math.ceil(args.maxBody * 2 ** 20),
     answerMs: args.maxSeconds && Math.ceil(args.maxSeconds * 1000),
   };

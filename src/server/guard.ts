@@ -4,9 +4,10 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
 import { type Readable, Transform } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { clientOf, clientRequests } from './clients';
 import type { CheckedServerOptions } from './options';
 import { PAGE_PATHS } from './page';
-import { RequestError, tooMany } from './request_error';
+import { RequestError, tooMany, tooManyOfClient } from './request_error';
 
 /** Paths that need no key: the page, which asks for one, and the health check. */
 const OPEN = [...PAGE_PATHS, '/health', '/favicon.ico'];
@@ -24,11 +25,18 @@ export function guard(app: FastifyInstance, options: CheckedServerOptions, answe
   const held = { requests: 0, bytes: 0 };
   const mostBytes = Math.max(limits.heldBytes, limits.bodyBytes);
   const hasRoom = (bytes: number): boolean => held.requests < limits.requests && held.bytes + bytes <= mostBytes;
-  const full = (): RequestError => tooMany(Math.min(MOST_WAIT_SECONDS, Math.max(1, Math.ceil(answerSeconds()))));
+  const waitSeconds = (): number => Math.min(MOST_WAIT_SECONDS, Math.max(1, Math.ceil(answerSeconds())));
+  const full = (): RequestError => tooMany(waitSeconds());
+  const clients = clientRequests(limits.clientRequests);
   app.addHook('onRequest', async (request, reply) => {
     checkHost(request, options);
     crossOrigin(request, reply, options);
-    checkKey(request, options);
+    const key = checkKey(request, options);
+    if (request.method === 'POST') {
+      const leave = clients.enter(key === undefined ? clientOf(request.ip) : `key ${key}`);
+      if (leave === undefined) throw tooManyOfClient(limits.clientRequests, waitSeconds());
+      reply.raw.once('close', leave);
+    }
     // Refused before the body is sent, if there is no room for it now.
     if (request.method === 'POST' && !hasRoom(announcedBytes(request, limits.bodyBytes))) throw full();
   });
@@ -118,13 +126,17 @@ function crossOrigin(request: FastifyRequest, reply: FastifyReply, { origins }: 
   reply.header('access-control-max-age', '600');
 }
 
-/** Compares digests in constant time, so that neither the length nor a prefix of a key can be measured. */
-function checkKey(request: FastifyRequest, { apiKeys }: CheckedServerOptions): void {
+/**
+ * The number of the key that a request has; undefined if it needs none. Compares digests in constant time, so that neither the length nor a prefix of a
+ * key can be measured.
+ * @throws RequestError 401
+ */
+function checkKey(request: FastifyRequest, { apiKeys }: CheckedServerOptions): number | undefined {
   const [path = ''] = request.url.split('?');
-  if (apiKeys.length === 0 || request.method === 'OPTIONS' || OPEN.includes(path)) return;
+  if (apiKeys.length === 0 || request.method === 'OPTIONS' || OPEN.includes(path)) return undefined;
   const [, given = ''] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization ?? '') ?? [];
   const found = apiKeys.map((key) => timingSafeEqual(digest(key), digest(given)));
-  if (found.includes(true)) return;
+  if (found.includes(true)) return found.indexOf(true);
   const message =
     given === ''
       ? "You didn't provide an API key: send the header Authorization: Bearer KEY."

@@ -13,6 +13,8 @@ export interface ServerLimits {
   readonly heldBytes: number;
   /** Number of requests that run or wait; the next one is answered 429. */
   readonly requests: number;
+  /** Number of requests of one API key, or of one address where there are no keys, that run, wait or arrive; the next one is answered 429. Default: no limit. */
+  readonly clientRequests: number;
   /** Number of pictures and of video frames in one request. */
   readonly pictures: number;
   readonly frames: number;
@@ -35,6 +37,7 @@ export const DEFAULT_LIMITS: ServerLimits = {
   bodyBytes: 32 * 2 ** 20,
   heldBytes: 256 * 2 ** 20,
   requests: 64,
+  clientRequests: Number.POSITIVE_INFINITY,
   pictures: 32,
   frames: 256,
   tokens: 8192,

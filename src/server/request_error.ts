@@ -67,6 +67,12 @@ export function tooMany(retryAfter: number): RequestError {
   return new RequestError(429, message, { type: 'rate_limit_error', code: 'rate_limit_exceeded', retryAfter });
 }
 
+/** A 429: as many requests of this client as it may have are running or waiting. */
+export function tooManyOfClient(most: number, retryAfter: number): RequestError {
+  const message = `You have ${most} requests at this server, which is its limit for each client; wait until one of them has ended.`;
+  return new RequestError(429, message, { type: 'rate_limit_error', code: 'rate_limit_exceeded', retryAfter });
+}
+
 /** Where a request has what the engine reads, as paths of fields. */
 export interface Places {
   /** The list of messages. */
