@@ -223,6 +223,8 @@ function cacheOf(
     },
     dispose: () => {
       truncate([]);
+      // Also those that were put and whose rows nobody has counted.
+      for (const layer of lengths.keys()) if (states.has(layer)) states.restore(layer, undefined, 0);
       states.forget(() => true);
     },
   };
