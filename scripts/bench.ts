@@ -7,6 +7,7 @@ import { DISPATCH } from './bench/dispatch';
 import { ENGINE } from './bench/engine';
 import { FAMILIES } from './bench/families';
 import { FILM } from './bench/film';
+import { GRAMMAR } from './bench/grammar';
 import { LOAD } from './bench/load';
 import { LOSSLESS } from './bench/lossless';
 import { MODEL } from './bench/model';
@@ -33,9 +34,10 @@ async function main(): Promise<void> {
     .command(LOAD)
     .command(LOSSLESS)
     .command(ENGINE)
+    .command(GRAMMAR)
     .demandCommand(
       1,
-      'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, pack, checkpoint, load, lossless or engine.',
+      'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, pack, checkpoint, load, lossless, engine or grammar.',
     )
     .strict()
     .help()
