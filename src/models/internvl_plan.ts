@@ -10,7 +10,7 @@ import type { FrameSampling } from './frame_sampling';
 import { MARKER, type MediumLayout, type MediumSize } from './media';
 import { type Plan, wholeFolder } from './plan';
 import { cellsOf, frameSquares, squares } from './squares';
-import { MOST_TILES, tilesAndWhole } from './tile_choice';
+import { type TileRange, tilesAndWhole } from './tile_choice';
 import { PLAIN_VIT, sizes, TOWER_ACTIVATIONS, type TowerShape } from './tower_config';
 
 /** Epsilon of RMSNorms on queries and keys, and torch's default for the projector's LayerNorm. */
@@ -21,8 +21,7 @@ export interface InternvlSettings extends Pick<Plan, 'decoder' | 'text' | 'marke
   readonly tower: TowerShape;
   readonly depth: number;
   readonly filter: ResampleFilter;
-  readonly min: number;
-  readonly max: number;
+  readonly tiles: TileRange;
   readonly sampling: FrameSampling;
   /** What follows a medium in the prompt, where no template prints it. */
   readonly after: string;
@@ -84,21 +83,11 @@ function blockOf(root: ConfigReader, tower: TowerShape): number {
 /** Frames where the processor's file says nothing: as in the model cards. */
 export const INTERNVL_SAMPLING = { frames: 8 };
 
-/** The processor always cuts pictures, whatever `crop_to_patches` of its image processor says. */
-export function internvlTiles(
-  config: ConfigReader,
-  [least, most]: readonly [string, string],
-): { min: number; max: number } {
-  const [min, max] = [config.size(least, 1), config.size(most, 12)];
-  if (max < min || max > MOST_TILES) throw config.wrong(most, `from ${least} (${min}) to ${MOST_TILES}`);
-  return { min, max };
-}
-
 type Shape = InternvlSettings & { readonly block: number };
 
 /** The tiles of the grid whose aspect ratio is closest, row by row; the whole picture follows if there is more than one tile. */
 function tiled(picture: MediumSize, shape: Shape): MediumLayout {
-  const { canvases, regions } = tilesAndWhole(picture, shape.tower.imageSize, shape, shape.filter);
+  const { canvases, regions } = tilesAndWhole(picture, shape.tower.imageSize, shape.tiles, shape.filter);
   const text = `<img>${MARKER.repeat(canvases.length)}</img>${shape.after}`;
   return { ...squares(regions, shape.tower, shape.block), kind: 'image', canvases, text };
 }

@@ -5,6 +5,7 @@
 import type { Draw } from '../image/canvas';
 import { type Region, type Size, wholePicture } from '../image/cells';
 import type { ResampleFilter } from '../image/resample';
+import type { ConfigReader } from '../json';
 import type { Canvas } from './media';
 
 /** The most tiles of a picture: a bound far above any published model. */
@@ -14,6 +15,19 @@ export const MOST_TILES = 1024;
 export interface TileGrid {
   readonly cols: number;
   readonly rows: number;
+}
+
+/** The least and most tiles of a picture, without the whole picture. */
+export interface TileRange {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** The range that two keys of a config name, from 1 to 12 if absent. @throws SparseVilaError `ERR_CONFIG_INVALID` */
+export function tileRange(config: ConfigReader, [least, most]: readonly [least: string, most: string]): TileRange {
+  const [min, max] = [config.size(least, 1), config.size(most, 12)];
+  if (max < min || max > MOST_TILES) throw config.wrong(most, `from ${least} (${min}) to ${MOST_TILES}`);
+  return { min, max };
 }
 
 /**
@@ -81,12 +95,7 @@ export function gridTiles(
 }
 
 /** The tiles of the closest grid of min … max tiles, followed by the whole picture as one square if there is more than one tile. */
-export function tilesAndWhole(
-  picture: Size,
-  side: number,
-  { min, max }: { readonly min: number; readonly max: number },
-  filter: ResampleFilter,
-): Tiles {
+export function tilesAndWhole(picture: Size, side: number, { min, max }: TileRange, filter: ResampleFilter): Tiles {
   const tiles = gridTiles(picture, side, closestTileGrid(picture, min, max, side), filter);
   if (tiles.canvases.length === 1) return tiles;
   const whole: Canvas = { frame: 0, steps: [{ step: 'resize', to: { width: side, height: side }, filter }] };

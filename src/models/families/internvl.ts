@@ -5,7 +5,7 @@ import { type ConfigReader, configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { samplingSettings } from '../frame_sampling';
-import { INTERNVL_SAMPLING, type InternvlSettings, internVit, internvlPlan, internvlTiles } from '../internvl_plan';
+import { INTERNVL_SAMPLING, type InternvlSettings, internVit, internvlPlan } from '../internvl_plan';
 import { DECODER_NAMES, type NameRule, prefixed } from '../names';
 import {
   CLIP_PIXELS,
@@ -16,6 +16,7 @@ import {
   requireSamePixels,
   requireSquare,
 } from '../preprocessor';
+import { tileRange } from '../tile_choice';
 import { hiddenStateDepth } from '../tower_config';
 
 const NAMES: readonly NameRule[] = [
@@ -60,7 +61,8 @@ function settingsOf(files: CheckpointFiles): InternvlSettings {
     ...{ tower, depth: hiddenStateDepth(root, 'vision_feature_layer', -1, tower.layers), after: '' },
     ...{ text: { folder, config }, marker: { id: root.number('image_token_id', 151667) } },
     ...{ pixels: parseNormalization(images), filter: parseFilter(images), names: NAMES },
-    ...internvlTiles(images, ['min_patches', 'max_patches']),
+    // The processor always cuts pictures, whatever `crop_to_patches` of its image processor says.
+    tiles: tileRange(images, ['min_patches', 'max_patches']),
     sampling: { ...samplingSettings(videos, INTERNVL_SAMPLING), rule: 'internvl', shift: shiftOf(videos) },
   };
 }

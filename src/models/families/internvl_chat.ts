@@ -6,8 +6,9 @@ import { configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
 import type { CheckpointFiles } from '../checkpoint_files';
 import { parseDecoderConfig } from '../config';
-import { INTERNVL_SAMPLING, type InternvlSettings, internVit, internvlPlan, internvlTiles } from '../internvl_plan';
+import { INTERNVL_SAMPLING, type InternvlSettings, internVit, internvlPlan } from '../internvl_plan';
 import { DECODER_NAMES, type NameRule, prefixed } from '../names';
+import { tileRange } from '../tile_choice';
 import { hiddenStateDepth } from '../tower_config';
 
 const NAMES: readonly NameRule[] = [
@@ -60,7 +61,7 @@ function settingsOf({ folder, root, part }: CheckpointFiles): InternvlSettings {
     ...{ depth: hiddenStateDepth(root, 'select_layer', -1, tower.layers), after: '\n' },
     text: { folder, config, template: { name: root.string('template'), file: root.file } },
     ...{ marker: { text: '<IMG_CONTEXT>' }, names: NAMES, pixels: IMAGENET, filter: 'bicubic' },
-    ...internvlTiles(root, ['min_dynamic_patch', 'max_dynamic_patch']),
+    tiles: tileRange(root, ['min_dynamic_patch', 'max_dynamic_patch']),
     sampling: { ...INTERNVL_SAMPLING, rule: 'internvl' },
   };
 }

@@ -15,6 +15,7 @@ import type { MediumLayout, MediumSize } from '../media';
 import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import { type PartName, type PartSource, type Plan, wholeFolder } from '../plan';
 import type { ProjectorStep } from '../projector';
+import { tileRange } from '../tile_choice';
 import { hiddenStateDepth, siglipTower } from '../tower_config';
 import { type Pool, padded, resized, type Scales, type Shape, scaled, tiled, videoLayout } from './vila_layouts';
 import {
@@ -25,7 +26,6 @@ import {
   poolsOf,
   samplingOf,
   scalesOf,
-  tilesOf,
 } from './vila_settings';
 
 /** `model_type`s of the `-hf` ports. Each implies a projector and a way of cutting pictures, which the files do not state. */
@@ -205,7 +205,7 @@ function layoutOf(
   const decoderType = text.string('model_type');
   const picture: Shape = { ...base, ...encoderTexts(root, 'image_encoder', decoderType) };
   const frame: Shape = { ...base, ...encoderTexts(root, 'video_encoder', decoderType) };
-  const range = pictures === 'dynamic' ? tilesOf(root) : undefined;
+  const range = pictures === 'dynamic' ? tileRange(root, ['min_tiles', 'max_tiles']) : undefined;
   const [r, g, b] = pixels.mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
   const color: Rgb = [r, g, b];
   // Where VILA resizes, the filter is bicubic, Pillow's default; where it leaves resizing to the processor, the processor's filter applies.

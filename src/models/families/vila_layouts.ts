@@ -9,7 +9,7 @@ import { type Grid, MARKER, type MediumLayout, type MediumSize, type RowMap, typ
 import { squarePatches } from '../patches';
 import { areaTaps } from '../row_maps';
 import { cellsOf, frameSquares, type SquareTower, squares } from '../squares';
-import { closestTileGrid, gridTiles, type TileGrid, type Tiles, tilesAndWhole } from '../tile_choice';
+import { closestTileGrid, gridTiles, type TileGrid, type TileRange, type Tiles, tilesAndWhole } from '../tile_choice';
 
 /** Settings that all layouts of a checkpoint share. Lengths are pixels. */
 export interface Shape {
@@ -71,7 +71,7 @@ export function padded(shape: Shape, picture: Size, filter: ResampleFilter, colo
 }
 
 /** `dynamic`: tiles in the picture's aspect ratio, followed by the whole picture if there is more than one tile. A line break follows each. */
-export function tiled(shape: Shape, picture: Size, range: { min: number; max: number }): MediumLayout {
+export function tiled(shape: Shape, picture: Size, range: TileRange): MediumLayout {
   const tiles = tilesAndWhole(picture, shape.tower.imageSize, range, 'bicubic');
   return squareLayout(shape, tiles, `${MARKER}\n`.repeat(tiles.canvases.length));
 }

@@ -74,13 +74,6 @@ export function scalesOf(root: ConfigReader, side: number, output: number): Scal
   return { sides, max, output: chosen };
 }
 
-/** `min_tiles` and `max_tiles` of `dynamic`. @throws SparseVilaError `ERR_CONFIG_INVALID` */
-export function tilesOf(root: ConfigReader): { readonly min: number; readonly max: number } {
-  const [min, max] = [root.size('min_tiles', 1), root.size('max_tiles', 12)];
-  if (max < min || max > MOST_TILES) throw root.wrong('max_tiles', `from min_tiles (${min}) to ${MOST_TILES}`);
-  return { min, max };
-}
-
 /** Upper bound, above that of any published model. */
 const MOST_POOLS = 16;
 
