@@ -14,6 +14,7 @@ import { MODEL } from './bench/model';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
 import { PACK } from './bench/pack';
+import { TOWER_FILM } from './bench/tower_film';
 import { TOWER_SPARSITY } from './bench/tower_sparsity';
 
 async function main(): Promise<void> {
@@ -29,6 +30,7 @@ async function main(): Promise<void> {
     .command(OVERHEAD)
     .command(FILM)
     .command(TOWER_SPARSITY)
+    .command(TOWER_FILM)
     .command(PACK)
     .command(CHECKPOINT)
     .command(LOAD)
@@ -37,7 +39,7 @@ async function main(): Promise<void> {
     .command(GRAMMAR)
     .demandCommand(
       1,
-      'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, pack, checkpoint, load, lossless, engine or grammar.',
+      'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, tower-film, pack, checkpoint, load, lossless, engine or grammar.',
     )
     .strict()
     .help()

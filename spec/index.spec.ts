@@ -66,7 +66,7 @@ it('exports what the documentation names, and nothing else', () => {
     ],
     ...['remove', 'runBatch', 'scenesSet', 'scheduled'],
     ...['serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
-    ...['storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
+    ...['stcCacher', 'storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

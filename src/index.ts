@@ -132,6 +132,8 @@ export type {
   PixelView,
   Prune,
   Retrieve,
+  Reuse,
+  ReuseView,
   Selection,
   SparsityMethod,
   TowerView,
@@ -153,6 +155,7 @@ export { type Schedule, scheduled } from './sparsity/schedule';
 export { type SnapKvOptions, snapKv } from './sparsity/snap_kv';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';
 export { type SparseVlmOptions, sparseVlm, sparseVlmPlus } from './sparsity/sparse_vlm';
+export { type StcCacherOptions, stcCacher } from './sparsity/stc_cacher';
 export { type StormOptions, storm } from './sparsity/storm';
 export { budget, topK } from './sparsity/top_k';
 export { type UniformOptions, uniform } from './sparsity/uniform';

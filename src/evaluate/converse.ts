@@ -89,8 +89,11 @@ export function sharedTowerTimes(): (setting: Setting, results: readonly TurnRes
   return (setting, results) => {
     const [first, ...later] = results;
     if (first === undefined) return [];
-    const { prune, encode, resize } = createMethod(setting, 0);
-    const layers = JSON.stringify([prune?.taps ?? {}, encode === undefined ? resize : nameOf(setting)]);
+    const { prune, encode, reuse, resize } = createMethod(setting, 0);
+    const layers = JSON.stringify([
+      prune?.taps ?? {},
+      encode === undefined && reuse === undefined ? resize : nameOf(setting),
+    ]);
     const { tower: own, total } = first.ms;
     const tower = Math.max(own, times.get(layers) ?? 0);
     times.set(layers, tower);

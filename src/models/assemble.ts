@@ -227,12 +227,12 @@ function mediaSide(plan: Plan, tower: Tower, projector: Projector, { maxPixels, 
     pixels: (medium: PreparedMedium, from: number, to: number) => tokenPixels(plan, tables, medium, { from, to }),
     async encode(
       { layout, canvases }: PreparedMedium,
-      { pace, tokens, ...taps }: EncodeOptions,
+      { pace, tokens, memory, ...taps }: EncodeOptions,
     ): Promise<EncodedMedium> {
       const { patches, merge } =
         tokens === undefined ? layout : keepTokens(layout, tokens, Number(plan.tower.classToken));
       const values = (begin: number, end: number) => patchValues(canvases, patches, { begin, end }, plan.tower, tables);
-      const seen = await tower.run(patches, values, taps, pace);
+      const seen = await tower.run(patches, values, taps, pace, memory);
       const count = tokensOf(layout);
       const merged = mapRows(seen.features, merge);
       seen.features.dispose();

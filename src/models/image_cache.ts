@@ -26,7 +26,9 @@ export function withImageCache(model: VisionLanguageModel, bytes: number): Visio
   return {
     ...model,
     async encode(medium, options) {
-      const { pace: _, tokens, ...taps } = options;
+      const { pace: _, tokens, memory, ...taps } = options;
+      // What it gives depends on the frames before.
+      if (memory !== undefined) return model.encode(medium, options);
       const key = keyOf(medium, taps, tokens);
       const known = entries.get(key);
       if (known !== undefined) {

@@ -10,6 +10,7 @@ import type { Lifetime } from './lifetime';
 import type { MediaInput, MediumLayout, PreparedMedium } from './media';
 import type { Plan } from './plan';
 import type { TowerTaps } from './tower';
+import type { FrameMemory } from './tower_reuse';
 
 /** A medium after the tower, at the granularity of the tokens that the decoder sees. */
 export interface EncodedMedium {
@@ -29,6 +30,8 @@ export interface EncodedMedium {
 export interface EncodeOptions extends TowerTaps {
   /** The tokens to compute, ascending; absent: all. */
   readonly tokens?: Int32Array | undefined;
+  /** What earlier frames of the same film have left in the tower; absent: every frame is computed whole. */
+  readonly memory?: FrameMemory | undefined;
   readonly pace: () => Promise<void>;
 }
 

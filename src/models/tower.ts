@@ -10,7 +10,8 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { Patches } from './media';
 import { mapRows, resampledRows, selectRows } from './row_maps';
-import { placeOf, type RunBlock, readBlock, type SegmentPlace } from './tower_blocks';
+import { placeOf, readBlock, type SegmentPlace, type TowerBlock } from './tower_blocks';
+import type { FrameMemory } from './tower_reuse';
 import type { Weights } from './weights';
 
 export interface TowerConfig {
@@ -83,6 +84,7 @@ export interface Tower {
   readonly config: TowerConfig;
   /**
    * @param values makes the values of patches begin … end - 1, f32 [end - begin, 3 frames p p], when they are needed
+   * @param memory what is reused of earlier segments, each of which is a frame of one film
    * @throws SparseVilaError `ERR_OPTION_INVALID` for a layer that the tower does not have
    */
   run(
@@ -90,6 +92,7 @@ export interface Tower {
     values: (begin: number, end: number) => Float32Array,
     taps: TowerTaps,
     pause: () => Promise<void>,
+    memory?: FrameMemory,
   ): Promise<TowerOutput>;
 }
 
@@ -99,7 +102,7 @@ type RowFunction = (x: Tensor) => Tensor;
 /** Builds the tower from canonically named weights; awaits `loaded` after each block's. */
 export async function buildTower(config: TowerConfig, weights: Weights, loaded: () => Promise<void>): Promise<Tower> {
   const embed = embedding(config, weights);
-  const blocks: RunBlock[] = [];
+  const blocks: TowerBlock[] = [];
   for (let i = 0; i < config.layers; i++) {
     blocks.push(readBlock(config, weights, i));
     await loaded();
@@ -108,7 +111,7 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
   const finish = config.depth === config.layers ? last : undefined;
   return {
     config,
-    async run(patches, values, taps, pause) {
+    async run(patches, values, taps, pause, memory) {
       const { segments } = patches;
       const indices = (layers: readonly number[] = []) => layers.map((layer) => layerIndex(layer, config.layers));
       const wanted = { salience: indices(taps.salience), keys: indices(taps.keys) };
@@ -119,7 +122,8 @@ export async function buildTower(config: TowerConfig, weights: Weights, loaded: 
           const place = placeOf(config, patches, begin, end);
           try {
             const first = embed(values(begin, end), patches, s);
-            outputs.push(await runSegment(config, blocks, { first, place }, wanted, pause));
+            memory?.next();
+            outputs.push(await runSegment(config, blocks, { first, place, memory }, wanted, pause));
           } finally {
             for (const tensor of [place.table, place.spans]) tensor?.dispose();
           }
@@ -196,11 +200,18 @@ function norm(weights: Weights, name: string, e: number, eps: number): RowFuncti
   return (x) => layerNorm(x, weight, bias, epsilon);
 }
 
-/** Runs the blocks over one segment; disposes of x, f32 [n, e]. */
+interface SegmentInput {
+  /** The first hidden state, f32 [n, e]. */
+  readonly first: Tensor;
+  readonly place: SegmentPlace;
+  readonly memory: FrameMemory | undefined;
+}
+
+/** Runs the blocks over one segment; disposes of `first`. */
 async function runSegment(
   { depth, deepstack }: TowerConfig,
-  blocks: readonly RunBlock[],
-  { first, place }: { readonly first: Tensor; readonly place: SegmentPlace },
+  blocks: readonly TowerBlock[],
+  { first, place, memory }: SegmentInput,
   wanted: { readonly salience: readonly number[]; readonly keys: readonly number[] },
   pause: () => Promise<void>,
 ): Promise<TowerOutput> {
@@ -216,7 +227,8 @@ async function runSegment(
     for (const [i, block] of blocks.slice(0, last + 1).entries()) {
       await pause();
       const want = { salience: wanted.salience.includes(i), keys: wanted.keys.includes(i) };
-      const seen = block(x, place, { ...want, features: i < Math.max(depth, last) });
+      const all = { ...want, features: i < Math.max(depth, last) };
+      const seen = memory === undefined ? block.run(x, place, all) : memory.run(i, block, x, place, all);
       if (seen.salience !== undefined) salience.set(i, seen.salience);
       if (seen.keys !== undefined) keys.set(i, seen.keys);
       if (seen.y === undefined) break;

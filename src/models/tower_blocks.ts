@@ -37,11 +37,16 @@ export interface BlockOutput {
 /** Runs a block over x, f32 [n, e], the rows of one segment; does not dispose of x. */
 export type RunBlock = (x: Tensor, place: SegmentPlace, want: BlockWants) => BlockOutput;
 
+export interface TowerBlock {
+  readonly run: RunBlock;
+  readonly weights: VisionBlockWeights;
+}
+
 /** Builds block `i` from canonically named weights. */
-export function readBlock(config: TowerConfig, weights: Weights, i: number): RunBlock {
+export function readBlock(config: TowerConfig, weights: Weights, i: number): TowerBlock {
   const block = blockWeights(config, weights, i);
   const isWindowed = config.windowed.includes(i);
-  return (x, { table, spans }, want) => {
+  const run: RunBlock = (x, { table, spans }, want) => {
     const columns = want.salience && (config.salience === 'class' ? 'first' : true);
     if (!want.features && !columns && !want.keys) return { y: undefined };
     const within = isWindowed ? spans : undefined;
@@ -55,6 +60,7 @@ export function readBlock(config: TowerConfig, weights: Weights, i: number): Run
     y.dispose();
     return { y: undefined, ...found };
   };
+  return { run, weights: block };
 }
 
 /** The position data of the patches begin … end - 1. The caller disposes of its tensors. */

@@ -28,6 +28,7 @@ export interface Tf {
   keep<T extends Tensor>(tensor: T): T;
   add(a: Tensor | Numbers, b: Tensor | Numbers | number): Tensor;
   mul(a: Tensor, b: Tensor | number): Tensor;
+  sub(a: Tensor, b: Tensor): Tensor;
   concat(tensors: readonly Tensor[], axis?: number): Tensor;
   gather(x: Tensor, indices: Tensor, axis?: number): Tensor;
   reshape(x: Tensor, shape: readonly number[]): Tensor;

@@ -8,8 +8,8 @@ import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import type { DropView, SparsityMethod } from '../sparsity/method';
 import type { DecoderRows } from './decoder_rows';
-import { gatherRows, matrixOf } from './media';
 import { checkMerged, checkSelection } from './selection';
+import { gatherRows, matrixOf } from './tensor_rows';
 
 /** Layers from .. to - 1 of a prefill, all run over the same rows. */
 export interface Stage {

@@ -4,7 +4,8 @@ import { received, SparseVilaError } from '../errors';
 import type { MessagePart, Turn } from '../models/transcript';
 import { invalidOption, listIn, OBJECT } from '../options';
 import { append, type Conversation, commit } from './conversation';
-import { type MediaContext, prepareMedia } from './media';
+import type { MediaContext } from './encoded_media';
+import { prepareMedia } from './media';
 import { type Part, questionOf } from './options';
 
 /** One message: text, or text with images and videos in their order. */

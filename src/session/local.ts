@@ -12,9 +12,9 @@ import { chunks } from './chunks';
 import { append, type CacheLayer, type Conversation, type VisualToken } from './conversation';
 import type { DecoderRows } from './decoder_rows';
 import { type Frame, framesOf, indexFrames } from './frames';
-import { gatherRows } from './media';
 import type { PrefillContext } from './prefill';
 import type { Run } from './prefill_run';
+import { gatherRows } from './tensor_rows';
 import { attendedRows, viewIn } from './view';
 
 /** The number of frames that rows before a question attend; undefined: all. Not where all of a prompt attends to itself. */

@@ -1,18 +1,19 @@
-// The media of a turn: drawn, encoded with the tower, pruned, projected, as the decoder's rows are asked for. Makes rows for the decoder; does not
-// know the conversation.
+// The media of a turn: laid out, pruned after the tower and projected, as the decoder's rows are asked for. Makes rows for the decoder; does not know
+// the conversation.
 
 import { SparseVilaError } from '../errors';
-import type { RgbImage } from '../image/decode';
-import { canvasesOf, type Grid, type MediaInput, type MediumLayout, type PreparedMedium } from '../models/media';
-import type { EncodedMedium, RowModel } from '../models/model';
-import { type MediumPart, partsOf, rangesOf, type TokenRange } from '../models/parts';
-import { float32, floats, int32, joinNumbers } from '../ops/run';
+import type { Grid, MediaInput, PreparedMedium } from '../models/media';
+import type { RowModel } from '../models/model';
+import { rangesOf, type TokenRange } from '../models/parts';
+import { float32 } from '../ops/run';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import type { Matrix, SparsityMethod, TowerView } from '../sparsity/method';
-import { encodedTokens, joinedSeen, seenIn, seenOnly } from './encoded_tokens';
+import type { SparsityMethod, TowerView } from '../sparsity/method';
+import { type EncodedPart, encodedParts, encodedWhole, type MediaContext } from './encoded_media';
+import { seenIn, seenOnly } from './encoded_tokens';
 import { checkLists, checkMerged } from './selection';
-import { type StageTimes, timed } from './times';
+import { gatherRows, matrixOf, sliceRows } from './tensor_rows';
+import { timed } from './times';
 
 /** Consecutive tokens of a medium after pruning. */
 export interface PrunedTokens extends TokenRange {
@@ -22,21 +23,6 @@ export interface PrunedTokens extends TokenRange {
   readonly salience: Float32Array | undefined;
   /** f32 [kept, d], with deepstack [kept, (1 + k) d]; undefined if no token is kept. */
   readonly rows: Tensor | undefined;
-}
-
-export interface MediaContext {
-  readonly model: RowModel;
-  readonly method: SparsityMethod;
-  readonly times: StageTimes;
-  readonly signal: AbortSignal | undefined;
-  readonly pace: () => Promise<void>;
-}
-
-/** A part of a medium after the tower, or all of it. */
-interface EncodedPart extends EncodedMedium {
-  /** Index of the medium among those that are pruned together. */
-  readonly medium: number;
-  readonly ranges: MediumPart['tokens'];
 }
 
 /** The kept tokens of one grid, and the rows that replace them if the method merges. */
@@ -78,78 +64,6 @@ export async function* seeMedia(
   } finally {
     for (const whole of wholes) whole.dispose();
   }
-}
-
-/** The parts of a medium after the tower, each drawn and encoded when it is asked for. The caller disposes of them. */
-async function* encodedParts(
-  { model, method, times, signal, pace }: MediaContext,
-  prepared: PreparedMedium,
-  medium: number,
-): AsyncGenerator<EncodedPart> {
-  const canvases = canvasesOf(prepared, signal);
-  try {
-    for (const { layout, tokens } of partsOf(prepared.layout, model.plan.tower)) {
-      const drawn: RgbImage[] = [];
-      await timed(times, 'image', async () => {
-        while (drawn.length < layout.canvases.length) drawn.push(await next(canvases));
-      });
-      const part = layout === prepared.layout && prepared.film === undefined ? prepared : { layout, canvases: drawn };
-      const own = { ...part, made: prepared.made };
-      const encoded = await timed(times, 'tower', () => {
-        const wanted = encodedTokens(model, method, own);
-        return model.encode(own, { ...method.prune?.taps, tokens: wanted, pace });
-      });
-      yield { ...encoded, medium, ranges: tokens };
-    }
-  } finally {
-    await canvases.return(undefined);
-  }
-}
-
-async function next(canvases: AsyncGenerator<RgbImage>): Promise<RgbImage> {
-  const { done, value } = await canvases.next();
-  if (done !== true) return value;
-  throw new SparseVilaError('ERR_VIDEO_CORRUPT', 'Expected as many frames as the video has had, received fewer.');
-}
-
-/** A medium after the tower, from its parts. The caller disposes of it. */
-async function encodedWhole(context: MediaContext, prepared: PreparedMedium, medium: number): Promise<EncodedPart> {
-  const parts: EncodedPart[] = [];
-  try {
-    for await (const part of encodedParts(context, prepared, medium)) parts.push(part);
-    const [only] = parts;
-    if (only !== undefined && parts.length === 1) return parts.pop() as EncodedPart;
-    return joined(prepared.layout, parts);
-  } finally {
-    for (const part of parts) part.dispose();
-  }
-}
-
-/** The parts of a medium as one, its tokens in their order: grid after grid. */
-function joined(layout: MediumLayout, parts: readonly EncodedPart[]): EncodedPart {
-  const { tf } = start();
-  const [first] = parts as [EncodedPart];
-  const pieces = layout.grids.flatMap((_, grid) =>
-    parts.map((part) => ({ part, ...(rangesOf(part.layout)[grid] as TokenRange) })),
-  );
-  const numbers = (of: (part: EncodedPart) => Float32Array): Float32Array =>
-    joinNumbers(
-      pieces.map(({ part, from, to }) => {
-        const values = of(part);
-        const each = values.length / part.tokens;
-        return values.subarray(from * each, to * each);
-      }),
-    );
-  const features = tf.tidy(() =>
-    tf.concat(pieces.map(({ part, from, to }) => sliceRows(part.features, from, to - from))),
-  );
-  return {
-    ...{ layout, features, medium: first.medium, ranges: rangesOf(layout), seen: joinedSeen(pieces) },
-    tokens: parts.reduce((sum, { tokens }) => sum + tokens, 0),
-    salience: first.salience.map((_, i) => numbers(({ salience }) => salience[i] as Float32Array)),
-    keys: first.keys.map(({ width }, i) => ({ width, data: numbers(({ keys }) => keys[i]?.data as Float32Array) })),
-    dispose: () => features.dispose(),
-  };
 }
 
 /** Prunes and projects what was encoded, and disposes of it. */
@@ -255,21 +169,6 @@ function towerView(
   };
 }
 
-/** Calls `make`, copies the numbers of the tensor [n, width] that it returns, and frees the tensor. */
-export function matrixOf(make: () => Tensor): Matrix {
-  const tensor = start().tf.tidy(make);
-  try {
-    return matrix(tensor);
-  } finally {
-    tensor.dispose();
-  }
-}
-
-/** A copy of the numbers of a tensor [n, width]. */
-export function matrix(tensor: Tensor): Matrix {
-  return { data: floats(tensor).slice(), width: tensor.shape[1] as number };
-}
-
 /** Rows for the decoder: the projected features of the kept tokens of a grid, or the rows into which the method merged them. */
 function project(
   model: RowModel,
@@ -288,16 +187,4 @@ function project(
     const own = kept.map((token) => token + range.from);
     return model.project(own.length === tokens ? features : gatherRows(features, own), layout);
   });
-}
-
-/** Rows of a tensor [n, width]. */
-export function gatherRows(x: Tensor, rows: Int32Array): Tensor {
-  const { tf } = start();
-  return tf.tidy(() => tf.gather(x, int32(rows)));
-}
-
-/** Rows begin … begin + count - 1 of a tensor [n, width]. */
-export function sliceRows(x: Tensor, begin: number, count: number): Tensor {
-  const [n, width] = x.shape as [number, number];
-  return count === n ? x.clone() : start().tf.slice(x, [begin, 0], [count, width]);
 }

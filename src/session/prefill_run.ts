@@ -11,8 +11,8 @@ import type { CacheLayer, Conversation } from './conversation';
 import type { DecoderRows } from './decoder_rows';
 import { dropStages, flips, keptAfter, type Stage, scoredRows } from './drop';
 import { lookAhead } from './look_ahead';
-import { gatherRows } from './media';
 import type { PrefillContext } from './prefill';
+import { gatherRows } from './tensor_rows';
 
 /** State of a prefill. Row indices count all of its rows. */
 export interface Run {

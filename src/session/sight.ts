@@ -6,8 +6,10 @@ import type { MediumLayout, PreparedMedium, Run } from '../models/media';
 import { tokensOf } from '../models/media';
 import { joinNumbers } from '../ops/run';
 import type { Tensor } from '../runtime/tensor';
-import { type MediaContext, type PrunedTokens, seeMedia, sliceRows } from './media';
+import type { MediaContext } from './encoded_media';
+import { type PrunedTokens, seeMedia } from './media';
 import type { RunPlace } from './prompt';
+import { sliceRows } from './tensor_rows';
 
 /** A medium after pruning. */
 export interface PrunedMedium {

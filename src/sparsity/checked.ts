@@ -2,7 +2,7 @@
 
 import { messageOf, received, SparseVilaError } from '../errors';
 import { BOOLEAN, type Check, COUNT, FUNCTION, isAccepted, listOf, NAME, nearest, OBJECT, oneOf } from '../options';
-import type { Bound, Drop, Encode, Prune, Retrieve, SparsityMethod } from './method';
+import type { Bound, Drop, Encode, Prune, Retrieve, Reuse, SparsityMethod } from './method';
 import { LAYER, POSITIONS } from './options';
 
 const LAYERS = listOf('layers, each a number or a share of the depth between 0 and 1,', LAYER);
@@ -22,12 +22,14 @@ type PartChecks<T> = { readonly [K in keyof Required<T>]: Check };
 
 const GROUPS: {
   readonly encode: PartChecks<Encode>;
+  readonly reuse: PartChecks<Reuse>;
   readonly prune: PartChecks<Prune>;
   readonly drop: PartChecks<Drop>;
   readonly retrieve: PartChecks<Retrieve>;
   readonly bound: PartChecks<Bound>;
 } = {
   encode: { select: { ...FUNCTION, ...REQUIRED } },
+  reuse: { every: { ...COUNT, ...REQUIRED }, select: { ...FUNCTION, ...REQUIRED } },
   prune: {
     ...{ taps: TAPS, rows: oneOf('features', 'projected'), question: BOOLEAN, scope: oneOf('plane', 'turn') },
     select: { ...FUNCTION, ...REQUIRED },
@@ -56,6 +58,7 @@ const PARTS: { readonly [K in keyof Required<SparsityMethod>]: Check } = {
     accepts: (value) => typeof value === 'number' && value > 0 && value <= 1,
   },
   encode: OBJECT,
+  reuse: OBJECT,
   prune: OBJECT,
   drop: OBJECT,
   retrieve: OBJECT,
@@ -96,6 +99,8 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
     throw malformed(name, 'retrieve.frames without drop and without retrieve.permanent', 'a method with both');
   if (made.bound !== undefined && (made.drop !== undefined || made.retrieve?.frames !== undefined))
     throw malformed(name, 'bound without drop and without retrieve.frames', 'a method with both');
+  if (made.reuse !== undefined && made.encode !== undefined)
+    throw malformed(name, 'reuse without encode', 'a method with both');
   return made;
 }
 

@@ -80,6 +80,28 @@ export interface Encode {
   select(grids: readonly PixelView[]): readonly Int32Array[];
 }
 
+/** What `reuse` sees of a frame in a block of the tower: the keys of its rows and of the rows of the reference, all heads side by side, f32 [rows, width]. */
+export interface ReuseView {
+  readonly layer: number;
+  /** Number of layers of the tower. */
+  readonly layers: number;
+  /** Number of the frame's rows (patches). */
+  readonly rows: number;
+  readonly keys: Matrix;
+  readonly reference: Matrix;
+}
+
+/** Reuses, in the blocks of the tower, what an earlier frame of the same film has computed. Pictures are computed whole. SigLIP towers only. */
+export interface Reuse {
+  /** Every n-th frame, from the first, is computed whole; it is the reference of those up to the next. */
+  readonly every: number;
+  /**
+   * Returns the rows that a block computes, ascending: their attention, to all rows of their own frame, and their MLP. To each of the others the
+   * block adds what it has added to the same row of the reference. Selecting all rows equals dense bit for bit.
+   */
+  select(view: ReuseView): Int32Array;
+}
+
 /** Selects tokens once per turn, after the tower and before the decoder; independently of the question, unless `question` is set. */
 export interface Prune {
   /** Tower layers that `select` reads: integers, negative from the last; or shares of the depth between 0 and 1. */
@@ -187,6 +209,8 @@ export interface SparsityMethod {
    */
   readonly resize?: number;
   readonly encode?: Encode;
+  /** Not with `encode`. */
+  readonly reuse?: Reuse;
   readonly prune?: Prune;
   readonly drop?: Drop;
   readonly retrieve?: Retrieve;
