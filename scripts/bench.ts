@@ -2,6 +2,7 @@
 // exports a yargs CommandModule; a new one adds its file and one line here. Progress and tables go to stdout as text; the
 // last line is JSON.
 
+import { codeOf, messageOf } from '../src/errors';
 import { CHECKPOINT } from './bench/checkpoint';
 import { DISPATCH } from './bench/dispatch';
 import { ENGINE } from './bench/engine';
@@ -11,6 +12,7 @@ import { GRAMMAR } from './bench/grammar';
 import { LOAD } from './bench/load';
 import { LOSSLESS } from './bench/lossless';
 import { MODEL } from './bench/model';
+import { checkNumbers } from './bench/numbers';
 import { OPS } from './bench/ops';
 import { OVERHEAD } from './bench/overhead';
 import { PACK } from './bench/pack';
@@ -20,7 +22,8 @@ import { TOWER_SPARSITY } from './bench/tower_sparsity';
 async function main(): Promise<void> {
   const { default: yargs } = await import('yargs');
   const { hideBin } = await import('yargs/helpers');
-  await yargs(hideBin(process.argv))
+  const parser = yargs(hideBin(process.argv));
+  await parser
     .scriptName('npm run bench --')
     .usage('$0 <what> [options]\n\nMeasures this machine and what runs on it. The last line of output is JSON.')
     .command(OPS)
@@ -42,6 +45,10 @@ async function main(): Promise<void> {
       'Expected what to measure: ops, dispatch, model, families, overhead, film, tower-sparsity, tower-film, pack, checkpoint, load, lossless, engine or grammar.',
     )
     .strict()
+    .fail((message, error) => {
+      throw error ?? new Error(message);
+    })
+    .middleware((args) => checkNumbers(args, parser))
     .help()
     .version(false)
     .wrap(110)
@@ -49,6 +56,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  const code = codeOf(error);
+  process.stderr.write(`bench: ${code === undefined ? '' : `${code}: `}${messageOf(error)}\n`);
   process.exitCode = 1;
 });

@@ -4,6 +4,7 @@
 
 import { join } from 'node:path';
 import type { CommandModule } from 'yargs';
+import { parseRatios, type Ratios } from '../../src/evaluate/settings';
 import { loadModel } from '../../src/models/load';
 import type { VisionLanguageModel } from '../../src/models/model';
 import { packageFolder } from '../../src/runtime/paths';
@@ -100,7 +101,7 @@ const STAGES = ['prefill', 'decode', 'decoder', 'end to end'] as const;
 type Stage = (typeof STAGES)[number];
 
 async function benchFilm(o: Options): Promise<void> {
-  const [prefillSparsity = Number.NaN, decodeSparsity = Number.NaN] = o.ratios.split('/').map(Number);
+  const [{ prefillSparsity, decodeSparsity }] = parseRatios(o.ratios) as [Ratios];
   const methods = { dense: dense(), sparsevila: sparseVila({ prefillSparsity, decodeSparsity }) };
   const machine = measureMachine();
   const say = (text: string): void => void (o.json || process.stdout.write(`${text}\n`));

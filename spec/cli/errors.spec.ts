@@ -34,7 +34,7 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
   [
     'a wrong option of a video',
     ['ask', ...QUESTION, '--video', 'assets/demo/film.webp', '--max-frames', '1.5'],
-    /expected an integer of at least 1 for maxFrames of a video \{ file \}, received 1\.5/,
+    /Expected an integer of at least 1 for --max-frames, received 1\.5/,
   ],
   ['a schema that is no file', ['ask', ...QUESTION, '--format', 'nope.json'], /ERR_CONFIG_MISSING: nope\.json/],
   ['a format without a question', ['run', 'assets/tiny-nvila', '--format', 'json'], /ERR_OPTION_INVALID: .*--format/],
@@ -45,14 +45,18 @@ const CASES: readonly (readonly [name: string, args: readonly string[], message:
   [
     'a ratio of one',
     ['ask', ...QUESTION, '--prefill-sparsity', '1'],
-    /ERR_OPTION_INVALID: .*prefillSparsity.*received 1/,
+    /ERR_OPTION_INVALID: Expected a share .* for --prefill-sparsity, received 1/,
   ],
   [
     'a negative ratio',
     ['ask', ...QUESTION, '--decode-sparsity', '-0.1'],
-    /ERR_OPTION_INVALID: .*decodeSparsity.*-0\.1/,
+    /ERR_OPTION_INVALID: .* for --decode-sparsity, received -0\.1/,
   ],
-  ['a ratio that is no number', ['ask', ...QUESTION, '--prefill-sparsity', 'x'], /Expected a number for --prefill-sp/],
+  [
+    'a ratio that is no number',
+    ['ask', ...QUESTION, '--prefill-sparsity', 'x'],
+    /ERR_OPTION_INVALID: Expected a share .* for --prefill-sp/,
+  ],
   [
     'a ratio with dense',
     ['ask', ...QUESTION, '--method', 'dense', '--decode-sparsity', '0.5'],

@@ -2,7 +2,8 @@
 // begins with a dash (`--question '- where?'`), lists continue up to the next option, and every mistake is reported with its likely cause.
 // The result is in the unambiguous form `--name=value`, positional arguments included.
 
-import { received } from '../errors';
+import { received, SparseVilaError } from '../errors';
+import { expectedNumber } from './numbers';
 import { didYouMean, UsageError } from './usage';
 
 /** Options that take a list of values each time they are given: `--video a.png b.png` is one video. Their values arrive as JSON. */
@@ -35,7 +36,8 @@ interface Option {
 /**
  * The arguments after the command's name in the form for yargs. `positionals` are the options that positional arguments stand for, in order;
  * the last one takes all that remain.
- * @throws UsageError for an unknown option, a missing value, an invalid number or choice, or an option given twice
+ * @throws UsageError for an unknown option, a missing value, an invalid choice, or an option given twice; SparseVilaError `ERR_OPTION_INVALID` for a
+ *   number that the option does not take
  */
 export function prepareArguments(
   args: readonly string[],
@@ -119,8 +121,11 @@ function checkedValue(name: string, value: string, { array, number, choices }: D
   // An empty text is useless in every list, and yargs would drop it.
   if (array.includes(name) && value.trim() === '')
     throw new UsageError(`Expected at least one character for --${name}, received an empty text.`);
-  if (number.includes(name) && (value.trim() === '' || !Number.isFinite(Number(value))))
-    throw new UsageError(`Expected a number for --${name}, received ${received(value)}.`);
+  const expected = number.includes(name) ? expectedNumber(name, value) : undefined;
+  if (expected !== undefined) {
+    const found = value.trim() === '' || Number.isNaN(Number(value)) ? received(value) : value;
+    throw new SparseVilaError('ERR_OPTION_INVALID', `Expected ${expected} for --${name}, received ${found}.`);
+  }
   const allowed = choices[name]?.map(String);
   if (allowed === undefined || allowed.includes(value)) return value;
   const hint = didYouMean(value, allowed);

@@ -8,6 +8,7 @@ import type { FilmFile, FrameList } from '../models/media';
 import { methodFor } from '../session/quota_scores';
 import type { AskOptions, Session } from '../session/session';
 import { interruptible } from './interrupt';
+import { methodOf } from './method_options';
 import { checkImages, openModel } from './open';
 import {
   askOptions,
@@ -17,7 +18,6 @@ import {
   FILES_EPILOGUE,
   formatOf,
   imagePaths,
-  methodOf,
   modelFolder,
   OUTPUT_OPTIONS,
   QUESTION_OPTION,
@@ -49,6 +49,10 @@ export const askCommand: CommandModule<object, AskFlags> = {
       .example(
         '$0 ask --video assets/demo/film.webp --max-frames 3 -q "On which square is the yellow 2?"',
         'The packaged film model about a film',
+      )
+      .example(
+        '$0 ask --video assets/demo/film.webp -q "On which square is the yellow 2?" --method rekv --local-frames 8 --kv-budget 100000',
+        'A long film in bounded memory',
       )
       .example('$0 ask -q "Read row 7." --verify dense', 'Drafts are sparse, the answer is dense')
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')

@@ -9,12 +9,12 @@ import { addToHistory, historyFile, readHistory } from './chat_history';
 import { complete, droppedPictures } from './chat_line';
 import { errorLine } from './error_line';
 import { interruptible, PATIENCE_MS } from './interrupt';
+import { methodOf } from './method_options';
 import { checkImages, openModel } from './open';
 import {
   askOptions,
   CONVERSATION_OPTIONS,
   type ConversationFlags,
-  methodOf,
   OUTPUT_OPTIONS,
   packagedPath,
   sessionOptions,

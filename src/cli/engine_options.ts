@@ -3,7 +3,8 @@
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import type { Engine, EngineOptions, SparsityRequest } from '../engine/types';
 import { type OnProgress, progressReporter } from '../runtime/progress';
-import { CONVERSATION_OPTIONS, type ConversationArguments, loadOptions, methodOf, modelFolder } from './options';
+import { methodOf } from './method_options';
+import { CONVERSATION_OPTIONS, type ConversationArguments, loadOptions, modelFolder } from './options';
 
 const { model, template, weights, precision, kv } = CONVERSATION_OPTIONS;
 

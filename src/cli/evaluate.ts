@@ -11,6 +11,7 @@ import { equalTimeRatios } from '../evaluate/equal_time';
 import { evaluate } from '../evaluate/evaluate';
 import { writePlots } from '../evaluate/plot';
 import {
+  methodEntry,
   POSITION_MODES,
   type Positions,
   parseMethods,
@@ -21,16 +22,15 @@ import {
   settingsOf,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
-import { checkValue } from '../options';
 import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
 import { openResults, type ResultsFile } from '../runtime/results_file';
-import type { MethodEntry } from '../sparsity/methods';
-import { SHARE } from '../sparsity/options';
+import { type MethodEntry, takesOption } from '../sparsity/methods';
 import { asksFilms, dataSetOf, EVALUATE_OPTIONS, type EvaluateFlags, IMAGE_CACHE, modelKey } from './evaluate_options';
 import { interruptible } from './interrupt';
+import { METHOD_OPTIONS } from './method_options';
 import { folderOf, openModel } from './open';
-import { CONVERSATION_OPTIONS, modelFolder } from './options';
+import { modelFolder } from './options';
 import { columns, print, printJson } from './style';
 
 const text = { type: 'string', group: 'Methods:' } as const;
@@ -51,7 +51,8 @@ const OPTIONS = {
     default: 'original' as const,
     describe: 'Positions of kept tokens',
   },
-  verify: { ...CONVERSATION_OPTIONS.verify, group: text.group },
+  verify: { ...METHOD_OPTIONS.verify, group: text.group },
+  'local-frames': { ...METHOD_OPTIONS['local-frames'], group: text.group },
   protocol: {
     ...text,
     choices: [...PROTOCOLS, 'both'] as const,
@@ -149,7 +150,7 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter, ...(verify && { verify }) };
     const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'forget' });
-    const settings = settingsOf(methods, points, request.positions);
+    const settings = settingsOf(methods, points, request.positions).map((setting) => withFrames(setting, args));
     const missedBy = missedOf(args);
     const rows = await evaluate({ ...common, settings, protocols, results, score, ...(missedBy && { missedBy }) });
     reporter.stop();
@@ -167,8 +168,13 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
 /** The setting whose wrong answers are the questions that count. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function missedOf({ missedBy }: Arguments): Setting | undefined {
   if (missedBy === undefined) return undefined;
-  checkValue('evaluate', '--missed-by', missedBy, SHARE);
   return { method: 'downsample', prefillSparsity: missedBy, decodeSparsity: 0, positions: 'original' };
+}
+
+/** The setting with the option of the methods that retrieve frames. */
+function withFrames(setting: Setting, { localFrames }: Arguments): Setting {
+  const isTaken = localFrames !== undefined && takesOption(methodEntry(setting.method), 'localFrames');
+  return isTaken ? { ...setting, localFrames } : setting;
 }
 
 interface Request {
@@ -219,8 +225,8 @@ async function pointsOf(
 
 /** The inputs that the results depend on. */
 function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
-  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify } = args;
-  const settings = { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify };
+  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify, localFrames } = args;
+  const settings = { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify, localFrames };
   return { model: modelKey(args), data: key, ...settings };
 }
 

@@ -4,12 +4,12 @@ import { createHash } from 'node:crypto';
 import { closeSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
-import { messageOf, SparseVilaError } from '../errors';
+import { messageOf, received, SparseVilaError } from '../errors';
 import { type DataSet, readDataSet, scenesSet } from '../evaluate/data_set';
 import { SCORE_NAMES } from '../evaluate/scores';
 import { filesBelow, isFolder, openRegular, readFileBounded, shownPath } from '../files';
 import { checkImage } from '../image/source';
-import { COUNT, checkValue, SEED } from '../options';
+import { COUNT } from '../options';
 import { CONVERSATION_OPTIONS, modelFolder, packagedPath } from './options';
 
 const number = { type: 'number' } as const;
@@ -72,8 +72,6 @@ export const IMAGE_CACHE = 512e6;
 /** The set of questions: the file, or scenes. @throws SparseVilaError `ERR_DATA_SET`, `ERR_OPTION_INVALID` */
 export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   const { scenes, turns, frames, things, seed } = args;
-  checkValue('evaluate', '--max-tokens', args.maxTokens, COUNT);
-  checkValue('evaluate', '--seed', seed, SEED);
   if (args.data === undefined) {
     if (things !== undefined && !asksFilms(args))
       throw new SparseVilaError(
@@ -95,9 +93,15 @@ export async function dataSetOf(args: EvaluateArguments): Promise<DataSet> {
   );
 }
 
-/** The numbers of frames of scenes. */
+/** The numbers of frames of scenes. @throws SparseVilaError `ERR_OPTION_INVALID` */
 function framesOf({ frames = '1' }: Pick<EvaluateArguments, 'frames'>): number[] {
-  return frames.split(',').map((text) => (text.trim() === '' ? Number.NaN : Number(text)));
+  return frames.split(',').map((text) => {
+    if (text.trim() !== '' && COUNT.accepts(Number(text))) return Number(text);
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      `Expected comma-separated integers of at least 1 for --frames, received ${received(frames)}.`,
+    );
+  });
 }
 
 /** Whether the scenes are films. */

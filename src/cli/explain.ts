@@ -12,6 +12,7 @@ import type { TurnStats } from '../session/session';
 import { observed } from '../sparsity/observed';
 import { conversation, inputs } from './ask';
 import { interruptible } from './interrupt';
+import { methodOf } from './method_options';
 import { openModel } from './open';
 import {
   askOptions,
@@ -19,7 +20,6 @@ import {
   type ConversationFlags,
   FILES_EPILOGUE,
   loadOptions,
-  methodOf,
   modelFolder,
   QUESTION_OPTION,
   sessionOptions,

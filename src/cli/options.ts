@@ -8,32 +8,21 @@ import { SparseVilaError } from '../errors';
 import { checkFormat } from '../grammar/constraint';
 import { readJson } from '../json';
 import type { LoadOptions } from '../models/model';
-import { checkValue, integer } from '../options';
 import { PACKAGED_FILM_MODEL, PACKAGED_MODEL, PACKAGED_PICTURE, packageFolder } from '../runtime/paths';
 import { type AskOptions, checkAskOptions, type SessionOptions, samplingOf } from '../session/options';
 import type { SparsityMethod } from '../sparsity/method';
-import { METHODS, type MethodEntry, type MethodOption, type MethodRatios, takesOption } from '../sparsity/methods';
-import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
 import { groupsOf } from './arguments';
-import { SCHEDULE_OPTIONS, withSchedule } from './schedule_options';
+import { given, METHOD_OPTIONS } from './method_options';
 
-const { image: PRESET } = SPARSE_VILA_PRESETS;
 const number = { type: 'number' } as const;
 const text = { type: 'string' } as const;
 /** One value for each time the option is given, so that a forgotten quotation mark is an error. */
 const list = { ...text, array: true, nargs: 1 } as const;
 const flag = { type: 'boolean' } as const;
 const conversation = { group: 'Conversation:' } as const;
-const sparsity = { group: 'Sparsity:' } as const;
 const sampling = { group: 'Sampling:' } as const;
 const memory = { group: 'Memory:' } as const;
-
-const namesOf = (entries: readonly MethodEntry[]): string => entries.map(({ name }) => name).join(', ');
-const onlyOf = (option: MethodOption): string =>
-  `only of ${namesOf(METHODS.filter((entry) => takesOption(entry, option)))}`;
-const notOf = (option: MethodOption): string =>
-  `not of ${namesOf(METHODS.filter((entry) => !takesOption(entry, option)))}`;
 
 /** The options of `ask`, `chat`, `run` and `explain`. An option without a default here takes the API's or the checkpoint's default. */
 export const CONVERSATION_OPTIONS = {
@@ -77,53 +66,7 @@ export const CONVERSATION_OPTIONS = {
     defaultDescription: "the checkpoint's",
   },
 
-  method: {
-    ...text,
-    ...sparsity,
-    choices: METHODS.map(({ name }) => name),
-    default: 'sparsevila',
-    describe: 'Sparsity method; dense keeps and attends all visual tokens',
-  },
-  'prefill-sparsity': {
-    ...number,
-    ...sparsity,
-    describe: `Share of visual tokens that are dropped before or during prefill; ${notOf('prefillSparsity')}`,
-    defaultDescription: String(PRESET.prefillSparsity),
-  },
-  'decode-sparsity': {
-    ...number,
-    ...sparsity,
-    describe: `Share of the kept visual tokens that an answer does not attend; ${notOf('decodeSparsity')}`,
-    defaultDescription: String(PRESET.decodeSparsity),
-  },
-  positions: {
-    ...text,
-    ...sparsity,
-    choices: ['original', 'compact'] as const,
-    describe: `Positions of kept tokens: as in the whole image, or renumbered; ${onlyOf('positions')}`,
-    defaultDescription: 'original',
-  },
-  'salience-layer': {
-    ...number,
-    ...sparsity,
-    describe: `Layer of the vision tower whose attention ranks the tokens; ${onlyOf('salienceLayer')}`,
-    defaultDescription: '-1, the last',
-  },
-  budget: {
-    ...text,
-    ...sparsity,
-    choices: ['plane', 'medium', 'global'] as const,
-    describe: `Over what the prefill budget is counted: each image, tile and frame; each image or video; or all media of a turn; ${onlyOf('budget')}`,
-    defaultDescription: 'plane',
-  },
-  ...SCHEDULE_OPTIONS,
-  verify: {
-    ...text,
-    ...sparsity,
-    choices: ['dense'] as const,
-    describe:
-      'Draft on the retrieved visual tokens and verify with all kept ones: the answer is that of dense decoding',
-  },
+  ...METHOD_OPTIONS,
 
   temperature: { ...number, ...sampling, describe: 'Sampling temperature; 0 always takes the most likely token' },
   'top-k': { ...number, ...sampling, describe: 'Sample from the k most likely tokens' },
@@ -156,6 +99,12 @@ export const CONVERSATION_OPTIONS = {
     defaultDescription: 'exact',
   },
   'context-length': { ...number, ...memory, describe: 'Maximum number of tokens in the KV cache' },
+  'kv-budget': {
+    ...number,
+    ...memory,
+    describe: 'Bytes of the KV cache of a film that stay in memory, with --method rekv and --local-frames',
+    defaultDescription: 'everything',
+  },
 } satisfies Record<string, Options>;
 
 export const QUESTION_OPTION = {
@@ -227,56 +176,19 @@ export function imagePaths({
   return model === undefined && video === undefined ? [PACKAGED_PICTURE] : [];
 }
 
-/**
- * The sparsity method, and the ratios and positions it was made with; a ratio that is not given is that of the `image` preset.
- * @throws SparseVilaError `ERR_OPTION_INVALID` for a value out of range, or an option that the method does not take
- */
-export function methodOf(
-  args: ConversationArguments,
-  { hasQuestion = false } = {},
-): {
-  method: SparsityMethod;
-  entry: MethodEntry;
-  ratios: MethodRatios;
-  options: Pick<SparseVilaOptions, 'prefillSparsity' | 'decodeSparsity' | 'positions'>;
-} {
-  const { prefillSparsity, decodeSparsity, positions, salienceLayer, budget } = args;
-  const chosen = given({ prefillSparsity, decodeSparsity, positions, salienceLayer, budget });
-  const entry = METHODS.find(({ name }) => name === args.method) as MethodEntry;
-  const isOurs = entry.name === 'sparsevila';
-  const takes = (option: MethodOption): boolean => takesOption(entry, option);
-  const refused = (Object.keys(chosen) as MethodOption[]).find((option) => !takes(option));
-  if (refused !== undefined) {
-    const option = refused.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected no --${option} with --method ${entry.name}, which does not take it. Omit it, or use --method sparsevila.`,
-    );
-  }
-  const options = given({
-    prefillSparsity: takes('prefillSparsity') ? (prefillSparsity ?? PRESET.prefillSparsity) : undefined,
-    decodeSparsity: takes('decodeSparsity') ? (decodeSparsity ?? PRESET.decodeSparsity) : undefined,
-    positions: takes('positions') ? ((positions ?? 'original') as 'original' | 'compact') : undefined,
-  });
-  if (entry.frameScores && !hasQuestion)
-    throw new SparseVilaError(
-      'ERR_OPTION_INVALID',
-      `Expected another --method than ${entry.name}, which has to know the question before the media. Use it with ask or evaluate.`,
-    );
-  const ratios = { ...PRESET, ...options };
-  const created = isOurs ? sparseVila(chosen) : entry.create(ratios);
-  return { method: withSchedule(created, args), entry, ratios, options };
-}
-
 export function loadOptions({ weights, precision, template, allowUrls, maxPixels }: ModelArguments): LoadOptions {
   return given({ weights, precision, template, allowUrls, maxPixels });
 }
 
 /** Options for `session`. @throws SparseVilaError `ERR_OPTION_INVALID` for errors that can be found without a model */
 export function sessionOptions(args: ConversationArguments, method: SparsityMethod): SessionOptions {
-  const { kv, contextLength, system, history } = args;
-  const options: SessionOptions = { method, ...given({ kv, contextLength, system, history }) };
-  if (contextLength !== undefined) checkValue('session', 'contextLength', contextLength, integer(2));
+  const { kv, contextLength, kvBudget, system, history } = args;
+  const options: SessionOptions = { method, ...given({ kv, contextLength, kvBudget, system, history }) };
+  if (kvBudget !== undefined && method.retrieve?.localFrames === undefined)
+    throw new SparseVilaError(
+      'ERR_OPTION_INVALID',
+      'Expected --method rekv and --local-frames with --kv-budget, since only rows of frames that nothing attends can leave memory, received it without them.',
+    );
   return options;
 }
 
@@ -295,11 +207,4 @@ export function formatOf(format: string | undefined): Pick<AskOptions, 'format'>
   if (format === undefined) return {};
   if (format === 'json') return { format: checkFormat({ type: 'json' }) };
   return { format: checkFormat({ type: 'schema', schema: readJson(packagedPath(format)) }) };
-}
-
-type Given<T> = { [K in keyof T]?: Exclude<T[K], undefined> };
-
-/** The options that are not undefined. */
-function given<T extends object>(options: T): Given<T> {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Given<T>;
 }

@@ -5,7 +5,8 @@ import type { EngineOptions } from '../engine/types';
 import { progressReporter } from '../runtime/progress';
 import type { ServerLimits, ServerOptions } from '../server/options';
 import { aborted, SIGNALS } from './interrupt';
-import { CONVERSATION_OPTIONS, type ConversationArguments, MODEL_NAME_OPTION, methodOf, modelFolder } from './options';
+import { methodOf } from './method_options';
+import { CONVERSATION_OPTIONS, type ConversationArguments, MODEL_NAME_OPTION, modelFolder } from './options';
 import { print, printNote } from './style';
 import { signalExit } from './usage';
 

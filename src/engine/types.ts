@@ -14,7 +14,7 @@ import type { TurnCells } from './cells';
 export type { AnswerFormat };
 
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
-export interface SparsityRequest extends Partial<MethodRatios> {
+export interface SparsityRequest extends Partial<Omit<MethodRatios, 'localFrames'>> {
   readonly method: string;
   /** 'dense': the answer is that of dense decoding over what the method has kept, as with `verify` of `ask`. Default 'none'. */
   readonly verify?: 'dense' | 'none';

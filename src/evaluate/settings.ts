@@ -19,6 +19,8 @@ export interface Setting extends Ratios {
   readonly positions: Positions;
   /** Of the decoder layers while an answer is written; default: all attend what the method retrieves. */
   readonly schedule?: Schedule | undefined;
+  /** For methods that retrieve frames; the same in all settings of an evaluation. */
+  readonly localFrames?: number;
 }
 
 export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };

@@ -10,10 +10,18 @@ export interface MethodRatios {
   readonly decodeSparsity: number;
   readonly positions?: 'original' | 'compact';
   readonly seed?: number;
+  /** Number of the last frames that each frame of a film attends while it is read, for a method that retrieves frames. */
+  readonly localFrames?: number;
 }
 
 /** Options of methods that the command line has. */
-export type MethodOption = 'prefillSparsity' | 'decodeSparsity' | 'positions' | 'salienceLayer' | 'budget';
+export type MethodOption =
+  | 'prefillSparsity'
+  | 'decodeSparsity'
+  | 'positions'
+  | 'salienceLayer'
+  | 'budget'
+  | 'localFrames';
 
 export interface MethodEntry {
   readonly name: string;
@@ -53,5 +61,5 @@ export function keptOf(
 export function tower(
   make: (options: { prefillSparsity: number; positions?: 'original' | 'compact' }) => SparsityMethod,
 ): MethodEntry['create'] {
-  return ({ decodeSparsity: _, seed: _s, ...options }) => make(options);
+  return ({ decodeSparsity: _, seed: _s, localFrames: _l, ...options }) => make(options);
 }

@@ -1,7 +1,7 @@
 // The table of methods, which evaluation, the command line and the specs read. A new method is one file and one entry here;
 // an entry has nine lines, which is why this file is long.
 
-import { checkOptions, SEED } from '../options';
+import { COUNT, checkOptions, SEED } from '../options';
 import { BASELINE_ROWS } from './baseline_methods';
 import { cdPruner } from './cd_pruner';
 import { dart } from './dart';
@@ -241,15 +241,19 @@ const ROWS: readonly MethodEntry[] = [
     safeForLaterTurns: true,
     source: 'after Di et al., arXiv 2503.00540',
     uses: { prefill: false, decode: true },
+    options: ['localFrames'],
     // Each level leaves out the same share.
-    create: ({ decodeSparsity }) =>
-      reKv({ ...(decodeSparsity && { decodeSparsity, frameSparsity: 1 - Math.sqrt(1 - decodeSparsity) }) }),
+    create: ({ decodeSparsity, localFrames }) =>
+      reKv({
+        ...(localFrames && { localFrames }),
+        ...(decodeSparsity && { decodeSparsity, frameSparsity: 1 - Math.sqrt(1 - decodeSparsity) }),
+      }),
   },
   ...FILM_ROWS,
   ...BASELINE_ROWS,
 ];
 
-const RATIOS = { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS, seed: SEED };
+const RATIOS = { prefillSparsity: SHARE, decodeSparsity: SHARE, positions: POSITIONS, seed: SEED, localFrames: COUNT };
 
 /** Whether a method takes an option of the command line. */
 export function takesOption(entry: MethodEntry, option: MethodOption): boolean {
