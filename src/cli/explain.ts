@@ -61,6 +61,10 @@ export const explainCommand: CommandModule<object, ExplainFlags> = {
         '$0 explain -i assets/demo/scene.png -q "Read row 7." -q "Where is the yellow 2?" --decode-sparsity 0.9 --out two.png',
         'Two questions, a tenth of the kept cells each',
       )
+      .example(
+        '$0 explain --video assets/demo/film.webp -q "On which square is the yellow 2?" --out film.png',
+        'Eight frames of a film',
+      )
       .example('$0 explain -q "Read row 7." --method dense --out dense.png', 'Relevance without sparsity'),
   handler: async (args) => {
     await interruptible((signal) => run(args, signal));
@@ -73,8 +77,6 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   const { questions, ...media } = await inputs(args, signal);
   if (media.images.length + media.videos.length === 0)
     throw new SparseVilaError('ERR_OPTION_MISSING', 'Expected --image or --video to explain, received neither.');
-  if (media.videos.some((video) => 'file' in video))
-    throw new SparseVilaError('ERR_OPTION_INVALID', 'Expected frames for --video to explain, received a video file.');
   const out = resolve(args.out);
   await checkOutput(out);
   const watched = observed(method);
@@ -86,13 +88,13 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
     const words = await answer.text();
     const { stats } = answer;
     if (stats === undefined) continue;
-    const asked = turns.length === 0 ? { ...media, videos: media.videos.filter((video) => 'frames' in video) } : {};
+    const asked = turns.length === 0 ? media : {};
     turns.push({ question, answer: words, ...asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const { allowUrls, maxPixels } = loadOptions(args);
   const png = await explain(turns, {
-    ...{ title, signal },
+    ...{ title, signal, model },
     ...(allowUrls === undefined ? {} : { allowUrls }),
     ...(maxPixels === undefined ? {} : { maxPixels }),
   });

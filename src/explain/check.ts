@@ -59,11 +59,13 @@ const TURN = {
   answer: { ...TEXT, required: true as const },
   images: { expected: 'a list of images', accepts: Array.isArray },
   videos: {
-    expected: 'a list of videos, each { frames: [images] }',
+    expected: 'a list of videos, each { frames: [images] } or { file }',
     accepts: (value: unknown) =>
       Array.isArray(value) &&
       Array.from(value).every(
-        (video) => OBJECT.accepts(video) && Array.isArray((video as { frames?: unknown }).frames),
+        (video) =>
+          OBJECT.accepts(video) &&
+          ('file' in (video as object) || Array.isArray((video as { frames?: unknown }).frames)),
       ),
   },
   stats: { ...STATS, required: true as const },
@@ -79,6 +81,11 @@ export function checkExplain(turns: unknown, options: ExplainOptions | undefined
   );
   return {
     turns: checked,
-    ...checkOptions<ExplainOptions>('explain', options, { title: TEXT, signal: SIGNAL, ...IMAGE_CHECKS }),
+    ...checkOptions<ExplainOptions>('explain', options, {
+      title: TEXT,
+      model: OBJECT,
+      signal: SIGNAL,
+      ...IMAGE_CHECKS,
+    }),
   };
 }

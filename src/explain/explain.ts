@@ -3,11 +3,14 @@
 
 import { coded, SparseVilaError } from '../errors';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
+import type { FilmFile } from '../models/media';
+import type { Plan } from '../models/plan';
 import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
 import { attendedOf, planesOf, type TurnReport } from './attended';
 import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
+import { type FrameSource, frameSource } from './frame_source';
 import { choiceLabel, imageLabel, videoLabel } from './labels';
 import { embed, rasterize } from './render';
 import { evenly, type Sheet, sheetAttention, sheetsOf } from './sheets';
@@ -20,8 +23,8 @@ export interface ExplainedTurn {
   readonly answer: string;
   /** The images of the question. */
   readonly images?: readonly ImageInput[];
-  /** The videos of the question, as lists of frames. */
-  readonly videos?: readonly { readonly frames: readonly ImageInput[] }[];
+  /** The videos of the question: lists of frames, or film files as they were asked about, which need the model. */
+  readonly videos?: readonly ({ readonly frames: readonly ImageInput[] } | FilmFile)[];
   /** `stats` of its answer. */
   readonly stats: TurnReport;
   /** Per layer, drawn if all visual tokens are attended: the result of `observed(method).takeRelevance()` after the turn. */
@@ -31,6 +34,8 @@ export interface ExplainedTurn {
 export interface ExplainOptions {
   /** A line above the panels. */
   readonly title?: string;
+  /** The model that was asked: its family's rule says which frames of a film file were seen. */
+  readonly model?: { readonly plan: Plan };
   /** As for `load`: the images and frames are decoded again. */
   readonly maxPixels?: number;
   readonly allowUrls?: AllowUrls;
@@ -63,7 +68,7 @@ async function draw({ turns, title = '', ...options }: ReturnType<typeof checkEx
   options.signal?.throwIfAborted();
   const attended = attendedOf(turns);
   const shown: Shown[] = [];
-  for (const medium of mediaOf(turns)) shown.push(...(await shownOf(medium, options)));
+  for (const medium of mediaOf(turns, options)) shown.push(...(await shownOf(medium, options)));
   if (shown.length === 0) throw invalid('at least one image or video in a turn', 'none');
   const asked = turns.map(({ question, answer }, i) => {
     return { question, answer, attended: shown.map(({ sheet }) => sheetAttention(sheet, attended[i] ?? [])) };
@@ -74,12 +79,14 @@ async function draw({ turns, title = '', ...options }: ReturnType<typeof checkEx
   return png;
 }
 
+type DrawOptions = Omit<ExplainOptions, 'title'>;
+
 /** A medium of the conversation and its pictures: one, or the frames of a video. */
 interface Medium {
   readonly index: number;
   readonly name: string;
   readonly isVideo: boolean;
-  readonly frames: readonly ImageInput[];
+  readonly frames: FrameSource;
   readonly sheets: readonly Sheet[];
 }
 
@@ -89,7 +96,7 @@ interface Shown {
 }
 
 /** All media of a conversation. */
-function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
+function mediaOf(turns: readonly ExplainedTurn[], options: DrawOptions): Medium[] {
   const media: Medium[] = [];
   let [planes, rows] = [0, 0];
   const counts = { image: 0, video: 0 };
@@ -105,7 +112,7 @@ function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
       media.push({
         ...{ index: media.length, isVideo, sheets: sheetsOf(own) },
         name: isVideo ? `Video ${++counts.video}` : `Image ${++counts.image}`,
-        frames: isVideo ? (videos[i - images.length]?.frames ?? []) : [images[i] as ImageInput],
+        frames: frameSource(isVideo ? videos[i - images.length] : { frames: [images[i] as ImageInput] }, options),
       });
     }
   }
@@ -113,29 +120,27 @@ function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
 }
 
 /** The sheets of a medium to draw, each with its picture: all of an image, at most eight of a video. */
-async function shownOf(
-  { index, name, isVideo, frames, sheets }: Medium,
-  options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>,
-): Promise<Shown[]> {
-  const shown: Shown[] = [];
+async function shownOf({ index, name, isVideo, frames, sheets }: Medium, options: DrawOptions): Promise<Shown[]> {
   const chosen = isVideo ? evenly(sheets) : sheets;
-  for (const [i, sheet] of chosen.entries()) {
-    const frame = frames[sheet.frame];
-    if (frame === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${frames.length} frames`);
-    // Sheets of one frame share its picture, which is embedded once.
-    const id = `picture-${index}-${sheet.frame}`;
-    const picture = shown.find((one) => one.picture.id === id)?.picture ?? (await embedded(frame, options));
-    const label = isVideo
-      ? videoLabel(name, sheets, sheet, frames.length) + (i === 0 ? choiceLabel(chosen, sheets) : '')
-      : imageLabel(name, sheets, sheet);
-    shown.push({ sheet, picture: { ...picture, ...sheet, id, label } });
+  // Sheets of one frame share its picture, which is embedded once.
+  const pictures = new Map<number, Awaited<ReturnType<typeof embedded>>>();
+  const count = await frames(new Set(chosen.map(({ frame }) => frame)), async (frame, image) => {
+    pictures.set(frame, await embedded(image, options));
     options.signal?.throwIfAborted();
-  }
-  return shown;
+  });
+  return chosen.map((sheet, i) => {
+    const picture = pictures.get(sheet.frame);
+    if (picture === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${count} frames`);
+    const id = `picture-${index}-${sheet.frame}`;
+    const label = isVideo
+      ? videoLabel(name, sheets, sheet, count) + (i === 0 ? choiceLabel(chosen, sheets) : '')
+      : imageLabel(name, sheets, sheet);
+    return { sheet, picture: { ...picture, ...sheet, id, label } };
+  });
 }
 
 /** A picture for the figure, with its size in pixels. */
-async function embedded(input: ImageInput, options: Pick<ExplainOptions, 'maxPixels' | 'allowUrls' | 'signal'>) {
+async function embedded(input: ImageInput, { model: _, ...options }: DrawOptions) {
   return await withImage(input, options, async (image) => ({
     ...{ width: image.width, height: image.height },
     ...(await embed(image)),
