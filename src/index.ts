@@ -19,12 +19,14 @@ import {
   remove as removeModel,
 } from './models/by_name';
 import type { Inspection, InspectOptions } from './models/inspect';
+import type { FilmFile } from './models/media';
 import type { LoadOptions, VisionLanguageModel } from './models/model';
 import { signalOf, withCodes } from './options';
 import { quantize as quantizeFolder } from './quantize/quantize';
 import { type SetupOptions, type SetupResult, setup as setUp } from './runtime/setup';
 import type { Server, ServerOptions } from './server/server';
 import { type EmbedOptions, embed } from './session/embed';
+import { type FilmFrames, type FilmFramesOptions, filmFrames } from './session/film_frames';
 import { quotaFor as quotaOf } from './session/quota_scores';
 import {
   createSession,
@@ -62,7 +64,7 @@ export { SCORES, type Score, type ScoreName } from './evaluate/scores';
 export type { Setting } from './evaluate/settings';
 export type { MethodSummary } from './evaluate/summary';
 export { type Goal, type Tuned, type TuneOptions, tune } from './evaluate/tune';
-export { type ExplainedTurn, type ExplainOptions, explain } from './explain/explain';
+export { type ExplainedTurn, type ExplainedVideo, type ExplainOptions, explain } from './explain/explain';
 export type { AnswerFormat } from './grammar/constraint';
 export type { Removed, StoredModel, StoredRevision } from './hub/stored';
 export type { CellGeometry } from './image/cells';
@@ -97,6 +99,7 @@ export type { SetupOptions, SetupResult } from './runtime/setup';
 export type { Server, ServerLimits, ServerOptions } from './server/server';
 export type { Mark } from './session/conversation';
 export type { EmbedOptions } from './session/embed';
+export type { FilmFrames, FilmFramesOptions } from './session/film_frames';
 export type { QuotaForOptions } from './session/quota_scores';
 export type {
   Answer,
@@ -249,6 +252,11 @@ export interface Model extends VisionLanguageModel {
   tokenize(text: string): { readonly id: number; readonly text: string }[];
   /** The vector of a text, a picture or several: see `embed` of docs/configuration.md. @throws SparseVilaError as `Session.ask` */
   embed(content: string | readonly Part[], options?: EmbedOptions): Promise<Float32Array>;
+  /**
+   * Finds the frames of a film file that the model looks at, as `ask` does, to be shown or to be explained; decodes none.
+   * @throws SparseVilaError `ERR_VIDEO_…`, `ERR_OPTION_INVALID`; `signal.reason`
+   */
+  frames(film: FilmFile, options?: FilmFramesOptions): Promise<FilmFrames>;
   [Symbol.dispose](): void;
 }
 
@@ -275,6 +283,7 @@ export async function load(path: string, options?: LoadOptions): Promise<Model> 
       countTokens: withCodes((content, given) => countContent(model, content, given)),
       tokenize: (text) => tokenize(model, text),
       embed: withCodes((content, given) => embed(model, content, given)),
+      frames: withCodes((film, given) => filmFrames(model, film, given)),
       [Symbol.dispose]: () => model.dispose(),
     };
   } catch (error) {

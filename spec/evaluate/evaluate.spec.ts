@@ -328,7 +328,7 @@ describe('command line', () => {
     [['--seed', '-1'], /for --seed, received -1/],
     [['--score', 'bleu'], /Expected one of exact, .* for --score/],
     [['--frames', '1e6', '--scenes', '1'], /for frames, received 1000000/],
-    [['--frames', '4,', '--scenes', '1'], /numbers of frames, each at least 1/],
+    [['--frames', '4,', '--scenes', '1'], /Expected comma-separated integers of at least 1 for --frames/],
     [['--frames', '4', '--things', '5'], /Expected FEWEST-MOST, such as 1-5, for --things, received 5/],
     [['--things', '1-3'], /Expected --things with films, .*received it without/],
   ])('refuses %j', async (args, message) => {

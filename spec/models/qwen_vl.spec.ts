@@ -193,6 +193,8 @@ describe.each(['qwen2.5-vl', 'qwen2-vl', 'qwen3-vl', 'qwen3.5'])('%s', (name) =>
     const first = session.ask('What is in the picture?', { images: [image(0)], maxTokens: 4 });
     const second = session.ask('And here?', { videos: [film], maxTokens: 4 });
     await first.text();
+    // Its tower attends within windows, or rotates its keys.
+    if (entry.name === 'stc') return expect(second.text()).rejects.toMatchObject({ code: 'ERR_METHOD_UNSUPPORTED' });
     await second.text();
     const tokens = (of: string): number => expected.ids(`${of}.grid`).reduce((all, side) => all * side, 1) / 4;
     const seen = [first.stats, second.stats].map((stats) => stats?.tokens.visualSeen ?? 0);

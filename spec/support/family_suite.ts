@@ -7,6 +7,7 @@ import { convert, dense, load, METHODS, type Model, quantize, type SparsityMetho
 import { readJson } from '../../src/json';
 import { type MediaInput, type PreparedMedium, tokensOf } from '../../src/models/media';
 import type { VisionLanguageModel } from '../../src/models/model';
+import { whyNoReuse } from '../../src/models/tower_reuse';
 import { createSession } from '../../src/session/session';
 import { TOLERANCES } from '../../testing/ops/tolerance';
 import { FIXTURES } from './assets';
@@ -163,7 +164,8 @@ export function familySuite(name: string): void {
         const half = () => entry.create({ prefillSparsity: 0.5, decodeSparsity: 0.5 });
         // Tokens that are pooled behind the projector cannot be left out before the tower.
         const isRefused = async (media: MediaInput[]): Promise<boolean> =>
-          half().encode !== undefined && (await model.prepare(media)).some(({ layout }) => layout.pool !== undefined);
+          (half().reuse !== undefined && media.includes(film) && whyNoReuse(model.plan.tower) !== undefined) ||
+          (half().encode !== undefined && (await model.prepare(media)).some(({ layout }) => layout.pool !== undefined));
         if (await isRefused([{ kind: 'image', image: file('image', 0) }]))
           return expect(ask(half(), [file('image', 0)])).rejects.toMatchObject(UNSUPPORTED);
         const seen = await ask(half(), [file('image', 0)]);

@@ -22,6 +22,8 @@ import {
   settingsOf,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
+import type { Model } from '../index';
+import { whyNoReuse } from '../models/tower_reuse';
 import { replaceFile } from '../runtime/atomic';
 import { progressReporter } from '../runtime/progress';
 import { openResults, type ResultsFile } from '../runtime/results_file';
@@ -136,7 +138,7 @@ export const evaluateCommand: CommandModule<object, Flags> = {
 async function run(given: Arguments, signal: AbortSignal): Promise<void> {
   const args = given.model === undefined ? given : { ...given, model: await folderOf(modelFolder(given), signal) };
   const data = await dataSetOf(args);
-  const methods = parseMethods(args.methods);
+  const named = parseMethods(args.methods);
   const request = requestOf(args, asksFilms(args) ? FILM_SHARE : PICTURE_SHARE);
   const configuration = configurationOf(args, data);
   const folder =
@@ -146,6 +148,7 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
   const reporter = progressReporter();
   try {
     using model = await openModel({ ...args, isFilm: asksFilms(args) }, signal, { imageCache: IMAGE_CACHE });
+    const methods = args.methods === 'all' ? named.filter((entry) => runsOn(entry, model)) : named;
     const { seed, maxTokens, score, verify } = args;
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter, ...(verify && { verify }) };
@@ -169,6 +172,12 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
 function missedOf({ missedBy }: Arguments): Setting | undefined {
   if (missedBy === undefined) return undefined;
   return { method: 'downsample', prefillSparsity: missedBy, decodeSparsity: 0, positions: 'original' };
+}
+
+/** Whether a method that reuses frames inside the tower runs on the model's. */
+function runsOn({ create }: MethodEntry, { plan }: Model): boolean {
+  const { reuse } = create({ prefillSparsity: 0, decodeSparsity: 0 });
+  return reuse === undefined || whyNoReuse(plan.tower) === undefined;
 }
 
 /** The setting with the option of the methods that retrieve frames. */

@@ -5,8 +5,10 @@ import { basename, dirname, extname, resolve } from 'node:path';
 import type { ArgumentsCamelCase, CommandModule, InferredOptionTypes } from 'yargs';
 import { SparseVilaError } from '../errors';
 import { attendedOf, planesOf } from '../explain/attended';
-import { type ExplainedTurn, explain } from '../explain/explain';
+import { type ExplainedTurn, type ExplainedVideo, explain } from '../explain/explain';
 import { isPresent, makeFolder } from '../files';
+import type { Model } from '../index';
+import type { FilmFile, FrameList } from '../models/media';
 import { installOnce, writeError } from '../runtime/atomic';
 import type { TurnStats } from '../session/session';
 import { observed } from '../sparsity/observed';
@@ -88,13 +90,13 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
     const words = await answer.text();
     const { stats } = answer;
     if (stats === undefined) continue;
-    const asked = turns.length === 0 ? media : {};
+    const asked = turns.length === 0 ? { images: media.images, videos: await framesOf(model, media.videos, args) } : {};
     turns.push({ question, answer: words, ...asked, stats, relevance: watched.takeRelevance() });
   }
   const title = titleOf(basename(modelFolder(args)), method.name, options);
   const { allowUrls, maxPixels } = loadOptions(args);
   const png = await explain(turns, {
-    ...{ title, signal, model },
+    ...{ title, signal },
     ...(allowUrls === undefined ? {} : { allowUrls }),
     ...(maxPixels === undefined ? {} : { maxPixels }),
   });
@@ -102,6 +104,23 @@ async function run(args: ExplainArguments, signal: AbortSignal): Promise<void> {
   if (!args.json) return print(`${out}\n`);
   const result = { out, model: modelFolder(args), method: method.name, ...options, ...cellsOf(turns) };
   printJson(result, 2);
+}
+
+/** The videos as frames: those of film files are found again. */
+function framesOf(
+  model: Model,
+  videos: readonly (FrameList | FilmFile)[],
+  args: ExplainArguments,
+): Promise<ExplainedVideo[]> {
+  const { allowUrls, maxPixels } = loadOptions(args);
+  const reading = { ...(allowUrls !== undefined && { allowUrls }), ...(maxPixels !== undefined && { maxPixels }) };
+  return Promise.all(
+    videos.map(async (video) => {
+      if ('frames' in video) return video;
+      const { onProgress: _, ...film } = video;
+      return await model.frames(film, reading);
+    }),
+  );
 }
 
 function titleOf(model: string, method: string, ratios: { prefillSparsity?: number; decodeSparsity?: number }): string {

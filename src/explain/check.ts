@@ -54,19 +54,19 @@ const RELEVANCE: Check = {
     ),
 };
 
+function isVideo(video: unknown): boolean {
+  if (!OBJECT.accepts(video)) return false;
+  const { frames, count, read } = video as { frames?: unknown; count?: unknown; read?: unknown };
+  return Array.isArray(frames) || (CELL.accepts(count) && typeof read === 'function');
+}
+
 const TURN = {
   question: { ...TEXT, required: true as const },
   answer: { ...TEXT, required: true as const },
   images: { expected: 'a list of images', accepts: Array.isArray },
   videos: {
-    expected: 'a list of videos, each { frames: [images] } or { file }',
-    accepts: (value: unknown) =>
-      Array.isArray(value) &&
-      Array.from(value).every(
-        (video) =>
-          OBJECT.accepts(video) &&
-          ('file' in (video as object) || Array.isArray((video as { frames?: unknown }).frames)),
-      ),
+    expected: 'a list of videos, each { frames: [images] } or what frames() of a model gave',
+    accepts: (value: unknown) => Array.isArray(value) && Array.from(value).every(isVideo),
   },
   stats: { ...STATS, required: true as const },
   relevance: RELEVANCE,
@@ -83,7 +83,7 @@ export function checkExplain(turns: unknown, options: ExplainOptions | undefined
     turns: checked,
     ...checkOptions<ExplainOptions>('explain', options, {
       title: TEXT,
-      model: OBJECT,
+
       signal: SIGNAL,
       ...IMAGE_CHECKS,
     }),

@@ -3,19 +3,21 @@
 
 import { coded, SparseVilaError } from '../errors';
 import { type AllowUrls, type ImageInput, withImage } from '../image/decode';
-import type { FilmFile } from '../models/media';
-import type { Plan } from '../models/plan';
 import { signalOf } from '../options';
 import type { LayerRelevance } from '../sparsity/observed';
 import { attendedOf, planesOf, type TurnReport } from './attended';
 import { checkExplain } from './check';
 import { type Embedded, figure } from './figure';
-import { type FrameSource, frameSource } from './frame_source';
 import { choiceLabel, imageLabel, videoLabel } from './labels';
 import { embed, rasterize } from './render';
 import { evenly, type Sheet, sheetAttention, sheetsOf } from './sheets';
 
 export type { TurnReport } from './attended';
+
+/** The frames of a video: a list, or their number and a way to read them in their order. */
+export type ExplainedVideo =
+  | { readonly frames: readonly ImageInput[] }
+  | { readonly count: number; read(signal?: AbortSignal): AsyncIterable<ImageInput> };
 
 /** A turn with its question, answer and media. */
 export interface ExplainedTurn {
@@ -23,8 +25,8 @@ export interface ExplainedTurn {
   readonly answer: string;
   /** The images of the question. */
   readonly images?: readonly ImageInput[];
-  /** The videos of the question: lists of frames, or film files as they were asked about, which need the model. */
-  readonly videos?: readonly ({ readonly frames: readonly ImageInput[] } | FilmFile)[];
+  /** The videos of the question: lists of frames, or the frames of film files (`model.frames(video)`). */
+  readonly videos?: readonly ExplainedVideo[];
   /** `stats` of its answer. */
   readonly stats: TurnReport;
   /** Per layer, drawn if all visual tokens are attended: the result of `observed(method).takeRelevance()` after the turn. */
@@ -34,8 +36,6 @@ export interface ExplainedTurn {
 export interface ExplainOptions {
   /** A line above the panels. */
   readonly title?: string;
-  /** The model that was asked: its family's rule says which frames of a film file were seen. */
-  readonly model?: { readonly plan: Plan };
   /** As for `load`: the images and frames are decoded again. */
   readonly maxPixels?: number;
   readonly allowUrls?: AllowUrls;
@@ -68,7 +68,7 @@ async function draw({ turns, title = '', ...options }: ReturnType<typeof checkEx
   options.signal?.throwIfAborted();
   const attended = attendedOf(turns);
   const shown: Shown[] = [];
-  for (const medium of mediaOf(turns, options)) shown.push(...(await shownOf(medium, options)));
+  for (const medium of mediaOf(turns)) shown.push(...(await shownOf(medium, options)));
   if (shown.length === 0) throw invalid('at least one image or video in a turn', 'none');
   const asked = turns.map(({ question, answer }, i) => {
     return { question, answer, attended: shown.map(({ sheet }) => sheetAttention(sheet, attended[i] ?? [])) };
@@ -86,7 +86,7 @@ interface Medium {
   readonly index: number;
   readonly name: string;
   readonly isVideo: boolean;
-  readonly frames: FrameSource;
+  readonly video: ExplainedVideo;
   readonly sheets: readonly Sheet[];
 }
 
@@ -96,7 +96,7 @@ interface Shown {
 }
 
 /** All media of a conversation. */
-function mediaOf(turns: readonly ExplainedTurn[], options: DrawOptions): Medium[] {
+function mediaOf(turns: readonly ExplainedTurn[]): Medium[] {
   const media: Medium[] = [];
   let [planes, rows] = [0, 0];
   const counts = { image: 0, video: 0 };
@@ -112,7 +112,7 @@ function mediaOf(turns: readonly ExplainedTurn[], options: DrawOptions): Medium[
       media.push({
         ...{ index: media.length, isVideo, sheets: sheetsOf(own) },
         name: isVideo ? `Video ${++counts.video}` : `Image ${++counts.image}`,
-        frames: frameSource(isVideo ? videos[i - images.length] : { frames: [images[i] as ImageInput] }, options),
+        video: isVideo ? (videos[i - images.length] ?? { frames: [] }) : { frames: [images[i] as ImageInput] },
       });
     }
   }
@@ -120,14 +120,19 @@ function mediaOf(turns: readonly ExplainedTurn[], options: DrawOptions): Medium[
 }
 
 /** The sheets of a medium to draw, each with its picture: all of an image, at most eight of a video. */
-async function shownOf({ index, name, isVideo, frames, sheets }: Medium, options: DrawOptions): Promise<Shown[]> {
+async function shownOf({ index, name, isVideo, video, sheets }: Medium, options: DrawOptions): Promise<Shown[]> {
   const chosen = isVideo ? evenly(sheets) : sheets;
   // Sheets of one frame share its picture, which is embedded once.
   const pictures = new Map<number, Awaited<ReturnType<typeof embedded>>>();
-  const count = await frames(new Set(chosen.map(({ frame }) => frame)), async (frame, image) => {
+  const count = 'frames' in video ? video.frames.length : video.count;
+  for await (const { frame, image } of wantedFrames(
+    video,
+    new Set(chosen.map((sheet) => sheet.frame)),
+    options.signal,
+  )) {
     pictures.set(frame, await embedded(image, options));
     options.signal?.throwIfAborted();
-  });
+  }
   return chosen.map((sheet, i) => {
     const picture = pictures.get(sheet.frame);
     if (picture === undefined) throw invalid(`frame ${sheet.frame} of ${name}`, `${count} frames`);
@@ -139,8 +144,22 @@ async function shownOf({ index, name, isVideo, frames, sheets }: Medium, options
   });
 }
 
+/** Some frames of a video, in boxes, since those of a list may be anything; none behind the last of them is read. */
+async function* wantedFrames(video: ExplainedVideo, wanted: Set<number>, signal: AbortSignal | undefined) {
+  if ('frames' in video) {
+    for (const [frame, image] of video.frames.entries()) if (wanted.has(frame)) yield { frame, image };
+    return;
+  }
+  let at = 0;
+  for await (const image of video.read(signal)) {
+    const frame = at++;
+    if (wanted.delete(frame)) yield { frame, image };
+    if (wanted.size === 0) return;
+  }
+}
+
 /** A picture for the figure, with its size in pixels. */
-async function embedded(input: ImageInput, { model: _, ...options }: DrawOptions) {
+async function embedded(input: ImageInput, options: DrawOptions) {
   return await withImage(input, options, async (image) => ({
     ...{ width: image.width, height: image.height },
     ...(await embed(image)),

@@ -100,7 +100,8 @@ export function frameMemory(family: string, config: TowerConfig, { every, select
   };
 }
 
-function checkTower(family: string, config: TowerConfig): void {
+/** Why a tower cannot reuse what its blocks have computed; undefined if it can. */
+export function whyNoReuse(config: TowerConfig): string | undefined {
   const { windowed, ropeTheta, classToken, norm, gated, qkvBias, qkNorm, layerScale } = config;
   const reasons: readonly (readonly [boolean, string])[] = [
     [windowed.length > 0, 'attends within windows'],
@@ -108,11 +109,15 @@ function checkTower(family: string, config: TowerConfig): void {
     [classToken, 'has a class row'],
     [norm !== 'layer' || gated || !qkvBias || qkNorm || layerScale, 'has blocks of another kind'],
   ];
-  const reason = reasons.find(([is]) => is);
+  return reasons.find(([is]) => is)?.[1];
+}
+
+function checkTower(family: string, config: TowerConfig): void {
+  const reason = whyNoReuse(config);
   if (reason === undefined) return;
   throw new SparseVilaError(
     'ERR_METHOD_UNSUPPORTED',
-    `Expected a SigLIP tower for a film, since the method reuses what blocks have computed of an earlier frame, received that of ${family}, which ${reason[1]}.`,
+    `Expected a SigLIP tower for a film, since the method reuses what blocks have computed of an earlier frame, received that of ${family}, which ${reason}.`,
   );
 }
 

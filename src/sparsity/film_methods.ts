@@ -1,26 +1,15 @@
-// The rows of methods on films: of one whose frames reuse each other, and of those whose frames share one budget.
+// The rows of methods on films, whose frames share one budget.
 
 import { evs, evsBudget } from './evs';
 import { type MethodEntry, tower } from './method_entry';
 import { quota, quotaRows } from './quota';
 import { filmBudget } from './shares';
-import { stcCacher } from './stc_cacher';
 import { storm, stormBudget } from './storm';
 import { vCast } from './v_cast';
 import { vidCom2 } from './vid_com2';
 import { videoScan, videoScanBudget } from './video_scan';
 
 export const FILM_ROWS: readonly MethodEntry[] = [
-  {
-    name: 'stc',
-    title: 'STC-Cacher',
-    stage: 'inside encoder',
-    queryAware: false,
-    safeForLaterTurns: true,
-    source: 'arXiv 2512.00891',
-    uses: { prefill: false, decode: false },
-    create: () => stcCacher(),
-  },
   {
     name: 'evs',
     title: 'EVS, efficient video sampling',

@@ -22,6 +22,7 @@ import { reKv } from './re_kv';
 import { snapKv } from './snap_kv';
 import { sparseVila } from './sparse_vila';
 import { sparseVlm, sparseVlmPlus } from './sparse_vlm';
+import { stcCacher } from './stc_cacher';
 import { vScan } from './v_scan';
 import { visionZip } from './vision_zip';
 
@@ -72,6 +73,16 @@ const ROWS: readonly MethodEntry[] = [
     source: 'arXiv 2604.00886',
     uses: { prefill: false, decode: false },
     create: ({ positions }) => pixelPrune(positions === undefined ? {} : { positions }),
+  },
+  {
+    name: 'stc',
+    title: 'STC-Cacher',
+    stage: 'inside encoder',
+    queryAware: false,
+    safeForLaterTurns: true,
+    source: 'arXiv 2512.00891',
+    uses: { prefill: false, decode: false },
+    create: () => stcCacher(),
   },
   {
     name: 'visionzip',
