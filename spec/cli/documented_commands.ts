@@ -95,7 +95,10 @@ const ELSEWHERE: readonly (readonly [pattern: RegExp, why: string])[] = [
     /^(?:[A-Z_]+=\S+ )*npm (?:test|run (?:lint|format|build|pack-check|sanitize))\b/,
     'what runs this spec, and steps of CI',
   ],
-  [/^scripts\/|^SUDO=|^node dist\/scripts\/gpu\//, 'scripts for a machine with a GPU (docs/gpu.md); spec/runtime looks at them'],
+  [
+    /^scripts\/|^SUDO=|^node dist\/scripts\/gpu\//,
+    'scripts for a machine with a GPU (docs/gpu.md); spec/runtime looks at them',
+  ],
 ];
 
 export type Plan =
