@@ -1,4 +1,5 @@
-// The last error since the previous query: an argument that a kernel refused, else CUDA's own error.
+// What CUDA keeps per thread: the current device, and the last error since the previous query, which is an argument that a kernel
+// refused, else CUDA's own error.
 #include "cuda.h"
 #include "launchers.h"
 
@@ -13,6 +14,8 @@ thread_local const char* refused = nullptr;  // CUDA's own last error is per thr
 void refuse(const char* why) {
   if (!refused) refused = why;
 }
+
+void use_device(int32_t device) { cudaSetDevice(device); }
 
 const char* last_error() {
   const char* why = refused;

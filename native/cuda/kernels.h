@@ -49,6 +49,8 @@ struct GpuKernels {
   int64_t bytes;  // sizeof(GpuKernels) of the library: a table of another version is refused
   /** The first error since the last call, as text on the host, or null. Clears it. */
   const char* (*last_error)();
+  /** Makes a GPU, by CUDA's number, the one that the calling thread launches on; its streams are that GPU's. */
+  void (*use_device)(int32_t device);
 #define SV_KERNEL(name, ...) void (*name)(GpuStream, __VA_ARGS__);
 #include "kernels.def"
 };

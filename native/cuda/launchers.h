@@ -12,6 +12,8 @@ namespace gpu {
 const char* last_error();
 /** Sets the next result of last_error: an argument that a kernel does not accept. The text must never be freed. */
 void refuse(const char* why);
+/** An error is that of the next last_error. */
+void use_device(int32_t device);
 
 }  // namespace gpu
 }  // namespace sv

@@ -5,6 +5,7 @@ extern "C" __attribute__((visibility("default"))) const sv::GpuKernels* sparsevi
   static const sv::GpuKernels table = {
       (int64_t)sizeof(sv::GpuKernels),
       sv::gpu::last_error,
+      sv::gpu::use_device,
 #define SV_KERNEL(name, ...) sv::gpu::name,
 #include "kernels.def"
   };

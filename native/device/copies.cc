@@ -27,7 +27,7 @@ void memcpy_dtod(const SP_Device* device, SP_Stream stream, SP_DeviceMemoryBase*
 
 /** cudaMemcpy returns before some copies have ended and waits for other streams; this does neither. */
 cudaError_t copy_now(OpenDevice& d, void* to, const void* from, uint64_t size, cudaMemcpyKind kind) {
-  std::lock_guard<std::mutex> lock(d.mutex);
+  std::lock_guard<std::mutex> lock(d.copying);
   const cudaError_t error = cudaMemcpyAsync(to, from, size, kind, d.copies);
   return error == cudaSuccess ? cudaStreamSynchronize(d.copies) : error;
 }

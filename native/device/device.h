@@ -26,9 +26,10 @@ extern Counters counters;
 struct OpenDevice {
   Gpu gpu;
   std::atomic<int64_t> allocations{0}, used{0}, peak{0}, largest{0};
-  std::mutex mutex;                          // for the three below
+  std::mutex mutex;                          // for the two below
   std::unordered_map<void*, int64_t> sizes;  // of what is allocated: TensorFlow does not always tell when it gives back
   cudaEvent_t order = nullptr;               // recorded and waited for at once, again and again
+  std::mutex copying;                        // held for a whole copy
   cudaStream_t copies = nullptr;             // for copies that the caller waits for
 };
 
@@ -38,11 +39,12 @@ inline cudaStream_t of(SP_Stream stream) { return static_cast<cudaStream_t>(stre
 /** What failed on which device, why, and what to do. */
 std::string message(const OpenDevice&, cudaError_t, const char* what);
 
-/** Makes the device current and runs `call`. An error is only returned, and not left in CUDA's state. */
+/** Makes the device current and runs `call`. Its error is only returned, and not left in CUDA's state, where that of a
+ * kernel before it stays. */
 template <class F> cudaError_t attempt(OpenDevice& device, F call) {
   cudaError_t error = cudaSetDevice(device.gpu.index);
   if (error == cudaSuccess) error = call();
-  if (error != cudaSuccess) cudaGetLastError();
+  if (error != cudaSuccess && error == cudaPeekAtLastError()) cudaGetLastError();
   return error;
 }
 /** ... for callbacks with a status. */

@@ -83,9 +83,13 @@ std::string quoted(const std::string& text) {
   return out + "\"";
 }
 
-std::string describe(const Gpu& gpu) {
+/** Only the device in use is asked for its free memory, since that starts a CUDA context on it; the thread's current device stays. */
+std::string describe(const Gpu& gpu, bool is_used) {
   size_t free = 0, total = 0;
-  const bool is_known = cudaSetDevice(gpu.index) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess;
+  int current = 0;
+  const bool had_device = cudaGetDevice(&current) == cudaSuccess;
+  const bool is_known = is_used && cudaSetDevice(gpu.index) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess;
+  if (is_used && had_device) cudaSetDevice(current);
   cudaGetLastError();
   return "{\"name\":" + quoted(gpu.name) + ",\"memory\":" + std::to_string(gpu.memory) + ",\"free\":" + (is_known ? std::to_string(free) : "null") +
          ",\"capability\":\"" + std::to_string(gpu.major) + "." + std::to_string(gpu.minor) + "\",\"multiprocessors\":" +
@@ -111,13 +115,13 @@ SV_EXPORT const char* sparsevila_gpu_reason() {
   return reason.empty() ? nullptr : reason.c_str();
 }
 
-/** Writes {"driver": "13.0" | null, "runtime": "13.0", "devices": [{name, memory, free (bytes or null), capability, multiprocessors,
+/** Writes {"driver": "13.0" | null, "runtime": "13.0", "devices": [{name, memory, free (bytes, or null of devices that are not in use), capability, multiprocessors,
  * bus}]} as JSON, the first device being the one in use; as much as fits and a zero; returns its length. */
 SV_EXPORT int sparsevila_gpu_devices(char* json, int64_t size) {
   const sv::Gpus& all = sv::gpus();
   std::string text = "{\"driver\":" + (all.driver == 0 ? "null" : "\"" + sv::version_text(all.driver) + "\"") + ",\"runtime\":\"" +
                      sv::version_text(all.runtime) + "\",\"devices\":[";
-  for (size_t i = 0; i < all.usable.size(); i++) text += (i == 0 ? "" : ",") + sv::describe(all.usable[i]);
+  for (size_t i = 0; i < all.usable.size(); i++) text += (i == 0 ? "" : ",") + sv::describe(all.usable[i], i == 0);
   text += "]}";
   if (size > 0) {
     const size_t fits = text.size() < size_t(size) ? text.size() : size_t(size) - 1;

@@ -20,13 +20,13 @@ struct HostMemory {
   void* data;
 };
 
-GpuStream stream_of(TF_OpKernelContext* context) {
+SP_Stream stream_of(TF_OpKernelContext* context) {
   TF_Status* status = TF_NewStatus();
   const SP_Stream stream = TF_GetStream(context, status);
   const std::string why = TF_GetCode(status) == TF_OK ? "" : TF_Message(status);
   TF_DeleteStatus(status);
   if (!why.empty()) throw std::runtime_error("no stream: " + why);
-  return stream->stream;
+  return stream;
 }
 
 }  // namespace
@@ -47,7 +47,11 @@ void* GpuDevice::Block::data() const { return tensor_ ? TF_TensorData(tensor_) :
 int64_t GpuDevice::Block::bytes() const { return tensor_ ? (int64_t)TF_TensorByteSize(tensor_) : 0; }
 
 GpuDevice::GpuDevice(const GpuKernels& table, TF_OpKernelContext* context)
-    : table_(table), context_(context), stream_(stream_of(context)) {}
+    : table_(table), context_(context) {
+  const SP_Stream stream = stream_of(context);
+  stream_ = stream->stream;
+  table_.use_device(stream->device);
+}
 GpuDevice::~GpuDevice() = default;
 
 GpuScratch GpuDevice::call_scratch() {

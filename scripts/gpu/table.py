@@ -70,7 +70,7 @@ ENTRIES = list(_read_entries())
 
 
 class _Table(Structure):
-    _fields_ = [("bytes", L), ("last_error", ctypes.CFUNCTYPE(c_char_p))] + [(n, ctypes.CFUNCTYPE(None, P, *a)) for n, a in ENTRIES]
+    _fields_ = [("bytes", L), ("last_error", ctypes.CFUNCTYPE(c_char_p)), ("use_device", ctypes.CFUNCTYPE(None, I))] + [(n, ctypes.CFUNCTYPE(None, P, *a)) for n, a in ENTRIES]
 
 
 class TorchMemory:

@@ -225,8 +225,12 @@ int main() {
   const int count = start();
   int64_t free = 0, total = 0;
   if (count > 0) gpu.device_memory_usage(&device, &free, &total);
+  int devices = 0, current = -1;
+  cudaGetDeviceCount(&devices);
+  if (devices > 1) cudaSetDevice(1);
   char json[4000];
   const int length = sparsevila_gpu_devices(json, sizeof json);
+  if (devices > 1) CHECK(cudaGetDevice(&current) == cudaSuccess && current == 1);
   CHECK(length == int(strlen(json)));
   char some[10];
   CHECK(sparsevila_gpu_devices(some, sizeof some) == length && strlen(some) == 9 && strncmp(some, json, 9) == 0);

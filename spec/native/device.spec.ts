@@ -68,6 +68,8 @@ test('of two GPUs TensorFlow uses the first, and the report lists both', () => {
   const found = device('devices=2');
   expect(found.count).toBe(1);
   expect(found.report.devices.map(({ bus }) => bus)).toEqual(['0000:01:00.0', '0000:02:00.0']);
+  // Asking the second for its free memory would start a context on it.
+  expect(found.report.devices.map(({ free }) => typeof free)).toEqual(['number', 'object']);
 });
 
 test.each([

@@ -41,6 +41,7 @@ if (require.main === module) {
       const differs = difference(bitsOf(prepared.run()), bitsOf(prepared.run())) ?? null;
       prepared.dispose();
       cases[titleOf(item)] = { comparisons, differs };
+      start().native.deviceReport(); // looks at other devices, which must not become the current one
     } catch (error) {
       cases[titleOf(item)] = { comparisons: [], differs: null, thrown: String(error) };
     }

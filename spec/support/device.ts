@@ -12,7 +12,12 @@ export type DeviceName = 'cpu' | 'standin' | 'gpu';
 export async function runOn<T>(device: DeviceName, script: string): Promise<T> {
   const child = spawn(process.execPath, [join(ROOT, 'dist/spec', `${script}.js`)], {
     cwd: ROOT,
-    env: { ...process.env, SPARSEVILA_DEVICE: device },
+    // Of two devices, so that launches on another than the op's fail.
+    env: {
+      ...process.env,
+      SPARSEVILA_DEVICE: device,
+      ...(device === 'standin' && { SPARSEVILA_STANDIN: 'devices=2' }),
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let [out, all] = ['', ''];
