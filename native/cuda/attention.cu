@@ -29,12 +29,14 @@ constexpr int kEnoughBlocks = 264;                                   // two for 
 constexpr int64_t kMostPartials = 16 << 20;                          // floats of partial outputs at a time
 constexpr int kMergeBatch = 256;
 constexpr int64_t kMostWidth = 256;
+constexpr int64_t kMostVectors = 1 << 30;  // of a kv head
 constexpr uint32_t kAll = 0xffffffffu;
 
 /** The arguments of one launch. Vector u of a kv head is query u / group, head u % group of the group. */
 struct Job {
   const float* q;
-  int64_t q_ld, vectors;  // vectors per kv head: t * group
+  int64_t q_ld;
+  int32_t vectors;  // per kv head: t * group. 32 bits, since divisions of 64 bits are calls
   int32_t group, kv_heads, c, causal;
   float scale, softcap;
   int32_t aligned;  // rows start and end at multiples of 16 bytes
@@ -47,14 +49,15 @@ struct Job {
   int64_t out_ld;
   float2* state;   // [chunk, if split][kv_heads][vectors]: maximum and sum; may be null when not split
   float* partial;  // [chunk][kv_heads][vectors][c], if split
-  int64_t tiles, first_chunk;
+  int32_t tiles;
+  int64_t first_chunk;
 
   /** Vector u sees positions [first, limit). */
-  __device__ int64_t first(int64_t u) const {
+  __device__ int64_t first(int u) const {
     const int64_t from = spans ? spans[u / group * 2] : 0;
     return from < 0 ? 0 : from;
   }
-  __device__ int64_t limit(int64_t u) const {
+  __device__ int64_t limit(int u) const {
     if (!spans) return visible + (causal ? u / group : 0);
     const int64_t to = spans[u / group * 2 + 1];
     return to < visible ? to : visible;
@@ -65,9 +68,9 @@ struct Job {
 struct Reach {
   int64_t begin, end;
 };
-__device__ Reach reach_of(const Job& a, int64_t from, int64_t to) {
+__device__ Reach reach_of(const Job& a, int from, int to) {
   if (!a.spans) return {0, a.limit(to - 1)};
-  const int64_t u = from + (threadIdx.x & 31);
+  const int u = from + (int)(threadIdx.x & 31);
   int32_t begin = u < to ? (int32_t)a.first(u) : 0x7fffffff, end = u < to ? (int32_t)a.limit(u) : 0;
   for (int step = 16; step; step /= 2) {
     const int32_t other_begin = __shfl_xor_sync(kAll, begin, step), other_end = __shfl_xor_sync(kAll, end, step);
@@ -140,14 +143,13 @@ template <int Q> constexpr int kQueryStride = kWarps * Q + 4;
 
 /** Queries of a tile, scaled, transposed: q[column][kQueryStride]; zeros beyond the last vector and the last column. */
 template <typename T, int Q>
-__device__ void load_queries(const Job& a, int64_t head, int64_t first, float* q) {
-  const int columns = words_of<T>(a) * Word<T>::kValues;
-  for (int i = threadIdx.x; i < columns * kWarps * Q; i += kThreads) {
-    const int column = i % columns;
-    const int64_t u = first + i / columns;
-    float x = 0;
-    if (u < a.vectors && column < a.c) x = a.q[u / a.group * a.q_ld + (head * a.group + u % a.group) * a.c + column] * a.scale;
-    q[column * kQueryStride<Q> + i / columns] = x;
+__device__ void load_queries(const Job& a, int head, int first, float* q) {
+  const int columns = words_of<T>(a) * Word<T>::kValues, lane = threadIdx.x & 31;
+  for (int vector = threadIdx.x >> 5; vector < kWarps * Q; vector += kWarps) {
+    const int u = first + vector;
+    const float* from = a.q + u / a.group * a.q_ld + (int64_t)(head * a.group + u % a.group) * a.c;
+    for (int column = lane; column < columns; column += 32)
+      q[column * kQueryStride<Q> + vector] = u < a.vectors && column < a.c ? from[column] * a.scale : 0;
   }
 }
 
@@ -310,18 +312,18 @@ struct TileMemory {
 
 /** Writes a warp's results: normalized outputs, or the partial of a chunk. */
 template <typename T, int Q, int S>
-__device__ void store_outputs(const Job& a, int64_t head, int64_t first, int64_t chunk, bool split, const Softmax (&state)[Q],
+__device__ void store_outputs(const Job& a, int head, int first, int64_t chunk, bool split, const Softmax (&state)[Q],
                               const float (&o)[Q][S * Word<T>::kValues]) {
   constexpr int kValues = Word<T>::kValues;
   const int lane = threadIdx.x & 31;
   SV_UNROLL
   for (int j = 0; j < Q; j++) {
-    const int64_t u = first + j;
+    const int u = first + j;
     if (u >= a.vectors) continue;
     const int64_t at = ((split ? chunk * a.kv_heads : 0) + head) * a.vectors + u;
     if (a.state && lane == 0) a.state[at] = make_float2(state[j].max, state[j].sum);
     if (!a.out) continue;
-    float* to = split ? a.partial + at * a.c : a.out + u / a.group * a.out_ld + (head * a.group + u % a.group) * a.c;
+    float* to = split ? a.partial + at * a.c : a.out + u / a.group * a.out_ld + (int64_t)(head * a.group + u % a.group) * a.c;
     const float share = split ? 1.f : (state[j].sum == 0 ? 0.f : 1.f / state[j].sum);
     SV_UNROLL
     for (int i = 0; i < S * kValues; i++) {
@@ -339,8 +341,9 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Job a, int32_t split) 
   SV_DYNAMIC_SHARED(dynamic);
   float* q = (float*)dynamic;
   const int warp = threadIdx.x >> 5;
-  const int64_t head = blockIdx.y, tile = a.tiles - 1 - blockIdx.x % a.tiles, chunk = split ? blockIdx.x / a.tiles : 0;  // longest first
-  const int64_t first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
+  const int head = blockIdx.y, tile = a.tiles - 1 - (int)(blockIdx.x % (unsigned)a.tiles);  // longest first
+  const int64_t chunk = split ? blockIdx.x / (unsigned)a.tiles : 0;
+  const int first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
   const Reach reach = reach_of(a, first, last);
   const int64_t length = reach.end;
   int64_t begin = split ? (a.first_chunk + chunk) * kChunk : reach.begin / kChunk * kChunk;
@@ -366,7 +369,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(Job a, int32_t split) 
     Shares shares[Q];
     SV_UNROLL
     for (int j = 0; j < Q; j++) {
-      const int64_t u = first + warp * Q + j;
+      const int u = first + warp * Q + j;
       seen[j] = u < a.vectors ? keys_before(a.limit(u), begin) : 0;
       const Softmax fresh = soften(s[j], a.spans && u < a.vectors ? keys_before(a.first(u), begin) : 0, seen[j], memory.rows);
       const float top = fmaxf(state[j].max, fresh.max);
@@ -403,7 +406,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
   __shared__ float max[kMergeBatch], sum[kMergeBatch];
   __shared__ Shares shares[kMergeBatch];
   constexpr int kColumns = (int)kMostWidth / kThreads;
-  const int64_t u = blockIdx.x, head = blockIdx.y, at = head * a.vectors + u, per_chunk = a.kv_heads * a.vectors;
+  const int u = blockIdx.x, head = blockIdx.y;
+  const int64_t at = (int64_t)head * a.vectors + u, per_chunk = (int64_t)a.kv_heads * a.vectors;
   int64_t end = (a.limit(u) + kChunk - 1) / kChunk - a.first_chunk;  // chunks of this round that the vector sees
   if (end > chunks) end = chunks;
   int64_t seen_from = a.first(u) / kChunk - a.first_chunk;
@@ -447,7 +451,7 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
   }
   if (threadIdx.x == 0) running.state[at] = make_float2(state.max, state.sum);
   if (!a.out) return;
-  float* to = last_round ? a.out + u / a.group * a.out_ld + (head * a.group + u % a.group) * a.c : running.o + at * a.c;
+  float* to = last_round ? a.out + u / a.group * a.out_ld + (int64_t)(head * a.group + u % a.group) * a.c : running.o + at * a.c;
   const float share = !last_round ? 1.f : (state.sum == 0 ? 0.f : 1.f / state.sum);
   SV_UNROLL
   for (int i = 0; i < kColumns; i++) {
@@ -461,18 +465,19 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(Job a, Running running,
 /** Sums of the softmax over the vectors of one kv head's strip of tiles, [strip][kv_heads][length], by a chunk's owner: block
  *  (chunk, kv head, strip). `state` holds each vector's final maximum and sum. */
 template <typename T, int Q>
-__global__ void __launch_bounds__(kThreads) columns_kernel(Job a, int64_t length, int64_t strip_tiles, float* columns) {
+__global__ void __launch_bounds__(kThreads) columns_kernel(Job a, int64_t length, int32_t strip_tiles, float* columns) {
   __shared__ TileMemory<Q> memory;
   __shared__ float sums[kWarps][kChunk];
   SV_DYNAMIC_SHARED(dynamic);
   float* q = (float*)dynamic;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int64_t head = blockIdx.y, begin = (int64_t)blockIdx.x * kChunk, from = blockIdx.z * strip_tiles;
-  const int64_t to = from + strip_tiles < a.tiles ? from + strip_tiles : a.tiles;
+  const int head = blockIdx.y, from = (int)blockIdx.z * strip_tiles;
+  const int to = from + strip_tiles < a.tiles ? from + strip_tiles : a.tiles;
+  const int64_t begin = (int64_t)blockIdx.x * kChunk;
   find_rows(a, begin, length, memory.rows);
   float total[kGroups] = {};
-  for (int64_t tile = from; tile < to; tile++) {
-    const int64_t first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
+  for (int tile = from; tile < to; tile++) {
+    const int first = tile * kWarps * Q, last = first + kWarps * Q < a.vectors ? first + kWarps * Q : a.vectors;
     const Reach reach = reach_of(a, first, last);
     if (reach.end <= begin || reach.begin >= begin + kChunk) continue;
     __syncthreads();
@@ -481,9 +486,9 @@ __global__ void __launch_bounds__(kThreads) columns_kernel(Job a, int64_t length
     score_chunk<T, Q>(a, a.k + head * a.head_stride, memory.rows, q, memory.tile, s);
     SV_UNROLL
     for (int j = 0; j < Q; j++) {
-      const int64_t u = first + warp * Q + j;
+      const int u = first + warp * Q + j;
       if (u >= a.vectors) continue;
-      const float2 state = a.state[head * a.vectors + u];
+      const float2 state = a.state[(int64_t)head * a.vectors + u];
       const float share = state.y == 0 ? 0.f : 1.f / state.y;
       const int hidden = keys_before(a.first(u), begin), seen = keys_before(a.limit(u), begin);
       SV_UNROLL
@@ -535,7 +540,7 @@ void launch_attend(cudaStream_t stream, const Job& a, int64_t chunks, bool split
 }
 
 template <typename T>
-void launch_columns(cudaStream_t stream, const Job& a, int64_t length, int64_t strips, int64_t strip_tiles, float* columns) {
+void launch_columns(cudaStream_t stream, const Job& a, int64_t length, int32_t strips, int32_t strip_tiles, float* columns) {
   const int q = vectors_per_warp(a);
   const dim3 grid((unsigned)((length + kChunk - 1) / kChunk), (unsigned)a.kv_heads, (unsigned)strips);
   const size_t shared = query_bytes<T>(a, q);
@@ -550,7 +555,7 @@ V* take(GpuScratch scratch, int64_t count) { return static_cast<V*>(scratch.take
 /** Chunks in rounds, so that partials stay within kMostPartials; the running state goes from round to round. False: no memory. */
 template <typename T>
 bool attend_split(cudaStream_t stream, GpuScratch scratch, Job a, int64_t chunks, float2* state) {
-  const int64_t vectors = a.kv_heads * a.vectors;
+  const int64_t vectors = (int64_t)a.kv_heads * a.vectors;
   int64_t round = kMostPartials / (vectors * a.c);
   round = round < 1 ? 1 : (round > chunks ? chunks : round);
   a.state = take<float2>(scratch, round * vectors);
@@ -569,9 +574,10 @@ bool attend_split(cudaStream_t stream, GpuScratch scratch, Job a, int64_t chunks
 template <typename T>
 void attend_as(cudaStream_t stream, GpuScratch scratch, const Attention& in, Job a) {
   const int64_t length = in.visible + (in.causal ? in.t - 1 : 0), chunks = (length + kChunk - 1) / kChunk;
-  const int64_t tile = kWarps * vectors_per_warp(a), vectors = a.kv_heads * a.vectors;
+  const int tile = kWarps * vectors_per_warp(a);
+  const int64_t vectors = (int64_t)a.kv_heads * a.vectors;
   a.tiles = (a.vectors + tile - 1) / tile;
-  const bool split = chunks > 1 && a.tiles * a.kv_heads < kEnoughBlocks;
+  const bool split = chunks > 1 && (int64_t)a.tiles * a.kv_heads < kEnoughBlocks;
   float2* state = split || in.columns ? take<float2>(scratch, vectors) : nullptr;
   if (!state && (split || in.columns)) return;
   if (split) {
@@ -582,16 +588,16 @@ void attend_as(cudaStream_t stream, GpuScratch scratch, const Attention& in, Job
   }
   if (!in.columns || length <= 0) return;
   const int64_t owners = chunks * a.kv_heads;
-  int64_t strips = (kEnoughBlocks + owners - 1) / owners;
+  int32_t strips = (int32_t)((kEnoughBlocks + owners - 1) / owners);
   if (strips > a.tiles) strips = a.tiles;
-  const int64_t strip_tiles = (a.tiles + strips - 1) / strips;
+  const int32_t strip_tiles = (a.tiles + strips - 1) / strips;
   strips = (a.tiles + strip_tiles - 1) / strip_tiles;
-  float* columns = take<float>(scratch, strips * a.kv_heads * length);
+  float* columns = take<float>(scratch, (int64_t)strips * a.kv_heads * length);
   if (!columns) return;
   a.state = state;
   launch_columns<T>(stream, a, length, strips, strip_tiles, columns);
   SV_LAUNCH(mean_kernel, (unsigned)((length + kThreads - 1) / kThreads), kThreads, 0, stream, (const float*)columns, length,
-            strips * a.kv_heads, 1.f / (float)(in.heads * in.t), in.columns);
+            (int64_t)strips * a.kv_heads, 1.f / (float)(in.heads * in.t), in.columns);
 }
 
 }  // namespace
@@ -600,11 +606,12 @@ void attend(GpuStream stream, GpuScratch scratch, const Attention* in) {
   if (in->c < 1 || in->c > kMostWidth) return refuse("attend: expected heads of 1 to 256 columns");
   if (in->kv_heads < 1 || in->heads % in->kv_heads || in->kv_heads > 65535) return refuse("attend: expected heads to be a multiple of the kv heads");
   if (in->t < 1 || (!in->out && !in->columns)) return;
+  if (in->t > kMostVectors / (in->heads / in->kv_heads)) return refuse("attend: expected at most 2^30 queries of the heads of a kv head");
   Job a = {};
   a.q = in->q;
   a.q_ld = in->q_ld;
   a.group = (int32_t)(in->heads / in->kv_heads);
-  a.vectors = in->t * a.group;
+  a.vectors = (int32_t)(in->t * a.group);
   a.kv_heads = (int32_t)in->kv_heads;
   a.c = (int32_t)in->c;
   a.causal = in->causal;

@@ -16,6 +16,17 @@ namespace {
 __device__ __forceinline__ uint32_t first_pair(uint32_t nibbles) { return __byte_perm(nibbles, 0x43434343, 0x4140); }
 __device__ __forceinline__ uint32_t second_pair(uint32_t nibbles) { return __byte_perm(nibbles, 0x43434343, 0x4342); }
 
+/** Memory that is read once: it need not stay in a cache. */
+template <class T>
+__device__ __forceinline__ T load_once(const T* p) {
+#if defined(SV_STANDIN)
+  return *p;
+#else
+  return __ldcs(p);
+#endif
+}
+
+/** Any size of groups. */
 template <int Planes>
 struct Int4 {
   using Sum = float;
@@ -90,12 +101,91 @@ struct Int4 {
   static __device__ __forceinline__ float value(const Product&, float sum, const char*, int, int64_t) { return sum; }
 };
 
+/** Groups of 128 for few rows, to the same bits: the order of every sum is Int4's. */
+template <int Planes>
+struct StreamedInt4 : Int4<Planes> {
+  static constexpr int kHalf = 4;  // steps in the low nibbles of a group; as many follow in the high ones
+  static constexpr int kTileBytes = 256 * kHalf + 64, kStepBytes = kWarp * Int4<Planes>::kLaneBytes;
+
+  /** A lane's part of a tile: nibbles, scales and zeros of its two outputs. */
+  struct Tile {
+    uint2 w[kHalf];
+    uint32_t scales, zeros;
+  };
+
+  /** The tiles of one strip after another, for few rows; the next tile is on its way while one is multiplied. */
+  template <int S, int N>
+  static __device__ __forceinline__ void multiply(const Product& p, const WarpTile<S, N>& tile, int64_t begin, int64_t end,
+                                                  float (&sum)[S][N][4]) {
+    const int groups = (int)(end - begin);
+    if (groups <= 0) return;
+    const char* at = tile.w[0] + begin * kTileBytes + tile.g * 4;
+    Tile next;
+    const auto fetch = [&] {
+#pragma unroll
+      for (int i = 0; i < kHalf; i++) next.w[i] = load_once((const uint2*)(at + i * 256 + tile.t * 64 + tile.g * 4));
+      next.scales = load_once((const uint32_t*)(at + 256 * kHalf));
+      next.zeros = load_once((const uint32_t*)(at + 256 * kHalf + 2 * kLanes));
+    };
+    fetch();
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+      const char* x = tile.x + begin * (2 * kHalf * kStepBytes);
+      const float* sums = p.sums + (tile.row / kRowBlock * p.groups + begin) * kRowBlock + tile.t * 2;
+#pragma unroll 1
+      for (int left = groups; left > 0; left--) {
+        const Tile held = next;
+        at += kTileBytes;
+        if (left == 1 && s + 1 < S) at = tile.w[s + 1 < S ? s + 1 : s] + begin * kTileBytes + tile.g * 4;
+        if (left > 1 || s + 1 < S) fetch();
+        float2 groupsum[N];
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+          groupsum[n] = make_float2(0, 0);
+          if (tile.row + n * kRowBlock < p.rows) groupsum[n] = *(const float2*)(sums + n * p.groups * kRowBlock);
+        }
+        float acc[N][4] = {};
+#pragma unroll
+        for (int i = 0; i < kHalf; i++)
+#pragma unroll
+          for (int high = 0; high < 2; high++) {
+            const uint32_t even = held.w[i].x >> 4 * high & 0x0f0f0f0f, odd = held.w[i].y >> 4 * high & 0x0f0f0f0f;
+            const uint32_t a[4] = {first_pair(even), first_pair(odd), second_pair(even), second_pair(odd)};
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+              Fragment<Planes> f = {};
+              if (tile.live[n]) load(f, x + n * tile.block_bytes + (high * kHalf + i) * kStepBytes);
+#pragma unroll
+              for (int plane = 0; plane < Planes; plane++) mma_m16n8k16_bf16(acc[n], a, f.words[plane]);
+            }
+          }
+        x += 2 * kHalf * kStepBytes;
+        sums += kRowBlock;
+#pragma unroll
+        for (int o = 0; o < 2; o++) {
+          const uint32_t bits = o ? held.scales >> 16 : held.scales & 0xffff;
+          const float factor = p.scale_bf16 ? bf16_low(bits) : half_to_float(bits);
+          const float zero = half_to_float(o ? held.zeros >> 16 : held.zeros & 0xffff);
+          const float m = p.zero_scaled ? 128.f : 128.f + zero, b = p.zero_scaled ? zero : 0.f;
+#pragma unroll
+          for (int n = 0; n < N; n++) {
+            float* out = sum[s][n] + 2 * o;
+            const float* a = acc[n] + 2 * o;
+            out[0] = fmaf(factor, fmaf(-m, groupsum[n].x, a[0]), fmaf(b, groupsum[n].x, out[0]));
+            out[1] = fmaf(factor, fmaf(-m, groupsum[n].y, a[1]), fmaf(b, groupsum[n].y, out[1]));
+          }
+        }
+      }
+    }
+  }
+};
+
 }  // namespace
 
 void multiply_int4(GpuStream stream, const Product& p, int planes) {
   prepare_planes(stream, p, planes, p.groups * (p.group / 16), p.group / 16);
-  if (planes == 1) multiply<Int4<1>>(stream, p);
-  else multiply<Int4<2>>(stream, p);
+  if (p.group == 128) planes == 1 ? multiply<StreamedInt4<1>, Int4<1>>(stream, p) : multiply<StreamedInt4<2>, Int4<2>>(stream, p);
+  else planes == 1 ? multiply<Int4<1>>(stream, p) : multiply<Int4<2>>(stream, p);
 }
 
 }  // namespace gpu

@@ -93,23 +93,24 @@ __global__ void __launch_bounds__(kManyThreads, 2) multiply_many(Product p) {
     }
 }
 
-/** The activations are in place. Of wide matrices a block takes two strips, which halves what it reads of activations. */
-template <class Format>
+/** The activations are in place. Of wide matrices a block takes two strips, which halves what it reads of activations. Few rows and many
+ *  may have code of their own, which must give the same bits. */
+template <class Few, class Many = Few>
 void multiply(GpuStream stream, const Product& p) {
   constexpr int64_t kWide = 1024;
   constexpr int threads = kSegments * kWarp;
   const cudaStream_t s = stream_of(stream);
   if (p.rows > kFewRows) {
     const dim3 grid((unsigned)ceil_div(p.rows, kRowsPerBlock), (unsigned)ceil_div(p.strips, kStripsPerBlock));
-    SV_LAUNCH((multiply_many<Format>), grid, kManyThreads, 0, s, p);
+    SV_LAUNCH((multiply_many<Many>), grid, kManyThreads, 0, s, p);
   } else if (p.gated || p.strips >= kWide) {
     const unsigned grid = (unsigned)ceil_div(p.strips, 2);
-    if (p.rows <= kRowBlock) SV_LAUNCH((multiply_few<Format, 2, 1>), grid, threads, 0, s, p);
-    else SV_LAUNCH((multiply_few<Format, 2, 2>), grid, threads, 0, s, p);
+    if (p.rows <= kRowBlock) SV_LAUNCH((multiply_few<Few, 2, 1>), grid, threads, 0, s, p);
+    else SV_LAUNCH((multiply_few<Few, 2, 2>), grid, threads, 0, s, p);
   } else {
     const unsigned grid = (unsigned)p.strips;
-    if (p.rows <= kRowBlock) SV_LAUNCH((multiply_few<Format, 1, 1>), grid, threads, 0, s, p);
-    else SV_LAUNCH((multiply_few<Format, 1, 2>), grid, threads, 0, s, p);
+    if (p.rows <= kRowBlock) SV_LAUNCH((multiply_few<Few, 1, 1>), grid, threads, 0, s, p);
+    else SV_LAUNCH((multiply_few<Few, 1, 2>), grid, threads, 0, s, p);
   }
 }
 
