@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 # shellcheck source=scripts/gpu/steps.sh
 source scripts/gpu/steps.sh
 
-readonly all='smi build kernels bench step counters memcheck racecheck'
+readonly all='smi build kernels bench step wgmma counters memcheck racecheck'
 out=${OUT:-.}
 only=$all
 device=gpu
@@ -46,25 +46,33 @@ readonly commit
 export PYTHONUNBUFFERED=1
 readonly python=${PYTHON:-python3}
 
-# build LIBRARY: nvcc for this machine's GPU only, each file by itself.
+find_nvcc() { command -v nvcc || find "${CUDA_HOME:-/usr/local/cuda}/bin" -name nvcc | grep . || echo 'expected nvcc in PATH or CUDA_HOME' >&2; }
+# link OUTPUT OBJECT... [OPTION]: with CUDA's runtime.
+link() { g++ -o "$@" "$(find "$(dirname "$(readlink -f "$(find_nvcc)")")/.." -name libcudart_static.a | head -n 1)" -ldl -lrt -lpthread; }
+# build LIBRARY: for this machine's GPU only, each file by itself.
 build() {
-  local to=$1 folder architecture nvcc runtime
+  local to=$1 folder architecture nvcc
   folder=$(dirname "$to")
-  nvcc=$(command -v nvcc || find "${CUDA_HOME:-/usr/local/cuda}/bin" -name nvcc | head -n 1)
-  [ -n "$nvcc" ] || { echo 'expected nvcc in PATH or CUDA_HOME'; return 1; }
-  runtime=$(find "$(dirname "$(readlink -f "$nvcc")")/.." -name libcudart_static.a | head -n 1)
+  nvcc=$(find_nvcc) && [ -n "$nvcc" ] || return 1
   architecture=${ARCHITECTURE:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)}
   if [ "$architecture" = 90 ]; then architecture=90a; fi
   "$nvcc" --version | tail -n 2
   printf '%s\n' native/cuda/*.cu | xargs -P "$(nproc)" -I{} sh -c \
     "'$nvcc' -O3 -DNDEBUG -std=c++17 -Xcompiler=-fPIC -Inative -gencode=arch=compute_$architecture,code=sm_$architecture -c {} -o $folder/\$(basename {}).o" &&
-    g++ -shared "$folder"/*.cu.o "$runtime" -ldl -lrt -lpthread -o "$to"
+    link "$to" -shared "$folder"/*.cu.o
 }
 # The stand-in with its own functions visible, with which the test takes memory.
 build_standin() {
   "${CXX:-g++}" -std=c++17 -O2 -ffp-contract=off -pthread -DSV_STANDIN -Itesting/cuda -fPIC -shared -x c++ native/cuda/*.cu testing/cuda/*.cc -o "$1"
 }
-export -f build build_standin
+# Whether Hopper's two kinds of products give the same bits.
+compare_wgmma() {
+  local folder
+  folder=$(mktemp -d)
+  "$(find_nvcc)" -std=c++17 -gencode=arch=compute_90a,code=sm_90a -Inative -c scripts/gpu/wgmma_bits.cu -o "$folder/wgmma_bits.o" &&
+    link "$folder/wgmma_bits" "$folder/wgmma_bits.o" && "$folder/wgmma_bits"
+}
+export -f find_nvcc link build build_standin compare_wgmma
 
 if [ -z "$library" ]; then
   library=$(mktemp -d)/kernels.so
@@ -85,6 +93,7 @@ else
   step kernels 110 "$python" scripts/gpu/test_kernels.py "$library"
   step bench 90 "$python" scripts/gpu/bench.py "$library"
   step step 90 "$python" scripts/gpu/step.py "$library"
+  step wgmma 40 bash -c compare_wgmma
   if command -v ncu >/dev/null; then step counters 60 "$python" scripts/gpu/counters.py "$library"; fi
   if command -v compute-sanitizer >/dev/null; then
     # Only our kernels, and an allocation for each tensor: within torch's pool a stray access hits a neighbor and is not seen.
