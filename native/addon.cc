@@ -184,7 +184,7 @@ napi_value CpuFeatures(napi_env env, napi_callback_info) {
   const std::string have = std::string(" ") + cpu_features() + " ";
   napi_value result;
   napi_create_object(env, &result);
-  for (const char* name : {"avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx"}) {
+  for (const char* name : {"avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx", "neon", "dotprod", "i8mm", "bf16"}) {
     napi_value present;
     napi_get_boolean(env, have.find(std::string(" ") + name + " ") != std::string::npos, &present);
     napi_set_named_property(env, result, name, present);

@@ -11,12 +11,14 @@
 #include <mutex>
 #include <string>
 
+#include "library_names.h"
+
 namespace {
 
 // Found by this module's own rpath: dlopen takes that of the module it returns to, so its value is looked at, which keeps it
 // out of tail position. When it fails, the module that needs the library fails too, and says why.
 // The handle is never closed, so that TensorFlow stays loaded when the worker that loaded it ends.
-bool Load() { return dlopen("libtensorflow_framework.so.2", RTLD_LAZY | RTLD_LOCAL) != nullptr; }
+bool Load() { return dlopen(SV_LIBTENSORFLOW_FRAMEWORK, RTLD_LAZY | RTLD_LOCAL) != nullptr; }
 
 bool LoadSilently() {
   const int saved = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);

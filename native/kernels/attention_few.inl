@@ -11,6 +11,9 @@ constexpr int few_strips(int m) { return m <= 4 ? 4 : 2; }
 #elif defined(SV_AVX2)
 constexpr int kFewQueries = 5;
 constexpr int few_strips(int m) { return m <= 2 ? 2 : 1; }
+#elif defined(SV_NEON)
+constexpr int kFewQueries = 6;
+constexpr int few_strips(int m) { return m <= 2 ? 2 : 1; }
 #else
 constexpr int kFewQueries = 4;
 constexpr int few_strips(int) { return 1; }

@@ -2,6 +2,7 @@
 #include <string.h>
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include <vector>
@@ -106,7 +107,7 @@ class CpuDevice : public Device {
   /** A matrix is read whole again and again, so it lies in huge pages where the system gives them (a tenth of the time). */
   void fill_matrix(void* to, int64_t bytes, const Fill& body) override {
 #if defined(__linux__)
-    const uintptr_t page = 4096, begin = ((uintptr_t)to + page - 1) / page * page, end = ((uintptr_t)to + (uintptr_t)bytes) / page * page;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)to + page - 1) / page * page, end = ((uintptr_t)to + (uintptr_t)bytes) / page * page;
     if (bytes >= 4 << 20 && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);  // advice: failing is no error
 #else
     (void)bytes;

@@ -60,6 +60,8 @@ struct Int4Kernels {
 extern const Int4Kernels int4_portable;
 #if defined(__x86_64__)
 extern const Int4Kernels int4_avx2, int4_avx512vnni, int4_avx512amx;
+#elif defined(__aarch64__)
+extern const Int4Kernels int4_neon, int4_dotprod, int4_i8mm;
 #endif
 /** The kernels of the level in use (AVX-512 without VNNI uses AVX2's). */
 const Int4Kernels& int4_kernels();

@@ -1,5 +1,6 @@
 // Products with 4-bit matrices at one instruction-set level. Layout and arithmetic in int4.h.
-// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2 or SV_PORTABLE) and SV_TABLE.
+// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2; SV_NEON, and SV_DOTPROD or
+// SV_I8MM; SV_PORTABLE) and SV_TABLE.
 #include "int4.h"
 #include "vec.h"
 
@@ -123,6 +124,14 @@ SV_INLINE void tile_sums(const int8_t* const* x, const char* w, const char* late
 }
 constexpr int kMaxByteRows = 4;
 constexpr int strips_for(int) { return 1; }
+
+#elif defined(SV_NEON)
+
+}  // namespace SV_LEVEL
+}  // namespace sv
+#include "int4_neon.inl"
+namespace sv {
+namespace SV_LEVEL {
 
 #else
 

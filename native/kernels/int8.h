@@ -38,6 +38,8 @@ struct Int8Kernels {
 extern const Int8Kernels int8_portable;
 #if defined(__x86_64__)
 extern const Int8Kernels int8_avx2, int8_avx512vnni, int8_avx512amx;
+#elif defined(__aarch64__)
+extern const Int8Kernels int8_neon, int8_dotprod, int8_i8mm;
 #endif
 const Int8Kernels& int8_kernels();
 

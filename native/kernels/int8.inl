@@ -1,5 +1,6 @@
 // Products with 8-bit matrices at one instruction-set level. Layout and arithmetic in int8.h.
-// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2 or SV_PORTABLE) and SV_TABLE.
+// The including file defines SV_LEVEL, the level macro (SV_AVX512 with VNNI, and SV_AMX for tiles; SV_AVX2; SV_NEON, and SV_DOTPROD or
+// SV_I8MM; SV_PORTABLE) and SV_TABLE.
 #include "int8.h"
 #include "vec.h"
 
@@ -126,6 +127,14 @@ static double int8_loop(int64_t iterations) {
   }
   return 10 * 8 * (kLanes / 2);
 }
+
+#elif defined(SV_NEON)
+
+}  // namespace SV_LEVEL
+}  // namespace sv
+#include "int8_neon.inl"
+namespace sv {
+namespace SV_LEVEL {
 
 #else
 

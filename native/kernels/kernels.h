@@ -149,10 +149,16 @@ inline int64_t attention_scratch(int64_t m, int64_t c) {
 extern const Kernels kernels_portable;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16, kernels_avx512amx;
+#elif defined(__aarch64__)
+/** The levels above it differ in the integer kernels and in bf16's dot product (dot_bf16.cc) alone. */
+extern const Kernels kernels_neon;
+void dot_bf16_matmul(const void* x, int64_t x_stride, int64_t rows, const char* w, int64_t strip_stride, int64_t k, int64_t strips,
+                     float* out, int64_t out_stride);
+double dot_bf16_loop(int64_t iterations);
 #endif
 
-/** The level in use: the best the processor has, or the one SPARSEVILA_ISA names (portable | avx2 | avx512 | avx512bf16 |
- *  avx512amx). */
+/** The level in use: the best the processor has, or the one SPARSEVILA_ISA names: portable, avx2, avx512, avx512bf16, avx512amx;
+ *  on ARM portable, neon, dotprod, i8mm, bf16. */
 const Kernels& kernels();
 /** Chooses again from the environment; returns an error message or null. For tests. */
 const char* select_kernels(const char* level);

@@ -10,6 +10,9 @@ constexpr int strips_for(int rows) { return rows <= 6 ? 4 : 2; }
 #elif defined(SV_AVX2)
 constexpr int kMaxRows = 5;
 constexpr int strips_for(int rows) { return rows == 1 ? 4 : (rows <= 3 ? 2 : 1); }
+#elif defined(SV_NEON)
+constexpr int kMaxRows = 6;
+constexpr int strips_for(int rows) { return rows <= 2 ? 2 : 1; }
 #else
 constexpr int kMaxRows = 4;
 constexpr int strips_for(int) { return 1; }

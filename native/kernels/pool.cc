@@ -54,10 +54,13 @@ inline void set_float_mode(FloatMode) {}
 
 /** Processors allowed by the affinity mask and by the cgroup's quota. */
 int available() {
+  int n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
   cpu_set_t set;
   CPU_ZERO(&set);
-  int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-  if (FILE* f = fopen("/sys/fs/cgroup/cpu.max", "r")) {
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+#endif
+  if (FILE* f = fopen("/sys/fs/cgroup/cpu.max", "r")) {  // Linux's
     long quota = 0, period = 0;
     if (fscanf(f, "%ld %ld", &quota, &period) == 2 && period > 0) {
       int limit = (int)((quota + period - 1) / period);

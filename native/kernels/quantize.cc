@@ -17,6 +17,8 @@ const QuantizeKernels& quantize_kernels() {
   const Kernels* level = &kernels();
   if (level == &kernels_avx2) return quantize_avx2;
   if (level != &kernels_portable) return quantize_avx512;
+#elif defined(__aarch64__)
+  if (&kernels() != &kernels_portable) return quantize_neon;
 #endif
   return quantize_portable;
 }

@@ -88,6 +88,8 @@ struct QuantizeKernels {
 extern const QuantizeKernels quantize_portable;
 #if defined(__x86_64__)
 extern const QuantizeKernels quantize_avx2, quantize_avx512;
+#elif defined(__aarch64__)
+extern const QuantizeKernels quantize_neon;
 #endif
 /** The loops of the level in use. */
 const QuantizeKernels& quantize_kernels();

@@ -1,5 +1,5 @@
 // The loops of quantize.h. Every operation rounds on its own and none is fused or reordered, so all levels give the same bits.
-// The including file defines SV_LEVEL (the namespace), SV_TABLE and one of SV_AVX512, SV_AVX2, SV_PORTABLE.
+// The including file defines SV_LEVEL (the namespace), SV_TABLE and one of SV_AVX512, SV_AVX2, SV_NEON, SV_PORTABLE.
 #include <math.h>
 
 #include "quantize.h"

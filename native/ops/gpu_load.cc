@@ -6,6 +6,7 @@
 #include <string>
 
 #include "gpu_ops.h"
+#include "library_names.h"
 #include "tensorflow/c/c_api_experimental.h"
 
 namespace sv {
@@ -29,7 +30,7 @@ const GpuKernels* table_of(void* handle, const std::string& path) {
 
 /** The function is in libtensorflow_cc, which this module does not link: tfjs-node's binding brings it, after us. */
 void load_plugin(const std::string& path) {
-  void* tensorflow = dlopen("libtensorflow_cc.so.2", RTLD_LAZY);
+  void* tensorflow = dlopen(SV_LIBTENSORFLOW_CC, RTLD_LAZY);
   if (!tensorflow) refuse(path, dlerror());
   const auto load = (decltype(&TF_LoadPluggableDeviceLibrary))dlsym(tensorflow, "TF_LoadPluggableDeviceLibrary");
   if (!load) refuse(path, "libtensorflow has no TF_LoadPluggableDeviceLibrary");

@@ -81,8 +81,16 @@ void remove_mapping(Mapping* m) {
   m->begin = m->end.load();
 }
 
+const struct timespec& changed_at(const struct stat& s) {
+#if defined(__APPLE__)
+  return s.st_mtimespec;
+#else
+  return s.st_mtim;
+#endif
+}
+
 bool is_same(const struct stat& a, const struct stat& b) {
-  return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
+  return a.st_size == b.st_size && changed_at(a).tv_sec == changed_at(b).tv_sec && changed_at(a).tv_nsec == changed_at(b).tv_nsec;
 }
 
 }  // namespace

@@ -3,29 +3,17 @@
 // compiled with -O1, which is quick and leaves more functions standing than -O3 does: it shows at least what -O3 would.
 
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { packageFolder } from '../../src/runtime/paths';
+import { flagsOf, levelFiles, NATIVE } from '../support/kernel_flags';
 import { requireCompiler, requireNm } from '../support/standin';
 
-const NATIVE = join(packageFolder(), 'native');
-/** Files whose names end in a level, and the symbol that each defines. */
-const FILES = readdirSync(join(NATIVE, 'kernels'))
-  .map((name) => /^((?:level|int4|int8)_(portable|avx[0-9a-z]*))\.cc$/.exec(name))
-  .flatMap((match) => (match?.[1] && match[2] ? [{ file: match[1], level: match[2] }] : []))
+/** Files whose names end in a level of x86-64, and the symbol that each defines; kernel_levels.spec.ts has ARM's. */
+const FILES = levelFiles(/^(portable|avx[0-9a-z]*)$/)
+  .filter(({ file }) => /^(level|int4|int8)_/.test(file))
   .map(({ file, level }) => ({ file, level, table: file.replace('level_', 'kernels_') }));
-
-/** A level's flags, from the same lines that CMake reads. */
-function flagsOf(level: string): string[] {
-  const cmake = readFileSync(join(NATIVE, 'CMakeLists.txt'), 'utf8');
-  const variable = (name: string): string => new RegExp(`set\\(${name} ([^)"]*)\\)`).exec(cmake)?.[1] ?? '';
-  const expand = (text: string): string => text.replace(/\$\{(\w+)\}/g, (_, name: string) => expand(variable(name)));
-  return expand(`${variable('kernel_flags')} ${level === 'portable' ? '' : variable(`isa_${level}`)}`)
-    .split(/\s+/)
-    .filter((flag) => flag !== '');
-}
 
 // Only a compiler for x86 knows these levels.
 (process.arch === 'x64' ? test : test.skip).each(FILES)(

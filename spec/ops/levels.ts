@@ -7,7 +7,12 @@ import type { Tensor } from '../../src/runtime/tensor';
 /** The levels that this processor has, the plainest first. */
 export function levels(): string[] {
   const features = start().native.cpuFeatures();
-  return ['portable', ...['avx2', 'avx512', 'avx512bf16', 'avx512amx'].filter((name) => features[name] === true)];
+  return [
+    'portable',
+    ...['avx2', 'avx512', 'avx512bf16', 'avx512amx', 'neon', 'dotprod', 'i8mm', 'bf16'].filter(
+      (name) => features[name] === true,
+    ),
+  ];
 }
 
 /** Runs `body` at a level. */
