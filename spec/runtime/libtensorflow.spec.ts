@@ -82,5 +82,8 @@ describe('the wheel', () => {
     expect(() => wheelFor('linux', 'x64', '2.26')).toThrow(/glibc 2\.26/);
     expect(wheelFor('linux', 'x64', '2.27').bytes).toBeGreaterThan(1e8);
     expect(() => wheelFor('sunos', 'x64')).toThrow(/sunos-x64.*SPARSEVILA_LIBTENSORFLOW/);
+    expect(wheelFor('darwin', 'arm64', '').platform).toBe('macosx_12_0_arm64');
+    expect(() => wheelFor('darwin', 'x64')).toThrow(/Intel Macs.*libtensorflow_cc\.2\.dylib/);
+    expect(() => wheelFor('win32', 'x64')).toThrow(/WSL 2/);
   });
 });

@@ -1,5 +1,13 @@
 // Parsing of /proc and /sys, on texts of other machines.
-import { checkThreadCounts, cores, cpuQuota, isaLevel, memoryBytes, processor } from '../../src/runtime/machine';
+import {
+  appleFeatures,
+  checkThreadCounts,
+  cores,
+  cpuQuota,
+  isaLevel,
+  memoryBytes,
+  processor,
+} from '../../src/runtime/machine';
 
 const AVX2 = ['avx2', 'fma', 'f16c'];
 const AVX512 = [...AVX2, 'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'];
@@ -7,7 +15,11 @@ const AVX512 = [...AVX2, 'avx512f', 'avx512bw', 'avx512dq', 'avx512vl'];
 describe('isaLevel', () => {
   test.each([
     [[], 'portable'],
-    [['asimd'], 'portable'],
+    [['asimd'], 'neon'],
+    [['asimd', 'asimddp'], 'dotprod'],
+    [['asimd', 'i8mm', 'bf16'], 'neon'],
+    [['asimd', 'asimddp', 'i8mm'], 'i8mm'],
+    [['asimd', 'asimddp', 'i8mm', 'bf16'], 'bf16'],
     [['avx2'], 'portable'],
     [AVX2, 'avx2'],
     [[...AVX2, 'avx512f'], 'avx2'],
@@ -27,6 +39,10 @@ describe('isaLevel', () => {
     expect(isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'avx2' })).toBe('avx2');
     expect(() => isaLevel({ features: AVX2, vendor: undefined }, { SPARSEVILA_ISA: 'avx512' })).toThrow(
       'one of portable, avx2 for SPARSEVILA_ISA',
+    );
+    expect(isaLevel({ features: ['asimd', 'asimddp'], vendor: undefined }, { SPARSEVILA_ISA: 'neon' })).toBe('neon');
+    expect(() => isaLevel({ features: ['asimd', 'asimddp'], vendor: undefined }, { SPARSEVILA_ISA: 'avx2' })).toThrow(
+      'one of portable, neon, dotprod for SPARSEVILA_ISA',
     );
     expect(() => isaLevel({ features: AVX512, vendor: undefined }, { SPARSEVILA_ISA: 'sse9' })).toThrow(
       expect.objectContaining({ code: 'ERR_BAD_ISA' }),
@@ -60,6 +76,12 @@ test('processor reads the model and the features we use', () => {
   const cpuinfo = 'processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu avx2 fma f16c avx512_bf16x avx\n';
   expect(processor(cpuinfo)).toMatchObject({ model: 'Some CPU @ 2 GHz', features: ['avx2', 'fma', 'f16c'] });
   expect(processor('Features\t: fp asimd evtstrm\n').features).toEqual(['asimd']);
+});
+
+test('the features of Apple silicon are those of its sysctl that are 1', () => {
+  const text = 'hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_I8MM: 0\nhw.optional.arm.FEAT_BF16: 1\n';
+  expect(appleFeatures(text)).toEqual(['asimd', 'asimddp', 'bf16']);
+  expect(appleFeatures('')).toEqual(['asimd']);
 });
 
 describe('cpuQuota', () => {

@@ -3,7 +3,7 @@
 // files outside are never copied.
 
 import { constants, lstatSync, realpathSync } from 'node:fs';
-import { copyFile, mkdir, open } from 'node:fs/promises';
+import { copyFile, mkdir, open, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { filesBelow, openRegularHandle, shownPath } from '../files';
@@ -67,8 +67,10 @@ async function copy(source: string, target: string): Promise<void> {
   const input = await openRegularHandle(source, { what: 'a file of the checkpoint' });
   try {
     await mkdir(dirname(target), { recursive: true });
-    // Copies the open file that was checked, even if the name now refers to another; file systems that can share the blocks.
-    await copyFile(`/proc/self/fd/${input.fd}`, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    // Copies the open file that was checked, even if the name now refers to another; on Linux, file systems that can share the blocks.
+    if (process.platform === 'linux')
+      await copyFile(`/proc/self/fd/${input.fd}`, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+    else await writeFile(target, input.createReadStream({ autoClose: false }), { flag: 'wx' });
     const output = await open(target, 'r');
     await output.sync().finally(() => output.close());
   } catch (error) {

@@ -42,7 +42,7 @@ export function requireCmake(env: Environment = process.env): CmakeTools {
     'ERR_NO_COMPILER',
     `Expected a C++17 compiler and CMake ≥ 3.16 in PATH but found ${compiler ?? 'no c++, g++ or clang++'} and ` +
       `${cmake ?? 'no cmake'}. Install them (Debian, Ubuntu: \`apt install g++ make cmake\`; Fedora: ` +
-      '`dnf install gcc-c++ make cmake`) and run set-up again.',
+      '`dnf install gcc-c++ make cmake`; macOS: `xcode-select --install`, `brew install cmake`) and run set-up again.',
   );
 }
 

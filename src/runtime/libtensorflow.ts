@@ -5,7 +5,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { installOnce, removeAtOnce } from './atomic';
-import { type Environment, libtensorflowFolder } from './paths';
+import { type Environment, libraryNames, libtensorflowFolder } from './paths';
 import { type FetchOptions, fetchWheel, wheelFolder, wheelFor } from './wheel';
 import { openZip, type Zip, type ZipMember } from './zip';
 
@@ -18,7 +18,7 @@ export interface Libtensorflow {
   readonly source: 'wheel' | 'given';
 }
 
-export const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
+export const LIBRARIES = libraryNames();
 
 /** The headers that our sources and tfjs-node's include. Headers that these include are found by reading them. */
 export const ROOT_HEADERS = [
@@ -55,7 +55,7 @@ export async function ensureLibtensorflow(options: FetchOptions = {}): Promise<L
   await installOnce(folder, async (temporary) => {
     await unpackWheel(await fetchWheel(wheel, options), temporary, options);
   });
-  await removeAtOnce(wheelFolder(wheel, env)); // 274 MB that are not needed any more
+  await removeAtOnce(wheelFolder(wheel, env)); // hundreds of megabytes that are not needed any more
   return cached(folder);
 }
 
@@ -71,7 +71,7 @@ export function givenLibtensorflow(path: string): Libtensorflow {
   const folder = resolve(path);
   const advice =
     'Point SPARSEVILA_LIBTENSORFLOW to a folder with lib/ and include/, or to the tensorflow/ folder of an unzipped ' +
-    '`tensorflow-cpu` wheel; or unset it, and set-up fetches one.';
+    '`tensorflow` or `tensorflow-cpu` wheel; or unset it, and set-up fetches one.';
   if (!existsSync(folder)) {
     throw new SparseVilaError(
       'ERR_BAD_LIBTENSORFLOW',

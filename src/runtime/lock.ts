@@ -215,8 +215,9 @@ function listen(folder: string, name: string): Server | undefined {
   return server.listening ? server : undefined;
 }
 
-/** A path for a socket, which may have at most 107 bytes: the folder is given as an open file of this process. */
+/** A path for a socket, which may have at most 107 bytes: Linux takes the folder as an open file of this process. */
 function withShortPath<T>(folder: string, use: (path: string) => T): T {
+  if (process.platform !== 'linux') return use(folder);
   const fd = openSync(folder, 'r');
   try {
     return use(`/proc/self/fd/${fd}`);

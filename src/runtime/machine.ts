@@ -1,13 +1,24 @@
-// Properties of this machine: processor and its features, and the cores and memory that the process may use. Reads /proc and /sys on Linux;
-// elsewhere uses what Node reports. Changes nothing.
+// Properties of this machine: processor and its features, and the cores and memory that the process may use. Reads /proc and /sys on Linux,
+// asks sysctl on macOS; elsewhere uses what Node reports. Changes nothing.
 
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { received, SparseVilaError } from '../errors';
 import type { Environment } from './paths';
 
-/** Instruction sets in ascending order of preference. */
-export const ISA_LEVELS = ['portable', 'avx2', 'avx512', 'avx512bf16', 'avx512amx'] as const;
+/** Instruction sets in ascending order of preference: those of x86-64, then those of ARM. */
+export const ISA_LEVELS = [
+  'portable',
+  'avx2',
+  'avx512',
+  'avx512bf16',
+  'avx512amx',
+  'neon',
+  'dotprod',
+  'i8mm',
+  'bf16',
+] as const;
 export type IsaLevel = (typeof ISA_LEVELS)[number];
 
 function read(path: string): string | undefined {
@@ -104,9 +115,33 @@ const USED_FEATURES = [
   'amx_int8',
   'amx_bf16',
   'asimd',
+  'asimddp',
+  'i8mm',
+  'bf16',
 ];
 
-export function processor(cpuinfo: string = read('/proc/cpuinfo') ?? ''): Processor {
+/** What macOS calls the features of ARM's processors, and Linux. */
+const APPLE_FEATURES: readonly (readonly [string, string])[] = [
+  ['FEAT_DotProd', 'asimddp'],
+  ['FEAT_I8MM', 'i8mm'],
+  ['FEAT_BF16', 'bf16'],
+];
+
+/** The features of Apple's ARM processors by Linux's names. `text` is what `sysctl hw.optional.arm` prints. */
+export function appleFeatures(text: string): string[] {
+  const has = (name: string): boolean => new RegExp(`^hw\\.optional\\.arm\\.${name}: 1$`, 'm').test(text);
+  return ['asimd', ...APPLE_FEATURES.filter(([apple]) => has(apple)).map(([, linux]) => linux)];
+}
+
+/** The text of /proc/cpuinfo, or what says the same elsewhere. */
+function cpuInfo(): string {
+  const text = read('/proc/cpuinfo');
+  if (text !== undefined || process.platform !== 'darwin' || process.arch !== 'arm64') return text ?? '';
+  const { stdout } = spawnSync('/usr/sbin/sysctl', ['hw.optional.arm'], { encoding: 'utf8', timeout: 10_000 });
+  return `Features : ${appleFeatures(stdout ?? '').join(' ')}`;
+}
+
+export function processor(cpuinfo: string = cpuInfo()): Processor {
   const flags = new Set((/^(?:flags|Features)\s*:(.*)$/m.exec(cpuinfo)?.[1] ?? '').trim().split(/\s+/));
   return {
     model: /^model name\s*:\s*(.*)$/m.exec(cpuinfo)?.[1] ?? cpus()[0]?.model ?? 'unknown',
@@ -114,6 +149,26 @@ export function processor(cpuinfo: string = read('/proc/cpuinfo') ?? ''): Proces
     vendor: /^vendor_id\s*:\s*(.*)$/m.exec(cpuinfo)?.[1],
     features: USED_FEATURES.filter((name) => flags.has(name)),
   };
+}
+
+/** The levels that a processor has. Each has those before it, except that a processor is x86-64 or ARM. */
+function levelsOf(features: readonly string[]): IsaLevel[] {
+  const has = (...names: string[]) => names.every((name) => features.includes(name));
+  const needs: readonly (readonly [IsaLevel, boolean])[] = has('asimd')
+    ? [
+        ['neon', true],
+        ['dotprod', has('asimddp')],
+        ['i8mm', has('i8mm')],
+        ['bf16', has('bf16')],
+      ]
+    : [
+        ['avx2', has('avx2', 'fma', 'f16c')],
+        ['avx512', has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl')],
+        ['avx512bf16', has('avx512_bf16')],
+        ['avx512amx', has('avx512_vnni', 'amx_tile', 'amx_int8', 'amx_bf16')],
+      ];
+  const first = needs.findIndex(([, present]) => !present);
+  return ['portable', ...needs.slice(0, first < 0 ? needs.length : first).map(([level]) => level)];
 }
 
 /**
@@ -125,15 +180,10 @@ export function isaLevel(
   { features, vendor }: Pick<Processor, 'features' | 'vendor'>,
   env: Environment = process.env,
 ): IsaLevel {
-  const has = (...names: string[]) => names.every((name) => features.includes(name));
-  const avx2 = has('avx2', 'fma', 'f16c');
-  const avx512 = avx2 && has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl');
-  const bf16 = avx512 && has('avx512_bf16');
-  const amx = bf16 && has('avx512_vnni', 'amx_tile', 'amx_int8', 'amx_bf16');
-  const top = amx ? 'avx512amx' : bf16 ? 'avx512bf16' : avx512 ? 'avx512' : avx2 ? 'avx2' : 'portable';
+  const possible = levelsOf(features);
+  const top = possible.at(-1) ?? 'portable';
   const asked = env.SPARSEVILA_ISA;
   if (!asked) return top === 'avx512bf16' && vendor !== 'AuthenticAMD' ? 'avx512' : top;
-  const possible = ISA_LEVELS.slice(0, ISA_LEVELS.indexOf(top) + 1);
   const level = possible.find((name) => name === asked);
   if (level !== undefined) return level;
   throw new SparseVilaError(

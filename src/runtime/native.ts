@@ -71,13 +71,16 @@ function modulesIn(folder: string): NativeModules {
 }
 
 /** Compiler flags of the kernel files; each file runs only on processors that support them. */
-const X64_FLAGS = ['-mavx512bf16', '-mavx512vnni', '-mamx-tile', '-mamx-int8', '-mamx-bf16'];
+const LEVEL_FLAGS: Readonly<Record<string, readonly string[]>> = {
+  x64: ['-mavx512bf16', '-mavx512vnni', '-mamx-tile', '-mamx-int8', '-mamx-bf16'],
+  arm64: ['-march=armv8.2-a+dotprod+i8mm+bf16'],
+};
 
 /** Why `compiler` cannot compile the native modules, found by compiling an empty program that includes <vector>; undefined if it can. */
 export function compilerProblem(compiler: string, arch: string = process.arch): string | undefined {
   const flags = [
     '-std=c++17',
-    ...(arch === 'x64' ? X64_FLAGS : []),
+    ...(LEVEL_FLAGS[arch] ?? []),
     '-fsyntax-only',
     '-include',
     'vector',
@@ -98,7 +101,8 @@ export function requireNativeTools(env: Environment = process.env): CmakeTools {
   throw new SparseVilaError(
     'ERR_NO_COMPILER',
     `Expected a compiler that knows C++17 and, on x86-64, AMX but ${tools.compiler} says: ${problem}. Install GCC ≥ 11 or ` +
-      'Clang ≥ 13 with its standard library (`apt install g++`), name it in CXX, and run set-up again.',
+      'Clang ≥ 13 with its standard library (Debian, Ubuntu: `apt install g++`; macOS: `xcode-select --install`), name it in CXX, and run ' +
+      'set-up again.',
   );
 }
 

@@ -30,6 +30,13 @@ export function libtensorflowFolder(env: Environment = process.env, arch: string
 /** The folder of the model that this package contains, for `load`. */
 export const PACKAGED_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila');
 
+/** The names of TensorFlow's two libraries on a platform. */
+export function libraryNames(platform: string = process.platform): readonly [cc: string, framework: string] {
+  return platform === 'darwin'
+    ? ['libtensorflow_cc.2.dylib', 'libtensorflow_framework.2.dylib']
+    : ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'];
+}
+
 /** The folder of the packaged model for films: it answers questions about a whole film of up to 48 frames. */
 export const PACKAGED_FILM_MODEL: string = join(packageFolder(), 'assets', 'tiny-nvila-film');
 

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { fullDiskIn, installOnce, requireSpace } from './atomic';
 import { glibcVersion } from './machine';
-import { cacheFolder, type Environment, TENSORFLOW_VERSION } from './paths';
+import { cacheFolder, type Environment, libraryNames, TENSORFLOW_VERSION } from './paths';
 import { findPip, run } from './process';
 import type { OnProgress } from './progress';
 
@@ -25,7 +25,7 @@ export interface Wheel {
 
 const TENSORFLOW_ALTERNATIVE = 'point SPARSEVILA_LIBTENSORFLOW to a folder that has libtensorflow';
 
-/** One wheel per processor. The wheels of all Python versions have the same libraries; cp311's are pinned. aarch64 has no `tensorflow-cpu`. */
+/** One wheel per processor. The wheels of all Python versions have the same libraries; cp311's are pinned. Only x86-64 has `tensorflow-cpu`. */
 const WHEELS: Readonly<Record<string, Wheel>> = {
   'linux-x64': {
     project: 'tensorflow-cpu',
@@ -43,6 +43,21 @@ const WHEELS: Readonly<Record<string, Wheel>> = {
     sha256: '4b24aca16d527a3cf1c37f720c04c484c3d20f4d0fdfa98632ac8b9f3be6eb5c',
     alternative: TENSORFLOW_ALTERNATIVE,
   },
+  'darwin-arm64': {
+    project: 'tensorflow',
+    version: TENSORFLOW_VERSION,
+    platform: 'macosx_12_0_arm64',
+    bytes: 223_405_849,
+    sha256: '51f46f4806139d01fc7920cc72a4c75876f80649bf40ff083ab6212ceb43ca88',
+    alternative: TENSORFLOW_ALTERNATIVE,
+  },
+};
+
+/** What to do on the platforms that people ask for and that have no wheel. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  win32: 'On Windows install and run sparsevila in WSL 2 (`wsl --install`), which is Linux. ',
+  'darwin-x64':
+    'TensorFlow is no longer built for Intel Macs: run sparsevila in a Linux container or on another machine. ',
 };
 
 /** Free space required per byte of a wheel: itself, pip's copy of it, and its unpacked content. */
@@ -50,7 +65,7 @@ const SPACE_FACTOR = 6.2;
 const MORE_SPACE = 'Free some, or set SPARSEVILA_CACHE to a folder on another disk.';
 const POLL_MS = 200;
 
-/** The C library that the wheels' platform tags require: glibc 2.27. */
+/** The C library that the platform tags of Linux wheels require: glibc 2.27. */
 const GLIBC_MINOR = 27;
 
 /** The wheel for this machine. Throws `ERR_NO_WHEEL` if there is none. */
@@ -61,12 +76,16 @@ export function wheelFor(
 ): Wheel {
   const wheel = WHEELS[`${platform}-${arch}`];
   const [major = 0, minor = 0] = glibc.split('.').map(Number);
-  if (wheel !== undefined && (major > 2 || (major === 2 && minor >= GLIBC_MINOR))) return wheel;
+  const runs = platform !== 'linux' || major > 2 || (major === 2 && minor >= GLIBC_MINOR);
+  if (wheel !== undefined && runs) return wheel;
+  const here = platform === 'linux' ? ` with ${glibc ? `glibc ${glibc}` : 'another C library'}` : '';
+  const advice = ELSEWHERE[platform] ?? ELSEWHERE[`${platform}-${arch}`] ?? '';
+  const [cc, framework] = libraryNames(platform);
   throw new SparseVilaError(
     'ERR_NO_WHEEL',
-    `Expected a machine with a pinned TensorFlow ${TENSORFLOW_VERSION} wheel (${Object.keys(WHEELS).join(', ')}) ` +
-      `with glibc 2.${GLIBC_MINOR} or newer but this is ${platform}-${arch} with ${glibc ? `glibc ${glibc}` : 'another C library'}. Point SPARSEVILA_LIBTENSORFLOW to a folder that has ` +
-      'lib/libtensorflow_cc.so.2, lib/libtensorflow_framework.so.2 and include/.',
+    `Expected a machine with a pinned TensorFlow ${TENSORFLOW_VERSION} wheel (${Object.keys(WHEELS).join(', ')}; ` +
+      `on Linux with glibc 2.${GLIBC_MINOR} or newer) but this is ${platform}-${arch}${here}. ${advice}Or point SPARSEVILA_LIBTENSORFLOW to a ` +
+      `folder that has lib/${cc}, lib/${framework} and include/.`,
   );
 }
 
