@@ -52,8 +52,6 @@ SV_INLINE void dot_sums(const int8_t* const* x, const char* w, const char* later
 
 #if defined(SV_I8MM)
 
-SV_INLINE int8x16_t zip_low(int8x16_t a, int8x16_t b) { return vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b))); }
-SV_INLINE int8x16_t zip_high(int8x16_t a, int8x16_t b) { return vreinterpretq_s8_s32(vzip2q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b))); }
 /** Sums of two rows, [row][2 outputs] and [row][the next 2] -> of each row 4 outputs. */
 SV_INLINE int32x4_t first_row(int32x4_t a, int32x4_t b) { return vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b))); }
 SV_INLINE int32x4_t second_row(int32x4_t a, int32x4_t b) { return vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b))); }
@@ -76,19 +74,19 @@ SV_INLINE void pack_pairs(const int8_t* const* x, int64_t vectors, int8_t* out) 
 
 /** P pairs of byte rows by Q quarters of a strip; two rows by two outputs by eight inputs an instruction. */
 template <int P, int Q>
-SV_INLINE void pair_sums(const int8_t* x, const char* w, const char* later, int64_t vectors, int32x4_t (*acc)[8]) {
+SV_INLINE void pair_sums(const int8_t* x, const char* w, int64_t ahead, int64_t vectors, int32x4_t (*acc)[8]) {
 #pragma GCC unroll 4
   for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
     for (int i = 0; i < 2 * Q; i++) acc[p][i] = vdupq_n_s32(0);
-  for (int64_t j = 0; j < vectors; j += 2, x += P * 32, w += 128, later += 64 * Q / 2) {
-    __builtin_prefetch(later);
-    if (Q == 4) __builtin_prefetch(later + 64);
+  for (int64_t j = 0; j < vectors; j += 2, x += P * 32, w += 128) {
+    __builtin_prefetch(w + ahead);
+    if (Q == 4) __builtin_prefetch(w + ahead + 64);
 #pragma GCC unroll 4
     for (int q = 0; q < Q; q++) {
-      const uint8x16_t even = load_tile(w + q * 16), odd = load_tile(w + 64 + q * 16);
-      const int8x16_t lo0 = low_nibbles(even), lo1 = low_nibbles(odd), hi0 = high_nibbles(even), hi1 = high_nibbles(odd);
-      const int8x16_t lo[2] = {zip_low(lo0, lo1), zip_high(lo0, lo1)}, hi[2] = {zip_low(hi0, hi1), zip_high(hi0, hi1)};
+      const uint32x4_t even = vreinterpretq_u32_u8(load_tile(w + q * 16)), odd = vreinterpretq_u32_u8(load_tile(w + 64 + q * 16));
+      const uint8x16_t z[2] = {vreinterpretq_u8_u32(vzip1q_u32(even, odd)), vreinterpretq_u8_u32(vzip2q_u32(even, odd))};
+      const int8x16_t lo[2] = {low_nibbles(z[0]), low_nibbles(z[1])}, hi[2] = {high_nibbles(z[0]), high_nibbles(z[1])};
 #pragma GCC unroll 4
       for (int p = 0; p < P; p++) {
         const int8x16_t a = vld1q_s8(x + p * 32), b = vld1q_s8(x + p * 32 + 16);
@@ -111,7 +109,7 @@ SV_INLINE void tile_sums(const int8_t* const* x, const char* w, const char* late
   for (int s = 0; s < S; s++)
     for (int from = 0; from < 4; from += Q) {
       int32x4_t acc[P][8];
-      pair_sums<P, Q>(pairs, w + s * strip_bytes + from * 16, later + s * strip_bytes + from * vectors * 16, vectors, acc);
+      pair_sums<P, Q>(pairs, w + s * strip_bytes + from * 16, later - w + from * 32, vectors, acc);  // a line for each half
 #pragma GCC unroll 4
       for (int q = 0; q < Q; q++)
 #pragma GCC unroll 8
