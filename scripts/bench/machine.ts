@@ -32,6 +32,34 @@ export function measureMachine(): Machine {
   };
 }
 
+/** Peaks that are measured again and again in the course of a benchmark, because other programs slow down some of the tries. */
+export interface SpreadPeaks {
+  /** The best rates so far. */
+  best(): Machine;
+  /** Measures once more if the last try is at least `milliseconds` ago. */
+  tryAgain(milliseconds?: number): void;
+  tries(): number;
+}
+
+/** The time between two tries: measuring takes about a twentieth of it. */
+const BETWEEN_TRIES_MS = 20_000;
+
+/** Measures once, and again whenever `tryAgain` is called late enough. */
+export function spreadPeaks(measure: () => Machine = measureMachine, now: () => number = Date.now): SpreadPeaks {
+  let machine = measure();
+  let [last, count] = [now(), 1];
+  return {
+    best: () => machine,
+    tryAgain: (milliseconds = BETWEEN_TRIES_MS) => {
+      if (now() - last < milliseconds) return;
+      machine = better(machine, measure());
+      last = now();
+      count++;
+    },
+    tries: () => count,
+  };
+}
+
 /** The better of two measurements, because a peak is the best that the machine can do, and other programs may be running. */
 export function better(a: Machine, b: Machine): Machine {
   return {
