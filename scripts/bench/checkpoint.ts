@@ -10,7 +10,7 @@ import { readJson } from '../../src/json';
 import type { DecoderConfig } from '../../src/models/config';
 import { decoderBlock } from '../../src/models/decoder_blocks';
 import { packageFolder } from '../../src/runtime/paths';
-import { isVlm, VLMS, type VlmShape, writeVlm } from './checkpoint_vlm';
+import { isVlm, packed, QUANTIZATION, VLMS, type VlmShape, writeVlm } from './checkpoint_vlm';
 import { decoderConfig, SHAPES, type Shape } from './model';
 import { type Draw, norm, normals, powerOf, tensor, withLargeRows } from './random_tensors';
 
@@ -34,21 +34,25 @@ export const CHECKPOINT: CommandModule<object, Options> = {
       .option('weights', {
         choices: ['bf16', '4-bit'] as const,
         default: 'bf16' as Options['weights'],
-        describe: 'Of the decoder of a whole model: bf16, or the 4 bits in which it is published',
+        describe: "Of the decoder's layers: bf16, or 4 bits in groups of 128 (NVILA's shapes in AWQ)",
       })
       .option('layers', { type: 'number', describe: 'Fewer layers than the shape has' })
       .option('out', { type: 'string', demandOption: true, describe: 'New folder' })
       .example('$0 checkpoint --shape qwen2-7b --out /tmp/nvila-7b', '15 GB')
+      .example('$0 checkpoint --weights 4-bit --out /tmp/nvila-7b-awq', '5.6 GB')
       .example('$0 checkpoint --shape qwen2.5-vl-7b --weights 4-bit --out /tmp/qwen2.5-vl-7b', '7 GB'),
   handler: async ({ shape, ...options }) => {
     if (isVlm(shape)) return writeVlm(shape, options);
-    if (options.weights !== 'bf16')
-      throw new Error(`Expected bf16 weights for ${shape}; \`quantize\` makes 4-bit ones.`);
     return writeRandom({ shape, ...options });
   },
 };
 
-async function writeRandom({ shape, layers, out }: { shape: Shape } & Pick<Options, 'layers' | 'out'>): Promise<void> {
+async function writeRandom({
+  shape,
+  layers,
+  out,
+  weights,
+}: { shape: Shape } & Pick<Options, 'layers' | 'out' | 'weights'>): Promise<void> {
   const tiny = join(packageFolder(), 'assets', 'tiny-nvila');
   const whole = decoderConfig(shape, 32768);
   const config = { ...whole, layers: layers ?? whole.layers };
@@ -60,17 +64,18 @@ async function writeRandom({ shape, layers, out }: { shape: Shape } & Pick<Optio
     ...{ vocab_size: config.vocabSize, hidden_size: config.hiddenSize, intermediate_size: config.intermediateSize },
     ...{ num_hidden_layers: config.layers, num_attention_heads: config.heads, num_key_value_heads: config.kvHeads },
     ...{ rope_theta: config.ropeTheta, tie_word_embeddings: false },
+    ...(weights === '4-bit' && { quantization_config: QUANTIZATION.autoawq }),
   };
   const file = join('llm', 'config.json');
   await writeJson(join(out, file), { ...readJson(join(tiny, file)), ...sizes });
   const draw = normals();
   const merged = 4 * Number(readJson(join(tiny, 'vision_tower', 'config.json')).hidden_size);
   await writeCheckpoint(join(out, 'mm_projector'), projectorTensors(merged, config.hiddenSize, draw));
-  await writeCheckpoint(join(out, 'llm'), decoderTensors(config, draw));
-  process.stdout.write(`${JSON.stringify({ out: resolve(out), shape, layers: config.layers })}\n`);
+  await writeCheckpoint(join(out, 'llm'), decoderTensors(config, draw, weights));
+  process.stdout.write(`${JSON.stringify({ out: resolve(out), shape, layers: config.layers, weights })}\n`);
 }
 
-function decoderTensors(config: DecoderConfig, draw: Draw): TensorSource[] {
+function decoderTensors(config: DecoderConfig, draw: Draw, weights: Options['weights']): TensorSource[] {
   const { hiddenSize: d, vocabSize } = config;
   const block = decoderBlock(config);
   const table = (name: string, power: number): TensorSource =>
@@ -80,8 +85,12 @@ function decoderTensors(config: DecoderConfig, draw: Draw): TensorSource[] {
     const linears = block.linears.flatMap(({ name, rows, cols, bias }) => {
       // The inputs of o and down have large channels where v and up have large rows.
       const finish = (bits: Uint16Array): Uint16Array => (/(v|up)_proj$/.test(name) ? withLargeRows(bits, cols) : bits);
-      const weight = tensor(`${at}${name}.weight`, [rows, cols], (count) => finish(draw(count, powerOf(cols) - 1)));
-      return bias ? [weight, tensor(`${at}${name}.bias`, [rows], (count) => draw(count, -2))] : [weight];
+      const power = powerOf(cols) - 1;
+      const weight =
+        weights === 'bf16'
+          ? [tensor(`${at}${name}.weight`, [rows, cols], (count) => finish(draw(count, power)))]
+          : packed(`${at}${name}`, rows, cols, { format: 'autoawq', power, draw });
+      return bias ? [...weight, tensor(`${at}${name}.bias`, [rows], (count) => draw(count, -2))] : weight;
     });
     return [
       norm(`${at}input_layernorm.weight`, d, draw),

@@ -98,7 +98,7 @@ export type VlmShape = keyof typeof VLMS;
 export const isVlm = (shape: string): shape is VlmShape => Object.hasOwn(VLMS, shape);
 
 const GROUP = 128;
-const QUANTIZATION = {
+export const QUANTIZATION = {
   autoawq: {
     quant_method: 'awq',
     bits: 4,
@@ -158,7 +158,7 @@ function merged(json: Json, changes: Json): Json {
   );
 }
 
-type Format = (typeof VLMS)[VlmShape]['format'];
+export type Format = (typeof VLMS)[VlmShape]['format'];
 
 /** The tensors that the builders of a model request, under the names of a fixture of its family. */
 async function tensorsOf(plan: Plan, fixture: Plan, format: Format | undefined): Promise<TensorSource[]> {
@@ -212,7 +212,7 @@ async function tensorsOf(plan: Plan, fixture: Plan, format: Format | undefined):
 }
 
 /** A 4-bit matrix [rows, k] of random nibbles about 8, whose values have a standard deviation of about 2^power. */
-function packed(
+export function packed(
   name: string,
   rows: number,
   k: number,
