@@ -57,6 +57,11 @@ const BENCHMARKS = declaredIn('scripts/bench');
 const WRONG = ['x', '', 'NaN', '-Infinity', '1e999', '-1e9'];
 /** Layers count from the last one. */
 const NEGATIVE = ['salience-layer'];
+/** Options that take other numbers than integers. */
+const FRACTIONS = [
+  ...['from', 'to', 'fps', 'prefill-sparsity', 'decode-sparsity', 'missed-by'],
+  ...['temperature', 'top-p', 'repetition-penalty', 'max-body', 'max-seconds'],
+];
 
 function faultOf(work: () => unknown): [string | undefined, string] {
   try {
@@ -68,6 +73,11 @@ function faultOf(work: () => unknown): [string | undefined, string] {
 }
 const refusal = (option: string) => expect.stringMatching(new RegExp(`^Expected .+ for --${option}, received `));
 
+const wrongFor = (option: string): string[] => [
+  ...WRONG.filter((one) => !(one === '-1e9' && NEGATIVE.includes(option))),
+  ...(FRACTIONS.includes(option) ? [] : ['1.5']),
+];
+
 it('there are options to look at', () => {
   const counts = [COMMANDS, BENCHMARKS].map((all) => all.reduce((sum, [, { number }]) => sum + number.length, 0));
   expect(counts.map((count) => count > 30)).toEqual([true, true]);
@@ -75,7 +85,7 @@ it('there are options to look at', () => {
 
 it.each(COMMANDS)('%s refuses wrong numbers', (_, declared) => {
   for (const option of declared.number)
-    for (const value of WRONG.filter((one) => !(one === '-1e9' && NEGATIVE.includes(option)))) {
+    for (const value of wrongFor(option)) {
       // An empty text is refused in every list.
       if (value === '' && declared.array.includes(option)) continue;
       const fault = faultOf(() => prepareArguments([`--${option}=${value}`], declared, []));

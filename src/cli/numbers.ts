@@ -21,6 +21,7 @@ const NUMBERS: Readonly<Record<string, Check>> = {
   ...{
     'max-running': COUNT,
     'max-requests': COUNT,
+    'max-client-requests': COUNT,
     'max-pictures': COUNT,
     'max-body': POSITIVE,
     'max-seconds': POSITIVE,

@@ -84,7 +84,7 @@ export function wheelFor(
   throw new SparseVilaError(
     'ERR_NO_WHEEL',
     `Expected a machine with a pinned TensorFlow ${TENSORFLOW_VERSION} wheel (${Object.keys(WHEELS).join(', ')}; ` +
-      `on Linux with glibc 2.${GLIBC_MINOR} or newer) but this is ${platform}-${arch}${here}. ${advice}Or point SPARSEVILA_LIBTENSORFLOW to a ` +
+      `on Linux with glibc 2.${GLIBC_MINOR} or newer) but this is ${platform}-${arch}${here}. ${advice}${advice === '' ? 'Point' : 'Or point'} SPARSEVILA_LIBTENSORFLOW to a ` +
       `folder that has lib/${cc}, lib/${framework} and include/.`,
   );
 }
