@@ -79,16 +79,18 @@ export function frameMemory(family: string, config: TowerConfig, { every, select
       if (!want.features) return block.run(x, place, want);
       const own = vectorsOf(layer, block.weights);
       const qkv = start().tf.tidy(() => projected(x, block.weights, own));
+      const k = columnsOf(qkv, 1, width);
       try {
-        const keys = start().tf.tidy(() => floats(columnsOf(qkv, 1, width)).slice());
+        const keys = floats(k).slice();
         const chosen = select({ layer, layers: config.layers, rows, width, keys, reference: reference.keys });
         if (chosen.length === rows) return block.run(x, place, want);
-        const y = start().tf.tidy(() => partial(x, qkv, chosen, { weights: block.weights, own, reference }));
+        const y = start().tf.tidy(() => partial(x, { qkv, k }, chosen, { weights: block.weights, own, reference }));
         // The salience is that of all rows, as in a frame that is computed whole.
         const seen = want.salience ? block.run(x, place, { ...want, features: false }) : { y: undefined };
         return { ...seen, ...(want.keys && { keys }), y };
       } finally {
         qkv.dispose();
+        k.dispose();
       }
     },
     dispose() {
@@ -154,16 +156,21 @@ interface PartialBlock {
   readonly reference: Kept;
 }
 
-/** The output of a block, f32 [n, e], which computes only the chosen rows. Call in a `tidy`. */
-function partial(x: Tensor, qkv: Tensor, chosen: Int32Array, { weights, own, reference }: PartialBlock): Tensor {
+/** The output of a block, f32 [n, e], which computes only the chosen rows. Call in a `tidy`. `k`: the keys within qkv. */
+function partial(
+  x: Tensor,
+  { qkv, k }: { readonly qkv: Tensor; readonly k: Tensor },
+  chosen: Int32Array,
+  { weights, own, reference }: PartialBlock,
+): Tensor {
   const { tf } = start();
   const [n, e] = x.shape as [number, number];
   const reused = tf.add(x, reference.added);
   if (chosen.length === 0) return reused;
   const rows = int32(chosen);
   const heads = (part: Tensor): Tensor => tf.reshape(part, [-1, weights.heads, e / weights.heads]);
-  const q = heads(tf.gather(columnsOf(qkv, 0, e), rows));
-  const { out } = attention(q, heads(columnsOf(qkv, 1, e)), heads(columnsOf(qkv, 2, e)));
+  const q = columnsOf(tf.gather(qkv, rows), 0, e);
+  const { out } = attention(heads(q), heads(k), heads(columnsOf(qkv, 2, e)));
   const context = tf.reshape(out, [chosen.length, e]);
   const h = tf.add(tf.gather(x, rows), linear(context, weights.out, own.outBias));
   const hidden = linear(layerNorm(h, own.norm2, own.norm2Bias, own.eps), weights.fc1, own.fc1Bias, weights.activation);

@@ -34,9 +34,12 @@ function mostChanged({ rows, keys, reference }: ReuseView, count: number): Int32
 
 /** The cosine of row i of two matrices; 0 for zeros. */
 function cosine(a: Float32Array, b: Float32Array, i: number, width: number): number {
-  let [dot, ofA, ofB] = [0, 0, 0];
+  let dot = 0;
+  let ofA = 0;
+  let ofB = 0;
   for (let at = i * width; at < (i + 1) * width; at++) {
-    const [x, y] = [a[at] as number, b[at] as number];
+    const x = a[at] as number;
+    const y = b[at] as number;
     dot += x * y;
     ofA += x * x;
     ofB += y * y;
