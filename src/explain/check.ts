@@ -83,7 +83,6 @@ export function checkExplain(turns: unknown, options: ExplainOptions | undefined
     turns: checked,
     ...checkOptions<ExplainOptions>('explain', options, {
       title: TEXT,
-
       signal: SIGNAL,
       ...IMAGE_CHECKS,
     }),
