@@ -1,8 +1,9 @@
 // NVILA's pooling of videos (TSP), one and several pool sizes, against VILA's own order of means: time, rows, columns, one after another.
 // Source: NVlabs/VILA `llava/model/encoders/video/tsp.py`.
 
-import { type Pool, videoLayout } from '../../src/models/families/vila_layouts';
+import { videoLayout } from '../../src/models/families/vila_layouts';
 import type { RowMap } from '../../src/models/media';
+import type { Pool } from '../../src/models/pooled_frames';
 import { mapValues } from '../../src/models/row_maps';
 import { uniform } from '../../src/text/random';
 import { errorOf } from '../image/fixtures';

@@ -69,6 +69,42 @@ export function parsePreprocessorConfig(
   return config;
 }
 
+/** The normalization that the switched-on steps amount to. */
+export function normalizationOf({
+  doRescale,
+  rescaleFactor,
+  doNormalize,
+  mean,
+  std,
+}: PreprocessorConfig): Normalization {
+  return {
+    rescaleFactor: doRescale ? rescaleFactor : 1,
+    mean: doNormalize ? mean : BLACK,
+    std: doNormalize ? std : WHITE,
+  };
+}
+
+/** The bytes of the mean color, with which pictures are padded. */
+export function meanColor({ mean: [r, g, b] }: Pick<Normalization, 'mean'>): Rgb {
+  return [Math.trunc(r * 255), Math.trunc(g * 255), Math.trunc(b * 255)];
+}
+
+/**
+ * Requires that pictures are resized to the square of a tower.
+ * @throws SparseVilaError `ERR_PREPROCESSOR_CONFIG` without do_resize, `ERR_CONFIG_INVALID` for another size
+ */
+export function requireTowerSize({ doResize, size }: PreprocessorConfig, imageSize: number, file: string): void {
+  if (!doResize) {
+    const message = `expected do_resize true, because pictures have to be brought to the tower's size, received false.`;
+    throw new SparseVilaError('ERR_PREPROCESSOR_CONFIG', `${file}: ${message}`);
+  }
+  if (size.height === imageSize && size.width === imageSize) return;
+  throw new SparseVilaError(
+    'ERR_CONFIG_INVALID',
+    `${file}: expected the preprocessor's size to be the tower's image_size ${imageSize}, received ${size.height}x${size.width}.`,
+  );
+}
+
 const BLACK: Rgb = [0, 0, 0];
 const WHITE: Rgb = [1, 1, 1];
 

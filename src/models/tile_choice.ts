@@ -2,8 +2,8 @@
 // Source: NVlabs/VILA `llava/mm_utils.py` (dynamic_preprocess, find_closest_aspect_ratio), after OpenGVLab/InternVL; transformers 5.24
 // `image_processing_pil_smolvlm.py` (resize_for_vision_encoder).
 
-import type { Draw } from '../image/canvas';
-import { type Region, type Size, wholePicture } from '../image/cells';
+import type { Draw, Rgb } from '../image/canvas';
+import { paddedSquare, type Region, type Size, wholePicture } from '../image/cells';
 import type { ResampleFilter } from '../image/resample';
 import type { ConfigReader } from '../json';
 import type { Canvas } from './media';
@@ -98,6 +98,21 @@ export function gridTiles(
 export function tilesAndWhole(picture: Size, side: number, { min, max }: TileRange, filter: ResampleFilter): Tiles {
   const tiles = gridTiles(picture, side, closestTileGrid(picture, min, max, side), filter);
   if (tiles.canvases.length === 1) return tiles;
-  const whole: Canvas = { frame: 0, steps: [{ step: 'resize', to: { width: side, height: side }, filter }] };
-  return { canvases: [...tiles.canvases, whole], regions: [...tiles.regions, wholePicture(picture)] };
+  const { canvases, regions } = wholeSquare(picture, side, filter);
+  return { canvases: [...tiles.canvases, ...canvases], regions: [...tiles.regions, ...regions] };
+}
+
+/** The whole picture resized to one square of `side` pixels, regardless of its aspect ratio. */
+export function wholeSquare(picture: Size, side: number, filter: ResampleFilter): Tiles {
+  const resize: Draw = { step: 'resize', to: { width: side, height: side }, filter };
+  return { canvases: [{ frame: 0, steps: [resize] }], regions: [wholePicture(picture)] };
+}
+
+/** The picture centered on a square of `color`, which is then resized to `side` pixels. Source: VILA's and LLaVA's `expand2square`. */
+export function centeredSquare(picture: Size, side: number, filter: ResampleFilter, color: Rgb): Tiles {
+  const region = paddedSquare(picture);
+  const { left, top, ...to } = region;
+  const pad: Draw = { step: 'pad', to, left: 0 - left, top: 0 - top, color };
+  const resize: Draw = { step: 'resize', to: { width: side, height: side }, filter };
+  return { canvases: [{ frame: 0, steps: [pad, resize] }], regions: [region] };
 }

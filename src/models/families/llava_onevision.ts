@@ -3,7 +3,8 @@
 // Source: transformers 5.24 `modeling_llava_onevision.py`, `processing_llava_onevision.py`, `image_processing_pil_llava_onevision.py`.
 
 import type { Rgb } from '../../image/canvas';
-import { evenCells, paddedSquare } from '../../image/cells';
+import { evenCells } from '../../image/cells';
+import { meanColor } from '../../image/preprocessor_config';
 import type { ResampleFilter } from '../../image/resample';
 import type { ConfigReader, Json } from '../../json';
 import type { Adapter } from '../adapter';
@@ -22,6 +23,7 @@ import {
 } from '../preprocessor';
 import { bilinearRows } from '../row_maps';
 import { cellsOf, frameSquares, squares } from '../squares';
+import { centeredSquare } from '../tile_choice';
 import { siglipTower, type TowerShape } from '../tower_config';
 
 /** LlavaOnevisionConfig's default for an absent vision_config. */
@@ -54,8 +56,7 @@ export const llavaOnevision: Adapter = {
     const resolutions = resolutionsOf(root, images, tower.imageSize, PINPOINTS);
     const shrink = shrinkOf(root, cellsOf(tower));
     const settings = { tower, resolutions, filter: parseFilter(images), shrink };
-    const [r, g, b] = parseNormalization(images).mean.map((mean) => Math.trunc(mean * 255)) as [number, number, number];
-    const square = { tower, filter: settings.filter, color: [r, g, b] as const };
+    const square = { tower, filter: settings.filter, color: meanColor(parseNormalization(images)) };
     const text = { model_type: 'qwen2' };
     return {
       ...llavaPlan(files, { tower, images, text, strategy: 'full', layer: -1, marker: 151646 }),
@@ -98,25 +99,9 @@ interface Square {
 
 /** One of several pictures: centered on a square of the mean color, and a newline. */
 function padded(picture: MediumSize, { tower, filter, color }: Square): MediumLayout {
-  const region = paddedSquare(picture);
-  const { left, top, width, height } = region;
-  const side = tower.imageSize;
-  const { runs, ...rest } = squares([region], tower);
-  return {
-    ...rest,
-    kind: 'image',
-    canvases: [
-      {
-        frame: 0,
-        steps: [
-          { step: 'pad', to: { width, height }, left: 0 - left, top: 0 - top, color },
-          { step: 'resize', to: { width: side, height: side }, filter },
-        ],
-      },
-    ],
-    runs: runs.map((run) => ({ ...run, newlines: 1 })),
-    text: MARKER,
-  };
+  const { canvases, regions } = centeredSquare(picture, tower.imageSize, filter, color);
+  const { runs, ...rest } = squares(regions, tower);
+  return { ...rest, kind: 'image', canvases, runs: runs.map((run) => ({ ...run, newlines: 1 })), text: MARKER };
 }
 
 /** Each frame as one square, at half of its rows and columns after the projector; a newline at the end. */

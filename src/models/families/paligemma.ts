@@ -2,7 +2,7 @@
 // attends to itself. Made for one question at a time: a prompt is the pictures and then the question, without headers.
 // Source: transformers 5.24 `modeling_paligemma.py`, `processing_paligemma.py`, `image_processing_pil_siglip.py`.
 
-import { type Size, wholePicture } from '../../image/cells';
+import type { Size } from '../../image/cells';
 import type { ResampleFilter } from '../../image/resample';
 import { configReader, type Json } from '../../json';
 import type { Adapter } from '../adapter';
@@ -13,6 +13,7 @@ import { CLIP_NAMES, DECODER_NAMES } from '../names';
 import { type Plan, wholeFolder } from '../plan';
 import { type ProcessorSpec, parseFilter, parseNormalization, processorSettings, requireSquare } from '../preprocessor';
 import { cellsOf, type SquareTower, squares } from '../squares';
+import { wholeSquare } from '../tile_choice';
 import { siglipTower } from '../tower_config';
 
 export const paligemma: Adapter = { types: ['paligemma'], plan };
@@ -88,11 +89,6 @@ function textOf({ root }: CheckpointFiles): { readonly decoder: DecoderConfig; r
 }
 
 function layout(picture: Size, tower: SquareTower, filter: ResampleFilter): MediumLayout {
-  const to = { width: tower.imageSize, height: tower.imageSize };
-  return {
-    ...squares([wholePicture(picture)], tower),
-    kind: 'image',
-    canvases: [{ frame: 0, steps: [{ step: 'resize', to, filter }] }],
-    text: MARKER,
-  };
+  const { canvases, regions } = wholeSquare(picture, tower.imageSize, filter);
+  return { ...squares(regions, tower), kind: 'image', canvases, text: MARKER };
 }

@@ -4,8 +4,9 @@
 
 import { type ConfigReader, configReader, type Json } from '../../json';
 import type { FrameSampling } from '../frame_sampling';
+import type { Pool } from '../pooled_frames';
+import type { Scales } from '../scaled_tiles';
 import { MOST_TILES } from '../tile_choice';
-import type { Pool, Scales, Shape } from './vila_layouts';
 
 export const PICTURES = ['resize', 'pad', 'dynamic', 'dynamic_s2'] as const;
 export type Pictures = (typeof PICTURES)[number];
@@ -77,6 +78,12 @@ export function scalesOf(root: ConfigReader, side: number, output: number): Scal
 /** Upper bound, above that of any published model. */
 const MOST_POOLS = 16;
 
+/** Texts that an encoder puts around each picture, tile or frame. */
+export interface EncoderTexts {
+  readonly before: string | undefined;
+  readonly after: string | undefined;
+}
+
 /**
  * The texts that an encoder puts around each picture or frame: `start_tokens`, by default none, and `end_tokens`, by default "\n". Checkpoints
  * from before encoders were configurable (VILA-1.5) have neither.
@@ -86,7 +93,7 @@ export function encoderTexts(
   root: ConfigReader,
   key: 'image_encoder' | 'video_encoder',
   decoderType: string,
-): Pick<Shape, 'before' | 'after'> {
+): EncoderTexts {
   const encoder = encoderOf(root, key);
   if (encoder === undefined) return { before: undefined, after: decoderType === 'qwen2' ? '\n' : undefined };
   const textOf = (name: string, fallback: string | undefined): string | undefined => {
