@@ -142,17 +142,19 @@ async function secondQuestion(engine: Engine, options: Options) {
   const chat = model.session();
   const images = Array.from({ length: options.pictures }, (_, k) => scene(k));
   await chat.ask('What is at b4?', { images, maxTokens: 1, history: 'forget' });
+  // Equal draws, because some tokens have no text.
+  const sampling = { maxTokens: 2, temperature: 1, seed: 0 };
   const inSession: number[] = [];
   const inEngine: number[] = [];
   for (let i = 0; i < 4 * options.rounds; i++) {
     const question = `What is at c${i + 1}?`;
     const begin = performance.now();
-    const pieces = chat.ask(question, { maxTokens: 2, history: 'forget' })[Symbol.asyncIterator]();
+    const pieces = chat.ask(question, { ...sampling, history: 'forget' })[Symbol.asyncIterator]();
     await pieces.next();
     inSession.push(performance.now() - begin);
     await pieces.return?.();
     const request = requestOf(0, options, question);
-    inEngine.push((await answer(engine, { ...request, maxTokens: 2 })).first);
+    inEngine.push((await answer(engine, { ...request, ...sampling })).first);
   }
   chat.dispose();
   model.dispose();

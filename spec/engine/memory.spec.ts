@@ -80,6 +80,11 @@ async function tell(
   return { text, tokens: tokens as PromptTokens, scores: scores.slice(from) };
 }
 
+/** Waits until the engine has done what it does while nothing runs. */
+const idle = async (): Promise<void> => {
+  for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
+};
+
 describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', 'sparsevlm+', 'cdpruner'])(
   'with %s',
   (method) => {
@@ -112,6 +117,7 @@ describe.each(['dense', 'sparsevila', 'visionzip', 'quest', 'snapkv', 'fastv', '
       for (const request of requests) {
         const expected = await tell(without, request);
         const told = await tell(with_, request);
+        await idle();
         expect(told.scores).toEqual(expected.scores);
         expect(told.text).toBe(expected.text);
         expect({ ...told.tokens, cached: 0 }).toEqual(expected.tokens);
@@ -180,6 +186,22 @@ describe('a picture that comes again', () => {
     expect(told.filter(({ tokens }) => tokens.cached === 0)).toHaveLength(1);
     expect(own.core.stats()).toMatchObject({ cachedPictures: 2, running: 0 });
     await own.core.close();
+  });
+
+  it('has a copy of its rows made ahead, while nothing runs', async () => {
+    const before = countTensors();
+    const own = watched(2 ** 28);
+    await tell(own, { messages: [user(picture(0), FIRST)] });
+    const { cachedBytes } = own.core.stats();
+    await idle();
+    const copied = own.core.stats().cachedBytes;
+    expect(copied).toBeGreaterThan(cachedBytes);
+    // The next request takes the copy, which is then remembered as its rows.
+    await tell(own, { messages: [user(picture(0), SECOND)] });
+    expect(own.core.stats().cachedBytes).toBe(copied);
+    await idle();
+    await own.core.close();
+    expect(countTensors()).toEqual(before);
   });
 
   it('does not wait for a request that is aborted', async () => {

@@ -7,10 +7,11 @@ import type { VisionLanguageModel } from '../models/model';
 import type { KvType } from '../ops/kv_cache';
 import type { Conversation, Item, KnownMedium } from '../session/conversation';
 import type { TurnMemory } from '../session/prefill';
-import { beginWith, type Prefix, prefixOf } from '../session/prefix';
+import { beginWith, copyRows, type Prefix, prefixOf } from '../session/prefix';
 import type { RunPlace, TurnPrompt } from '../session/prompt';
 import { restorable } from '../session/saved_points';
 import type { SparsityMethod } from '../sparsity/method';
+import { aheadOf } from './ahead';
 import { lru } from './lru';
 import { contentOf } from './pictures';
 
@@ -59,8 +60,10 @@ export interface Prefixes {
 
 /** Fewer rows than these are not worth a copy. */
 const LEAST = 16;
-/** Rows of an answer for which there is room beside a copy. */
-const ANSWER_ROOM = 128;
+/** Rows of an answer for which there is room beside a copy, and of a question and its answer beside one that is made ahead. */
+const [ANSWER_ROOM, AHEAD_ROOM] = [128, 192];
+/** Most bytes of a copy that is made ahead: it takes about 25 ms, for which a request that comes meanwhile waits. */
+const AHEAD_BYTES = 2 ** 26;
 
 /** A memory of at most `budget` bytes. */
 export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
@@ -69,6 +72,8 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
   // Where all of a prompt attends to itself, its rows depend on the question, and none of them serves another one.
   const isWhole = model.decoder.config.bidirectional === 'prompt';
   let keys = 0;
+  const ahead = aheadOf();
+  let running = 0;
 
   const longest = (kind: string, marks: readonly Mark[]): { key: string; count: number } => {
     let best = { key: '', count: 0 };
@@ -85,6 +90,7 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
       const isBeginning = one.kind === kind && commonMarks(one.marks, marks) === count;
       if (isBeginning && restorable(prefix, count) === count) known.delete(key);
     }
+    if (known.bytes + prefix.cache.bytes + ahead.bytes > budget) ahead.drop();
     known.set(String(keys++), { kind, marks, prefix }, prefix.cache.bytes);
   };
   const fly = (kind: string, marks: readonly Mark[]): (() => void) => {
@@ -100,12 +106,25 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
     };
   };
 
+  /** While nothing runs: copies a beginning, so that the next request about the same pictures does not wait for the copy. */
+  const prepareNext = (kind: string, marks: readonly Mark[]): void => {
+    const { key, count } = longest(kind, marks);
+    const prefix = known.get(key)?.prefix;
+    if (running > 0 || prefix === undefined || count < marks.length || ahead.has(kind, marks)) return;
+    ahead.drop();
+    if (prefix.cache.bytes > Math.min(AHEAD_BYTES, budget - known.bytes)) return;
+    ahead.keep(kind, marks, () => copyRows(prefix, count, AHEAD_ROOM));
+    if (known.bytes + ahead.bytes > budget) ahead.drop();
+  };
+
   const turn: Prefixes['turn'] = ({ conversation, method, methodKey, kv, signal, admit }) => {
     const kind = `${methodKey} ${kv}`;
     let land = (): void => undefined;
     /** Items that need not be kept, since they are in memory; items after the prefill. */
     let taken = 0;
     let prompted = 0;
+    let shared: readonly Mark[] = [];
+    running++;
     const store = (wanted: number, moves: boolean): boolean => {
       const count = restorable(conversation, wanted);
       if (isWhole || budget === 0 || rowsOf(conversation.items, taken, count) < LEAST) return false;
@@ -127,10 +146,13 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
         if (conversation.items.length > 0) return 0;
         await abortable(landings(flights, kind, marks, longest(kind, marks).count), signal);
         await admit(prompt);
+        shared = marks;
         const { key, count } = longest(kind, marks);
         const prefix = known.get(key)?.prefix;
         if (prefix !== undefined && rowsOf(prefix.items, 0, count) >= LEAST) {
-          beginWith(model, conversation, prefix, count, prompt.question.length + ANSWER_ROOM);
+          const room = prompt.question.length + ANSWER_ROOM;
+          const cache = ahead.take(kind, marks.slice(0, count)) ?? copyRows(prefix, count, room);
+          beginWith(model, conversation, prefix, count, cache);
           taken = count;
         }
         if (marks.length > taken) land = fly(kind, marks);
@@ -147,17 +169,25 @@ export function prefixes(model: VisionLanguageModel, budget: number): Prefixes {
         land();
         const count = endItems(conversation, method, prompted);
         if (count <= taken || !store(count, true)) conversation.cache.dispose();
+        running--;
+        // After the end of the answer was sent.
+        if (shared.length > 0) setImmediate(prepareNext, kind, shared);
       },
     };
   };
   return {
     get bytes() {
-      return known.bytes;
+      return known.bytes + ahead.bytes;
     },
     get size() {
       return known.size;
     },
-    ...{ evict: known.evict, turn, clear: known.clear },
+    evict: () => ahead.drop() || known.evict(),
+    turn,
+    clear: () => {
+      known.clear();
+      ahead.drop();
+    },
   };
 }
 

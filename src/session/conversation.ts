@@ -90,7 +90,8 @@ export interface Conversation {
   readonly capacity: number;
   /** Allocated as rows are written, so that a session without a turn takes no memory. Replaced where a conversation begins with known rows. */
   cache: KvCache;
-  readonly layers: readonly CacheLayer[];
+  /** Replaced with the cache. */
+  layers: readonly CacheLayer[];
   /** Position of the next text row, after the positions of all earlier tokens, pruned ones included. */
   nextPosition: number;
   /** The place and position of each visual token of the conversation. */
@@ -270,29 +271,29 @@ export function truncateTo(conversation: Conversation, to: Point): void {
 
 /** The point at which the first `count` items of a conversation end. Messages stay, and rows that methods have dropped stay dropped. */
 export function pointBefore(conversation: Conversation, count: number): Point {
-  let [text, visual, advance] = [0, 0, 0];
+  const rows = rowsBefore(conversation, count);
+  const length = rows.layers.reduce((most, layer) => Math.max(most, layer.length), 0);
+  const { media, ids, script } = conversation;
+  const counts = { media: media.length, ids: ids.length, items: count };
+  return { of: conversation, state: stateOf(conversation), length, ...rows, ...counts, script };
+}
 
-  for (const item of conversation.items.slice(0, count)) {
-    if (typeof item === 'number') text++;
-    else {
-      text += item.around;
-      visual += item.kept;
-      advance += item.advance;
-    }
+/** What the first `count` items leave in the cache: per layer the rows, and how many of them are visual. */
+export function rowsBefore(
+  { items, layers }: { readonly items: readonly Item[]; readonly layers: readonly Readonly<CacheLayer>[] },
+  count: number,
+): Pick<Point, 'layers' | 'visual' | 'nextPosition'> {
+  let [text, visual, advance] = [0, 0, 0];
+  for (const item of items.slice(0, count)) {
+    text += typeof item === 'number' ? 1 : item.around;
+    visual += typeof item === 'number' ? 0 : item.kept;
+    advance += typeof item === 'number' ? 0 : item.advance;
   }
-  const layers = conversation.layers.map(({ tokens }) => {
-    const own = tokens.findIndex((token) => token >= visual);
-    const held = own < 0 ? tokens.length : own;
-    return { length: text + held, visual: held };
+  const held = layers.map(({ tokens }) => {
+    // Tokens ascend, and most points follow all of them.
+    const isAfter = (tokens.at(-1) ?? -1) < visual;
+    const own = isAfter ? tokens.length : tokens.findIndex((token) => token >= visual);
+    return { length: text + own, visual: own };
   });
-  const length = layers.reduce((most, layer) => Math.max(most, layer.length), 0);
-  const { script } = conversation;
-  const counts = {
-    nextPosition: text + advance,
-    visual,
-    media: conversation.media.length,
-    ids: conversation.ids.length,
-    items: count,
-  };
-  return { of: conversation, state: stateOf(conversation), length, layers, ...counts, script };
+  return { layers: held, visual, nextPosition: text + advance };
 }

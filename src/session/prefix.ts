@@ -2,7 +2,15 @@
 
 import type { KvCache } from '../models/kv_cache';
 import type { VisionLanguageModel } from '../models/model';
-import { append, type CacheLayer, type Conversation, type Item, pointBefore, type VisualToken } from './conversation';
+import {
+  append,
+  type CacheLayer,
+  type Conversation,
+  type Item,
+  type Point,
+  rowsBefore,
+  type VisualToken,
+} from './conversation';
 import { idsAround } from './decoder_rows';
 
 /** Rows with the state that a conversation has after them. Its owner disposes of the cache. */
@@ -21,7 +29,7 @@ export interface Prefix {
  * @throws SparseVilaError `ERR_OUT_OF_MEMORY`
  */
 export function prefixOf(model: VisionLanguageModel, conversation: Conversation, count: number, moves = false): Prefix {
-  const { layers, visual, nextPosition } = pointBefore(conversation, count);
+  const { layers, visual, nextPosition } = rowsBefore(conversation, count);
   const lengths = layers.map(({ length }) => length);
   const { cache } = conversation;
   if (moves) cache.truncate(lengths, count);
@@ -29,50 +37,49 @@ export function prefixOf(model: VisionLanguageModel, conversation: Conversation,
     items: conversation.items.slice(0, count),
     ids: conversation.ids.slice(0, idsIn(model, conversation, count)),
     places: conversation.places.slice(0, visual),
-    layers: layers.map((layer, i) => {
-      const own = conversation.layers[i] as CacheLayer;
-      return {
-        length: layer.length,
-        visual: own.visual.slice(0, layer.visual),
-        tokens: own.tokens.slice(0, layer.visual),
-      };
-    }),
+    layers: layersAt(conversation, layers),
     nextPosition,
     cache: moves ? cache : cache.fork(lengths, count),
   };
 }
 
+/** A copy of the rows of the first `count` items of a prefix. `room`: the number of rows that are expected to follow. @throws SparseVilaError `ERR_OUT_OF_MEMORY` */
+export function copyRows(prefix: Prefix, count: number, room: number): KvCache {
+  const { layers } = rowsBefore(prefix, count);
+  return prefix.cache.fork(
+    layers.map(({ length }) => length),
+    count,
+    room,
+  );
+}
+
 /**
- * Gives a conversation without rows the first `count` items of a prefix, with a copy of their rows. Its media must be those of the prefix, as far as
- * these items refer to them. `room`: the number of rows that are expected to follow.
- * @throws SparseVilaError `ERR_OUT_OF_MEMORY`; the conversation is then unchanged
+ * Gives a conversation without rows the first `count` items of a prefix, with a cache that `copyRows` made of it. Its media must be those of the
+ * prefix, as far as these items refer to them.
  */
 export function beginWith(
   model: VisionLanguageModel,
   conversation: Conversation,
   prefix: Prefix,
   count: number,
-  room: number,
+  cache: KvCache,
 ): void {
-  const { layers, visual, nextPosition } = pointBefore({ ...conversation, ...prefix } as Conversation, count);
-  const cache = prefix.cache.fork(
-    layers.map(({ length }) => length),
-    count,
-    room,
-  );
+  const { layers, visual, nextPosition } = rowsBefore(prefix, count);
   conversation.cache.dispose();
   conversation.cache = cache;
   append(conversation.items, prefix.items.slice(0, count));
   append(conversation.ids, prefix.ids.slice(0, idsIn(model, conversation, count)));
   append(conversation.places, prefix.places.slice(0, visual));
-  for (const [i, layer] of conversation.layers.entries()) {
-    const own = prefix.layers[i] as CacheLayer;
-    const at = layers[i] as (typeof layers)[number];
-    layer.length = at.length;
-    append(layer.visual, own.visual.slice(0, at.visual));
-    append(layer.tokens, own.tokens.slice(0, at.visual));
-  }
+  conversation.layers = layersAt(prefix, layers);
   conversation.nextPosition = nextPosition;
+}
+
+/** Copies of layers, as they are at a point. */
+function layersAt(of: { readonly layers: readonly Readonly<CacheLayer>[] }, point: Point['layers']): CacheLayer[] {
+  return point.map(({ length, visual }, i) => {
+    const own = of.layers[i] as CacheLayer;
+    return { length, visual: own.visual.slice(0, visual), tokens: own.tokens.slice(0, visual) };
+  });
 }
 
 /** The number of ids that the first `count` items of a conversation stand for. */
