@@ -17,11 +17,17 @@ import { createSession, type Session } from '../src/session/session';
 /**
  * On processors with matrix tiles, products with bf16 weights hold activations in two bf16 planes, so that each is rounded to 17 bits: an NMSE
  * of 5e-12 for one product, and up to 1.5e-9 measured for the logits of a few layers with peaked attention. Without tiles the same
- * checkpoints have 1e-12 (SPARSEVILA_ISA=avx512). A drawn model may amplify that: Qwen3.5 with value heads of 5 dimensions (seed 42019), whose
- * gated norm divides by nearly nothing, has 2.5e-8 here and 1.5e-10 without tiles; transformers turns a noise of 1e-11 on the visual rows into 1e-8
- * to 4e-8 there.
+ * checkpoints have 1e-12 (SPARSEVILA_ISA=avx512).
  */
 const TILES_NMSE = 1e-8;
+
+/**
+ * State layers may amplify that rounding: Qwen3.5 with value heads of 5 dimensions (seed 42019), whose gated norm divides by nearly nothing, has
+ * 2.5e-8 with tiles and 1.5e-10 without. For models with such layers compare.py measures how far transformers' own result moves if its decoder's
+ * input has noise of 1e-11 (`disturbed`: 1.9e-8 there, 4e-10 to 2e-9 in other conversations). With tiles an error may be that many times the error
+ * of the visual rows with which the decoder begins, up to this bound.
+ */
+const DISTURBED_NMSE = 1e-7;
 
 interface Turn {
   readonly question: string;
@@ -37,12 +43,20 @@ interface Report {
   readonly faults: string[];
   turns: number;
   rows: number;
+  /** Errors above the usual tolerance that transformers' own conditioning explains. */
+  amplified: number;
 }
 
 async function main([checkpoint, folder]: readonly string[]): Promise<void> {
   if (checkpoint === undefined || folder === undefined) throw new Error('Expected a checkpoint and a folder.');
   const expected = readExpected(join(folder, 'expected.safetensors'));
-  const report: Report = { largest: { 'visual rows': 0, layers: 0, logits: 0 }, faults: [], turns: 0, rows: 0 };
+  const report: Report = {
+    largest: { 'visual rows': 0, layers: 0, logits: 0 },
+    faults: [],
+    turns: 0,
+    rows: 0,
+    amplified: 0,
+  };
   using model = await load(checkpoint);
   const conversations = readJson(join(folder, 'conversations.json')) as unknown as Readonly<Record<string, Turn[]>>;
   for (const [name, turns] of Object.entries(conversations)) {
@@ -53,6 +67,10 @@ async function main([checkpoint, folder]: readonly string[]): Promise<void> {
   }
   const errors = Object.entries(report.largest).map(([kind, error]) => `${kind} ${error.toExponential(1)}`);
   process.stdout.write(`  ${report.turns} turns, ${report.rows} rows; largest NMSE: ${errors.join(', ')}\n`);
+  if (report.amplified > 0)
+    process.stdout.write(
+      `  ${report.amplified} of them above ${TILES_NMSE}, where transformers' own result moves as far by noise on its input\n`,
+    );
   for (const fault of report.faults) process.stdout.write(`  DIFFERS ${fault}\n`);
   if (report.faults.length > 0 || report.turns === 0) process.exitCode = 1;
 }
@@ -67,7 +85,8 @@ interface Context {
 }
 
 type Differs = (what: string) => void;
-type Measure = (kind: keyof Report['largest'], what: string, error: number) => void;
+/** `at`: index of a layer that receives the rows, or the number of layers for the logits. */
+type Measure = (kind: keyof Report['largest'], what: string, error: number, at: number) => void;
 
 async function compareTurn(context: Context, turn: Turn, at: string): Promise<void> {
   const { watched, session, folder, expected, report } = context;
@@ -91,13 +110,21 @@ async function compareTurn(context: Context, turn: Turn, at: string): Promise<vo
   if (own.join() !== greedy.join()) differs(`tokens ${own} against ${greedy}`);
   else if (text !== turn.answer) differs(`text ${JSON.stringify(text)} against ${JSON.stringify(turn.answer)}`);
   const last = watched.logits[0] ?? new Float32Array();
-  const tolerance = start().native.isa().includes('amx') ? TILES_NMSE : F32_NMSE;
-  const measure: Measure = (kind, what, error) => {
+  const hasTiles = start().native.isa().includes('amx');
+  const moved = hasTiles && expected.has(`${at}.disturbed`) ? expected.f32(`${at}.disturbed`) : undefined;
+  let input = moved?.[0] ?? 0;
+  const measure: Measure = (kind, what, error, layer) => {
+    if (kind === 'visual rows') input = Math.max(input, error);
     report.largest[kind] = Math.max(report.largest[kind], error);
-    if (!(error <= tolerance)) differs(`NMSE ${error.toExponential(2)} of ${what}`);
+    const tolerance = hasTiles ? TILES_NMSE : F32_NMSE;
+    const amplified = moved === undefined ? 0 : ((moved[layer] ?? 0) / (moved[0] ?? 0)) * input;
+    const allowed = Math.max(tolerance, Math.min(amplified, DISTURBED_NMSE));
+    if (error > tolerance && error <= allowed) report.amplified++;
+    if (!(error <= allowed)) differs(`NMSE ${error.toExponential(2)} of ${what}`);
   };
-  measure('logits', 'the first logits', nmse(last, expected.f32(`${at}.logits`)));
   compareRows(context, at, differs, measure);
+  const { layers } = context.model.decoder.config;
+  measure('logits', 'the first logits', nmse(last, expected.f32(`${at}.logits`)), layers);
   report.turns++;
   report.rows += expected.ids(`${at}.input_ids`).length;
 }
@@ -125,8 +152,8 @@ function compareRows({ watched, expected, model }: Context, at: string, differs:
   for (let layer = 0; layer < layers; layer++) {
     const ours = joined(calls.map((call) => leaving(call, layer)));
     const theirs = expected.f32(`${at}.hidden.${layer}`).subarray(begin * d);
-    if (layer > 0) measure('layers', `the rows before layer ${layer}`, nmse(ours, theirs));
-    else if (rows.length > 0) measure('visual rows', 'the visual rows', nmse(visualOf(ours), visualOf(theirs)));
+    if (layer > 0) measure('layers', `the rows before layer ${layer}`, nmse(ours, theirs), layer);
+    else if (rows.length > 0) measure('visual rows', 'the visual rows', nmse(visualOf(ours), visualOf(theirs)), 0);
   }
 }
 
