@@ -108,6 +108,7 @@ export type {
   FinishReason,
   Part,
   Piece,
+  RestoreOptions,
   Session,
   SessionOptions,
   TurnStats,

@@ -81,6 +81,17 @@ export const OBJECT: Check = {
   accepts: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
 };
 
+/** An object with these methods, such as an engine: of any class. */
+export function withMethods(expected: string, ...names: readonly string[]): Check {
+  return {
+    expected,
+    accepts: (value) =>
+      typeof value === 'object' &&
+      value !== null &&
+      names.every((name) => typeof (value as Readonly<Record<string, unknown>>)[name] === 'function'),
+  };
+}
+
 /**
  * Checks the options of `what` and returns a copy of those that are given; `undefined` counts as absent. Each option is read once, so that the
  * checked value is the one that is used.

@@ -3,7 +3,7 @@
 // Source: @ai-sdk/provider 4 (specification v4).
 
 import type { LanguageModelV4 } from '@ai-sdk/provider' with { 'resolution-mode': 'import' };
-import { openEngine } from '../engine/engine';
+import { checkEngineOptions, openEngine } from '../engine/engine';
 import type { Engine, EngineOptions } from '../engine/types';
 import { checkValue, NAME } from '../options';
 import { generated, streamed } from './answer';
@@ -14,6 +14,7 @@ export interface SparseVilaProvider {
   /**
    * A model for the AI SDK: a checkpoint folder, or a model of the Hub by name. It is loaded by the first call, and shared by all calls.
    * @param options of its engine; models of one name with equal options share one
+   * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`
    */
   (model: string, options?: EngineOptions): LanguageModelV4;
   languageModel(model: string, options?: EngineOptions): LanguageModelV4;
@@ -23,10 +24,11 @@ export interface SparseVilaProvider {
 
 /**
  * A provider with options for all of its engines.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`
  * @example
  * const { text } = await generateText({ model: sparsevila(PACKAGED_MODEL), prompt: 'Hello' });
  */
-export function createSparseVila(common: EngineOptions = {}): SparseVilaProvider {
+export function createSparseVila(common?: EngineOptions): SparseVilaProvider {
   const engines = new Map<string, Promise<Engine>>();
   const engineOf = (name: string, options: EngineOptions): Promise<Engine> => {
     const key = JSON.stringify([name, Object.entries(options).sort()]);
@@ -38,9 +40,10 @@ export function createSparseVila(common: EngineOptions = {}): SparseVilaProvider
     });
     return opened;
   };
-  const model = (name: string, options: EngineOptions = {}): LanguageModelV4 => {
+  const shared = checkEngineOptions(common);
+  const model = (name: string, options?: EngineOptions): LanguageModelV4 => {
     checkValue('sparsevila', 'model', name, NAME);
-    const all = { ...common, ...options };
+    const all = { ...shared, ...checkEngineOptions(options) };
     return {
       specificationVersion: 'v4',
       provider: 'sparsevila',

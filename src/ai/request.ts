@@ -7,7 +7,7 @@ import type {
   SharedV4Warning,
 } from '@ai-sdk/provider' with { 'resolution-mode': 'import' };
 import type { EngineRequest } from '../engine/types';
-import { received, SparseVilaError } from '../errors';
+import { messageOf, received, SparseVilaError } from '../errors';
 import { invalidOption, OBJECT } from '../options';
 import type { ChatMessage } from '../session/history';
 import type { Part } from '../session/options';
@@ -20,8 +20,18 @@ export interface CallRequest {
 /** Options of `providerOptions.sparsevila`, which the engine checks. */
 const OWN = ['sparsity', 'logprobs', 'logitBias', 'repetitionPenalty'];
 
-/** @throws SparseVilaError `ERR_OPTION_INVALID` for parts of messages and options that are not supported */
+/** @throws SparseVilaError `ERR_OPTION_INVALID` for parts of messages and options that are not supported, and for what is no call of the SDK */
 export function requestOf(call: LanguageModelV4CallOptions): CallRequest {
+  try {
+    return translated(call);
+  } catch (cause) {
+    if (cause instanceof SparseVilaError) throw cause;
+    const message = `sparsevila: expected a call as the AI SDK makes it, but reading it threw: ${messageOf(cause)}`;
+    throw new SparseVilaError('ERR_OPTION_INVALID', message, { cause });
+  }
+}
+
+function translated(call: LanguageModelV4CallOptions): CallRequest {
   const warnings: SharedV4Warning[] = [];
   const unsupported = (feature: string, details?: string): void => {
     warnings.push({ type: 'unsupported', feature, ...(details !== undefined && { details }) });

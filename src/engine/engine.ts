@@ -1,25 +1,32 @@
 // Opens an engine: a model that answers many requests.
 
+import { IMAGE_CHECKS } from '../image/decode';
 import {
   ANYTHING,
   BOOLEAN,
+  type Check,
   type Checks,
   COUNT,
   checkOptions,
+  checkValue,
   FUNCTION,
   finite,
   integer,
+  NAME,
   NATURAL,
   oneOf,
   SIGNAL,
   withCodes,
+  withMethods,
 } from '../options';
 import { openThread } from './remote';
 import { requestedMethod } from './request';
 import type { Engine, EngineOptions } from './types';
 
 const OPTIONS: Checks<EngineOptions> = {
-  ...{ revision: ANYTHING, weights: ANYTHING, precision: ANYTHING, maxPixels: ANYTHING, template: ANYTHING },
+  ...{ revision: NAME, maxPixels: IMAGE_CHECKS.maxPixels, template: NAME },
+  weights: oneOf('f32', 'f16', 'bf16'),
+  precision: oneOf('exact', 'fast'),
   ...{ signal: SIGNAL, onProgress: FUNCTION, allowUrls: BOOLEAN, sparsity: ANYTHING },
   kv: oneOf('bf16', 'f32'),
   contextLength: integer(2),
@@ -27,6 +34,16 @@ const OPTIONS: Checks<EngineOptions> = {
   maxRunning: COUNT,
   maxWaiting: NATURAL,
 };
+
+/** Checks the options of an engine. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` */
+export function checkEngineOptions(options: EngineOptions | undefined): EngineOptions {
+  const given = checkOptions<EngineOptions>('openEngine', options, OPTIONS);
+  requestedMethod(given.sparsity);
+  return given;
+}
+
+/** An argument that is an engine. */
+export const ENGINE: Check = withMethods('an engine, such as that of openEngine(),', 'run', 'count', 'stats');
 
 /**
  * Opens an engine for a checkpoint folder or a model of the Hub by name, as `load` does.
@@ -39,8 +56,7 @@ const OPTIONS: Checks<EngineOptions> = {
  */
 export const openEngine: (model: string, options?: EngineOptions) => Promise<Engine> = withCodes(
   async (name: string, options?: EngineOptions) => {
-    const given = checkOptions<EngineOptions>('openEngine', options, OPTIONS);
-    requestedMethod(given.sparsity);
-    return openThread(name, given);
+    checkValue('openEngine', 'model', name, NAME);
+    return openThread(name, checkEngineOptions(options));
   },
 );

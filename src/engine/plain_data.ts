@@ -1,9 +1,11 @@
 // A request as data that can be posted to a thread: pictures become bytes that are moved, not copied again.
 
 import { types } from 'node:util';
+import { received } from '../errors';
 import { sourceOf } from '../image/input';
 import { DEFAULT_MAX_PIXELS } from '../image/limits';
 import { openImage } from '../image/source';
+import { invalidOption } from '../options';
 
 export interface PlainData<T> {
   readonly data: T;
@@ -22,7 +24,7 @@ const MOST_BYTES = DEFAULT_MAX_PIXELS * 8 + 2 ** 26;
 
 /**
  * Copies a value of lists and plain objects, with pictures in them. Bytes are copied once, or moved; a stream is read to its end.
- * @throws SparseVilaError `ERR_IMAGE_…`; `signal.reason`
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for a value that cannot be read, `ERR_IMAGE_…`; `signal.reason`
  */
 export async function plainData<T>(value: T, options: PlainOptions): Promise<PlainData<T>> {
   const transfer = new Set<ArrayBuffer>();
@@ -32,14 +34,13 @@ export async function plainData<T>(value: T, options: PlainOptions): Promise<Pla
   };
   const copy = async (one: unknown): Promise<unknown> => {
     if (typeof one !== 'object' || one === null) return one;
-    if (Array.isArray(one)) return inOrder(one, copy);
+    const fields = fieldsOf(one);
+    if (Array.isArray(one)) return inOrder(fields, ([, item]) => copy(item));
     if (ArrayBuffer.isView(one)) return bytesOf(one.buffer, one.byteOffset, one.byteLength);
     if (types.isAnyArrayBuffer(one)) return bytesOf(one, 0, one.byteLength);
     if (isPlain(one)) {
-      const values = await inOrder(Object.entries(one), ([key, field]) =>
-        key === 'frames' ? frames(field) : copy(field),
-      );
-      return Object.fromEntries(Object.keys(one).map((key, i) => [key, values[i]]));
+      const values = await inOrder(fields, ([key, field]) => (key === 'frames' ? frames(field) : copy(field)));
+      return Object.fromEntries(fields.map(([key], i) => [key, values[i]]));
     }
     if (one instanceof Blob) return one;
     const source = sourceOf(one);
@@ -78,6 +79,19 @@ async function inOrder<T, R>(values: readonly T[], work: (value: T) => Promise<R
 
 /** Whether a buffer may be Node's pool for small Buffers, which cannot be moved. */
 const isPooled = (buffer: ArrayBufferLike): boolean => buffer.byteLength === Buffer.poolSize;
+
+/**
+ * What a list or a plain object holds, each value read once; of any other object nothing.
+ * @throws SparseVilaError `ERR_OPTION_INVALID` if reading it throws, as of a getter or a revoked proxy
+ */
+function fieldsOf(value: object): readonly (readonly [string, unknown])[] {
+  try {
+    if (Array.isArray(value)) return Array.from(value, (item, i) => [String(i), item] as const);
+    return isPlain(value) ? Object.entries(value) : [];
+  } catch {
+    throw invalidOption('run', 'values that can be read', received(value));
+  }
+}
 
 function isPlain(value: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);

@@ -4,13 +4,15 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { abortable, onAbort } from '../abort';
 import { coded, SparseVilaError } from '../errors';
-import { guardedCallback } from '../options';
+import { BOOLEAN, type Checks, checkOptions, guardedCallback, SIGNAL } from '../options';
 import { type Link, linkTo } from './link';
 import { plainData } from './plain_data';
 import { readStats, statsMemory, type ThreadData } from './protocol';
 import { checkFields } from './request';
 import { eventStream } from './stream';
-import type { Engine, EngineEvent, EngineModel, EngineOptions, TokenCounts } from './types';
+import type { Engine, EngineEvent, EngineModel, EngineOptions, RunOptions, TokenCounts } from './types';
+
+const RUN: Checks<RunOptions> = { signal: SIGNAL, transfer: BOOLEAN };
 
 /** Opens an engine in a thread of its own. @throws SparseVilaError as `load`; `ERR_ENGINE_ENDED`; `ERR_CALLBACK`; `signal.reason` */
 export async function openThread(name: string, { signal, onProgress, ...options }: EngineOptions): Promise<Engine> {
@@ -31,18 +33,18 @@ export async function openThread(name: string, { signal, onProgress, ...options 
 
 function engineOf(link: Link, model: EngineModel, stats: Engine['stats']): Engine {
   const open = openRequests(model.name);
-  const run: Engine['run'] = (request, { signal, transfer = false } = {}) => {
+  const run: Engine['run'] = (request, options) => {
     const aborter = new AbortController();
     const stream = eventStream<EngineEvent>(() => aborter.abort(new Error('The reader left.')));
-    const answer = async (): Promise<void> => {
+    const answer = async ({ transfer = false }: RunOptions): Promise<void> => {
       const plain = await plainData(checkFields(request), { transfer, signal: aborter.signal });
       const posted = { request: plain.data, transfer: plain.transfer, signal: aborter.signal };
       await link.ask({ type: 'run', ...posted, onEvent: stream.push });
     };
-    open.track(answer, aborter, signal).then(stream.end, stream.fail);
+    open.track(answer, aborter, options).then(stream.end, stream.fail);
     return stream.events;
   };
-  const count: Engine['count'] = (request, { signal } = {}) => {
+  const count: Engine['count'] = (request, options) => {
     const aborter = new AbortController();
     return open.track(
       async () => {
@@ -51,7 +53,7 @@ function engineOf(link: Link, model: EngineModel, stats: Engine['stats']): Engin
         return (await link.ask({ type: 'count', ...posted, onEvent: () => undefined })) as TokenCounts;
       },
       aborter,
-      signal,
+      options,
     );
   };
   let closing: Promise<void> | undefined;
@@ -69,12 +71,18 @@ function openRequests(name: string) {
   const closed = new SparseVilaError('ERR_DISPOSED', `The engine of ${name} has been closed. Open it again.`);
   let isClosed = false;
   return {
-    /** Runs `work` while `aborter` follows the caller's signal. @throws what `work` throws, coded; the reason of an abort */
-    async track<T>(work: () => Promise<T>, aborter: AbortController, signal: AbortSignal | undefined): Promise<T> {
+    /** Runs `work` while `aborter` follows the signal of the caller's options. @throws what `work` throws, coded; the reason of an abort */
+    async track<T>(
+      work: (options: RunOptions) => Promise<T>,
+      aborter: AbortController,
+      options: RunOptions | undefined,
+    ): Promise<T> {
+      const checked = checkOptions<RunOptions>('run', options, RUN);
+      const { signal } = checked;
       if (isClosed) throw closed;
       signal?.throwIfAborted();
       const takeBack = signal === undefined ? undefined : onAbort(signal, () => aborter.abort(signal.reason));
-      const result = work();
+      const result = work(checked);
       running.set(aborter, result);
       try {
         return await result;

@@ -5,11 +5,21 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { SparseVilaError } from '../errors';
 import { makeFolder } from '../files';
-import { COUNT, checkValue } from '../options';
+import {
+  type Checks,
+  COUNT,
+  checkOptions,
+  FUNCTION,
+  guardedCallback,
+  NAME,
+  OBJECT,
+  SIGNAL,
+  withCodes,
+} from '../options';
 import { removeAtOnce, replaceFile, writeError } from '../runtime/atomic';
 import type { Progress } from '../runtime/progress';
 import { openResults } from '../runtime/results_file';
-import { failed, isGone, type Job, type JobResult, type JobRunner } from './job';
+import { failed, isGone, type Job, type JobResult, type JobRunner, RUNNER } from './job';
 import type { JobFile } from './job_file';
 
 export interface BatchOptions {
@@ -33,14 +43,34 @@ export interface BatchResult {
   readonly continued: number;
 }
 
+const OPTIONS: Checks<BatchOptions> = {
+  input: {
+    expected: 'a file of jobs, as readJobs gives it,',
+    accepts: (value) => OBJECT.accepts(value) && isJobFile(value as Partial<JobFile>),
+    required: true,
+  },
+  out: { ...NAME, required: true },
+  runner: { ...RUNNER, required: true },
+  configuration: { ...OBJECT, required: true },
+  concurrency: { ...COUNT, required: true },
+  signal: SIGNAL,
+  onProgress: FUNCTION,
+};
+
+const isJobFile = ({ hash, jobs, places }: Partial<JobFile>): boolean =>
+  typeof hash === 'string' && Array.isArray(jobs) && places instanceof Map;
+
 /**
  * Runs the jobs of a file. A job that fails has its error as its result, and the others go on.
- * @throws SparseVilaError `ERR_OUTPUT_EXISTS`; `ERR_RESUME_MISMATCH` if `OUT.partial` belongs to other jobs or another model; `ERR_BUSY` while
+ * @throws SparseVilaError `ERR_OPTION_…`; `ERR_OUTPUT_EXISTS`; `ERR_RESUME_MISMATCH` if `OUT.partial` belongs to other jobs or another model; `ERR_BUSY` while
  *   another process writes it; `ERR_DISK_FULL`, `ERR_OUTPUT_UNWRITABLE`; `signal.reason`, after which the same call continues
  */
-export async function runBatch(options: BatchOptions): Promise<BatchResult> {
+export const runBatch: (options: BatchOptions) => Promise<BatchResult> = withCodes(runJobs);
+
+async function runJobs(given: BatchOptions): Promise<BatchResult> {
+  const { onProgress, ...checked } = checkOptions('runBatch', given, OPTIONS);
+  const options = { ...checked, onProgress: onProgress && guardedCallback('onProgress', onProgress) };
   const { input, out, configuration } = options;
-  checkValue('runBatch', 'concurrency', options.concurrency, COUNT);
   if (existsSync(out)) {
     throw new SparseVilaError(
       'ERR_OUTPUT_EXISTS',

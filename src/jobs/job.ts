@@ -1,7 +1,19 @@
 // A job: one request to a model, with a name under which its result is stored once. Plain data, so that it can be kept in a file or a queue.
 
+import { ENGINE } from '../engine/engine';
 import type { Engine, EngineRequest, Usage } from '../engine/types';
 import { coded, codeOf, type ErrorCode, messageOf, SparseVilaError } from '../errors';
+import {
+  type Checks,
+  checkOptions,
+  checkValue,
+  FUNCTION,
+  guardedCallback,
+  NAME,
+  OBJECT,
+  SIGNAL,
+  withMethods,
+} from '../options';
 
 export interface Job {
   /** The name of the job and of its result. A job whose id is known already is not run again. */
@@ -61,16 +73,29 @@ export const isTransient = (error: unknown): boolean => TRANSIENT.has(codeOf(err
 /** Whether the runner itself is gone, so that it can run no other job either. */
 export const isGone = (error: unknown): boolean => ['ERR_ENGINE_ENDED', 'ERR_DISPOSED'].includes(codeOf(error) ?? '');
 
-/** Runs jobs on an engine of this process. */
+const JOB: Checks<Job> = { id: { ...NAME, required: true }, request: { ...OBJECT, required: true } };
+const RUN: Checks<RunOptions> = { signal: SIGNAL, onProgress: FUNCTION };
+export const RUNNER = withMethods('a runner of jobs, such as that of engineRunner(),', 'run');
+
+/**
+ * Runs jobs on an engine of this process.
+ * @throws SparseVilaError `ERR_OPTION_INVALID`; `run` of the runner `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING` for what is no job
+ */
 export function engineRunner(engine: Engine): JobRunner {
+  checkValue('engineRunner', 'engine', engine, ENGINE);
   return {
-    run: async (job, options = {}) => {
+    run: async (given, options) => {
+      const job = checkOptions('job', given, JOB);
+      const { signal, onProgress } = checkOptions('run', options, RUN);
       try {
-        return await answer(engine, job, options);
+        return await answer(engine, job, {
+          signal,
+          onProgress: onProgress && guardedCallback('onProgress', onProgress),
+        });
       } catch (error) {
-        options.signal?.throwIfAborted();
+        signal?.throwIfAborted();
         if (isTransient(error)) throw error;
-        return failed(job.id, coded(error, options.signal));
+        return failed(job.id, coded(error, signal));
       }
     },
   };

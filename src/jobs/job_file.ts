@@ -6,6 +6,7 @@ import type { EngineRequest } from '../engine/types';
 import { received } from '../errors';
 import { type JsonLine, readJsonLines } from '../json';
 import type { MediaInput } from '../models/media';
+import { checkValue, NAME } from '../options';
 import type { ChatMessage, Part } from '../session/session';
 import type { Job } from './job';
 
@@ -31,9 +32,10 @@ const KEYS: readonly string[] = ['id', 'question', 'images', 'videos', 'system',
  * Reads JSON lines `{"id", "question", "images": [paths], "videos": [paths], "system"}` or `{"id", "messages": [{"role", "content"}]}`, with the settings of
  * a request (`maxTokens`, `temperature`, `sparsity`, …) beside them. Without an id, a line has its number. Content is a text or a list of texts,
  * `{"image": path}` and `{"video": {"frames": [paths], "fps"}}` or `{"video": {"file": path}}`; paths are relative to the file, and data URLs are taken as they are.
- * @throws SparseVilaError `ERR_JOBS`, naming the line
+ * @throws SparseVilaError `ERR_OPTION_INVALID` for no path; `ERR_JOBS`, naming the line
  */
 export function readJobs(file: string): JobFile {
+  checkValue('readJobs', 'file', file, NAME);
   const set = { what: 'JSON lines of jobs', code: 'ERR_JOBS', limit: MOST_BYTES } as const;
   const seen = new Map<string, string>();
   let number = 0;

@@ -2,10 +2,10 @@
 
 import { onAbort } from '../abort';
 import { type ErrorCode, SparseVilaError } from '../errors';
-import { type Checks, COUNT, checkOptions } from '../options';
+import { type Checks, COUNT, checkOptions, checkValue } from '../options';
 import { requirePackage } from '../packages';
 import { type Backend, type BullWorker, backendOf, CANCELLED, opened, type QueuedJob } from './backend';
-import { isGone, type JobProgress, type JobResult, type JobRunner } from './job';
+import { isGone, type JobProgress, type JobResult, type JobRunner, RUNNER } from './job';
 import { PLACE, type QueuePlace, queueName } from './place';
 
 export interface WorkerOptions extends QueuePlace {
@@ -31,6 +31,7 @@ const REPORT_MS = 250;
  * @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_OPTION_MISSING`, `ERR_PACKAGE_INCOMPLETE`, `ERR_QUEUE_UNREACHABLE`
  */
 export async function openWorker(runner: JobRunner, options: WorkerOptions): Promise<JobWorker> {
+  checkValue('openWorker', 'runner', runner, RUNNER);
   const { concurrency = DEFAULT_CONCURRENCY, ...place } = checkOptions('openWorker', options, WORKER);
   const backend = backendOf(place);
   const { device: _, ...anyDevice } = place;

@@ -95,10 +95,14 @@ export function syncFolder(folder: string): void {
 
 /** The regular file that `file` names, through links. @throws SparseVilaError `ERR_OUTPUT_UNWRITABLE` for anything else at the path */
 export function replaceable(file: string): string {
-  if (!isPresent(file)) return file;
-  const stat = statSync(file);
-  if (stat.isFile()) return realpathSync(file);
-  throw unwritable(file, `it is ${kindOf(stat)}`);
+  try {
+    if (!isPresent(file)) return file;
+    const stat = statSync(file);
+    if (stat.isFile()) return realpathSync(file);
+    throw unwritable(file, `it is ${kindOf(stat)}`);
+  } catch (error) {
+    throw writeError(error, file);
+  }
 }
 
 /** A fresh name beside `target`. */
@@ -144,6 +148,7 @@ const FILE_CALLS =
 export function writeError(error: unknown, file: string): unknown {
   const code = codeOf(error) ?? '';
   const isSystem = typeof error === 'object' && error !== null && 'syscall' in error;
+  if (code === 'ERR_INVALID_ARG_VALUE') return unwritable(file, 'the name contains a NUL character', error);
   if (!isSystem || !FILE_CALLS.test(String(error.syscall))) return error;
   const full = FULL[code];
   if (full === undefined) return unwritable(file, UNWRITABLE[code] ?? messageOf(error), error);

@@ -4,8 +4,10 @@ import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 import fastify, { type FastifyInstance } from 'fastify';
+import { ENGINE } from '../engine/engine';
 import type { Engine } from '../engine/types';
 import { messageOf, SparseVilaError } from '../errors';
+import { checkValue } from '../options';
 import { chatRoutes } from './chat';
 import type { ServedModel } from './chat_request';
 import { guard, type Held } from './guard';
@@ -46,6 +48,7 @@ export interface ServerContext {
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_LISTEN` if the address cannot be listened at
  */
 export async function serve(engine: Engine, options?: ServerOptions): Promise<Server> {
+  checkValue('serve', 'engine', engine, ENGINE);
   const checked = checkServerOptions(options);
   const app = application(checked);
   let isStopping = false;

@@ -6,7 +6,7 @@ import type { VisionLanguageModel } from '../models/model';
 import { pacer } from '../models/pacer';
 import { tieredCache } from '../models/tiered_cache';
 import { checkSystem } from '../models/transcript';
-import { checkOptions, checkValue, NAME, SIGNAL } from '../options';
+import { ANYTHING, type Checks, checkOptions, checkValue, NAME, SIGNAL, signalOf } from '../options';
 import type { SparsityMethod } from '../sparsity/method';
 import { createSampler } from '../text/sampling';
 import { type Answer, answerOf, readingOf } from './answer';
@@ -94,6 +94,12 @@ export interface RestoreOptions extends Omit<SessionOptions, 'kv' | 'kvBudget'> 
   readonly signal?: AbortSignal;
 }
 
+// `checkSessionOptions` checks the others.
+const RESTORE: Checks<RestoreOptions> = {
+  ...{ method: ANYTHING, contextLength: ANYTHING, history: ANYTHING, system: ANYTHING },
+  signal: SIGNAL,
+};
+
 /** Opens a conversation. @throws SparseVilaError `ERR_OPTION_INVALID`, `ERR_METHOD`, `ERR_OUT_OF_MEMORY`, `ERR_DISPOSED` (the model) */
 export function createSession(model: VisionLanguageModel, options?: SessionOptions): Session {
   return codedCall(() => {
@@ -117,18 +123,17 @@ export async function restoreSession(
   file: string,
   options: RestoreOptions | undefined,
 ): Promise<Session> {
-  const { signal, ...others } = options ?? {};
   try {
     model.lifetime?.check();
     checkValue('restore', 'file', file, NAME);
-    if (signal !== undefined) checkValue('restore', 'signal', signal, SIGNAL);
+    const { signal, ...others } = checkOptions<RestoreOptions>('restore', options, RESTORE);
     const given = checkSessionOptions(others, model.decoder.config);
     const { name: method } = given.method;
     const context = { model, method, contextLength: given.contextLength, pace: pacer(signal) };
     const { conversation, kv } = await restoreConversation(file, context);
     return sessionOf(model, { ...given, kv }, conversation);
   } catch (error) {
-    throw coded(error, signal);
+    throw coded(error, signalOf(options));
   }
 }
 
