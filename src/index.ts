@@ -135,6 +135,7 @@ export type {
   Matrix,
   PixelView,
   Prune,
+  Refresh,
   Retrieve,
   Reuse,
   ReuseView,
@@ -155,6 +156,7 @@ export { type QuotaOptions, quota } from './sparsity/quota';
 export { type RandomOptions, random } from './sparsity/random';
 export { type RandomDeepOptions, randomDeep } from './sparsity/random_deep';
 export { type ReKvOptions, reKv } from './sparsity/re_kv';
+export { refreshed } from './sparsity/refreshed';
 export { type Schedule, scheduled } from './sparsity/schedule';
 export { type SnapKvOptions, snapKv } from './sparsity/snap_kv';
 export { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from './sparsity/sparse_vila';

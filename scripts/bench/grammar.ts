@@ -10,7 +10,7 @@ import { decoder } from '../../src/models/decoder';
 import { start } from '../../src/runtime/start';
 import { chooser } from '../../src/session/choose';
 import { pointAt, startConversation, truncateTo } from '../../src/session/conversation';
-import { plainSteps, type StepContext } from '../../src/session/steps';
+import { fixedView, plainSteps, type StepContext } from '../../src/session/steps';
 import { createSampler } from '../../src/text/sampling';
 import { loadTokenizer } from '../../src/text/tokenizer';
 import { decoderConfig, SHAPES, type Shape } from './model';
@@ -100,7 +100,7 @@ function answerer(model: Parameters<typeof chooser>[0], context: StepContext, mo
   const { conversation } = context;
   return async (format: AnswerFormat | undefined, seed: number): Promise<Times | undefined> => {
     const point = pointAt(conversation);
-    const steps = plainSteps(context, undefined);
+    const steps = plainSteps(context, fixedView(undefined));
     let choices: ReturnType<typeof chooser>;
     try {
       const options = { format, logprobs: undefined, logitBias: undefined };

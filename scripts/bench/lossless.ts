@@ -13,7 +13,7 @@ import type { Tensor } from '../../src/runtime/tensor';
 import type { Chooser } from '../../src/session/choose';
 import { type Conversation, pointAt, startConversation, truncateTo } from '../../src/session/conversation';
 import { expectedTokens, MOST_DRAFTS } from '../../src/session/draft_length';
-import { plainSteps, type Steps, type Views } from '../../src/session/steps';
+import { fixedView, plainSteps, type Steps, type Views } from '../../src/session/steps';
 import { verifiedSteps } from '../../src/session/verify';
 import { uniform } from '../../src/text/random';
 import { decoderConfig, SHAPES, type Shape, sparseViews } from './model';
@@ -76,7 +76,7 @@ async function benchLossless(o: Options): Promise<void> {
   const views = sparseViews(config.layers, o);
   const run = { model, conversation, tokens: o.tokens };
   const steps = { model: { decoder: model }, conversation, pace };
-  const plain = (rows: Views) => (): Steps => plainSteps(steps, rows);
+  const plain = (rows: Views) => (): Steps => plainSteps(steps, fixedView(rows));
   const { ids: reference } = await answer(run, plain(undefined));
   const kinds = o.acceptance.flatMap((acceptance) => SOURCES.map((source) => ({ acceptance, source })));
   const times = { dense: [] as number[], view: [] as number[], verified: kinds.map((): number[] => []) };
@@ -90,7 +90,7 @@ async function benchLossless(o: Options): Promise<void> {
         source === 'view' ? [] : Array.from({ length: most }, (_, k) => token(conversation.items.length + k));
       const options = { isEnd: () => false, replace: (_: number, item: number) => token(item), found };
       const result = await answer(run, () =>
-        verifiedSteps(steps, source === 'view' ? views : undefined, greedy, options),
+        verifiedSteps(steps, fixedView(source === 'view' ? views : undefined), greedy, options),
       );
       if (result.ids.some((id, at) => id !== reference[at])) throw new Error('Expected the dense answer.');
       times.verified[i]?.push(result.perSecond);

@@ -1,6 +1,15 @@
 // An engine answers requests as a session of the library does.
 
-import { type Engine, type EngineEvent, type EngineRequest, load, METHODS, openEngine } from '../../src';
+import {
+  type Engine,
+  type EngineEvent,
+  type EngineRequest,
+  load,
+  METHODS,
+  openEngine,
+  refreshed,
+  sparseVila,
+} from '../../src';
 import { errorOf } from '../image/fixtures';
 import { scene, TINY } from '../support/assets';
 
@@ -43,6 +52,18 @@ describe('an engine', () => {
     const { prompt, visualSeen, visualKept, generated } = answer.stats?.tokens ?? {};
     expect(events[0]).toEqual({ type: 'begin', tokens: { prompt, cached: 0, visualSeen, visualKept } });
     expect(events.at(-1)).toMatchObject({ finish: answer.stats?.finish, usage: { prompt, generated } });
+  });
+
+  it('selects again within an answer as a session does, and refuses it for a method that retrieves nothing', async () => {
+    using model = await load(TINY);
+    const ratios = { prefillSparsity: 0, decodeSparsity: 0.97 };
+    const refresh = { every: 1 };
+    using chat = model.session({ method: refreshed(sparseVila(ratios), refresh) });
+    const text = await chat.ask(FIRST, { images: [scene(0)] });
+    const sparsity = { method: 'sparsevila', ...ratios, refresh };
+    expect(textOf(await all({ messages: about(0, FIRST), sparsity }))).toBe(text);
+    const wrong = all({ messages: about(0, FIRST), sparsity: { ...sparsity, method: 'dense' } });
+    await expect(wrong).rejects.toMatchObject({ code: 'ERR_OPTION_INVALID' });
   });
 
   it('continues a conversation that was held elsewhere', async () => {

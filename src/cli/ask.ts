@@ -55,6 +55,7 @@ export const askCommand: CommandModule<object, AskFlags> = {
         'A long film in bounded memory',
       )
       .example('$0 ask -q "Read row 7." --verify dense', 'Drafts are sparse, the answer is dense')
+      .example('$0 ask -q "Read row 7." --refresh 4', 'Visual tokens are selected again every four tokens')
       .example('$0 ask -q "Read row 7." --quiet > answer.txt', 'The answer alone')
       .example('$0 ask -q "Read row 7." --format json', 'An answer that is JSON; a file name is a JSON schema')
       .example('$0 ask -q "Read row 7." --json', 'A record with tokens, times and how the answer ended'),

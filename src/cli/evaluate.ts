@@ -20,6 +20,7 @@ import {
   ratiosForShare,
   type Setting,
   settingsOf,
+  withRefresh,
 } from '../evaluate/settings';
 import { formatTable } from '../evaluate/table';
 import type { Model } from '../index';
@@ -55,6 +56,12 @@ const OPTIONS = {
   },
   verify: { ...METHOD_OPTIONS.verify, group: text.group },
   'local-frames': { ...METHOD_OPTIONS['local-frames'], group: text.group },
+  refresh: {
+    type: 'number',
+    group: 'Methods:',
+    describe: 'Also rows in which what an answer attends is selected again after so many of its tokens',
+    defaultDescription: 'none',
+  },
   protocol: {
     ...text,
     choices: [...PROTOCOLS, 'both'] as const,
@@ -153,7 +160,8 @@ async function run(given: Arguments, signal: AbortSignal): Promise<void> {
     const protocols: readonly Protocol[] = args.protocol === 'both' ? PROTOCOLS : [args.protocol];
     const common = { model, data, seed, maxTokens, signal, onProgress: reporter, ...(verify && { verify }) };
     const points = await pointsOf(methods, request, results, { ...common, protocol: protocols[0] ?? 'forget' });
-    const settings = settingsOf(methods, points, request.positions).map((setting) => withFrames(setting, args));
+    const own = settingsOf(methods, points, request.positions).map((setting) => withFrames(setting, args));
+    const settings = withRefresh(own, args.refresh);
     const missedBy = missedOf(args);
     const rows = await evaluate({ ...common, settings, protocols, results, score, ...(missedBy && { missedBy }) });
     reporter.stop();
@@ -234,9 +242,9 @@ async function pointsOf(
 
 /** The inputs that the results depend on. */
 function configurationOf(args: Arguments, { key }: DataSet): Record<string, unknown> {
-  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify, localFrames } = args;
-  const settings = { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify, localFrames };
-  return { model: modelKey(args), data: key, ...settings };
+  const { methods, ratios, equal, positions, protocol, seed, maxTokens, missedBy, verify, localFrames, refresh } = args;
+  const sparsity = { methods, ratios, equal, positions, missedBy, verify, localFrames, refresh };
+  return { model: modelKey(args), data: key, protocol, seed, maxTokens, ...sparsity };
 }
 
 /** The subtitles of the plots. */

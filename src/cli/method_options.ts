@@ -4,6 +4,7 @@ import type { ArgumentsCamelCase, InferredOptionTypes, Options } from 'yargs';
 import { SparseVilaError } from '../errors';
 import type { SparsityMethod } from '../sparsity/method';
 import { METHODS, type MethodEntry, type MethodOption, type MethodRatios, takesOption } from '../sparsity/methods';
+import { refreshed } from '../sparsity/refreshed';
 import { SPARSE_VILA_PRESETS, type SparseVilaOptions, sparseVila } from '../sparsity/sparse_vila';
 import { SCHEDULE_OPTIONS, withSchedule } from './schedule_options';
 
@@ -66,6 +67,18 @@ export const METHOD_OPTIONS = {
     defaultDescription: 'all frames before it',
   },
   ...SCHEDULE_OPTIONS,
+  refresh: {
+    ...number,
+    ...sparsity,
+    describe: 'Number of its tokens after which what an answer attends is selected again',
+    defaultDescription: 'never',
+  },
+  'refresh-rejected': {
+    ...number,
+    ...sparsity,
+    describe: 'With --verify, number of rejected drafts after which what drafts attend is selected again',
+    defaultDescription: 'never',
+  },
   verify: {
     ...text,
     ...sparsity,
@@ -117,7 +130,10 @@ export function methodOf(
     );
   const ratios = { ...PRESET, ...options, ...given({ localFrames }) };
   const created = isOurs ? sparseVila(ours) : entry.create(ratios);
-  return { method: withSchedule(created, args), entry, ratios, options };
+  const { refresh: every, refreshRejected: rejected } = args;
+  const refresh = given({ every, rejected });
+  const renewed = Object.keys(refresh).length === 0 ? created : refreshed(created, refresh);
+  return { method: withSchedule(renewed, args), entry, ratios, options };
 }
 
 type Given<T> = { [K in keyof T]?: Exclude<T[K], undefined> };

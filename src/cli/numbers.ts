@@ -10,6 +10,7 @@ const POSITIVE: Check = {
 
 const NUMBERS: Readonly<Record<string, Check>> = {
   ...{ fps: POSITIVE, 'max-frames': COUNT, 'max-pixels': COUNT, 'local-frames': COUNT, 'kv-budget': COUNT },
+  ...{ refresh: COUNT, 'refresh-rejected': COUNT },
   ...{ 'prefill-sparsity': SHARE, 'decode-sparsity': SHARE, 'missed-by': SHARE, 'salience-layer': LAYER },
   ...{ 'dense-layers': NATURAL, 'none-layers': NATURAL, 'max-tokens': COUNT, 'context-length': integer(2) },
   ...{ 'top-k': NATURAL, 'repetition-penalty': POSITIVE, seed: SEED, scenes: COUNT, turns: COUNT },

@@ -11,6 +11,7 @@ import { dense } from '../sparsity/dense';
 import type { SparsityMethod, TowerView } from '../sparsity/method';
 import { keptOf } from '../sparsity/method_entry';
 import { METHODS } from '../sparsity/methods';
+import { refreshed } from '../sparsity/refreshed';
 import { SPARSE_VILA_PRESETS } from '../sparsity/sparse_vila';
 import { createSampler } from '../text/sampling';
 import type { CountRequest, EngineRequest, SparsityRequest } from './types';
@@ -40,6 +41,7 @@ const REQUEST = Object.fromEntries(
 const SPARSITY: Checks<SparsityRequest> = {
   method: { ...NAME, required: true },
   verify: oneOf('dense', 'none'),
+  refresh: ANYTHING,
   ...{ prefillSparsity: ANYTHING, decodeSparsity: ANYTHING, positions: ANYTHING, seed: ANYTHING },
 };
 
@@ -51,19 +53,20 @@ export function requestedMethod(
   sparsity: SparsityRequest | undefined,
 ): Pick<CheckedRequest, 'method' | 'methodKey' | 'keeps'> & Pick<AskOptions, 'verify'> {
   if (sparsity === undefined) return { method: dense(), methodKey: 'dense', keeps: tokensIn };
-  const { method: name, verify = 'none', ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
+  const { method: name, verify = 'none', refresh, ...ratios } = checkOptions('sparsity', sparsity, SPARSITY);
   const entry = METHODS.find((row) => row.name === name);
   if (entry === undefined)
     throw invalidOption('sparsity', `one of ${METHODS.map((row) => row.name).join(', ')} for method`, received(name));
   if (entry.frameScores)
     throw invalidOption('sparsity', 'a method that asks the model nothing before the request', received(name));
   const all = { ...SPARSE_VILA_PRESETS.image, ...ratios };
-  const method = entry.create(all);
+  const created = entry.create(all);
+  const method = refresh === undefined ? created : refreshed(created, refresh);
   const verified = verify === 'none' ? {} : { verify };
   checkVerified('sparsity', method, verified);
   return {
     ...{ method, ...verified },
-    methodKey: JSON.stringify([name, all]),
+    methodKey: JSON.stringify([name, all, refresh]),
     keeps: method.prune === undefined ? tokensIn : (grid) => keptOf(entry, grid, all.prefillSparsity),
   };
 }

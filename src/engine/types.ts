@@ -6,6 +6,7 @@ import type { KvType } from '../ops/kv_cache';
 import type { FinishReason } from '../session/generate';
 import type { ChatMessage } from '../session/history';
 import type { StageTimes } from '../session/times';
+import type { Refresh } from '../sparsity/method';
 import type { MethodRatios } from '../sparsity/methods';
 import type { TokenLogprob } from '../text/logprobs';
 import type { SamplingOptions } from '../text/sampling';
@@ -16,6 +17,8 @@ export type { AnswerFormat };
 /** A row of `METHODS` by its name, with its ratios. A ratio that is not given is that of SparseVILA's preset for images (0.6 and 0.75). */
 export interface SparsityRequest extends Partial<Omit<MethodRatios, 'localFrames'>> {
   readonly method: string;
+  /** When what the answer attends is selected again, as with `refreshed`. Default: never. */
+  readonly refresh?: Refresh;
   /** 'dense': the answer is that of dense decoding over what the method has kept, as with `verify` of `ask`. Default 'none'. */
   readonly verify?: 'dense' | 'none';
 }

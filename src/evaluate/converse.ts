@@ -7,7 +7,7 @@ import { methodFor } from '../session/quota_scores';
 import { createSession } from '../session/session';
 import type { TurnStats } from '../session/turn_stats';
 import type { TrueConversation } from './data_set';
-import { createMethod, methodEntry, nameOf, type Setting, withSchedule } from './settings';
+import { answering, createMethod, methodEntry, nameOf, type Setting } from './settings';
 
 /** forget: each turn sees the pictures and no text of earlier turns. chat: earlier questions and answers stay. */
 export const PROTOCOLS = ['forget', 'chat'] as const;
@@ -49,12 +49,12 @@ export interface ConverseOptions {
 export async function converse(options: ConverseOptions): Promise<TurnResult[]> {
   const { model, conversation, images, setting, protocol, seed, maxTokens, verify, signal } = options;
   const history = protocol === 'forget' ? 'forget' : 'keep';
-  const { method: name, schedule, ...ratios } = setting;
+  const { method: name, schedule, refresh, ...ratios } = setting;
   const question = conversation.turns[0]?.question ?? '';
   const since = performance.now();
   const media = conversation.frames === undefined ? { images } : { videos: [{ frames: images }] };
   const created = await methodFor(model, methodEntry(name), { ...ratios, seed }, { question, ...media, signal });
-  const method = withSchedule(created, schedule);
+  const method = answering(created, { schedule, refresh });
   // What a method asks the model before the first turn is part of that turn's selections.
   const asked = methodEntry(name).frameScores === true ? performance.now() - since : 0;
   const verified = verify === undefined || method.retrieve?.frames !== undefined ? {} : { verify };

@@ -3,6 +3,7 @@
 import { SparseVilaError } from '../errors';
 import type { SparsityMethod } from '../sparsity/method';
 import { METHODS, type MethodEntry } from '../sparsity/methods';
+import { canRefresh, refreshed } from '../sparsity/refreshed';
 import { type Schedule, scheduled } from '../sparsity/schedule';
 
 export const POSITION_MODES = ['original', 'compact'] as const;
@@ -21,6 +22,8 @@ export interface Setting extends Ratios {
   readonly schedule?: Schedule | undefined;
   /** For methods that retrieve frames; the same in all settings of an evaluation. */
   readonly localFrames?: number;
+  /** Number of an answer's tokens after which what it attends is selected again; default: never. */
+  readonly refresh?: number | undefined;
 }
 
 export const DENSE: Setting = { method: 'dense', prefillSparsity: 0, decodeSparsity: 0, positions: 'original' };
@@ -100,17 +103,31 @@ export function settingsOf(
 }
 
 /** The sparsity method of a setting. */
-export function createMethod({ method, schedule, ...ratios }: Setting, seed: number): SparsityMethod {
-  return withSchedule(methodEntry(method).create({ ...ratios, seed }), schedule);
+export function createMethod({ method, schedule, refresh, ...ratios }: Setting, seed: number): SparsityMethod {
+  return answering(methodEntry(method).create({ ...ratios, seed }), { schedule, refresh });
 }
 
-export function withSchedule(method: SparsityMethod, schedule: Schedule | undefined): SparsityMethod {
-  return schedule === undefined ? method : scheduled(method, schedule);
+/** The method with what a setting says about the writing of answers. */
+export function answering(
+  method: SparsityMethod,
+  { schedule, refresh }: Pick<Setting, 'schedule' | 'refresh'>,
+): SparsityMethod {
+  const own = schedule === undefined ? method : scheduled(method, schedule);
+  return refresh === undefined ? own : refreshed(own, { every: refresh });
 }
 
-/** Identifies a setting in one line: `sparsevila 0.6/0.75 original`. */
+/** The settings, and again those whose answers can select what they attend again. */
+export function withRefresh(settings: readonly Setting[], refresh: number | undefined): readonly Setting[] {
+  if (refresh === undefined) return settings;
+  return settings.flatMap((setting) =>
+    canRefresh(createMethod(setting, 0)) ? [setting, { ...setting, refresh }] : [setting],
+  );
+}
+
+/** Identifies a setting in one line: `sparsevila 0.6/0.75 original`, or `… refresh 4`. */
 export function nameOf(setting: Setting): string {
-  return `${setting.method} ${ratiosText(setting)} ${setting.positions}`;
+  const refresh = setting.refresh === undefined ? '' : ` refresh ${setting.refresh}`;
+  return `${setting.method} ${ratiosText(setting)} ${setting.positions}${refresh}`;
 }
 
 /** `0.6/0.75`: shares with at most three digits after the point. */

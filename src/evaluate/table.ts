@@ -54,6 +54,9 @@ function columnsOf(rows: readonly MethodSummary[]): Column[] {
     ...(has(({ positions }) => positions !== 'original')
       ? [{ title: 'positions', cell: ({ positions }: MethodSummary) => positions, isKey: true as const }]
       : []),
+    ...(has(({ refresh }) => refresh !== undefined)
+      ? [{ title: 'refresh', cell: ({ refresh }: MethodSummary) => refresh?.toString() ?? '', isKey: true as const }]
+      : []),
     ...(has(({ protocol }) => protocol !== undefined)
       ? [{ title: 'history', cell: ({ protocol }: MethodSummary) => protocol ?? '', isKey: true as const }]
       : []),

@@ -2,6 +2,7 @@
 // accepted; those that would change the answer are refused.
 
 import type { AnswerFormat, EngineRequest, SparsityRequest } from '../engine/types';
+import type { Refresh } from '../sparsity/method';
 import { METHODS } from '../sparsity/methods';
 import { type Fields, missing, wrongType } from './fields';
 import { unsupportedField } from './request_error';
@@ -74,7 +75,7 @@ export function formatOf(format: Fields | undefined): AnswerFormat | undefined {
   return { type: 'schema', schema: named.value('schema') as Readonly<Record<string, unknown>> };
 }
 
-/** `sparsity` of a request: the name of a method, or `{ method, prefill, decode, positions, seed, verify }`; what it does not name is the server's. */
+/** `sparsity` of a request: the name of a method, or `{ method, prefill, decode, positions, seed, verify, refresh }`; what it does not name is the server's. */
 export function sparsityOf(body: Fields, standard: SparsityRequest): SparsityRequest {
   const value = body.value('sparsity');
   if (value === undefined) return standard;
@@ -82,7 +83,9 @@ export function sparsityOf(body: Fields, standard: SparsityRequest): SparsityReq
   if (typeof value === 'string') return { method: methodNamed(value, body.at('sparsity')), ...verified };
   const fields = body.object('sparsity');
   if (fields === undefined) return standard;
-  fields.only(['method', 'prefill', 'decode', 'prefillSparsity', 'decodeSparsity', 'positions', 'seed', 'verify']);
+  fields.only([
+    ...['method', 'prefill', 'decode', 'prefillSparsity', 'decodeSparsity', 'positions', 'seed', 'verify', 'refresh'],
+  ]);
   const named = fields.text('method', 64);
   const method = named === undefined ? standard.method : methodNamed(named, fields.at('method'));
   const own: Partial<SparsityRequest> = given({
@@ -91,8 +94,15 @@ export function sparsityOf(body: Fields, standard: SparsityRequest): SparsityReq
     positions: fields.oneOf('positions', ['original', 'compact']),
     seed: fields.integer('seed', 0, 2 ** 53 - 1),
     verify: fields.oneOf('verify', ['dense', 'none']),
+    refresh: refreshOf(fields.object('refresh')),
   });
   return method === standard.method ? { ...standard, ...own } : { method, ...verified, ...own };
+}
+
+function refreshOf(fields: Fields | undefined): Refresh | undefined {
+  if (fields === undefined) return undefined;
+  fields.only(['every', 'rejected']);
+  return given({ every: fields.integer('every', 1, 2 ** 31), rejected: fields.integer('rejected', 1, 2 ** 31) });
 }
 
 function methodNamed(name: string, path: string): string {

@@ -9,9 +9,9 @@ import { stopMatcher, stopTokens } from '../text/stop';
 import { textStream } from '../text/tokenizer';
 import type { Chooser } from './choose';
 import { type Conversation, lengthOf } from './conversation';
+import type { AnswerView } from './refresh';
 import { plainSteps } from './steps';
 import { type VerifyOptions, verifiedSteps } from './verify';
-import type { TurnView } from './view';
 
 export type FinishReason = 'stop' | 'length' | 'stopString';
 
@@ -32,6 +32,8 @@ export interface Generated {
   /** Number of drafted tokens, and how many of them the answer took; 0 unless drafts are verified. */
   readonly drafted: number;
   readonly accepted: number;
+  /** Whether the tokens are those of dense decoding. */
+  readonly isVerified: boolean;
 }
 
 export interface GenerateOptions {
@@ -49,7 +51,7 @@ export interface GenerateOptions {
 export async function* generate(
   model: VisionLanguageModel,
   conversation: Conversation,
-  view: TurnView,
+  view: AnswerView,
   choices: Chooser,
   first: Tensor,
   { maxTokens, stop, pace, verify }: GenerateOptions,
@@ -62,9 +64,7 @@ export async function* generate(
   const context = { model, conversation, pace };
   const isEnd = (id: number): boolean => model.stopIds.includes(id) || named.has(id);
   const run =
-    verify === undefined
-      ? plainSteps(context, view.layers)
-      : verifiedSteps(context, view.layers, choices, { ...verify, isEnd });
+    verify === undefined ? plainSteps(context, view) : verifiedSteps(context, view, choices, { ...verify, isEnd });
   let tokens = 0;
   let accepted = 0;
   let steps = 0;
@@ -118,7 +118,7 @@ export async function* generate(
     const { emit } = cut ? { emit: '' } : matcher.push(stream.flush());
     const rest = cut ? '' : emit + matcher.flush();
     if (rest !== '' || unsaid.length > 0) yield { text: rest, tokens: unsaid };
-    return { finish, tokens, steps, ms, drafted: run.drafted, accepted };
+    return { finish, tokens, steps, ms, drafted: run.drafted, accepted, isVerified: verify !== undefined };
   } finally {
     scores.dispose();
     if (isWhole) await run.end();

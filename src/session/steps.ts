@@ -1,7 +1,8 @@
 // The decoder steps of an answer: each runs the token that was chosen last and gives the scores of the next one.
 
+import { SparseVilaError } from '../errors';
 import type { VisionLanguageModel } from '../models/model';
-import type { LayerView } from '../models/segments';
+import type { LayerView, Segment } from '../models/segments';
 import type { Tensor } from '../runtime/tensor';
 import type { Conversation } from './conversation';
 
@@ -29,12 +30,35 @@ export interface StepContext {
 
 export type Views = readonly (LayerView | undefined)[] | undefined;
 
+/** What the steps of an answer attend. */
+export interface StepView {
+  /** The views of the next step. */
+  readonly layers: Views;
+  /** Whether the next tokens that run over all rows are to select rows again. */
+  readonly isDue: boolean;
+  /** Runs tokens over all rows and selects what later steps attend; returns the scores after each, f32 [n, v]. Does not count them in the conversation. */
+  renew(ids: readonly number[], position: number): Promise<Tensor>;
+  /** So many tokens were run without selecting rows again. */
+  ran(tokens: number): void;
+  /** A token that was drafted over the view was accepted or rejected. */
+  judged(isAccepted: boolean): void;
+}
+
+/** A view that does not change. */
+export function fixedView(layers: Views): StepView {
+  const renew = (): never => {
+    throw new SparseVilaError('ERR_INTERNAL', 'Expected a view that selects rows again, received a fixed one.');
+  };
+  return { layers, isDue: false, renew, ran: () => undefined, judged: () => undefined };
+}
+
 /** Steps of one token each over a view. */
-export function plainSteps(context: StepContext, views: Views): Steps {
+export function plainSteps(context: StepContext, view: StepView): Steps {
+  const { conversation } = context;
   return {
     next: async (id) => {
-      const scores = await runRows(context, [id], context.conversation.nextPosition, views);
-      count(context.conversation, id);
+      const scores = view.isDue ? await view.renew([id], conversation.nextPosition) : await runOver(context, view, id);
+      count(conversation, id);
       return scores;
     },
     draft: undefined,
@@ -42,6 +66,12 @@ export function plainSteps(context: StepContext, views: Views): Steps {
     end: async () => undefined,
     dispose: () => undefined,
   };
+}
+
+async function runOver(context: StepContext, view: StepView, id: number): Promise<Tensor> {
+  const scores = await runRows(context, [id], context.conversation.nextPosition, view.layers);
+  view.ran(1);
+  return scores;
 }
 
 /** Counts the row of a token that is in the cache. */
@@ -57,11 +87,12 @@ export async function runRows(
   ids: readonly number[],
   position: number,
   views: Views,
+  onColumns?: Segment['onColumns'],
 ): Promise<Tensor> {
   const x = decoder.embed(ids);
   try {
     const positions = Array.from(ids, (_, row) => position + row);
-    const y = await decoder.forward(x, [{ cache, positions, views }], { pace });
+    const y = await decoder.forward(x, [{ cache, positions, views, onColumns }], { pace });
     try {
       return decoder.scores(y, Array.from(ids.keys()));
     } finally {

@@ -28,12 +28,12 @@ import { retrievePermanently } from './permanent';
 import { advanceOf, positionRule } from './positions';
 import { type PrefillContext, prefill } from './prefill';
 import { openingFrom, type TurnPrompt, turnPrompt } from './prompt';
+import { type AnswerView, answerView } from './refresh';
 import { checkRoom } from './room';
 import { forgetPoints, savePoint } from './saved_points';
 import type { PrunedMedium } from './sight';
 import { timed } from './times';
 import { meanOfAttending, statsOf, type TurnStats } from './turn_stats';
-import { type TurnView, turnView } from './view';
 
 export interface TurnOptions extends AskOptions {
   readonly history: History;
@@ -51,7 +51,7 @@ export interface Question {
 interface Progress {
   /** Pruned media by their index in the conversation: this turn's, and those that a rewritten history puts into the cache again. */
   media: Map<number, PrunedMedium>;
-  view: TurnView | undefined;
+  view: AnswerView | undefined;
   /** Scores of the first token, f32 [1, v]. */
   scores: Tensor | undefined;
   /** The point to which the conversation returns if the turn fails. */
@@ -208,7 +208,7 @@ async function prepare(
   progress.anchor = await timed(times, 'retrieve', () =>
     retrievePermanently(method, conversation, found.relevance, { before: start, anchor: progress.anchor, config }),
   );
-  progress.view = await timed(times, 'retrieve', () => turnView(method, conversation, found, config));
+  progress.view = await timed(times, 'retrieve', () => answerView(context, found));
 }
 
 /** Refuses, before the tower runs, media that cannot fit however much is pruned: pruned tokens keep their positions unless they are renumbered. */
@@ -239,7 +239,7 @@ async function* answer(
   const choices = chooser(model, sampler, { logprobs, logitBias, format });
   try {
     const how = { maxTokens, stop, pace, verify };
-    return yield* generate(model, conversation, view as TurnView, choices, scores as Tensor, how);
+    return yield* generate(model, conversation, view as AnswerView, choices, scores as Tensor, how);
   } finally {
     choices.dispose();
   }

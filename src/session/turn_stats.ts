@@ -4,9 +4,9 @@ import { type DecoderConfig, isStateLayer } from '../models/config';
 import type { TokenLogprob } from '../text/logprobs';
 import type { FinishReason, Generated } from './generate';
 import type { PrefillContext } from './prefill';
+import type { AnswerView } from './refresh';
 import type { PrunedMedium } from './sight';
 import type { StageTimes } from './times';
-import type { TurnView } from './view';
 
 export interface TurnStats {
   readonly tokens: {
@@ -29,9 +29,11 @@ export interface TurnStats {
   /** Milliseconds. `retrieve` is the time of `prune` and `retrieve` of the method; `perToken` is the mean decoder step. */
   readonly ms: StageTimes & { readonly perToken: number; readonly total: number };
   readonly finish: FinishReason;
+  /** Number of times that visual rows were selected again while the answer was written. */
+  readonly refreshes: number;
   /** The kept tokens of each image and video of this turn. */
   readonly media: readonly PrunedMedium[];
-  /** Per layer, the visual tokens that were attended, as indices among the `visualKept`; undefined if every layer attended all of them. */
+  /** Per layer, the visual tokens that were attended, the last ones if they were selected again, as indices among the `visualKept`; undefined if every layer attended all of them. */
   readonly retrieved: readonly Int32Array[] | undefined;
   /** The tokens of the answer with their log-probabilities; undefined unless the question asked for them. */
   readonly logprobs: readonly TokenLogprob[] | undefined;
@@ -41,7 +43,7 @@ export interface TurnStats {
 export interface PrefilledTurn {
   /** Pruned media by their index in the conversation: this turn's, and those that a rewritten history puts into the cache again. */
   readonly media: ReadonlyMap<number, PrunedMedium>;
-  readonly view: TurnView | undefined;
+  readonly view: Pick<AnswerView, 'retrieved' | 'refreshes'> | undefined;
   /** Number of rows that the prefill added to the cache. */
   readonly promptRows: number;
   readonly activePrefill: number;
@@ -52,13 +54,16 @@ export function statsOf(
   { conversation, model, times }: PrefillContext,
   { media: seen, view, promptRows, activePrefill }: PrefilledTurn,
   given: number,
-  { tokens, steps, ms, finish, drafted, accepted }: Generated,
+  { tokens, steps, ms, finish, drafted, accepted, isVerified }: Generated,
   total: number,
 ): Omit<TurnStats, 'logprobs'> {
   const first = conversation.media.length - given;
   const media = [...seen].filter(([medium]) => medium >= first).map(([, pruned]) => pruned);
   const retrieved = view?.retrieved?.map(({ length }) => length);
-  const activeDecode = retrieved ? meanOfAttending(model.decoder.config, retrieved) : conversation.places.length;
+  const chosen = retrieved ? meanOfAttending(model.decoder.config, retrieved) : conversation.places.length;
+  const { refreshes = 0 } = view ?? {};
+  // A step that selects again attends all rows. Verified answers do so in any case, and drafts attend what is retrieved.
+  const activeDecode = refreshes > 0 && !isVerified ? chosen + ((activePrefill - chosen) * refreshes) / steps : chosen;
   return {
     tokens: {
       visualSeen: media.reduce((sum, medium) => sum + medium.tokens, 0),
@@ -71,6 +76,7 @@ export function statsOf(
     },
     ms: { ...times, perToken: steps === 0 ? 0 : ms / steps, total },
     finish,
+    refreshes,
     media,
     retrieved: view?.retrieved,
   };

@@ -12,7 +12,7 @@ import type { Chooser } from './choose';
 import { type Conversation, lengthOf } from './conversation';
 import { type DraftLength, type DraftSource, draftLength, MOST_DRAFTS } from './draft_length';
 import { lookUp } from './look_up';
-import { count, runRows, type StepContext, type Steps, type Views } from './steps';
+import { count, runRows, type StepContext, type Steps, type StepView } from './steps';
 
 export interface VerifyOptions {
   /** Whether a token ends the answer. */
@@ -41,8 +41,8 @@ interface Pass {
   taken: number;
 }
 
-/** Steps whose scores are those of dense decoding. `views`: what drafts attend. */
-export function verifiedSteps(context: StepContext, views: Views, choices: Chooser, options: VerifyOptions): Steps {
+/** Steps whose scores are those of dense decoding. `view`: what drafts attend. */
+export function verifiedSteps(context: StepContext, view: StepView, choices: Chooser, options: VerifyOptions): Steps {
   const { conversation, pace } = context;
   const { cache } = conversation;
   const { lengths = draftLength(), found = lookUp } = options;
@@ -54,6 +54,7 @@ export function verifiedSteps(context: StepContext, views: Views, choices: Choos
     count(conversation, own.ids[own.taken] as number);
     const [n, width] = own.scores.shape as [number, number];
     const row = own.taken++;
+    view.ran(1);
     return n === 1 ? own.scores.clone() : start().tf.slice(own.scores, [row, 0], [1, width]);
   };
   const settle = async (): Promise<void> => {
@@ -65,26 +66,30 @@ export function verifiedSteps(context: StepContext, views: Views, choices: Choos
     pass?.scores.dispose();
     pass = undefined;
   };
+  const judge = (source: DraftSource, isAccepted: boolean): void => {
+    lengths.judged(source, isAccepted);
+    if (source === 'view') view.judged(isAccepted);
+  };
   /** Drafts what may follow `id`, and runs both over everything. */
   const run = async (id: number, more: number): Promise<Pass> => {
     const room = cache.limit - Math.max(conversation.nextPosition, lengthOf(conversation)) - 1;
     const most = Math.max(0, Math.min(more - 1, room));
     const known = upToEnd(found(conversation.ids, Math.min(most, MOST_DRAFTS)), options.isEnd);
-    const { source, tokens } = lengths.next({ view: views === undefined ? 0 : most, lookup: known.length });
+    const { source, tokens } = lengths.next({ view: view.layers === undefined ? 0 : most, lookup: known.length });
     const [point, position] = [conversation.items.length, conversation.nextPosition];
     const isOwnPoint = tokens > 0 && cache.hasStates && !cache.points.includes(point);
     if (isOwnPoint) cache.save(point);
     const begin = performance.now();
     const isDecoded = source === 'view' && tokens > 0;
     const drafts = isDecoded
-      ? await draftAfter(id, tokens, { context, views, choices, options })
+      ? await draftAfter(id, tokens, { context, view, choices, options })
       : known.slice(0, tokens);
     if (isDecoded) cache.truncate(counted(conversation), point);
     const middle = performance.now();
     // Nothing follows a token that ends the answer.
     const inner = drafts.length > 0 && options.isEnd(drafts.at(-1) as number) ? drafts.slice(0, -1) : drafts;
     const ids = [id, ...inner];
-    const scores = await runRows(context, ids, position, undefined);
+    const scores = await (view.isDue ? view.renew(ids, position) : runRows(context, ids, position, undefined));
     if (isDecoded && drafts.length > 0) lengths.drafted(drafts.length, middle - begin);
     lengths.passed(ids.length, performance.now() - middle);
     drafted += drafts.length;
@@ -93,7 +98,7 @@ export function verifiedSteps(context: StepContext, views: Views, choices: Choos
   return {
     async next(id, more) {
       const expected = pass?.drafts[pass.taken - 1];
-      if (pass !== undefined && expected !== undefined) lengths.judged(pass.source, expected === id);
+      if (pass !== undefined && expected !== undefined) judge(pass.source, expected === id);
       if (pass !== undefined && expected === id && pass.taken < pass.ids.length) {
         await pace();
         return take(pass);
@@ -119,17 +124,17 @@ async function draftAfter(
   most: number,
   {
     context,
-    views,
+    view,
     choices,
     options: { isEnd, replace = (chosen) => chosen },
-  }: { context: StepContext; views: Views; choices: Chooser; options: VerifyOptions },
+  }: { context: StepContext; view: StepView; choices: Chooser; options: VerifyOptions },
 ): Promise<number[]> {
   const { conversation } = context;
   const ahead = choices.ahead();
   const history = [...conversation.ids];
   const drafts: number[] = [];
   for (let last = id; drafts.length < most; ) {
-    const scores = await runRows(context, [last], conversation.nextPosition + drafts.length, views);
+    const scores = await runRows(context, [last], conversation.nextPosition + drafts.length, view.layers);
     try {
       const chosen = chosenOr(() => ahead.choose(scores, history).id);
       if (chosen === undefined) break;

@@ -16,6 +16,15 @@ const TAPS: Check = {
     ),
 };
 
+const REFRESH: Check = {
+  expected: 'an object of every, rejected or both, integers of at least 1,',
+  accepts: (value) => {
+    if (!OBJECT.accepts(value)) return false;
+    const given = Object.entries(value as object).filter(([, n]) => n !== undefined);
+    return given.length > 0 && given.every(([name, n]) => ['every', 'rejected'].includes(name) && COUNT.accepts(n));
+  },
+};
+
 const REQUIRED = { required: true as const };
 
 type PartChecks<T> = { readonly [K in keyof Required<T>]: Check };
@@ -43,6 +52,7 @@ const GROUPS: {
   retrieve: {
     window: COUNT,
     permanent: BOOLEAN,
+    refresh: REFRESH,
     frames: FUNCTION,
     localFrames: COUNT,
     select: { ...FUNCTION, ...REQUIRED },
@@ -97,6 +107,9 @@ export function checkedMethod(method: SparsityMethod): SparsityMethod {
   const made = { ...checked, ...Object.fromEntries(groups) } as unknown as SparsityMethod;
   if (made.retrieve?.frames !== undefined && (made.drop !== undefined || made.retrieve.permanent === true))
     throw malformed(name, 'retrieve.frames without drop and without retrieve.permanent', 'a method with both');
+  const { refresh, permanent, frames } = made.retrieve ?? {};
+  if (refresh !== undefined && (permanent === true || frames !== undefined))
+    throw malformed(name, 'retrieve.refresh without retrieve.permanent and retrieve.frames', 'a method with both');
   if (made.bound !== undefined && (made.drop !== undefined || made.retrieve?.frames !== undefined))
     throw malformed(name, 'bound without drop and without retrieve.frames', 'a method with both');
   if (made.reuse !== undefined && made.encode !== undefined)

@@ -146,12 +146,25 @@ export interface Drop {
   select(view: DropView): Selection;
 }
 
-/** Selects the visual rows that an answer attends, once per turn and layer. */
+/**
+ * When rows are selected again while an answer is written; at least one of the two. The next token then attends all rows, and the relevance is the mean
+ * of its attention and the question's. With `verify` every token attends all rows, and the attention of one pass's tokens counts.
+ */
+export interface Refresh {
+  /** Number of the answer's tokens after which rows are selected again. */
+  readonly every?: number;
+  /** With `verify`: number of rejected drafts after which rows are selected again. */
+  readonly rejected?: number;
+}
+
+/** Selects the visual rows that an answer attends, once per turn and layer, unless `refresh` says otherwise. */
 export interface Retrieve {
   /** Number of the question's last rows whose attention is averaged into the relevance. Default: all. */
   readonly window?: number;
   /** Whether rows that are left out are removed from the cache. `select` is then called only for each turn's new media. Default: false. */
   readonly permanent?: boolean;
+  /** Default: rows are selected once per turn. Not with `permanent` or `frames`. */
+  readonly refresh?: Refresh;
   /**
    * First level of a retrieval in two levels: returns the frames whose rows the question and the answer attend in the layer, ascending. A
    * frame's score is the cosine of the mean of the question's queries and the mean of the frame's keys, all heads side by side, before

@@ -41,10 +41,10 @@ export function scheduled(method: SparsityMethod, schedule: Schedule): SparsityM
     ...checked,
     retrieve: {
       ...retrieve,
-      select: (relevance, layer, places) => {
+      select: (relevance, layer, places, total) => {
         if (none.has(layer)) return new Int32Array();
         if (dense.has(layer) || retrieve === undefined) return Int32Array.from(relevance.keys());
-        return retrieve.select(relevance, layer, places);
+        return retrieve.select(relevance, layer, places, total);
       },
     },
   };
