@@ -8,6 +8,7 @@ export const FIXTURES = join(ROOT, 'spec/fixtures');
 const CALIBRATION = join(ROOT, 'assets/calibration');
 
 export const TINY = join(ROOT, 'assets/tiny-nvila');
+export const TINY_FILM = join(ROOT, 'assets/tiny-nvila-film');
 export const STAGES = join(FIXTURES, 'tiny-nvila/stages.safetensors');
 export const vilaCase = (name: string): string => join(FIXTURES, 'vila', name);
 

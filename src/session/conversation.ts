@@ -80,9 +80,11 @@ export interface CacheLayer {
   readonly tokens: number[];
 }
 
-/** The mean of a frame's keys before rotary embedding, f32 [kvHeads, c], and the number of its rows. */
+/** What a frame is scored by. */
 export interface FrameKey {
-  readonly mean: Float32Array;
+  /** Keys before rotary embedding: the mean alone, or so many of the frame's rows; f32 [n, kvHeads, c]. */
+  readonly keys: Float32Array;
+  /** Number of the frame's rows. */
   readonly rows: number;
 }
 
@@ -96,7 +98,7 @@ export interface Conversation {
   nextPosition: number;
   /** The place and position of each visual token of the conversation. */
   readonly places: VisualToken[];
-  /** Per layer, the mean keys of frames by their first visual token: made from the cache when a method first scores frames. */
+  /** Per layer, the keys that frames are scored by, by their first visual token: made from the cache when a method first scores frames. */
   readonly frameKeys: Map<number, FrameKey>[];
   /** Images and videos of the conversation, in the order by which places and runs refer to them. */
   readonly media: KnownMedium[];

@@ -1,13 +1,15 @@
-// The first level of a retrieval in two levels: frames are scored by the mean of their keys, and the question is prefilled over the frames that
+// The first level of a retrieval in two levels: frames are scored by the mean of their keys or by some of them, and the question is prefilled over the frames that
 // each layer has chosen. The cost of a question grows with the number of frames and the rows of the chosen ones, not with all rows.
 // Source: ReKV, arXiv 2503.00540, section 3.2; Becomebright/ReKV.
 
-import { attendsAll } from '../models/config';
+import { attendsAll, type DecoderConfig } from '../models/config';
 import type { VisionLanguageModel } from '../models/model';
 import type { Position } from '../ops/rope';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import type { FramePlace, SparsityMethod } from '../sparsity/method';
+import type { FramePlace, Matrix, SparsityMethod } from '../sparsity/method';
+import { topK } from '../sparsity/top_k';
+import { frameMeans, product, squaredDistance, takeRows } from '../sparsity/vectors';
 import { chunks } from './chunks';
 import type { CacheLayer, Conversation, FrameKey, VisualToken } from './conversation';
 import { checkSelection } from './selection';
@@ -43,12 +45,13 @@ export function framesOf({ places }: Conversation, from = 0): Frame[] {
 /** Tokens whose keys are read in one call. */
 const READ = 4096;
 
-/** Makes the mean keys of frames that lack them, in all layers that attend everything. The rows of these are in the tensors of the cache. */
+/** Makes the keys by which frames are scored where they are missing, in all layers that attend everything. The rows of these are in the tensors of the cache. */
 export function indexFrames(
-  { decoder }: VisionLanguageModel,
-  conversation: Conversation,
+  context: Pick<QuestionContext, 'model' | 'method' | 'conversation'>,
   frames: readonly Frame[],
 ): void {
+  const { conversation } = context;
+  const { decoder } = context.model;
   const layers = [...conversation.layers.keys()].filter((layer) => attendsAll(decoder.config, layer));
   const keys = conversation.frameKeys[layers[0] ?? 0] as Map<number, FrameKey>;
   const missing = frames.filter(({ first, rows }) => keys.get(first)?.rows !== rows);
@@ -57,7 +60,7 @@ export function indexFrames(
     const begin = (missing[from] as Frame).first;
     while (to < missing.length && endOf(missing[to]) - begin <= READ && missing[to]?.first === endOf(missing[to - 1]))
       to++;
-    indexRun(decoder, conversation, layers, missing.slice(from, to));
+    indexRun(context, layers, missing.slice(from, to));
     from = to;
   }
 }
@@ -66,11 +69,11 @@ const endOf = (frame: Frame | undefined): number => (frame?.first ?? 0) + (frame
 
 /** Consecutive frames. Their rows are the same in all layers; there may be text between them. */
 function indexRun(
-  decoder: VisionLanguageModel['decoder'],
-  { layers: cached, places, cache, frameKeys }: Conversation,
+  { model: { decoder }, method, conversation }: Pick<QuestionContext, 'model' | 'method' | 'conversation'>,
   layers: readonly number[],
   frames: readonly Frame[],
 ): void {
+  const { layers: cached, places, cache, frameKeys } = conversation;
   const { visual } = cached[layers[0] as number] as CacheLayer;
   const [begin, end] = [(frames[0] as Frame).first, endOf(frames.at(-1))];
   const firstRow = visual[begin] as number;
@@ -80,13 +83,48 @@ function indexRun(
   for (const [i, keys] of decoder.keys(layers, cache, firstRow, positions).entries()) {
     const width = keys.length / positions.length;
     for (const { first, rows } of frames) {
-      const mean = new Float32Array(width);
-      for (const row of visual.slice(first, first + rows))
-        for (let j = 0; j < width; j++)
-          mean[j] = (mean[j] as number) + (keys[(row - firstRow) * width + j] as number) / rows;
-      frameKeys[layers[i] as number]?.set(first, { mean, rows });
+      const own = new Float32Array(rows * width);
+      for (const [at, row] of visual.slice(first, first + rows).entries())
+        own.set(keys.subarray((row - firstRow) * width, (row - firstRow + 1) * width), at * width);
+      const known = { keys: frameKeysOf({ data: own, width }, method.retrieve?.frameKeys), rows };
+      frameKeys[layers[i] as number]?.set(first, known);
     }
   }
+}
+
+/** Of a frame's keys, f32 [rows, width], the mean; or the `count` ones that differ most from it. */
+export function frameKeysOf(keys: Matrix, count: number | undefined): Float32Array {
+  const mean = frameMeans(keys, 1);
+  if (count === undefined) return mean.data;
+  const rows = keys.data.length / keys.width;
+  return takeRows(
+    keys,
+    topK(
+      Float32Array.from({ length: rows }, (_, i) => squaredDistance(keys, i, mean, 0)),
+      count,
+    ),
+  );
+}
+
+/** The sum over heads of the largest product of a query f32 [heads, c] and some keys f32 [n, kvHeads, c], whose heads are repeated as attention repeats them. */
+export function largestProducts(
+  query: Float32Array,
+  keys: Float32Array,
+  { headDim: c, kvHeads }: Pick<DecoderConfig, 'headDim' | 'kvHeads'>,
+): number {
+  const share = query.length / c / kvHeads;
+  const [queries, rows] = [
+    { data: query, width: c },
+    { data: keys, width: c },
+  ];
+  let sum = 0;
+  for (let head = 0; head < query.length / c; head++) {
+    let largest = Number.NEGATIVE_INFINITY;
+    for (let row = Math.floor(head / share); row < keys.length / c; row += kvHeads)
+      largest = Math.max(largest, product(queries, head, rows, row));
+    sum += largest;
+  }
+  return sum;
 }
 
 /** The cosine of a query f32 [heads, c] and keys f32 [kvHeads, c] whose heads are repeated as attention repeats them, heads side by side; 0 for zeros. */
@@ -128,7 +166,7 @@ export async function runOverFrames(
   const { model, conversation } = context;
   const { config } = model.decoder;
   const frames = framesOf(conversation);
-  indexFrames(model, conversation, frames);
+  indexFrames(context, frames);
   const asked = positions.slice(question);
   const [relevance, candidates]: [Float32Array[], Int32Array[]] = [[], []];
   let h = start().tf.slice(x, [question, 0], [asked.length, x.shape[1] as number]);
@@ -156,8 +194,13 @@ function chooseFrames(
   frames: readonly Frame[],
 ): Int32Array {
   const keys = frameKeys[layer] as Map<number, FrameKey>;
-  const means = frames.map(({ first }) => (keys.get(first) as FrameKey).mean);
-  const scores = frameScores(model.decoder.meanQuery(layer, h), means, model.decoder.config.headDim);
+  const known = frames.map(({ first }) => (keys.get(first) as FrameKey).keys);
+  const query = model.decoder.meanQuery(layer, h);
+  const { config } = model.decoder;
+  const scores =
+    method.retrieve?.frameKeys === undefined
+      ? frameScores(query, known, config.headDim)
+      : Float32Array.from(known, (own) => largestProducts(query, own, config));
   const places = frames.map(({ medium, grid, t, rows }) => ({ medium, grid, t, rows }));
   const given = method.retrieve?.frames?.(scores, layer, places);
   const chosen = checkSelection(method.name, 'retrieve.frames', given, frames.length);

@@ -28,7 +28,7 @@ export function localFramesOf({
 
 /** Runs the rows before the question through all layers, and adds them and their places to the conversation. */
 export async function runLocally(context: PrefillContext, run: Run): Promise<void> {
-  const { conversation, model } = context;
+  const { conversation } = context;
   const { rows, question } = run;
   const localFrames = localFramesOf(context) ?? 0;
   const opening = openingOf(run, conversation);
@@ -41,7 +41,7 @@ export async function runLocally(context: PrefillContext, run: Run): Promise<voi
     addRows(conversation, opening, begin, end);
     frames.pop();
     append(frames, framesOf(conversation, from));
-    indexFrames(model, conversation, frames.slice(-1 - (end - begin)));
+    indexFrames(context, frames.slice(-1 - (end - begin)));
   }
   run.kept = run.kept.slice(0, question);
   // Where a question follows, its point is saved, to which a conversation returns.

@@ -54,6 +54,7 @@ const GROUPS: {
     permanent: BOOLEAN,
     refresh: REFRESH,
     frames: FUNCTION,
+    frameKeys: COUNT,
     localFrames: COUNT,
     select: { ...FUNCTION, ...REQUIRED },
   },

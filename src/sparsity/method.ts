@@ -168,10 +168,15 @@ export interface Retrieve {
   /**
    * First level of a retrieval in two levels: returns the frames whose rows the question and the answer attend in the layer, ascending. A
    * frame's score is the cosine of the mean of the question's queries and the mean of the frame's keys, all heads side by side, before
-   * rotary embedding. `select` then sees only the rows of these frames, so that a question costs as much as it has chosen. Not with `drop`
+   * rotary embedding; see `frameKeys`. `select` then sees only the rows of these frames, so that a question costs as much as it has chosen. Not with `drop`
    * or `permanent`; where all of a prompt attends to itself (PaliGemma), `select` sees all rows.
    */
   frames?(scores: Float32Array, layer: number, frames: readonly FramePlace[]): Int32Array;
+  /**
+   * With `frames`: number of a frame's keys, those that differ most from their mean, that its score compares in place of the mean. The score is then
+   * the sum over heads of the largest inner product with the question's mean query. So many keys of each frame are held in host memory as f32.
+   */
+  readonly frameKeys?: number;
   /**
    * With `frames`: number of the last frames that the rows before a question attend, besides all text. The prefill of a film then takes time in
    * proportion to its length, and the session's `kvBudget` can bound its memory. Default: all rows before them.
