@@ -3,10 +3,12 @@
 import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ImageInput, load, type Model } from '../../src';
+import * as canvases from '../../src/image/canvas';
 import { openFilm } from '../../src/video/film';
 import { errorOf } from '../image/fixtures';
 import { FIXTURES } from '../support/assets';
 import { ffmpeg, filmFolder, itWithFfmpeg } from '../support/films';
+import { drawn } from '../support/media';
 
 const folder = filmFolder();
 const path = join(folder, 'film.mp4');
@@ -93,6 +95,45 @@ describe('films', () => {
     expect((await errorOf(() => ask(nvila, { frames: none() }))).code).toBe('ERR_VIDEO_EMPTY');
   });
 
+  it.each([
+    'nvila/film',
+    'qwen_vl/qwen2-vl',
+    'qwen_vl/qwen3-vl',
+    'llava_onevision/tied',
+    'smolvlm/smolvlm',
+    'internvl/layer',
+  ])('the canvases of a stream are those of a list: %s', async (folder) => {
+    using model = await load(join(FIXTURES, folder));
+    const frames = [1, 2, 3, 4, 5, 6, 7, 8].map((seed) => ({
+      ...{ width: 120, height: 90, channels: 3 as const },
+      data: Uint8Array.from({ length: 120 * 90 * 3 }, (_, i) => (Math.imul(i + seed, 2654435761) >>> 24) & 255),
+    }));
+    async function* camera(count: number): AsyncGenerator<ImageInput> {
+      yield* frames.slice(0, count);
+    }
+    for (const count of folder === 'nvila/film' ? [4, 8] : [1, 2, 5]) {
+      const stream = await drawn(model, [{ kind: 'video', video: { frames: camera(count) } }]);
+      expect(stream).toEqual(await drawn(model, [{ kind: 'video', video: { frames: frames.slice(0, count) } }]));
+    }
+  });
+
+  it('each frame of a stream is drawn before the next is asked for, and not held in its own size', async () => {
+    const draws = jest.spyOn(canvases, 'draw');
+    const before: number[] = [];
+    async function* camera(): AsyncGenerator<ImageInput> {
+      for (let i = 0; i < 4; i++) {
+        before.push(draws.mock.calls.length);
+        yield { data: new Uint8Array(90 * 80 * 3).fill(i), width: 90, height: 80, channels: 3 };
+      }
+    }
+    try {
+      await nvila.prepare([{ kind: 'video', video: { frames: camera() } }]);
+    } finally {
+      draws.mockRestore();
+    }
+    expect(before).toEqual([0, 1, 2, 3]);
+  });
+
   it('a stream of frames that fails, or gives none, is left', async () => {
     const picture = { data: new Uint8Array(300), width: 10, height: 10, channels: 3 } as const;
     async function* broken(): AsyncGenerator<ImageInput> {
@@ -102,9 +143,13 @@ describe('films', () => {
     const failed = await errorOf(() => ask(nvila, { frames: broken() }));
     expect([failed.code, failed.message]).toEqual(['ERR_VIDEO_UNREADABLE', expect.stringContaining('unplugged')]);
     let isClosed = false;
+    const [controller, reason] = [new AbortController(), new Error('enough')];
     const silent = {
       [Symbol.asyncIterator]: () => ({
-        next: () => new Promise(() => undefined),
+        next: () => {
+          setImmediate(() => controller.abort(reason));
+          return new Promise(() => undefined);
+        },
         return: async () => {
           isClosed = true;
           return { done: true as const, value: undefined };
@@ -112,11 +157,8 @@ describe('films', () => {
       }),
     };
     using chat = nvila.session();
-    const controller = new AbortController();
     const videos = [{ frames: silent as AsyncIterable<ImageInput> }];
     const reading = chat.ask(question, { videos, signal: controller.signal }).text();
-    const reason = new Error('enough');
-    setImmediate(() => controller.abort(reason));
     await expect(reading).rejects.toBe(reason);
     expect([isClosed, chat.length]).toEqual([true, 0]);
   });

@@ -4,9 +4,18 @@ import { SparseVilaError } from '../errors';
 import { type Draw, draw } from '../image/canvas';
 import type { Size } from '../image/cells';
 import { type DecodeOptions, type ImageInput, type RgbImage, withImage } from '../image/decode';
-import type { FilmCanvases, MediaInput, MediumLayout, MediumSize, PreparedMedium, TurnMedia } from './media';
+import { prepareStream } from './frame_stream';
+import type {
+  FilmCanvases,
+  FrameStream,
+  MediaInput,
+  MediumLayout,
+  MediumSize,
+  PreparedMedium,
+  TurnMedia,
+} from './media';
 import type { Plan } from './plan';
-import { type Frames, framesOf } from './video_frames';
+import { type Frames, framesOf, unequalFrames } from './video_frames';
 
 /**
  * Decodes and lays out the media of a turn one after another, and draws them; of a film whose frames can be read again only the first is decoded.
@@ -32,6 +41,8 @@ async function prepareMedium(
   turn: TurnMedia,
   options: DecodeOptions,
 ): Promise<PreparedMedium> {
+  if (medium.kind === 'video' && 'frames' in medium.video && Symbol.asyncIterator in medium.video.frames)
+    return prepareStream(plan, medium.video as FrameStream, turn, options);
   const { count, read, lasting, ...timing } = await framesOf(plan, medium, options);
   const lay = ({ width, height }: Size): LaidOut => {
     const size = { ...{ kind: medium.kind, width, height, frames: count }, ...timing };
@@ -116,12 +127,5 @@ function noVideos({ family }: Plan): SparseVilaError {
   return new SparseVilaError(
     'ERR_VIDEO',
     `Expected images only, since models of type ${family} take no videos, received a video.`,
-  );
-}
-
-function unequalFrames(i: number, { width, height }: RgbImage, first: MediumSize): SparseVilaError {
-  return new SparseVilaError(
-    'ERR_VIDEO',
-    `Expected frames of one size, ${first.width}x${first.height} as the first, received ${width}x${height} for frame ${i}.`,
   );
 }

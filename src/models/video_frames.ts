@@ -1,16 +1,16 @@
-// The frames of a medium, one after another, whatever it is given as: a picture, a list or stream of frames, or a film whose frames the family's
+// The frames of a medium, one after another, whatever it is given as: a picture, a list of frames, or a film whose frames the family's
 // rule chooses.
 
 import { createHash } from 'node:crypto';
 import { SparseVilaError } from '../errors';
 import { shownPath } from '../files';
-import { DEFAULT_MAX_PIXELS, type DecodeOptions, decodeImage, type ImageInput } from '../image/decode';
+import type { Size } from '../image/cells';
+import { DEFAULT_MAX_PIXELS, type DecodeOptions, type ImageInput } from '../image/decode';
 import { isDataUrl } from '../image/text';
 import { openFilm } from '../video/film';
 import { checkUnchanged, stampOf } from '../video/source';
-import { readStream } from '../video/stream';
-import { type FrameSampling, MOST_FRAMES, sampleFrames } from './frame_sampling';
-import type { FilmCanvases, FilmFile, FrameList, FrameStream, FrameTimes, MediaInput } from './media';
+import { type FrameSampling, sampleFrames } from './frame_sampling';
+import type { FilmCanvases, FilmFile, FrameList, FrameTimes, MediaInput } from './media';
 import type { Plan } from './plan';
 
 /** The frames of a medium, and what is known of their times. */
@@ -28,12 +28,11 @@ export interface Frames extends FrameTimes {
 /** The rule of a family whose plan has none. */
 const EIGHT: FrameSampling = { rule: 'uniform', frames: 8 };
 
-/** @throws SparseVilaError `ERR_VIDEO_…` of a film or a stream, `ERR_IMAGE_…` of its frames; `signal.reason` */
+/** @throws SparseVilaError `ERR_VIDEO_…` of a film, `ERR_IMAGE_…` of its frames; `signal.reason` */
 export async function framesOf(plan: Plan, medium: MediaInput, options: DecodeOptions): Promise<Frames> {
   if (medium.kind === 'image') return { count: 1, read: () => [medium.image] };
   const { video } = medium;
   if ('file' in video) return filmFrames(plan, video, options);
-  if (Symbol.asyncIterator in video.frames) return collected(video as FrameStream, options);
   return listed(video as FrameList);
 }
 
@@ -74,28 +73,10 @@ async function listed({ frames, ...timing }: FrameList): Promise<Frames> {
 /** The stamp of a frame that is a path; empty for text of another form, which cannot change. */
 const pathStamp = (name: string): Promise<string> | string => (isDataUrl(name) ? '' : stampOf(name));
 
-/** Bytes of the decoded frames of a stream, which are all held until their number is known. */
-const MOST_BYTES = 2 ** 30;
-
-/** Reads a stream of frames: the layout needs their number. */
-async function collected(
-  { frames, fps, maxFrames = MOST_FRAMES }: FrameStream,
-  options: DecodeOptions,
-): Promise<Frames> {
-  const images: ImageInput[] = [];
-  let bytes = 0;
-  for await (const frame of readStream(frames, options.signal)) {
-    const { data, width, height } = await decodeImage(frame, options);
-    images.push({ data, width, height, channels: 3 });
-    bytes += data.byteLength;
-    if (bytes > MOST_BYTES)
-      throw new SparseVilaError(
-        'ERR_VIDEO_TOO_LARGE',
-        `Expected frames of at most ${MOST_BYTES} bytes together, received ${images.length} of ${width}×${height} that have more; scale them down, or give maxFrames.`,
-      );
-    if (images.length >= maxFrames) break;
-  }
-  if (images.length === 0)
-    throw new SparseVilaError('ERR_VIDEO_EMPTY', 'Expected a stream of at least one frame, received none.');
-  return { count: images.length, read: () => images, ...(fps !== undefined && { fps }) };
+/** @param i the number of a frame that has another size than the first */
+export function unequalFrames(i: number, { width, height }: Size, first: Size): SparseVilaError {
+  return new SparseVilaError(
+    'ERR_VIDEO',
+    `Expected frames of one size, ${first.width}x${first.height} as the first, received ${width}x${height} for frame ${i}.`,
+  );
 }
