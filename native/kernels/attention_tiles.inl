@@ -19,11 +19,19 @@ static void split_row(const float* x, int64_t c, uint16_t* hi, uint16_t* lo) {
   memset(lo + c, 0, (size_t)(padded - c) * 2);
 }
 
+/** Asks for f32 rows [from, from + 16) of those below n. Rows of a head lie pages apart, where the processor does not look ahead itself. */
+SV_INLINE void fetch_rows(const char* base, const AttentionRows& rows, int64_t begin, int64_t from, int64_t n, int64_t c) {
+  for (int64_t i = from; i < from + 16 && i < n; i++)
+    for (int64_t byte = 0; byte < c * 4; byte += 64) __builtin_prefetch(base + row_at(rows, begin + i) * rows.stride + byte);
+}
+
 /** f32 rows [begin, begin + n) of one head, n <= 128. Rows that are missing are zeros. */
 static void pack_tile_chunk(const AttentionRows& rows, int64_t c, int64_t begin, int64_t n, char* out) {
   const int64_t c32 = (c + 31) / 32 * 32, plane = key_plane_bytes(c);
   uint16_t planes[2][16][kMostTileWidth];
+  fetch_rows(rows.k, rows, begin, 0, n, c);
   for (int64_t g = 0; g < kAttentionChunk; g += 16) {
+    fetch_rows(rows.k, rows, begin, g + 16, n, c);
     const uint32_t* pointers[2][16];
     for (int64_t i = 0; i < 16; i++) {
       uint16_t *hi = planes[0][i], *lo = planes[1][i];
@@ -39,7 +47,9 @@ static void pack_tile_chunk(const AttentionRows& rows, int64_t c, int64_t begin,
   }
   char* values = out + 2 * plane;
   const int64_t value_plane = value_plane_bytes(c);
+  fetch_rows(rows.v, rows, begin, 0, n, c);
   for (int64_t j = 0; j < kAttentionChunk; j += 2) {  // a word is a column of two rows
+    if (j % 16 == 0) fetch_rows(rows.v, rows, begin, j + 16, n, c);
     for (int64_t i = 0; i < 2; i++) {
       uint16_t *hi = planes[0][i], *lo = planes[1][i];
       if (j + i < n) split_row((const float*)(rows.v + row_at(rows, begin + j + i) * rows.stride), c, hi, lo);

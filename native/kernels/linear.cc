@@ -88,6 +88,9 @@ void finish_row(const PackedHeader& h, const Epilogue& e, float* tile, int64_t s
       }
       k.gated_mul(gate, up, left, e.activation, tile + i);
     }
+  } else if (e.bias && e.activation == kNone && !e.scale && !residual) {
+    k.add(tile, e.bias + col, n, y + col);
+    return;
   } else {
     if (e.bias) k.add(tile, e.bias + col, n, tile);
     k.activate(tile, n, e.activation);
@@ -242,7 +245,7 @@ void linear(const float* x, int64_t ldx, int64_t rows, const void* packed, const
   else if (h.k % 2 && h.type == kBf16) in = pad_rows(x, ldx, rows, h);
   const MatmulFn product = h.type >= kInt4 ? nullptr : (dot ? dot : kern.matmul[h.type]);
   int64_t unit = rows > 16 && strips >= 32 ? 8 : 4, block = kTileRows;
-  if (dot && rows > kTileRows) {  // the second-level cache holds a unit and a block of rows; fewer units read the rows less often
+  if ((dot || h.type == kInt8) && rows > kTileRows) {  // the second-level cache holds a unit and a block of rows; fewer units read the rows less often
     unit = within(kUnitBytes / h.strip_bytes, 4, (strips + 2 * thread_count() - 1) / (2 * thread_count()));
     unit += unit % 2;
     block = within(kBlockBytes / in.stride / 32 * 32, 32, kTileRows);
