@@ -75,7 +75,7 @@ it('the options of a question to an engine are checked, and what cannot be read 
       throw new Error('called');
     },
   };
-  expect((await errorOf(ask([thrower, 'x'], undefined))).code).toBe('ERR_OPTION_INVALID');
+  expect((await errorOf(ask([thrower, 'x'], undefined))).code).toBe('ERR_QUESTION');
   expect((await errorOf(() => own.count({ messages: [] }, 7 as never))).code).toBe('ERR_OPTION_INVALID');
   await own.close();
 });

@@ -124,3 +124,16 @@ test.each(['serve', 'batch', 'worker', 'evaluate', 'tune'])(
     expect([/--model/.test(stdout), /--video/.test(stdout)]).toEqual([true, false]);
   },
 );
+
+test.each<[string[], RegExp]>([
+  [['serve', '-m', 'nope', '--host', '203.0.113.1', '--port', '0'], /ERR_LISTEN/],
+  [['worker'], /neither/],
+  [['worker', '--redis', 'http://x'], /redis:/],
+  [['batch', 'assets/demo/jobs.jsonl', __filename], /ERR_OUTPUT_EXISTS/],
+])('%j is refused before a model is loaded', async (args, message) => {
+  const { code, stderr } = await cli(args);
+  expect(code).not.toBe(0);
+  expect(stderr).toMatch(message);
+  // No progress of loading comes before it.
+  expect(stderr).toMatch(/^sparsevila: [^\n]+\n$/);
+});

@@ -55,9 +55,11 @@ async function run(args: Arguments, signal: AbortSignal): Promise<void> {
   const given = readJobs(packagedPath(args.in));
   const isQueued = args.redis !== undefined || args.postgres !== undefined;
   const input = isQueued ? { ...given, jobs: forWorkers(args, given.jobs) } : given;
+  const { requireNew, runBatch } = await import('../jobs/batch.js');
+  // Before a model is loaded.
+  requireNew(args.out);
   const { concurrency = isQueued ? AT_ONCE.queue : AT_ONCE.here } = args;
   const { runner, close } = await (isQueued ? throughQueue(args) : inThisProcess(args, concurrency, signal));
-  const { runBatch } = await import('../jobs/batch.js');
   const reporter = progressReporter();
   let result: BatchResult;
   try {

@@ -122,7 +122,8 @@ async function serveUntilStopped(args: ArgumentsCamelCase<ServeFlags>): Promise<
   try {
     const options = serverOptions(args);
     const { openEngine } = await import('../index.js');
-    const { serve } = await import('../server/server.js');
+    const { requireAddress, serve } = await import('../server/server.js');
+    await requireAddress(options);
     const reporter = progressReporter();
     const folder = modelFolder(args);
     const onProgress: EngineOptions['onProgress'] = (progress) => {

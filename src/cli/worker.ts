@@ -43,10 +43,13 @@ async function run(args: Arguments): Promise<void> {
   try {
     const { engineRunner } = await import('../jobs/job.js');
     const { openWorker } = await import('../jobs/worker.js');
+    const { openQueue } = await import('../jobs/queue.js');
     const { concurrency } = args;
+    const model = modelName(args);
+    // The queue is reached before the model is loaded.
+    await (await openQueue({ ...placeOf(args), model })).close();
     const engine = await openEngineOf(args, stop.loading, { maxWaiting: concurrency });
     try {
-      const model = modelName(args);
       const worker = await openWorker(engineRunner(engine), { ...placeOf(args), model, concurrency });
       process.stderr.write(`sparsevila: worker of ${model} takes ${concurrency} jobs at once.\n`);
       const closed = await finish(worker, stop, engine.ended);

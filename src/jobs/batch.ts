@@ -71,12 +71,7 @@ async function runJobs(given: BatchOptions): Promise<BatchResult> {
   const { onProgress, ...checked } = checkOptions('runBatch', given, OPTIONS);
   const options = { ...checked, onProgress: onProgress && guardedCallback('onProgress', onProgress) };
   const { input, out, configuration } = options;
-  if (existsSync(out)) {
-    throw new SparseVilaError(
-      'ERR_OUTPUT_EXISTS',
-      `${out} exists. Give another name, or remove it to run the jobs again.`,
-    );
-  }
+  requireNew(out);
   const folder = `${out}.partial`;
   try {
     makeFolder(folder);
@@ -95,6 +90,13 @@ async function runJobs(given: BatchOptions): Promise<BatchResult> {
   } finally {
     results.close();
   }
+}
+
+/** Refuses a file of results that is there already. @throws SparseVilaError `ERR_OUTPUT_EXISTS` */
+export function requireNew(out: string): void {
+  if (!existsSync(out)) return;
+  const message = `${out} exists. Give another name, or remove it to run the jobs again.`;
+  throw new SparseVilaError('ERR_OUTPUT_EXISTS', message);
 }
 
 /** A result whose error says which line of the file it is about. */

@@ -1,7 +1,7 @@
 // An HTTP server with OpenAI's API for an engine: chat completions, responses, models, health and metrics.
 
 import { randomUUID } from 'node:crypto';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { basename, resolve } from 'node:path';
 import fastify, { type FastifyInstance } from 'fastify';
 import { ENGINE } from '../engine/engine';
@@ -43,6 +43,21 @@ export interface ServerContext {
   readonly logError: (error: unknown) => void;
 }
 
+/** Whether an address can be listened at now: for programs that have much to do before they serve. @throws SparseVilaError `ERR_LISTEN` */
+export async function requireAddress(options?: ServerOptions): Promise<void> {
+  const { host, port } = checkServerOptions(options);
+  const probe = createServer();
+  await new Promise<void>((resolved, failed) => {
+    probe.once('error', (cause) => failed(cannotListen(host, port, cause)));
+    probe.listen({ host, port }, () => probe.close(() => resolved()));
+  });
+}
+
+function cannotListen(host: string, port: number, cause: unknown): SparseVilaError {
+  const message = `Expected to listen at ${host}:${port}, but ${messageOf(cause)}. Choose another --port or --host.`;
+  return new SparseVilaError('ERR_LISTEN', message, { cause });
+}
+
 /**
  * Serves an engine until `close`.
  * @throws SparseVilaError `ERR_OPTION_INVALID`; `ERR_LISTEN` if the address cannot be listened at
@@ -70,8 +85,7 @@ export async function serve(engine: Engine, options?: ServerOptions): Promise<Se
     await app.listen({ host, port });
   } catch (cause) {
     await app.close();
-    const message = `Expected to listen at ${host}:${port}, but ${messageOf(cause)}. Choose another --port or --host.`;
-    throw new SparseVilaError('ERR_LISTEN', message, { cause });
+    throw cannotListen(host, port, cause);
   }
   const address = app.server.address() as AddressInfo;
   return {
