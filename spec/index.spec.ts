@@ -64,7 +64,7 @@ it('exports what the documentation names, and nothing else', () => {
       'readDataSet',
       'readJobs',
     ],
-    ...['remove', 'runBatch', 'scenesSet', 'scheduled'],
+    ...['refreshed', 'remove', 'runBatch', 'scenesSet', 'scheduled'],
     ...['serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
     ...['stcCacher', 'storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
   ];

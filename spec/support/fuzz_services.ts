@@ -195,5 +195,7 @@ export function serviceCall(random: Random, { engine, folder }: Services): () =>
     () => api.tune(wrong),
     () => api.scheduled(api.sparseVila(), options(random, { dense: () => [0], none: () => [1] }) as never),
     () => api.scheduled(junk(random) as never, {}),
+    () => api.refreshed(api.sparseVila(), options(random, { every: () => 2, rejected: () => 1 }) as never),
+    () => api.refreshed(junk(random) as never, { every: 2 }),
   ]);
 }
