@@ -98,7 +98,7 @@ class CpuDevice : public Device {
   void delta_rule(const Delta& d) override { sv::delta_rule(d); }
   void sample(const float* logits, int64_t rows, int64_t n, const Sampling* samplings, int32_t* ids) override {
     parallel(rows, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; i++) ids[i] = sv::sample(logits + i * n, n, samplings[i]);
+      for (int64_t i = begin; i < end; i++) ids[i] = sv::sample(logits + i * n, n, samplings[i], kernels().sample_weights);
     });
   }
 

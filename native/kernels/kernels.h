@@ -134,6 +134,8 @@ struct Kernels {
   void (*conv_silu)(const float* const* x, const float* w, int64_t ldw, int64_t taps, int64_t n, float* y);
   void (*l2_norm)(float* x, float scale, int64_t n);
   void (*delta_rows)(float* state, const DeltaRows&);
+  /** A SampleWeights of sample.h. */
+  void (*sample_weights)(const float* logits, int64_t n, float highest, float temperature, float* weights);
   /** For machine_peak.h: iterations of independent multiply-adds, returning the operations of one; a sum over n floats. */
   double (*f32_loop)(int64_t iterations);
   double (*bf16_loop)(int64_t iterations);

@@ -79,6 +79,7 @@ const Kernels SV_TABLE = {
     SV_LEVEL::conv_silu,
     SV_LEVEL::l2_norm,
     SV_LEVEL::delta_rows,
+    SV_LEVEL::sample_weights,
     SV_LEVEL::f32_loop,
     SV_BF16_LOOP,
     SV_LEVEL::read_all,

@@ -141,5 +141,20 @@ static void transpose_words(const uint32_t* const* rows, int64_t words, uint32_t
     for (int r = 0; r < 16; r++) out[w * ld + r] = load_u32(rows[r], w);
 }
 
+/** The arithmetic of sample_weight (sample.h), step by step, for sixteen logits at once. */
+static void sample_weights(const float* logits, int64_t n, float highest, float temperature, float* weights) {
+  const vec top = splat(highest), t = splat(temperature), shift = splat(12582912.f), whole = splat(17179869184.f);  // 2^34
+  const float rest[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  SV_EACH_VEC(n) {
+    const vec x = div(sub(load_part(logits + i, left), top), t), c = max(splat(-24.f), x);
+    const vec power = add(mul(c, splat(1.44269504f)), shift), k = sub(power, shift);
+    const vec r = sub(sub(c, mul(k, splat(0.693359375f))), mul(k, splat(-2.12194440e-4f)));
+    vec p = splat(1.9875691500e-4f);
+    for (float term : rest) p = add(mul(p, r), splat(term));
+    p = add(add(mul(p, mul(r, r)), r), splat(1.f));
+    store_part(weights + i, zero_where_less(x, splat(-23.6f), mul(scale2(p, power), whole)), left);
+  }
+}
+
 }  // namespace SV_LEVEL
 }  // namespace sv

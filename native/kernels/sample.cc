@@ -2,7 +2,9 @@
 #include "sample.h"
 
 #include <stddef.h>
+#include <string.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace sv {
@@ -34,37 +36,76 @@ Threshold select(int64_t n, uint64_t need, Key key, Weight weight) {
   return {prefix, need};
 }
 
-/** The index of the largest logit, the lowest on ties, or -1. */
+/** A score's bits as a signed integer in the order of scores: negative NaN first, positive NaN last, -0 before 0. */
+int32_t ordered(float x) {
+  int32_t bits;
+  memcpy(&bits, &x, 4);
+  return bits ^ (bits >> 31 & 0x7fffffff);
+}
+
+/** The index of the largest logit, the lowest on ties, or -1. Integers, because compilers do not vectorize maxima of floats. */
 int32_t best_of(const float* logits, int64_t n) {
-  const float infinity = __builtin_inff();
   if (n > kMostLogits) return -1;
-  int32_t best = -1;
+  const int32_t infinity = 0x7f800000, negative = ordered(-__builtin_inff());
+  int32_t most = negative, least = infinity;
   for (int64_t i = 0; i < n; i++) {
-    if (!(logits[i] < infinity)) return -1;
-    if (logits[i] > (best < 0 ? -infinity : logits[best])) best = (int32_t)i;
+    const int32_t x = ordered(logits[i]);
+    most = x > most ? x : most;
+    least = x < least ? x : least;
   }
-  return best;
+  if (most >= infinity || least < negative || most == negative) return -1;
+  const int32_t bits = most ^ (most >> 31 & 0x7fffffff);
+  float top;
+  memcpy(&top, &bits, 4);
+  int64_t at = 0;
+  while (logits[at] != top) at++;
+  return (int32_t)at;
+}
+
+/** Of a weight that `sample_weights` has not rounded down yet; NaN counts 0. */
+uint64_t whole(float weight) { return weight >= 1 ? (uint64_t)weight : 0; }
+
+/** Without top-k and top-p: no list of candidates is needed. */
+int32_t draw_of_all(const float* weights, int64_t n, float uniform) {
+  uint64_t mass = 0;
+  for (int64_t i = 0; i < n; i++) mass += whole(weights[i]);
+  uint64_t left = share_below(uniform, mass);
+  int32_t last = -1;
+  for (int64_t i = 0; i < n; i++) {
+    const uint64_t weight = whole(weights[i]);
+    if (!weight) continue;
+    last = (int32_t)i;
+    if (left < weight) break;
+    left -= weight;
+  }
+  return last;
 }
 
 }  // namespace
 
-int32_t sample(const float* logits, int64_t n, const Sampling& s) {
+int32_t sample(const float* logits, int64_t n, const Sampling& s, SampleWeights weights_of) {
   const int32_t best = best_of(logits, n);
   if (best < 0 || s.temperature == 0) return best;
-  uint32_t floor = 0;
-  if (s.top_k > 0 && s.top_k < n) {
-    const auto key_of = [&](int64_t i) { return sortable(logits[i]); };
-    floor = select(n, (uint64_t)s.top_k, key_of, [](int64_t) { return (uint64_t)1; }).key;
+  static thread_local std::vector<float> weights;
+  weights.resize((size_t)n);
+  if (weights_of) weights_of(logits, n, logits[best], s.temperature, weights.data());
+  else
+    for (int64_t i = 0; i < n; i++) weights[(size_t)i] = (float)sample_weight(logits[i], logits[best], s.temperature);
+  const bool is_top_k = s.top_k > 0 && s.top_k < n;
+  if (!is_top_k && s.top_p == 1) return draw_of_all(weights.data(), n, s.uniform);
+  static thread_local std::vector<Candidate> kept;  // of megabytes, which would be mapped anew each time
+  kept.clear();
+  for (int64_t i = 0; i < n; i++)
+    if (weights[(size_t)i] > 0) kept.push_back({sortable(logits[i]), (int32_t)i, whole(weights[(size_t)i])});
+  // These are the highest logits, so the k-th highest is among them if there are as many.
+  if (is_top_k && (int64_t)kept.size() > s.top_k) {
+    const uint32_t floor = select((int64_t)kept.size(), (uint64_t)s.top_k, [&](int64_t i) { return kept[(size_t)i].key; },
+                                  [](int64_t) { return (uint64_t)1; })
+                               .key;
+    kept.erase(std::remove_if(kept.begin(), kept.end(), [floor](const Candidate& c) { return c.key < floor; }), kept.end());
   }
-  std::vector<Candidate> kept;
   uint64_t mass = 0;
-  for (int64_t i = 0; i < n; i++) {
-    const uint32_t key = sortable(logits[i]);
-    const uint64_t weight = key < floor ? 0 : sample_weight(logits[i], logits[best], s.temperature);
-    if (!weight) continue;
-    kept.push_back({key, (int32_t)i, weight});
-    mass += weight;
-  }
+  for (const Candidate& c : kept) mass += c.weight;
   if (s.top_p < 1) {
     const Threshold least = select((int64_t)kept.size(), share_above(s.top_p, mass), [&](int64_t i) { return kept[(size_t)i].key; },
                                    [&](int64_t i) { return kept[(size_t)i].weight; });

@@ -17,8 +17,12 @@ struct Sampling {
 /** More logits than this could overflow a sum of weights in the 53 bits that JavaScript counts with. */
 constexpr int64_t kMostLogits = 1 << 19;
 
-/** The id, or -1: a logit is NaN or +infinity, none is above -infinity, or there are more than kMostLogits or none. */
-int32_t sample(const float* logits, int64_t n, const Sampling&);
+/** weights[i] = sample_weight of logit i before it is rounded down; NaN where that is 0 because of one. */
+using SampleWeights = void (*)(const float* logits, int64_t n, float highest, float temperature, float* weights);
+
+/** The id, or -1: a logit is NaN or +infinity, none is above -infinity, or there are more than kMostLogits or none.
+ *  `weights_of`: a kernel that computes weights; null: `sample_weight`, one at a time. */
+int32_t sample(const float* logits, int64_t n, const Sampling&, SampleWeights weights_of = nullptr);
 
 #if defined(__CUDA_ARCH__)
 __device__ inline float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
