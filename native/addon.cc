@@ -153,6 +153,30 @@ napi_value OpenFile(napi_env env, napi_callback_info info) {
   }
 }
 
+/** createFile(path): a new file as a source, into which matrices can be packed; `reserve` gives it bytes. Returns its id. */
+napi_value CreateFile(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  try {
+    return call.number(add_source({Source::create(call.text(0)), env, nullptr}));
+  } catch (const std::exception& e) {
+    return call.error(e.what(), "ERR_OUTPUT_UNWRITABLE");
+  }
+}
+
+/** reserve(id, bytes): takes disk space, so that writing cannot fail. */
+napi_value Reserve(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  double bytes = 0;
+  napi_get_value_double(env, call.args[1], &bytes);
+  try {
+    const OnlyCaller only;
+    source(call.integer(0)).reserve((int64_t)bytes);
+  } catch (const std::exception& e) {
+    return call.error(e.what(), "ERR_OUTPUT_UNWRITABLE");
+  }
+  return nullptr;
+}
+
 /** openMemory(typedArray): the array's bytes as a source; the array is kept alive until release. */
 napi_value OpenMemory(napi_env env, napi_callback_info info) {
   Call call(env, info);
@@ -240,6 +264,8 @@ NAPI_MODULE_INIT() {
       {"deviceReport", nullptr, sv::DeviceReport, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"deviceCounters", nullptr, sv::DeviceCounters, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"openFile", nullptr, sv::OpenFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"createFile", nullptr, sv::CreateFile, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"reserve", nullptr, sv::Reserve, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"openMemory", nullptr, sv::OpenMemory, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"release", nullptr, sv::Release, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"cpuFeatures", nullptr, sv::CpuFeatures, nullptr, nullptr, nullptr, napi_enumerable, nullptr},

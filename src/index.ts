@@ -1,6 +1,7 @@
 /// <reference types="node" preserve="true" />
 // The public API.
 
+import { type CachedWeights, clearPacked, listPacked } from './checkpoint/packed_store';
 import { convert as convertFolder } from './convert/convert';
 import { type CountOptions, countContent } from './engine/count';
 import type { Engine, TokenCounts } from './engine/types';
@@ -38,6 +39,7 @@ import {
 } from './session/session';
 import { tokenize } from './text/tokenize';
 
+export type { CachedWeights } from './checkpoint/packed_store';
 export type { ConvertOptions, ConvertResult } from './convert/convert';
 export type { PlaneCells, TurnCells } from './engine/cells';
 export type { CountOptions } from './engine/count';
@@ -207,6 +209,12 @@ export const list: () => Promise<StoredModel[]> = withCodes(listModels);
  * @throws SparseVilaError `ERR_MODEL_MISSING`; `ERR_BUSY` while it is downloaded; `ERR_OUTPUT_UNWRITABLE`
  */
 export const remove: (name: string, options?: RemoveOptions) => Promise<Removed> = withCodes(removeModel);
+
+/** The models whose packed weights are in the cache folder, the least recently used first. */
+export const weightCache: () => CachedWeights[] = () => listPacked();
+
+/** Removes packed weights from the cache folder and returns the bytes that they took; loaded models keep theirs. */
+export const clearWeightCache: () => number = () => clearPacked();
 
 /** Connects to a queue of jobs for one model, on Redis or Postgres; results are stored there for a week. See `QueueOptions`. */
 export const openQueue = withCodes(openJobQueue);

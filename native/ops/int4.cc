@@ -4,6 +4,7 @@
 
 #include "../kernels/int4_formats.h"
 #include "checks.h"
+#include "packed_file.h"
 #include "source.h"
 
 namespace sv {
@@ -14,7 +15,7 @@ constexpr int kHead = 7, kPart = 16;  // words of a recipe
 /** [source, offset (2 words)] -> `bytes` bytes there, bounds-checked; null when the source is -1. */
 const char* region(const int32_t* r, int64_t bytes, const char* what) {
   if (r[0] == -1) return nullptr;
-  const int64_t offset = (int64_t)((uint64_t)(uint32_t)r[2] << 32 | (uint32_t)r[1]);
+  const int64_t offset = wide(r + 1);
   const Source& s = source(r[0]);
   if (offset < 0 || bytes < 0 || bytes > s.bytes() || offset > s.bytes() - bytes)
     fail(std::string(what) + " lie outside their file: bytes " + std::to_string(offset) + " to " +
@@ -97,7 +98,7 @@ bool narrow_scales(std::vector<Int4File>& files) {
 }
 
 /** recipe: [format, gated, planes, k, group, stored group, type of scales, then per part: rows, and source and offset
- *  (2 words) of weight, scales, zeros, g_idx, weight_shape; source -1 where there is none] -> packed bytes. */
+ *  (2 words) of weight, scales, zeros, g_idx, weight_shape; source -1 where there is none], place: see packed_file.h -> packed bytes. */
 void pack_int4_op(Op& op) {
   const View recipe = op.input(0, 1);
   const int32_t* r = recipe.i32();
@@ -119,7 +120,7 @@ void pack_int4_op(Op& op) {
   std::vector<Int4Part> parts;
   for (const Int4File& f : files) parts.push_back({&f, int4_decoder(f.format), f.rows});
   const int64_t bytes = packed_int4_bytes(parts.data(), count, r[3], r[5]);
-  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes, [&](void* out) {
+  packed_output(op, op.input(1, 1), bytes, [&](void* out) {
     pack_int4(parts.data(), count, r[3], r[5], r[1], bf16, int4_zero_scaled(r[0]), r[2], out);
   });
   for (int i = 0; i < count; i++) check_sources(r + kHead + kPart * i);
@@ -141,7 +142,7 @@ void dequantize_op(Op& op) {
 }  // namespace
 
 void register_int4() {
-  register_op<pack_int4_op>("SvPackInt4", {"recipe: int32"}, {"packed: uint8"}, true);
+  register_op<pack_int4_op>("SvPackInt4", {"recipe: int32", "place: int32"}, {"packed: uint8"}, true);
   register_op<dequantize_op>("SvDequantize", {"packed: uint8", "range: int32"}, {"y: float"});
 }
 

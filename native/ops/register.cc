@@ -4,6 +4,7 @@
 namespace sv {
 
 void register_weights();
+void register_packed_file();
 void register_linear();
 void register_rows();
 void register_attention();
@@ -18,6 +19,7 @@ void register_quantize();
 void register_all_ops() {
   static const bool once = [] {
     register_weights();
+    register_packed_file();
     register_linear();
     register_rows();
     register_attention();

@@ -58,7 +58,16 @@ void run_on_cpu(OpBody body, TF_OpKernelContext* context) {
   const OnlyCaller only;
   report_errors(context, [&] {
     Op op(context, cpu_device());
-    body(op);
+    const auto check = [&] {
+      if (have_ranges_failed()) check_ranges(op.addresses());
+    };
+    try {
+      body(op);
+    } catch (const std::invalid_argument&) {
+      check();  // zeros in the place of what is gone look like wrong values
+      throw;
+    }
+    check();
   });
 }
 

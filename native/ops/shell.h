@@ -79,6 +79,19 @@ class Op {
     return hold(t);
   }
   View output(int i, std::vector<int64_t> dims) { return output(i, TF_FLOAT, std::move(dims)); }
+  /** An output uint8 [bytes] in the host's memory, which TensorFlow gives to `release` together with `owner` when it is no longer used. */
+  void own_output(int i, void* data, int64_t bytes, void (*release)(void* data, size_t bytes, void* owner), void* owner) {
+    TF_Tensor* t = TF_NewTensor(TF_UINT8, &bytes, 1, data, (size_t)bytes, release, owner);
+    held_.push_back(t);
+    TF_SetOutput(context_, i, t, status_);
+    check();
+  }
+  /** Where inputs and outputs lie. */
+  std::vector<const void*> addresses() const {
+    std::vector<const void*> all;
+    for (const TF_Tensor* t : held_) all.push_back(TF_TensorData(t));
+    return all;
+  }
 
  private:
   static constexpr int64_t kMostBytes = (int64_t)1 << 46;

@@ -4,12 +4,11 @@
 #include "../kernels/int8.h"
 #include "../kernels/linear.h"
 #include "checks.h"
+#include "packed_file.h"
 #include "source.h"
 
 namespace sv {
 namespace {
-
-int64_t wide(const int32_t* p) { return (int64_t)((uint64_t)(uint32_t)p[1] << 32 | (uint32_t)p[0]); }
 
 /** Elements of a shape, which must fit into memory. */
 int64_t product(const std::vector<int64_t>& dims) {
@@ -39,7 +38,7 @@ void widen(const char* from, int64_t n, int32_t type, float* to) {
   else (type == kBf16 ? kernels().from_bf16 : kernels().from_f16)(from, n, to);
 }
 
-/** recipe: [type, gated, dot, k, then per part: source, offset (2 words), type, rows] -> packed bytes. */
+/** recipe: [type, gated, dot, k, then per part: source, offset (2 words), type, rows], place: see packed_file.h -> packed bytes. */
 void pack_op(Op& op) {
   const View recipe = op.input(0, 1);
   const int32_t* r = recipe.i32();
@@ -55,8 +54,7 @@ void pack_op(Op& op) {
   }
   require(!r[1] || (count == 2 && parts[0].rows == parts[1].rows), "recipe: gated needs two parts of equal rows");
   const int64_t bytes = packed_bytes(parts.data(), count, k, r[0], r[1]);
-  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
-                          [&](void* out) { pack(parts.data(), count, k, r[0], r[1], r[2], out); });
+  packed_output(op, op.input(1, 1), bytes, [&](void* out) { pack(parts.data(), count, k, r[0], r[1], r[2], out); });
   for (int i = 0; i < count; i++) source(r[4 + 5 * i]).check();
 }
 
@@ -73,8 +71,8 @@ void load_op(Op& op) {
   source(r[0]).check();
 }
 
-/** recipe: [k, gated, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type] -> packed
- *  8-bit matrix. type 4 (int8) takes its scales [rows] from the file; a float part is rounded here and has no scales (-1). */
+/** recipe: [k, gated, then per part: source, offset (2 words), type, rows, scales' source, offset (2 words), scales' type], place ->
+ *  packed 8-bit matrix. type 4 (int8) takes its scales [rows] from the file; a float part is rounded here and has no scales (-1). */
 void pack_int8_op(Op& op) {
   const View recipe = op.input(0, 1);
   const int32_t* r = recipe.i32();
@@ -99,16 +97,15 @@ void pack_int8_op(Op& op) {
   }
   require(!gated || (count == 2 && parts[0].rows == parts[1].rows), "gated: expected two parts of equal rows");
   const int64_t bytes = packed_int8_bytes(parts.data(), count, k, gated);
-  op.device().fill_matrix(op.output(0, TF_UINT8, {bytes}).data, bytes,
-                          [&](void* out) { pack_int8(parts.data(), count, k, gated, out); });
+  packed_output(op, op.input(1, 1), bytes, [&](void* out) { pack_int8(parts.data(), count, k, gated, out); });
   for (int i = 0; i < count; i++) source(r[2 + 9 * i]).check();
 }
 
 }  // namespace
 
 void register_weights() {
-  register_op<pack_int8_op>("SvPackInt8", {"recipe: int32"}, {"packed: uint8"}, true);
-  register_op<pack_op>("SvPack", {"recipe: int32"}, {"packed: uint8"}, true);
+  register_op<pack_int8_op>("SvPackInt8", {"recipe: int32", "place: int32"}, {"packed: uint8"}, true);
+  register_op<pack_op>("SvPack", {"recipe: int32", "place: int32"}, {"packed: uint8"}, true);
   register_op<load_op>("SvLoad", {"recipe: int32"}, {"y: float"}, true);
 }
 

@@ -70,6 +70,10 @@ const COMMANDS: Readonly<Record<string, Entry>> = {
     positionals: ['name'],
     load: async () => (await import('./hub.js')).removeCommand as Command,
   },
+  cache: {
+    describe: 'Show or clear the cache of packed weights',
+    load: async () => (await import('./cache.js')).cacheCommand as Command,
+  },
   batch: {
     describe: 'Answer the questions of a file: batch in.jsonl out.jsonl',
     positionals: ['in', 'out'],

@@ -24,6 +24,7 @@ import { mapRows, mapValues, placesIn, spread, spreadValues } from './row_maps';
 import { asResized, smallerPlan } from './smaller';
 import { buildTower, type Tower } from './tower';
 import { endOfAnswer, type Renderer, type Turn, transcript } from './transcript';
+import { type MatrixCache, openWeightCache } from './weight_cache';
 import { openWeights, type Weights } from './weights';
 
 const DEFAULT_NEW_TOKENS = 1024;
@@ -72,8 +73,9 @@ async function assembleWith<D extends EmbeddingTable>(
 ): Promise<Omit<VisionLanguageModel, 'decoder'> & { readonly decoder: D }> {
   const pause = pacer(options.signal);
   const opened: Weights[] = [];
+  const cache = unread.length === 0 ? cacheOf(plan, options) : undefined;
   const open = (part: PartName, ignore: readonly RegExp[] = []): Weights => {
-    const weights = openPart(plan, part, options, ignore);
+    const weights = openPart(plan, part, options, ignore, cache);
     opened.push(weights);
     return weights;
   };
@@ -89,6 +91,7 @@ async function assembleWith<D extends EmbeddingTable>(
     const { tower, projector, newline, decoder: llm } = await buildParts(plan, parts, build, report);
     for (const weights of opened) weights.close();
     await report();
+    cache?.finish();
     return {
       ...{ family: plan.family, path: plan.folder, plan, decoder: llm, newline },
       ...text,
@@ -99,9 +102,17 @@ async function assembleWith<D extends EmbeddingTable>(
     };
   } catch (error) {
     for (const weights of opened) weights.dispose();
+    cache?.close();
     throw error;
   }
 }
+
+/** Packed matrices on disk for a whole model. */
+const cacheOf = (plan: Plan, { weights: type, precision, weightCache: wanted }: LoadOptions): MatrixCache | undefined =>
+  openWeightCache({
+    ...{ model: plan.folder, folders: Object.values(plan.sources).map(({ folder }) => folder) },
+    ...{ type, precision, wanted },
+  });
 
 /** The weights of one part, under canonical names without the part's prefix. A name that belongs to no part counts as an extra tensor of the decoder. */
 export function openPart(
@@ -109,10 +120,11 @@ export function openPart(
   part: PartName,
   { weights: type, precision }: Pick<LoadOptions, 'weights' | 'precision'>,
   ignore: readonly RegExp[] = [],
+  cache?: MatrixCache,
 ): Weights {
   const options = indexOptions(plan, part);
   return openWeights(plan.sources[part].folder, {
-    ...{ ...options, type, precision },
+    ...{ ...options, type, precision, cache },
     ignore: [...options.ignore, ...ignore],
   });
 }

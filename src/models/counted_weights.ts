@@ -168,7 +168,7 @@ function addForm(
 }
 
 /** Bytes of the packed matrix. */
-function memoryOf(form: StackForm, stack: Stack, storage: Storage): number {
+export function memoryOf(form: StackForm, stack: Stack, storage: Storage): number {
   const wanted = storage === 'stored' ? undefined : storage;
   if (form.kind === 'int4') return packedBytes('int4', stack, storedGroup(form.parts[0]));
   if (form.kind === 'int8') return packedBytes('int8', stack);

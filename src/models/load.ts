@@ -6,7 +6,7 @@ import { received, SparseVilaError } from '../errors';
 import { isFolder, isPresent } from '../files';
 import { REVISION } from '../hub/names';
 import { IMAGE_CHECKS } from '../image/decode';
-import { checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
+import { BOOLEAN, checkOptions, checkValue, FUNCTION, finite, guardedCallback, NAME, oneOf, SIGNAL } from '../options';
 import { ADAPTERS } from './adapters';
 import { assemble, assembleRows } from './assemble';
 import { checkpointFiles } from './checkpoint_files';
@@ -40,6 +40,7 @@ export function checkLoad(path: string, options: LoadOptions | undefined): LoadO
   const { onProgress, ...given } = checkOptions<LoadOptions>('load', options, {
     weights: oneOf('f32', 'f16', 'bf16'),
     precision: oneOf('exact', 'fast'),
+    weightCache: BOOLEAN,
     imageCache: { ...finite(0), expected: 'a number of bytes, 0 or more,' },
     ...IMAGE_CHECKS,
     template: NAME,

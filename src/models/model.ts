@@ -98,6 +98,11 @@ export interface LoadOptions {
    * Default 0: none.
    */
   readonly imageCache?: number;
+  /**
+   * Whether packed weights are kept in the package's cache folder, so that the next load maps them: true for every model, false for none;
+   * default: for those of 256 MB or more. `SPARSEVILA_WEIGHT_CACHE` limits the space, or turns it off.
+   */
+  readonly weightCache?: boolean;
   /** Maximum number of pixels of a picture; larger ones are refused after reading their header. Default 64 million. */
   readonly maxPixels?: number;
   /** Whether pictures may be fetched from http(s) URLs: all, or those that the function accepts, redirects included. Default false. */

@@ -26,6 +26,8 @@ export interface PackOptions {
   readonly precision: Precision;
   /** The location of a tensor's bytes, which then counts as read. */
   rangeOf(entry: TensorEntry): ByteRange;
+  /** Where to pack to; absent: into memory of TensorFlow. */
+  readonly place?: ByteRange | undefined;
 }
 
 /** Packs a stack in the form that its index has found. */
@@ -34,11 +36,13 @@ export function packStack(
   { k, rows, gated }: Omit<Stack, 'modules'>,
   options: PackOptions,
 ): PackedMatrix {
-  const { type, precision, rangeOf } = options;
-  if (form.kind === 'int4') return packModules(form.parts, rangeOf, { gated, precision });
-  if (form.kind === 'int8') return packInt8Modules(form.parts, k, rangeOf, gated);
+  const { type, precision, rangeOf, place } = options;
+  if (form.kind === 'int4') return packModules(form.parts, rangeOf, { gated, precision, place });
+  if (form.kind === 'int8') return packInt8Modules(form.parts, k, rangeOf, { gated, place });
   if (form.kind === 'mixed') return packMixed(form.parts, { k, rows, gated }, options);
-  return withFloats(form.parts, rows, options, (parts) => packMatrix(parts, k, { gated, ...(type && { type }) }));
+  return withFloats(form.parts, rows, options, (parts) =>
+    packMatrix(parts, k, { gated, place, ...(type && { type }) }),
+  );
 }
 
 /** Runs `work` with the locations of floats; matrices that are converted are in memory until then. */
@@ -87,7 +91,7 @@ function packMixed(
   const plain = (form: StackForm, count: number): WeightPart => {
     const [only] = form.kind === 'plain' ? form.parts : [];
     if (only !== undefined && 'entry' in only) return plainPart(only, count, options.rangeOf);
-    const packed = packStack(form, { k, rows: [count], gated: false }, options);
+    const packed = packStack(form, { k, rows: [count], gated: false }, { ...options, place: undefined });
     const values = dequantize(packed);
     const source = native.openMemory(floats(values).slice());
     sources.push(source);
@@ -96,7 +100,7 @@ function packMixed(
   };
   try {
     const parts = forms.map((form, i) => plain(form, rows[i] as number));
-    return packMatrix(parts, k, { gated, type: options.type ?? 'f32' });
+    return packMatrix(parts, k, { gated, place: options.place, type: options.type ?? 'f32' });
   } finally {
     for (const source of sources) native.release(source);
   }
@@ -106,7 +110,7 @@ function packMixed(
 function packModules(
   modules: readonly [QuantizedModule, ...QuantizedModule[]],
   rangeOf: (entry: TensorEntry) => ByteRange,
-  options: { readonly gated: boolean; readonly precision: Precision },
+  options: { readonly gated: boolean; readonly precision: Precision; readonly place: ByteRange | undefined },
 ): PackedMatrix {
   const parts = modules.map(({ rows, tensors }): Int4Part => {
     const { weight, scales, zeros, groupIndex, shape } = tensors;
@@ -130,15 +134,24 @@ function packInt8Modules(
   modules: readonly Int8Module[],
   k: number,
   rangeOf: (entry: TensorEntry) => ByteRange,
-  gated = false,
+  options: { readonly gated: boolean; readonly place: ByteRange | undefined },
 ): PackedMatrix {
   const parts = modules.map(({ rows, tensors: { weight, scales }, scaleType }) => ({
     ...{ ...rangeOf(weight), type: 'int8' as const, rows },
     scales: { ...rangeOf(scales), type: scaleType },
   }));
   try {
-    return packInt8(parts, k, { gated });
+    return packInt8(parts, k, options);
   } catch (error) {
     throw nameParts(error, modules);
   }
+}
+
+/** The tensors of a stack. */
+export function entriesOf(form: StackForm): TensorEntry[] {
+  if (form.kind === 'mixed') return form.parts.flatMap(entriesOf);
+  if (form.kind === 'plain') return form.parts.flatMap((part) => ('entry' in part ? [part.entry] : part.entries));
+  return form.parts.flatMap(({ tensors }) =>
+    Object.values(tensors).filter((entry): entry is TensorEntry => entry !== undefined),
+  );
 }

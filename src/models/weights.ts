@@ -15,7 +15,8 @@ import {
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
 import { checkMatrix, checkVector } from './finite';
-import { packStack, plainPart } from './stack';
+import { entriesOf, packStack, plainPart } from './stack';
+import type { MatrixCache } from './weight_cache';
 import { extraWeights, type IndexOptions, isOptionalBias, moduleOf, weightIndex } from './weight_index';
 
 /** Number of bytes that are read from mapped files before they are unmapped. */
@@ -66,6 +67,8 @@ export interface OpenOptions extends IndexOptions {
   readonly type?: WeightType | undefined;
   /** How products with 4-bit matrices round activations; default exact. */
   readonly precision?: Precision | undefined;
+  /** Packed matrices on disk. */
+  readonly cache?: MatrixCache | undefined;
 }
 
 /**
@@ -155,9 +158,15 @@ export function openWeights(folder: string, options: OpenOptions = {}): Weights 
     matrix: (names, rows, k, { gated = false, isTable = false, transposed = false } = {}) => {
       if (transposed) return transposedMatrix(names[0] as string, rows[0] as number, k);
       const stack = { modules: names.map(moduleOf), rows, k, gated };
-      const packed = packStack(index.stack(stack), stack, packing);
-      keep(packed.tensor);
-      if (!isTable) checkMatrix(packed, names, rows, index.find);
+      const form = index.stack(stack);
+      const pack = (place?: ByteRange): PackedMatrix => {
+        const packed = packStack(form, stack, { ...packing, place });
+        keep(packed.tensor);
+        if (!isTable) checkMatrix(packed, names, rows, index.find);
+        return packed;
+      };
+      const request = { stack, form, isTable, type: options.type, entries: entriesOf(form), rangeOf };
+      const packed = options.cache?.find(request, keep) ?? options.cache?.add(request, pack) ?? pack();
       unmapRead();
       return packed;
     },

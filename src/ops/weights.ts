@@ -4,7 +4,7 @@
 import { SparseVilaError } from '../errors';
 import { start } from '../runtime/start';
 import type { Tensor } from '../runtime/tensor';
-import { run, withInt32 } from './run';
+import { ints, noInt32, run, withInt32 } from './run';
 
 /** The data type of a matrix. Products always accumulate in f32. */
 export type WeightType = 'f32' | 'f16' | 'bf16';
@@ -38,6 +38,7 @@ export interface PackOptions {
   readonly gated?: boolean;
   /** Round activations to bf16 where the processor multiplies bf16 faster than f32 (error about 1e-6 NMSE). */
   readonly roundActivations?: boolean;
+  readonly place?: ByteRange | undefined;
 }
 
 /** Number of outputs of a strip; packed matrices are stored in strips, and 4-bit ones are stacked in whole strips. */
@@ -64,6 +65,14 @@ export function packedBytes(
 
 const words = (offset: number): [number, number] => [offset | 0, Math.floor(offset / 2 ** 32)];
 
+/** Runs an op that packs, into a place of a file from `createFile` that has the bytes reserved; absent: into memory of TensorFlow. */
+function packBy(op: string, recipe: readonly number[], place: ByteRange | undefined): Tensor {
+  return withInt32(recipe, (r) => {
+    if (place === undefined) return run(op, [r, noInt32()]);
+    return withInt32([place.source, ...words(place.offset)], (p) => run(op, [r, p]));
+  });
+}
+
 /**
  * Packs parts, stacked along rows, of k inputs each.
  * Throws `ERR_WEIGHT` if a part is outside its source.
@@ -72,10 +81,10 @@ export function packMatrix(parts: readonly WeightPart[], k: number, options: Pac
   const first = parts[0];
   if (first === undefined)
     throw new SparseVilaError('ERR_INTERNAL', 'packMatrix: expected at least one part, received none.');
-  const { type = first.type, gated = false, roundActivations = false } = options;
+  const { type = first.type, gated = false, roundActivations = false, place } = options;
   const recipe = [TYPE_CODE[type], Number(gated), Number(roundActivations), k];
   for (const part of parts) recipe.push(part.source, ...words(part.offset), TYPE_CODE[part.type], part.rows);
-  const tensor = withInt32(recipe, (r) => run('SvPack', [r]));
+  const tensor = packBy('SvPack', recipe, place);
   const outputs = gated ? first.rows : parts.reduce((sum, part) => sum + part.rows, 0);
   return { tensor, outputs, inputs: k, type, gated };
 }
@@ -149,7 +158,15 @@ export type Precision = 'exact' | 'fast';
 export function packInt4(
   parts: readonly Int4Part[],
   { format, k, group, storedGroup, scaleType }: Int4Layout,
-  { gated = false, precision = 'exact' }: { readonly gated?: boolean; readonly precision?: Precision } = {},
+  {
+    gated = false,
+    precision = 'exact',
+    place,
+  }: {
+    readonly gated?: boolean;
+    readonly precision?: Precision;
+    readonly place?: ByteRange | undefined;
+  } = {},
 ): PackedMatrix {
   const planes = precision === 'exact' ? 2 : 1;
   const recipe = [INT4_FORMATS.indexOf(format), Number(gated), planes, k, group, storedGroup, TYPE_CODE[scaleType]];
@@ -158,7 +175,7 @@ export function packInt4(
     for (const range of [weight, scales, zeros, groupIndex, shape])
       recipe.push(range?.source ?? -1, ...words(range?.offset ?? 0));
   }
-  const tensor = withInt32(recipe, (r) => run('SvPackInt4', [r]));
+  const tensor = packBy('SvPackInt4', recipe, place);
   const rows = parts.map((part) => part.rows);
   const outputs = gated ? (rows[0] ?? 0) : rows.reduce((a, b) => a + b, 0);
   return { tensor, outputs, inputs: k, type: 'int4', gated };
@@ -189,14 +206,38 @@ export interface Int8Part extends ByteRange {
 export function packInt8(
   parts: readonly Int8Part[],
   k: number,
-  { gated = false }: { readonly gated?: boolean } = {},
+  { gated = false, place }: { readonly gated?: boolean; readonly place?: ByteRange | undefined } = {},
 ): PackedMatrix {
   const recipe = [k, Number(gated)];
   for (const { source, offset, rows, type, scales } of parts) {
     recipe.push(source, ...words(offset), type === 'int8' ? 4 : TYPE_CODE[type], rows);
     recipe.push(scales?.source ?? -1, ...words(scales?.offset ?? 0), TYPE_CODE[scales?.type ?? 'f32']);
   }
-  const tensor = withInt32(recipe, (r) => run('SvPackInt8', [r]));
+  const tensor = packBy('SvPackInt8', recipe, place);
   const outputs = gated ? (parts[0]?.rows ?? 0) : parts.reduce((sum, part) => sum + part.rows, 0);
   return { tensor, outputs, inputs: k, type: 'int8', gated };
+}
+
+/** A packed matrix that lies in a file, mapped; `sum` is its checksum. @throws SparseVilaError `ERR_OP` if the bytes there have another */
+export function mapPacked(at: ByteRange, bytes: number, sum: string): Tensor {
+  const sums = [0, 8].map((from) => Number.parseInt(sum.slice(from, from + 8), 16) | 0);
+  return withInt32([at.source, ...words(at.offset), ...words(bytes), ...sums], (recipe) => run('SvPacked', [recipe]));
+}
+
+/** The checksum of a packed matrix: 16 hexadecimal digits. */
+export function packedSum({ tensor }: Pick<PackedMatrix, 'tensor'>): string {
+  return hexOf(run('SvPackedSum', [tensor]));
+}
+
+/** The checksums of ranges of sources, 16 hexadecimal digits each, one after another. */
+export function checksums(ranges: readonly (ByteRange & { readonly bytes: number })[]): string {
+  const recipe = ranges.flatMap(({ source, offset, bytes }) => [source, ...words(offset), ...words(bytes)]);
+  return withInt32(recipe, (r) => hexOf(run('SvChecksum', [r])));
+}
+
+/** The digits of int32 words; disposes of the tensor. */
+function hexOf(words: Tensor): string {
+  const hex = Array.from(ints(words), (word) => (word >>> 0).toString(16).padStart(8, '0')).join('');
+  words.dispose();
+  return hex;
 }

@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../errors';
+import { filesBelow } from '../files';
 import { packageProblems } from '../packages';
 import { CUDA_VERSION, findCuda, installedCuda, isRecentCuda } from './cuda';
 import {
@@ -62,7 +63,7 @@ export async function diagnose(): Promise<Report> {
     processorRow(),
     coresRow(),
     memoryRow(),
-    { name: 'cache', status: 'ok', value: cacheFolder() } as const,
+    cacheRow(),
     ...packageRows(),
     npmRow(engine !== undefined),
     pipRow(libtensorflow.value !== undefined),
@@ -197,6 +198,15 @@ function memoryRow(): DiagnosisRow {
   const bytes = memoryBytes();
   const advice = 'The demo needs 1 GB, an 8B model in 4 bits about 8 GB.';
   return row('memory', bytes < 4e9 ? 'warn' : 'ok', `${(bytes / 1e9).toFixed(1)} GB`, advice);
+}
+
+function cacheRow(): DiagnosisRow {
+  const packed = join(cacheFolder(), 'packed');
+  const { value: bytes = 0 } = attempt(() =>
+    filesBelow(packed).reduce((sum, file) => sum + statSync(join(packed, file)).size, 0),
+  );
+  const weights = bytes === 0 ? '' : `\npacked weights: ${(bytes / 1e9).toFixed(1)} GB (\`sparsevila cache\`)`;
+  return row('cache', 'ok', `${cacheFolder()}${weights}`, '');
 }
 
 function engineRow(engine: string | undefined): DiagnosisRow {

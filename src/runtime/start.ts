@@ -1,6 +1,7 @@
 // Starts TensorFlow in this process: tfjs-node-gpu on the libtensorflow that set-up installed, and our ops on both. Does not know what the ops
 // compute.
 
+import { basename } from 'node:path';
 import nodeUtil from 'node:util';
 import { messageOf, SparseVilaError } from '../errors';
 import { loadEngine, loadNative, polyfillUtil } from './compat';
@@ -69,6 +70,10 @@ export interface NativeAddon {
   cpuFeatures(): Readonly<Record<string, boolean>>;
   /** Opens a file for reading; the id goes into SvPack and SvLoad. */
   openFile(path: string): number;
+  /** A new file as a source that matrices can be packed into. Throws `ERR_OUTPUT_UNWRITABLE`. */
+  createFile(path: string): number;
+  /** Takes disk space for the first `bytes` bytes of a created file. Throws `ERR_OUTPUT_UNWRITABLE`. */
+  reserve(source: number, bytes: number): void;
   /** The bytes of a typed array as a source; the array is kept alive until `release`. */
   openMemory(array: ArrayBufferView): number;
   release(source: number): void;
@@ -101,6 +106,8 @@ export interface Runtime {
   readonly device: 'CPU' | 'GPU';
   /** The device library's report on its devices, or why there is none; empty if no library was loaded. */
   readonly deviceReport: string;
+  /** A name of the native modules that depends on their sources and the compiler. */
+  readonly build: string;
 }
 
 let runtime: Runtime | undefined;
@@ -155,7 +162,7 @@ function startWith(installation: Installation): Runtime {
   if (device === 'CPU' && (requested === 'gpu' || requested === 'standin')) {
     throw noDevice(requested, cpuReason(requested, gpuFacts(installation.libtensorflow), deviceReport));
   }
-  return { tf, backend, native, device, deviceReport };
+  return { tf, backend, native, device, deviceReport, build: basename(installation.native.folder) };
 }
 
 /** The variables that native code reads, [name, value, …]; a worker thread's `process.env` is a copy, which only Node sees. */
