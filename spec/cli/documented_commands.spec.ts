@@ -114,6 +114,7 @@ test('every example of every --help', async () => {
     'download',
     'list',
     'remove',
+    'cache',
     'quantize',
     'convert',
     'setup',

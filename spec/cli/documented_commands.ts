@@ -81,6 +81,7 @@ const CHECKED: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/ --(?:redis|postgres) /, 'a queue on a server of the reader'],
   [/ serve\b/, 'it runs until it is stopped; spec/server starts it'],
   [/ bench\b/, 'a benchmark measures for minutes; its part and its options are looked up in its help'],
+  [/ cache --clear/, "removes what the reader's models load from"],
   [/ setup --gpu/, 'compiles the GPU library for minutes, and fetches the CUDA compiler'],
   [/^SPARSEVILA_LIBTENSORFLOW=/, "names a libtensorflow of the reader's"],
 ];
