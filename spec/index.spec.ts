@@ -22,6 +22,7 @@ it('exports what the documentation names, and nothing else', () => {
     ...[
       'budget',
       'cdPruner',
+      'clearWeightCache',
       'compose',
       'convert',
       'dart',
@@ -66,7 +67,7 @@ it('exports what the documentation names, and nothing else', () => {
     ],
     ...['refreshed', 'remove', 'runBatch', 'scenesSet', 'scheduled'],
     ...['serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
-    ...['stcCacher', 'storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip'],
+    ...['stcCacher', 'storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip', 'weightCache'],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });

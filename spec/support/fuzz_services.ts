@@ -172,6 +172,7 @@ export function serviceCall(random: Random, { engine, folder }: Services): () =>
     () => serve((random() < 0.5 ? engine : junk(random)) as never, { ...(wrong as object), port: -1 }),
     () => serve(junk(random) as never, { port: 0 }).then((server) => server.close()),
     () => api.inspect(path, wrong),
+    () => api.weightCache(),
     () => api.download(path, wrong),
     () => api.remove(path, wrong),
     () => api.openQueue(wrong),
