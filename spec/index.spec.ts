@@ -67,7 +67,19 @@ it('exports what the documentation names, and nothing else', () => {
     ],
     ...['refreshed', 'remove', 'runBatch', 'scenesSet', 'scheduled'],
     ...['serve', 'setup', 'snapKv', 'sparseVila', 'sparseVlm', 'sparseVlmPlus'],
-    ...['stcCacher', 'storm', 'topK', 'tune', 'uniform', 'vCast', 'vScan', 'vidCom2', 'videoScan', 'visionZip', 'weightCache'],
+    ...[
+      'stcCacher',
+      'storm',
+      'topK',
+      'tune',
+      'uniform',
+      'vCast',
+      'vScan',
+      'vidCom2',
+      'videoScan',
+      'visionZip',
+      'weightCache',
+    ],
   ];
   expect(Object.keys(sparsevila).sort()).toEqual(names);
 });
