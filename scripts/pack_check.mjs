@@ -153,7 +153,8 @@ function checkManager(name, flags, archive, nodes) {
     : '';
   const isClean = ({ code, output }) => code === 0 && !/EBADENGINE|deprecated/.test(output);
   if (!check(`${title}: install, without a warning`, installed, isClean, size)) return;
-  const packed = (path) => readFileSync(join(folder, PACKAGE, path)).equals(readFileSync(join(ROOT, path)));
+  const inArchive = (path) => spawnSync('tar', ['-xzOf', archive, `package/${path}`], { maxBuffer: 2 ** 26 }).stdout;
+  const packed = (path) => readFileSync(join(folder, PACKAGE, path)).equals(inArchive(path));
   const isPacked = () => ['package.json', 'CHANGELOG.md', 'dist/src/index.js', 'dist/src/options.js'].every(packed);
   check(`${title}: what is installed is what was packed`, { ...installed, seconds: 0 }, isPacked);
   const cache = join(folder, 'cache');

@@ -140,6 +140,8 @@ it.each([
   [{ type: 'schema' }, 'ERR_OPTION_MISSING'],
   [{}, 'ERR_OPTION_MISSING'],
   ['json', 'ERR_OPTION_INVALID'],
+  [new Date(Number.NaN), 'ERR_OPTION_INVALID'],
+  [new Date(0), 'ERR_OPTION_INVALID'],
 ])('the format %j', async (format, code) => {
   expect((await errorOf(async () => checkFormat(format))).code).toBe(code);
 });

@@ -16,8 +16,8 @@ export type AnswerFormat =
 
 /** A copy of a format, checked. @throws SparseVilaError as `compileFormat` */
 export function checkFormat(format: unknown): AnswerFormat {
-  if (!OBJECT.accepts(format))
-    throw invalidOption('ask', '{ type: "json" } or { type: "schema", schema } for format', received(format));
+  const expected = '{ type: "json" } or { type: "schema", schema } for format';
+  if (!OBJECT.accepts(format)) throw invalidOption('ask', expected, received(format));
   let copy: AnswerFormat;
   try {
     copy = JSON.parse(JSON.stringify(format)) as AnswerFormat;
@@ -25,6 +25,8 @@ export function checkFormat(format: unknown): AnswerFormat {
     const message = 'format: expected a schema that is JSON, received one that JSON cannot hold.';
     throw new SparseVilaError('ERR_OPTION_INVALID', message, { cause });
   }
+  // JSON of an object may be null or a text: a date's is.
+  if (!OBJECT.accepts(copy)) throw invalidOption('ask', expected, received(format));
   compileFormat(copy);
   return copy;
 }
