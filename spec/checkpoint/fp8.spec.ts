@@ -87,6 +87,10 @@ describe('the scales of a matrix [256, 384]', () => {
     ['blocks of the size that the config says, which do not divide', [3, 3], [100, 130], [100, 130]],
     ['groups of inputs', [256, 3], undefined, [1, 128]],
   ])('%s', (_, shape, named, block) => expect(blockOf(shape, named)).toEqual(block));
+
+  it.each<[number[]]>([[[4, 6]], [[1, 1]], [[256, 1]], [[256, 3]]])('of shape %j do not fit blocks of 128', (shape) =>
+    expect(() => blockOf(shape, [128, 128])).toThrow(/expected one scale .* received/),
+  );
 });
 
 describe('is refused by name', () => {

@@ -147,6 +147,12 @@ const ODDITIES: readonly (readonly [what: string, edit: Edit])[] = [
   ['no generation config', (folder) => writeFileSync(join(folder, GENERATION), '{}')],
   // Tensors.
   ['inverse frequencies', tensor('model.layers.0.self_attn.rotary_emb.inv_freq', [32])],
+  [
+    'inverse frequencies of every layer',
+    (folder) => {
+      for (const layer of [0, 1]) tensor(`model.layers.${layer}.self_attn.rotary_emb.inv_freq`, [32])(folder);
+    },
+  ],
   ['position ids', tensor('vision_model.embeddings.position_ids', [1, 400], 'F32', 'vision_tower/model.safetensors')],
   ['the other half of a SigLIP', tensor('text_model.embeddings.weight', [4], 'F32', 'vision_tower/model.safetensors')],
   ['a tensor without elements', tensor('model.layers.0.self_attn.sinks', [0, 7])],

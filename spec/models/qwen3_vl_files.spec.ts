@@ -21,6 +21,17 @@ const planWith = (changes: Json): Promise<Plan> =>
   });
 
 describe('Qwen3-VL files', () => {
+  it("the base of the tower's rotations", async () => {
+    const { vision_config: own } = readJson(join(QWEN3, CONFIG)) as Record<string, Json>;
+    for (const [theta, rope] of [
+      [77, { rope_type: 'default', rope_theta: 77 }],
+      [1e4, { rope_type: 'axial' }],
+    ] as const) {
+      const plan = await planWith({ vision_config: { ...own, rope_parameters: rope } });
+      expect(plan.tower.ropeTheta).toBe(theta);
+    }
+  });
+
   it('classes give what a file leaves out', async () => {
     const { text_config: text, vision_config: own } = readJson(join(QWEN3, CONFIG)) as Record<string, Json>;
     const shown = { out_hidden_size: 4096, patch_size: 16 };

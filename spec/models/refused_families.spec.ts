@@ -99,7 +99,10 @@ const OTHERS: Readonly<Record<string, readonly (readonly [key: string, changes: 
   ...Object.fromEntries(
     ['qwen2_vl', 'qwen2_5_vl', 'qwen3_vl'].map((type) => [
       type,
-      [['in_channels', { vision_config: { in_channels: 1 } }]] as const,
+      [
+        ['in_channels', { vision_config: { in_channels: 1 } }],
+        ['rope_type', { vision_config: { rope_parameters: { rope_type: 'linear', factor: 4 } } }],
+      ] as const,
     ]),
   ),
 };

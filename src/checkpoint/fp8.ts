@@ -41,7 +41,7 @@ export const isFp8 = (find: Find, module: string): boolean =>
 const UNREAD = ['input_scale', 'output_scale', 'activation_scale', 'activation_scale_inv', 'k_scale', 'v_scale'];
 
 /**
- * The 8-bit form of `module`, a matrix [rows, k]. The shapes of weights and scales decide; where they leave a choice, the config's blocks.
+ * The 8-bit form of `module`, a matrix [rows, k]. The shapes of weights and scales decide; where the config names blocks, they have to fit these.
  * @throws SparseVilaError `ERR_WEIGHT_MISSING` (scales), `ERR_WEIGHT_DTYPE`, `ERR_WEIGHT_SHAPE`, `ERR_WEIGHT_FORMAT` (zero points)
  */
 export function fp8Module(
@@ -87,7 +87,8 @@ function blockOf(
   if (isFlat && a === rows) return [1, k];
   const fits = ([r, c]: readonly [number, number]): boolean => a === Math.ceil(rows / r) && b === Math.ceil(k / c);
   const divided = [rows / (a ?? 1), k / b] as const;
-  const found = [[rows, k] as const, named ?? BLOCK, [1, k] as const, divided].find(
+  const choices = named === undefined ? [[rows, k] as const, BLOCK, [1, k] as const, divided] : [named];
+  const found = choices.find(
     (size) => size.every((side) => Number.isInteger(side) && side > 0) && !isFlat && fits(size),
   );
   if (found === undefined) throw wrongScales(scales, rows, k);

@@ -6,7 +6,7 @@ export type NameRule = readonly [from: RegExp, to: string];
 
 /** `model.language_model.layers`, `language_model.model.layers`, `model.layers`, `llm.model.layers`, … */
 export const DECODER_NAMES: readonly NameRule[] = [
-  [/^(?:.*\.)?rotary_emb\.inv_freq$/, 'unread.inv_freq'],
+  [/^(?:.*\.)?rotary_emb\.inv_freq$/, 'unread.$&'], // of each layer, where old versions saved them
   [
     /^(?:model\.)?(?:language_model\.|text_model\.|llm\.)?(?:model\.)?(embed_tokens|layers|norm)\./,
     'decoder.model.$1.',

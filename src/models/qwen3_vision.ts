@@ -19,6 +19,7 @@ import {
   qwenPixels,
   qwenResize,
   qwenShape,
+  qwenTowerTheta,
 } from './qwen_media';
 import type { TowerConfig } from './tower';
 import { PLAIN_VIT, TOWER_ACTIVATIONS } from './tower_config';
@@ -49,7 +50,6 @@ export const QWEN3_VIDEO = '<|vision_start|><|video_pad|><|vision_end|>';
 /** Qwen3VLVideoProcessor. */
 const SAMPLING = { fps: 2, min: 4, max: 768 };
 const NORM_EPS = 1e-6;
-const ROPE_THETA = 1e4;
 
 /** The vision side of a plan. */
 export interface Qwen3Vision {
@@ -97,7 +97,14 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape): TowerConfi
   return {
     ...PLAIN_VIT,
     ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
-    ...{ patchBias: true, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA, fusedQkv: true },
+    ...{
+      patchBias: true,
+      classToken: false,
+      preNorm: false,
+      normEps: NORM_EPS,
+      ropeTheta: qwenTowerTheta(vision),
+      fusedQkv: true,
+    },
     ...{ intermediateSize: vision.size('intermediate_size'), depth: layers, resampledSide: side },
     activation: activation(vision, TOWER_ACTIVATIONS, 'gelu_pytorch_tanh'),
   };

@@ -82,9 +82,22 @@ export function qwenPixels(pictures: ConfigReader, videos: ConfigReader): Normal
   return own;
 }
 
+/**
+ * The base of a tower's rotations: `rope_parameters.rope_theta`, 1e4 where it is absent.
+ * @throws SparseVilaError `ERR_CONFIG_INVALID`, `ERR_CONFIG_UNSUPPORTED` for rotations that are scaled
+ */
+export function qwenTowerTheta(vision: ConfigReader): number {
+  const rope = vision.object('rope_parameters');
+  if (rope === undefined) return 1e4;
+  if (!['axial', 'default'].includes(rope.string('rope_type', 'axial'))) throw rope.unsupported('rope_type', 'axial');
+  const theta = rope.float('rope_theta', 1e4);
+  if (theta <= 0) throw rope.wrong('rope_theta', 'a number above 0');
+  return theta;
+}
+
 /** The tower of Qwen's families: the names in `visual.` or `model.visual.`, except those of its merger. */
 export const QWEN_TOWER_NAMES: readonly NameRule[] = prefixed(/^(?:model\.)?visual\./, [
-  [/(?:blocks\.\d+\.attn\.)?(?:rotary_pos_emb\.|rotary_emb\.)inv_freq$/, 'unread.inv_freq'],
+  [/(?:blocks\.\d+\.attn\.)?(?:rotary_pos_emb\.|rotary_emb\.)inv_freq$/, 'unread.$&'],
   [/patch_embed\.proj\./, 'tower.embeddings.patch_embedding.'],
   [/pos_embed\./, 'tower.embeddings.position_embedding.'],
   [/blocks\.(\d+)\.norm([12])\./, 'tower.encoder.layers.$1.layer_norm$2.'],

@@ -22,6 +22,7 @@ import {
   qwenPixels,
   qwenResize,
   qwenShape,
+  qwenTowerTheta,
 } from '../qwen_media';
 import type { TowerConfig } from '../tower';
 import { PLAIN_VIT, TOWER_ACTIVATIONS } from '../tower_config';
@@ -55,7 +56,6 @@ const VIDEOS: ProcessorSpec = {
 const SAMPLING = { fps: 2, min: 4, max: 768 };
 const ACTIVATIONS = { ...TOWER_ACTIVATIONS, silu: 'silu', swish: 'silu' } as const;
 const NORM_EPS = 1e-6;
-const ROPE_THETA = 1e4;
 
 export const qwen2Vl: Adapter = { types: ['qwen2_vl', 'qwen2_5_vl'], plan };
 
@@ -101,7 +101,7 @@ function towerOf(vision: ConfigReader, { patch, frames }: QwenShape, e: number) 
   return {
     ...PLAIN_VIT,
     ...{ hiddenSize: e, layers, heads, imageSize: undefined, patchSize: patch, patchFrames: frames },
-    ...{ patchBias: false, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: ROPE_THETA },
+    ...{ patchBias: false, classToken: false, preNorm: false, normEps: NORM_EPS, ropeTheta: qwenTowerTheta(vision) },
     ...{ fusedQkv: true, qkvBias: true, qkNorm: false, layerScale: false, salience: 'columns' as const },
     ...{ depth: layers, activation: activation(vision, ACTIVATIONS, 'silu') },
   };
