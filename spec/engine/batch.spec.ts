@@ -179,7 +179,7 @@ describe('requests answered together', () => {
     for (const request of asked) await tell(core, { ...request, maxTokens: 1 });
     expect(together).toBe(1);
     // Which requests meet depends on when their pictures have been read, so they are asked again until some do.
-    for (let round = 0; round < 30 && together < 2; round++) {
+    for (let round = 0; round < 150 && together < 2; round++) {
       const told = await Promise.all(asked.map((request) => tell(core, request)));
       expect(told.map(({ text }) => text)).toEqual(expected.map(({ text }) => text));
     }
